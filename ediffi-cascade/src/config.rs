@@ -1,0 +1,167 @@
+//! One stage as `pipeline.json` describes it.
+
+use std::path::{Component, Path, PathBuf};
+
+use ediffi_core::experts::Experts;
+use ediffi_core::guidance::{Guidance, Rows};
+use ediffi_core::interval::SigmaInterval;
+use ediffi_core::precondition::Edm;
+use ediffi_core::schedule::Schedule;
+use ediffi_core::solver::Solver;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::SamplerSettings;
+use crate::{Error, Result};
+
+/// The longest side of a picture that a stage may be made for.
+const MAX_SIZE: i64 = 1 << 14;
+
+/// One entry of `stages`.
+///
+/// ```
+/// let stage: ediffi_cascade::StageConfig = serde_json::from_str(r#"{
+///     "name": "base", "size": 64, "network": "base/config.json",
+///     "precondition": { "edm": { "sigma_data": 0.5 } },
+///     "experts": [ { "weights": "base/high.safetensors", "sigma": [9.61, null] },
+///                  { "weights": "base/rest.safetensors", "sigma": [0, 9.61] } ],
+///     "sampler": { "solver": "dpmpp-2m", "steps": 25, "schedule": { "karras": { "min": 0.002, "max": 80, "rho": 7 } } },
+///     "guidance": { "scale": 5.0 }
+/// }"#)?;
+/// stage.validate()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageConfig {
+    /// What the stage is called in plans, events and errors.
+    pub name: String,
+    /// Side in pixels of the square pictures that it was trained for.
+    pub size: i64,
+    /// Dimensions of the network: a JSON file in the model folder.
+    pub network: PathBuf,
+    /// How the network becomes a denoiser.
+    pub precondition: Precondition,
+    /// The experts, in any order; their intervals tile (0, ∞).
+    pub experts: Vec<ExpertConfig>,
+    /// How to sample, unless a request says otherwise.
+    pub sampler: SamplerConfig,
+    /// Classifier-free guidance, unless a request says otherwise; none if left out.
+    #[serde(default)]
+    pub guidance: Guidance,
+}
+
+/// How a network becomes a denoiser.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Precondition {
+    /// EDM's preconditioning (eDiff-I §3).
+    Edm(Edm),
+}
+
+/// One expert of a stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpertConfig {
+    /// Its weights: a safetensors file in the model folder.
+    pub weights: PathBuf,
+    /// The noise levels that it owns.
+    pub sigma: SigmaInterval,
+    /// Dimensions of its network, if they are not those of the stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<PathBuf>,
+}
+
+/// How to sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplerConfig {
+    /// The integration rule.
+    pub solver: Solver,
+    /// Number of steps.
+    pub steps: usize,
+    /// The rule that makes the noise levels.
+    pub schedule: Schedule,
+}
+
+impl StageConfig {
+    /// Sampler and guidance as a job takes them.
+    #[must_use]
+    pub fn settings(&self) -> SamplerSettings {
+        let SamplerConfig { solver, steps, schedule } = self.sampler.clone();
+        SamplerSettings { solver, steps, schedule, guidance: self.guidance.clone(), rows: Rows::default() }
+    }
+
+    /// Checks everything that can be checked without the model folder.
+    ///
+    /// # Errors
+    /// [`Error::StageConfig`] or [`Error::Setting`] naming the stage and the field.
+    pub fn validate(&self) -> Result<()> {
+        if self.name.trim().is_empty() {
+            return Err(self.wrong("name", "it is empty".to_owned()));
+        }
+        if !(1..=MAX_SIZE).contains(&self.size) {
+            return Err(self.wrong("size", format!("{} is not between 1 and {MAX_SIZE}", self.size)));
+        }
+        self.experts()?;
+        self.settings().sigmas().map_err(|source| self.refused("sampler", source))?;
+        self.sampler.solver.validate().map_err(|source| self.refused("sampler.solver", source))?;
+        self.guidance.validate().map_err(|source| self.refused("guidance", source))?;
+        for (field, path) in self.paths() {
+            // The folder is not known yet, and the answer does not depend on it.
+            path_inside(Path::new("."), path).map_err(|source| self.refused(&field, source))?;
+        }
+        Ok(())
+    }
+
+    /// Which expert owns which noise level.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for intervals with a hole or an overlap.
+    pub fn experts(&self) -> Result<Experts> {
+        let intervals = self.experts.iter().map(|expert| expert.sigma).collect();
+        Experts::new(intervals).map_err(|source| self.refused("experts", source))
+    }
+
+    /// Every path of the stage with its field.
+    fn paths(&self) -> impl Iterator<Item = (String, &Path)> {
+        let experts = self.experts.iter().enumerate().flat_map(|(index, expert)| {
+            let network = expert.network.as_deref().map(|path| (format!("experts[{index}].network"), path));
+            std::iter::once((format!("experts[{index}].weights"), expert.weights.as_path())).chain(network)
+        });
+        std::iter::once(("network".to_owned(), self.network.as_path())).chain(experts)
+    }
+
+    pub(crate) fn wrong(&self, field: &str, reason: String) -> Error {
+        Error::StageConfig { stage: self.name.clone(), field: field.to_owned(), reason }
+    }
+
+    pub(crate) fn refused(&self, field: &str, source: ediffi_core::Error) -> Error {
+        Error::Setting { stage: self.name.clone(), field: field.to_owned(), source }
+    }
+}
+
+/// `path` within `folder`. Symbolic links are followed wherever they lead: they are the user's, not the model's.
+///
+/// # Errors
+/// [`PathOutside`](ediffi_core::Error::PathOutside) for a path that is empty, absolute or has a `..`.
+pub fn path_inside(folder: &Path, path: &Path) -> ediffi_core::Result<PathBuf> {
+    let inside = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if inside && !path.as_os_str().is_empty() {
+        Ok(folder.join(path))
+    } else {
+        Err(ediffi_core::Error::PathOutside { folder: folder.to_owned(), path: path.to_owned() })
+    }
+}
+
+/// What a JSON file says.
+///
+/// # Errors
+/// [`ReadFile`](ediffi_core::Error::ReadFile) or [`Json`](ediffi_core::Error::Json) naming the file, the latter also the
+/// key and the line.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> ediffi_core::Result<T> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ediffi_core::Error::ReadFile { path: path.to_owned(), source })?;
+    serde_json::from_str(&text).map_err(|source| ediffi_core::Error::Json { path: path.to_owned(), source })
+}

@@ -1,0 +1,130 @@
+//! The errors of this crate.
+
+use crate::tiling::TilingError;
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong between embeddings and a picture. Each variant names the culprit.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The observer asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// Something that the core does failed outside of any stage.
+    #[error(transparent)]
+    Core {
+        /// What failed.
+        source: ediffi_core::Error,
+    },
+    /// Something that the core does failed within a stage.
+    #[error("stage `{stage}`: {source}")]
+    Stage {
+        /// Name of the stage.
+        stage: String,
+        /// What failed.
+        source: ediffi_core::Error,
+    },
+    /// An expert made a NaN or an infinity.
+    #[error("stage `{stage}`: expert {expert} ({weights}) made a NaN or an infinity at sigma {sigma}")]
+    NotFinite {
+        /// Name of the stage.
+        stage: String,
+        /// Index of the expert.
+        expert: usize,
+        /// Its weights, as the stage's configuration names them.
+        weights: String,
+        /// The noise level of the evaluation.
+        sigma: f64,
+    },
+    /// A field of a stage's configuration holds something that the core refuses.
+    #[error("stage `{stage}`, {field}: {source}")]
+    Setting {
+        /// Name of the stage.
+        stage: String,
+        /// The field, as in `experts[1].weights`.
+        field: String,
+        /// What is wrong with it.
+        source: ediffi_core::Error,
+    },
+    /// A field of a stage's configuration does not make a stage.
+    #[error("stage `{stage}`, {field}: {reason}")]
+    StageConfig {
+        /// Name of the stage.
+        stage: String,
+        /// The field, as in `experts[1].network`.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A job's inputs do not fit each other or the stage.
+    #[error("stage `{stage}` cannot sample, {input}: {reason}")]
+    Job {
+        /// Name of the stage.
+        stage: String,
+        /// The field of the job.
+        input: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A picture cannot be tiled as asked.
+    #[error("stage `{stage}`: {source}")]
+    Tiling {
+        /// Name of the stage.
+        stage: String,
+        /// What is wrong.
+        source: TilingError,
+    },
+    /// A parameter of the corruption of smaller pictures makes no sense.
+    #[error("corruption, {field}: {reason}")]
+    Corruption {
+        /// The parameter.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Stages that make no cascade.
+    #[error("the stages make no cascade: {reason}")]
+    Cascade {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A stage was asked for that the cascade does not have.
+    #[error("there is no stage {index}: the cascade has {stages}")]
+    NoSuchStage {
+        /// The index asked for, from 0.
+        index: usize,
+        /// How many stages there are.
+        stages: usize,
+    },
+    /// A picture of a size that some stage cannot make.
+    #[error("the cascade cannot make {width}x{height}: width and height have to be positive multiples of {multiple}")]
+    ImageSize {
+        /// Width in pixels.
+        width: i64,
+        /// Height in pixels.
+        height: i64,
+        /// What they have to be multiples of, so that every stage gets whole pixels.
+        multiple: i64,
+    },
+}
+
+impl From<ediffi_core::Error> for Error {
+    fn from(source: ediffi_core::Error) -> Self {
+        match source {
+            ediffi_core::Error::Cancelled => Self::Cancelled,
+            source => Self::Core { source },
+        }
+    }
+}
+
+impl Error {
+    /// An error of the core within the stage `stage`.
+    pub(crate) fn in_stage(stage: &str, source: ediffi_core::Error) -> Self {
+        match source {
+            ediffi_core::Error::Cancelled => Self::Cancelled,
+            source => Self::Stage { stage: stage.to_owned(), source },
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! One expert: a loaded network under its preconditioning, and the contexts it derives from a job.
+//!
+//! A network may stay in memory between jobs, while contexts belong to one job: they are kept apart.
+
+use std::path::Path;
+
+use ediffi_core::conditioning::Conditioning;
+use ediffi_core::denoiser::{Branch, BranchDenoiser, edm_denoise};
+use ediffi_core::nn::ScoreBias;
+use ediffi_core::precondition::Edm;
+use ediffi_core::runtime::Runtime;
+use ediffi_core::unet::{Context, Painted, UNet, UNetConfig};
+use ediffi_core::{Result, weights};
+use tch::{Kind, Tensor};
+
+use crate::observer::Watch;
+use crate::tiled::TileGrid;
+
+/// A loaded network and its preconditioning.
+#[derive(Debug)]
+pub(crate) struct Expert {
+    network: UNet,
+    edm: Edm,
+}
+
+impl Expert {
+    /// Reads the network from `weights`.
+    pub(crate) fn load(weights: &Path, config: &UNetConfig, edm: Edm, runtime: Runtime) -> Result<Self> {
+        // It may run on a thread of its own, and the guard is per thread.
+        let _no_grad = tch::no_grad_guard();
+        let Runtime { device, kind } = runtime;
+        let names = |name: &str| Some(name.to_owned());
+        let network = weights::load(weights, names, device, kind, |scope| UNet::new(scope, config, kind))?;
+        Ok(Self { network, edm })
+    }
+
+    /// D(x; sigma) under `context`, painted in the first `conditional` rows.
+    fn denoise(&self, x: &Tensor, sigma: f64, context: &Context, painted: Option<Painted<'_>>) -> Result<Tensor> {
+        edm_denoise(&self.edm, x, sigma, |input, c_noise| {
+            let rows = input.size().first().copied().unwrap_or(0);
+            let c_noise = Tensor::f_full([rows], c_noise, (Kind::Float, input.device()))?;
+            self.network.forward(input, &c_noise, context, painted)
+        })
+    }
+}
+
+/// The conditionings of a job, on the device and with the enlarged smaller picture.
+#[derive(Debug)]
+pub(crate) struct Branches {
+    pub(crate) conditional: Conditioning,
+    pub(crate) unconditional: Conditioning,
+    /// Number of pictures.
+    pub(crate) pictures: i64,
+}
+
+impl Branches {
+    /// What the rows of `branch` see, and how many rows there are.
+    fn of(&self, branch: Branch) -> Result<(Conditioning, i64)> {
+        Ok(match branch {
+            Branch::Conditional => (self.conditional.shallow_clone(), self.pictures),
+            Branch::Unconditional => (self.unconditional.shallow_clone(), self.pictures),
+            Branch::Both => (self.conditional.stacked(&self.unconditional)?, 2 * self.pictures),
+        })
+    }
+}
+
+/// What one network derived from the conditionings of a job: made when a branch is first asked for, then kept.
+#[derive(Debug, Default)]
+pub(crate) struct Contexts {
+    conditional: Option<Context>,
+    unconditional: Option<Context>,
+    both: Option<Context>,
+}
+
+impl Contexts {
+    fn get(&mut self, network: &UNet, branches: &Branches, branch: Branch) -> Result<&Context> {
+        let slot = match branch {
+            Branch::Conditional => &mut self.conditional,
+            Branch::Unconditional => &mut self.unconditional,
+            Branch::Both => &mut self.both,
+        };
+        if let Some(context) = slot {
+            return Ok(context);
+        }
+        let (conditioning, rows) = branches.of(branch)?;
+        Ok(slot.insert(network.context(&conditioning, rows)?))
+    }
+}
+
+/// An expert at work on a job.
+pub(crate) struct ExpertDenoiser<'a, 'w> {
+    pub(crate) expert: &'a Expert,
+    pub(crate) branches: &'a Branches,
+    pub(crate) contexts: &'a mut Contexts,
+    pub(crate) paint: Option<&'a dyn ScoreBias>,
+    pub(crate) tiles: Option<&'a TileGrid>,
+    pub(crate) watch: &'a Watch<'w>,
+}
+
+impl BranchDenoiser for ExpertDenoiser<'_, '_> {
+    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
+        let context = self.contexts.get(&self.expert.network, self.branches, branch)?;
+        let conditional = match branch {
+            Branch::Conditional | Branch::Both => self.branches.pictures,
+            Branch::Unconditional => 0,
+        };
+        let painted = self.paint.filter(|_| conditional > 0).map(|hook| Painted { hook, sigma, conditional });
+        match self.tiles {
+            None => {
+                self.watch.poll()?;
+                self.expert.denoise(x, sigma, context, painted)
+            }
+            Some(tiles) => tiles.evaluate(x, |piece, tile| {
+                self.watch.poll()?;
+                let context = context.window(tile.top, tile.left, tile.height, tile.width)?;
+                self.expert.denoise(piece, sigma, &context, painted)
+            }),
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! A stage: an ensemble of experts at one resolution, and how it samples.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ediffi_core::conditioning::Conditioning;
+use ediffi_core::denoiser::{Branch, BranchDenoiser};
+use ediffi_core::ensemble::Ensemble;
+use ediffi_core::experts::Experts;
+use ediffi_core::guidance::Guided;
+use ediffi_core::nn::ScoreBias;
+use ediffi_core::plan::Plan;
+use ediffi_core::pool::Residency;
+use ediffi_core::runtime::Runtime;
+use ediffi_core::seed::{Noise, NoiseSource};
+use ediffi_core::unet::{ContextConfig, UNetConfig};
+use tch::{Kind, Tensor};
+
+use crate::config::{Precondition, StageConfig, path_inside, read_json};
+use crate::expert::{Branches, Contexts, Expert, ExpertDenoiser};
+use crate::low_res;
+use crate::observer::{StageEvent, StageObserver, Watch};
+use crate::settings::SamplerSettings;
+use crate::tiled::TileGrid;
+use crate::tiling::Tiling;
+use crate::{Error, Result};
+
+/// One stage of a model, opened. Its experts are loaded when they are first needed.
+#[derive(Debug)]
+pub struct Stage {
+    config: StageConfig,
+    /// One for each expert.
+    networks: Vec<UNetConfig>,
+    ensemble: Ensemble<Expert>,
+    residency: Residency,
+    runtime: Runtime,
+    size_multiple: i64,
+}
+
+/// What to sample.
+#[derive(Debug)]
+pub struct StageJob<'a> {
+    /// What the pictures show: embeddings of n rows. [`Conditioning::low_res`] stays empty, see [`Self::low_res`].
+    pub conditioning: &'a Conditioning,
+    /// What guidance leans away from: embeddings of n rows, or none, which is all zeros.
+    pub unconditional: &'a Conditioning,
+    /// One for each of the n pictures.
+    pub seeds: &'a [u64],
+    /// Number of the stage in its cascade; the noise of a picture differs from stage to stage.
+    pub stage_index: u64,
+    /// Height of the pictures in pixels.
+    pub height: i64,
+    /// Width of the pictures in pixels.
+    pub width: i64,
+    /// The pictures of the stage before, [n, 3, h, w] in [-1, 1] at any size: a super-resolution stage needs them.
+    pub low_res: Option<&'a Tensor>,
+    /// How to sample.
+    pub settings: SamplerSettings,
+    /// Paint-with-words.
+    pub paint: Option<&'a dyn ScoreBias>,
+    /// How to cut pictures that are too large for the network at once.
+    pub tiling: Option<Tiling>,
+}
+
+impl Stage {
+    /// Opens a stage of the model in `folder`. The networks' dimensions are read, the weights only looked for.
+    ///
+    /// # Errors
+    /// A configuration that [`StageConfig::validate`] refuses, a file that is missing or does not say what it should, or
+    /// experts that do not take the same inputs.
+    pub fn open(folder: &Path, config: &StageConfig, runtime: Runtime, residency: Residency) -> Result<Self> {
+        config.validate()?;
+        let experts = config.experts()?;
+        let mut files: Vec<(PathBuf, UNetConfig)> = Vec::new();
+        for (index, expert) in config.experts.iter().enumerate() {
+            let (field, path) = match &expert.network {
+                Some(path) => (format!("experts[{index}].network"), path),
+                None => ("network".to_owned(), &config.network),
+            };
+            let network = read_network(folder, path).map_err(|source| config.refused(&field, source))?;
+            let field = format!("experts[{index}].weights");
+            let weights = existing(folder, &expert.weights).map_err(|source| config.refused(&field, source))?;
+            if let Some((_, first)) = files.first()
+                && inputs(first) != inputs(&network)
+            {
+                let reason = "its network takes other inputs than that of experts[0]".to_owned();
+                return Err(config.wrong(&format!("experts[{index}].network"), reason));
+            }
+            files.push((weights, network));
+        }
+        let networks: Vec<UNetConfig> = files.iter().map(|(_, network)| network.clone()).collect();
+        let size_multiple = networks.iter().map(UNetConfig::size_multiple).fold(1, lcm);
+        if config.size % size_multiple != 0 {
+            let reason = format!("{} is no multiple of {size_multiple}, which the network needs", config.size);
+            return Err(config.wrong("size", reason));
+        }
+        let Precondition::Edm(edm) = config.precondition;
+        let loader = Box::new(move |index: usize| {
+            let missing = ediffi_core::Error::NoSuchExpert { index, experts: files.len() };
+            let (weights, network) = files.get(index).ok_or(missing)?;
+            Expert::load(weights, network, edm, runtime)
+        });
+        let ensemble = Ensemble::new(experts, residency, loader);
+        Ok(Self { config: config.clone(), networks, ensemble, residency, runtime, size_multiple })
+    }
+
+    /// The configuration it was opened from.
+    #[must_use]
+    pub fn config(&self) -> &StageConfig {
+        &self.config
+    }
+
+    /// What the stage is called.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Side in pixels of the square pictures that it was trained for.
+    #[must_use]
+    pub fn size(&self) -> i64 {
+        self.config.size
+    }
+
+    /// Height and width of its pictures have to be multiples of this.
+    #[must_use]
+    pub fn size_multiple(&self) -> i64 {
+        self.size_multiple
+    }
+
+    /// Whether it enlarges the pictures of a stage before it.
+    #[must_use]
+    pub fn is_super_resolution(&self) -> bool {
+        self.networks.first().is_some_and(|network| network.low_res)
+    }
+
+    /// The embeddings it takes, with their numbers of tokens and widths; all experts take the same.
+    #[must_use]
+    pub fn context(&self) -> Option<&ContextConfig> {
+        self.networks.first().and_then(|network| network.context.as_ref())
+    }
+
+    /// The dimensions of each expert's network.
+    #[must_use]
+    pub fn networks(&self) -> &[UNetConfig] {
+        &self.networks
+    }
+
+    /// Which expert owns which noise level.
+    #[must_use]
+    pub fn experts(&self) -> &Experts {
+        self.ensemble.experts()
+    }
+
+    /// Where and in which precision it computes.
+    #[must_use]
+    pub fn runtime(&self) -> Runtime {
+        self.runtime
+    }
+
+    /// How many experts are in memory at a time.
+    #[must_use]
+    pub fn residency(&self) -> Residency {
+        self.residency
+    }
+
+    /// The experts that are in memory now.
+    #[must_use]
+    pub fn resident(&mut self) -> Vec<usize> {
+        self.ensemble.pool().resident().collect()
+    }
+
+    /// Drops every expert from memory; they are loaded again when they are next needed.
+    pub fn release(&mut self) {
+        self.ensemble.pool().clear();
+    }
+
+    /// The sampler settings of its configuration.
+    #[must_use]
+    pub fn settings(&self) -> SamplerSettings {
+        self.config.settings()
+    }
+
+    /// Those of the embeddings that this stage takes.
+    #[must_use]
+    pub fn select(&self, conditioning: &Conditioning) -> Conditioning {
+        let context = self.context();
+        let all = conditioning.shallow_clone();
+        let clip_text = context.is_some_and(|c| c.clip_text.is_some());
+        Conditioning {
+            t5: all.t5.filter(|_| context.is_some_and(|c| c.t5.is_some())),
+            clip_text: all.clip_text.filter(|_| clip_text),
+            clip_text_pooled: all.clip_text_pooled.filter(|_| clip_text),
+            clip_image: all.clip_image.filter(|_| context.is_some_and(|c| c.clip_image.is_some())),
+            low_res: all.low_res.filter(|_| self.is_super_resolution()),
+        }
+    }
+
+    /// Which expert runs which step. Nothing is loaded for it.
+    ///
+    /// # Errors
+    /// Settings that make no schedule.
+    pub fn plan(&self, settings: &SamplerSettings) -> Result<Plan> {
+        let plan = settings.sigmas().and_then(|sigmas| self.ensemble.experts().plan(&sigmas));
+        plan.map_err(|source| Error::in_stage(self.name(), source))
+    }
+
+    /// Samples pictures.
+    ///
+    /// The noise of each picture comes from its own seed, so it does not depend on the others of the batch.
+    ///
+    /// # Shapes
+    /// → [n, 3, height, width] f32 in [-1, 1], on the stage's device
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] if `observer` says so, before the next evaluation of the network; [`Error::NotFinite`] naming
+    /// the expert; [`Error::Job`], [`Error::Tiling`] and [`Error::Stage`] for inputs that do not fit, and for files that
+    /// cannot be read.
+    pub fn sample(&mut self, job: StageJob<'_>, observer: &mut dyn StageObserver) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
+        let span = tracing::info_span!("stage", name = self.config.name);
+        let _entered = span.enter();
+        let tiles = self.check(&job)?;
+        let name = self.config.name.clone();
+        self.run(&job, tiles.as_ref(), &Watch::new(&name, observer)).map_err(|source| self.explain(source))
+    }
+
+    /// Refuses what would fail late or be ignored.
+    fn check(&self, job: &StageJob<'_>) -> Result<Option<TileGrid>> {
+        let wrong = |input, reason| Err(Error::Job { stage: self.config.name.clone(), input, reason });
+        let (width, height, multiple) = (job.width, job.height, self.size_multiple);
+        if width < multiple || height < multiple || width % multiple != 0 || height % multiple != 0 {
+            let source = ediffi_core::Error::ImageSize { width, height, multiple };
+            return Err(Error::in_stage(self.name(), source));
+        }
+        if job.seeds.is_empty() {
+            return wrong("seeds", "there is none, each picture needs one".to_owned());
+        }
+        if job.conditioning.low_res.is_some() || job.unconditional.low_res.is_some() {
+            return wrong("conditioning", "the smaller picture goes into the job's own field".to_owned());
+        }
+        if job.low_res.is_some() != self.is_super_resolution() {
+            let source = ediffi_core::Error::LowRes { given: job.low_res.is_some() };
+            return Err(Error::in_stage(self.name(), source));
+        }
+        if let Some(low_res) = job.low_res {
+            let (shape, pictures) = (low_res.size(), job.seeds.len() as i64);
+            if !matches!(shape[..], [rows, 3, h, w] if rows == pictures && h > 0 && w > 0) {
+                return wrong("low_res", format!("its shape is {shape:?}, expected [{pictures}, 3, height, width]"));
+            }
+        }
+        let tiling = |source| Error::Tiling { stage: self.config.name.clone(), source };
+        let tiles = job.tiling.map(|t| TileGrid::new(t, height, width, multiple).map_err(tiling)).transpose()?;
+        // One tile is the whole picture.
+        let tiles = tiles.filter(|tiles| tiles.len() > 1);
+        if tiles.is_some() && job.paint.is_some() {
+            return wrong("paint", "a painted picture cannot be cut into tiles".to_owned());
+        }
+        Ok(tiles)
+    }
+
+    fn run(
+        &mut self,
+        job: &StageJob<'_>,
+        tiles: Option<&TileGrid>,
+        watch: &Watch<'_>,
+    ) -> ediffi_core::Result<Tensor> {
+        let SamplerSettings { solver, guidance, rows, .. } = &job.settings;
+        let sigmas = job.settings.sigmas()?;
+        solver.validate()?;
+        guidance.validate()?;
+        let branches = self.branches(job)?;
+        let plan = self.ensemble.follow(&sigmas)?;
+        tracing::debug!(%plan, "planned");
+        let evaluations = solver.evaluations(&sigmas);
+        watch.report(&StageEvent::StageStarted { stage: watch.stage(), plan: &plan, evaluations })?;
+        let mut noise = Noise::new(job.seeds, job.stage_index);
+        let shape = [branches.pictures, 3, job.height, job.width];
+        let start = sigmas.first().copied().unwrap_or(0.0);
+        let x = noise.normal(&shape)?.f_to_device(self.runtime.device)?.f_mul_scalar(start)?;
+        let keep_contexts = self.residency == Residency::All;
+        let denoiser = JobDenoiser {
+            ensemble: &mut self.ensemble,
+            branches: &branches,
+            contexts: BTreeMap::new(),
+            keep_contexts,
+            current: None,
+            paint: job.paint,
+            tiles,
+            watch,
+        };
+        let mut guided = Guided::new(denoiser, guidance.clone(), *rows)?;
+        let picture = solver.solve(&mut guided, x, &sigmas, &mut noise, &mut &*watch)?;
+        drop(guided);
+        watch.report(&StageEvent::StageFinished { stage: watch.stage() })?;
+        Ok(picture.f_clamp(-1.0, 1.0)?)
+    }
+
+    /// The conditionings on the device, with the enlarged smaller picture.
+    fn branches(&self, job: &StageJob<'_>) -> ediffi_core::Result<Branches> {
+        let device = self.runtime.device;
+        let low_res = job
+            .low_res
+            .map(|x| low_res::bicubic(&x.f_to_device(device)?, job.height, job.width))
+            .transpose()?;
+        let with_picture = |conditioning: &Conditioning| -> ediffi_core::Result<Conditioning> {
+            let low_res = low_res.as_ref().map(Tensor::shallow_clone);
+            Ok(Conditioning { low_res, ..conditioning.to(device, Kind::Float)? })
+        };
+        Ok(Branches {
+            conditional: with_picture(job.conditioning)?,
+            unconditional: with_picture(job.unconditional)?,
+            pictures: job.seeds.len() as i64,
+        })
+    }
+
+    /// Names the stage, and the expert that made a NaN.
+    fn explain(&self, source: ediffi_core::Error) -> Error {
+        let sigma = match source {
+            ediffi_core::Error::DenoisedNotFinite { sigma } => sigma,
+            source => return Error::in_stage(self.name(), source),
+        };
+        let expert = self.ensemble.experts().index_of(sigma).unwrap_or_default();
+        let weights = self.config.experts.get(expert).map(|expert| expert.weights.display().to_string());
+        Error::NotFinite { stage: self.config.name.clone(), expert, weights: weights.unwrap_or_default(), sigma }
+    }
+}
+
+/// The ensemble at work on one job. The experts may stay in memory after it; what they derived from the job does not.
+struct JobDenoiser<'a, 'w> {
+    ensemble: &'a mut Ensemble<Expert>,
+    branches: &'a Branches,
+    contexts: BTreeMap<usize, Contexts>,
+    /// Whether contexts outlive their expert's turn.
+    keep_contexts: bool,
+    current: Option<usize>,
+    paint: Option<&'a dyn ScoreBias>,
+    tiles: Option<&'a TileGrid>,
+    watch: &'a Watch<'w>,
+}
+
+impl JobDenoiser<'_, '_> {
+    /// Expert `index` takes over.
+    fn switch(&mut self, index: usize) -> ediffi_core::Result<()> {
+        self.watch.poll()?;
+        if !self.keep_contexts {
+            self.contexts.clear();
+        }
+        let intervals = self.ensemble.experts().intervals();
+        if let Some(&interval) = intervals.get(index) {
+            tracing::debug!(expert = index, %interval, "switched");
+            let stage = self.watch.stage();
+            self.watch.report(&StageEvent::ExpertSwitched { stage, expert: index, interval })?;
+        }
+        self.current = Some(index);
+        Ok(())
+    }
+}
+
+impl BranchDenoiser for JobDenoiser<'_, '_> {
+    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Tensor> {
+        let index = self.ensemble.experts().index_of(sigma)?;
+        if self.current != Some(index) {
+            self.switch(index)?;
+        }
+        let expert = self.ensemble.pool().get(index)?;
+        let contexts = self.contexts.entry(index).or_default();
+        let (branches, paint, tiles, watch) = (self.branches, self.paint, self.tiles, self.watch);
+        ExpertDenoiser { expert, branches, contexts, paint, tiles, watch }.denoise_branch(x, sigma, branch)
+    }
+}
+
+/// What a network takes besides the noisy picture, apart from inner widths: the experts of a stage share it.
+fn inputs(network: &UNetConfig) -> impl PartialEq {
+    let context = network.context.as_ref();
+    (
+        network.low_res,
+        context.and_then(|c| c.t5),
+        context.and_then(|c| c.clip_text),
+        context.and_then(|c| c.clip_image),
+    )
+}
+
+fn read_network(folder: &Path, path: &Path) -> ediffi_core::Result<UNetConfig> {
+    let network: UNetConfig = read_json(&path_inside(folder, path)?)?;
+    network.validate()?;
+    Ok(network)
+}
+
+/// A path in the folder at which there is something.
+fn existing(folder: &Path, path: &Path) -> ediffi_core::Result<PathBuf> {
+    let path = path_inside(folder, path)?;
+    match std::fs::metadata(&path) {
+        Ok(_) => Ok(path),
+        Err(source) => Err(ediffi_core::Error::ReadFile { path, source }),
+    }
+}
+
+/// The lowest common multiple of two positive numbers.
+pub(crate) fn lcm(a: i64, b: i64) -> i64 {
+    a / gcd(a, b).max(1) * b
+}
+
+/// The greatest common divisor of two positive numbers.
+pub(crate) fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

@@ -1,0 +1,215 @@
+//! Evaluating a denoiser tile by tile.
+//!
+//! Not the finished picture is stitched but every evaluation of the denoiser: each noisy tile is denoised, the estimates
+//! are blended, and the solver goes on with the whole. So every solver works, and a seam cannot grow, because the next
+//! step starts from one picture (MultiDiffusion, Bar-Tal et al. 2023, for a sampler that averages its steps).
+//!
+//! Near its edge a tile sees less of the picture than the network would. A quarter of the overlap, at each side that two
+//! tiles share, is therefore seen but not used; the rest is blended in a straight line. Then the result is exactly that
+//! of the whole picture for everything in a network that looks no further than this margin.
+//!
+//! What looks further sees a tile instead of the picture: self-attention, and the statistics of group norms. Tiles of the
+//! size of the training crops (256 for eDiff-I's 1024 stage, appendix A) have the statistics that the network was
+//! trained with.
+
+use ediffi_core::Result;
+use tch::Tensor;
+
+use crate::tiling::{Tiling, TilingError, WeightedTile};
+
+/// A rectangle of the picture, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Area {
+    pub(crate) top: i64,
+    pub(crate) left: i64,
+    pub(crate) height: i64,
+    pub(crate) width: i64,
+}
+
+impl Area {
+    fn of(self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.f_narrow(2, self.top, self.height)?.f_narrow(3, self.left, self.width)?)
+    }
+}
+
+/// How one picture is cut.
+#[derive(Debug)]
+pub(crate) struct TileGrid {
+    tiles: Vec<GridTile>,
+}
+
+/// One tile.
+#[derive(Debug)]
+struct GridTile {
+    /// What the network sees.
+    seen: Area,
+    /// What is used of it.
+    used: Area,
+    /// How much each used pixel weighs, [height, width].
+    weights: Vec<f64>,
+}
+
+/// One tile along one side of the picture.
+#[derive(Debug, Clone)]
+struct Span {
+    seen: (usize, usize),
+    used: usize,
+    weights: Vec<f64>,
+}
+
+impl TileGrid {
+    /// The tiles of a picture whose tiles must have sides that are multiples of `multiple`; all see equally much.
+    pub(crate) fn new(tiling: Tiling, height: i64, width: i64, multiple: i64) -> std::result::Result<Self, TilingError> {
+        let pixels = |n: i64| usize::try_from(n).unwrap_or(0);
+        let (height, width, multiple) = (pixels(height), pixels(width), pixels(multiple).max(1));
+        tiling.check(multiple)?;
+        if height == 0 || width == 0 {
+            return Err(TilingError::EmptyImage { height, width });
+        }
+        let margin = tiling.overlap / 4 / multiple * multiple;
+        let (down, across) = (spans(tiling, margin, height)?, spans(tiling, margin, width)?);
+        let tile = |row: &Span, column: &Span| GridTile {
+            seen: area((row.seen.0, column.seen.0), (row.seen.1, column.seen.1)),
+            used: area((row.used, column.used), (row.weights.len(), column.weights.len())),
+            weights: row.weights.iter().flat_map(|r| column.weights.iter().map(move |c| r * c)).collect(),
+        };
+        Ok(Self { tiles: down.iter().flat_map(|row| across.iter().map(move |column| tile(row, column))).collect() })
+    }
+
+    /// How many tiles there are.
+    pub(crate) fn len(&self) -> usize {
+        self.tiles.len()
+    }
+
+    /// `denoise` for every tile, blended. It gets a tile of `x` and where that lies.
+    ///
+    /// # Shapes
+    /// `x`: [n, channels, height, width] of the picture that the grid was made for → the same
+    pub(crate) fn evaluate(
+        &self,
+        x: &Tensor,
+        mut denoise: impl FnMut(&Tensor, Area) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let sum = x.f_zeros_like()?;
+        for GridTile { seen, used, weights } in &self.tiles {
+            let denoised = denoise(&seen.of(x)?, *seen)?;
+            let inner = Area { top: used.top - seen.top, left: used.left - seen.left, ..*used }.of(&denoised)?;
+            let weights = Tensor::f_from_slice(weights)?
+                .f_reshape([used.height, used.width])?
+                .f_to_device(x.device())?
+                .f_to_kind(x.f_kind()?)?;
+            let _ = used.of(&sum)?.f_add_(&inner.f_mul(&weights)?)?;
+        }
+        Ok(sum)
+    }
+}
+
+fn area((top, left): (usize, usize), (height, width): (usize, usize)) -> Area {
+    Area { top: top as i64, left: left as i64, height: height as i64, width: width as i64 }
+}
+
+/// The tiles along a side: the used parts overlap by what the margins leave of the overlap.
+fn spans(tiling: Tiling, margin: usize, side: usize) -> std::result::Result<Vec<Span>, TilingError> {
+    if side <= tiling.tile {
+        return Ok(vec![Span { seen: (0, side), used: 0, weights: vec![1.0; side] }]);
+    }
+    // The picture without the margins at its own border is tiled by tiles without theirs.
+    let inner = Tiling { tile: tiling.tile - 2 * margin, overlap: tiling.overlap - 2 * margin };
+    let tiles = inner.weighted_tiles(side - 2 * margin, 1, 1)?;
+    let last = side - tiling.tile;
+    let span = |tile: WeightedTile| {
+        let start = tile.tile.y;
+        // At the border of the picture the margin is used, by this tile alone.
+        let border = |at_it: bool| std::iter::repeat_n(1.0, if at_it { margin } else { 0 });
+        let used = if start == 0 { 0 } else { start + margin };
+        let weights = border(start == 0).chain(tile.rows).chain(border(start == last)).collect();
+        Span { seen: (start, tiling.tile), used, weights }
+    };
+    Ok(tiles.into_iter().map(span).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use ediffi_core::seed::{Noise, NoiseSource};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn picture(height: i64, width: i64) -> Tensor {
+        Noise::new(&[1, 2], 0).normal(&[2, 3, height, width]).unwrap()
+    }
+
+    fn difference(a: &Tensor, b: &Tensor) -> f64 {
+        f64::try_from((a - b).abs().max()).unwrap()
+    }
+
+    /// Blurs over a square of side `2 radius + 1`, zeros outside: as far as a convolution looks.
+    fn local(x: &Tensor, radius: i64) -> Result<Tensor> {
+        let side = 2 * radius + 1;
+        let weights = Noise::new(&[3], 9).normal(&[1, 3, 3, side, side])?.f_squeeze()?;
+        Ok(x.f_conv2d(&weights, None::<Tensor>, [1], [radius], [1], 1)?.f_tanh()?)
+    }
+
+    #[test]
+    fn what_looks_no_further_than_the_margin_is_exact() {
+        let x = picture(88, 72);
+        // Overlap 32: a margin of 8 at each side.
+        let grid = TileGrid::new(Tiling { tile: 48, overlap: 32 }, 88, 72, 8).unwrap();
+        let whole = |radius| local(&x, radius).unwrap();
+        let tiled = |radius| grid.evaluate(&x, |tile, _| local(tile, radius)).unwrap();
+        assert!(difference(&whole(8), &tiled(8)) < 2e-6);
+        // One pixel more, and the edges of the tiles show.
+        assert!(difference(&whole(9), &tiled(9)) > 1e-3);
+    }
+
+    #[test]
+    fn all_tiles_have_one_size_and_a_small_picture_is_one_of_them() {
+        let sizes = |height, width| {
+            let grid = TileGrid::new(Tiling { tile: 64, overlap: 32 }, height, width, 8).unwrap();
+            let mut sizes = Vec::new();
+            let _ = grid
+                .evaluate(&picture(height, width), |tile, area| {
+                    assert_eq!(tile.size(), [2, 3, area.height, area.width]);
+                    sizes.push((area.height, area.width));
+                    Ok(tile.shallow_clone())
+                })
+                .unwrap();
+            assert_eq!(sizes.len(), grid.len());
+            sizes
+        };
+        assert_eq!(sizes(64, 48), [(64, 48)]);
+        assert_eq!(sizes(64, 72), [(64, 64), (64, 64)]);
+        assert_eq!(sizes(128, 64), [(64, 64); 3]);
+    }
+
+    #[test]
+    fn tilings_that_do_not_fit_are_errors() {
+        let grid = |tile, overlap, side| TileGrid::new(Tiling { tile, overlap }, side, side, 8).err();
+        assert_eq!(grid(0, 0, 64), Some(TilingError::EmptyTile));
+        assert_eq!(grid(60, 8, 64), Some(TilingError::NotMultiple { what: "tile", value: 60, multiple: 8 }));
+        assert_eq!(grid(16, 16, 64), Some(TilingError::Overlap { tile: 16, overlap: 16 }));
+        assert_eq!(grid(16, 8, -8), Some(TilingError::EmptyImage { height: 0, width: 0 }));
+    }
+
+    proptest! {
+        /// Blending what is not changed gives it back.
+        #[test]
+        fn the_weights_add_up_to_one(
+            (height, width) in (1_i64..12, 1_i64..12),
+            (tile, overlap) in (1_usize..8).prop_flat_map(|tile| (Just(tile), 0..tile)),
+            multiple in prop::sample::select(vec![1_i64, 2, 4]),
+        ) {
+            let (height, width) = (height * multiple, width * multiple);
+            let tiling = Tiling { tile: tile * multiple as usize, overlap: overlap * multiple as usize };
+            let x = picture(height, width);
+            let grid = TileGrid::new(tiling, height, width, multiple).unwrap();
+            let same = grid
+                .evaluate(&x, |piece, area| {
+                    assert!([area.top, area.left, area.height, area.width].iter().all(|n| n % multiple == 0));
+                    Ok(piece.shallow_clone())
+                })
+                .unwrap();
+            prop_assert!(difference(&x, &same) < 1e-5);
+        }
+    }
+}

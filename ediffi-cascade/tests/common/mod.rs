@@ -1,0 +1,207 @@
+//! Small random models on disk, and observers that count.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of this module")]
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use ediffi_cascade::{SamplerSettings, Stage, StageConfig, StageEvent, StageJob, StageObserver, Tiling};
+use ediffi_core::conditioning::Conditioning;
+use ediffi_core::nn::ScoreBias;
+use ediffi_core::pool::Residency;
+use ediffi_core::runtime::Runtime;
+use ediffi_core::seed::{Noise, NoiseSource};
+use ediffi_core::unet::{ClipText, ContextConfig, Layout, Level, Tokens, UNet, UNetConfig};
+use ediffi_core::weights::{self, Fresh, Scope};
+use tch::{Device, Kind, Tensor};
+
+pub const CPU: Runtime = Runtime { device: Device::Cpu, kind: Kind::Float };
+
+/// Two levels, the deeper one with both attentions; sides have to be multiples of 2.
+pub fn network(low_res: bool) -> UNetConfig {
+    let level = |multiplier, attention| Level {
+        multiplier,
+        blocks: 1,
+        self_attention: attention,
+        cross_attention: attention,
+    };
+    UNetConfig {
+        layout: Layout::Adm,
+        low_res,
+        patch: 1,
+        channels: 8,
+        levels: vec![level(1, false), level(2, true)],
+        head_channels: 4,
+        norm_groups: 4,
+        embedding_width: 16,
+        context: Some(ContextConfig {
+            width: 8,
+            t5: Some(Tokens { tokens: 3, width: 6 }),
+            clip_text: Some(ClipText { tokens: 2, width: 5, pooled: 4 }),
+            clip_image: Some(4),
+        }),
+    }
+}
+
+/// Weights of a new network with everything jittered: no part of it is a zero or the identity.
+pub fn write_weights(path: &Path, network: &UNetConfig, seed: u64) {
+    let mut fresh = Fresh::new(seed, Device::Cpu);
+    let _ = UNet::new(Scope::root(&mut fresh), network, Kind::Float).unwrap();
+    let mut jitter = Noise::new(&[seed], 99);
+    let named: Vec<_> = fresh
+        .into_named()
+        .into_iter()
+        .map(|(name, x)| {
+            let noise = jitter.normal(&[1, x.numel() as i64]).unwrap().view_as(&x);
+            (name, x + noise * 0.1)
+        })
+        .collect();
+    weights::save(path, &named, HashMap::new()).unwrap();
+}
+
+/// Writes a stage of two experts that meet at sigma 1, and gives its configuration.
+pub fn write_stage(folder: &Path, name: &str, size: i64, network: &UNetConfig) -> StageConfig {
+    let place = folder.join(name);
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("config.json"), serde_json::to_string(network).unwrap()).unwrap();
+    write_weights(&place.join("high.safetensors"), network, 1);
+    write_weights(&place.join("low.safetensors"), network, 2);
+    stage_config(name, size)
+}
+
+pub fn stage_config(name: &str, size: i64) -> StageConfig {
+    serde_json::from_value(serde_json::json!({
+        "name": name, "size": size, "network": format!("{name}/config.json"),
+        "precondition": { "edm": { "sigma_data": 0.5 } },
+        "experts": [
+            { "weights": format!("{name}/high.safetensors"), "sigma": [1, null] },
+            { "weights": format!("{name}/low.safetensors"), "sigma": [0, 1] },
+        ],
+        "sampler": { "solver": "dpmpp-2m", "steps": 4, "schedule": { "karras": { "min": 0.002, "max": 80, "rho": 7 } } },
+        "guidance": { "scale": 3.0 },
+    }))
+    .unwrap()
+}
+
+/// A stage in a folder that lives as long as the test.
+pub struct Model {
+    pub folder: tempfile::TempDir,
+    pub config: StageConfig,
+}
+
+impl Model {
+    pub fn new(network: &UNetConfig, size: i64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = write_stage(folder.path(), "base", size, network);
+        Self { folder, config }
+    }
+
+    pub fn open(&self, residency: Residency) -> Stage {
+        Stage::open(self.folder.path(), &self.config, CPU, residency).unwrap()
+    }
+}
+
+/// Embeddings of the rows with these seeds: a row does not depend on the others.
+pub fn embeddings(seeds: &[u64]) -> Conditioning {
+    let n = seeds.len() as i64;
+    let mut noise = Noise::new(seeds, 7);
+    let mut normal = |shape: &[i64]| Some(noise.normal(shape).unwrap());
+    Conditioning {
+        t5: normal(&[n, 3, 6]),
+        clip_text: normal(&[n, 2, 5]),
+        clip_text_pooled: normal(&[n, 4]),
+        clip_image: normal(&[n, 4]),
+        low_res: None,
+    }
+}
+
+/// Pictures in [-1, 1].
+pub fn pictures(seeds: &[u64], height: i64, width: i64) -> Tensor {
+    Noise::new(seeds, 8).normal(&[seeds.len() as i64, 3, height, width]).unwrap().tanh()
+}
+
+/// What a test asks a stage for; it owns what a job borrows.
+pub struct Ask {
+    pub conditioning: Conditioning,
+    pub unconditional: Conditioning,
+    pub seeds: Vec<u64>,
+    pub stage_index: u64,
+    pub size: (i64, i64),
+    pub low_res: Option<Tensor>,
+    pub settings: SamplerSettings,
+    pub paint: Option<Box<dyn ScoreBias>>,
+    pub tiling: Option<Tiling>,
+}
+
+impl Ask {
+    /// As the stage's configuration has it.
+    pub fn new(stage: &Stage, seeds: &[u64]) -> Self {
+        Self {
+            conditioning: embeddings(seeds),
+            unconditional: Conditioning::default(),
+            seeds: seeds.to_vec(),
+            stage_index: 0,
+            size: (stage.size(), stage.size()),
+            low_res: None,
+            settings: stage.settings(),
+            paint: None,
+            tiling: None,
+        }
+    }
+
+    pub fn job(&self) -> StageJob<'_> {
+        StageJob {
+            conditioning: &self.conditioning,
+            unconditional: &self.unconditional,
+            seeds: &self.seeds,
+            stage_index: self.stage_index,
+            height: self.size.0,
+            width: self.size.1,
+            low_res: self.low_res.as_ref(),
+            settings: self.settings.clone(),
+            paint: self.paint.as_deref(),
+            tiling: self.tiling,
+        }
+    }
+}
+
+/// The bits of a tensor.
+pub fn bytes(x: &Tensor) -> Vec<u32> {
+    Vec::<f32>::try_from(&x.flatten(0, -1)).unwrap().into_iter().map(f32::to_bits).collect()
+}
+
+pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    f64::try_from((a - b).abs().max()).unwrap()
+}
+
+/// Writes down what happens, counts the questions, and says yes to question number `stop`.
+#[derive(Debug, Default)]
+pub struct Log {
+    pub lines: Vec<String>,
+    pub polls: usize,
+    pub stop: Option<usize>,
+}
+
+impl StageObserver for Log {
+    fn event(&mut self, event: &StageEvent<'_>) -> ControlFlow<()> {
+        self.lines.push(match event {
+            StageEvent::StageStarted { stage, plan, evaluations } => {
+                format!("{stage} starts: {} steps, {evaluations} evaluations", plan.steps().len())
+            }
+            StageEvent::ExpertSwitched { stage, expert, interval } => format!("{stage}: expert {expert} {interval}"),
+            StageEvent::Step { stage, index, steps, sigma, denoised } => {
+                assert!(!denoised.requires_grad());
+                format!("{stage}: step {index} of {steps} at {sigma:.3}")
+            }
+            StageEvent::StageFinished { stage } => format!("{stage} is done"),
+            other => format!("{other:?}"),
+        });
+        ControlFlow::Continue(())
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.polls += 1;
+        self.stop.is_some_and(|stop| self.polls >= stop)
+    }
+}

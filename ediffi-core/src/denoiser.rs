@@ -1,0 +1,216 @@
+//! Denoisers: everything that estimates the clean image behind a noisy one.
+//!
+//! A denoiser may wrap another: the EDM preconditioning wraps a network, an ensemble routes to denoisers, guidance
+//! combines two evaluations. A solver sees only `D(x; sigma)`.
+
+use std::fmt;
+
+use tch::{Kind, Tensor};
+
+use crate::precondition::Edm;
+use crate::{Error, Result};
+
+/// `D(x; sigma)`: estimates the clean image from the noisy `x = y + sigma n`.
+pub trait Denoiser {
+    /// The estimate of the clean image.
+    ///
+    /// # Shapes
+    ///
+    /// `x`: `[n, channels, height, width]`, f32, at noise level `sigma`; the result has the same shape.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the network from running.
+    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor>;
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for &mut D {
+    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+        (**self).denoise(x, sigma)
+    }
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for Box<D> {
+    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+        (**self).denoise(x, sigma)
+    }
+}
+
+/// Which conditioning an evaluation uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Branch {
+    /// The prompt: the rows of `x` are conditional.
+    Conditional,
+    /// No prompt, or the negative one: the rows of `x` are unconditional.
+    Unconditional,
+    /// Both at once: `x` holds n conditional rows, then n unconditional ones.
+    Both,
+}
+
+/// A denoiser that knows a conditional and an unconditional conditioning of the same images.
+pub trait BranchDenoiser {
+    /// The estimate of the clean image under the conditioning of `branch`.
+    ///
+    /// # Shapes
+    ///
+    /// `x`: `[n, channels, height, width]`, or `[2 n, ..]` for [`Branch::Both`]; the result has the same shape.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the network from running.
+    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor>;
+}
+
+impl<D: BranchDenoiser + ?Sized> BranchDenoiser for &mut D {
+    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
+        (**self).denoise_branch(x, sigma, branch)
+    }
+}
+
+impl<D: BranchDenoiser + ?Sized> BranchDenoiser for Box<D> {
+    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
+        (**self).denoise_branch(x, sigma, branch)
+    }
+}
+
+/// A [`Denoiser`] made of a closure by [`from_fn`].
+pub struct FromFn<F>(F);
+
+impl<F> fmt::Debug for FromFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FromFn").finish_non_exhaustive()
+    }
+}
+
+impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Denoiser for FromFn<F> {
+    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+        (self.0)(x, sigma)
+    }
+}
+
+/// Makes a denoiser of a closure `|x, sigma| D(x; sigma)`.
+pub fn from_fn<F: FnMut(&Tensor, f64) -> Result<Tensor>>(denoise: F) -> FromFn<F> {
+    FromFn(denoise)
+}
+
+/// `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)` for one evaluation of the network `F` (EDM, equation 7).
+///
+/// The arithmetic around the network is f32 (f64 if `x` is); the network may compute in any precision.
+///
+/// # Shapes
+///
+/// `x`: `[n, channels, height, width]`; `network` gets `c_in x` in the same shape and returns it.
+///
+/// # Errors
+///
+/// [`Error::SigmaOutOfRange`] unless `sigma` is positive and finite, [`Error::DenoisedShape`] if the network returns
+/// another shape, and the errors of the network.
+pub fn edm_denoise<F>(edm: &Edm, x: &Tensor, sigma: f64, network: F) -> Result<Tensor>
+where
+    F: FnOnce(&Tensor, f64) -> Result<Tensor>,
+{
+    check_sigma(sigma)?;
+    let kind = state_kind(x)?;
+    let x = x.f_to_kind(kind)?;
+    let f = network(&x.f_mul_scalar(edm.c_in(sigma))?, edm.c_noise(sigma))?;
+    check_shape(&x, &f, sigma)?;
+    let skip = x.f_mul_scalar(edm.c_skip(sigma))?;
+    Ok(skip.f_add(&f.f_to_kind(kind)?.f_mul_scalar(edm.c_out(sigma))?)?)
+}
+
+/// A network `|c_in x, c_noise| F` under EDM's preconditioning.
+pub struct EdmDenoiser<F> {
+    edm: Edm,
+    network: F,
+}
+
+impl<F> EdmDenoiser<F> {
+    /// Wraps `network`.
+    pub fn new(edm: Edm, network: F) -> Self {
+        Self { edm, network }
+    }
+}
+
+impl<F> fmt::Debug for EdmDenoiser<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EdmDenoiser").field("edm", &self.edm).finish_non_exhaustive()
+    }
+}
+
+impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Denoiser for EdmDenoiser<F> {
+    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+        edm_denoise(&self.edm, x, sigma, &mut self.network)
+    }
+}
+
+/// Refuses what is no noise level.
+pub(crate) fn check_sigma(sigma: f64) -> Result<()> {
+    if sigma > 0.0 && sigma.is_finite() { Ok(()) } else { Err(Error::SigmaOutOfRange { sigma }) }
+}
+
+/// Refuses a result that would broadcast silently against `x`.
+pub(crate) fn check_shape(x: &Tensor, denoised: &Tensor, sigma: f64) -> Result<()> {
+    let (expected, got) = (x.size(), denoised.size());
+    if expected == got { Ok(()) } else { Err(Error::DenoisedShape { sigma, expected, got }) }
+}
+
+/// Whether every element of `tensor` is a finite number.
+///
+/// # Errors
+///
+/// [`Error::Torch`] if libtorch fails.
+pub fn is_finite(tensor: &Tensor) -> Result<bool> {
+    Ok(bool::try_from(tensor.f_isfinite()?.f_all()?)?)
+}
+
+/// The kind a sampler computes in: f32, or f64 if its caller does.
+pub(crate) fn state_kind(x: &Tensor) -> Result<Kind> {
+    Ok(if x.f_kind()? == Kind::Double { Kind::Double } else { Kind::Float })
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn the_perfect_network_makes_the_perfect_denoiser() {
+        // For data y = 0 the perfect F is -(c_skip / c_out) x = -(c_skip / (c_out c_in)) (c_in x), and D is 0.
+        let (edm, sigma) = (Edm::default(), 1.7);
+        let x = Tensor::f_from_slice(&[1.0_f32, -2.0, 3.0]).unwrap();
+        let perfect = -edm.c_skip(sigma) / (edm.c_out(sigma) * edm.c_in(sigma));
+        let mut denoiser = EdmDenoiser::new(edm, |input: &Tensor, c_noise: f64| {
+            assert_eq!(c_noise, edm.c_noise(sigma));
+            Ok(input.f_mul_scalar(perfect)?)
+        });
+        let denoised = denoiser.denoise(&x, sigma).unwrap();
+        assert!(f64::try_from(denoised.abs().max()).unwrap() < 1e-6);
+    }
+
+    #[test]
+    fn a_half_precision_network_keeps_an_f32_state() {
+        let x = Tensor::ones([1, 1, 2, 2], (Kind::Float, Device::Cpu));
+        let denoised = edm_denoise(&Edm::default(), &x, 1.0, |input, _| Ok(input.f_to_kind(Kind::BFloat16)?)).unwrap();
+        assert_eq!(denoised.kind(), Kind::Float);
+    }
+
+    #[test]
+    fn wrong_sigmas_and_shapes_are_refused() {
+        let x = Tensor::ones([2, 1, 2, 2], (Kind::Float, Device::Cpu));
+        for sigma in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let result = edm_denoise(&Edm::default(), &x, sigma, |input, _| Ok(input.shallow_clone()));
+            assert!(matches!(result, Err(Error::SigmaOutOfRange { .. })));
+        }
+        let result = edm_denoise(&Edm::default(), &x, 1.0, |input, _| Ok(input.f_narrow(0, 0, 1)?));
+        assert!(matches!(result, Err(Error::DenoisedShape { .. })));
+    }
+
+    #[test]
+    fn finiteness() {
+        let finite = |values: &[f32]| is_finite(&Tensor::f_from_slice(values).unwrap()).unwrap();
+        assert!(finite(&[1.0, 0.0]));
+        assert!(!finite(&[1.0, f32::NAN]));
+        assert!(!finite(&[f32::INFINITY, 0.0]));
+    }
+}

@@ -1,0 +1,334 @@
+//! The errors of this crate.
+
+use std::path::PathBuf;
+
+use crate::interval::SigmaInterval;
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong in this crate. Each variant names the culprit.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // --- the run ---
+    /// An operation of libtorch failed.
+    #[error("libtorch: {}", first_line(source))]
+    Torch {
+        /// What libtorch said, the backtrace of its C++ side included.
+        #[from]
+        source: tch::TchError,
+    },
+    /// The observer asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// A tensor that has to be finite holds a NaN or an infinity.
+    #[error("{what} holds a NaN or an infinity")]
+    NotFinite {
+        /// The tensor.
+        what: String,
+    },
+    /// A denoiser returned a NaN or an infinity.
+    #[error("the denoised image at sigma {sigma} holds a NaN or an infinity")]
+    DenoisedNotFinite {
+        /// The noise level of the evaluation; `Experts::index_of` tells the expert.
+        sigma: f64,
+    },
+    /// A denoiser returned a tensor of another shape than the one it was given.
+    #[error("the denoised image at sigma {sigma} has shape {got:?}, expected {expected:?}")]
+    DenoisedShape {
+        /// The noise level of the evaluation.
+        sigma: f64,
+        /// The shape of the noisy image.
+        expected: Vec<i64>,
+        /// The shape that came back.
+        got: Vec<i64>,
+    },
+
+    // --- noise levels ---
+    /// The parameters of a schedule make no schedule.
+    #[error("invalid schedule: {reason}")]
+    InvalidSchedule {
+        /// Which parameter is wrong, and how.
+        reason: String,
+    },
+    /// One entry of a list of sigmas is out of place.
+    #[error("invalid schedule: sigma {sigma} at index {index} {reason}")]
+    InvalidSigmas {
+        /// Position in the list, from 0.
+        index: usize,
+        /// The entry.
+        sigma: f64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A denoiser or an ensemble was asked about a noise level that is not one.
+    #[error("sigma {sigma} is not a noise level: it has to be positive and finite")]
+    SigmaOutOfRange {
+        /// The value.
+        sigma: f64,
+    },
+    /// The two ends enclose no noise level.
+    #[error("[{low}, {high}) is no sigma interval: 0 <= low < high has to hold, and low has to be finite")]
+    InvalidInterval {
+        /// The included end.
+        low: f64,
+        /// The excluded end.
+        high: f64,
+    },
+    /// A noise distribution, or a node of its binary tree, is ill-formed.
+    #[error("invalid noise distribution: {reason}")]
+    InvalidDistribution {
+        /// Which parameter is wrong, and how.
+        reason: String,
+    },
+    /// A preconditioning is ill-formed.
+    #[error("invalid preconditioning: {reason}")]
+    InvalidPrecondition {
+        /// Which parameter is wrong, and how.
+        reason: String,
+    },
+
+    // --- sampling ---
+    /// A guidance setting makes no sense.
+    #[error("invalid guidance: {reason}")]
+    InvalidGuidance {
+        /// Which parameter is wrong, and how.
+        reason: String,
+    },
+    /// A solver does not exist or has impossible parameters.
+    #[error("invalid solver: {reason}")]
+    InvalidSolver {
+        /// Which name or parameter is wrong, and how.
+        reason: String,
+    },
+    /// Noise was asked for in a shape that does not fit its images.
+    #[error("invalid noise shape {shape:?}: {reason}")]
+    InvalidNoiseShape {
+        /// The shape asked for.
+        shape: Vec<i64>,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    // --- experts ---
+    /// An ensemble without experts.
+    #[error("an ensemble needs at least one expert")]
+    NoExperts,
+    /// Noise levels between two experts belong to neither.
+    #[error("no expert owns the sigmas between {below} and {above}")]
+    ExpertHole {
+        /// The interval below the hole.
+        below: SigmaInterval,
+        /// The interval above the hole.
+        above: SigmaInterval,
+    },
+    /// The outermost expert does not reach the end of the range.
+    #[error("no expert owns the sigmas {missing} beyond {outermost}")]
+    ExpertEdge {
+        /// The lowest or highest interval of the ensemble.
+        outermost: SigmaInterval,
+        /// The noise levels that nobody owns.
+        missing: SigmaInterval,
+    },
+    /// Noise levels belong to two experts.
+    #[error("two experts own the same sigmas: {first} and {second} overlap")]
+    ExpertOverlap {
+        /// The interval that starts lower.
+        first: SigmaInterval,
+        /// The other one.
+        second: SigmaInterval,
+    },
+    /// An expert was asked for that the ensemble does not have.
+    #[error("there is no expert {index}: the ensemble has {experts}")]
+    NoSuchExpert {
+        /// The index asked for, from 0.
+        index: usize,
+        /// How many experts there are.
+        experts: usize,
+    },
+    /// The thread that was loading an expert ahead of its turn panicked.
+    #[error("the thread that loaded expert {index} panicked")]
+    ExpertThread {
+        /// The expert it was loading.
+        index: usize,
+    },
+
+    // --- files and weights ---
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    ReadFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    WriteFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A JSON file does not say what it should.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Key and line.
+        source: serde_json::Error,
+    },
+    /// A path in a model folder leads out of it.
+    #[error("{} leads out of the folder {}", path.display(), folder.display())]
+    PathOutside {
+        /// The folder.
+        folder: PathBuf,
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file is no safetensors file, or is cut short.
+    #[error("{} is no complete safetensors file: {source}", path.display())]
+    WeightsFormat {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: safetensors::SafeTensorError,
+    },
+    /// A tensor lies beyond the end of its file.
+    #[error("{} is cut short", path.display())]
+    WeightsTruncated {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A tensor is of a dtype that weights do not come in.
+    #[error("{}: dtype {dtype} is not one of weights", path.display())]
+    WeightsDtype {
+        /// The file.
+        path: PathBuf,
+        /// The dtype.
+        dtype: String,
+    },
+    /// The tensors of a file are not those of the network; all differences at once.
+    #[error("{} does not fit the network: {}", path.display(), differences(missing, unexpected, mismatched))]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// Tensors that the network needs and the file lacks.
+        missing: Vec<String>,
+        /// Tensors of the file that the network has no place for.
+        unexpected: Vec<String>,
+        /// Tensors of another shape, or not of floating point.
+        mismatched: Vec<ShapeMismatch>,
+    },
+
+    // --- networks ---
+    /// The dimensions of a network do not fit together.
+    #[error("network configuration, {field}: {reason}")]
+    NetworkConfig {
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A picture of a size that the network cannot take.
+    #[error("the network cannot take {width}x{height}: width and height have to be positive multiples of {multiple}")]
+    ImageSize {
+        /// Width in pixels.
+        width: i64,
+        /// Height in pixels.
+        height: i64,
+        /// What they have to be multiples of.
+        multiple: i64,
+    },
+    /// An embedding has another shape than the network was configured for.
+    #[error("the {name} embedding has shape {got:?}, the network takes {expected:?}")]
+    EmbeddingShape {
+        /// Which embedding.
+        name: &'static str,
+        /// The configured shape.
+        expected: Vec<i64>,
+        /// The shape given.
+        got: Vec<i64>,
+    },
+    /// The network was not made for this embedding.
+    #[error("the network takes no {name} embedding")]
+    EmbeddingNotTaken {
+        /// Which embedding.
+        name: &'static str,
+    },
+    /// A super-resolution network without its smaller picture, or a base network with one.
+    #[error("{}", if *given { "a base network takes no smaller picture" } else { "a super-resolution network needs the smaller picture" })]
+    LowRes {
+        /// Whether one was given.
+        given: bool,
+    },
+    /// A context that another network made.
+    #[error("this context was made by a network with fewer cross-attention layers")]
+    ForeignContext,
+
+    // --- devices ---
+    /// The device asked for cannot be used.
+    #[error("device {device} cannot be used: {reason}")]
+    Device {
+        /// The device.
+        device: String,
+        /// What was looked for and not found.
+        reason: String,
+    },
+}
+
+/// A tensor whose stored shape is not the network's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShapeMismatch {
+    /// Name of the tensor.
+    pub name: String,
+    /// Shape that the network asks for.
+    pub expected: Vec<i64>,
+    /// Shape in the file.
+    pub found: Vec<i64>,
+    /// Dtype in the file.
+    pub dtype: String,
+}
+
+/// The three lists in words, each cut after a few names.
+fn differences(missing: &[String], unexpected: &[String], mismatched: &[ShapeMismatch]) -> String {
+    const SHOWN: usize = 8;
+    let list = |what: &str, names: Vec<String>| {
+        let rest = names.len().saturating_sub(SHOWN);
+        let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+        (!names.is_empty()).then(|| format!("{what} {}{more}", names[..names.len().min(SHOWN)].join(", ")))
+    };
+    let shapes = mismatched
+        .iter()
+        .map(|m| format!("{} is {:?} {} instead of {:?}", m.name, m.found, m.dtype, m.expected))
+        .collect();
+    [list("missing", missing.to_vec()), list("unexpected", unexpected.to_vec()), list("mismatched", shapes)]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// What libtorch complains about, without the C++ backtrace that follows it.
+fn first_line(source: &tch::TchError) -> String {
+    let text = source.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    line.strip_prefix("Internal torch error: ").unwrap_or(line).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_libtorch_is_one_line_and_keeps_its_source() {
+        let x = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
+        let error = Error::from(x.f_matmul(&x).unwrap_err());
+        assert!(error.to_string().starts_with("libtorch: mat1 and mat2 shapes cannot be multiplied"), "{error}");
+        assert_eq!(error.to_string().lines().count(), 1);
+        assert!(std::error::Error::source(&error).is_some());
+    }
+}

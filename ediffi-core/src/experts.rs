@@ -1,0 +1,113 @@
+//! Experts: which denoiser of an ensemble owns which noise level.
+//!
+//! The experts of a stage own half-open intervals of noise levels that tile `(0, inf)` (eDiff-I, section 4): every
+//! evaluation runs exactly one expert, so an ensemble costs no more per step than a single model.
+
+use serde::{Deserialize, Serialize};
+
+use crate::interval::SigmaInterval;
+use crate::plan::Plan;
+use crate::{Error, Result};
+
+/// The noise levels of the experts of one ensemble: intervals without hole or overlap.
+///
+/// ```
+/// use ediffi_core::experts::Experts;
+/// use ediffi_core::interval::SigmaInterval;
+///
+/// let high = SigmaInterval::new(9.61, f64::INFINITY)?;
+/// let low = SigmaInterval::new(0.0, 9.61)?;
+/// let experts = Experts::new(vec![high, low])?;
+/// assert_eq!(experts.index_of(80.0)?, 0);
+/// assert_eq!(experts.index_of(0.5)?, 1);
+/// # Ok::<(), ediffi_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<SigmaInterval>", into = "Vec<SigmaInterval>")]
+pub struct Experts {
+    intervals: Vec<SigmaInterval>,
+}
+
+impl Experts {
+    /// The experts that own `intervals`, in any order; an expert's index is its position here.
+    ///
+    /// # Errors
+    ///
+    /// Unless every noise level has exactly one owner: [`Error::NoExperts`], [`Error::ExpertOverlap`],
+    /// [`Error::ExpertHole`], or [`Error::ExpertEdge`] if the lowest does not start at 0 or the highest is not open.
+    pub fn new(intervals: Vec<SigmaInterval>) -> Result<Self> {
+        let mut ascending = intervals.clone();
+        ascending.sort_by(|a, b| a.low().total_cmp(&b.low()));
+        let (Some(&lowest), Some(&highest)) = (ascending.first(), ascending.last()) else {
+            return Err(Error::NoExperts);
+        };
+        if lowest.low() > 0.0 {
+            return Err(Error::ExpertEdge { outermost: lowest, missing: SigmaInterval::new(0.0, lowest.low())? });
+        }
+        for (&below, &above) in ascending.iter().zip(ascending.iter().skip(1)) {
+            if below.high() > above.low() {
+                return Err(Error::ExpertOverlap { first: below, second: above });
+            }
+            if below.high() < above.low() {
+                return Err(Error::ExpertHole { below, above });
+            }
+        }
+        if highest.high() < f64::INFINITY {
+            let missing = SigmaInterval::new(highest.high(), f64::INFINITY)?;
+            return Err(Error::ExpertEdge { outermost: highest, missing });
+        }
+        Ok(Self { intervals })
+    }
+
+    /// One expert for everything.
+    #[must_use]
+    pub fn single() -> Self {
+        Self { intervals: vec![SigmaInterval::ALL] }
+    }
+
+    /// The intervals, in the order of the experts' indices.
+    #[must_use]
+    pub fn intervals(&self) -> &[SigmaInterval] {
+        &self.intervals
+    }
+
+    /// How many experts there are; at least one.
+    #[expect(clippy::len_without_is_empty, reason = "an ensemble is never empty")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.intervals.len()
+    }
+
+    /// The expert that owns `sigma`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::SigmaOutOfRange`] unless `sigma` is positive and finite.
+    pub fn index_of(&self, sigma: f64) -> Result<usize> {
+        let owner = self.intervals.iter().position(|interval| interval.contains(sigma));
+        owner.filter(|_| sigma > 0.0).ok_or(Error::SigmaOutOfRange { sigma })
+    }
+
+    /// Which expert runs which step of a schedule. Nothing is loaded for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSchedule`] or [`Error::InvalidSigmas`] if `sigmas` is no schedule.
+    pub fn plan(&self, sigmas: &[f64]) -> Result<Plan> {
+        Plan::new(self, sigmas)
+    }
+}
+
+impl TryFrom<Vec<SigmaInterval>> for Experts {
+    type Error = Error;
+
+    fn try_from(intervals: Vec<SigmaInterval>) -> Result<Self> {
+        Self::new(intervals)
+    }
+}
+
+impl From<Experts> for Vec<SigmaInterval> {
+    fn from(experts: Experts) -> Self {
+        experts.intervals
+    }
+}

@@ -1,0 +1,427 @@
+//! Intervals of noise levels, the log-normal distribution they are cut from, and the binary tree of cuts.
+//!
+//! Training draws `ln(sigma) ~ N(p_mean, p_std^2)` (EDM, table 1; eDiff-I, section 3). The experts of eDiff-I own the
+//! cells of a binary tree over that distribution: level `l` cuts it into `2^l` cells of equal probability mass
+//! (eDiff-I, section 4.1). A cell is a [`Node`]; [`LogNormal::interval`] tells its sigmas.
+//!
+//! ```
+//! use ediffi_core::interval::{LogNormal, Node};
+//!
+//! // The three base experts of eDiff-I's best configuration ("Config-D").
+//! let noise = LogNormal::default();
+//! let low = noise.interval(Node::new(3, 0)?);
+//! let high = noise.interval(Node::new(9, 511)?);
+//! let middle = noise.complement(&[Node::new(3, 0)?, Node::new(9, 511)?])?;
+//! assert_eq!(format!("{low:.3} {:.3} {high:.3}", middle[0]), "[0.000, 0.076) [0.076, 9.610) [9.610, inf)");
+//! # Ok::<(), ediffi_core::Error>(())
+//! ```
+
+use std::fmt;
+
+use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+use crate::normal::{cdf, quantile_below_half};
+use crate::{Error, Result};
+
+/// A half-open range `[low, high)` of noise levels. `low` may be 0, `high` may be infinite.
+///
+/// In JSON it is a pair whose open end is `null`: `[0.0757, 9.61]`, `[9.61, null]`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "(f64, Option<f64>)", into = "(f64, Option<f64>)")]
+pub struct SigmaInterval {
+    low: f64,
+    high: f64,
+}
+
+impl SigmaInterval {
+    /// Every noise level: `[0, inf)`.
+    pub const ALL: Self = Self { low: 0.0, high: f64::INFINITY };
+
+    /// The interval `[low, high)`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInterval`] unless `0 <= low < high` and `low` is finite.
+    pub fn new(low: f64, high: f64) -> Result<Self> {
+        if low >= 0.0 && low.is_finite() && low < high {
+            // `-0.0 >= 0.0` holds; adding zero makes it 0.0, so that equal intervals also print alike.
+            Ok(Self { low: low + 0.0, high })
+        } else {
+            Err(Error::InvalidInterval { low, high })
+        }
+    }
+
+    /// The included end.
+    #[must_use]
+    pub fn low(&self) -> f64 {
+        self.low
+    }
+
+    /// The excluded end; may be infinite.
+    #[must_use]
+    pub fn high(&self) -> f64 {
+        self.high
+    }
+
+    /// Whether `low <= sigma < high`.
+    #[must_use]
+    pub fn contains(&self, sigma: f64) -> bool {
+        self.low <= sigma && sigma < self.high
+    }
+}
+
+/// Writes `[low, high)`; a precision, as in `{:.3}`, applies to both ends.
+impl fmt::Display for SigmaInterval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        fmt::Display::fmt(&self.low, f)?;
+        f.write_str(", ")?;
+        fmt::Display::fmt(&self.high, f)?;
+        f.write_str(")")
+    }
+}
+
+impl TryFrom<(f64, Option<f64>)> for SigmaInterval {
+    type Error = Error;
+
+    fn try_from((low, high): (f64, Option<f64>)) -> Result<Self> {
+        Self::new(low, high.unwrap_or(f64::INFINITY))
+    }
+}
+
+impl From<SigmaInterval> for (f64, Option<f64>) {
+    fn from(interval: SigmaInterval) -> Self {
+        (interval.low, interval.high.is_finite().then_some(interval.high))
+    }
+}
+
+/// A cell of the binary tree over the noise distribution: the paper's `E^level_index`.
+///
+/// It covers the probability mass `[index / 2^level, (index + 1) / 2^level)`; index 0 holds the lowest noise. The root,
+/// `Node::new(0, 0)`, is the whole distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Node {
+    level: u32,
+    index: u64,
+}
+
+impl Node {
+    /// The deepest level whose cuts are exact in an `f64`.
+    pub const MAX_LEVEL: u32 = 52;
+
+    /// The cell `index` of `level`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidDistribution`] unless `index < 2^level` and `level <= MAX_LEVEL`.
+    pub fn new(level: u32, index: u64) -> Result<Self> {
+        if level > Self::MAX_LEVEL || index >= 1 << level {
+            let reason = format!("there is no node ({level}, {index}): the index has to be below 2^level, level <= 52");
+            return Err(Error::InvalidDistribution { reason });
+        }
+        Ok(Self { level, index })
+    }
+
+    /// How deep the cell lies; the root is level 0.
+    #[must_use]
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// Position among the cells of its level, lowest noise first.
+    #[must_use]
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// The two halves of the cell, lower noise first; `None` at the deepest level.
+    #[must_use]
+    pub fn children(&self) -> Option<[Self; 2]> {
+        let level = self.level + 1;
+        let child = |half| Self { level, index: 2 * self.index + half };
+        (level <= Self::MAX_LEVEL).then(|| [child(0), child(1)])
+    }
+
+    /// The cell this one is half of; `None` for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        self.level.checked_sub(1).map(|level| Self { level, index: self.index / 2 })
+    }
+
+    /// Probability below the cell and below its end. Both are exact: a small integer over a power of two.
+    fn mass(&self) -> (f64, f64) {
+        let cells = (1_u64 << self.level) as f64;
+        (self.index as f64 / cells, (self.index + 1) as f64 / cells)
+    }
+}
+
+/// The distribution of noise levels in training: `ln(sigma) ~ N(p_mean, p_std^2)`.
+///
+/// The default is EDM's and eDiff-I's: `p_mean = -1.2`, `p_std = 1.2` (EDM, table 1).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Parameters", into = "Parameters")]
+pub struct LogNormal {
+    p_mean: f64,
+    p_std: f64,
+}
+
+/// What a [`LogNormal`] is in a file, before it is checked.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters {
+    p_mean: f64,
+    p_std: f64,
+}
+
+impl TryFrom<Parameters> for LogNormal {
+    type Error = Error;
+
+    fn try_from(Parameters { p_mean, p_std }: Parameters) -> Result<Self> {
+        Self::new(p_mean, p_std)
+    }
+}
+
+impl From<LogNormal> for Parameters {
+    fn from(LogNormal { p_mean, p_std }: LogNormal) -> Self {
+        Self { p_mean, p_std }
+    }
+}
+
+impl Default for LogNormal {
+    fn default() -> Self {
+        Self { p_mean: -1.2, p_std: 1.2 }
+    }
+}
+
+impl LogNormal {
+    /// A distribution with the mean and the standard deviation of `ln(sigma)`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidDistribution`] unless both are finite and `p_std > 0`.
+    pub fn new(p_mean: f64, p_std: f64) -> Result<Self> {
+        if p_mean.is_finite() && p_std.is_finite() && p_std > 0.0 {
+            Ok(Self { p_mean, p_std })
+        } else {
+            let reason = format!("p_mean {p_mean} and p_std {p_std} have to be finite, p_std positive");
+            Err(Error::InvalidDistribution { reason })
+        }
+    }
+
+    /// The mean of `ln(sigma)`.
+    #[must_use]
+    pub fn p_mean(&self) -> f64 {
+        self.p_mean
+    }
+
+    /// The standard deviation of `ln(sigma)`.
+    #[must_use]
+    pub fn p_std(&self) -> f64 {
+        self.p_std
+    }
+
+    /// The probability of a noise level below `sigma`.
+    #[must_use]
+    pub fn cdf(&self, sigma: f64) -> f64 {
+        cdf(self.z(sigma))
+    }
+
+    /// The noise level with probability `mass` below it: 0 for `mass <= 0`, infinite for `mass >= 1`.
+    #[must_use]
+    pub fn quantile(&self, mass: f64) -> f64 {
+        // Each half is computed from its own tail, where the precision is.
+        let z = if mass < 0.5 { quantile_below_half(mass) } else { -quantile_below_half(1.0 - mass) };
+        self.sigma(z)
+    }
+
+    /// The noise levels of a cell of the tree. Neighbouring cells, of any level, share their end exactly.
+    #[must_use]
+    pub fn interval(&self, node: Node) -> SigmaInterval {
+        let (low, high) = node.mass();
+        SigmaInterval { low: self.quantile(low), high: self.quantile(high) }
+    }
+
+    /// What `nodes` leave uncovered, lowest noise first.
+    ///
+    /// This is how eDiff-I finds the interval of its extra model: it owns everything between the lowest and the highest
+    /// expert (section 4.1). Overlapping nodes are allowed; nodes that cover everything leave nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidInterval`] if a gap is so thin that its two ends are the same `f64`.
+    pub fn complement(&self, nodes: &[Node]) -> Result<Vec<SigmaInterval>> {
+        let mut covered: Vec<_> = nodes.iter().map(Node::mass).collect();
+        covered.sort_by(|a, b| a.0.total_cmp(&b.0));
+        covered.push((1.0, 1.0));
+        let mut gaps = Vec::new();
+        let mut end = 0.0_f64;
+        for (low, high) in covered {
+            if low > end {
+                gaps.push(SigmaInterval::new(self.quantile(end), self.quantile(low))?);
+            }
+            end = end.max(high);
+        }
+        Ok(gaps)
+    }
+
+    /// The noise level inside `interval` with the fraction `u` of the interval's mass below it.
+    ///
+    /// `u` uniform in (0, 1) gives this distribution restricted to the interval; evenly spread `u` give a stratified
+    /// draw. The result is positive, finite and inside the interval, whatever `u` is.
+    #[must_use]
+    pub fn sigma_at(&self, interval: SigmaInterval, u: f64) -> f64 {
+        let u = if u.is_nan() { 0.5 } else { u.clamp(f64::EPSILON / 2.0, 1.0 - f64::EPSILON / 2.0) };
+        let (low, high) = (self.z(interval.low), self.z(interval.high));
+        let z = if low < 0.0 {
+            let (below, until) = (cdf(low), cdf(high));
+            let mass = below + u * (until - below);
+            if mass < 0.5 { quantile_below_half(mass) } else { -quantile_below_half(1.0 - mass) }
+        } else {
+            // Measured from the upper end: an expert that owns the highest noise has a mass close to 1 below it.
+            let (above, from) = (cdf(-high), cdf(-low));
+            -quantile_below_half(above + (1.0 - u) * (from - above))
+        };
+        // Not `clamp`, which panics for an interval below the normal numbers.
+        self.sigma(z).max(interval.low.max(f64::MIN_POSITIVE)).min(interval.high.next_down())
+    }
+
+    /// Draws a noise level of `interval` from this distribution restricted to it.
+    pub fn sample<R: Rng + ?Sized>(&self, interval: SigmaInterval, rng: &mut R) -> f64 {
+        self.sigma_at(interval, rng.random::<f64>())
+    }
+
+    fn z(&self, sigma: f64) -> f64 {
+        (sigma.ln() - self.p_mean) / self.p_std
+    }
+
+    fn sigma(&self, z: f64) -> f64 {
+        (self.p_mean + self.p_std * z).exp()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha20Rng;
+
+    use super::*;
+
+    fn node(level: u32, index: u64) -> Node {
+        Node::new(level, index).unwrap()
+    }
+
+    #[test]
+    fn cuts_are_those_of_the_default_distribution() {
+        // exp(-1.2 + 1.2 * Phi^-1(u)); the outer two are the edges of the paper's E^3_0 and E^9_511.
+        let table = [
+            (1.0 / 8.0, 0.0757),
+            (1.0 / 4.0, 0.1341),
+            (1.0 / 2.0, 0.3012),
+            (3.0 / 4.0, 0.6766),
+            (7.0 / 8.0, 1.1977),
+            (15.0 / 16.0, 1.898),
+            (31.0 / 32.0, 2.816),
+            (63.0 / 64.0, 3.993),
+            (127.0 / 128.0, 5.480),
+            (255.0 / 256.0, 7.331),
+            (511.0 / 512.0, 9.610),
+        ];
+        for (u, sigma) in table {
+            let got = LogNormal::default().quantile(u);
+            assert!((got / sigma - 1.0).abs() < 6e-4, "quantile({u}) = {got}, expected {sigma}");
+        }
+        assert_eq!(LogNormal::default().quantile(0.0), 0.0);
+        assert_eq!(LogNormal::default().quantile(1.0), f64::INFINITY);
+        assert_eq!(LogNormal::default().cdf(0.0), 0.0);
+        assert_eq!(LogNormal::default().cdf(f64::INFINITY), 1.0);
+    }
+
+    #[test]
+    fn neighbours_share_their_end_and_the_paper_s_middle_fits() {
+        let noise = LogNormal::default();
+        assert_eq!(noise.interval(node(0, 0)), SigmaInterval::ALL);
+        assert_eq!(noise.interval(node(3, 0)).high(), noise.interval(node(5, 4)).low());
+        let middle = noise.complement(&[node(9, 511), node(3, 0)]).unwrap();
+        assert_eq!(
+            middle,
+            [SigmaInterval::new(noise.interval(node(3, 0)).high(), noise.interval(node(9, 511)).low()).unwrap()]
+        );
+        assert_eq!(
+            noise.complement(&[node(9, 511)]).unwrap(),
+            [SigmaInterval::new(0.0, noise.interval(node(9, 511)).low()).unwrap()]
+        );
+        assert_eq!(noise.complement(&[]).unwrap(), [SigmaInterval::ALL]);
+        assert_eq!(noise.complement(&[node(1, 0), node(1, 1), node(4, 3)]).unwrap(), []);
+    }
+
+    #[test]
+    fn nodes_know_their_family() {
+        assert_eq!(node(2, 3).children(), Some([node(3, 6), node(3, 7)]));
+        assert_eq!(node(3, 7).parent(), Some(node(2, 3)));
+        assert_eq!(node(0, 0).parent(), None);
+        assert_eq!(node(52, 0).children(), None);
+        assert!(matches!(Node::new(3, 8), Err(Error::InvalidDistribution { .. })));
+        assert!(matches!(Node::new(64, 0), Err(Error::InvalidDistribution { .. })));
+    }
+
+    #[test]
+    fn bad_intervals_and_distributions_are_refused() {
+        for (low, high) in [(1.0, 1.0), (2.0, 1.0), (-1.0, 1.0), (f64::NAN, 1.0), (0.0, f64::NAN), (f64::INFINITY, 1.0)]
+        {
+            assert!(matches!(SigmaInterval::new(low, high), Err(Error::InvalidInterval { .. })), "{low} {high}");
+        }
+        assert!(matches!(LogNormal::new(0.0, 0.0), Err(Error::InvalidDistribution { .. })));
+        assert!(matches!(LogNormal::new(f64::NAN, 1.0), Err(Error::InvalidDistribution { .. })));
+    }
+
+    #[test]
+    fn json_uses_null_for_the_open_end_and_checks() {
+        let open: SigmaInterval = serde_json::from_str("[9.61, null]").unwrap();
+        assert_eq!(open, SigmaInterval::new(9.61, f64::INFINITY).unwrap());
+        assert_eq!(serde_json::to_string(&open).unwrap(), "[9.61,null]");
+        let error = serde_json::from_str::<SigmaInterval>("[3, 2]").unwrap_err();
+        assert!(error.to_string().contains("[3, 2) is no sigma interval"), "{error}");
+        let noise: LogNormal = serde_json::from_str(r#"{"p_mean": -1.2, "p_std": 1.2}"#).unwrap();
+        assert_eq!(noise, LogNormal::default());
+        assert!(serde_json::from_str::<LogNormal>(r#"{"p_mean": 0, "p_std": -1}"#).is_err());
+    }
+
+    #[test]
+    fn samples_of_a_cell_halve_at_its_middle() {
+        let noise = LogNormal::default();
+        for cell in [node(0, 0), node(3, 0), node(9, 511)] {
+            let middle = noise.interval(cell.children().unwrap()[1]).low();
+            let mut rng = ChaCha20Rng::from_seed([7; 32]);
+            let below = (0..4000).filter(|_| noise.sample(noise.interval(cell), &mut rng) < middle).count();
+            // Five standard deviations of a fair coin thrown 4000 times.
+            assert!(below.abs_diff(2000) < 160, "{cell:?}: {below}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn quantile_inverts_cdf(ln_sigma in -9.0..6.0_f64) {
+            let noise = LogNormal::default();
+            let sigma = ln_sigma.exp();
+            let back = noise.quantile(noise.cdf(sigma));
+            // In the upper tail the mass itself carries the rounding of 1.0.
+            let slope = 1e-15 / (1.0 - noise.cdf(sigma));
+            prop_assert!((back / sigma - 1.0).abs() < 1e-11 + slope, "{} {}", sigma, back);
+        }
+
+        #[test]
+        fn samples_stay_inside(low in -12.0..9.0_f64, width in 1e-9..5.0_f64, u in 0.0..=1.0_f64) {
+            let noise = LogNormal::default();
+            for interval in [
+                SigmaInterval::new(low.exp(), (low + width).exp()).unwrap(),
+                SigmaInterval::new(low.exp(), f64::INFINITY).unwrap(),
+                SigmaInterval::new(0.0, low.exp()).unwrap(),
+            ] {
+                let sigma = noise.sigma_at(interval, u);
+                prop_assert!(interval.contains(sigma) && sigma > 0.0 && sigma.is_finite(), "{} {}", interval, sigma);
+            }
+        }
+    }
+}

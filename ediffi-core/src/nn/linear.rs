@@ -1,0 +1,82 @@
+//! y = x Wᵀ + b, and rows of a table.
+
+use tch::Tensor;
+
+use crate::Result;
+use crate::weights::{Init, Scope};
+
+/// A linear map with an optional bias.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// With a bias; weights start at variance 1 / `inputs`.
+    ///
+    /// # Errors
+    /// Parameters that cannot be had.
+    pub fn new(mut scope: Scope<'_>, inputs: i64, outputs: i64) -> Result<Self> {
+        let weight = scope.weight("weight", &[outputs, inputs], Init::fan_in(inputs))?;
+        Ok(Self { weight, bias: Some(scope.weight("bias", &[outputs], Init::Zeros)?) })
+    }
+
+    /// With a bias; everything starts at zero, so that a residual branch starts as the identity.
+    ///
+    /// # Errors
+    /// Parameters that cannot be had.
+    pub fn zeroed(mut scope: Scope<'_>, inputs: i64, outputs: i64) -> Result<Self> {
+        let weight = scope.weight("weight", &[outputs, inputs], Init::Zeros)?;
+        Ok(Self { weight, bias: Some(scope.weight("bias", &[outputs], Init::Zeros)?) })
+    }
+
+    /// Without a bias, starting from `init`.
+    ///
+    /// # Errors
+    /// Parameters that cannot be had.
+    pub fn without_bias(mut scope: Scope<'_>, inputs: i64, outputs: i64, init: Init) -> Result<Self> {
+        Ok(Self { weight: scope.weight("weight", &[outputs, inputs], init)?, bias: None })
+    }
+
+    /// # Shapes
+    /// `x`: [..., inputs] → [..., outputs]
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let kind = x.kind();
+        let bias = self.bias.as_ref().map(|b| b.f_to_kind(kind)).transpose()?;
+        Ok(x.f_linear(&self.weight.f_to_kind(kind)?, bias.as_ref())?)
+    }
+}
+
+/// A table of rows looked up by id.
+#[derive(Debug)]
+pub struct Embedding {
+    weight: Tensor,
+}
+
+impl Embedding {
+    /// `rows` rows of `width`, starting with standard deviation `std`.
+    ///
+    /// # Errors
+    /// Parameters that cannot be had.
+    pub fn new(mut scope: Scope<'_>, rows: i64, width: i64, std: f64) -> Result<Self> {
+        Ok(Self { weight: scope.weight("weight", &[rows, width], Init::Normal { std })? })
+    }
+
+    /// # Shapes
+    /// `ids`: [...] i64 → [..., width]
+    ///
+    /// # Errors
+    /// An id outside the table.
+    pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+        Ok(Tensor::f_embedding(&self.weight, ids, -1, false, false)?)
+    }
+
+    /// The whole table, [rows, width].
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+}

@@ -1,0 +1,132 @@
+//! Plans: which expert runs which step.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::experts::Experts;
+use crate::{Result, schedule};
+
+/// Which expert runs which step of a schedule, known before anything is loaded.
+///
+/// A plan has one step for each positive sigma of its schedule: the step that starts with the evaluation at that sigma.
+/// So a schedule of N + 1 sigmas that ends in 0 has N steps, one that ends above 0 has N + 1, the last of which is the
+/// solver's final denoising. A solver with several evaluations in a step makes the inner ones at sigmas between this
+/// step's and the next one's, with the expert that owns them: on a step that crosses from one expert to the next, both
+/// work.
+///
+/// It is shown as one line per run of steps with the same expert:
+///
+/// ```
+/// use ediffi_core::{experts::Experts, interval::SigmaInterval};
+///
+/// let experts = Experts::new(vec![SigmaInterval::new(9.61, f64::INFINITY)?, SigmaInterval::new(0.0, 9.61)?])?;
+/// let plan = experts.plan(&[80.0, 20.0, 5.0, 0.5, 0.0])?;
+/// assert_eq!(plan.to_string(), "expert 0: steps 1-2 of 4, sigma 80 to 20\nexpert 1: steps 3-4 of 4, sigma 5 to 0.5");
+/// # Ok::<(), ediffi_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    steps: Vec<PlannedStep>,
+    segments: Vec<Segment>,
+}
+
+/// One step of a [`Plan`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct PlannedStep {
+    /// The noise level the step starts from.
+    pub sigma: f64,
+    /// The expert that owns it.
+    pub expert: usize,
+}
+
+/// A run of steps with the same expert.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Segment {
+    /// The expert.
+    pub expert: usize,
+    /// The steps it runs, counted from 0.
+    pub steps: Range<usize>,
+    /// The noise level of its first step.
+    pub first_sigma: f64,
+    /// The noise level of its last step.
+    pub last_sigma: f64,
+}
+
+impl Plan {
+    pub(crate) fn new(experts: &Experts, sigmas: &[f64]) -> Result<Self> {
+        schedule::validate(sigmas)?;
+        let mut plan = Self { steps: Vec::new(), segments: Vec::new() };
+        for (index, &sigma) in sigmas.iter().filter(|sigma| **sigma > 0.0).enumerate() {
+            let expert = experts.index_of(sigma)?;
+            plan.steps.push(PlannedStep { sigma, expert });
+            match plan.segments.last_mut() {
+                Some(segment) if segment.expert == expert => {
+                    segment.steps.end = index + 1;
+                    segment.last_sigma = sigma;
+                }
+                _ => plan.segments.push(Segment {
+                    expert,
+                    steps: index..index + 1,
+                    first_sigma: sigma,
+                    last_sigma: sigma,
+                }),
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The steps in order.
+    #[must_use]
+    pub fn steps(&self) -> &[PlannedStep] {
+        &self.steps
+    }
+
+    /// The runs of steps with the same expert, in order. Each expert has at most one, because a schedule descends.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The experts that work, in the order of their work.
+    pub fn experts(&self) -> impl Iterator<Item = usize> + '_ {
+        self.segments.iter().map(|segment| segment.expert)
+    }
+
+    /// The expert of step `index`, counted from 0.
+    #[must_use]
+    pub fn expert_of_step(&self, index: usize) -> Option<usize> {
+        self.steps.get(index).map(|step| step.expert)
+    }
+}
+
+/// One line per segment; steps are counted from 1 here, sigmas are rounded to four digits.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (line, Segment { expert, steps, first_sigma, last_sigma }) in self.segments.iter().enumerate() {
+            let separator = if line > 0 { "\n" } else { "" };
+            let (first, last, all) = (steps.start + 1, steps.end, self.steps.len());
+            let (high, low) = (Rounded(*first_sigma), Rounded(*last_sigma));
+            if steps.len() == 1 {
+                write!(f, "{separator}expert {expert}: step {first} of {all}, sigma {high}")?;
+            } else {
+                write!(f, "{separator}expert {expert}: steps {first}-{last} of {all}, sigma {high} to {low}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number shown with at most four significant digits.
+struct Rounded(f64);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = 3 - self.0.abs().log10().floor().clamp(-300.0, 300.0) as i32;
+        let scale = 10_f64.powi(digits);
+        let text = format!("{:.*}", digits.max(0) as usize, (self.0 * scale).round() / scale);
+        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+        f.write_str(text)
+    }
+}

@@ -1,0 +1,156 @@
+//! Which experts are in memory.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::Plan;
+use crate::{Error, Result};
+
+/// How many experts of an ensemble are in memory at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Residency {
+    /// Every expert stays once it was needed.
+    #[default]
+    All,
+    /// One: it is dropped before the next one is loaded.
+    Relay,
+    /// One works while a thread loads the next one of the plan: at most two.
+    RelayPrefetch,
+}
+
+/// Loads the expert with this index.
+///
+/// [`Residency::RelayPrefetch`] runs it on a thread of its own, so it has to take thread-bound settings, such as
+/// libtorch's guard against gradients, by itself.
+pub type Loader<N> = Box<dyn FnMut(usize) -> Result<N> + Send>;
+
+/// The loaded experts of an ensemble.
+///
+/// An expert is loaded when it is first asked for; only [`Residency::RelayPrefetch`] loads one ahead, and only one that
+/// the plan visits. If loading fails, the error is returned and the next [`ExpertPool::get`] tries again.
+pub struct ExpertPool<N> {
+    experts: usize,
+    residency: Residency,
+    loaded: BTreeMap<usize, N>,
+    loader: Arc<Mutex<Loader<N>>>,
+    /// The expert that is being loaded ahead, and the thread that does it.
+    ahead: Option<(usize, JoinHandle<Result<N>>)>,
+    /// The experts of the plan in the order of their work.
+    order: Vec<usize>,
+}
+
+impl<N: Send + 'static> ExpertPool<N> {
+    /// A pool of `experts` experts; nothing is loaded yet.
+    #[must_use]
+    pub fn new(experts: usize, residency: Residency, loader: Loader<N>) -> Self {
+        let loader = Arc::new(Mutex::new(loader));
+        Self { experts, residency, loaded: BTreeMap::new(), loader, ahead: None, order: Vec::new() }
+    }
+
+    /// Says which experts will be asked for, so that the next one can be loaded ahead.
+    ///
+    /// An expert that was loaded ahead and that `plan` does not visit is dropped.
+    pub fn follow(&mut self, plan: &Plan) {
+        self.order = plan.experts().collect();
+        if self.ahead.as_ref().is_some_and(|(index, _)| !self.order.contains(index)) {
+            self.discard_ahead();
+        }
+    }
+
+    /// The experts in memory, lowest index first; one that is being loaded ahead does not count.
+    pub fn resident(&self) -> impl Iterator<Item = usize> + '_ {
+        self.loaded.keys().copied()
+    }
+
+    /// Drops every expert. One that is being loaded ahead is waited for.
+    pub fn clear(&mut self) {
+        self.loaded.clear();
+        self.discard_ahead();
+    }
+
+    /// Expert `index`, loaded if it is not in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchExpert`] for an index that the ensemble does not have, [`Error::ExpertThread`] if the loader
+    /// panicked on its thread, and the errors of the loader.
+    pub fn get(&mut self, index: usize) -> Result<&mut N> {
+        let missing = Error::NoSuchExpert { index, experts: self.experts };
+        if index >= self.experts {
+            return Err(missing);
+        }
+        if !self.loaded.contains_key(&index) {
+            if self.residency != Residency::All {
+                self.loaded.clear();
+            }
+            let expert = self.load(index)?;
+            self.loaded.insert(index, expert);
+        }
+        if self.residency == Residency::RelayPrefetch {
+            self.prefetch_after(index);
+        }
+        self.loaded.get_mut(&index).ok_or(missing)
+    }
+
+    /// Loads expert `index`, or takes it from the thread that has been loading it.
+    fn load(&mut self, index: usize) -> Result<N> {
+        if let Some((_, thread)) = self.ahead.take_if(|(ahead, _)| *ahead == index) {
+            return thread.join().map_err(|_| Error::ExpertThread { index })?;
+        }
+        self.discard_ahead();
+        load(&self.loader, index)
+    }
+
+    /// Starts to load the expert that works after `current`, unless that has been done.
+    fn prefetch_after(&mut self, current: usize) {
+        let next = self.order.iter().skip_while(|expert| **expert != current).nth(1).copied();
+        let Some(index) = next.filter(|index| *index < self.experts && self.ahead.is_none()) else { return };
+        let loader = Arc::clone(&self.loader);
+        match std::thread::Builder::new().name(format!("expert {index}")).spawn(move || load(&loader, index)) {
+            Ok(thread) => self.ahead = Some((index, thread)),
+            // Not an error: the expert is loaded when its turn comes.
+            Err(error) => tracing::warn!(%error, expert = index, "no thread to load ahead"),
+        }
+    }
+}
+
+impl<N> ExpertPool<N> {
+    /// Waits for the loading thread and drops what it loaded. A failure is dropped too: nobody asked for that expert.
+    fn discard_ahead(&mut self) {
+        if let Some((_, thread)) = self.ahead.take() {
+            drop(thread.join());
+        }
+    }
+}
+
+/// Waits for the loading thread: it must not outlive what it loads from.
+impl<N> Drop for ExpertPool<N> {
+    fn drop(&mut self) {
+        self.discard_ahead();
+    }
+}
+
+impl<N> fmt::Debug for ExpertPool<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ahead = self.ahead.as_ref().map(|(index, _)| index);
+        f.debug_struct("ExpertPool")
+            .field("experts", &self.experts)
+            .field("residency", &self.residency)
+            .field("loaded", &self.loaded.keys())
+            .field("ahead", &ahead)
+            .finish_non_exhaustive()
+    }
+}
+
+fn load<N>(loader: &Mutex<Loader<N>>, index: usize) -> Result<N> {
+    tracing::debug!(expert = index, "loading");
+    // A loader that panicked once may be asked again.
+    let mut loader = loader.lock().unwrap_or_else(PoisonError::into_inner);
+    loader(index)
+}

@@ -1,0 +1,61 @@
+//! What a caller sees of a running solver, and how it stops it.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use tch::Tensor;
+
+/// A finished step of a solver.
+#[non_exhaustive]
+pub struct Step<'a> {
+    /// Which step, counted from 0.
+    pub index: usize,
+    /// How many steps there are: one for each positive sigma of the schedule.
+    pub steps: usize,
+    /// The noise level the step started from.
+    pub sigma: f64,
+    /// The noise level it reached; 0 after the last step.
+    pub sigma_next: f64,
+    /// The estimate of the clean image at the start of the step, a preview of the result:
+    /// `[n, channels, height, width]`. After the last step it is the result.
+    pub denoised: &'a Tensor,
+}
+
+impl fmt::Debug for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The tensor's own form would copy its values from the device.
+        f.debug_struct("Step")
+            .field("index", &self.index)
+            .field("steps", &self.steps)
+            .field("sigma", &self.sigma)
+            .field("sigma_next", &self.sigma_next)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Watches a solver and may stop it.
+///
+/// A closure `|step: &Step<'_>| -> ControlFlow<()>` is one; `()` watches nothing.
+pub trait StepObserver {
+    /// Called after each step. `Break` ends the run with [`Error::Cancelled`](crate::Error::Cancelled), after the last
+    /// step too.
+    fn step(&mut self, step: &Step<'_>) -> ControlFlow<()>;
+
+    /// Asked before every evaluation of the denoiser, of which a step may have several; `true` ends the run with
+    /// [`Error::Cancelled`](crate::Error::Cancelled). It should be cheap: the reading of a flag.
+    fn cancelled(&mut self) -> bool {
+        false
+    }
+}
+
+impl<F: FnMut(&Step<'_>) -> ControlFlow<()>> StepObserver for F {
+    fn step(&mut self, step: &Step<'_>) -> ControlFlow<()> {
+        self(step)
+    }
+}
+
+impl StepObserver for () {
+    fn step(&mut self, _step: &Step<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,53 @@
+//! New parameters with seeded start values: what training and tests begin with.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
+use tch::{Device, Kind, Tensor};
+
+use super::params::{Init, Params, Spec};
+use crate::Result;
+
+/// Makes each parameter from its [`Init`], in f32 on one device. The same seed gives the same values.
+#[derive(Debug)]
+pub struct Fresh {
+    rng: ChaCha8Rng,
+    device: Device,
+    named: Vec<(String, Tensor)>,
+}
+
+impl Fresh {
+    /// Start values drawn from `seed`, placed on `device`.
+    #[must_use]
+    pub fn new(seed: u64, device: Device) -> Self {
+        Self { rng: ChaCha8Rng::seed_from_u64(seed), device, named: Vec::new() }
+    }
+
+    /// Every parameter made so far, by name, sharing its storage with the network's.
+    #[must_use]
+    pub fn into_named(self) -> Vec<(String, Tensor)> {
+        self.named
+    }
+}
+
+impl Params for Fresh {
+    fn get(&mut self, spec: &Spec) -> Result<Tensor> {
+        let options = (Kind::Float, Device::Cpu);
+        let tensor = match spec.init {
+            Init::Zeros => Tensor::f_zeros(&spec.shape, options)?,
+            Init::Ones => Tensor::f_ones(&spec.shape, options)?,
+            Init::Normal { std } => {
+                let values: Vec<f32> = (0..spec.elements())
+                    .map(|_| {
+                        let z: f64 = StandardNormal.sample(&mut self.rng);
+                        (z * std) as f32
+                    })
+                    .collect();
+                Tensor::f_from_slice(&values)?.f_reshape(&spec.shape)?
+            }
+        };
+        let tensor = tensor.f_to_device(self.device)?;
+        self.named.push((spec.name.clone(), tensor.shallow_clone()));
+        Ok(tensor)
+    }
+}

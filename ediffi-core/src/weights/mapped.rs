@@ -1,0 +1,98 @@
+//! Safetensors files mapped into memory, and tensors copied out of the map.
+#![allow(unsafe_code, reason = "mapping a file and viewing its bytes as a tensor are foreign calls")]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensors};
+use tch::{Device, Kind, Tensor};
+
+use crate::{Error, Result};
+
+/// One safetensors file: its header, and its bytes mapped.
+#[derive(Debug)]
+pub(crate) struct MappedFile {
+    path: PathBuf,
+    map: Mmap,
+    metadata: Metadata,
+    data_start: usize,
+}
+
+impl MappedFile {
+    /// Maps `path` and reads its header.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let io = |source| Error::ReadFile { path: path.to_owned(), source };
+        let file = File::open(path).map_err(io)?;
+        // SAFETY: the map is read-only and lives as long as `self`. A file cut short by another process while it is
+        // mapped could fault; weights are written under a temporary name and renamed, so a finished file is not cut.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|source| Error::WeightsFormat { path: path.to_owned(), source })?;
+        // Eight bytes of length stand before the header.
+        Ok(Self { path: path.to_owned(), data_start: header + 8, map, metadata })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Name and description of every tensor.
+    pub(crate) fn infos(&self) -> impl Iterator<Item = (String, &TensorInfo)> {
+        self.metadata.tensors().into_iter()
+    }
+
+    /// Free text stored in the header.
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
+        self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Copies one tensor, once, to `device` in `kind`.
+    pub(crate) fn tensor(&self, info: &TensorInfo, device: Device, kind: Kind) -> Result<Tensor> {
+        let stored = kind_of(info.dtype).ok_or_else(|| Error::WeightsDtype {
+            path: self.path.clone(),
+            dtype: format!("{:?}", info.dtype),
+        })?;
+        let shape: Vec<i64> = info.shape.iter().map(|&n| n as i64).collect();
+        let (begin, end) = info.data_offsets;
+        let bytes = self
+            .map
+            .get(self.data_start + begin..self.data_start + end)
+            .ok_or_else(|| Error::WeightsTruncated { path: self.path.clone() })?;
+        let target = Tensor::f_empty(&shape, (kind, device))?;
+        if bytes.is_empty() {
+            return Ok(target);
+        }
+        let aligned = (bytes.as_ptr() as usize).is_multiple_of(stored.elt_size_in_bytes());
+        let view = if aligned {
+            let mut strides = vec![1_i64; shape.len()];
+            for axis in (1..shape.len()).rev() {
+                strides[axis - 1] = strides[axis] * shape[axis];
+            }
+            // SAFETY: the bytes are as long as shape and kind say (the header was checked when it was read), aligned,
+            // and outlive the view, which is dropped at the end of this function after being copied from.
+            unsafe { Tensor::f_from_blob(bytes.as_ptr(), &shape, &strides, stored, Device::Cpu)? }
+        } else {
+            Tensor::f_from_data_size(bytes, &shape, stored)?
+        };
+        let mut target = target;
+        target.f_copy_(&view)?;
+        Ok(target)
+    }
+}
+
+/// The kind of a stored dtype that weights come in.
+pub(crate) fn kind_of(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::BOOL => Kind::Bool,
+        _ => return None,
+    })
+}

@@ -1,0 +1,17 @@
+//! Weights: named parameters and where they come from.
+//!
+//! [`load`] reads a network from safetensors: the file is mapped, every name, shape and dtype is checked first, and all
+//! that is wrong is reported in one error; then each tensor is copied once, straight to its device and precision.
+
+mod fresh;
+mod loader;
+mod mapped;
+mod params;
+mod save;
+mod table;
+
+pub use fresh::Fresh;
+pub use loader::{Names, WeightsFile, load};
+pub use params::{Init, Params, Role, Scope, Spec};
+pub use save::save;
+pub use table::Table;

@@ -1,0 +1,126 @@
+//! Named parameters: how a layer asks for its tensors, whoever provides them.
+//!
+//! A network is built by one function over a [`Scope`]. The same function serves a published file (`Loader`), the
+//! list of what a network needs ([`Table`](crate::weights::Table)) and a network about to be trained
+//! ([`Fresh`](crate::weights::Fresh)), so names and shapes are written once.
+
+use tch::Tensor;
+
+use crate::Result;
+
+/// How a parameter starts when it is not read from a file.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Init {
+    /// All zeros: biases, and the last layer of a residual branch, so that it starts as the identity.
+    Zeros,
+    /// All ones: the gains of norms.
+    Ones,
+    /// Normal with this standard deviation.
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+}
+
+impl Init {
+    /// Normal with variance 1 / `fan_in`, which keeps the scale of activations through a linear map.
+    #[must_use]
+    pub fn fan_in(fan_in: i64) -> Self {
+        Self::Normal { std: (1.0 / fan_in.max(1) as f64).sqrt() }
+    }
+}
+
+/// What a parameter is used for, which decides its precision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Held in the precision of the network.
+    Weight,
+    /// Held in f32 whatever the precision of the network: norms, whose statistics are f32.
+    Norm,
+}
+
+/// One parameter as a layer asks for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// Full dotted name, as in the file.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<i64>,
+    /// Start value when training begins.
+    pub init: Init,
+    /// What it is used for.
+    pub role: Role,
+}
+
+impl Spec {
+    /// Number of elements.
+    #[must_use]
+    pub fn elements(&self) -> i64 {
+        self.shape.iter().product()
+    }
+}
+
+/// A provider of named tensors.
+pub trait Params {
+    /// The tensor that `spec` describes.
+    ///
+    /// # Errors
+    /// When the tensor cannot be provided: missing, of another shape, unreadable.
+    fn get(&mut self, spec: &Spec) -> Result<Tensor>;
+}
+
+/// A place in the tree of names: what a layer is built from.
+pub struct Scope<'a> {
+    params: &'a mut dyn Params,
+    prefix: String,
+}
+
+impl std::fmt::Debug for Scope<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scope").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Scope<'a> {
+    /// The root of the names of `params`.
+    pub fn root(params: &'a mut dyn Params) -> Self {
+        Self { params, prefix: String::new() }
+    }
+
+    /// The scope below `name`, which may hold dots.
+    pub fn at(&mut self, name: &str) -> Scope<'_> {
+        let prefix = self.full(name);
+        Scope { params: self.params, prefix }
+    }
+
+    /// The same place again, for a second network whose names begin here.
+    pub fn again(&mut self) -> Scope<'_> {
+        Scope { params: self.params, prefix: self.prefix.clone() }
+    }
+
+    /// A weight, in the precision of the network.
+    ///
+    /// # Errors
+    /// As [`Params::get`].
+    pub fn weight(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        self.get(name, shape, init, Role::Weight)
+    }
+
+    /// A parameter of a norm, in f32.
+    ///
+    /// # Errors
+    /// As [`Params::get`].
+    pub fn norm(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        self.get(name, shape, init, Role::Norm)
+    }
+
+    fn get(&mut self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {
+        let spec = Spec { name: self.full(name), shape: shape.to_vec(), init, role };
+        self.params.get(&spec)
+    }
+
+    fn full(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+}

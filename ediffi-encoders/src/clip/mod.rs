@@ -1,0 +1,14 @@
+//! CLIP (Radford et al. 2021): a text encoder and a picture encoder into one space.
+
+mod config;
+mod encoder;
+mod preprocess;
+mod text;
+mod transformer;
+mod vision;
+
+pub use config::{Activation, ClipConfig, ClipTextConfig, ClipVisionConfig};
+pub use encoder::{Clip, text_names, vision_names};
+pub use preprocess::{Preprocess, rgb8};
+pub use text::{ClipTextNetwork, ClipTextOutput};
+pub use vision::ClipVisionNetwork;

@@ -1,0 +1,245 @@
+//! Pictures of any size made into what the picture half of CLIP sees.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use tch::{Device, Kind, Tensor};
+
+use crate::encoded::read_json;
+use crate::{Error, Result};
+
+/// Mean and standard deviation of the channels (Radford et al. 2021, released code).
+const MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+const STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+
+/// Pictures more stretched than this are refused: enlarged to the network's size they would fill the memory.
+const STRETCH: i64 = 100;
+
+/// The preparation of pictures for one network: shorter side to `size` by the bicubic filter of Pillow, middle square of
+/// `crop`, mean and standard deviation of the channels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preprocess {
+    size: i64,
+    crop: i64,
+    mean: [f64; 3],
+    std: [f64; 3],
+}
+
+/// The keys of `preprocessor_config.json` that say what to do; where a key is absent, OpenAI's models decide.
+#[derive(Deserialize)]
+struct File {
+    size: Option<Size>,
+    crop_size: Option<Size>,
+    resample: Option<i64>,
+    image_mean: Option<[f64; 3]>,
+    image_std: Option<[f64; 3]>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Size {
+    /// Of older files.
+    Number(i64),
+    ShortestEdge {
+        shortest_edge: i64,
+    },
+    Square {
+        height: i64,
+        width: i64,
+    },
+}
+
+impl Preprocess {
+    /// What OpenAI's models want, for pictures of `image_size`.
+    #[must_use]
+    pub fn new(image_size: i64) -> Self {
+        Self { size: image_size, crop: image_size, mean: MEAN, std: STD }
+    }
+
+    /// As the file at `path` says, for a network that takes pictures of `image_size`; as [`new`](Self::new) where it says
+    /// nothing or is not there.
+    ///
+    /// # Errors
+    /// A file that is unreadable, or says what cannot be done.
+    pub fn open(path: &Path, image_size: i64) -> Result<Self> {
+        let default = Self::new(image_size);
+        if !path.is_file() {
+            return Ok(default);
+        }
+        let file: File = read_json(path)?;
+        let wrong = |key, reason: String| Err(Error::Preprocessor { path: path.to_owned(), key, reason });
+        let crop = match file.crop_size {
+            None => image_size,
+            Some(Size::Number(side) | Size::ShortestEdge { shortest_edge: side }) => side,
+            Some(Size::Square { height, width }) if height == width => height,
+            Some(Size::Square { height, width }) => {
+                return wrong("crop_size", format!("{width}x{height} is no square"));
+            }
+        };
+        if crop != image_size {
+            return wrong("crop_size", format!("{crop} is not the network's image_size {image_size}"));
+        }
+        let size = match file.size {
+            None => image_size,
+            Some(Size::Number(side) | Size::ShortestEdge { shortest_edge: side }) => side,
+            Some(Size::Square { .. }) => return wrong("size", "only a shortest_edge is supported".to_owned()),
+        };
+        if !(crop..=1 << 14).contains(&size) {
+            return wrong("size", format!("{size} is not between crop_size {crop} and 2^14"));
+        }
+        // Pillow's number of the bicubic filter.
+        if let Some(filter) = file.resample.filter(|&filter| filter != 3) {
+            return wrong("resample", format!("filter {filter} is not the bicubic one, 3"));
+        }
+        let (mean, std) = (file.image_mean.unwrap_or(MEAN), file.image_std.unwrap_or(STD));
+        if std.iter().any(|&s| s <= 0.0) {
+            return wrong("image_std", format!("{std:?} is not positive"));
+        }
+        Ok(Self { size, crop, mean, std })
+    }
+
+    /// Prepares one picture.
+    ///
+    /// # Shapes
+    /// `picture`: [3, height, width] RGB, u8 or floating point in [0, 1] → [3, image_size, image_size] f32, on the CPU
+    ///
+    /// # Errors
+    /// A tensor that is no picture, or one more than 100 times as long as wide.
+    pub fn apply(&self, picture: &Tensor) -> Result<Tensor> {
+        let refuse =
+            |reason| Err(Error::Picture { shape: picture.size(), kind: format!("{:?}", picture.kind()), reason });
+        let (height, width) = match picture.size().as_slice() {
+            &[3, height, width] if height > 0 && width > 0 => (height, width),
+            _ => return refuse("expected [3, height, width]"),
+        };
+        let (shorter, longer) = (height.min(width), height.max(width));
+        if longer > STRETCH * shorter {
+            return refuse("one side is more than 100 times the other");
+        }
+        let picture = picture.f_to_device(Device::Cpu)?.f_unsqueeze(0)?;
+        let size = |side: i64| if side == shorter { self.size } else { self.size * side / shorter };
+        let (height, width) = (size(height), size(width));
+        // Bytes are resized as bytes, each pass rounded, as Pillow does.
+        let picture = match picture.kind() {
+            Kind::Uint8 => {
+                let resized = picture.f_internal_upsample_bicubic2d_aa([height, width], false, None, None)?;
+                resized.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?
+            }
+            Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16 => picture
+                .f_to_kind(Kind::Float)?
+                .f_internal_upsample_bicubic2d_aa([height, width], false, None, None)?
+                .f_clamp(0.0, 1.0)?,
+            _ => return refuse("expected u8, or floating point in [0, 1]"),
+        };
+        let middle = picture.f_narrow(2, (height - self.crop) / 2, self.crop)?.f_narrow(
+            3,
+            (width - self.crop) / 2,
+            self.crop,
+        )?;
+        let channels = |values: &[f64; 3]| -> Result<Tensor> {
+            Ok(Tensor::f_from_slice(values)?.f_to_kind(Kind::Float)?.f_reshape([1, 3, 1, 1])?)
+        };
+        Ok(middle.f_sub(&channels(&self.mean)?)?.f_div(&channels(&self.std)?)?.f_squeeze_dim(0)?)
+    }
+}
+
+/// The bytes of an RGB picture, row by row, as a tensor.
+///
+/// # Shapes
+/// → [3, height, width] u8
+///
+/// # Errors
+/// A picture without pixels, or other than 3 · `width` · `height` bytes.
+pub fn rgb8(bytes: &[u8], width: usize, height: usize) -> Result<Tensor> {
+    let expected = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(3));
+    if bytes.is_empty() || expected != Some(bytes.len()) {
+        return Err(Error::PictureBytes { bytes: bytes.len(), width, height });
+    }
+    Ok(Tensor::f_from_slice(bytes)?
+        .f_reshape([height as i64, width as i64, 3])?
+        .f_permute([2, 0, 1])?
+        .f_contiguous()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(json: &str, image_size: i64) -> Result<Preprocess> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("preprocessor_config.json");
+        std::fs::write(&path, json).unwrap();
+        Preprocess::open(&path, image_size)
+    }
+
+    #[test]
+    fn a_missing_file_and_one_that_says_nothing_are_openai_s() {
+        let missing = Preprocess::open(Path::new("no/such/file.json"), 224).unwrap();
+        assert_eq!(missing, Preprocess::new(224));
+        assert_eq!(open("{}", 224).unwrap(), Preprocess::new(224));
+    }
+
+    #[test]
+    fn sizes_of_old_and_new_files_are_read() {
+        let old = open(r#"{ "size": 230, "crop_size": 224, "resample": 3 }"#, 224).unwrap();
+        let new = open(r#"{ "size": { "shortest_edge": 230 }, "crop_size": { "height": 224, "width": 224 } }"#, 224);
+        assert_eq!(old, new.unwrap());
+        assert_eq!((old.size, old.crop), (230, 224));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_an_error_that_names_the_key() {
+        for (json, culprit) in [
+            (r#"{ "crop_size": 336 }"#, "crop_size"),
+            (r#"{ "crop_size": { "height": 224, "width": 220 } }"#, "crop_size"),
+            (r#"{ "size": 200 }"#, "size"),
+            (r#"{ "size": { "height": 224, "width": 224 } }"#, "size"),
+            (r#"{ "resample": 2 }"#, "resample"),
+            (r#"{ "image_std": [1, 1, 0] }"#, "image_std"),
+        ] {
+            match open(json, 224).unwrap_err() {
+                Error::Preprocessor { key, .. } => assert_eq!(key, culprit),
+                other => panic!("{json}: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_middle_of_a_picture_of_any_shape_is_kept() {
+        let preprocess = Preprocess { mean: [0.0; 3], std: [1.0; 3], ..Preprocess::new(4) };
+        // Columns 0 to 11 hold 0, 10, .. 110: unresized, the middle four are 4 to 7.
+        let row = Tensor::arange(12, (Kind::Float, Device::Cpu)) * 10.0;
+        let wide = row.expand([3, 4, 12], false).to_kind(Kind::Uint8);
+        let kept = preprocess.apply(&wide).unwrap();
+        let columns = Vec::<f32>::try_from(kept.select(0, 1).select(0, 2) * 255.0).unwrap();
+        assert_eq!(columns.iter().map(|c| c.round()).collect::<Vec<_>>(), [40.0, 50.0, 60.0, 70.0]);
+        for shape in [[3, 1, 1], [3, 2, 90], [3, 300, 7], [3, 4, 4]] {
+            assert_eq!(preprocess.apply(&Tensor::zeros(shape, (Kind::Uint8, Device::Cpu))).unwrap().size(), [3, 4, 4]);
+        }
+    }
+
+    #[test]
+    fn tensors_that_are_no_pictures_are_errors() {
+        let preprocess = Preprocess::new(4);
+        for (shape, kind) in [
+            (vec![4, 4], Kind::Float),
+            (vec![1, 4, 4], Kind::Float),
+            (vec![3, 0, 4], Kind::Float),
+            (vec![3, 4, 4], Kind::Int64),
+            (vec![3, 2, 201], Kind::Uint8),
+        ] {
+            let picture = Tensor::zeros(&shape, (kind, Device::Cpu));
+            assert!(matches!(preprocess.apply(&picture), Err(Error::Picture { .. })), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_become_channels_and_a_wrong_number_of_them_is_an_error() {
+        let picture = rgb8(&[1, 2, 3, 4, 5, 6], 2, 1).unwrap();
+        assert_eq!(picture.size(), [3, 1, 2]);
+        assert_eq!(Vec::<i64>::try_from(picture.flatten(0, -1).to_kind(Kind::Int64)).unwrap(), [1, 4, 2, 5, 3, 6]);
+        for (bytes, width, height) in [(5, 2, 1), (0, 0, 4), (6, usize::MAX, 2)] {
+            assert!(matches!(rgb8(&vec![0; bytes], width, height), Err(Error::PictureBytes { .. })));
+        }
+    }
+}

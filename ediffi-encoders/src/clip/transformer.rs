@@ -1,0 +1,91 @@
+//! The pre-norm transformer that both halves of CLIP are made of.
+
+use ediffi_core::Result;
+use ediffi_core::nn::{LayerNorm, Linear, attend, merge_heads, split_heads};
+use ediffi_core::weights::Scope;
+use tch::Tensor;
+
+use super::config::{Activation, Dimensions};
+
+/// Which tokens a token attends to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attending {
+    /// Itself and those before it.
+    Before,
+    /// All.
+    All,
+}
+
+/// Layers after each other, named `layers.0`, `layers.1`, ... in a file.
+#[derive(Debug)]
+pub(super) struct Transformer {
+    layers: Vec<Layer>,
+    attending: Attending,
+}
+
+impl Transformer {
+    pub(super) fn new(mut scope: Scope<'_>, dimensions: &Dimensions, attending: Attending) -> Result<Self> {
+        let layers = (0..dimensions.layers)
+            .map(|index| Layer::new(scope.at(&format!("layers.{index}")), dimensions))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { layers, attending })
+    }
+
+    /// # Shapes
+    /// `x`: [n, tokens, width] → the same
+    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
+        self.layers.iter().try_fold(x, |x, layer| layer.forward(&x, self.attending))
+    }
+}
+
+#[derive(Debug)]
+struct Layer {
+    norm1: LayerNorm,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    out: Linear,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+    heads: i64,
+    activation: Activation,
+}
+
+impl Layer {
+    fn new(mut scope: Scope<'_>, dimensions: &Dimensions) -> Result<Self> {
+        let &Dimensions { width, hidden, heads, activation, eps, .. } = dimensions;
+        Ok(Self {
+            norm1: LayerNorm::new(scope.at("layer_norm1"), width, eps)?,
+            q: Linear::new(scope.at("self_attn.q_proj"), width, width)?,
+            k: Linear::new(scope.at("self_attn.k_proj"), width, width)?,
+            v: Linear::new(scope.at("self_attn.v_proj"), width, width)?,
+            out: Linear::new(scope.at("self_attn.out_proj"), width, width)?,
+            norm2: LayerNorm::new(scope.at("layer_norm2"), width, eps)?,
+            fc1: Linear::new(scope.at("mlp.fc1"), width, hidden)?,
+            fc2: Linear::new(scope.at("mlp.fc2"), hidden, width)?,
+            heads,
+            activation,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, attending: Attending) -> Result<Tensor> {
+        let y = self.norm1.forward(x)?;
+        let q = split_heads(&self.q.forward(&y)?, self.heads)?;
+        let k = split_heads(&self.k.forward(&y)?, self.heads)?;
+        let v = split_heads(&self.v.forward(&y)?, self.heads)?;
+        let attended = match attending {
+            Attending::All => attend(&q, &k, &v)?,
+            Attending::Before => {
+                Tensor::f_scaled_dot_product_attention::<Tensor>(&q, &k, &v, None, 0.0, true, None, false)?
+            }
+        };
+        let x = x.f_add(&self.out.forward(&merge_heads(&attended)?)?)?;
+        let y = self.fc1.forward(&self.norm2.forward(&x)?)?;
+        let y = match self.activation {
+            Activation::QuickGelu => y.f_mul(&y.f_mul_scalar(1.702)?.f_sigmoid()?)?,
+            Activation::Gelu => y.f_gelu("none")?,
+        };
+        Ok(x.f_add(&self.fc2.forward(&y)?)?)
+    }
+}

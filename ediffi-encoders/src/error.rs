@@ -1,0 +1,101 @@
+//! The errors of this crate.
+
+use std::path::PathBuf;
+
+/// What every fallible function of this crate returns that is not part of a network.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong between a prompt or a picture and its embedding. Each variant names the culprit.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read, or a network cannot be built or run.
+    #[error(transparent)]
+    Core {
+        /// What went wrong.
+        #[from]
+        source: ediffi_core::Error,
+    },
+    /// A tokenizer cannot be read.
+    #[error("{} is no tokenizer: {source}", path.display())]
+    TokenizerFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: tokenizers::Error,
+    },
+    /// A tokenizer belongs to another network.
+    #[error("{} does not fit the network beside it: {reason}", path.display())]
+    TokenizerMismatch {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A text cannot be cut into tokens.
+    #[error("text {index} of the batch cannot be cut into tokens: {source}")]
+    Tokenize {
+        /// Which text, from 0.
+        index: usize,
+        /// Why.
+        source: tokenizers::Error,
+    },
+    /// A number of tokens that the encoder cannot make.
+    #[error("a text cannot be cut or filled up to {tokens} tokens: between {least} and {most} are possible")]
+    TokenCount {
+        /// The number asked for.
+        tokens: i64,
+        /// The special tokens alone.
+        least: i64,
+        /// As many as the encoder takes.
+        most: i64,
+    },
+    /// Nothing to encode.
+    #[error("there are no {what} to encode")]
+    EmptyBatch {
+        /// What was missing.
+        what: &'static str,
+    },
+    /// A picture for a CLIP model without a picture half.
+    #[error("the CLIP model in {} has no picture half (its config.json has no vision_config)", folder.display())]
+    NoVision {
+        /// The model.
+        folder: PathBuf,
+    },
+    /// The preparation of pictures that a file describes cannot be done.
+    #[error("{}, {key}: {reason}", path.display())]
+    Preprocessor {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A tensor that is no picture.
+    #[error("a picture of shape {shape:?} and kind {kind}: {reason}")]
+    Picture {
+        /// Its shape.
+        shape: Vec<i64>,
+        /// Its kind.
+        kind: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// Bytes that are no picture of the given size.
+    #[error("{bytes} bytes are no RGB picture of {width}x{height}")]
+    PictureBytes {
+        /// How many there are.
+        bytes: usize,
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+    },
+}
+
+impl From<tch::TchError> for Error {
+    fn from(source: tch::TchError) -> Self {
+        Self::Core { source: source.into() }
+    }
+}

@@ -1,0 +1,196 @@
+//! The T5 encoder: token ids to one embedding per token.
+
+use ediffi_core::Result;
+use ediffi_core::nn::{Embedding, Linear, RmsNorm, merge_heads, split_heads};
+use ediffi_core::weights::{Init, Scope};
+use tch::{Device, Kind, Tensor};
+
+use super::bucket;
+use super::config::{FeedForwardKind, T5Config};
+
+/// The encoder of T5. Parameters are named as in published files: `shared.weight`, `encoder.block.0...`.
+///
+/// The sum that the blocks add to is kept in f32 whatever `kind` is: it grows beyond the range of f16 in the large models.
+#[derive(Debug)]
+pub struct T5Network {
+    config: T5Config,
+    kind: Kind,
+    embedding: Embedding,
+    relative_bias: Embedding,
+    blocks: Vec<Block>,
+    norm: RmsNorm,
+}
+
+#[derive(Debug)]
+struct Block {
+    attention_norm: RmsNorm,
+    attention: Attention,
+    feed_forward_norm: RmsNorm,
+    feed_forward: FeedForward,
+}
+
+impl T5Network {
+    /// Builds the network from its parameters; it computes in `kind`.
+    ///
+    /// # Errors
+    /// Dimensions that make no network, or parameters that cannot be had.
+    pub fn new(mut scope: Scope<'_>, config: &T5Config, kind: Kind) -> Result<Self> {
+        config.validate()?;
+        let (width, eps) = (config.d_model, config.layer_norm_epsilon);
+        // Start values: Raffel et al. as in the Mesh TensorFlow code; embeddings have standard deviation 1.
+        let embedding = Embedding::new(scope.at("shared"), config.vocab_size, width, 1.0)?;
+        let mut encoder = scope.at("encoder");
+        // The bias stands in the first block of the file; all blocks use it.
+        let relative_bias = Embedding::new(
+            encoder.at("block.0.layer.0.SelfAttention.relative_attention_bias"),
+            config.relative_attention_num_buckets,
+            config.num_heads,
+            (width as f64).powf(-0.5),
+        )?;
+        let mut blocks = Vec::with_capacity(config.num_layers);
+        for index in 0..config.num_layers {
+            let mut block = encoder.at(&format!("block.{index}"));
+            blocks.push(Block {
+                attention: Attention::new(block.at("layer.0.SelfAttention"), config)?,
+                attention_norm: RmsNorm::new(block.at("layer.0.layer_norm"), width, eps)?,
+                feed_forward: FeedForward::new(block.at("layer.1.DenseReluDense"), config, kind)?,
+                feed_forward_norm: RmsNorm::new(block.at("layer.1.layer_norm"), width, eps)?,
+            });
+        }
+        let norm = RmsNorm::new(encoder.at("final_layer_norm"), width, eps)?;
+        Ok(Self { config: config.clone(), kind, embedding, relative_bias, blocks, norm })
+    }
+
+    /// The dimensions it was built from.
+    #[must_use]
+    pub fn config(&self) -> &T5Config {
+        &self.config
+    }
+
+    /// Where the network computes.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.embedding.weight().device()
+    }
+
+    /// Embeds texts. Positions that `mask` leaves out are not attended to, but get a (meaningless) embedding themselves.
+    ///
+    /// # Shapes
+    /// `ids`: [n, tokens] i64, `mask`: [n, tokens] bool, or a number that is 0 for positions to leave out
+    /// → [n, tokens, d_model] f32
+    ///
+    /// # Errors
+    /// An id outside the table, or shapes that do not fit.
+    pub fn forward(&self, ids: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        let (_, tokens) = ids.size2()?;
+        let bias = self.bias(tokens, mask)?;
+        let mut h = self.embedding.forward(ids)?.f_to_kind(Kind::Float)?;
+        for block in &self.blocks {
+            let x = block.attention_norm.forward(&h)?.f_to_kind(self.kind)?;
+            h = h.f_add(&block.attention.forward(&x, &bias)?.f_to_kind(Kind::Float)?)?;
+            let x = block.feed_forward_norm.forward(&h)?.f_to_kind(self.kind)?;
+            h = h.f_add(&block.feed_forward.forward(&x)?.f_to_kind(Kind::Float)?)?;
+        }
+        self.norm.forward(&h)
+    }
+
+    /// What is added to the scores of every block.
+    ///
+    /// # Shapes
+    /// `mask`: [n, tokens] → [n, heads, tokens, tokens]
+    fn bias(&self, tokens: i64, mask: &Tensor) -> Result<Tensor> {
+        let config = &self.config;
+        let (buckets, distance) = (config.relative_attention_num_buckets, config.relative_attention_max_distance);
+        let table = bucket::table(tokens, buckets, distance, self.device())?;
+        let bias = self.relative_bias.forward(&table)?.f_permute([2, 0, 1])?.f_unsqueeze(0)?;
+        // The lowest finite number and not minus infinity: a row that attends to nothing must not become NaN.
+        let lowest = match self.kind {
+            Kind::Half => -65504.0,
+            _ => f64::from(f32::MIN) / 2.0,
+        };
+        let left_out = mask.f_to_device(self.device())?.f_eq(0)?.f_unsqueeze(1)?.f_unsqueeze(1)?;
+        Ok(bias.f_to_kind(Kind::Float)?.f_masked_fill(&left_out, lowest)?.f_to_kind(self.kind)?)
+    }
+}
+
+/// Attention of all tokens to each other. Scores are not scaled: the start values of q make up for it.
+#[derive(Debug)]
+struct Attention {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    heads: i64,
+}
+
+impl Attention {
+    fn new(mut scope: Scope<'_>, config: &T5Config) -> Result<Self> {
+        let (width, inner) = (config.d_model, config.num_heads * config.d_kv);
+        Ok(Self {
+            q: Linear::without_bias(scope.at("q"), width, inner, Init::fan_in(width * config.d_kv))?,
+            k: Linear::without_bias(scope.at("k"), width, inner, Init::fan_in(width))?,
+            v: Linear::without_bias(scope.at("v"), width, inner, Init::fan_in(width))?,
+            o: Linear::without_bias(scope.at("o"), inner, width, Init::fan_in(inner))?,
+            heads: config.num_heads,
+        })
+    }
+
+    /// # Shapes
+    /// `x`: [n, tokens, d_model], `bias`: [n, heads, tokens, tokens] → as `x`
+    fn forward(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let q = split_heads(&self.q.forward(x)?, self.heads)?;
+        let k = split_heads(&self.k.forward(x)?, self.heads)?;
+        let v = split_heads(&self.v.forward(x)?, self.heads)?;
+        let attended = Tensor::f_scaled_dot_product_attention(&q, &k, &v, Some(bias), 0.0, false, Some(1.0), false)?;
+        self.o.forward(&merge_heads(&attended)?)
+    }
+}
+
+#[derive(Debug)]
+struct FeedForward {
+    inner: Inner,
+    /// Held in f32 in a network of f16: its products leave the range of f16 (transformers #20287).
+    out: Tensor,
+}
+
+#[derive(Debug)]
+enum Inner {
+    Relu(Linear),
+    GatedGelu(Linear, Linear),
+}
+
+impl FeedForward {
+    fn new(mut scope: Scope<'_>, config: &T5Config, kind: Kind) -> Result<Self> {
+        let (width, hidden) = (config.d_model, config.d_ff);
+        let inner = match config.feed_forward_proj {
+            FeedForwardKind::Relu => {
+                Inner::Relu(Linear::without_bias(scope.at("wi"), width, hidden, Init::fan_in(width))?)
+            }
+            FeedForwardKind::GatedGelu => Inner::GatedGelu(
+                Linear::without_bias(scope.at("wi_0"), width, hidden, Init::fan_in(width))?,
+                Linear::without_bias(scope.at("wi_1"), width, hidden, Init::fan_in(width))?,
+            ),
+        };
+        let mut wo = scope.at("wo");
+        let (shape, init) = ([width, hidden], Init::fan_in(hidden));
+        let out = match kind {
+            Kind::Half => wo.norm("weight", &shape, init)?,
+            _ => wo.weight("weight", &shape, init)?,
+        };
+        Ok(Self { inner, out })
+    }
+
+    /// # Shapes
+    /// `x`: [n, tokens, d_model] → the same, in f32 if `x` is in f16
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let kind = if x.kind() == Kind::Half { Kind::Float } else { x.kind() };
+        let hidden = match &self.inner {
+            Inner::Relu(wi) => wi.forward(x)?.f_relu()?.f_to_kind(kind)?,
+            Inner::GatedGelu(gate, value) => {
+                let gate = gate.forward(x)?.f_gelu("tanh")?.f_to_kind(kind)?;
+                gate.f_mul(&value.forward(x)?.f_to_kind(kind)?)?
+            }
+        };
+        Ok(hidden.f_linear(&self.out.f_to_kind(kind)?, None::<&Tensor>)?)
+    }
+}

@@ -1,0 +1,179 @@
+//! Texts to token ids, with the place in the text that every token stands for.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use tch::{Kind, Tensor};
+use tokenizers::Tokenizer;
+
+use crate::{Error, Result};
+
+/// A batch of texts as token ids, all cut or filled up to the same length. A column is a position in this length.
+#[derive(Debug)]
+pub struct Tokens {
+    /// [n, tokens] i64, on the CPU.
+    pub ids: Tensor,
+    /// [n, tokens] bool, on the CPU: true up to and including the token that ends the text.
+    pub mask: Tensor,
+    /// Per text and column the range of characters (not bytes) of the text that the token stands for; `None` for tokens
+    /// that stand for nothing in the text: start, end, filling.
+    pub spans: Vec<Vec<Option<Range<usize>>>>,
+    /// Per text the end of it that did not fit, `None` if all did.
+    pub truncated: Vec<Option<String>>,
+}
+
+/// An id and the characters it stands for.
+type Token = (i64, Option<Range<usize>>);
+
+/// A tokenizer read from a `tokenizer.json`, and the special tokens that one encoder puts around a text.
+///
+/// Special tokens written out in a text are never taken for special ones, so a prompt cannot end itself early.
+#[derive(Debug)]
+pub struct TextTokenizer {
+    path: PathBuf,
+    tokenizer: Tokenizer,
+    start: Option<i64>,
+    end: i64,
+    filling: i64,
+    most: i64,
+}
+
+/// As many tokens as a text is given where the encoder itself has no limit; the paper uses 113.
+const MOST: i64 = 4096;
+
+impl TextTokenizer {
+    /// T5's: the token `end` after a text, then `filling`.
+    ///
+    /// # Errors
+    /// A file that is no tokenizer, or one with more tokens than the `vocabulary` rows of the network.
+    pub fn t5(path: &Path, end: i64, filling: i64, vocabulary: i64) -> Result<Self> {
+        let tokenizer = read(path)?;
+        let this = Self { path: path.to_owned(), tokenizer, start: None, end, filling, most: MOST };
+        this.check(vocabulary)?;
+        Ok(this)
+    }
+
+    /// CLIP's: `<|startoftext|>`, the text and `<|endoftext|>`, which also fills up, together at most `most` tokens. What is
+    /// filled up with is of no consequence: attention is causal.
+    ///
+    /// # Errors
+    /// A file that is no tokenizer, one without the two special tokens, or one with more tokens than the `vocabulary` rows of
+    /// the network.
+    pub fn clip(path: &Path, vocabulary: i64, most: i64) -> Result<Self> {
+        let tokenizer = read(path)?;
+        let id = |token: &str| {
+            tokenizer.token_to_id(token).map(i64::from).ok_or_else(|| Error::TokenizerMismatch {
+                path: path.to_owned(),
+                reason: format!("it has no token {token}"),
+            })
+        };
+        let (start, end) = (id("<|startoftext|>")?, id("<|endoftext|>")?);
+        let this = Self { path: path.to_owned(), tokenizer, start: Some(start), end, filling: end, most };
+        this.check(vocabulary)?;
+        Ok(this)
+    }
+
+    /// Id of the token that ends a text.
+    #[must_use]
+    pub fn end(&self) -> i64 {
+        self.end
+    }
+
+    /// The greatest id it can give.
+    pub(crate) fn greatest(&self) -> i64 {
+        self.tokenizer.get_vocab(true).into_values().max().map_or(0, i64::from).max(self.end).max(self.filling)
+    }
+
+    /// An id without a row in the network's table is an error on the CPU and the end of the process on CUDA.
+    fn check(&self, vocabulary: i64) -> Result<()> {
+        let greatest = self.greatest();
+        if greatest < vocabulary && self.end >= 0 && self.filling >= 0 {
+            return Ok(());
+        }
+        let reason = format!(
+            "it gives ids from {} to {greatest}, the network has {vocabulary}",
+            self.end.min(self.filling).min(0)
+        );
+        Err(Error::TokenizerMismatch { path: self.path.clone(), reason })
+    }
+
+    /// Cuts texts into tokens, each text cut or filled up to `tokens` of them. A text that is cut keeps the token that ends
+    /// it. An empty text is special tokens only.
+    ///
+    /// # Errors
+    /// No texts, fewer `tokens` than the special ones, more than the encoder takes, or a text that the tokenizer refuses.
+    pub fn encode(&self, texts: &[&str], tokens: i64) -> Result<Tokens> {
+        let special = i64::from(self.start.is_some()) + 1;
+        if tokens < special || tokens > self.most {
+            return Err(Error::TokenCount { tokens, least: special, most: self.most });
+        }
+        if texts.is_empty() {
+            return Err(Error::EmptyBatch { what: "texts" });
+        }
+        let columns = tokens as usize;
+        let (mut ids, mut mask) =
+            (Vec::with_capacity(texts.len() * columns), Vec::with_capacity(texts.len() * columns));
+        let (mut spans, mut truncated) = (Vec::with_capacity(texts.len()), Vec::with_capacity(texts.len()));
+        for (index, text) in texts.iter().enumerate() {
+            let body = self.body(text).map_err(|source| Error::Tokenize { index, source })?;
+            let (kept, lost) = body.split_at(body.len().min(columns - special as usize));
+            let mut row: Vec<Token> = Vec::with_capacity(columns);
+            row.extend(self.start.map(|id| (id, None)));
+            row.extend_from_slice(kept);
+            row.push((self.end, None));
+            mask.extend((0..columns).map(|column| column < row.len()));
+            row.resize(columns, (self.filling, None));
+            truncated.push(lost_text(text, kept, lost));
+            ids.extend(row.iter().map(|(id, _)| *id));
+            spans.push(row.into_iter().map(|(_, span)| span).collect());
+        }
+        let shape = [texts.len() as i64, tokens];
+        Ok(Tokens {
+            ids: Tensor::f_from_slice(&ids)?.f_reshape(shape)?,
+            mask: Tensor::f_from_slice(&mask)?.f_reshape(shape)?.f_to_kind(Kind::Bool)?,
+            spans,
+            truncated,
+        })
+    }
+
+    /// The tokens of the text itself.
+    fn body(&self, text: &str) -> std::result::Result<Vec<Token>, tokenizers::Error> {
+        let encoding = self.tokenizer.encode_char_offsets(text, false)?;
+        let characters: Vec<char> = text.chars().collect();
+        let ids = encoding.get_ids().iter().map(|&id| i64::from(id));
+        let spans = encoding.get_offsets().iter().map(|&(start, end)| visible(&characters, start..end));
+        // Some vocabularies hold their special tokens among the pieces of words, where a text can reach them.
+        let special = |id: i64| id == self.end || id == self.filling || Some(id) == self.start;
+        Ok(ids.zip(spans).filter(|&(id, _)| !special(id)).collect())
+    }
+}
+
+fn read(path: &Path) -> Result<Tokenizer> {
+    let bytes = std::fs::read(path).map_err(|source| ediffi_core::Error::ReadFile { path: path.to_owned(), source })?;
+    let failed = |source| Error::TokenizerFile { path: path.to_owned(), source };
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(failed)?;
+    // Length is this module's business, whatever the file says.
+    tokenizer.with_truncation(None).map_err(failed)?;
+    tokenizer.with_padding(None);
+    tokenizer.set_encode_special_tokens(true);
+    Ok(tokenizer)
+}
+
+/// `span` without the white space at its ends; `None` if nothing is left.
+fn visible(characters: &[char], span: Range<usize>) -> Option<Range<usize>> {
+    let covered = characters.get(span.clone())?;
+    let before = covered.iter().take_while(|c| c.is_whitespace()).count();
+    let after = covered.iter().rev().take_while(|c| c.is_whitespace()).count();
+    (before < covered.len()).then(|| span.start + before..span.end - after)
+}
+
+/// The end of `text` that the tokens `lost` stand for.
+fn lost_text(text: &str, kept: &[Token], lost: &[Token]) -> Option<String> {
+    if lost.is_empty() {
+        return None;
+    }
+    let start = lost.iter().find_map(|(_, span)| span.as_ref().map(|s| s.start));
+    let end_of_kept = || kept.iter().rev().find_map(|(_, span)| span.as_ref().map(|s| s.end)).unwrap_or(0);
+    let rest: String = text.chars().skip(start.unwrap_or_else(end_of_kept)).collect();
+    Some(rest.trim_end().to_owned())
+}

@@ -1,0 +1,161 @@
+//! Masks at the size of a feature map: the area average.
+//!
+//! The paper samples its masks bilinearly. On a feature map of 8×8 that looks at a few pixels of the canvas and misses a
+//! region that lies between them; the average over the area of each feature sees all of it, and keeps its total.
+
+use ndarray::{Array2, ArrayView2};
+
+use crate::{Error, Result};
+
+/// A part of the canvas, in fractions of its height and width: what one tile of a tiled stage shows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Window {
+    /// Upper edge, at least 0.
+    pub top: f64,
+    /// Lower edge, at most 1.
+    pub bottom: f64,
+    /// Left edge, at least 0.
+    pub left: f64,
+    /// Right edge, at most 1.
+    pub right: f64,
+}
+
+impl Window {
+    /// The whole canvas.
+    pub const WHOLE: Self = Self { top: 0.0, bottom: 1.0, left: 0.0, right: 1.0 };
+
+    /// Checks that the window is not empty and lies inside the canvas.
+    ///
+    /// # Errors
+    /// [`Error::Window`].
+    pub fn check(&self) -> Result<()> {
+        let &Self { top, bottom, left, right } = self;
+        // Written so that a NaN fails.
+        let inside = |from: f64, to: f64| 0.0 <= from && from < to && to <= 1.0;
+        if inside(top, bottom) && inside(left, right) {
+            Ok(())
+        } else {
+            Err(Error::Window { top, bottom, left, right })
+        }
+    }
+}
+
+/// The mean of `map` over the area of each of `height * width` equal cells of a window. Cells smaller than a pixel are
+/// fine: they repeat it.
+///
+/// # Shapes
+/// `map`: `[rows, columns]`, any size; the result: `[height, width]`.
+///
+/// # Errors
+/// [`Error::Window`], and [`Error::TargetSize`] if a side of the result or of the map is 0.
+pub fn area_average(map: ArrayView2<'_, f32>, window: Window, height: usize, width: usize) -> Result<Array2<f32>> {
+    window.check()?;
+    if height == 0 || width == 0 || map.is_empty() {
+        return Err(Error::TargetSize { height, width });
+    }
+    // The mean over a rectangle is the mean over its rows of the means over its columns.
+    let rows = shares(map.nrows(), window.top, window.bottom, height);
+    let columns = shares(map.ncols(), window.left, window.right, width);
+    Ok(rows.dot(&map.mapv(f64::from)).dot(&columns.t()).mapv(|mean| mean as f32))
+}
+
+/// Row i: which part of cell i each of `length` pixels covers. Every row adds up to one.
+fn shares(length: usize, from: f64, to: f64, cells: usize) -> Array2<f64> {
+    let size = length as f64;
+    let edge = |cell: usize| size * (from + (to - from) * cell as f64 / cells as f64);
+    Array2::from_shape_fn((cells, length), |(cell, pixel)| {
+        let (start, end) = (edge(cell), edge(cell + 1));
+        let overlap = end.min(pixel as f64 + 1.0) - start.max(pixel as f64);
+        overlap.max(0.0) / (end - start)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+    use proptest::prelude::*;
+
+    #[test]
+    fn cells_are_means_of_their_pixels() {
+        let map = array![[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.5]];
+        assert_eq!(area_average(map.view(), Window::WHOLE, 1, 2).unwrap(), array![[0.75, 0.125]]);
+        assert_eq!(area_average(map.view(), Window::WHOLE, 2, 4).unwrap(), map);
+    }
+
+    #[test]
+    fn cells_may_cut_pixels() {
+        let map = array![[1.0, 0.0, 0.0]];
+        let halves = area_average(map.view(), Window::WHOLE, 1, 2).unwrap();
+        assert!((halves[[0, 0]] - 2.0 / 3.0).abs() < 1e-6 && halves[[0, 1]] == 0.0, "{halves}");
+    }
+
+    #[test]
+    fn a_larger_target_repeats_pixels() {
+        let map = array![[1.0, 0.0]];
+        assert_eq!(
+            area_average(map.view(), Window::WHOLE, 2, 4).unwrap(),
+            array![[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]
+        );
+    }
+
+    #[test]
+    fn a_small_region_survives() {
+        let mut map = Array2::zeros((64, 64));
+        map[[13, 42]] = 1.0;
+        let small = area_average(map.view(), Window::WHOLE, 8, 8).unwrap();
+        assert_eq!(small[[1, 5]], 1.0 / 64.0);
+    }
+
+    #[test]
+    fn a_window_shows_its_part() {
+        let map = array![[0.0, 0.0, 1.0, 0.5], [0.0, 0.0, 0.25, 0.0]];
+        let right = Window { left: 0.5, ..Window::WHOLE };
+        assert_eq!(area_average(map.view(), right, 2, 2).unwrap(), array![[1.0, 0.5], [0.25, 0.0]]);
+    }
+
+    #[test]
+    fn bad_windows_and_sizes_are_errors() {
+        let map = array![[1.0]];
+        for window in [
+            Window { top: -0.1, ..Window::WHOLE },
+            Window { right: 1.1, ..Window::WHOLE },
+            Window { left: 0.5, right: 0.5, ..Window::WHOLE },
+            Window { bottom: f64::NAN, ..Window::WHOLE },
+        ] {
+            assert!(matches!(area_average(map.view(), window, 1, 1), Err(Error::Window { .. })), "{window:?}");
+        }
+        for (height, width) in [(0, 1), (1, 0)] {
+            let error = area_average(map.view(), Window::WHOLE, height, width).unwrap_err();
+            assert!(matches!(error, Error::TargetSize { .. }), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_mean_and_the_range_are_kept(
+            (rows, columns) in (1_usize..9, 1_usize..9),
+            (height, width) in (1_usize..12, 1_usize..12),
+            seed in prop::collection::vec(0.0_f32..=1.0, 64),
+        ) {
+            let map = Array2::from_shape_fn((rows, columns), |(y, x)| seed[y * 8 + x]);
+            let scaled = area_average(map.view(), Window::WHOLE, height, width).unwrap();
+            let (before, after) = (map.mean().unwrap(), scaled.mean().unwrap());
+            prop_assert!((before - after).abs() < 1e-5, "{before} became {after}");
+            prop_assert!(scaled.iter().all(|&value| (-1e-6..=1.0 + 1e-6).contains(&value)));
+        }
+
+        #[test]
+        fn two_windows_side_by_side_are_the_whole(
+            (rows, columns) in (1_usize..9, 1_usize..9),
+            seed in prop::collection::vec(0.0_f32..=1.0, 64),
+        ) {
+            let map = Array2::from_shape_fn((rows, columns), |(y, x)| seed[y * 8 + x]);
+            let whole = area_average(map.view(), Window::WHOLE, 4, 6).unwrap();
+            let left = area_average(map.view(), Window { right: 0.5, ..Window::WHOLE }, 4, 3).unwrap();
+            let right = area_average(map.view(), Window { left: 0.5, ..Window::WHOLE }, 4, 3).unwrap();
+            let joined = ndarray::concatenate![ndarray::Axis(1), left, right];
+            prop_assert!(whole.iter().zip(&joined).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The one error type of the crate.
+
+use crate::{MAX_REGIONS, MAX_SIDE};
+
+/// What this crate's fallible operations return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong between a painted picture and a score bias.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A canvas was made of no region.
+    #[error("the canvas has no region")]
+    EmptyCanvas,
+
+    /// A canvas was made of more regions than it may hold.
+    #[error("the canvas has {count} regions, at most {MAX_REGIONS} are allowed")]
+    TooManyRegions {
+        /// How many there were.
+        count: usize,
+    },
+
+    /// A region has a phrase without a visible character.
+    #[error("region {index} has an empty phrase")]
+    EmptyPhrase {
+        /// Position of the region in the canvas, from 0.
+        index: usize,
+    },
+
+    /// A mask has a side of zero or one that is too long.
+    #[error("the mask of phrase `{phrase}` is {width}x{height}, each side must be 1 to {MAX_SIDE}")]
+    MaskSides {
+        /// The phrase the mask belongs to.
+        phrase: String,
+        /// Width in pixels.
+        width: u64,
+        /// Height in pixels.
+        height: u64,
+    },
+
+    /// The masks of one canvas differ in size.
+    #[error("the mask of phrase `{phrase}` is {width}x{height}, but the canvas is {canvas_width}x{canvas_height}")]
+    MaskSize {
+        /// The phrase the mask belongs to.
+        phrase: String,
+        /// Width of the mask in pixels.
+        width: u32,
+        /// Height of the mask in pixels.
+        height: u32,
+        /// Width of the canvas, which is that of its first mask.
+        canvas_width: u32,
+        /// Height of the canvas.
+        canvas_height: u32,
+    },
+
+    /// A mask given as numbers holds one outside `[0, 1]`.
+    #[error("the mask of phrase `{phrase}` holds {value} at row {y}, column {x}; values lie in 0 to 1")]
+    MaskValue {
+        /// The phrase the mask belongs to.
+        phrase: String,
+        /// Row from the top.
+        y: usize,
+        /// Column from the left.
+        x: usize,
+        /// The value found there.
+        value: f32,
+    },
+
+    /// Nothing is painted for a phrase.
+    #[error("nothing is painted for phrase `{phrase}`: its mask is zero everywhere")]
+    EmptyMask {
+        /// The phrase the mask belongs to.
+        phrase: String,
+    },
+
+    /// A stored mask holds a run that is not `level` or `level*count`.
+    #[error("the stored mask of phrase `{phrase}` holds `{run}`, which is not `level` or `level*count`")]
+    MaskRun {
+        /// The phrase the mask belongs to.
+        phrase: String,
+        /// The text that could not be read.
+        run: String,
+    },
+
+    /// A stored mask does not hold one level for each pixel.
+    #[error("the stored mask of phrase `{phrase}` holds {pixels} pixels, but the canvas has {expected}")]
+    MaskLength {
+        /// The phrase the mask belongs to.
+        phrase: String,
+        /// Pixels in the stored mask; reading stops once there are too many.
+        pixels: u64,
+        /// Width times height.
+        expected: u64,
+    },
+
+    /// The weight of a region is negative or not finite.
+    #[error("the weight of phrase `{phrase}` is {weight}, it must be a finite number of at least 0")]
+    Weight {
+        /// The phrase.
+        phrase: String,
+        /// The weight given.
+        weight: f64,
+    },
+
+    /// The strength of a canvas is negative or not finite.
+    #[error("the paint weight is {weight}, it must be a finite number of at least 0")]
+    StrengthWeight {
+        /// The weight given.
+        weight: f64,
+    },
+
+    /// A window does not lie inside the canvas, or is empty.
+    #[error(
+        "the window spans {top} to {bottom} down and {left} to {right} across; it must lie within 0 to 1 and not be empty"
+    )]
+    Window {
+        /// Upper edge as a fraction of the canvas height.
+        top: f64,
+        /// Lower edge.
+        bottom: f64,
+        /// Left edge as a fraction of the canvas width.
+        left: f64,
+        /// Right edge.
+        right: f64,
+    },
+
+    /// A feature map without a pixel was asked for.
+    #[error("a mask cannot be scaled to {height}x{width}")]
+    TargetSize {
+        /// Rows asked for.
+        height: usize,
+        /// Columns asked for.
+        width: usize,
+    },
+
+    /// Two entries of a palette have the same colour.
+    #[error("phrases `{first}` and `{second}` have the same colour {}", hex(*colour))]
+    DuplicateColour {
+        /// Red, green and blue.
+        colour: [u8; 3],
+        /// The phrase of the earlier entry.
+        first: String,
+        /// The phrase of the later entry.
+        second: String,
+    },
+
+    /// A colour of the palette does not occur in the picture.
+    #[error("the colour {} of phrase `{phrase}` is nowhere in the picture", hex(*colour))]
+    ColourNotPainted {
+        /// The phrase.
+        phrase: String,
+        /// Red, green and blue.
+        colour: [u8; 3],
+    },
+
+    /// A painted phrase does not occur in the prompt as whole words.
+    #[error("phrase `{phrase}` is not in the prompt, whose words are: {}", words.join(", "))]
+    PhraseNotFound {
+        /// The phrase.
+        phrase: String,
+        /// The words of the prompt, in order.
+        words: Vec<String>,
+    },
+
+    /// A painted phrase occurs in the prompt, but not as often as the region says.
+    #[error(
+        "occurrence {occurrence} of phrase `{phrase}` was asked for, but the prompt holds {found} (counted from 1)"
+    )]
+    OccurrenceNotFound {
+        /// The phrase.
+        phrase: String,
+        /// The occurrence asked for, counted from 1.
+        occurrence: usize,
+        /// How many there are.
+        found: usize,
+    },
+
+    /// A painted phrase is in the prompt, but no encoder has a token for it: the prompt is longer than they read.
+    #[error("phrase `{phrase}` lies in a part of the prompt that no encoder reads; move it nearer to the start")]
+    PhraseCutOff {
+        /// The phrase.
+        phrase: String,
+    },
+
+    /// A token's offsets do not lie in its text: they were counted in something other than characters.
+    #[error("token {index} of encoder `{encoder}` covers characters {start}..{end} of a text of {characters}")]
+    TokenOffsets {
+        /// The encoder.
+        encoder: String,
+        /// Position of the token.
+        index: usize,
+        /// First character.
+        start: usize,
+        /// One past the last character.
+        end: usize,
+        /// Characters in the text.
+        characters: usize,
+    },
+
+    /// The scores of an attention layer do not have the shape that the painter was made for.
+    #[error(
+        "attention scores have shape {shape:?}, expected [rows, heads, {height} * {width}, {columns}]: \
+         were the painter's encoders the network's, in the same order and length?"
+    )]
+    Scores {
+        /// Shape of the scores.
+        shape: Vec<i64>,
+        /// Rows of the feature map.
+        height: i64,
+        /// Columns of the feature map.
+        width: i64,
+        /// Text tokens of all encoders together.
+        columns: i64,
+    },
+
+    /// libtorch refused an operation.
+    #[error("a tensor operation of the score bias failed")]
+    Torch {
+        /// What libtorch said.
+        #[from]
+        source: tch::TchError,
+    },
+}
+
+impl From<Error> for ediffi_core::Error {
+    /// What a network says when its score bias failed: at that point only shapes and tensor operations can be wrong.
+    fn from(error: Error) -> Self {
+        let source = match error {
+            Error::Torch { source } => source,
+            other => tch::TchError::Shape(other.to_string()),
+        };
+        Self::Torch { source }
+    }
+}
+
+/// A colour as `#rrggbb`.
+fn hex([red, green, blue]: [u8; 3]) -> String {
+    format!("#{red:02x}{green:02x}{blue:02x}")
+}

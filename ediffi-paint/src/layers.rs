@@ -1,0 +1,150 @@
+//! The matrix A of the paper: which pixel is painted for which text token, and how strongly.
+
+use std::collections::BTreeMap;
+
+use ndarray::{Array2, Axis};
+
+use crate::{Binding, Canvas, Result, TextTokens, Window, area_average};
+
+/// Text columns that are painted by the same regions, and the map they share.
+#[derive(Debug)]
+struct Layer {
+    columns: Vec<usize>,
+    /// `[height, width]` of the canvas: the largest weight × mask of the regions.
+    map: Array2<f32>,
+}
+
+/// A for every size of feature map.
+#[derive(Debug)]
+pub(crate) struct Layers {
+    layers: Vec<Layer>,
+    columns: usize,
+}
+
+impl Layers {
+    /// `bindings` are those of `canvas` for `encoders`, whose columns stand one after the other.
+    pub(crate) fn new(canvas: &Canvas, bindings: &[Binding], encoders: &[TextTokens<'_>]) -> Self {
+        let mut owners: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (region, binding) in bindings.iter().enumerate() {
+            // A weight of zero is no paint.
+            if canvas.regions().get(region).is_none_or(|region| region.weight == 0.0) {
+                continue;
+            }
+            let mut first = 0;
+            for (encoder, bound) in encoders.iter().zip(&binding.encoders) {
+                for token in &bound.tokens {
+                    owners.entry(first + token).or_default().push(region);
+                }
+                first += encoder.offsets.len();
+            }
+        }
+        let mut groups: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
+        for (column, regions) in owners {
+            groups.entry(regions).or_default().push(column);
+        }
+        let layers =
+            groups.into_iter().map(|(regions, columns)| Layer { columns, map: strongest(canvas, &regions) }).collect();
+        Self { layers, columns: encoders.iter().map(|encoder| encoder.offsets.len()).sum() }
+    }
+
+    /// Whether nothing is painted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.layers.is_empty()
+    }
+
+    /// How many text columns there are, painted or not.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// A for a feature map of `height * width` that shows `window`.
+    ///
+    /// # Shapes
+    /// The result: `[height * width, columns]`, in standard layout.
+    pub(crate) fn matrix(&self, window: Window, height: usize, width: usize) -> Result<Array2<f32>> {
+        let mut matrix = Array2::zeros((height * width, self.columns));
+        for Layer { columns, map } in &self.layers {
+            let small = area_average(map.view(), window, height, width)?;
+            for (mut row, &value) in matrix.axis_iter_mut(Axis(0)).zip(&small) {
+                for &column in columns {
+                    if let Some(cell) = row.get_mut(column) {
+                        *cell = value;
+                    }
+                }
+            }
+        }
+        Ok(matrix)
+    }
+}
+
+/// Where several regions paint one token the strongest counts. This is decided at the size of the canvas: on a small
+/// feature map, two regions that meet inside a cell would each fill half of it, and the larger half is not the whole.
+fn strongest(canvas: &Canvas, regions: &[usize]) -> Array2<f32> {
+    let mut map = Array2::zeros((canvas.height() as usize, canvas.width() as usize));
+    for region in regions.iter().filter_map(|&index| canvas.regions().get(index)) {
+        let scale = region.weight as f32 / f32::from(u8::MAX);
+        for (cell, &level) in map.iter_mut().zip(region.mask.levels()) {
+            *cell = f32::max(*cell, f32::from(level) * scale);
+        }
+    }
+    map
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Region, bind};
+    use ndarray::{array, s};
+    use std::ops::Range;
+
+    const PROMPT: &str = "red car";
+
+    fn layers(regions: impl IntoIterator<Item = Region>) -> Layers {
+        let t5: [Option<Range<usize>>; 3] = [Some(0..3), Some(3..7), None];
+        let clip: [Option<Range<usize>>; 4] = [None, Some(0..3), Some(4..7), None];
+        let encoders = [
+            TextTokens { encoder: "t5", text: PROMPT, offsets: &t5 },
+            TextTokens { encoder: "clip", text: PROMPT, offsets: &clip },
+        ];
+        let canvas = Canvas::new(regions).unwrap();
+        Layers::new(&canvas, &bind(&canvas, &encoders).unwrap(), &encoders)
+    }
+
+    fn stripe(phrase: &str, x: Range<u32>) -> Region {
+        Region::rectangle(phrase, (4, 1), x, 0..1).unwrap()
+    }
+
+    #[test]
+    fn columns_follow_the_encoders() {
+        let matrix = layers([stripe("car", 0..1)]).matrix(Window::WHOLE, 1, 2).unwrap();
+        assert_eq!(matrix, array![[0.0, 0.5, 0.0, 0.0, 0.0, 0.5, 0.0], [0.0; 7]]);
+    }
+
+    #[test]
+    fn the_strongest_region_counts() {
+        let nested = layers([stripe("red car", 0..3), stripe("car", 0..2).weight(2.0)]);
+        let matrix = nested.matrix(Window::WHOLE, 1, 4).unwrap();
+        assert_eq!(matrix.slice(s![.., 0]), array![1.0, 1.0, 1.0, 0.0], "`red` has one region");
+        assert_eq!(matrix.slice(s![.., 1]), array![2.0, 2.0, 1.0, 0.0], "`car` has two");
+    }
+
+    #[test]
+    fn regions_that_meet_inside_a_cell_fill_it() {
+        let halves = layers([stripe("car", 0..1), stripe("car", 1..2)]);
+        assert_eq!(halves.matrix(Window::WHOLE, 1, 2).unwrap()[[0, 1]], 1.0);
+    }
+
+    #[test]
+    fn weight_zero_is_no_paint() {
+        assert!(layers([stripe("car", 0..1).weight(0.0)]).is_empty());
+        assert!(!layers([stripe("car", 0..1).weight(0.0), stripe("red", 0..1)]).is_empty());
+        assert_eq!(layers([stripe("car", 0..1)]).columns(), 7);
+    }
+
+    #[test]
+    fn moving_the_mask_moves_the_paint() {
+        let paint = |x| layers([stripe("car", x)]).matrix(Window::WHOLE, 1, 4).unwrap().slice(s![.., 1]).to_vec();
+        assert_eq!(paint(0..1), [1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(paint(2..3), [0.0, 0.0, 1.0, 0.0]);
+    }
+}

@@ -1,0 +1,308 @@
+//! One colour picture as masks: each colour of a palette stands for a phrase.
+
+use std::collections::HashMap;
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use crate::{Canvas, Error, MAX_SIDE, Mask, Occurrence, Region, Result};
+
+/// How far a pixel's colour may lie from its palette colour by default: Euclidean distance in 8-bit RGB. Wide enough for
+/// the noise of a JPEG file, narrow enough to keep the twelve strongest colours apart.
+const DEFAULT_TOLERANCE: u32 = 40;
+
+/// How many of the unmatched colours are named.
+const NAMED_COLOURS: usize = 8;
+
+/// One colour and the phrase it stands for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PaletteEntry {
+    /// Red, green and blue.
+    pub colour: [u8; 3],
+    /// Words of the prompt.
+    pub phrase: String,
+    /// Weight of the region; default 1.
+    #[serde(default = "one")]
+    pub weight: f64,
+    /// Which occurrences of the phrase are painted; default all.
+    #[serde(default)]
+    pub occurrence: Occurrence,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl PaletteEntry {
+    /// The colour `[red, green, blue]` stands for `phrase`.
+    #[must_use]
+    pub fn new(colour: [u8; 3], phrase: impl Into<String>) -> Self {
+        Self { colour, phrase: phrase.into(), weight: 1.0, occurrence: Occurrence::All }
+    }
+
+    /// Sets the weight of the region.
+    #[must_use]
+    pub fn weight(mut self, weight: f64) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Paints only the `nth` occurrence of the phrase, counted from 1.
+    #[must_use]
+    pub fn occurrence(mut self, nth: usize) -> Self {
+        self.occurrence = Occurrence::Nth(nth);
+        self
+    }
+}
+
+/// Which colour stands for which phrase.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Palette {
+    entries: Vec<PaletteEntry>,
+    #[serde(default = "white")]
+    background: Vec<[u8; 3]>,
+    #[serde(default = "default_tolerance")]
+    tolerance: u32,
+}
+
+fn white() -> Vec<[u8; 3]> {
+    vec![[u8::MAX; 3]]
+}
+
+fn default_tolerance() -> u32 {
+    DEFAULT_TOLERANCE
+}
+
+/// A canvas read from colours, and what could not be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColourReading {
+    /// The canvas: one region for each palette entry.
+    pub canvas: Canvas,
+    /// The pixels that belong to no entry and not to the background. They are left unpainted.
+    pub unmatched: Unmatched,
+}
+
+/// Pixels whose colour is near no colour of the palette.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unmatched {
+    /// How many there are.
+    pub pixels: usize,
+    /// The most frequent of their colours, with the number of pixels, most frequent first; at most eight.
+    pub colours: Vec<([u8; 3], usize)>,
+}
+
+impl Palette {
+    /// A palette of these entries, with white as the unpainted background and a tolerance of 40.
+    #[must_use]
+    pub fn new(entries: impl IntoIterator<Item = PaletteEntry>) -> Self {
+        Self { entries: entries.into_iter().collect(), background: white(), tolerance: DEFAULT_TOLERANCE }
+    }
+
+    /// Sets the colours that stand for "nothing painted here"; none is allowed.
+    #[must_use]
+    pub fn background(mut self, colours: impl IntoIterator<Item = [u8; 3]>) -> Self {
+        self.background = colours.into_iter().collect();
+        self
+    }
+
+    /// Sets how far a pixel's colour may lie from its palette colour: Euclidean distance in 8-bit RGB, 0 for exact.
+    #[must_use]
+    pub fn tolerance(mut self, tolerance: u32) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// The entries.
+    #[must_use]
+    pub fn entries(&self) -> &[PaletteEntry] {
+        &self.entries
+    }
+
+    /// Reads a picture. Every pixel goes to the nearest colour (of equally near ones, the first; an entry before the
+    /// background), if that lies within the tolerance; the others are counted in [`Unmatched`].
+    ///
+    /// A picture with a side above [`MAX_SIDE`] is made smaller by picking pixels: mixing neighbours would make colours
+    /// that stand for nothing, or for something else.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateColour`], [`Error::ColourNotPainted`], and those of [`Canvas::new`].
+    pub fn read(&self, picture: &RgbImage) -> Result<ColourReading> {
+        self.check_distinct()?;
+        let (width, height) = reduced(picture.dimensions());
+        let mut owners = Vec::with_capacity(width as usize * height as usize);
+        let mut strangers: HashMap<[u8; 3], usize> = HashMap::new();
+        for (x, y) in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
+            let source = (nearest(x, width, picture.width()), nearest(y, height, picture.height()));
+            let colour = picture.get_pixel_checked(source.0, source.1).map_or([0; 3], |pixel| pixel.0);
+            let owner = self.owner(colour);
+            if owner == Owner::Nobody {
+                *strangers.entry(colour).or_default() += 1;
+            }
+            owners.push(owner);
+        }
+        let region = |(index, entry): (usize, &PaletteEntry)| {
+            let owned = |x, y| {
+                let owner = owners.get(y as usize * width as usize + x as usize);
+                if owner == Some(&Owner::Entry(index)) { u8::MAX } else { 0 }
+            };
+            let mask = Mask::from_fn(&entry.phrase, width, height, owned)?;
+            if mask.is_empty() {
+                return Err(Error::ColourNotPainted { phrase: entry.phrase.clone(), colour: entry.colour });
+            }
+            Ok(Region::from_parts(entry.phrase.clone(), mask, entry.weight, entry.occurrence))
+        };
+        let regions: Vec<Region> = self.entries.iter().enumerate().map(region).collect::<Result<_>>()?;
+        Ok(ColourReading { canvas: Canvas::new(regions)?, unmatched: Unmatched::count(strangers) })
+    }
+
+    fn check_distinct(&self) -> Result<()> {
+        let mut seen: HashMap<[u8; 3], &str> = HashMap::new();
+        for PaletteEntry { colour, phrase, .. } in &self.entries {
+            if let Some(first) = seen.insert(*colour, phrase) {
+                let (first, second) = (first.to_owned(), phrase.clone());
+                return Err(Error::DuplicateColour { colour: *colour, first, second });
+            }
+        }
+        Ok(())
+    }
+
+    fn owner(&self, colour: [u8; 3]) -> Owner {
+        let entries = self.entries.iter().enumerate().map(|(index, entry)| (Owner::Entry(index), entry.colour));
+        let background = self.background.iter().map(|&colour| (Owner::Background, colour));
+        let limit = self.tolerance.saturating_mul(self.tolerance);
+        // min_by_key gives the first of equal ones.
+        entries
+            .chain(background)
+            .map(|(owner, other)| (owner, squared_distance(colour, other)))
+            .min_by_key(|&(_, distance)| distance)
+            .filter(|&(_, distance)| distance <= limit)
+            .map_or(Owner::Nobody, |(owner, _)| owner)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Entry(usize),
+    Background,
+    Nobody,
+}
+
+impl Unmatched {
+    fn count(colours: HashMap<[u8; 3], usize>) -> Self {
+        let pixels = colours.values().sum();
+        let mut colours: Vec<_> = colours.into_iter().collect();
+        colours.sort_unstable_by_key(|&(colour, count)| (std::cmp::Reverse(count), colour));
+        colours.truncate(NAMED_COLOURS);
+        Self { pixels, colours }
+    }
+}
+
+fn squared_distance(a: [u8; 3], b: [u8; 3]) -> u32 {
+    a.iter().zip(b).map(|(&a, b)| u32::from(a.abs_diff(b)).pow(2)).sum()
+}
+
+/// The size of a picture after it was made to fit [`MAX_SIDE`], with its shape kept.
+fn reduced((width, height): (u32, u32)) -> (u32, u32) {
+    let longest = width.max(height);
+    if longest <= MAX_SIDE {
+        return (width, height);
+    }
+    // At most MAX_SIDE, so it fits; an extreme shape keeps one pixel.
+    let shrink = |side: u32| (u64::from(side) * u64::from(MAX_SIDE) / u64::from(longest)).max(1) as u32;
+    (shrink(width), shrink(height))
+}
+
+/// The source pixel whose area holds the middle of target pixel `index`.
+fn nearest(index: u32, target: u32, source: u32) -> u32 {
+    ((2 * u64::from(index) + 1) * u64::from(source) / (2 * u64::from(target))) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgb;
+
+    const RED: [u8; 3] = [255, 0, 0];
+    const BLUE: [u8; 3] = [0, 0, 255];
+    const GREEN: [u8; 3] = [0, 160, 0];
+
+    fn picture(pixels: &[[u8; 3]]) -> RgbImage {
+        RgbImage::from_raw(pixels.len() as u32, 1, pixels.concat()).unwrap()
+    }
+
+    fn palette() -> Palette {
+        Palette::new([PaletteEntry::new(RED, "apple"), PaletteEntry::new(BLUE, "cat").weight(2.0).occurrence(2)])
+    }
+
+    #[test]
+    fn colours_become_regions() {
+        let reading = Canvas::from_colours(&picture(&[RED, BLUE, [255; 3], RED]), &palette()).unwrap();
+        let [apple, cat] = reading.canvas.regions() else { panic!("two regions") };
+        assert_eq!(apple.mask.levels(), [255, 0, 0, 255]);
+        assert_eq!((cat.mask.levels(), cat.weight, cat.occurrence), (&[0, 255, 0, 0][..], 2.0, Occurrence::Nth(2)));
+        assert_eq!(reading.unmatched, Unmatched::default());
+    }
+
+    #[test]
+    fn a_noisy_colour_goes_to_the_nearest() {
+        let noisy = picture(&[[240, 14, 9], [8, 12, 238], [243, 250, 247]]);
+        let reading = palette().read(&noisy).unwrap();
+        assert_eq!(reading.canvas.regions()[0].mask.levels(), [255, 0, 0]);
+        assert_eq!(reading.canvas.regions()[1].mask.levels(), [0, 255, 0]);
+        assert_eq!(reading.unmatched.pixels, 0);
+    }
+
+    #[test]
+    fn other_colours_are_counted_and_left_unpainted() {
+        let reading = palette().read(&picture(&[RED, GREEN, BLUE, GREEN, [9, 9, 90]])).unwrap();
+        assert_eq!(reading.unmatched, Unmatched { pixels: 3, colours: vec![(GREEN, 2), ([9, 9, 90], 1)] });
+        assert_eq!(reading.canvas.regions()[0].mask.levels(), [255, 0, 0, 0, 0]);
+        let exact = palette().tolerance(0).read(&picture(&[RED, BLUE, [254, 0, 0]])).unwrap();
+        assert_eq!(exact.unmatched, Unmatched { pixels: 1, colours: vec![([254, 0, 0], 1)] });
+    }
+
+    #[test]
+    fn the_background_can_be_chosen() {
+        let pixels = picture(&[RED, BLUE, [0; 3]]);
+        assert_eq!(palette().read(&pixels).unwrap().unmatched.pixels, 1);
+        assert_eq!(palette().background([[0; 3]]).read(&pixels).unwrap().unmatched.pixels, 0);
+    }
+
+    #[test]
+    fn two_phrases_of_one_colour_are_an_error() {
+        let entries = [PaletteEntry::new(RED, "apple"), PaletteEntry::new(RED, "cat")];
+        let error = Palette::new(entries).read(&picture(&[RED])).unwrap_err();
+        assert_eq!(error.to_string(), "phrases `apple` and `cat` have the same colour #ff0000");
+    }
+
+    #[test]
+    fn an_unused_colour_is_an_error_that_names_the_phrase() {
+        let error = palette().read(&picture(&[RED, RED])).unwrap_err();
+        assert_eq!(error.to_string(), "the colour #0000ff of phrase `cat` is nowhere in the picture");
+    }
+
+    #[test]
+    fn a_large_picture_is_picked_not_mixed() {
+        let checked = |x: u32, _| Rgb(if x < 3000 { RED } else { BLUE });
+        let reading = palette().tolerance(0).read(&RgbImage::from_fn(6000, 3, checked)).unwrap();
+        assert_eq!((reading.canvas.width(), reading.canvas.height()), (MAX_SIDE, 1));
+        assert_eq!(reading.unmatched.pixels, 0);
+        assert_eq!(reading.canvas.regions()[0].mask.levels().iter().filter(|&&level| level > 0).count(), 1024);
+    }
+
+    #[test]
+    fn an_empty_picture_or_palette_is_an_error() {
+        assert!(matches!(palette().read(&RgbImage::new(0, 5)), Err(Error::MaskSides { .. })));
+        assert!(matches!(Palette::new([]).read(&picture(&[RED])), Err(Error::EmptyCanvas)));
+    }
+
+    #[test]
+    fn a_palette_is_read_from_json() {
+        let text = r#"{ "entries": [{ "colour": [255, 0, 0], "phrase": "apple, green" }] }"#;
+        let palette: Palette = serde_json::from_str(text).unwrap();
+        assert_eq!(palette, Palette::new([PaletteEntry::new(RED, "apple, green")]));
+    }
+}

@@ -1,0 +1,112 @@
+//! A region: one painted phrase.
+
+use std::ops::Range;
+
+use image::GrayImage;
+use ndarray::ArrayView2;
+use serde::{Deserialize, Serialize};
+
+use crate::{Mask, Result};
+
+/// Which occurrences of a phrase a region paints, where the prompt holds the phrase more than once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Occurrence {
+    /// Every one.
+    #[default]
+    All,
+    /// One of them, counted from 1: `Nth(2)` is the second squirrel of "a squirrel beside a squirrel".
+    Nth(usize),
+}
+
+/// One phrase of the prompt and where it shall appear. [`Canvas::new`](crate::Canvas::new) checks it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Region {
+    /// Words of the prompt, as they stand there; case does not matter.
+    pub phrase: String,
+    /// Where the phrase shall appear.
+    pub mask: Mask,
+    /// Multiplies the canvas's strength for this phrase; at least 0, default 1.
+    pub weight: f64,
+    /// Which occurrences of the phrase are painted; default all.
+    pub occurrence: Occurrence,
+}
+
+impl Region {
+    fn new(phrase: String, mask: Mask) -> Self {
+        Self { phrase, mask, weight: 1.0, occurrence: Occurrence::All }
+    }
+
+    /// A region from a grey picture: black is outside, white is inside, grey is in between.
+    ///
+    /// # Errors
+    /// [`Error::MaskSides`](crate::Error::MaskSides) if a side is 0 or above [`MAX_SIDE`](crate::MAX_SIDE).
+    pub fn from_image(phrase: impl Into<String>, mask: &GrayImage) -> Result<Self> {
+        let phrase = phrase.into();
+        let mask = Mask::from_image(&phrase, mask)?;
+        Ok(Self::new(phrase, mask))
+    }
+
+    /// A region from numbers in `[0, 1]`, kept with 8 bits.
+    ///
+    /// # Shapes
+    /// `mask`: `[height, width]`.
+    ///
+    /// # Errors
+    /// [`Error::MaskSides`](crate::Error::MaskSides) and [`Error::MaskValue`](crate::Error::MaskValue).
+    pub fn from_array(phrase: impl Into<String>, mask: ArrayView2<'_, f32>) -> Result<Self> {
+        let phrase = phrase.into();
+        let mask = Mask::from_array(&phrase, mask)?;
+        Ok(Self::new(phrase, mask))
+    }
+
+    /// A rectangle on a canvas of `size` (width, height). What lies outside the canvas is cut off.
+    ///
+    /// # Errors
+    /// [`Error::MaskSides`](crate::Error::MaskSides).
+    pub fn rectangle(phrase: impl Into<String>, size: (u32, u32), x: Range<u32>, y: Range<u32>) -> Result<Self> {
+        let phrase = phrase.into();
+        let inside = |px, py| if x.contains(&px) && y.contains(&py) { u8::MAX } else { 0 };
+        let mask = Mask::from_fn(&phrase, size.0, size.1, inside)?;
+        Ok(Self::new(phrase, mask))
+    }
+
+    /// Sets the weight.
+    #[must_use]
+    pub fn weight(mut self, weight: f64) -> Self {
+        self.weight = weight;
+        self
+    }
+
+    /// Paints only the `nth` occurrence of the phrase, counted from 1.
+    #[must_use]
+    pub fn occurrence(mut self, nth: usize) -> Self {
+        self.occurrence = Occurrence::Nth(nth);
+        self
+    }
+
+    pub(crate) fn from_parts(phrase: String, mask: Mask, weight: f64, occurrence: Occurrence) -> Self {
+        Self { phrase, mask, weight, occurrence }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rectangle_is_cut_at_the_edge() {
+        let region = Region::rectangle("cat", (3, 2), 1..9, 0..1).unwrap();
+        assert_eq!(region.mask.levels(), [0, 255, 255, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_picture_and_numbers_agree() {
+        let picture = GrayImage::from_raw(2, 1, vec![0, 255]).unwrap();
+        let numbers = ndarray::array![[0.0, 1.0]];
+        let region = Region::from_image("cat", &picture).unwrap();
+        assert_eq!(region, Region::from_array("cat", numbers.view()).unwrap());
+        assert_eq!((region.weight, region.occurrence), (1.0, Occurrence::All));
+    }
+}

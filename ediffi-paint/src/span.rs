@@ -1,0 +1,194 @@
+//! Finding a phrase in the prompt, on characters.
+//!
+//! Token ids are the wrong place to look: `cat` and `cats`, a comma or a capital letter change the ids, and a miss is
+//! silent. Characters are what the user sees.
+
+use std::ops::Range;
+
+use crate::{Error, Occurrence, Result};
+
+/// A character of the folded text (lower case, each run of white space one space) and where it comes from.
+struct Folded {
+    character: char,
+    source: usize,
+}
+
+fn fold(text: &str) -> Vec<Folded> {
+    let mut folded: Vec<Folded> = Vec::new();
+    for (source, original) in text.chars().enumerate() {
+        if !original.is_whitespace() {
+            // One character may become two in lower case; both remember their source.
+            folded.extend(original.to_lowercase().map(|character| Folded { character, source }));
+        } else if folded.last().is_none_or(|last| last.character != ' ') {
+            folded.push(Folded { character: ' ', source });
+        }
+    }
+    folded
+}
+
+/// Whether a character belongs to a word; so do the accents that follow their letter.
+fn in_word(character: char) -> bool {
+    character.is_alphanumeric() || character == '_' || ('\u{300}'..='\u{36f}').contains(&character)
+}
+
+/// Whether a word goes on from `left` to `right`, so that no phrase may end between them.
+fn joined(left: char, right: char) -> bool {
+    // Scripts without spaces have no words to tell apart.
+    let spaceless = |c: char| ('\u{3040}'..='\u{30ff}').contains(&c) || ('\u{3400}'..='\u{9fff}').contains(&c);
+    in_word(left) && in_word(right) && !spaceless(left) && !spaceless(right)
+}
+
+/// Every place where `phrase` stands in `text` as whole words, as character ranges from left to right.
+///
+/// Case does not matter, white space of any length matches white space, and places do not overlap (`a a` stands once in
+/// `a a a`). An empty phrase stands nowhere.
+///
+/// ```
+/// assert_eq!(ediffi_paint::find("A cat, two cats and a Cat", "cat"), [2..5, 22..25]);
+/// ```
+#[must_use]
+pub fn find(text: &str, phrase: &str) -> Vec<Range<usize>> {
+    let text = fold(text);
+    let phrase = fold(phrase.trim());
+    let (Some(first), Some(last)) = (phrase.first(), phrase.last()) else {
+        return Vec::new();
+    };
+    let mut found = Vec::new();
+    let mut start = 0;
+    while let Some(candidate) = text.get(start..start + phrase.len()) {
+        let same = candidate.iter().zip(&phrase).all(|(a, b)| a.character == b.character);
+        let before =
+            start.checked_sub(1).and_then(|i| text.get(i)).is_some_and(|b| joined(b.character, first.character));
+        let after = text.get(start + phrase.len()).is_some_and(|a| joined(last.character, a.character));
+        match (candidate.first(), candidate.last()) {
+            (Some(from), Some(to)) if same && !before && !after => {
+                found.push(from.source..to.source + 1);
+                start += phrase.len();
+            }
+            _ => start += 1,
+        }
+    }
+    found
+}
+
+/// The places of `phrase` in `text` that `occurrence` asks for; at least one.
+///
+/// # Errors
+/// [`Error::PhraseNotFound`] with the words of the text, or [`Error::OccurrenceNotFound`].
+pub fn locate(text: &str, phrase: &str, occurrence: Occurrence) -> Result<Vec<Range<usize>>> {
+    let found = find(text, phrase);
+    if found.is_empty() {
+        return Err(Error::PhraseNotFound { phrase: phrase.to_owned(), words: words(text) });
+    }
+    match occurrence {
+        Occurrence::All => Ok(found),
+        Occurrence::Nth(nth) => match nth.checked_sub(1).and_then(|index| found.get(index)) {
+            Some(span) => Ok(vec![span.clone()]),
+            None => Err(Error::OccurrenceNotFound { phrase: phrase.to_owned(), occurrence: nth, found: found.len() }),
+        },
+    }
+}
+
+/// The words of a text, without the punctuation around them: what a phrase can be made of.
+#[must_use]
+pub fn words(text: &str) -> Vec<String> {
+    text.split_whitespace()
+        .map(|word| word.trim_matches(|c: char| !in_word(c)))
+        .filter(|word| !word.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Pairs of first and one past the last character.
+    fn places(text: &str, phrase: &str) -> Vec<(usize, usize)> {
+        find(text, phrase).iter().map(|span| (span.start, span.end)).collect()
+    }
+
+    #[test]
+    fn only_whole_words_count() {
+        assert_eq!(places("cats, a cat's cat-flap", "cat"), [(8, 11), (14, 17)]);
+        assert_eq!(places("concatenate cat_1", "cat"), []);
+        assert_eq!(places("cafe\u{301}", "cafe"), []);
+    }
+
+    #[test]
+    fn case_and_spaces_do_not_matter() {
+        assert_eq!(places("A  RED\n apple", " red Apple "), [(3, 13)]);
+    }
+
+    #[test]
+    fn ranges_count_characters_not_bytes() {
+        assert_eq!(places("ein Äpfelchen, çà et là: chat", "CHAT"), [(25, 29)]);
+        assert_eq!(places("İstanbul cat", "cat"), [(9, 12)]);
+    }
+
+    #[test]
+    fn a_phrase_may_hold_punctuation() {
+        assert_eq!(places("hello, world!", "hello, world"), [(0, 12)]);
+        assert_eq!(places("wow!!", "!"), [(3, 4), (4, 5)]);
+    }
+
+    #[test]
+    fn scripts_without_spaces_match_inside() {
+        assert_eq!(places("一只猫和狗", "猫"), [(2, 3)]);
+    }
+
+    #[test]
+    fn places_do_not_overlap() {
+        assert_eq!(places("a a a", "a a"), [(0, 3)]);
+    }
+
+    #[test]
+    fn an_empty_phrase_stands_nowhere() {
+        assert_eq!(places("a cat", " "), []);
+        assert_eq!(places("", "cat"), []);
+    }
+
+    #[test]
+    fn an_occurrence_can_be_chosen() {
+        let text = "a squirrel left of a squirrel";
+        assert_eq!(locate(text, "squirrel", Occurrence::All).unwrap(), [2..10, 21..29]);
+        assert_eq!(locate(text, "squirrel", Occurrence::Nth(2)).unwrap().first(), Some(&(21..29)));
+    }
+
+    #[test]
+    fn a_missing_occurrence_says_how_many_there_are() {
+        for nth in [0, 3] {
+            let error = locate("a cat and a cat", "cat", Occurrence::Nth(nth)).unwrap_err();
+            assert!(matches!(error, Error::OccurrenceNotFound { found: 2, occurrence, .. } if occurrence == nth));
+        }
+    }
+
+    #[test]
+    fn a_missing_phrase_lists_the_words() {
+        let error = locate("Two cats, -- and a dog.", "cat", Occurrence::All).unwrap_err();
+        assert_eq!(error.to_string(), "phrase `cat` is not in the prompt, whose words are: Two, cats, and, a, dog");
+    }
+
+    proptest! {
+        #[test]
+        fn every_place_holds_the_phrase(text in "[a-cA-C ,é]{0,30}", phrase in "[a-c,é ]{1,4}") {
+            let characters: Vec<char> = text.chars().collect();
+            let plain = |s: &str| s.to_lowercase().split_whitespace().collect::<Vec<_>>().join(" ");
+            let mut end = 0;
+            for span in find(&text, &phrase) {
+                prop_assert!(span.start >= end, "ordered and apart");
+                end = span.end;
+                let place: String = characters[span].iter().collect();
+                prop_assert_eq!(plain(&place), plain(&phrase));
+            }
+        }
+
+        #[test]
+        fn every_word_of_a_text_is_found(text in "\\PC{0,40}") {
+            for word in words(&text) {
+                prop_assert!(!find(&text, &word).is_empty(), "{word:?} in {text:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The factor w in front of the masks, from the scores of one attention layer.
+
+use std::fmt::Debug;
+
+use tch::{Kind, Tensor};
+
+use crate::{Result, Rule, Strength};
+
+/// How strongly the paint acts in one attention layer: w of the paper, already divided by √d.
+///
+/// [`Strength`] is the one that can be stored; another can be given with
+/// [`Painter::with_weight`](crate::Painter::with_weight).
+pub trait WeightFunction: Debug + Send + Sync {
+    /// The factor, or `None` where the paint is off. `None` leaves the layer exactly as it is without paint.
+    ///
+    /// It must not mix rows: an image would then depend on the others of its batch.
+    ///
+    /// # Shapes
+    /// `scores`: `[rows, heads, pixels, text columns]`, f32, q·k/√d of the conditional rows, not masked. The result: f32,
+    /// broadcastable to them; usually `[rows, heads, 1, 1]`.
+    ///
+    /// # Errors
+    /// Whatever goes wrong in a tensor operation.
+    fn weight(&self, sigma: f64, scores: &Tensor) -> Result<Option<Tensor>>;
+}
+
+impl WeightFunction for Strength {
+    /// Maximum or standard deviation for each row and head, over all pixels and text columns.
+    ///
+    /// The paper adds w·A to Q·Kᵀ and then divides by √d. The scores here are divided already; max and std pass a positive
+    /// factor through, so w/√d = w′ · log(1 + σ) · max(Q·Kᵀ/√d) is the same number.
+    ///
+    /// The paper does not say over what the maximum runs. Over the batch it would make an image depend on its neighbours. A
+    /// negative maximum is taken as zero: it would turn the paint into its opposite.
+    fn weight(&self, sigma: f64, scores: &Tensor) -> Result<Option<Tensor>> {
+        let factor = self.factor(sigma);
+        if factor == 0.0 {
+            return Ok(None);
+        }
+        let scores = scores.f_to_kind(Kind::Float)?;
+        let statistic = match self.rule {
+            Rule::Max => scores.f_amax([2, 3], true)?.f_clamp_min(0.0)?,
+            // Of the population: the estimate for a sample is not a number where there is one pixel and one column.
+            Rule::Std => scores.f_std_correction([2_i64, 3].as_slice(), 0.0, true)?,
+        };
+        Ok(Some(statistic.f_mul_scalar(factor)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(tensor: &Tensor) -> Vec<f64> {
+        Vec::try_from(tensor.flatten(0, -1).to_kind(Kind::Double)).unwrap()
+    }
+
+    /// Two rows, one head, two pixels, two columns.
+    fn scores() -> Tensor {
+        Tensor::from_slice(&[1.0_f32, -2.0, 3.0, 0.0, -1.0, -5.0, -1.5, -3.0]).view([2, 1, 2, 2])
+    }
+
+    #[test]
+    fn the_maximum_is_taken_for_each_row_and_never_negative() {
+        let weight = Strength::new(2.0).weight(1.0, &scores()).unwrap().unwrap();
+        assert_eq!(weight.size(), [2, 1, 1, 1]);
+        let [first, second] = values(&weight)[..] else { panic!("two rows") };
+        assert!((first - 2.0 * 2.0_f64.ln() * 3.0).abs() < 1e-6 && second == 0.0, "{first}, {second}");
+    }
+
+    #[test]
+    fn the_deviation_is_that_of_the_population() {
+        let strength = Strength { rule: Rule::Std, ..Strength::new(1.0) };
+        let weight = values(&strength.weight(1.0, &scores()).unwrap().unwrap());
+        // Of 1, -2, 3, 0: mean 0.5, variance 3.25.
+        assert!((weight[0] - 2.0_f64.ln() * 3.25_f64.sqrt()).abs() < 1e-6, "{weight:?}");
+        let single = values(&strength.weight(1.0, &scores().narrow(2, 0, 1).narrow(3, 0, 1)).unwrap().unwrap());
+        assert_eq!(single, [0.0, 0.0]);
+    }
+
+    #[test]
+    fn no_factor_is_no_tensor() {
+        assert!(Strength::new(0.0).weight(1.0, &scores()).unwrap().is_none());
+        assert!(Strength::new(1.0).weight(0.0, &scores()).unwrap().is_none());
+    }
+
+    #[test]
+    fn dividing_the_scores_divides_the_weight() {
+        for rule in [Rule::Max, Rule::Std] {
+            let strength = Strength { rule, ..Strength::default() };
+            let whole = values(&(strength.weight(5.0, &scores()).unwrap().unwrap() / 8.0));
+            let divided = values(&strength.weight(5.0, &(scores() / 8.0)).unwrap().unwrap());
+            assert!(whole.iter().zip(&divided).all(|(a, b)| (a - b).abs() < 1e-6), "{whole:?} {divided:?}");
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The bias at work in an attention layer: what it must do to the attention, and what it must not.
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
+use std::ops::Range;
+
+use ediffi_core::nn::{ScoreBias, Site, attend, attend_biased};
+use ediffi_paint::{
+    Canvas, Error, Painter, Region, Result, Rule, Strength, TextTokens, WeightFunction, Window, area_average,
+};
+use tch::{Kind, TchError, Tensor};
+
+const PROMPT: &str = "a cat and a dog";
+const HEADS: i64 = 2;
+const DEPTH: i64 = 8;
+/// Tokens of T5 and CLIP together.
+const COLUMNS: i64 = 13;
+/// Columns of "cat" and of "dog".
+const CAT: [i64; 2] = [1, 8];
+const DOG: [i64; 2] = [4, 11];
+/// Side of the feature map.
+const SIDE: i64 = 4;
+
+fn painter(canvas: &Canvas) -> Painter {
+    let t5: [Option<Range<usize>>; 6] = [Some(0..1), Some(1..5), Some(5..9), Some(9..11), Some(11..15), None];
+    let clip: [Option<Range<usize>>; 7] =
+        [None, Some(0..1), Some(2..5), Some(6..9), Some(10..11), Some(12..15), Some(15..15)];
+    let t5 = TextTokens { encoder: "t5", text: PROMPT, offsets: &t5 };
+    let clip = TextTokens { encoder: "clip", text: PROMPT, offsets: &clip };
+    Painter::new(canvas, &[t5, clip]).unwrap()
+}
+
+/// The cat in the left half, the dog in the lower right quarter.
+fn canvas(weight: f64) -> Canvas {
+    let cat = Region::rectangle("cat", (16, 16), 0..8, 0..16).unwrap();
+    let dog = Region::rectangle("dog", (16, 16), 8..16, 8..16).unwrap();
+    Canvas::new([cat, dog]).unwrap().with_strength(Strength::new(weight)).unwrap()
+}
+
+/// Numbers without a pattern that matters, the same in every run.
+fn wave(shape: &[i64], phase: f64) -> Tensor {
+    let count: i64 = shape.iter().product();
+    ((Tensor::arange(count, (Kind::Float, tch::Device::Cpu)) * 1.7 + phase).sin() * 2.0).view(shape)
+}
+
+/// q·k/√d: `[rows, HEADS, pixels, COLUMNS]`.
+fn scores(rows: i64, pixels: i64, phase: f64) -> Tensor {
+    let queries = wave(&[rows, HEADS, pixels, DEPTH], phase);
+    let keys = wave(&[rows, HEADS, COLUMNS, DEPTH], phase + 0.5);
+    queries.matmul(&keys.transpose(2, 3)) / (DEPTH as f64).sqrt()
+}
+
+fn bias(painter: &Painter, sigma: f64, scores: &Tensor) -> Option<Tensor> {
+    painter.bias(&Site::new(sigma, SIDE, SIDE, scores)).unwrap()
+}
+
+/// Mean attention of the pixels (first row, first head) that `inside` names to these columns.
+fn mass(painter: &Painter, sigma: f64, columns: [i64; 2], inside: impl Fn(i64, i64) -> bool) -> f64 {
+    let scores = scores(1, SIDE * SIDE, 0.0);
+    let biased = bias(painter, sigma, &scores).map_or_else(|| scores.shallow_clone(), |bias| &scores + bias);
+    let attention = biased.softmax(-1, Kind::Float);
+    let pixels = (0..SIDE * SIDE).filter(|pixel| inside(pixel / SIDE, pixel % SIDE));
+    let values: Vec<f64> =
+        pixels.flat_map(|pixel| columns.map(|column| attention.double_value(&[0, 0, pixel, column]))).collect();
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+#[test]
+fn the_bias_is_the_papers_formula() {
+    let scores = scores(2, SIDE * SIDE, 0.3);
+    let bias = bias(&painter(&canvas(0.4)), 9.6, &scores).unwrap();
+    assert_eq!(bias.size(), scores.size());
+    assert_eq!(bias.kind(), Kind::Float);
+    for (row, head) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let strength = 0.4 * 10.6_f64.ln() * scores.get(row).get(head).max().double_value(&[]);
+        for pixel in 0..SIDE * SIDE {
+            let (y, x) = (pixel / SIDE, pixel % SIDE);
+            for column in 0..COLUMNS {
+                let painted = (CAT.contains(&column) && x < 2) || (DOG.contains(&column) && x >= 2 && y >= 2);
+                let expected = if painted { strength } else { 0.0 };
+                let found = bias.double_value(&[row, head, pixel, column]);
+                assert!((found - expected).abs() < 1e-5, "row {row} pixel {pixel} column {column}: {found}");
+            }
+        }
+    }
+}
+
+#[test]
+fn adding_before_or_after_the_division_is_the_same() {
+    let scores = scores(1, SIDE * SIDE, 0.3);
+    let painter = painter(&canvas(0.7));
+    let root = (DEPTH as f64).sqrt();
+    let after = &scores + bias(&painter, 5.0, &scores).unwrap();
+    let raw = &scores * root;
+    let before = (&raw + bias(&painter, 5.0, &raw).unwrap()) / root;
+    assert!((after - before).abs().max().double_value(&[]) < 1e-5);
+}
+
+#[test]
+fn no_weight_is_no_bias() {
+    let scores = scores(1, SIDE * SIDE, 0.0);
+    assert!(bias(&painter(&canvas(0.0)), 5.0, &scores).is_none());
+    let unpainted = Region::rectangle("cat", (16, 16), 0..8, 0..16).unwrap().weight(0.0);
+    assert!(bias(&painter(&Canvas::new([unpainted]).unwrap()), 5.0, &scores).is_none());
+    assert!(bias(&painter(&canvas(1.0)), 0.0, &scores).is_none());
+}
+
+#[test]
+fn unconditional_rows_and_zero_weight_leave_attention_as_it_is() {
+    let [query, key, value] = [0.0, 1.0, 2.0].map(|phase| wave(&[4, HEADS, SIDE * SIDE, DEPTH], phase));
+    // Two more keys stand for the image embedding and the null token.
+    let [key, value] = [key, value].map(|x| x.narrow(2, 0, COLUMNS + 2));
+    let painted = |weight| {
+        let painter = painter(&canvas(weight));
+        attend_biased(&query, &key, &value, (SIDE, SIDE), COLUMNS, 2, 5.0, &painter).unwrap()
+    };
+    let plain = attend(&query, &key, &value).unwrap();
+    assert_eq!(painted(0.0), plain);
+    let painted = painted(0.4);
+    assert!(painted.narrow(0, 2, 2).allclose(&plain.narrow(0, 2, 2), 1e-5, 1e-6, false));
+    assert!(!painted.narrow(0, 0, 2).allclose(&plain.narrow(0, 0, 2), 1e-2, 1e-2, false));
+}
+
+#[test]
+fn attention_grows_with_weight_and_sigma() {
+    let left = |_: i64, x: i64| x < 2;
+    let by_weight = [0.0, 0.1, 0.4, 1.0, 2.0].map(|w| mass(&painter(&canvas(w)), 2.0, CAT, left));
+    assert!(by_weight.is_sorted_by(|a, b| a < b), "{by_weight:?}");
+    let by_sigma = [0.0, 0.1, 1.0, 10.0, 80.0].map(|sigma| mass(&painter(&canvas(0.4)), sigma, CAT, left));
+    assert!(by_sigma.is_sorted_by(|a, b| a < b), "{by_sigma:?}");
+}
+
+#[test]
+fn outside_the_mask_nothing_changes() {
+    let blank = |y: i64, x: i64| x >= 2 && y < 2;
+    for columns in [CAT, DOG] {
+        let unpainted = mass(&painter(&canvas(0.0)), 5.0, columns, blank);
+        assert_eq!(mass(&painter(&canvas(1.0)), 5.0, columns, blank), unpainted);
+    }
+}
+
+#[test]
+fn an_image_does_not_depend_on_its_batch() {
+    let painter = painter(&canvas(0.4));
+    let rows = [scores(1, SIDE * SIDE, 0.0), scores(1, SIDE * SIDE, 3.0) * 4.0];
+    let together = bias(&painter, 5.0, &Tensor::cat(&rows, 0)).unwrap();
+    for (index, row) in rows.iter().enumerate() {
+        assert_eq!(bias(&painter, 5.0, row).unwrap(), together.narrow(0, index as i64, 1), "row {index}");
+    }
+}
+
+#[test]
+fn the_standard_deviation_can_be_used() {
+    let scores = scores(1, SIDE * SIDE, 0.0);
+    let strength = Strength { rule: Rule::Std, ..Strength::new(0.5) };
+    let canvas = canvas(1.0).with_strength(strength).unwrap();
+    let found = bias(&painter(&canvas), 3.0, &scores).unwrap().double_value(&[0, 1, 0, CAT[0]]);
+    let expected = 0.5 * 10.0_f64.ln() * scores.get(0).get(1).std(false).double_value(&[]);
+    assert!((found - expected).abs() < 1e-5, "{found} is not {expected}");
+}
+
+#[derive(Debug)]
+struct Constant(f64);
+
+impl WeightFunction for Constant {
+    fn weight(&self, _: f64, scores: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(Tensor::f_full([1, 1, 1, 1], self.0, (Kind::Float, scores.device()))?))
+    }
+}
+
+#[test]
+fn another_weight_function_can_be_given() {
+    let painter = painter(&canvas(0.0)).with_weight(Constant(3.0));
+    let bias = bias(&painter, 0.0, &scores(1, SIDE * SIDE, 0.0)).unwrap();
+    assert_eq!(bias.double_value(&[0, 0, 0, CAT[0]]), 3.0);
+}
+
+#[test]
+fn tall_and_wide_maps_of_one_area_differ() {
+    let painter = painter(&canvas(0.0)).with_weight(Constant(1.0));
+    let scores = scores(1, 16, 0.0);
+    let column = |height, width| {
+        let bias = painter.bias(&Site::new(1.0, height, width, &scores)).unwrap().unwrap();
+        (0..16).map(|pixel| bias.double_value(&[0, 0, pixel, CAT[0]])).collect::<Vec<_>>()
+    };
+    assert_eq!(column(8, 2), [1.0, 0.0].repeat(8));
+    assert_eq!(column(2, 8), [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0].repeat(2));
+    assert_eq!(column(8, 2), [1.0, 0.0].repeat(8), "the first size is still known");
+}
+
+#[test]
+fn a_tile_shows_its_part_of_the_canvas() {
+    let whole = painter(&canvas(0.0)).with_weight(Constant(1.0));
+    let right = whole.window(Window { left: 0.5, ..Window::WHOLE }).unwrap();
+    let bias = bias(&right, 1.0, &scores(1, SIDE * SIDE, 0.0)).unwrap();
+    let sum = |column| bias.select(3, column).sum(Kind::Float).double_value(&[]);
+    assert_eq!((sum(CAT[0]), sum(DOG[0])), (0.0, 8.0));
+    assert!(matches!(whole.window(Window { left: 0.5, right: 0.2, ..Window::WHOLE }), Err(Error::Window { .. })));
+}
+
+#[test]
+fn a_painter_can_move_to_another_thread() {
+    let painter = painter(&canvas(0.4));
+    let bindings = std::thread::spawn(move || painter.bindings().len()).join().unwrap();
+    assert_eq!(bindings, 2);
+}
+
+#[test]
+fn scores_of_another_shape_are_an_error() {
+    let painter = painter(&canvas(0.4));
+    assert_eq!(painter.columns(), COLUMNS as usize);
+    let narrow = scores(1, 16, 0.0).narrow(3, 0, COLUMNS - 1);
+    let flat = scores(1, 16, 0.0).flatten(0, 1);
+    let whole = scores(1, 16, 0.0);
+    for (scores, height, width) in
+        [(&narrow, 4, 4), (&flat, 4, 4), (&whole, 4, 5), (&whole, -4, -4), (&whole, i64::MAX, 2)]
+    {
+        let error = painter.bias(&Site::new(1.0, height, width, scores)).unwrap_err();
+        let ediffi_core::Error::Torch { source: TchError::Shape(reason) } = error else { panic!("{error}") };
+        assert!(reason.starts_with("attention scores have shape"), "{reason}");
+    }
+}
+
+#[test]
+fn a_failed_tensor_operation_keeps_its_source() {
+    #[derive(Debug)]
+    struct Broken;
+    impl WeightFunction for Broken {
+        fn weight(&self, _: f64, scores: &Tensor) -> Result<Option<Tensor>> {
+            Ok(Some(scores.f_view([-1, 12_345])?))
+        }
+    }
+    let scores = scores(1, 16, 0.0);
+    let broken = painter(&canvas(0.4)).with_weight(Broken);
+    let error = broken.bias(&Site::new(1.0, 4, 4, &scores)).unwrap_err();
+    assert!(matches!(error, ediffi_core::Error::Torch { .. }), "{error}");
+    let error = Broken.weight(1.0, &scores).unwrap_err();
+    assert!(matches!(error, Error::Torch { .. }) && std::error::Error::source(&error).is_some());
+}
+
+#[test]
+fn a_map_without_pixels_cannot_be_scaled() {
+    let empty = ndarray::Array2::<f32>::zeros((0, 4));
+    assert!(matches!(area_average(empty.view(), Window::WHOLE, 2, 2), Err(Error::TargetSize { .. })));
+}

@@ -1,0 +1,85 @@
+//! EDM's loss (Karras et al. 2022, eq. 2 and table 1; eDiff-I §3).
+
+use ediffi_core::precondition::Edm;
+use tch::{Kind, Tensor};
+
+use crate::Result;
+
+/// λ(σ) ‖D(x₀ + σε; σ) − x₀‖², averaged over pixels, one value a picture.
+///
+/// With λ = 1 / c_out² this is ‖F − (x₀ − c_skip x) / c_out‖²: the network's own error, whatever the noise level. It is
+/// computed in that form, which needs no division of small numbers.
+///
+/// # Shapes
+/// `clean` and `noise`: [n, 3, h, w] f32; `sigmas`: n levels; `network`: (c_in·x [n, 3, h, w], c_noise [n]) → F of the
+/// same shape; → [n] f32
+///
+/// # Errors
+/// An error of the network, or shapes that do not fit.
+pub fn edm_loss<E>(
+    edm: &Edm,
+    clean: &Tensor,
+    noise: &Tensor,
+    sigmas: &[f64],
+    network: impl FnOnce(&Tensor, &Tensor) -> std::result::Result<Tensor, E>,
+) -> std::result::Result<Tensor, E>
+where
+    E: From<crate::Error>,
+{
+    let target = Targets::new(edm, clean, noise, sigmas).map_err(E::from)?;
+    let f = network(&target.input, &target.c_noise)?;
+    target.error(&f).map_err(E::from)
+}
+
+struct Targets {
+    input: Tensor,
+    c_noise: Tensor,
+    f: Tensor,
+}
+
+impl Targets {
+    fn new(edm: &Edm, clean: &Tensor, noise: &Tensor, sigmas: &[f64]) -> Result<Self> {
+        let column = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
+            let values: Vec<f32> = sigmas.iter().map(|&sigma| of(sigma) as f32).collect();
+            Ok(Tensor::f_from_slice(&values)?.f_to_device(clean.device())?.f_reshape([-1, 1, 1, 1])?)
+        };
+        let x = clean.f_add(&noise.f_mul(&column(&|s| s)?)?)?;
+        let skipped = clean.f_sub(&x.f_mul(&column(&|s| edm.c_skip(s))?)?)?;
+        Ok(Self {
+            input: x.f_mul(&column(&|s| edm.c_in(s))?)?,
+            c_noise: column(&|s| edm.c_noise(s))?.f_reshape([-1])?,
+            f: skipped.f_div(&column(&|s| edm.c_out(s))?)?,
+        })
+    }
+
+    fn error(&self, f: &Tensor) -> Result<Tensor> {
+        let squared = f.f_to_kind(Kind::Float)?.f_sub(&self.f)?.f_square()?;
+        Ok(squared.f_mean_dim([1_i64, 2, 3].as_slice(), false, Kind::Float)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ediffi_core::denoiser::edm_denoise;
+    use tch::{Device, Tensor};
+
+    use super::*;
+    use crate::Error;
+
+    /// The definition, term by term, on a network that halves its input.
+    #[test]
+    fn equals_the_weighted_error_of_the_denoiser() {
+        let edm = Edm::default();
+        let clean = Tensor::arange(24, (Kind::Float, Device::Cpu)).reshape([2, 3, 2, 2]) / 12.0 - 1.0;
+        let noise = (&clean * 1.7).sin();
+        let sigmas = [0.05, 12.0];
+        let got = edm_loss(&edm, &clean, &noise, &sigmas, |x, _| Ok::<_, Error>(x * 0.5)).unwrap();
+        for (row, &sigma) in sigmas.iter().enumerate() {
+            let row = row as i64;
+            let (x0, e) = (clean.narrow(0, row, 1), noise.narrow(0, row, 1));
+            let d = edm_denoise(&edm, &(&x0 + &e * sigma), sigma, |x, _| Ok(x * 0.5)).unwrap();
+            let expected = (d - x0).square().mean(Kind::Float).double_value(&[]) * edm.loss_weight(sigma);
+            assert!((got.double_value(&[row]) - expected).abs() < 1e-4 * expected, "sigma {sigma}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Everything a training needs to go on: weights, optimizer, average and position, in one file written atomically.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use ediffi_core::weights::{Init, Scope, Spec, WeightsFile, save};
+use tch::{Device, Kind, Tensor};
+
+use crate::ema::Ema;
+use crate::optimizer::{AdamW, AdamWSettings};
+use crate::{Error, Result};
+
+/// Parameters under training, with optimizer, average and position.
+#[derive(Debug)]
+pub struct TrainState {
+    parameters: Vec<(String, Tensor)>,
+    optimizer: AdamW,
+    ema: Ema,
+    step: u64,
+    pictures: u64,
+}
+
+const PARTS: [&str; 4] = ["weights", "first", "second", "ema"];
+
+impl TrainState {
+    /// Starts training `parameters` (from [`Fresh`](ediffi_core::weights::Fresh)); they track gradients from now on.
+    ///
+    /// # Errors
+    /// A device without room.
+    pub fn new(parameters: Vec<(String, Tensor)>, optimizer: AdamWSettings, ema_decay: f64) -> Result<Self> {
+        let optimizer = AdamW::new(optimizer, &parameters)?;
+        let ema = Ema::new(ema_decay, &parameters)?;
+        let parameters =
+            parameters.into_iter().map(|(n, p)| Ok((n, p.f_set_requires_grad(true)?))).collect::<Result<Vec<_>>>()?;
+        Ok(Self { parameters, optimizer, ema, step: 0, pictures: 0 })
+    }
+
+    /// Optimizer steps done.
+    #[must_use]
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Pictures seen.
+    #[must_use]
+    pub fn pictures(&self) -> u64 {
+        self.pictures
+    }
+
+    /// Learning rate of the next step.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        self.optimizer.settings().rate(self.step)
+    }
+
+    /// The averaged parameters, sharing storage with the running average.
+    #[must_use]
+    pub fn average(&self) -> &[(String, Tensor)] {
+        self.ema.average()
+    }
+
+    /// Uses up the gradients that `accumulated` backward passes over `pictures` pictures left in the parameters. Returns
+    /// their norm.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when the gradients are not finite; nothing is changed then.
+    pub fn update(&mut self, pictures: u64, accumulated: usize) -> Result<f64> {
+        let norm = self.optimizer.step(&self.parameters, self.step, accumulated.max(1) as f64)?;
+        self.ema.update(&self.parameters, self.step)?;
+        self.step += 1;
+        self.pictures += pictures;
+        Ok(norm)
+    }
+
+    /// Takes the weights of a model file as start values: a child expert begins as its parent (eDiff-I §4.1). The average
+    /// begins there too.
+    ///
+    /// # Errors
+    /// A file whose tensors are not these parameters.
+    pub fn start_from(&mut self, path: &Path) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let shapes = self.parameters.iter().map(|(n, p)| (n.clone(), p.size()));
+        let loaded = read(path, shapes.collect())?;
+        for (((_, parameter), (_, average)), value) in self.parameters.iter_mut().zip(&mut self.ema.average).zip(loaded) {
+            parameter.f_copy_(&value)?;
+            average.f_copy_(&value)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint, `notes` in its header.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn save(&self, path: &Path, notes: HashMap<String, String>) -> Result<()> {
+        let mut tensors = Vec::with_capacity(4 * self.parameters.len());
+        let moments = self.optimizer.first.iter().zip(&self.optimizer.second);
+        for (((name, parameter), (first, second)), (_, average)) in
+            self.parameters.iter().zip(moments).zip(self.ema.average())
+        {
+            for (part, tensor) in PARTS.iter().zip([parameter, first, second, average]) {
+                tensors.push((format!("{part}.{name}"), tensor.shallow_clone()));
+            }
+        }
+        let mut metadata = notes;
+        metadata.insert("step".to_owned(), self.step.to_string());
+        metadata.insert("pictures".to_owned(), self.pictures.to_string());
+        Ok(save(path, &tensors, metadata)?)
+    }
+
+    /// Goes on from a checkpoint.
+    ///
+    /// # Errors
+    /// A file that is missing, cut short, or of another network.
+    pub fn resume(&mut self, path: &Path) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        let broken = |reason: String| Error::Checkpoint { path: path.to_owned(), reason };
+        let mut shapes = Vec::with_capacity(4 * self.parameters.len());
+        for (name, parameter) in &self.parameters {
+            shapes.extend(PARTS.iter().map(|part| (format!("{part}.{name}"), parameter.size())));
+        }
+        let mut loaded = read(path, shapes)?.into_iter();
+        let moments = self.optimizer.first.iter_mut().zip(&mut self.optimizer.second);
+        for (((_, parameter), (first, second)), (_, average)) in
+            self.parameters.iter_mut().zip(moments).zip(&mut self.ema.average)
+        {
+            for target in [parameter, first, second, average] {
+                let value = loaded.next().ok_or_else(|| broken("it ends early".to_owned()))?;
+                target.f_copy_(&value)?;
+            }
+        }
+        let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
+        let number = |key: &str| {
+            file.text(key).and_then(|text| text.parse().ok()).ok_or_else(|| broken(format!("its header has no {key}")))
+        };
+        (self.step, self.pictures) = (number("step")?, number("pictures")?);
+        Ok(())
+    }
+
+    /// Writes the averaged weights alone, in `kind`, of the parameters below `prefix` (all with an empty one), without the
+    /// prefix: what a model folder holds.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn export(&self, path: &Path, prefix: &str, kind: Kind, mut notes: HashMap<String, String>) -> Result<()> {
+        let tensors = self
+            .ema
+            .average()
+            .iter()
+            .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
+            .map(|(name, tensor)| Ok((name.to_owned(), tensor.f_to_kind(kind)?)))
+            .collect::<Result<Vec<_>>>()?;
+        notes.insert("pictures".to_owned(), self.pictures.to_string());
+        notes.insert("steps".to_owned(), self.step.to_string());
+        Ok(save(path, &tensors, notes)?)
+    }
+}
+
+/// Reads named tensors of these shapes, f32, from a file that holds exactly them.
+fn read(path: &Path, shapes: Vec<(String, Vec<i64>)>) -> Result<Vec<Tensor>> {
+    let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
+    Ok(file.build(Device::Cpu, Kind::Float, |mut scope: Scope<'_>| {
+        shapes.iter().map(|(name, shape)| scope.weight(name, shape, Init::Zeros)).collect()
+    })?)
+}
+
+/// Named tensors as a source of parameters, sharing storage: a network built from a running average follows it.
+#[derive(Debug)]
+pub struct Shared<'a>(pub &'a [(String, Tensor)]);
+
+impl ediffi_core::weights::Params for Shared<'_> {
+    fn get(&mut self, spec: &Spec) -> ediffi_core::Result<Tensor> {
+        match self.0.iter().find(|(name, _)| *name == spec.name) {
+            Some((_, tensor)) if tensor.size() == spec.shape => Ok(tensor.shallow_clone()),
+            _ => Err(ediffi_core::Error::Weights {
+                path: "shared parameters".into(),
+                missing: vec![spec.name.clone()],
+                unexpected: Vec::new(),
+                mismatched: Vec::new(),
+            }),
+        }
+    }
+}
+

@@ -1,0 +1,105 @@
+//! The sprite pack: the SVG text of every (concept, style), in one JSON file.
+
+use std::fs;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{IconsError, Result};
+use crate::style::Style;
+
+/// The format this program reads and writes.
+pub const FORMAT: &str = "ediffi-icons/1";
+
+/// Where `cargo xtask icons` puts the pack, from the repository's root.
+pub const DEFAULT_PATH: &str = ".icons/pack.json";
+
+/// Every drawing that scenes are made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pack {
+    /// [`FORMAT`].
+    pub format: String,
+    /// Where the drawings come from.
+    pub sources: Vec<Source>,
+    /// The drawings.
+    pub sprites: Vec<PackedSprite>,
+}
+
+/// A package that drawings were taken from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The style that it draws.
+    pub style: Style,
+    /// The npm package.
+    pub package: String,
+    /// Its version.
+    pub version: String,
+    /// The licence of its drawings (SPDX).
+    pub licence: String,
+}
+
+/// One drawing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackedSprite {
+    /// A concept of the table in [`crate::concepts`].
+    pub concept: String,
+    /// The style.
+    pub style: Style,
+    /// Left, top, width and height of what the drawing covers (alpha > 0), in SVG units.
+    pub bounds: [f32; 4],
+    /// The whole SVG document.
+    pub svg: String,
+}
+
+impl Pack {
+    /// A pack of the given drawings.
+    #[must_use]
+    pub fn new(sources: Vec<Source>, sprites: Vec<PackedSprite>) -> Self {
+        Self { format: FORMAT.to_owned(), sources, sprites }
+    }
+
+    /// Reads a pack.
+    ///
+    /// # Errors
+    /// [`IconsError::PackMissing`] when there is no file, and errors for an unreadable, malformed or outdated one.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = match fs::read(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(IconsError::PackMissing { path: path.to_owned() });
+            }
+            Err(source) => return Err(IconsError::Read { path: path.to_owned(), source }),
+        };
+        let json = |source| IconsError::Json { path: path.to_owned(), source };
+        // The format is looked at first: a pack of another format need not have the same fields.
+        let format: FormatOnly = serde_json::from_slice(&text).map_err(json)?;
+        if format.format != FORMAT {
+            return Err(IconsError::PackFormat { found: format.format, expected: FORMAT });
+        }
+        serde_json::from_slice(&text).map_err(json)
+    }
+
+    /// Writes the pack, under a temporary name first.
+    ///
+    /// # Errors
+    /// [`IconsError::Write`] when the file system refuses.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let temporary = path.with_extension("json.tmp");
+        let write = |source| IconsError::Write { path: path.to_owned(), source };
+        let mut file = BufWriter::new(fs::File::create(&temporary).map_err(write)?);
+        serde_json::to_writer(&mut file, self).map_err(|source| write(source.into()))?;
+        file.flush().map_err(write)?;
+        fs::rename(&temporary, path).map_err(write)
+    }
+}
+
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: String,
+}

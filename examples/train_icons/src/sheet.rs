@@ -1,0 +1,30 @@
+//! Contact sheets: many pictures in one, to be looked at.
+
+use std::path::Path;
+
+use image::{ImageFormat, RgbImage, imageops};
+
+use crate::error::{IconsError, Result};
+
+/// Lays square RGB pictures out in a grid with a narrow gray gap and writes a PNG.
+///
+/// # Errors
+/// When the file cannot be written. A picture that has not `size * size * 3` bytes is left out.
+pub fn write(path: &Path, pictures: &[Vec<u8>], size: u32, columns: u32) -> Result<()> {
+    const GAP: u32 = 2;
+    let columns = columns.max(1);
+    let rows = (pictures.len() as u32).div_ceil(columns);
+    let mut sheet =
+        RgbImage::from_pixel(columns * (size + GAP) + GAP, rows * (size + GAP) + GAP, image::Rgb([128, 128, 128]));
+    for (place, picture) in (0..).zip(pictures) {
+        if let Some(picture) = RgbImage::from_raw(size, size, picture.clone()) {
+            let (x, y) = (place % columns * (size + GAP) + GAP, place / columns * (size + GAP) + GAP);
+            imageops::replace(&mut sheet, &picture, x.into(), y.into());
+        }
+    }
+    let temporary = path.with_extension("png.tmp");
+    sheet
+        .save_with_format(&temporary, ImageFormat::Png)
+        .map_err(|source| IconsError::Encode { path: path.to_owned(), source })?;
+    std::fs::rename(&temporary, path).map_err(|source| IconsError::Write { path: path.to_owned(), source })
+}

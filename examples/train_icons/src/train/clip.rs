@@ -1,0 +1,95 @@
+//! The tiny CLIP: text and image tower, trained contrastively (Radford et al. 2021).
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use ediffi_core::runtime::Runtime;
+use ediffi_core::weights::{Fresh, Scope};
+use ediffi_encoders::clip::{ClipTextNetwork, ClipVisionNetwork};
+use ediffi_encoders::tokenizer::TextTokenizer;
+use ediffi_train::optimizer::AdamWSettings;
+use ediffi_train::prefetch::Prefetch;
+use ediffi_train::state::TrainState;
+use tch::{Kind, Tensor};
+use train_icons::split::Split;
+
+use super::batches::Data;
+use super::dimensions::{self, TOKENS, VISION_SIZE};
+use super::encoders::clip_pixels;
+use super::run::{Length, Run};
+use super::{Result, vocabulary};
+
+/// Cosines are multiplied by this before the softmax. CLIP learns it and ends near 100; a few dozen concepts need less.
+const SCALE: f64 = 20.0;
+
+/// Trains both tokenizers and CLIP, and exports the folder `clip` of the model.
+pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, length: &Length) -> Result<()> {
+    let (clip_folder, t5_folder) = (model.join("clip"), model.join("t5"));
+    std::fs::create_dir_all(&clip_folder)?;
+    std::fs::create_dir_all(&t5_folder)?;
+    let captions = (0..20_000)
+        .map(|i| Ok(data.sampler.scene(data.seed ^ 0x7E47, i, Split::Train)?.caption))
+        .collect::<Result<Vec<_>>>()?;
+    let t5_vocabulary = vocabulary::t5(&captions, &t5_folder.join("tokenizer.json"))?;
+    write_json(&t5_folder.join("config.json"), &dimensions::t5(t5_vocabulary))?;
+    let tokenizer_path = clip_folder.join("tokenizer.json");
+    let vocabulary = vocabulary::clip(&captions, &tokenizer_path)?;
+    let tokenizer = TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?;
+    let config = dimensions::clip(vocabulary, tokenizer.end());
+    let vision_config = config.vision_config.clone().ok_or("no image tower")?;
+
+    let mut fresh = Fresh::new(11, runtime.device);
+    let text = ClipTextNetwork::new(Scope::root(&mut fresh), &config.text_config, config.projection_dim, runtime.kind)?;
+    let vision =
+        ClipVisionNetwork::new(Scope::root(&mut fresh), &vision_config, config.projection_dim, runtime.kind)?;
+    let settings = AdamWSettings {
+        learning_rate: 1e-3,
+        warm_up: 100,
+        decay_steps: Some(length.pictures / data.rows),
+        ..AdamWSettings::default()
+    };
+    let mut state = TrainState::new(fresh.into_named(), settings, 0.998)?;
+    let run = Run { name: "clip", folder, length, rows: data.rows };
+    run.begin(&mut state)?;
+    let maker = Arc::clone(&data);
+    let batches = Prefetch::new(state.step(), 4, move |n| maker.pictures(n, VISION_SIZE as u32, 0.0))?;
+    let mut right = (0.0, 0.0);
+    run.train(
+        &mut state,
+        |_| {
+            let batch = batches.next()??;
+            let texts: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
+            let ids = tokenizer.encode(&texts, TOKENS)?.ids.f_to_device(runtime.device)?;
+            let t = normalised(&text.forward(&ids)?.pooled)?;
+            let i = normalised(&vision.forward(&clip_pixels(&batch.pictures.f_to_device(runtime.device)?)?)?)?;
+            let logits = t.f_matmul(&i.f_transpose(0, 1)?)?.f_mul_scalar(SCALE)?;
+            let own = Tensor::f_arange(logits.size2()?.0, (Kind::Int64, runtime.device))?;
+            let hits = logits.f_argmax(1, false)?.f_eq_tensor(&own)?.f_sum(Kind::Float)?.f_double_value(&[])?;
+            right = (right.0 * 0.99 + hits / data.rows as f64, right.1 * 0.99 + 1.0);
+            let texts = logits.f_log_softmax(1, Kind::Float)?.f_diagonal(0, 0, 1)?.f_mean(Kind::Float)?;
+            let pictures = logits.f_log_softmax(0, Kind::Float)?.f_diagonal(0, 0, 1)?.f_mean(Kind::Float)?;
+            Ok(texts.f_add(&pictures)?.f_div_scalar(-2.0)?)
+        },
+        |_, _| Ok(()),
+    )?;
+    println!("clip: {:.1} % of the last batches' captions find their picture among {}", 100.0 * right.0 / right.1, data.rows);
+    write_json(&clip_folder.join("config.json"), &config)?;
+    let preprocessor = serde_json::json!({ "size": { "shortest_edge": VISION_SIZE },
+        "crop_size": { "height": VISION_SIZE, "width": VISION_SIZE } });
+    write_json(&clip_folder.join("preprocessor_config.json"), &preprocessor)?;
+    state.export(&clip_folder.join("model.safetensors"), "", Kind::BFloat16, HashMap::new())?;
+    Ok(())
+}
+
+fn normalised(x: &Tensor) -> Result<Tensor> {
+    let norm = x.f_square()?.f_sum_dim_intlist(-1_i64, true, Kind::Float)?.f_add_scalar(1e-12)?.f_sqrt()?;
+    Ok(x.f_div(&norm)?)
+}
+
+/// Writes `value` as JSON under a temporary name and renames it.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let temporary = path.with_extension("json.tmp");
+    std::fs::write(&temporary, serde_json::to_string_pretty(value)? + "\n")?;
+    Ok(std::fs::rename(temporary, path)?)
+}

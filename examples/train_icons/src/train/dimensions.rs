@@ -1,0 +1,106 @@
+//! The dimensions of the small model.
+//!
+//! Sized for a CPU of two cores: patches of 4×4 pixels, attention at the lowest resolution only, 64 channels a head
+//! (`docs/training.md` says what was measured).
+
+use ediffi_core::unet::{ClipText, ContextConfig, Layout, Level, Tokens, UNetConfig};
+use ediffi_encoders::clip::{ClipConfig, ClipTextConfig, ClipVisionConfig};
+use ediffi_encoders::t5::{FeedForwardKind, T5Config};
+
+/// Tokens that a caption is padded to, for both text encoders.
+pub const TOKENS: i64 = 32;
+/// Side of the pictures that the image tower sees.
+pub const VISION_SIZE: i64 = 64;
+/// Common width of the encoders and of the space that CLIP projects into.
+const WIDTH: i64 = 128;
+
+/// The tiny T5 encoder.
+#[must_use]
+pub fn t5(vocabulary: i64) -> T5Config {
+    T5Config {
+        vocab_size: vocabulary,
+        d_model: WIDTH,
+        d_kv: 32,
+        d_ff: 256,
+        num_layers: 3,
+        num_heads: 4,
+        relative_attention_num_buckets: 32,
+        relative_attention_max_distance: 128,
+        layer_norm_epsilon: 1e-6,
+        feed_forward_proj: FeedForwardKind::GatedGelu,
+        pad_token_id: 0,
+        eos_token_id: 1,
+    }
+}
+
+/// The tiny CLIP.
+#[must_use]
+pub fn clip(vocabulary: i64, end: i64) -> ClipConfig {
+    ClipConfig {
+        text_config: ClipTextConfig {
+            vocab_size: vocabulary,
+            hidden_size: WIDTH,
+            intermediate_size: 4 * WIDTH,
+            num_hidden_layers: 3,
+            num_attention_heads: 4,
+            max_position_embeddings: TOKENS,
+            eos_token_id: end,
+            ..ClipTextConfig::default()
+        },
+        vision_config: Some(ClipVisionConfig {
+            hidden_size: WIDTH,
+            intermediate_size: 4 * WIDTH,
+            num_hidden_layers: 4,
+            num_attention_heads: 4,
+            image_size: VISION_SIZE,
+            patch_size: 8,
+            ..ClipVisionConfig::default()
+        }),
+        projection_dim: WIDTH,
+    }
+}
+
+fn context() -> ContextConfig {
+    ContextConfig {
+        width: WIDTH,
+        t5: Some(Tokens { tokens: TOKENS, width: WIDTH }),
+        clip_text: Some(ClipText { tokens: TOKENS, width: WIDTH, pooled: WIDTH }),
+        clip_image: Some(WIDTH),
+    }
+}
+
+fn level(multiplier: i64, blocks: usize, self_attention: bool, cross_attention: bool) -> Level {
+    Level { multiplier, blocks, self_attention, cross_attention }
+}
+
+/// The 64×64 base: 16×16 positions of 96 channels and 8×8 of 192, with attention at the latter.
+#[must_use]
+pub fn base() -> UNetConfig {
+    UNetConfig {
+        layout: Layout::Efficient,
+        low_res: false,
+        patch: 4,
+        channels: 96,
+        levels: vec![level(1, 2, false, false), level(2, 3, true, true)],
+        head_channels: 64,
+        norm_groups: 16,
+        embedding_width: 384,
+        context: Some(context()),
+    }
+}
+
+/// Both super-resolution networks: positions of 4×4 pixels, cross-attention at the lowest resolution.
+#[must_use]
+pub fn super_resolution() -> UNetConfig {
+    UNetConfig {
+        layout: Layout::Efficient,
+        low_res: true,
+        patch: 4,
+        channels: 32,
+        levels: vec![level(1, 1, false, false), level(2, 1, false, false), level(4, 2, false, true)],
+        head_channels: 64,
+        norm_groups: 8,
+        embedding_width: 128,
+        context: Some(context()),
+    }
+}

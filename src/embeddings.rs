@@ -1,0 +1,419 @@
+//! Embeddings: a text and a style, encoded once, to be sampled many times.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::Path;
+
+use ediffi_core::conditioning::Conditioning;
+use ediffi_core::weights;
+use ediffi_paint::TextTokens;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::shape::Needs;
+use crate::{Error, Request, Result, StyleImage, files};
+
+/// The format of a file of embeddings.
+const FORMAT: &str = "ediffi-embeddings/1";
+
+/// For each token, the characters of the text that it covers; none for special and padding tokens.
+pub(crate) type Spans = Vec<Option<Range<usize>>>;
+
+/// What the encoders made of a request's prompt, negative prompt and style image.
+///
+/// They are made by [`Pipeline::encode`](crate::Pipeline::encode), kept in a safetensors file if wanted, and drawn with
+/// any seed, size and settings by [`Pipeline::sample`](crate::Pipeline::sample), which needs no encoder.
+#[derive(Debug)]
+pub struct Embeddings {
+    source: Source,
+    prompt: EncodedText,
+    negative: Option<EncodedText>,
+    /// [1, width]
+    style: Option<Tensor>,
+}
+
+/// What embeddings are made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Source {
+    pub(crate) prompt: String,
+    pub(crate) negative_prompt: Option<String>,
+    pub(crate) unconditional: bool,
+    pub(crate) truncate: bool,
+    pub(crate) style: Option<StyleImage>,
+}
+
+/// One text as the encoders see it. What no network of the model takes is `None`.
+#[derive(Debug, Default)]
+pub(crate) struct EncodedText {
+    pub(crate) t5: Option<EncodedTokens>,
+    pub(crate) clip: Option<EncodedTokens>,
+    /// [1, width]
+    pub(crate) clip_pooled: Option<Tensor>,
+}
+
+/// The tokens of one encoder.
+#[derive(Debug)]
+pub(crate) struct EncodedTokens {
+    /// [1, tokens, width], f32 on the CPU
+    pub(crate) tokens: Tensor,
+    pub(crate) spans: Spans,
+}
+
+impl Source {
+    pub(crate) fn of(request: &Request) -> Self {
+        Self {
+            prompt: request.prompt.clone(),
+            negative_prompt: request.negative_prompt.clone(),
+            unconditional: request.unconditional,
+            truncate: request.truncate,
+            style: request.style.as_ref().map(|style| style.image.clone()),
+        }
+    }
+
+    /// The first setting in which two differ.
+    fn difference(&self, other: &Self) -> Option<&'static str> {
+        [
+            ("the prompt", self.prompt == other.prompt),
+            ("the negative prompt", self.negative_prompt == other.negative_prompt),
+            ("whether there is a prompt", self.unconditional == other.unconditional),
+            ("whether the prompt may be truncated", self.truncate == other.truncate),
+            ("the style image", self.style == other.style),
+        ]
+        .into_iter()
+        .find_map(|(name, same)| (!same).then_some(name))
+    }
+}
+
+impl Embeddings {
+    pub(crate) fn new(
+        source: Source,
+        prompt: EncodedText,
+        negative: Option<EncodedText>,
+        style: Option<Tensor>,
+    ) -> Self {
+        Self { source, prompt, negative, style }
+    }
+
+    /// A request for what was encoded; set seed, size and the rest on it and give it to
+    /// [`Pipeline::sample`](crate::Pipeline::sample).
+    #[must_use]
+    pub fn request(&self) -> Request {
+        let Source { prompt, negative_prompt, unconditional, truncate, style } = self.source.clone();
+        let request = Request { negative_prompt, unconditional, truncate, ..Request::new(prompt) };
+        match style {
+            Some(image) => request.style(image),
+            None => request,
+        }
+    }
+
+    /// The embeddings of prompt and style, one row each, f32 on the CPU.
+    #[must_use]
+    pub fn conditioning(&self) -> Conditioning {
+        Conditioning { clip_image: self.style.as_ref().map(Tensor::shallow_clone), ..self.prompt.conditioning() }
+    }
+
+    /// The embeddings of the negative prompt; none of them, which stands for nothing in particular, without one.
+    #[must_use]
+    pub fn unconditional(&self) -> Conditioning {
+        self.negative.as_ref().map_or_else(Conditioning::default, EncodedText::conditioning)
+    }
+
+    /// A copy that shares storage.
+    #[must_use]
+    pub fn shallow_clone(&self) -> Self {
+        Self {
+            source: self.source.clone(),
+            prompt: self.prompt.shallow_clone(),
+            negative: self.negative.as_ref().map(EncodedText::shallow_clone),
+            style: self.style.as_ref().map(Tensor::shallow_clone),
+        }
+    }
+
+    /// Writes the embeddings, and what they were made from, to a safetensors file.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let json = |source| Error::Json { path: path.to_owned(), source };
+        let mut tensors = self.prompt.named("prompt");
+        let mut texts = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
+        texts.insert("source".to_owned(), serde_json::to_string(&self.source).map_err(json)?);
+        for (name, text) in [("prompt", Some(&self.prompt)), ("negative", self.negative.as_ref())] {
+            for (encoder, tokens) in text.into_iter().flat_map(EncodedText::tokens) {
+                let spans = serde_json::to_string(&tokens.spans).map_err(json)?;
+                texts.insert(format!("{name}.{encoder}.spans"), spans);
+            }
+        }
+        tensors.extend(self.negative.iter().flat_map(|negative| negative.named("negative")));
+        tensors.extend(self.style.iter().map(|style| ("style.clip_image".to_owned(), style.shallow_clone())));
+        Ok(weights::save(path, &tensors, texts)?)
+    }
+
+    /// Reads what [`Embeddings::save`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::ReadFile`], or [`Error::EmbeddingsFile`] for a file that holds something else or is damaged.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = files::read(path)?;
+        File::parse(&bytes)
+            .and_then(|file| file.embeddings())
+            .map_err(|reason| Error::EmbeddingsFile { path: path.to_owned(), reason })
+    }
+
+    /// Whether they can be drawn by networks that take `needs`, as `request` says.
+    ///
+    /// # Errors
+    /// [`Error::EmbeddingsOfAnother`] and [`Error::EmbeddingsShape`].
+    pub(crate) fn check(&self, request: &Request, needs: Needs) -> Result<()> {
+        if let Some(differs) = self.source.difference(&Source::of(request)) {
+            return Err(Error::EmbeddingsOfAnother { differs });
+        }
+        let tokens = needs.t5.map(|t5| vec![1, t5.tokens, t5.width]);
+        let clip = needs.clip_text.map(|clip| vec![1, clip.tokens, clip.width]);
+        let pooled = needs.clip_text.map(|clip| vec![1, clip.pooled]);
+        let image = needs.clip_image.map(|width| vec![1, width]);
+        for given in [self.conditioning(), self.unconditional()] {
+            for (name, tensor, expected) in [
+                ("T5", &given.t5, &tokens),
+                ("CLIP text", &given.clip_text, &clip),
+                ("pooled CLIP text", &given.clip_text_pooled, &pooled),
+                ("CLIP image", &given.clip_image, &image),
+            ] {
+                let Some(tensor) = tensor else { continue };
+                let (got, expected) = (tensor.size(), expected.clone().unwrap_or_default());
+                if got != expected {
+                    return Err(Error::EmbeddingsShape { name: name.to_owned(), expected, got });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The prompt's tokens as paint-with-words takes them: those of every encoder that a network listens to. An encoder
+    /// whose embedding is absent has columns all the same, of which none is a word.
+    pub(crate) fn columns(&self, needs: Needs) -> Vec<(&'static str, Spans)> {
+        let spans = |tokens: &Option<EncodedTokens>, count: i64| {
+            let blank = vec![None; usize::try_from(count).unwrap_or(0)];
+            tokens.as_ref().map_or(blank, |tokens| tokens.spans.clone())
+        };
+        let t5 = needs.t5.map(|t5| ("t5", spans(&self.prompt.t5, t5.tokens)));
+        let clip = needs.clip_text.map(|clip| ("clip", spans(&self.prompt.clip, clip.tokens)));
+        t5.into_iter().chain(clip).collect()
+    }
+}
+
+/// [`Embeddings::columns`] beside the text on which they count.
+pub(crate) fn text_tokens<'a>(prompt: &'a str, columns: &'a [(&'static str, Spans)]) -> Vec<TextTokens<'a>> {
+    columns.iter().map(|(encoder, offsets)| TextTokens { encoder, text: prompt, offsets }).collect()
+}
+
+impl EncodedText {
+    fn conditioning(&self) -> Conditioning {
+        let tokens = |encoded: &Option<EncodedTokens>| encoded.as_ref().map(|encoded| encoded.tokens.shallow_clone());
+        Conditioning {
+            t5: tokens(&self.t5),
+            clip_text: tokens(&self.clip),
+            clip_text_pooled: self.clip_pooled.as_ref().map(Tensor::shallow_clone),
+            ..Conditioning::default()
+        }
+    }
+
+    fn shallow_clone(&self) -> Self {
+        let tokens = |encoded: &Option<EncodedTokens>| {
+            encoded.as_ref().map(|e| EncodedTokens { tokens: e.tokens.shallow_clone(), spans: e.spans.clone() })
+        };
+        Self {
+            t5: tokens(&self.t5),
+            clip: tokens(&self.clip),
+            clip_pooled: self.clip_pooled.as_ref().map(Tensor::shallow_clone),
+        }
+    }
+
+    fn tokens(&self) -> impl Iterator<Item = (&'static str, &EncodedTokens)> {
+        [("t5", &self.t5), ("clip_text", &self.clip)].into_iter().filter_map(|(name, e)| Some((name, e.as_ref()?)))
+    }
+
+    fn named(&self, text: &str) -> Vec<(String, Tensor)> {
+        let tokens = self.tokens().map(|(name, encoded)| (name, encoded.tokens.shallow_clone()));
+        let pooled = self.clip_pooled.iter().map(|pooled| ("clip_text_pooled", pooled.shallow_clone()));
+        tokens.chain(pooled).map(|(name, tensor)| (format!("{text}.{name}"), tensor)).collect()
+    }
+}
+
+/// A file of embeddings while it is read. Its errors are reasons: the caller knows the path.
+struct File<'a> {
+    tensors: SafeTensors<'a>,
+    texts: HashMap<String, String>,
+}
+
+impl<'a> File<'a> {
+    fn parse(bytes: &'a [u8]) -> std::result::Result<Self, String> {
+        let text = |error: safetensors::SafeTensorError| error.to_string();
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(text)?;
+        let texts = header.metadata().clone().unwrap_or_default();
+        match texts.get("format").map(String::as_str) {
+            Some(FORMAT) => Ok(Self { tensors: SafeTensors::deserialize(bytes).map_err(text)?, texts }),
+            Some(other) => Err(format!("its format is `{other}`, this version reads `{FORMAT}`")),
+            None => Err("its header names no format".to_owned()),
+        }
+    }
+
+    fn embeddings(&self) -> std::result::Result<Embeddings, String> {
+        let source: Source = self.json("source")?;
+        let negative = source.negative_prompt.is_some().then(|| self.text("negative")).transpose()?;
+        let style = self.tensor("style.clip_image", 2)?;
+        if style.is_some() && source.style.is_none() {
+            return Err("it has a style embedding without a style image".to_owned());
+        }
+        Ok(Embeddings { prompt: self.text("prompt")?, negative, style, source })
+    }
+
+    fn text(&self, name: &str) -> std::result::Result<EncodedText, String> {
+        Ok(EncodedText {
+            t5: self.encoded(&format!("{name}.t5"))?,
+            clip: self.encoded(&format!("{name}.clip_text"))?,
+            clip_pooled: self.tensor(&format!("{name}.clip_text_pooled"), 2)?,
+        })
+    }
+
+    fn encoded(&self, name: &str) -> std::result::Result<Option<EncodedTokens>, String> {
+        let Some(tokens) = self.tensor(name, 3)? else { return Ok(None) };
+        let spans: Spans = self.json(&format!("{name}.spans"))?;
+        if tokens.size().get(1).is_some_and(|&count| usize::try_from(count) != Ok(spans.len())) {
+            return Err(format!("`{name}` has {:?} tokens, but {} spans", tokens.size(), spans.len()));
+        }
+        Ok(Some(EncodedTokens { tokens, spans }))
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, key: &str) -> std::result::Result<T, String> {
+        let text = self.texts.get(key).ok_or_else(|| format!("its header has no `{key}`"))?;
+        serde_json::from_str(text).map_err(|error| format!("`{key}`: {error}"))
+    }
+
+    fn tensor(&self, name: &str, dimensions: usize) -> std::result::Result<Option<Tensor>, String> {
+        let Ok(view) = self.tensors.tensor(name) else { return Ok(None) };
+        if view.dtype() != Dtype::F32 || view.shape().len() != dimensions || view.shape().first() != Some(&1) {
+            return Err(format!("`{name}` is {:?} {:?}, which is no embedding", view.dtype(), view.shape()));
+        }
+        let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, Kind::Float).map_err(|error| error.to_string())?;
+        Ok(Some(tensor))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::RgbImage;
+
+    use super::*;
+
+    fn ramp(shape: &[i64], start: f32) -> Tensor {
+        let count = shape.iter().product::<i64>();
+        let values: Vec<f32> = (0..count).map(|i| start + i as f32 * 0.37).collect();
+        Tensor::from_slice(&values).view(shape)
+    }
+
+    fn text(start: f32) -> EncodedText {
+        EncodedText {
+            t5: Some(EncodedTokens { tokens: ramp(&[1, 3, 4], start), spans: vec![Some(0..1), Some(2..5), None] }),
+            clip: None,
+            clip_pooled: Some(ramp(&[1, 5], -start)),
+        }
+    }
+
+    fn embeddings() -> Embeddings {
+        let style = StyleImage::new(RgbImage::from_pixel(2, 2, image::Rgb([1, 2, 3]))).unwrap();
+        let request = Request::new("a cat").negative_prompt("blur").style(style);
+        Embeddings::new(Source::of(&request), text(1.0), Some(text(9.0)), Some(ramp(&[1, 6], 0.5)))
+    }
+
+    fn saved(embeddings: &Embeddings) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cat.safetensors");
+        embeddings.save(&path).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_file_gives_back_what_was_saved() {
+        let embeddings = embeddings();
+        let (_folder, path) = saved(&embeddings);
+        let read = Embeddings::load(&path).unwrap();
+        assert_eq!(read.source, embeddings.source);
+        assert_eq!(read.request(), embeddings.request());
+        for (a, b) in [
+            (read.conditioning(), embeddings.conditioning()),
+            (read.unconditional(), embeddings.unconditional()),
+        ] {
+            assert!(a.clip_text.is_none());
+            for (a, b) in [(a.t5, b.t5), (a.clip_text_pooled, b.clip_text_pooled), (a.clip_image, b.clip_image)] {
+                assert_eq!(a.is_some(), b.is_some());
+                assert!(a.zip(b).is_none_or(|(a, b)| a.equal(&b)));
+            }
+        }
+        let needs = Needs { t5: Some(ediffi_core::unet::Tokens { tokens: 3, width: 4 }), ..Needs::default() };
+        assert_eq!(read.columns(needs), [("t5", vec![Some(0..1), Some(2..5), None])]);
+    }
+
+    #[test]
+    fn an_absent_encoder_has_columns_without_words() {
+        let clip_text = Some(ediffi_core::unet::ClipText { tokens: 2, width: 4, pooled: 5 });
+        let columns = embeddings().columns(Needs { clip_text, ..Needs::default() });
+        assert_eq!(columns, [("clip", vec![None, None])]);
+    }
+
+    #[test]
+    fn another_request_or_model_is_refused() {
+        let embeddings = embeddings();
+        let needs = Needs {
+            t5: Some(ediffi_core::unet::Tokens { tokens: 3, width: 4 }),
+            clip_text: Some(ediffi_core::unet::ClipText { tokens: 2, width: 4, pooled: 5 }),
+            clip_image: Some(6),
+        };
+        embeddings.check(&embeddings.request().seed(3).images(2), needs).unwrap();
+        let differs = |request: Request| match embeddings.check(&request, needs) {
+            Err(Error::EmbeddingsOfAnother { differs }) => differs,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(differs(Request { prompt: "a dog".to_owned(), ..embeddings.request() }), "the prompt");
+        assert_eq!(differs(embeddings.request().negative_prompt("noise")), "the negative prompt");
+        assert_eq!(differs(Request { style: None, ..embeddings.request() }), "the style image");
+        let narrow = Needs { clip_image: Some(7), ..needs };
+        let error = embeddings.check(&embeddings.request(), narrow).unwrap_err();
+        assert_eq!(error.to_string(), "the CLIP image embedding has shape [1, 6], the model takes [1, 7]");
+    }
+
+    #[test]
+    fn damaged_and_foreign_files_are_refused() {
+        let (folder, path) = saved(&embeddings());
+        let reason = |path: &Path| match Embeddings::load(path) {
+            Err(Error::EmbeddingsFile { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+        let whole = std::fs::read(&path).unwrap();
+        let cut = folder.path().join("cut");
+        std::fs::write(&cut, &whole[..whole.len() - 9]).unwrap();
+        reason(&cut);
+        let foreign = folder.path().join("foreign.safetensors");
+        weights::save(&foreign, &[("x".to_owned(), ramp(&[2], 0.0))], HashMap::new()).unwrap();
+        assert!(reason(&foreign).contains("no format"));
+        let texts = |source: &str| {
+            HashMap::from([("format".to_owned(), FORMAT.to_owned()), ("source".to_owned(), source.to_owned())])
+        };
+        let later = HashMap::from([("format".to_owned(), "ediffi-embeddings/2".to_owned())]);
+        weights::save(&foreign, &[], later).unwrap();
+        assert!(reason(&foreign).contains("ediffi-embeddings/2"));
+        weights::save(&foreign, &[], texts("{\"prompt\": 3}")).unwrap();
+        assert!(reason(&foreign).contains("`source`"));
+        let source = serde_json::to_string(&Source::of(&Request::new("a"))).unwrap();
+        weights::save(&foreign, &[("prompt.t5".to_owned(), ramp(&[2, 3], 0.0))], texts(&source)).unwrap();
+        assert!(reason(&foreign).contains("prompt.t5"));
+        weights::save(&foreign, &[("prompt.t5".to_owned(), ramp(&[1, 3, 2], 0.0))], texts(&source)).unwrap();
+        assert!(reason(&foreign).contains("prompt.t5.spans"));
+        assert!(matches!(Embeddings::load(folder.path().join("none")), Err(Error::ReadFile { .. })));
+    }
+}

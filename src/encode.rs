@@ -1,0 +1,53 @@
+//! Encoding: the first half of a generation.
+
+use std::time::{Duration, Instant};
+
+use crate::embeddings::Source;
+use crate::pipeline::State;
+use crate::{Embeddings, Observer, Pipeline, Request, Result};
+
+impl Pipeline {
+    /// Encodes prompt, negative prompt and style image of a request, to draw them later with [`Pipeline::sample`]; its other
+    /// settings are checked, and left alone.
+    ///
+    /// ```no_run
+    /// use ediffi::{Embeddings, Pipeline, Request};
+    ///
+    /// let pipeline = Pipeline::open("models/icons")?;
+    /// pipeline.encode(&Request::new("a red apple"))?.save("apple.safetensors")?;
+    ///
+    /// let embeddings = Embeddings::load("apple.safetensors")?;
+    /// for seed in 0..10 {
+    ///     let generation = pipeline.sample(&embeddings, &embeddings.request().seed(seed))?;
+    ///     generation.images[0].save(format!("apple-{seed}.png"))?;
+    /// }
+    /// # Ok::<(), ediffi::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Pipeline::validate`]; [`Error::Encoders`](crate::Error::Encoders) for an encoder that cannot be loaded or run;
+    /// [`Error::Busy`](crate::Error::Busy).
+    pub fn encode(&self, request: &Request) -> Result<Embeddings> {
+        let _no_grad = tch::no_grad_guard();
+        self.validate(request)?;
+        Ok(self.embed(&mut *self.state()?, request, &mut ())?.0)
+    }
+
+    /// The embeddings of a request that was checked, and how long the encoders took.
+    pub(crate) fn embed(
+        &self,
+        state: &mut State,
+        request: &Request,
+        observer: &mut dyn Observer,
+    ) -> Result<(Embeddings, Duration)> {
+        let source = Source::of(request);
+        if let Some((_, embeddings)) = state.last.as_ref().filter(|(last, _)| *last == source) {
+            return Ok((embeddings.shallow_clone(), Duration::ZERO));
+        }
+        state.last = None;
+        let started = Instant::now();
+        let embeddings = self.encoders.encode(&mut state.loaded, self.keep_encoders, &source, observer)?;
+        state.last = Some((source, embeddings.shallow_clone()));
+        Ok((embeddings, started.elapsed()))
+    }
+}

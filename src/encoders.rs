@@ -1,0 +1,229 @@
+//! The encoders of a pipeline: looked at when it is opened, loaded when they are needed.
+
+use std::cell::OnceCell;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use ediffi_cascade::{path_inside, read_json};
+use ediffi_core::runtime::Runtime;
+use ediffi_encoders::clip::rgb8;
+use ediffi_encoders::{Clip, ClipConfig, T5, T5Config, TextTokenizer};
+use tch::{Device, Kind, Tensor};
+
+use crate::embeddings::{EncodedText, EncodedTokens, Source};
+use crate::manifest::{MANIFEST_FILE, Manifest};
+use crate::shape::Needs;
+use crate::validate::Encoders;
+use crate::{Embeddings, Error, Event, Observer, Problem, Result};
+
+/// What is known of the encoders without loading them.
+#[derive(Debug)]
+pub(crate) struct EncoderSet {
+    t5: Option<(PathBuf, T5Config)>,
+    clip: Option<(PathBuf, ClipConfig)>,
+    needs: Needs,
+    runtime: Runtime,
+    /// For the length of prompts; opened when first needed, and small enough to stay.
+    t5_tokenizer: OnceCell<TextTokenizer>,
+    clip_tokenizer: OnceCell<TextTokenizer>,
+}
+
+/// The encoders in memory.
+#[derive(Debug, Default)]
+pub(crate) struct LoadedEncoders {
+    t5: Option<T5>,
+    clip: Option<Clip>,
+}
+
+impl EncoderSet {
+    /// Looks at the encoders of a model folder whose networks take `needs`.
+    pub(crate) fn open(folder: &Path, manifest: &Manifest, needs: Needs, runtime: Runtime) -> Result<Self> {
+        let wrong = |key: &str, what: &str, got: i64, taken: i64| Error::Manifest {
+            path: folder.join(MANIFEST_FILE),
+            key: key.to_owned(),
+            reason: format!("its {what} is {got}, the networks of the stages take {taken}"),
+        };
+        let t5 = match &manifest.encoders.t5 {
+            None => None,
+            Some(path) => {
+                let path = path_inside(folder, path)?;
+                let config: T5Config = read_json(&path.join("config.json"))?;
+                if let Some(t5) = needs.t5.filter(|t5| t5.width != config.d_model) {
+                    return Err(wrong("encoders.t5", "d_model", config.d_model, t5.width));
+                }
+                Some((path, config))
+            }
+        };
+        let clip = match &manifest.encoders.clip {
+            None => None,
+            Some(path) => {
+                let path = path_inside(folder, path)?;
+                let config: ClipConfig = read_json(&path.join("config.json"))?;
+                let (hidden, projection) = (config.text_config.hidden_size, config.projection_dim);
+                if let Some(clip) = needs.clip_text.filter(|clip| clip.width != hidden) {
+                    return Err(wrong("encoders.clip", "text_config.hidden_size", hidden, clip.width));
+                }
+                let pooled = needs.clip_text.map(|clip| clip.pooled).filter(|&pooled| pooled != projection);
+                if let Some(taken) = pooled.or(needs.clip_image.filter(|&image| image != projection)) {
+                    return Err(wrong("encoders.clip", "projection_dim", projection, taken));
+                }
+                Some((path, config))
+            }
+        };
+        let (t5_tokenizer, clip_tokenizer) = (OnceCell::new(), OnceCell::new());
+        Ok(Self { t5, clip, needs, runtime, t5_tokenizer, clip_tokenizer })
+    }
+
+    /// What they can do for the networks.
+    pub(crate) fn abilities(&self) -> Encoders {
+        let t5 = self.t5.is_some() && self.needs.t5.is_some();
+        let clip = self.clip.is_some() && self.needs.clip_text.is_some();
+        Encoders { text: t5 || clip, image: self.clip.as_ref().is_some_and(|(_, clip)| clip.vision_config.is_some()) }
+    }
+
+    /// The prompts that some encoder cannot read to their end. The tokenizers are opened for it, the networks are not.
+    pub(crate) fn too_long(&self, source: &Source) -> Result<Vec<Problem>> {
+        let mut problems = Vec::new();
+        for (which, text) in texts(source) {
+            for (encoder, lost) in [("T5", self.lost_by_t5(text)?), ("CLIP", self.lost_by_clip(text)?)] {
+                let Some(lost) = lost else { continue };
+                if source.truncate {
+                    tracing::warn!(which, encoder, lost, "the end of a text is left unread");
+                } else {
+                    problems.push(Problem::TooLong { which, encoder, lost });
+                }
+            }
+        }
+        Ok(problems)
+    }
+
+    fn lost_by_t5(&self, text: &str) -> Result<Option<String>> {
+        let (Some((folder, config)), Some(t5)) = (&self.t5, self.needs.t5) else { return Ok(None) };
+        let open = || {
+            let path = folder.join("tokenizer.json");
+            TextTokenizer::t5(&path, config.eos_token_id, config.pad_token_id, config.vocab_size)
+        };
+        lost(get_or_open(&self.t5_tokenizer, open)?, text, t5.tokens)
+    }
+
+    fn lost_by_clip(&self, text: &str) -> Result<Option<String>> {
+        let (Some((folder, config)), Some(clip)) = (&self.clip, self.needs.clip_text) else { return Ok(None) };
+        let open = || {
+            let text = &config.text_config;
+            TextTokenizer::clip(&folder.join("tokenizer.json"), text.vocab_size, text.max_position_embeddings)
+        };
+        lost(get_or_open(&self.clip_tokenizer, open)?, text, clip.tokens)
+    }
+
+    /// Encodes texts and style image. One encoder is in memory at a time, unless `keep`.
+    pub(crate) fn encode(
+        &self,
+        loaded: &mut LoadedEncoders,
+        keep: bool,
+        source: &Source,
+        observer: &mut dyn Observer,
+    ) -> Result<Embeddings> {
+        let mut encoded: Vec<EncodedText> = texts(source).map(|_| EncodedText::default()).collect();
+        let mut style = None;
+        if let (Some((folder, _)), Some(needed)) = (&self.t5, self.needs.t5)
+            && texts(source).next().is_some()
+        {
+            started("t5", observer)?;
+            let t5 = get_or_load(&mut loaded.t5, || Ok(T5::open(folder, self.runtime)?))?;
+            for ((_, text), encoded) in texts(source).zip(&mut encoded) {
+                encoded.t5 = Some(encode_t5(t5, text, needed.tokens)?);
+            }
+            if !keep {
+                loaded.t5 = None;
+            }
+        }
+        let reads = self.needs.clip_text.is_some() && texts(source).next().is_some();
+        let looks = self.needs.clip_image.is_some() && source.style.is_some();
+        if let Some((folder, _)) = self.clip.as_ref().filter(|_| reads || looks) {
+            started("clip", observer)?;
+            let clip = get_or_load(&mut loaded.clip, || Ok(Clip::open(folder, self.runtime)?))?;
+            if let Some(needed) = self.needs.clip_text {
+                for ((_, text), encoded) in texts(source).zip(&mut encoded) {
+                    encode_clip(clip, text, needed.tokens, encoded)?;
+                }
+            }
+            if let Some(image) = source.style.as_ref().filter(|_| looks) {
+                let (width, height) = image.pixels().dimensions();
+                let picture = rgb8(image.pixels().as_raw(), width as usize, height as usize)?;
+                style = Some(to_cpu(&clip.encode_image(&[picture])?)?);
+            }
+            if !keep {
+                loaded.clip = None;
+            }
+        }
+        let mut by_name = texts(source).map(|(which, _)| which).zip(encoded);
+        let (mut prompt, mut negative) = (EncodedText::default(), None);
+        for (which, text) in &mut by_name {
+            match which {
+                PROMPT => prompt = text,
+                _ => negative = Some(text),
+            }
+        }
+        Ok(Embeddings::new(source.clone(), prompt, negative, style))
+    }
+}
+
+const PROMPT: &str = "prompt";
+const NEGATIVE: &str = "negative prompt";
+
+/// The texts to encode. A blank one is none: its embeddings are the zeros that training puts in the place of a text.
+fn texts(source: &Source) -> impl Iterator<Item = (&'static str, &str)> {
+    let negative = source.negative_prompt.as_deref().map(|text| (NEGATIVE, text));
+    std::iter::once((PROMPT, source.prompt.as_str())).chain(negative).filter(|(_, text)| !text.trim().is_empty())
+}
+
+fn started(encoder: &str, observer: &mut dyn Observer) -> Result<()> {
+    if observer.cancelled() {
+        return Err(Error::Cancelled);
+    }
+    match observer.event(&Event::EncoderStarted { encoder }) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Cancelled),
+    }
+}
+
+/// Each text is encoded alone, so that its embedding does not depend on the other one.
+fn encode_t5(t5: &T5, text: &str, tokens: i64) -> Result<EncodedTokens> {
+    let mut encoded = t5.encode(&[text], tokens)?;
+    Ok(EncodedTokens { tokens: to_cpu(&encoded.tokens)?, spans: encoded.spans.pop().unwrap_or_default() })
+}
+
+fn encode_clip(clip: &Clip, text: &str, tokens: i64, into: &mut EncodedText) -> Result<()> {
+    let mut encoded = clip.encode_text(&[text], tokens)?;
+    let spans = encoded.spans.pop().unwrap_or_default();
+    into.clip = Some(EncodedTokens { tokens: to_cpu(&encoded.tokens)?, spans });
+    into.clip_pooled = Some(to_cpu(&encoded.pooled)?);
+    Ok(())
+}
+
+fn to_cpu(tensor: &Tensor) -> Result<Tensor> {
+    Ok(tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?)
+}
+
+fn lost(tokenizer: &TextTokenizer, text: &str, tokens: i64) -> Result<Option<String>> {
+    Ok(tokenizer.encode(&[text], tokens)?.truncated.pop().flatten())
+}
+
+fn get_or_open(
+    cell: &OnceCell<TextTokenizer>,
+    open: impl FnOnce() -> ediffi_encoders::Result<TextTokenizer>,
+) -> Result<&TextTokenizer> {
+    if let Some(tokenizer) = cell.get() {
+        return Ok(tokenizer);
+    }
+    let tokenizer = open()?;
+    Ok(cell.get_or_init(|| tokenizer))
+}
+
+fn get_or_load<T>(slot: &mut Option<T>, load: impl FnOnce() -> Result<T>) -> Result<&T> {
+    let loaded = match slot.take() {
+        Some(loaded) => loaded,
+        None => load()?,
+    };
+    Ok(slot.insert(loaded))
+}

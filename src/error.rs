@@ -1,0 +1,209 @@
+//! The errors of this crate.
+
+use std::path::PathBuf;
+
+use crate::Problem;
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong between a prompt and a picture. Each variant names the culprit.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // --- the run ---
+    /// The observer, or the owner of a job, asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// The request cannot be run; everything that is wrong with it.
+    #[error("the request cannot be run: {}", crate::problem::list(problems))]
+    InvalidRequest {
+        /// What is wrong, at least one thing.
+        problems: Vec<Problem>,
+    },
+    /// An observer used the pipeline that it was watching.
+    #[error("the pipeline is at work: an observer cannot use the pipeline that it watches")]
+    Busy,
+    /// Something failed in the numerical core.
+    #[error(transparent)]
+    Core(ediffi_core::Error),
+    /// Something failed in a text or image encoder.
+    #[error(transparent)]
+    Encoders(#[from] ediffi_encoders::Error),
+    /// Something failed in a stage.
+    #[error(transparent)]
+    Cascade(ediffi_cascade::Error),
+    /// Something failed in paint-with-words.
+    #[error(transparent)]
+    Paint(#[from] ediffi_paint::Error),
+
+    // --- the model folder ---
+    /// There is no such folder.
+    #[error("there is no model folder {}", folder.display())]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder holds no model.
+    #[error("{} is no model folder: it has no pipeline.json", folder.display())]
+    NoManifest {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file of JSON does not say what it should.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Key, line and column.
+        source: serde_json::Error,
+    },
+    /// The manifest is of a format that this version does not know.
+    #[error("{}: format is `{found}`, this version reads `{expected}`", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The format it names.
+        found: String,
+        /// The format that can be read.
+        expected: &'static str,
+    },
+    /// A key of the manifest has a value that does not fit.
+    #[error("{}, {key}: {reason}", path.display())]
+    Manifest {
+        /// The file.
+        path: PathBuf,
+        /// The key, as `stages[1].name`.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A path of the manifest leads out of the model folder.
+    #[error("{}, {key}: {} leads out of the folder", manifest.display(), path.display())]
+    PathOutside {
+        /// The manifest.
+        manifest: PathBuf,
+        /// The key that holds the path.
+        key: String,
+        /// The path.
+        path: PathBuf,
+    },
+
+    // --- files ---
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    ReadFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    WriteFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A style image cannot be read.
+    #[error("style image: {reason}")]
+    StyleImage {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Bytes that are no PNG file, or a damaged one.
+    #[error("no readable PNG file")]
+    PngDecode {
+        /// Why.
+        source: png::DecodingError,
+    },
+    /// A picture cannot be written as PNG.
+    #[error("the picture cannot be written as PNG")]
+    PngEncode {
+        /// Why.
+        source: png::EncodingError,
+    },
+    /// A PNG file that no request is stored in.
+    #[error("the PNG file holds no request of ediffi")]
+    PngWithoutRequest,
+    /// The request stored in a PNG file cannot be understood.
+    #[error("the request in the PNG file: {source}")]
+    PngRequest {
+        /// Key and column.
+        source: serde_json::Error,
+    },
+
+    // --- embeddings ---
+    /// A file is no file of embeddings.
+    #[error("{} holds no embeddings: {reason}", path.display())]
+    EmbeddingsFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Embeddings of one text were given for a request of another.
+    #[error("the embeddings are of another request: they differ in {differs}")]
+    EmbeddingsOfAnother {
+        /// The setting in which they differ.
+        differs: &'static str,
+    },
+    /// Embeddings that the model's networks cannot take.
+    #[error("the {name} embedding has shape {got:?}, the model takes {expected:?}")]
+    EmbeddingsShape {
+        /// Which embedding.
+        name: String,
+        /// The shape the networks take.
+        expected: Vec<i64>,
+        /// The shape given.
+        got: Vec<i64>,
+    },
+
+    // --- the worker ---
+    /// The thread of a worker cannot be started.
+    #[error("the thread of the worker cannot be started")]
+    WorkerThread {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The queue of a worker is full.
+    #[error("the queue is full: {capacity} jobs are waiting")]
+    QueueFull {
+        /// How many jobs may wait.
+        capacity: usize,
+    },
+    /// A job panicked: a mistake in the library or in libtorch.
+    #[error("the job panicked: {message}")]
+    Panicked {
+        /// What the panic said.
+        message: String,
+    },
+    /// The thread of the worker is gone.
+    #[error("the thread of the worker is gone")]
+    WorkerGone,
+}
+
+impl From<ediffi_core::Error> for Error {
+    fn from(error: ediffi_core::Error) -> Self {
+        match error {
+            ediffi_core::Error::Cancelled => Self::Cancelled,
+            other => Self::Core(other),
+        }
+    }
+}
+
+impl From<ediffi_cascade::Error> for Error {
+    fn from(error: ediffi_cascade::Error) -> Self {
+        match error {
+            ediffi_cascade::Error::Cancelled => Self::Cancelled,
+            other => Self::Cascade(other),
+        }
+    }
+}
+
+impl From<tch::TchError> for Error {
+    fn from(source: tch::TchError) -> Self {
+        Self::Core(source.into())
+    }
+}

@@ -1,0 +1,86 @@
+//! eDiff-I (Balaji et al. 2022, [arXiv 2211.01324](https://arxiv.org/abs/2211.01324)) in Rust: from a prompt to a picture
+//! with an ensemble of expert denoisers and a cascade of resolutions.
+//!
+//! ```no_run
+//! use ediffi::{Pipeline, Request};
+//!
+//! let pipeline = Pipeline::open("models/icons")?;
+//! let generation = pipeline.generate(&Request::new("a red apple left of a cat, noto style").seed(7))?;
+//! generation.images[0].save("apple.png")?;
+//! # Ok::<(), ediffi::Error>(())
+//! ```
+//!
+//! - A [`Pipeline`] is an opened model folder. [`PipelineBuilder`] chooses device, precision and memory.
+//! - A [`Request`] says what to draw: prompt, negative prompt, seed, size, settings of the stages, a style image
+//!   ([`StyleImage`]), and a painted [`Canvas`].
+//! - A [`Generation`] holds the images. A saved image holds its request: [`Request::from_png`].
+//! - An [`Observer`] sees the steps of a generation as [`Event`]s, may look at previews, and may stop it.
+//! - [`Pipeline::encode`] and [`Pipeline::sample`] are the two halves of [`Pipeline::generate`], with [`Embeddings`] between.
+//! - A [`Worker`] owns a pipeline on a thread and is used from many.
+//!
+//! # What decides a picture
+//!
+//! The request and the model. Image k of a request has the seed `seed + k`, its noise is drawn on the CPU from a stream
+//! cipher, and no other image changes it; libtorch's global generator is never touched. So on one machine the same request
+//! gives the same bytes. Between machines, devices, precisions and batch sizes libtorch adds up numbers in another order,
+//! and pixels differ by rounding.
+//!
+//! # Threads and errors
+//!
+//! A pipeline computes on the thread that calls it, and libtorch on threads of its own. Gradients are switched off for the
+//! time of a call. Everything that can fail returns an [`Error`] that names the culprit. The library does not print; it
+//! emits `tracing` events.
+
+mod base64;
+mod builder;
+mod embeddings;
+mod encode;
+mod encoders;
+mod error;
+mod files;
+mod generate;
+mod generation;
+mod manifest;
+mod metadata;
+mod observer;
+mod pipeline;
+mod problem;
+mod request;
+mod shape;
+mod style;
+mod validate;
+mod worker;
+
+pub use builder::{BATCH, PipelineBuilder};
+pub use embeddings::Embeddings;
+pub use error::{Error, Result};
+pub use generation::{GeneratedImage, Generation, StagePlan, StageReport};
+pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
+pub use observer::{Event, Observer, Preview};
+pub use pipeline::Pipeline;
+pub use problem::Problem;
+pub use request::{MAX_IMAGES, MAX_SIDE, Request, StageSettings, Style};
+pub use style::{STYLE_SIDE, StyleImage};
+pub use worker::{Canceller, JobHandle, Phase, Progress, QUEUE_CAPACITY, Worker};
+
+// What a user of this crate sets or reads, so that no other crate has to be named.
+#[doc(no_inline)]
+pub use ediffi_cascade::{StageConfig, Tiling};
+#[doc(no_inline)]
+pub use ediffi_core::conditioning::Conditioning;
+#[doc(no_inline)]
+pub use ediffi_core::guidance::{Guidance, Thresholding};
+#[doc(no_inline)]
+pub use ediffi_core::interval::SigmaInterval;
+#[doc(no_inline)]
+pub use ediffi_core::plan::Plan;
+#[doc(no_inline)]
+pub use ediffi_core::pool::Residency;
+#[doc(no_inline)]
+pub use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
+#[doc(no_inline)]
+pub use ediffi_core::schedule::Schedule;
+#[doc(no_inline)]
+pub use ediffi_core::solver::{Churn, Solver};
+#[doc(no_inline)]
+pub use ediffi_paint::{Canvas, Mask, Occurrence, Palette, Region, Strength};

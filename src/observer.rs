@@ -1,0 +1,169 @@
+//! What a caller sees of a running generation, and how it stops it.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use ediffi_core::interval::SigmaInterval;
+use ediffi_core::plan::Plan;
+use image::RgbImage;
+use tch::Tensor;
+
+use crate::{Result, generation};
+
+/// Something that happened while a request was running.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// An encoder begins: it is loaded, unless it was kept, and reads the prompts or the style image.
+    EncoderStarted {
+        /// `t5` or `clip`.
+        encoder: &'a str,
+    },
+    /// A stage begins; nothing has been loaded or computed for it yet.
+    StageStarted {
+        /// Name of the stage.
+        stage: &'a str,
+        /// Its position among the stages that run, from 0.
+        index: usize,
+        /// How many stages run.
+        stages: usize,
+        /// Width in pixels of its pictures.
+        width: u32,
+        /// Height in pixels of its pictures.
+        height: u32,
+        /// Which expert runs which step.
+        plan: &'a Plan,
+        /// In how many batches the images are made; each goes through all steps of the plan.
+        batches: usize,
+    },
+    /// Another expert takes over, at the first step of a batch too. It may have to be loaded now.
+    ExpertSwitched {
+        /// Name of the stage.
+        stage: &'a str,
+        /// Index of the expert.
+        expert: usize,
+        /// The noise levels that it owns.
+        interval: SigmaInterval,
+    },
+    /// A step of the solver is done.
+    Step {
+        /// Name of the stage.
+        stage: &'a str,
+        /// Which batch, from 0.
+        batch: usize,
+        /// How many batches there are.
+        batches: usize,
+        /// Which step of this batch, from 0.
+        index: usize,
+        /// How many steps a batch has.
+        steps: usize,
+        /// The noise level that the step started from.
+        sigma: f64,
+        /// What the picture looks like so far, made when asked for.
+        preview: Preview<'a>,
+    },
+    /// A stage is done with all images.
+    StageFinished {
+        /// Name of the stage.
+        stage: &'a str,
+        /// How long it took, loading included.
+        elapsed: Duration,
+    },
+}
+
+/// The estimate of the clean images of one batch in the middle of sampling. It costs nothing until it is looked at.
+#[derive(Clone, Copy)]
+pub struct Preview<'a> {
+    first: usize,
+    denoised: &'a Tensor,
+}
+
+impl<'a> Preview<'a> {
+    pub(crate) fn new(first: usize, denoised: &'a Tensor) -> Self {
+        Self { first, denoised }
+    }
+
+    /// The images of this batch, as positions in the request.
+    #[must_use]
+    pub fn images(&self) -> std::ops::Range<usize> {
+        let count = self.denoised.size().first().and_then(|&count| usize::try_from(count).ok()).unwrap_or(0);
+        self.first..self.first + count
+    }
+
+    /// Image `image` of the request as pixels; `None` if it is not in this batch.
+    ///
+    /// # Errors
+    /// When the pixels cannot be brought from their device.
+    pub fn rgb(&self, image: usize) -> Result<Option<RgbImage>> {
+        if !self.images().contains(&image) {
+            return Ok(None);
+        }
+        let row = self.denoised.f_get((image - self.first) as i64)?;
+        Ok(Some(generation::to_rgb(&row)?))
+    }
+
+    /// The estimate itself: [images, 3, height, width], f32, on the device of the pipeline, nominally in [-1, 1].
+    #[must_use]
+    pub fn tensor(&self) -> &'a Tensor {
+        self.denoised
+    }
+}
+
+impl fmt::Debug for Preview<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The tensor's own form would copy its values from the device.
+        f.debug_struct("Preview").field("images", &self.images()).finish_non_exhaustive()
+    }
+}
+
+/// Watches a generation and may stop it.
+///
+/// A closure `|event: &Event<'_>| -> ControlFlow<()>` is one; `()` watches nothing. An observer runs between the steps,
+/// on the thread that generates: the time it takes is added to the run.
+pub trait Observer {
+    /// Called as things happen. `Break` ends the run with [`Error::Cancelled`](crate::Error::Cancelled).
+    fn event(&mut self, event: &Event<'_>) -> ControlFlow<()>;
+
+    /// Asked before every evaluation of a network, of which a step may have many; `true` ends the run with
+    /// [`Error::Cancelled`](crate::Error::Cancelled). It should be cheap: the reading of a flag.
+    fn cancelled(&mut self) -> bool {
+        false
+    }
+}
+
+impl<F: FnMut(&Event<'_>) -> ControlFlow<()>> Observer for F {
+    fn event(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        self(event)
+    }
+}
+
+impl Observer for () {
+    fn event(&mut self, _event: &Event<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn a_preview_shows_the_images_of_its_batch() {
+        let denoised = Tensor::cat(
+            &[
+                Tensor::full([1, 3, 2, 4], -1.0, (Kind::Float, Device::Cpu)),
+                Tensor::full([1, 3, 2, 4], 1.0, (Kind::Float, Device::Cpu)),
+            ],
+            0,
+        );
+        let preview = Preview::new(4, &denoised);
+        assert_eq!(preview.images(), 4..6);
+        let pixel = |image| preview.rgb(image).unwrap().map(|picture| (picture.dimensions(), picture.get_pixel(0, 0).0));
+        assert_eq!(pixel(4), Some(((4, 2), [0; 3])));
+        assert_eq!(pixel(5), Some(((4, 2), [255; 3])));
+        assert_eq!((pixel(3), pixel(6)), (None, None));
+    }
+}

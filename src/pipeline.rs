@@ -1,0 +1,171 @@
+//! An opened model.
+
+use std::cell::{RefCell, RefMut};
+use std::path::{Path, PathBuf};
+
+use ediffi_cascade::{Cascade, Stage};
+use ediffi_core::runtime::Runtime;
+
+use crate::embeddings::Source;
+use crate::encoders::{EncoderSet, LoadedEncoders};
+use crate::manifest::{MANIFEST_FILE, Manifest};
+use crate::shape::{Needs, StageShape};
+use crate::validate::{self, Abilities};
+use crate::{Embeddings, Error, PipelineBuilder, Request, Result, StagePlan};
+
+/// A model that turns requests into pictures.
+///
+/// Opening one reads and checks its configuration; weights are loaded when they are first needed. A pipeline can be sent to
+/// another thread, but belongs to one at a time; a [`Worker`](crate::Worker) is used from many.
+#[derive(Debug)]
+pub struct Pipeline {
+    folder: PathBuf,
+    manifest: Manifest,
+    runtime: Runtime,
+    pub(crate) encoders: EncoderSet,
+    pub(crate) shapes: Vec<StageShape>,
+    /// The embeddings that any stage takes.
+    pub(crate) needs: Needs,
+    pub(crate) keep_encoders: bool,
+    pub(crate) batch: usize,
+    state: RefCell<State>,
+}
+
+/// What changes while a pipeline works.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) cascade: Cascade,
+    pub(crate) loaded: LoadedEncoders,
+    /// Of the last request: the same text with another seed is not encoded again.
+    pub(crate) last: Option<(Source, Embeddings)>,
+}
+
+impl Pipeline {
+    /// Opens a model folder on the best device there is.
+    ///
+    /// # Errors
+    /// [`Error::NoFolder`], [`Error::NoManifest`], [`Error::Json`] naming an unknown key, [`Error::Format`],
+    /// [`Error::Manifest`], [`Error::PathOutside`]; [`Error::Cascade`] for a stage that cannot be opened and
+    /// [`Error::Core`] for an encoder whose configuration cannot be read.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(folder).open()
+    }
+
+    /// Opens a model folder with settings of one's own.
+    #[must_use]
+    pub fn builder(folder: impl AsRef<Path>) -> PipelineBuilder {
+        PipelineBuilder::new(folder.as_ref().to_owned())
+    }
+
+    pub(crate) fn assemble(builder: PipelineBuilder, runtime: Runtime) -> Result<Self> {
+        let PipelineBuilder { folder, residency, keep_encoders, batch, .. } = builder;
+        let manifest = Manifest::read(&folder)?;
+        let path = folder.join(MANIFEST_FILE);
+        let wrong = |key: String, reason: String| Error::Manifest { path: path.clone(), key, reason };
+        let open = |config| Ok(Stage::open(&folder, config, runtime, residency)?);
+        let stages = manifest.stages.iter().map(open).collect::<Result<Vec<_>>>()?;
+        if stages.first().is_some_and(Stage::is_super_resolution) {
+            let reason = "the first stage starts from nothing, but its network enlarges pictures".to_owned();
+            return Err(wrong("stages[0].network".to_owned(), reason));
+        }
+        let shapes: Vec<StageShape> = stages.iter().map(shape).collect();
+        let mut needs = Needs::default();
+        for (index, shape) in shapes.iter().enumerate() {
+            needs = needs.union(shape.needs).map_err(|embedding| {
+                let reason = format!("it takes {embedding} embeddings of another shape than an earlier stage");
+                wrong(format!("stages[{index}].network"), reason)
+            })?;
+        }
+        let cascade = Cascade::new(stages).map_err(|error| match error {
+            ediffi_cascade::Error::Cascade { reason } => wrong("stages".to_owned(), reason),
+            other => other.into(),
+        })?;
+        let encoders = EncoderSet::open(&folder, &manifest, needs, runtime)?;
+        tracing::debug!(folder = %folder.display(), ?runtime, stages = shapes.len(), "opened");
+        let state = RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None });
+        Ok(Self { folder, manifest, runtime, encoders, shapes, needs, keep_encoders, batch, state })
+    }
+
+    /// The model folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What the model consists of: its stages with their names, sizes, experts and usual settings.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Where and in which precision it computes.
+    #[must_use]
+    pub fn runtime(&self) -> Runtime {
+        self.runtime
+    }
+
+    /// Checks a request against this model. Every generation does so first. Tokenizers are opened for it, weights are not.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`] with everything that is wrong; [`Error::Encoders`] for a tokenizer that cannot be read.
+    pub fn validate(&self, request: &Request) -> Result<()> {
+        let too_long = self.encoders.too_long(&Source::of(request))?;
+        validate::validate(request, self.abilities(true), too_long)
+    }
+
+    /// Which expert of which stage would run which step. Nothing is loaded for it.
+    ///
+    /// # Errors
+    /// As [`Pipeline::validate`], but for prompts, which are not looked at; [`Error::Busy`].
+    pub fn plan(&self, request: &Request) -> Result<Vec<StagePlan>> {
+        validate::validate(request, self.abilities(false), Vec::new())?;
+        let state = self.state()?;
+        self.plans(&state, request)
+    }
+
+    /// Drops everything that was loaded; it is loaded again when it is next needed.
+    ///
+    /// # Errors
+    /// [`Error::Busy`].
+    pub fn release(&self) -> Result<()> {
+        let mut state = self.state()?;
+        state.loaded = LoadedEncoders::default();
+        state.last = None;
+        state.cascade.stages_mut().iter_mut().for_each(Stage::release);
+        Ok(())
+    }
+
+    /// `encoders`: whether texts have yet to be encoded.
+    pub(crate) fn abilities(&self, encoders: bool) -> Abilities<'_> {
+        let encoders = encoders.then(|| self.encoders.abilities());
+        Abilities { stages: &self.shapes, needs: self.needs, encoders }
+    }
+
+    pub(crate) fn state(&self) -> Result<RefMut<'_, State>> {
+        self.state.try_borrow_mut().map_err(|_| Error::Busy)
+    }
+
+    /// The plans of the stages that run, for a request that was checked.
+    pub(crate) fn plans(&self, state: &State, request: &Request) -> Result<Vec<StagePlan>> {
+        let running = validate::stages(request, &self.shapes);
+        let plan = |(shape, stage): (&StageShape, &Stage)| {
+            let (width, height) = validate::stage_size(request, running, shape);
+            let pixels = |side| u32::try_from(side).unwrap_or(u32::MAX);
+            let (settings, _) = shape.with(request.stages.get(&shape.name));
+            let (width, height, plan) = (pixels(width), pixels(height), stage.plan(&settings)?);
+            Ok(StagePlan { stage: shape.name.clone(), width, height, plan })
+        };
+        running.iter().zip(state.cascade.stages()).map(plan).collect()
+    }
+}
+
+fn shape(stage: &Stage) -> StageShape {
+    let positive = |n: i64| u64::try_from(n).unwrap_or(1).max(1);
+    StageShape {
+        name: stage.name().to_owned(),
+        size: positive(stage.size()),
+        multiple: positive(stage.size_multiple()),
+        needs: stage.context().copied().into(),
+        settings: stage.settings(),
+    }
+}

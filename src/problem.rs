@@ -1,0 +1,109 @@
+//! What can be wrong with a request.
+
+/// One thing that is wrong with a request. [`Error::InvalidRequest`](crate::Error::InvalidRequest) holds all of them.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// There is no prompt.
+    #[error("the prompt is empty (`Request::unconditional` asks for a picture of nothing in particular)")]
+    EmptyPrompt,
+    /// An unconditional request has a prompt.
+    #[error("the request is unconditional and has the prompt `{prompt}`")]
+    UnconditionalPrompt {
+        /// The prompt.
+        prompt: String,
+    },
+    /// An encoder reads fewer tokens than a prompt has.
+    #[error("the {which} is too long for {encoder}, which would not read: `{lost}` (`Request::truncate` allows it)")]
+    TooLong {
+        /// `prompt` or `negative prompt`.
+        which: &'static str,
+        /// The encoder.
+        encoder: &'static str,
+        /// The words at the end that it would not read.
+        lost: String,
+    },
+    /// No encoder of the model reads text.
+    #[error("the model has no text encoder for the {which}; embeddings from a file can be sampled")]
+    NoTextEncoder {
+        /// `prompt` or `negative prompt`.
+        which: &'static str,
+    },
+    /// No picture, or more than one request may ask for.
+    #[error("{images} images were asked for: it has to be 1 to {}", crate::request::MAX_IMAGES)]
+    Images {
+        /// How many.
+        images: usize,
+    },
+    /// The model has no stage of this name.
+    #[error("{setting}: there is no stage `{name}`, only {}", stages.join(", "))]
+    UnknownStage {
+        /// Which setting of the request names it.
+        setting: &'static str,
+        /// The name.
+        name: String,
+        /// The stages of the model.
+        stages: Vec<String>,
+    },
+    /// A setting is for a stage that does not run, because an earlier one is the last.
+    #[error("stage `{stage}` has settings, but `{last}` is the last stage to run")]
+    StageDoesNotRun {
+        /// The stage.
+        stage: String,
+        /// The last stage that runs.
+        last: String,
+    },
+    /// A stage cannot sample with this setting.
+    #[error("stage `{stage}`, {setting}: {reason}")]
+    Setting {
+        /// The stage.
+        stage: String,
+        /// Which setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A side of the picture, carried over to a stage, is none that its network can take.
+    #[error(
+        "{side} {value}: stage `{stage}` would draw {stage_side} pixels and takes multiples of {multiple}; the {side} \
+         has to be a multiple of {unit}, from {unit} to {}",
+        crate::request::MAX_SIDE
+    )]
+    Size {
+        /// `width` or `height`.
+        side: &'static str,
+        /// Pixels asked for.
+        value: u32,
+        /// The first stage that cannot take it.
+        stage: String,
+        /// How many pixels the stage would have to draw; it need not be a whole number.
+        stage_side: f64,
+        /// What the stage's side has to be a multiple of.
+        multiple: u64,
+        /// What the side of the picture has to be a multiple of, so that every stage can take it.
+        unit: u64,
+    },
+    /// A style image for a model whose networks take none, or that has no encoder for it.
+    #[error("there is a style image, but {reason}")]
+    Style {
+        /// What the model lacks.
+        reason: &'static str,
+    },
+    /// The strength of the style is no strength.
+    #[error("the strength of the style is {strength}: it has to be finite and not negative")]
+    StyleStrength {
+        /// The strength.
+        strength: f64,
+    },
+    /// The canvas cannot be painted.
+    #[error("canvas: {reason}")]
+    Canvas {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// All problems in one line.
+pub(crate) fn list(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,350 @@
+//! What goes in: everything that decides a picture.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ediffi_cascade::Tiling;
+use ediffi_core::guidance::Guidance;
+use ediffi_core::schedule::Schedule;
+use ediffi_core::solver::Solver;
+use ediffi_paint::Canvas;
+use serde::{Deserialize, Serialize};
+
+use crate::{Result, StyleImage, metadata};
+
+/// The most images of one request.
+pub const MAX_IMAGES: usize = 4096;
+
+/// The longest side in pixels of a picture.
+pub const MAX_SIDE: u32 = 1 << 14;
+
+/// What to draw, and how. Together with a model it decides the picture, to the bit on one machine.
+///
+/// Made of setters, each of which can be left out:
+///
+/// ```
+/// use ediffi::Request;
+///
+/// let request = Request::new("a red apple left of a cat").seed(7).images(4).steps("base", 30).guidance("base", 6.0);
+/// let json = serde_json::to_string(&request)?;
+/// assert_eq!(serde_json::from_str::<Request>(&json)?, request);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+///
+/// In JSON only the prompt is needed; a key that does not exist is an error that names it. What is wrong with a request
+/// is found when it meets a model: [`Pipeline::validate`](crate::Pipeline::validate).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Request {
+    /// What the picture shall show.
+    #[serde(default)]
+    pub prompt: String,
+    /// What the picture shall be guided away from, in place of nothing in particular.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negative_prompt: Option<String>,
+    /// Whether the prompt is empty on purpose.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unconditional: bool,
+    /// Whether the end of a prompt that is too long may be left unread.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub truncate: bool,
+    /// The picture whose style to take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub style: Option<Style>,
+    /// Where the words of the prompt shall appear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canvas: Option<Canvas>,
+    /// The seed of the first image; image k has `seed + k`.
+    #[serde(default)]
+    pub seed: u64,
+    /// How many images.
+    #[serde(default = "one")]
+    pub images: usize,
+    /// Width in pixels of the picture that comes out; the last stage's size if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// Height in pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// The last stage to run; all of them if `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_stage: Option<String>,
+    /// What differs from the model's own settings, by the name of the stage.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stages: BTreeMap<String, StageSettings>,
+}
+
+/// The style of a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Style {
+    /// The picture whose style to take.
+    pub image: StyleImage,
+    /// 1 takes the style as the network was trained to, 0 not at all. It scales the image embedding, between the zeros
+    /// that stand for no style and the whole; the paper has no such knob.
+    #[serde(default = "whole")]
+    pub strength: f64,
+}
+
+/// What differs from a stage's own settings; what is `None` stays as the model has it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct StageSettings {
+    /// Number of steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// The integration rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub solver: Option<Solver>,
+    /// The rule that makes the noise levels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// The scale of guidance; interval and thresholding stay as they are. 1 is no guidance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_scale: Option<f64>,
+    /// The whole of guidance. A `guidance_scale` beside it replaces its scale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<Guidance>,
+    /// How to cut a picture that is too large for memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiling: Option<Tiling>,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+impl Request {
+    /// One image of `prompt`, with seed 0 and the model's own settings.
+    #[must_use]
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self {
+            prompt: prompt.into(),
+            negative_prompt: None,
+            unconditional: false,
+            truncate: false,
+            style: None,
+            canvas: None,
+            seed: 0,
+            images: 1,
+            width: None,
+            height: None,
+            last_stage: None,
+            stages: BTreeMap::new(),
+        }
+    }
+
+    /// One image without a prompt: whatever the model was trained on. It may still have a style image.
+    #[must_use]
+    pub fn unconditional() -> Self {
+        Self { unconditional: true, ..Self::new("") }
+    }
+
+    /// The request stored in a PNG file that [`GeneratedImage::save`](crate::GeneratedImage::save) wrote. It asks for this
+    /// one image, whatever others were made with it.
+    ///
+    /// # Errors
+    /// [`Error::ReadFile`](crate::Error::ReadFile), [`Error::PngDecode`](crate::Error::PngDecode),
+    /// [`Error::PngWithoutRequest`](crate::Error::PngWithoutRequest) and
+    /// [`Error::PngRequest`](crate::Error::PngRequest).
+    pub fn from_png(path: impl AsRef<Path>) -> Result<Self> {
+        metadata::Metadata::open(path.as_ref())?.request()
+    }
+
+    /// The request stored in the bytes of a PNG file.
+    ///
+    /// # Errors
+    /// As [`Request::from_png`].
+    pub fn from_png_bytes(bytes: &[u8]) -> Result<Self> {
+        metadata::Metadata::read(bytes)?.request()
+    }
+
+    /// Sets what the picture shall be guided away from. It acts where guidance does.
+    #[must_use]
+    pub fn negative_prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.negative_prompt = Some(prompt.into());
+        self
+    }
+
+    /// Sets the seed of the first image; image k has `seed + k` (past the highest number it goes on from 0).
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Sets how many images to make.
+    #[must_use]
+    pub fn images(mut self, images: usize) -> Self {
+        self.images = images;
+        self
+    }
+
+    /// Sets the size in pixels of the picture that comes out. The earlier stages keep its proportions.
+    #[must_use]
+    pub fn size(mut self, width: u32, height: u32) -> Self {
+        (self.width, self.height) = (Some(width), Some(height));
+        self
+    }
+
+    /// Stops after this stage.
+    #[must_use]
+    pub fn last_stage(mut self, stage: impl Into<String>) -> Self {
+        self.last_stage = Some(stage.into());
+        self
+    }
+
+    /// Lets the end of a prompt that is too long be left unread, with a warning in the log.
+    #[must_use]
+    pub fn truncate(mut self, truncate: bool) -> Self {
+        self.truncate = truncate;
+        self
+    }
+
+    /// Takes the style of a picture.
+    #[must_use]
+    pub fn style(self, image: StyleImage) -> Self {
+        self.style_with_strength(image, 1.0)
+    }
+
+    /// Takes the style of a picture to some degree: see [`Style::strength`].
+    #[must_use]
+    pub fn style_with_strength(mut self, image: StyleImage, strength: f64) -> Self {
+        self.style = Some(Style { image, strength });
+        self
+    }
+
+    /// Sets where words of the prompt shall appear: paint-with-words.
+    ///
+    /// It acts in the first stage, which decides where things are; the canvas is scaled to the picture.
+    #[must_use]
+    pub fn canvas(mut self, canvas: Canvas) -> Self {
+        self.canvas = Some(canvas);
+        self
+    }
+
+    /// Sets the number of steps of a stage.
+    #[must_use]
+    pub fn steps(self, stage: impl Into<String>, steps: usize) -> Self {
+        self.set(stage, |settings| settings.steps = Some(steps))
+    }
+
+    /// Sets the solver of a stage.
+    #[must_use]
+    pub fn solver(self, stage: impl Into<String>, solver: Solver) -> Self {
+        self.set(stage, |settings| settings.solver = Some(solver))
+    }
+
+    /// Sets the schedule of a stage.
+    #[must_use]
+    pub fn schedule(self, stage: impl Into<String>, schedule: Schedule) -> Self {
+        self.set(stage, |settings| settings.schedule = Some(schedule))
+    }
+
+    /// Sets the scale of a stage's guidance: 1 is none. Interval and thresholding stay the model's.
+    #[must_use]
+    pub fn guidance(self, stage: impl Into<String>, scale: f64) -> Self {
+        self.set(stage, |settings| settings.guidance_scale = Some(scale))
+    }
+
+    /// Sets the whole of a stage's guidance.
+    #[must_use]
+    pub fn guidance_rule(self, stage: impl Into<String>, guidance: Guidance) -> Self {
+        self.set(stage, |settings| {
+            settings.guidance_scale = None;
+            settings.guidance = Some(guidance);
+        })
+    }
+
+    /// Runs a stage tile by tile, to save memory.
+    #[must_use]
+    pub fn tiling(self, stage: impl Into<String>, tiling: Tiling) -> Self {
+        self.set(stage, |settings| settings.tiling = Some(tiling))
+    }
+
+    fn set(mut self, stage: impl Into<String>, set: impl FnOnce(&mut StageSettings)) -> Self {
+        set(self.stages.entry(stage.into()).or_default());
+        self
+    }
+
+    /// The request whose only image is image `index` of this one.
+    #[must_use]
+    pub(crate) fn only(&self, index: usize) -> Self {
+        Self { seed: self.seed.wrapping_add(index as u64), images: 1, ..self.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ediffi_paint::Region;
+
+    use super::*;
+
+    fn full() -> Request {
+        let style = StyleImage::new(image::RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7]))).unwrap();
+        let canvas = Canvas::new([Region::rectangle("cat", (4, 4), 0..2, 0..2).unwrap()]).unwrap();
+        Request::new("a cat — \"été\"\n🍎")
+            .negative_prompt("blur")
+            .seed(u64::MAX)
+            .images(3)
+            .size(128, 64)
+            .last_stage("sr-256")
+            .truncate(true)
+            .style_with_strength(style, 0.7)
+            .canvas(canvas)
+            .steps("base", 30)
+            .solver("base", Solver::Kutta3)
+            .schedule("base", Schedule::paper_base())
+            .guidance("base", 5.3)
+            .guidance_rule("sr-256", Guidance::new(2.0))
+            .tiling("sr-256", Tiling { tile: 64, overlap: 16 })
+    }
+
+    #[test]
+    fn a_request_comes_back_from_json() {
+        for request in [full(), Request::new("a cat"), Request::unconditional()] {
+            let json = serde_json::to_string(&request).unwrap();
+            assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), request, "{json}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_set_is_not_written() {
+        let json = serde_json::to_string(&Request::new("a cat").seed(7)).unwrap();
+        assert_eq!(json, r#"{"prompt":"a cat","seed":7,"images":1}"#);
+        assert_eq!(serde_json::from_str::<Request>(r#"{"prompt": "a cat"}"#).unwrap(), Request::new("a cat"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        let message = |json: &str| serde_json::from_str::<Request>(json).unwrap_err().to_string();
+        assert!(message(r#"{"prompt": "a", "sed": 1}"#).contains("unknown field `sed`"));
+        assert!(message(r#"{"stages": {"base": {"step": 1}}}"#).contains("unknown field `step`"));
+    }
+
+    #[test]
+    fn an_image_of_many_is_a_request_of_its_own() {
+        let request = full().seed(u64::MAX - 1);
+        assert_eq!(request.only(2), full().seed(0).images(1));
+        assert_eq!(request.only(0), full().seed(u64::MAX - 1).images(1));
+    }
+
+    #[test]
+    fn setting_a_rule_forgets_the_scale() {
+        let request = Request::new("a").guidance("base", 3.0).guidance_rule("base", Guidance::new(2.0));
+        let settings = &request.stages["base"];
+        assert_eq!((settings.guidance_scale, &settings.guidance), (None, &Some(Guidance::new(2.0))));
+    }
+}

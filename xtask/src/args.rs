@@ -1,0 +1,159 @@
+//! The command line.
+
+/// What `cargo xtask help` prints.
+pub(crate) const USAGE: &str = "\
+cargo xtask COMMAND
+
+  setup [--cuda]                               install libtorch into this checkout (--cuda: with the CUDA libraries)
+  demo [\"PROMPT\"] [--seed N] [--out FILE]      set up if needed, draw a picture, print its path (default: out.png)
+  test                                         set up if needed, run every test, print how many passed
+  ci                                           formatting, clippy, docs and tests, as continuous integration runs them
+  icons                                        fetch the icon packages and build the sprite pack for training
+  help                                         this text
+";
+
+/// A command line that makes sense.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Command {
+    Help,
+    Setup { cuda: bool },
+    Demo(Demo),
+    Test,
+    Ci,
+    Icons,
+}
+
+/// What `demo` draws, and where to.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Demo {
+    pub(crate) prompt: String,
+    pub(crate) seed: Option<u64>,
+    pub(crate) out: String,
+}
+
+impl Default for Demo {
+    fn default() -> Self {
+        Self { prompt: "a red apple".to_owned(), seed: None, out: "out.png".to_owned() }
+    }
+}
+
+/// Reads the arguments after `cargo xtask`.
+pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
+    let Some((command, rest)) = arguments.split_first() else {
+        return Ok(Command::Help);
+    };
+    match command.as_str() {
+        "help" | "--help" | "-h" => Ok(Command::Help),
+        "setup" => match rest {
+            [] => Ok(Command::Setup { cuda: false }),
+            [flag] if flag == "--cuda" => Ok(Command::Setup { cuda: true }),
+            [other, ..] => Err(misuse(&format!("`setup` takes `--cuda` or nothing, not {other:?}"))),
+        },
+        "demo" => parse_demo(rest).map(Command::Demo),
+        "test" => without_arguments(command, rest, Command::Test),
+        "ci" => without_arguments(command, rest, Command::Ci),
+        "icons" => without_arguments(command, rest, Command::Icons),
+        other => Err(misuse(&format!("there is no command {other:?}"))),
+    }
+}
+
+fn without_arguments(name: &str, rest: &[String], command: Command) -> Result<Command, String> {
+    match rest.first() {
+        None => Ok(command),
+        Some(argument) => Err(misuse(&format!("`{name}` takes no arguments, got {argument:?}"))),
+    }
+}
+
+fn parse_demo(arguments: &[String]) -> Result<Demo, String> {
+    let mut demo = Demo::default();
+    let mut prompt = None;
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let (flag, inline) = match argument.split_once('=') {
+            Some((flag, value)) if flag.starts_with("--") => (flag, Some(value)),
+            _ => (argument.as_str(), None),
+        };
+        let mut value = || {
+            let value = inline.or_else(|| rest.next().map(String::as_str));
+            value.ok_or_else(|| misuse(&format!("`{flag}` needs a value")))
+        };
+        match flag {
+            "--seed" => {
+                let text = value()?;
+                let seed = text.parse().map_err(|_| {
+                    misuse(&format!("`--seed` takes a whole number from 0 to {}, not {text:?}", u64::MAX))
+                })?;
+                demo.seed = Some(seed);
+            }
+            "--out" => value()?.clone_into(&mut demo.out),
+            other if other.starts_with('-') => return Err(misuse(&format!("`demo` has no option {other:?}"))),
+            _ if prompt.is_some() => return Err(misuse("`demo` takes one prompt: put it in quotes")),
+            _ => prompt = Some(argument.clone()),
+        }
+    }
+    if let Some(prompt) = prompt {
+        demo.prompt = prompt;
+    }
+    Ok(demo)
+}
+
+fn misuse(problem: &str) -> String {
+    format!("error: {problem}\n\n{USAGE}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(arguments: &[&str]) -> Result<Command, String> {
+        parse(&arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn every_command_is_in_the_usage_text_and_parses() {
+        for name in ["setup", "demo", "test", "ci", "icons", "help"] {
+            assert!(line(&[name]).is_ok(), "{name}");
+            let lines = USAGE.lines().filter(|line| line.trim_start().starts_with(name)).count();
+            assert_eq!(lines, 1, "{name}");
+        }
+        assert_eq!(line(&[]), Ok(Command::Help));
+    }
+
+    #[test]
+    fn demo_takes_its_options_in_any_order() {
+        let expected = Demo { prompt: "two cats".into(), seed: Some(7), out: "a/b.png".into() };
+        assert_eq!(line(&["demo", "--seed", "7", "two cats", "--out=a/b.png"]), Ok(Command::Demo(Demo { ..expected })));
+        assert_eq!(line(&["demo"]), Ok(Command::Demo(Demo::default())));
+    }
+
+    #[test]
+    fn an_equals_sign_in_the_prompt_is_just_text() {
+        let Ok(Command::Demo(demo)) = line(&["demo", "x = y"]) else { panic!("not a demo") };
+        assert_eq!(demo.prompt, "x = y");
+    }
+
+    #[test]
+    fn setup_takes_cuda_only() {
+        assert_eq!(line(&["setup", "--cuda"]), Ok(Command::Setup { cuda: true }));
+        assert!(line(&["setup", "cuda"]).is_err());
+        assert!(line(&["setup", "--cuda", "--cuda"]).is_err());
+    }
+
+    #[test]
+    fn misuse_names_the_culprit_and_shows_the_usage() {
+        let cases: [(&[&str], &str); 7] = [
+            (&["tset"], "tset"),
+            (&["test", "extra"], "extra"),
+            (&["demo", "--seed", "-1"], "-1"),
+            (&["demo", "--seed"], "--seed"),
+            (&["demo", "--outt", "x"], "--outt"),
+            (&["demo", "two", "prompts"], "quotes"),
+            (&["setup", "--gpu"], "--gpu"),
+        ];
+        for (arguments, culprit) in cases {
+            let message = line(arguments).unwrap_err();
+            assert!(message.lines().next().is_some_and(|line| line.contains(culprit)), "{message}");
+            assert!(message.ends_with(USAGE), "{message}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! `cargo xtask ci`: what has to hold before a change goes in; the cheapest check first.
+
+use std::time::Instant;
+
+use crate::checkout::{self, Checkout};
+use crate::{setup, test};
+
+/// A check, and how it is run.
+type Step = (&'static str, fn(&Checkout) -> Result<(), String>);
+
+const STEPS: [Step; 5] = [
+    ("formatting", formatting),
+    ("set-up", |checkout| setup::before_building(checkout, &[])),
+    ("clippy", clippy),
+    ("docs", docs),
+    ("tests", test::run),
+];
+
+/// Runs the steps in order, and stops at the first that fails.
+pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
+    let start = Instant::now();
+    for (name, step) in STEPS {
+        // Nothing is printed after a step: the last words are those of the tests, their sum.
+        eprintln!("ci: {name} (after {} s)", start.elapsed().as_secs());
+        step(checkout).map_err(|message| format!("{message}\nci: stopped at {name}"))?;
+    }
+    Ok(())
+}
+
+fn formatting(checkout: &Checkout) -> Result<(), String> {
+    checkout::run(&mut checkout.cargo(&["fmt", "--all", "--check"]), "cargo fmt --check")
+}
+
+fn clippy(checkout: &Checkout) -> Result<(), String> {
+    let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    checkout::run(&mut checkout.cargo(&arguments), "clippy")
+}
+
+fn docs(checkout: &Checkout) -> Result<(), String> {
+    let mut command = checkout.cargo(&["doc", "--locked", "--workspace", "--no-deps"]);
+    checkout::run(command.env("RUSTDOCFLAGS", "-D warnings"), "cargo doc")
+}

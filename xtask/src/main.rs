@@ -1,0 +1,49 @@
+//! `cargo xtask ...`: set-up, demo, tests and CI of ediffi.
+//!
+//! It depends on the standard library alone, so that the first command on a bare machine starts within a second.
+//! Status lines go to standard error; standard output carries results only.
+
+mod args;
+mod checkout;
+mod ci;
+mod demo;
+mod icons;
+mod libtorch;
+mod prerequisites;
+mod setup;
+mod summary;
+mod test;
+
+use std::process::ExitCode;
+
+use args::Command;
+use checkout::Checkout;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let arguments = std::env::args_os()
+        .skip(1)
+        .map(|argument| argument.into_string().map_err(|bad| format!("error: not UTF-8: {}", bad.display())))
+        .collect::<Result<Vec<_>, _>>()?;
+    let checkout = Checkout::from_env()?;
+    match args::parse(&arguments)? {
+        Command::Help => {
+            print!("{}", args::USAGE);
+            Ok(())
+        }
+        Command::Setup { cuda } => setup::run(&checkout, cuda),
+        Command::Demo(demo) => demo::run(&checkout, &demo),
+        Command::Test => test::run(&checkout),
+        Command::Ci => ci::run(&checkout),
+        Command::Icons => icons::run(&checkout),
+    }
+}
