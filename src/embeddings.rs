@@ -72,18 +72,6 @@ impl Source {
         }
     }
 
-    /// The first setting in which two differ.
-    fn difference(&self, other: &Self) -> Option<&'static str> {
-        [
-            ("the prompt", self.prompt == other.prompt),
-            ("the negative prompt", self.negative_prompt == other.negative_prompt),
-            ("whether there is a prompt", self.unconditional == other.unconditional),
-            ("whether the prompt may be truncated", self.truncate == other.truncate),
-            ("the style image", self.style == other.style),
-        ]
-        .into_iter()
-        .find_map(|(name, same)| (!same).then_some(name))
-    }
 }
 
 impl Embeddings {
@@ -94,6 +82,20 @@ impl Embeddings {
         style: Option<Tensor>,
     ) -> Self {
         Self { source, prompt, negative, style }
+    }
+
+    /// The first setting in which `source` differs from what these were made from.
+    pub(crate) fn difference(&self, source: &Source) -> Option<&'static str> {
+        let own = &self.source;
+        [
+            ("the prompt", own.prompt == source.prompt),
+            ("the negative prompt", own.negative_prompt == source.negative_prompt),
+            ("whether there is a prompt", own.unconditional == source.unconditional),
+            ("whether a prompt may be truncated", own.truncate == source.truncate),
+            ("the style image", own.style == source.style),
+        ]
+        .into_iter()
+        .find_map(|(name, same)| (!same).then_some(name))
     }
 
     /// A request for what was encoded; set seed, size and the rest on it and give it to
@@ -169,7 +171,7 @@ impl Embeddings {
     /// # Errors
     /// [`Error::EmbeddingsOfAnother`] and [`Error::EmbeddingsShape`].
     pub(crate) fn check(&self, request: &Request, needs: Needs) -> Result<()> {
-        if let Some(differs) = self.source.difference(&Source::of(request)) {
+        if let Some(differs) = self.difference(&Source::of(request)) {
             return Err(Error::EmbeddingsOfAnother { differs });
         }
         let tokens = needs.t5.map(|t5| vec![1, t5.tokens, t5.width]);

@@ -41,13 +41,13 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<(Embeddings, Duration)> {
         let source = Source::of(request);
-        if let Some((_, embeddings)) = state.last.as_ref().filter(|(last, _)| *last == source) {
+        if let Some(embeddings) = state.last.as_ref().filter(|last| last.difference(&source).is_none()) {
             return Ok((embeddings.shallow_clone(), Duration::ZERO));
         }
         state.last = None;
         let started = Instant::now();
         let embeddings = self.encoders.encode(&mut state.loaded, self.keep_encoders, &source, observer)?;
-        state.last = Some((source, embeddings.shallow_clone()));
+        state.last = Some(embeddings.shallow_clone());
         Ok((embeddings, started.elapsed()))
     }
 }

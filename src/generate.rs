@@ -14,17 +14,17 @@ use tch::{Device, Tensor};
 use crate::embeddings::text_tokens;
 use crate::pipeline::State;
 use crate::{
-    Embeddings, Error, Event, GeneratedImage, Generation, Observer, Pipeline, Preview, Request, Result, StagePlan,
-    StageReport, validate,
+    Embeddings, Event, GeneratedImage, Generation, Observer, Pipeline, Preview, Request, Result, StagePlan, StageReport,
+    validate,
 };
 
 impl Pipeline {
     /// Makes the images of a request.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] with everything that is wrong with the request, before anything is loaded;
-    /// [`Error::Encoders`] and [`Error::Cascade`] for files that cannot be loaded and networks that cannot be run, the
-    /// latter naming stage and expert; [`Error::Busy`].
+    /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) with everything that is wrong with the request, before anything is loaded;
+    /// [`Error::Encoders`](crate::Error::Encoders) and [`Error::Cascade`](crate::Error::Cascade) for files that cannot be loaded and networks that cannot be run, the
+    /// latter naming stage and expert; [`Error::Busy`](crate::Error::Busy).
     pub fn generate(&self, request: &Request) -> Result<Generation> {
         self.generate_with(request, &mut ())
     }
@@ -48,7 +48,7 @@ impl Pipeline {
     /// ```
     ///
     /// # Errors
-    /// As [`Pipeline::generate`], and [`Error::Cancelled`] if the observer says so, within one evaluation of a network.
+    /// As [`Pipeline::generate`], and [`Error::Cancelled`](crate::Error::Cancelled) if the observer says so, within one evaluation of a network.
     pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation> {
         let _no_grad = tch::no_grad_guard();
         self.validate(request)?;
@@ -62,7 +62,7 @@ impl Pipeline {
     /// The request has to be for the same texts and style: [`Embeddings::request`] is one to start from.
     ///
     /// # Errors
-    /// As [`Pipeline::generate`]; [`Error::EmbeddingsOfAnother`] and [`Error::EmbeddingsShape`].
+    /// As [`Pipeline::generate`]; [`Error::EmbeddingsOfAnother`](crate::Error::EmbeddingsOfAnother) and [`Error::EmbeddingsShape`](crate::Error::EmbeddingsShape).
     pub fn sample(&self, embeddings: &Embeddings, request: &Request) -> Result<Generation> {
         self.sample_with(embeddings, request, &mut ())
     }
@@ -70,7 +70,7 @@ impl Pipeline {
     /// As [`Pipeline::sample`], watched by an observer, which may stop it.
     ///
     /// # Errors
-    /// As [`Pipeline::sample`], and [`Error::Cancelled`].
+    /// As [`Pipeline::sample`], and [`Error::Cancelled`](crate::Error::Cancelled).
     pub fn sample_with(
         &self,
         embeddings: &Embeddings,
@@ -149,14 +149,10 @@ impl Pipeline {
     }
 }
 
-/// The style embedding at the strength that the request asks for; none at no strength, which is not quite the same as zeros
-/// to a network that computes in 16 bits.
+/// The style embedding at the strength that the request asks for: at 0 it is the zeros that stand for no style.
 fn styled(style: Option<Tensor>, request: &Request) -> Result<Option<Tensor>> {
     let strength = request.style.as_ref().map_or(1.0, |style| style.strength);
-    match style.filter(|_| strength > 0.0) {
-        Some(style) => Ok(Some(style.f_mul_scalar(strength)?)),
-        None => Ok(None),
-    }
+    Ok(style.map(|style| style.f_mul_scalar(strength)).transpose()?)
 }
 
 /// One row for each image.

@@ -121,3 +121,81 @@ impl Manifest {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAGE: &str = r#"{ "name": "base", "size": 64, "network": "base/config.json",
+        "precondition": { "edm": { "sigma_data": 0.5 } },
+        "experts": [ { "weights": "base/high.safetensors", "sigma": [9.61, null] },
+                     { "weights": "base/low.safetensors", "sigma": [0, 9.61] } ],
+        "sampler": { "solver": "dpmpp-2m", "steps": 25, "schedule": { "karras": { "min": 0.002, "max": 80, "rho": 7 } } },
+        "guidance": { "scale": 5.0 } }"#;
+
+    fn json(rest: &str, stage: &str) -> String {
+        format!(r#"{{ "format": "ediffi-pipeline/1", {rest} "stages": [{stage}] }}"#)
+    }
+
+    fn read(text: &str) -> Result<Manifest> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(MANIFEST_FILE), text).unwrap();
+        Manifest::read(folder.path())
+    }
+
+    #[test]
+    fn a_manifest_comes_back() {
+        let manifest = read(&json(r#""encoders": { "t5": "t5" },"#, STAGE)).unwrap();
+        assert_eq!((manifest.stages.len(), manifest.encoders.t5.as_deref()), (1, Some(Path::new("t5"))));
+        let folder = tempfile::tempdir().unwrap();
+        manifest.write(folder.path()).unwrap();
+        assert_eq!(Manifest::read(folder.path()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn a_folder_without_a_manifest_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Manifest::read(folder.path()), Err(Error::NoManifest { folder: named }) if named == folder.path()));
+        let none = folder.path().join("none");
+        assert!(matches!(Manifest::read(&none), Err(Error::NoFolder { folder }) if folder == none));
+    }
+
+    #[test]
+    fn unknown_keys_are_named() {
+        for text in [
+            json(r#""colour": 1,"#, STAGE),
+            json(r#""encoders": { "colour": "t5" },"#, STAGE),
+            json("", &STAGE.replace("\"size\"", "\"colour\": 1, \"size\"")),
+        ] {
+            let error = read(&text).unwrap_err();
+            assert!(matches!(error, Error::Json { .. }) && error.to_string().contains("unknown field `colour`"), "{error}");
+        }
+        assert!(matches!(read("{"), Err(Error::Json { .. })));
+        assert!(read("{}").unwrap_err().to_string().contains("missing field `format`"));
+    }
+
+    #[test]
+    fn another_format_is_said_before_its_keys_are() {
+        let error = read(r#"{ "format": "ediffi-pipeline/2", "colour": 1 }"#).unwrap_err();
+        assert!(matches!(error, Error::Format { ref found, .. } if found == "ediffi-pipeline/2"), "{error}");
+    }
+
+    #[test]
+    fn paths_stay_inside() {
+        for path in ["../t5", "/t5", ""] {
+            let error = read(&json(&format!(r#""encoders": {{ "clip": "{path}" }},"#), STAGE)).unwrap_err();
+            assert!(matches!(error, Error::PathOutside { ref key, .. } if key == "encoders.clip"), "{error}");
+        }
+        let error = read(&json("", &STAGE.replace("base/config.json", "../config.json"))).unwrap_err();
+        assert!(matches!(error, Error::Cascade(_)) && error.to_string().contains("network"), "{error}");
+    }
+
+    #[test]
+    fn a_manifest_has_stages_that_make_sense() {
+        assert!(matches!(read(&json("", "")), Err(Error::Manifest { key, .. }) if key == "stages"));
+        let error = read(&json("", &STAGE.replace("\"steps\": 25", "\"steps\": 0"))).unwrap_err();
+        assert!(matches!(error, Error::Cascade(_)), "{error}");
+        let error = read(&json("", &STAGE.replace("[9.61, null]", "[9.62, null]"))).unwrap_err();
+        assert!(error.to_string().contains("no expert owns"), "{error}");
+    }
+}

@@ -37,7 +37,7 @@ pub(crate) struct State {
     pub(crate) cascade: Cascade,
     pub(crate) loaded: LoadedEncoders,
     /// Of the last request: the same text with another seed is not encoded again.
-    pub(crate) last: Option<(Source, Embeddings)>,
+    pub(crate) last: Option<Embeddings>,
 }
 
 impl Pipeline {
@@ -116,7 +116,7 @@ impl Pipeline {
     /// Which expert of which stage would run which step. Nothing is loaded for it.
     ///
     /// # Errors
-    /// As [`Pipeline::validate`], but for prompts, which are not looked at; [`Error::Busy`].
+    /// [`Error::InvalidRequest`], where prompts may be of any length; [`Error::Busy`].
     pub fn plan(&self, request: &Request) -> Result<Vec<StagePlan>> {
         validate::validate(request, self.abilities(false), Vec::new())?;
         let state = self.state()?;

@@ -351,3 +351,136 @@ fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn nothing() -> Generation {
+        Generation { images: Vec::new(), stages: Vec::new(), encoding: Duration::ZERO }
+    }
+
+    /// A worker that does what the prompt says: waits for a go, watches for cancellation, fails or panics.
+    fn worker(capacity: usize) -> (Worker, mpsc::Sender<()>, mpsc::Receiver<String>) {
+        let (go, wait) = mpsc::channel::<()>();
+        let (say, hear) = mpsc::channel();
+        let run = move |request: &Request, observer: &mut dyn Observer| {
+            let _ = say.send(request.prompt.clone());
+            match request.prompt.as_str() {
+                "wait" => drop(wait.recv()),
+                "until cancelled" => {
+                    while !observer.cancelled() {
+                        std::thread::yield_now();
+                    }
+                    return Err(Error::Cancelled);
+                }
+                "fail" => return Err(Error::PngWithoutRequest),
+                "panic" => panic!("on purpose"),
+                _ => {}
+            }
+            Ok(nothing())
+        };
+        (Worker::start(capacity, Box::new(run)).unwrap(), go, hear)
+    }
+
+    #[test]
+    fn a_worker_is_for_all_threads() {
+        fn shared<T: Clone + Send + Sync>() {}
+        fn given_away<T: Send + Sync>() {}
+        shared::<Worker>();
+        shared::<Canceller>();
+        given_away::<JobHandle>();
+    }
+
+    #[test]
+    fn jobs_run_in_order_and_survive_failures() {
+        let (worker, _go, hear) = worker(8);
+        let jobs: Vec<_> =
+            ["a", "fail", "b", "panic", "c"].map(|prompt| worker.submit(Request::new(prompt)).unwrap()).into();
+        assert_eq!(jobs.iter().map(JobHandle::id).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        let results: Vec<_> = jobs.into_iter().map(JobHandle::wait).collect();
+        assert!(results[0].is_ok() && results[2].is_ok() && results[4].is_ok());
+        assert!(matches!(results[1], Err(Error::PngWithoutRequest)));
+        assert!(matches!(&results[3], Err(Error::Panicked { message }) if message == "on purpose"));
+        assert_eq!(hear.try_iter().collect::<Vec<_>>(), ["a", "fail", "b", "panic", "c"]);
+    }
+
+    #[test]
+    fn a_full_queue_says_so() {
+        let (worker, go, hear) = worker(1);
+        let first = worker.submit(Request::new("wait")).unwrap();
+        hear.recv().unwrap();
+        let second = worker.submit(Request::new("a")).unwrap();
+        assert!(matches!(worker.submit(Request::new("b")), Err(Error::QueueFull { capacity: 1 })));
+        go.send(()).unwrap();
+        first.wait().unwrap();
+        second.wait().unwrap();
+    }
+
+    #[test]
+    fn a_waiting_job_is_cancelled_at_once_and_never_runs() {
+        let (worker, go, hear) = worker(4);
+        let first = worker.submit(Request::new("wait")).unwrap();
+        hear.recv().unwrap();
+        let second = worker.submit(Request::new("b")).unwrap();
+        assert_eq!(second.progress().phase, Phase::Queued);
+        second.canceller().cancel();
+        assert!(second.is_finished());
+        assert!(matches!(second.wait(), Err(Error::Cancelled)));
+        // A handle that is dropped cancels.
+        drop(worker.submit(Request::new("c")).unwrap());
+        go.send(()).unwrap();
+        first.wait().unwrap();
+        worker.generate(Request::new("d")).unwrap();
+        assert_eq!(hear.try_iter().collect::<Vec<_>>(), ["d"]);
+    }
+
+    #[test]
+    fn a_running_job_is_cancelled_through_its_observer() {
+        let (worker, _go, hear) = worker(4);
+        let job = worker.submit(Request::new("until cancelled")).unwrap();
+        hear.recv().unwrap();
+        assert_eq!(job.progress().phase, Phase::Running);
+        let job = job.try_wait().unwrap_err();
+        let job = job.wait_timeout(Duration::from_millis(1)).unwrap_err();
+        job.cancel();
+        assert!(matches!(job.wait(), Err(Error::Cancelled)));
+    }
+
+    #[test]
+    fn a_finished_job_stays_finished() {
+        let (worker, _go, _hear) = worker(4);
+        let job = worker.submit(Request::new("a")).unwrap();
+        // Jobs run in order: when this one is done, so is the first.
+        worker.generate(Request::new("b")).unwrap();
+        assert!(job.is_finished());
+        job.cancel();
+        let result = job.try_wait();
+        assert!(matches!(result, Ok(Ok(_))));
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_last_worker() {
+        let (worker, _go, hear) = worker(4);
+        let other = worker.clone();
+        drop(worker);
+        let job = other.submit(Request::new("a")).unwrap();
+        drop(other);
+        job.wait().unwrap();
+        assert_eq!(hear.recv().unwrap(), "a");
+        // The sender lives in the thread: hearing its end is the end of the thread.
+        assert!(hear.recv().is_err());
+    }
+
+    #[test]
+    fn progress_counts_stages_and_steps() {
+        let mut progress = Progress { phase: Phase::Running, ..Progress::default() };
+        assert_eq!(progress.fraction(), 0.0);
+        (progress.stage_index, progress.stages, progress.step, progress.steps) = (1, 2, 3, 6);
+        assert_eq!(progress.fraction(), 0.75);
+        progress.phase = Phase::Finished;
+        assert_eq!(progress.fraction(), 1.0);
+    }
+}

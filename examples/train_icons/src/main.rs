@@ -5,6 +5,7 @@
 //! train-icons base joint; train-icons base shared
 //! train-icons base high; train-icons base middle; train-icons base low
 //! train-icons sr 256; train-icons sr 1024
+//! train-icons assemble models/icons
 //! ```
 //! Each command goes on where it was stopped with `--resume`; see `docs/training.md`.
 
@@ -75,12 +76,21 @@ enum Network {
         #[command(flatten)]
         length: Length,
     },
+    /// Put the trained networks together into a model folder.
+    Assemble {
+        /// The model folder.
+        out: PathBuf,
+    },
 }
 
 fn main() -> train::Result<()> {
     let arguments = Arguments::parse();
     if let Some(threads) = arguments.threads {
         tch::set_num_threads(threads);
+    }
+    let (folder, model) = (arguments.folder.as_path(), arguments.folder.join("model"));
+    if let Network::Assemble { out } = &arguments.network {
+        return train::assemble::assemble(&model, out);
     }
     let runtime = Runtime::new(DeviceChoice::Auto, Precision::Auto)?;
     println!("{:?}, {:?}, {} threads", runtime.device, runtime.kind, tch::get_num_threads());
@@ -90,13 +100,15 @@ fn main() -> train::Result<()> {
         seed: arguments.seed,
         rows: arguments.batch,
     });
-    let (folder, model) = (arguments.folder.as_path(), arguments.folder.join("model"));
     std::fs::create_dir_all(&model)?;
     match &arguments.network {
         Network::Clip { length } => train::clip::train(data, folder, &model, runtime, length),
         Network::Base { part, learning_rate, length } => {
             train::base::train(data, folder, &model, runtime, length, *part, *learning_rate)
         }
-        Network::Sr { full, length } => { let _ = (full, length); Ok(()) }
+        Network::Sr { full, length } => {
+            train::super_resolution::train(data, folder, &model, runtime, length, *full)
+        }
+        Network::Assemble { out } => train::assemble::assemble(&model, out),
     }
 }

@@ -1,5 +1,6 @@
 //! The training of the small model: its dimensions, its data as batches, and one room for each network.
 
+pub mod assemble;
 pub mod base;
 pub mod batches;
 pub mod clip;
@@ -7,7 +8,7 @@ pub mod dimensions;
 pub mod encoders;
 pub mod preview;
 pub mod run;
-//SR pub mod super_resolution;
+pub mod super_resolution;
 pub mod vocabulary;
 
 /// Programs report any error in words.

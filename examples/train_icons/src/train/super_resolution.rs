@@ -53,7 +53,7 @@ pub fn train(
     let (maker, rows) = (Arc::clone(&data), data.rows as i64);
     let batches = Prefetch::new(state.step(), 6, move |n| maker.crops(n, full, CROP))?;
     let side = i64::from(CROP);
-    let corruption = Corruption::default();
+    let corruption = if full > 256 { Corruption::for_256() } else { Corruption::for_64() };
     let seed = data.seed ^ u64::from(full);
     run.train(
         &mut state,
@@ -83,8 +83,7 @@ pub fn train(
     let out = model.join(&name);
     std::fs::create_dir_all(&out)?;
     write_json(&out.join("config.json"), &config)?;
-    state.export(&out.join("weights.safetensors"), "", Kind::BFloat16, HashMap::new())
-        .map_err(Into::into)
+    Ok(state.export(&out.join("weights.safetensors"), "", Kind::BFloat16, HashMap::new())?)
 }
 
 fn texts(clip: &Clip, t5: &T5, captions: &[String]) -> Result<Conditioning> {
