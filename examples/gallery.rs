@@ -1,6 +1,7 @@
 //! Draws the contact sheet of `docs/gallery.md`: a fixed list of 24 prompts, seed 1, the model's own settings.
 //!
 //! `cargo run --release --example gallery` writes `docs/images/gallery.png` and prints the table of the page.
+#![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
 use std::path::PathBuf;
 

@@ -1,6 +1,7 @@
 //! Where the time of a generation goes: the table of `docs/performance.md`.
 //!
 //! `cargo run --release --example stage_times` runs one request several times and prints the median of each stage.
+#![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
 use std::path::PathBuf;
 

@@ -1,21 +1,15 @@
 //! Embeddings: a text and a style, encoded once, to be sampled many times.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::weights;
 use ediffi_paint::TextTokens;
-use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::shape::Needs;
-use crate::{Error, Request, Result, StyleImage, files};
-
-/// The format of a file of embeddings.
-const FORMAT: &str = "ediffi-embeddings/1";
+use crate::{Error, Request, Result, StyleImage, embeddings_file};
 
 /// For each token, the characters of the text that it covers; none for special and padding tokens.
 pub(crate) type Spans = Vec<Option<Range<usize>>>;
@@ -26,11 +20,11 @@ pub(crate) type Spans = Vec<Option<Range<usize>>>;
 /// any seed, size and settings by [`Pipeline::sample`](crate::Pipeline::sample), which needs no encoder.
 #[derive(Debug)]
 pub struct Embeddings {
-    source: Source,
-    prompt: EncodedText,
-    negative: Option<EncodedText>,
+    pub(crate) source: Source,
+    pub(crate) prompt: EncodedText,
+    pub(crate) negative: Option<EncodedText>,
     /// [1, width]
-    style: Option<Tensor>,
+    pub(crate) style: Option<Tensor>,
 }
 
 /// What embeddings are made from.
@@ -71,7 +65,6 @@ impl Source {
             style: request.style.as_ref().map(|style| style.image.clone()),
         }
     }
-
 }
 
 impl Embeddings {
@@ -138,20 +131,7 @@ impl Embeddings {
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
-        let json = |source| Error::Json { path: path.to_owned(), source };
-        let mut tensors = self.prompt.named("prompt");
-        let mut texts = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
-        texts.insert("source".to_owned(), serde_json::to_string(&self.source).map_err(json)?);
-        for (name, text) in [("prompt", Some(&self.prompt)), ("negative", self.negative.as_ref())] {
-            for (encoder, tokens) in text.into_iter().flat_map(EncodedText::tokens) {
-                let spans = serde_json::to_string(&tokens.spans).map_err(json)?;
-                texts.insert(format!("{name}.{encoder}.spans"), spans);
-            }
-        }
-        tensors.extend(self.negative.iter().flat_map(|negative| negative.named("negative")));
-        tensors.extend(self.style.iter().map(|style| ("style.clip_image".to_owned(), style.shallow_clone())));
-        Ok(weights::save(path, &tensors, texts)?)
+        embeddings_file::write(self, path.as_ref())
     }
 
     /// Reads what [`Embeddings::save`] wrote.
@@ -159,11 +139,7 @@ impl Embeddings {
     /// # Errors
     /// [`Error::ReadFile`], or [`Error::EmbeddingsFile`] for a file that holds something else or is damaged.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let bytes = files::read(path)?;
-        File::parse(&bytes)
-            .and_then(|file| file.embeddings())
-            .map_err(|reason| Error::EmbeddingsFile { path: path.to_owned(), reason })
+        embeddings_file::read(path.as_ref())
     }
 
     /// Whether they can be drawn by networks that take `needs`, as `request` says.
@@ -235,85 +211,19 @@ impl EncodedText {
         }
     }
 
-    fn tokens(&self) -> impl Iterator<Item = (&'static str, &EncodedTokens)> {
+    /// The encoders that read it, with their names in a file.
+    pub(crate) fn tokens(&self) -> impl Iterator<Item = (&'static str, &EncodedTokens)> {
         [("t5", &self.t5), ("clip_text", &self.clip)].into_iter().filter_map(|(name, e)| Some((name, e.as_ref()?)))
-    }
-
-    fn named(&self, text: &str) -> Vec<(String, Tensor)> {
-        let tokens = self.tokens().map(|(name, encoded)| (name, encoded.tokens.shallow_clone()));
-        let pooled = self.clip_pooled.iter().map(|pooled| ("clip_text_pooled", pooled.shallow_clone()));
-        tokens.chain(pooled).map(|(name, tensor)| (format!("{text}.{name}"), tensor)).collect()
-    }
-}
-
-/// A file of embeddings while it is read. Its errors are reasons: the caller knows the path.
-struct File<'a> {
-    tensors: SafeTensors<'a>,
-    texts: HashMap<String, String>,
-}
-
-impl<'a> File<'a> {
-    fn parse(bytes: &'a [u8]) -> std::result::Result<Self, String> {
-        let text = |error: safetensors::SafeTensorError| error.to_string();
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(text)?;
-        let texts = header.metadata().clone().unwrap_or_default();
-        match texts.get("format").map(String::as_str) {
-            Some(FORMAT) => Ok(Self { tensors: SafeTensors::deserialize(bytes).map_err(text)?, texts }),
-            Some(other) => Err(format!("its format is `{other}`, this version reads `{FORMAT}`")),
-            None => Err("its header names no format".to_owned()),
-        }
-    }
-
-    fn embeddings(&self) -> std::result::Result<Embeddings, String> {
-        let source: Source = self.json("source")?;
-        let negative = source.negative_prompt.is_some().then(|| self.text("negative")).transpose()?;
-        let style = self.tensor("style.clip_image", 2)?;
-        if style.is_some() && source.style.is_none() {
-            return Err("it has a style embedding without a style image".to_owned());
-        }
-        Ok(Embeddings { prompt: self.text("prompt")?, negative, style, source })
-    }
-
-    fn text(&self, name: &str) -> std::result::Result<EncodedText, String> {
-        Ok(EncodedText {
-            t5: self.encoded(&format!("{name}.t5"))?,
-            clip: self.encoded(&format!("{name}.clip_text"))?,
-            clip_pooled: self.tensor(&format!("{name}.clip_text_pooled"), 2)?,
-        })
-    }
-
-    fn encoded(&self, name: &str) -> std::result::Result<Option<EncodedTokens>, String> {
-        let Some(tokens) = self.tensor(name, 3)? else { return Ok(None) };
-        let spans: Spans = self.json(&format!("{name}.spans"))?;
-        if tokens.size().get(1).is_some_and(|&count| usize::try_from(count) != Ok(spans.len())) {
-            return Err(format!("`{name}` has {:?} tokens, but {} spans", tokens.size(), spans.len()));
-        }
-        Ok(Some(EncodedTokens { tokens, spans }))
-    }
-
-    fn json<T: serde::de::DeserializeOwned>(&self, key: &str) -> std::result::Result<T, String> {
-        let text = self.texts.get(key).ok_or_else(|| format!("its header has no `{key}`"))?;
-        serde_json::from_str(text).map_err(|error| format!("`{key}`: {error}"))
-    }
-
-    fn tensor(&self, name: &str, dimensions: usize) -> std::result::Result<Option<Tensor>, String> {
-        let Ok(view) = self.tensors.tensor(name) else { return Ok(None) };
-        if view.dtype() != Dtype::F32 || view.shape().len() != dimensions || view.shape().first() != Some(&1) {
-            return Err(format!("`{name}` is {:?} {:?}, which is no embedding", view.dtype(), view.shape()));
-        }
-        let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
-        let tensor = Tensor::f_from_data_size(view.data(), &shape, Kind::Float).map_err(|error| error.to_string())?;
-        Ok(Some(tensor))
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use image::RgbImage;
 
     use super::*;
 
-    fn ramp(shape: &[i64], start: f32) -> Tensor {
+    pub(crate) fn ramp(shape: &[i64], start: f32) -> Tensor {
         let count = shape.iter().product::<i64>();
         let values: Vec<f32> = (0..count).map(|i| start + i as f32 * 0.37).collect();
         Tensor::from_slice(&values).view(shape)
@@ -327,38 +237,10 @@ mod tests {
         }
     }
 
-    fn embeddings() -> Embeddings {
+    pub(crate) fn embeddings() -> Embeddings {
         let style = StyleImage::new(RgbImage::from_pixel(2, 2, image::Rgb([1, 2, 3]))).unwrap();
         let request = Request::new("a cat").negative_prompt("blur").style(style);
         Embeddings::new(Source::of(&request), text(1.0), Some(text(9.0)), Some(ramp(&[1, 6], 0.5)))
-    }
-
-    fn saved(embeddings: &Embeddings) -> (tempfile::TempDir, std::path::PathBuf) {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cat.safetensors");
-        embeddings.save(&path).unwrap();
-        (folder, path)
-    }
-
-    #[test]
-    fn a_file_gives_back_what_was_saved() {
-        let embeddings = embeddings();
-        let (_folder, path) = saved(&embeddings);
-        let read = Embeddings::load(&path).unwrap();
-        assert_eq!(read.source, embeddings.source);
-        assert_eq!(read.request(), embeddings.request());
-        for (a, b) in [
-            (read.conditioning(), embeddings.conditioning()),
-            (read.unconditional(), embeddings.unconditional()),
-        ] {
-            assert!(a.clip_text.is_none());
-            for (a, b) in [(a.t5, b.t5), (a.clip_text_pooled, b.clip_text_pooled), (a.clip_image, b.clip_image)] {
-                assert_eq!(a.is_some(), b.is_some());
-                assert!(a.zip(b).is_none_or(|(a, b)| a.equal(&b)));
-            }
-        }
-        let needs = Needs { t5: Some(ediffi_core::unet::Tokens { tokens: 3, width: 4 }), ..Needs::default() };
-        assert_eq!(read.columns(needs), [("t5", vec![Some(0..1), Some(2..5), None])]);
     }
 
     #[test]
@@ -387,35 +269,5 @@ mod tests {
         let narrow = Needs { clip_image: Some(7), ..needs };
         let error = embeddings.check(&embeddings.request(), narrow).unwrap_err();
         assert_eq!(error.to_string(), "the CLIP image embedding has shape [1, 6], the model takes [1, 7]");
-    }
-
-    #[test]
-    fn damaged_and_foreign_files_are_refused() {
-        let (folder, path) = saved(&embeddings());
-        let reason = |path: &Path| match Embeddings::load(path) {
-            Err(Error::EmbeddingsFile { reason, .. }) => reason,
-            other => panic!("{other:?}"),
-        };
-        let whole = std::fs::read(&path).unwrap();
-        let cut = folder.path().join("cut");
-        std::fs::write(&cut, &whole[..whole.len() - 9]).unwrap();
-        reason(&cut);
-        let foreign = folder.path().join("foreign.safetensors");
-        weights::save(&foreign, &[("x".to_owned(), ramp(&[2], 0.0))], HashMap::new()).unwrap();
-        assert!(reason(&foreign).contains("no format"));
-        let texts = |source: &str| {
-            HashMap::from([("format".to_owned(), FORMAT.to_owned()), ("source".to_owned(), source.to_owned())])
-        };
-        let later = HashMap::from([("format".to_owned(), "ediffi-embeddings/2".to_owned())]);
-        weights::save(&foreign, &[], later).unwrap();
-        assert!(reason(&foreign).contains("ediffi-embeddings/2"));
-        weights::save(&foreign, &[], texts("{\"prompt\": 3}")).unwrap();
-        assert!(reason(&foreign).contains("`source`"));
-        let source = serde_json::to_string(&Source::of(&Request::new("a"))).unwrap();
-        weights::save(&foreign, &[("prompt.t5".to_owned(), ramp(&[2, 3], 0.0))], texts(&source)).unwrap();
-        assert!(reason(&foreign).contains("prompt.t5"));
-        weights::save(&foreign, &[("prompt.t5".to_owned(), ramp(&[1, 3, 2], 0.0))], texts(&source)).unwrap();
-        assert!(reason(&foreign).contains("prompt.t5.spans"));
-        assert!(matches!(Embeddings::load(folder.path().join("none")), Err(Error::ReadFile { .. })));
     }
 }

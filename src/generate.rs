@@ -14,8 +14,8 @@ use tch::{Device, Tensor};
 use crate::embeddings::text_tokens;
 use crate::pipeline::State;
 use crate::{
-    Embeddings, Event, GeneratedImage, Generation, Observer, Pipeline, Preview, Request, Result, StagePlan, StageReport,
-    validate,
+    Embeddings, Event, GeneratedImage, Generation, Observer, Pipeline, Preview, Request, Result, StagePlan,
+    StageReport, validate,
 };
 
 impl Pipeline {
@@ -107,8 +107,16 @@ impl Pipeline {
             let (settings, tiling) = shape.with(request.stages.get(&shape.name));
             let selected = [stage.select(&conditional), stage.select(&unconditional)];
             let batches = pictures.len();
-            let mut watch =
-                Watch { observer: &mut *observer, plan, index, stages: plans.len(), first: 0, batch: 0, batches, started };
+            let mut watch = Watch {
+                observer: &mut *observer,
+                plan,
+                index,
+                stages: plans.len(),
+                first: 0,
+                batch: 0,
+                batches,
+                started,
+            };
             let mut run = || -> Result<()> {
                 for (batch, (seeds, picture)) in seeds.chunks(self.batch).zip(&mut pictures).enumerate() {
                     (watch.batch, watch.first) = (batch, batch * self.batch);

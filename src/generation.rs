@@ -82,7 +82,6 @@ impl GeneratedImage {
     }
 
     /// The pixels as the last stage made them: [3, height, width], f32, on the CPU, nominally in [-1, 1].
-    #[must_use]
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
     }
@@ -141,7 +140,8 @@ impl fmt::Debug for GeneratedImage {
 /// `image`: [3, h, w] → h rows of w pixels
 pub(crate) fn to_rgb(image: &Tensor) -> Result<RgbImage> {
     let (_, height, width) = image.size3()?;
-    let levels = image.f_to_kind(Kind::Float)?.f_add_scalar(1.0)?.f_mul_scalar(127.5)?.f_round()?.f_clamp(0.0, 255.0)?;
+    let levels =
+        image.f_to_kind(Kind::Float)?.f_add_scalar(1.0)?.f_mul_scalar(127.5)?.f_round()?.f_clamp(0.0, 255.0)?;
     let rows = levels.f_to_kind(Kind::Uint8)?.f_permute([1, 2, 0])?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
     let mut bytes = vec![0_u8; rows.numel()];
     let count = bytes.len();

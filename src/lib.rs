@@ -34,12 +34,14 @@
 mod base64;
 mod builder;
 mod embeddings;
+mod embeddings_file;
 mod encode;
 mod encoders;
 mod error;
 mod files;
 mod generate;
 mod generation;
+mod job;
 mod manifest;
 mod metadata;
 mod observer;
@@ -55,13 +57,14 @@ pub use builder::{BATCH, PipelineBuilder};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use generation::{GeneratedImage, Generation, StagePlan, StageReport};
+pub use job::{Canceller, JobHandle, Phase, Progress};
 pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
 pub use observer::{Event, Observer, Preview};
 pub use pipeline::Pipeline;
 pub use problem::Problem;
 pub use request::{MAX_IMAGES, MAX_SIDE, Request, StageSettings, Style};
 pub use style::{STYLE_SIDE, StyleImage};
-pub use worker::{Canceller, JobHandle, Phase, Progress, QUEUE_CAPACITY, Worker};
+pub use worker::{QUEUE_CAPACITY, Worker};
 
 // What a user of this crate sets or reads, so that no other crate has to be named.
 #[doc(no_inline)]

@@ -155,7 +155,9 @@ mod tests {
     #[test]
     fn a_folder_without_a_manifest_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(matches!(Manifest::read(folder.path()), Err(Error::NoManifest { folder: named }) if named == folder.path()));
+        assert!(
+            matches!(Manifest::read(folder.path()), Err(Error::NoManifest { folder: named }) if named == folder.path())
+        );
         let none = folder.path().join("none");
         assert!(matches!(Manifest::read(&none), Err(Error::NoFolder { folder }) if folder == none));
     }
@@ -168,7 +170,10 @@ mod tests {
             json("", &STAGE.replace("\"size\"", "\"colour\": 1, \"size\"")),
         ] {
             let error = read(&text).unwrap_err();
-            assert!(matches!(error, Error::Json { .. }) && error.to_string().contains("unknown field `colour`"), "{error}");
+            assert!(
+                matches!(error, Error::Json { .. }) && error.to_string().contains("unknown field `colour`"),
+                "{error}"
+            );
         }
         assert!(matches!(read("{"), Err(Error::Json { .. })));
         assert!(read("{}").unwrap_err().to_string().contains("missing field `format`"));

@@ -104,7 +104,6 @@ impl<'a> Preview<'a> {
     }
 
     /// The estimate itself: [images, 3, height, width], f32, on the device of the pipeline, nominally in [-1, 1].
-    #[must_use]
     pub fn tensor(&self) -> &'a Tensor {
         self.denoised
     }
@@ -161,7 +160,8 @@ mod tests {
         );
         let preview = Preview::new(4, &denoised);
         assert_eq!(preview.images(), 4..6);
-        let pixel = |image| preview.rgb(image).unwrap().map(|picture| (picture.dimensions(), picture.get_pixel(0, 0).0));
+        let pixel =
+            |image| preview.rgb(image).unwrap().map(|picture| (picture.dimensions(), picture.get_pixel(0, 0).0));
         assert_eq!(pixel(4), Some(((4, 2), [0; 3])));
         assert_eq!(pixel(5), Some(((4, 2), [255; 3])));
         assert_eq!((pixel(3), pixel(6)), (None, None));

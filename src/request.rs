@@ -320,6 +320,19 @@ mod tests {
         }
     }
 
+    /// A number that came back one bit away would be another picture. This needs `float_roundtrip` of serde_json.
+    #[test]
+    fn numbers_come_back_to_the_bit() {
+        let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
+        for _ in 0..20_000 {
+            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            // 0 to 16, with all bits of the mantissa.
+            let request = Request::new("a").guidance("base", (bits >> 11) as f64 / (1_u64 << 49) as f64);
+            let json = serde_json::to_string(&request).unwrap();
+            assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), request, "{json}");
+        }
+    }
+
     #[test]
     fn what_is_not_set_is_not_written() {
         let json = serde_json::to_string(&Request::new("a cat").seed(7)).unwrap();

@@ -123,8 +123,7 @@ fn settings(request: &Request, all: &[StageShape], running: &[StageShape], probl
             problems.push(Problem::StageDoesNotRun { stage: name.clone(), last });
         }
         let (settings, tiling) = stage.with(Some(wishes));
-        let mut wrong =
-            |setting, reason| problems.push(Problem::Setting { stage: name.clone(), setting, reason });
+        let mut wrong = |setting, reason| problems.push(Problem::Setting { stage: name.clone(), setting, reason });
         check_sampler(&settings, &mut wrong);
         if let Some(tiling) = tiling
             && let Err(error) = tiling.check(usize::try_from(stage.multiple).unwrap_or(usize::MAX))
@@ -305,7 +304,9 @@ mod tests {
         assert_eq!(found[0].to_string(), "last stage: there is no stage `sr256`, only base, sr-256, sr-1024");
         assert_eq!(found[1].to_string(), "settings: there is no stage `bse`, only base, sr-256, sr-1024");
         let found = problems(&a().last_stage("base").steps("sr-1024", 3));
-        assert!(matches!(&found[..], [Problem::StageDoesNotRun { stage, last }] if stage == "sr-1024" && last == "base"));
+        assert!(
+            matches!(&found[..], [Problem::StageDoesNotRun { stage, last }] if stage == "sr-1024" && last == "base")
+        );
     }
 
     #[test]
@@ -332,8 +333,10 @@ mod tests {
     #[test]
     fn settings_replace_those_of_the_model() {
         let stage = stage("base", 64, 8, TEXT);
-        let request = a().guidance_rule("base", Guidance { interval: None, ..Guidance::new(2.0) }).guidance("base", 3.0);
-        let request = request.schedule("base", Schedule::Custom(vec![4.0, 2.0, 1.0, 0.0])).solver("base", Solver::DpmPp2M);
+        let request =
+            a().guidance_rule("base", Guidance { interval: None, ..Guidance::new(2.0) }).guidance("base", 3.0);
+        let request =
+            request.schedule("base", Schedule::Custom(vec![4.0, 2.0, 1.0, 0.0])).solver("base", Solver::DpmPp2M);
         let (settings, tiling) = stage.with(request.stages.get("base"));
         assert_eq!((settings.steps, settings.solver, settings.guidance.scale), (3, Solver::DpmPp2M, 3.0));
         assert!(tiling.is_none());

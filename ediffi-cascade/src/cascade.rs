@@ -93,17 +93,14 @@ impl Cascade {
     /// The options of a job that does what the model's configuration says.
     #[must_use]
     pub fn options(&self) -> Vec<StageOptions<'static>> {
-        self.stages
-            .iter()
-            .map(|stage| StageOptions { settings: stage.settings(), paint: None, tiling: None })
-            .collect()
+        self.stages.iter().map(|stage| StageOptions { settings: stage.settings(), paint: None, tiling: None }).collect()
     }
 
     /// Width and height of the pictures out of stage `last` have to be multiples of this if the cascade begins with stage
     /// `first`, so that every stage between gets whole pixels that its network can take.
     ///
     /// # Errors
-    /// [`Error::NoSuchStage`].
+    /// [`Error::NoSuchStage`] or [`Error::FirstStage`].
     pub fn size_multiple(&self, first: usize, last: usize) -> Result<i64> {
         let stages = self.range(first, last)?;
         let end = stages.last().map_or(1, Stage::size);
@@ -118,7 +115,7 @@ impl Cascade {
     /// Width and height of the pictures of each stage from `first` to `last`; see [`CascadeJob::size`].
     ///
     /// # Errors
-    /// [`Error::NoSuchStage`], or [`Error::ImageSize`] naming what width and height have to be multiples of.
+    /// As [`size_multiple`](Self::size_multiple), and [`Error::ImageSize`] naming what width and height have to be multiples of.
     pub fn sizes(&self, first: usize, last: usize, size: Option<(i64, i64)>) -> Result<Vec<(i64, i64)>> {
         let stages = self.range(first, last)?;
         let end = stages.last().map_or(1, Stage::size);
@@ -175,9 +172,7 @@ impl Cascade {
     fn check(&self, job: &CascadeJob<'_>, first: usize, last: usize) -> Result<()> {
         let stages = self.range(first, last)?;
         if job.options.len() != self.stages.len() {
-            let reason =
-                format!("a job has options for {} stages, there are {}", job.options.len(), self.stages.len());
-            return Err(Error::Cascade { reason });
+            return Err(Error::Options { given: job.options.len(), stages: self.stages.len() });
         }
         for conditioning in [job.conditioning, job.unconditional] {
             let (mut t5, mut clip_text, mut clip_image) = (false, false, false);
@@ -204,6 +199,6 @@ impl Cascade {
         if last >= stages {
             return Err(Error::NoSuchStage { index: last, stages });
         }
-        self.stages.get(first..=last).filter(|range| !range.is_empty()).ok_or(Error::NoSuchStage { index: first, stages })
+        self.stages.get(first..=last).filter(|range| !range.is_empty()).ok_or(Error::FirstStage { first, last })
     }
 }

@@ -138,7 +138,7 @@ impl StageConfig {
     }
 
     pub(crate) fn refused(&self, field: &str, source: ediffi_core::Error) -> Error {
-        Error::Setting { stage: self.name.clone(), field: field.to_owned(), source }
+        Error::Setting { stage: self.name.clone(), field: field.to_owned(), source: Box::new(source) }
     }
 }
 

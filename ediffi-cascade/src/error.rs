@@ -24,7 +24,7 @@ pub enum Error {
         /// Name of the stage.
         stage: String,
         /// What failed.
-        source: ediffi_core::Error,
+        source: Box<ediffi_core::Error>,
     },
     /// An expert made a NaN or an infinity.
     #[error("stage `{stage}`: expert {expert} ({weights}) made a NaN or an infinity at sigma {sigma}")]
@@ -46,7 +46,7 @@ pub enum Error {
         /// The field, as in `experts[1].weights`.
         field: String,
         /// What is wrong with it.
-        source: ediffi_core::Error,
+        source: Box<ediffi_core::Error>,
     },
     /// A field of a stage's configuration does not make a stage.
     #[error("stage `{stage}`, {field}: {reason}")]
@@ -98,6 +98,22 @@ pub enum Error {
         /// How many stages there are.
         stages: usize,
     },
+    /// A run that would end before it begins.
+    #[error("the cascade cannot begin with stage {first} and end with stage {last}")]
+    FirstStage {
+        /// The stage to begin with, from 0.
+        first: usize,
+        /// The stage to end with.
+        last: usize,
+    },
+    /// A job without options for some stage, or with options for one too many.
+    #[error("the job has options for {given} stages, the cascade has {stages}")]
+    Options {
+        /// How many there are.
+        given: usize,
+        /// How many stages there are.
+        stages: usize,
+    },
     /// A picture of a size that some stage cannot make.
     #[error("the cascade cannot make {width}x{height}: width and height have to be positive multiples of {multiple}")]
     ImageSize {
@@ -124,7 +140,7 @@ impl Error {
     pub(crate) fn in_stage(stage: &str, source: ediffi_core::Error) -> Self {
         match source {
             ediffi_core::Error::Cancelled => Self::Cancelled,
-            source => Self::Stage { stage: stage.to_owned(), source },
+            source => Self::Stage { stage: stage.to_owned(), source: Box::new(source) },
         }
     }
 }

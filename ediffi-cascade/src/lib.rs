@@ -14,6 +14,7 @@ mod cascade;
 mod config;
 mod error;
 mod expert;
+mod experts;
 pub mod low_res;
 mod observer;
 mod settings;

@@ -110,7 +110,10 @@ impl Corruption {
             return wrong("blur_radius", "it is not between 0 and 256");
         }
         if !(0.0..=0.5).contains(&self.resize_probability) {
-            return wrong("resize_probability", "it is not between 0 and 0.5, which leaves as much for making it smaller");
+            return wrong(
+                "resize_probability",
+                "it is not between 0 and 0.5, which leaves as much for making it smaller",
+            );
         }
         if !(smallest > 0.0 && smallest <= 1.0 && (1.0..=MAX_FACTOR).contains(&largest)) {
             return wrong("resize_range", "it is not a factor in (0, 1] and one in [1, 16]");
@@ -218,4 +221,166 @@ fn add_noise(x: &Tensor, sigma: f64, rng: &mut ChaCha8Rng) -> ediffi_core::Resul
         })
         .collect();
     Ok(x.f_add(&Tensor::f_from_slice(&noise)?.f_view_as(x)?.f_to_device(x.device())?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use ediffi_core::seed::{Noise, NoiseSource};
+    use tch::Device;
+
+    use super::*;
+
+    fn rng(seed: u64) -> ChaCha8Rng {
+        ChaCha8Rng::seed_from_u64(seed)
+    }
+
+    fn pictures(seeds: &[u64], height: i64, width: i64) -> Tensor {
+        Noise::new(seeds, 0).normal(&[seeds.len() as i64, 3, height, width]).unwrap().tanh()
+    }
+
+    fn grey(height: i64, width: i64) -> Tensor {
+        Tensor::full([1, 3, height, width], 0.25, (Kind::Float, Device::Cpu))
+    }
+
+    fn difference(a: &Tensor, b: &Tensor) -> f64 {
+        assert_eq!(a.size(), b.size());
+        f64::try_from((a - b).abs().max()).unwrap()
+    }
+
+    /// Everything happens, at every size of batch.
+    fn strong() -> Corruption {
+        Corruption { blur_probability: 0.5, resize_probability: 0.5, ..Corruption::for_64() }
+    }
+
+    #[test]
+    fn enlarging_is_bicubic_and_keeps_the_range() {
+        assert!(difference(&enlarge(&grey(4, 6), 16, 18).unwrap(), &grey(16, 18)) < 1e-6);
+        // A line of the picture becomes Keys' kernel: pixel k of the enlarged lies at (k + 1/2) / 2 - 1/2 of the smaller.
+        let line = grey(8, 8).zeros_like();
+        let _ = line.narrow(3, 3, 1).fill_(1.0);
+        let wide = enlarge(&line, 16, 16).unwrap();
+        let a = -0.75_f64;
+        for k in 0..16 {
+            let d = ((k as f64 + 0.5) / 2.0 - 0.5 - 3.0).abs();
+            let expected = match d {
+                ..1.0 => (a + 2.0) * d.powi(3) - (a + 3.0) * d.powi(2) + 1.0,
+                ..2.0 => a * (d.powi(3) - 5.0 * d.powi(2) + 8.0 * d - 4.0),
+                _ => 0.0,
+            };
+            assert!((wide.double_value(&[0, 0, 8, k]) - expected).abs() < 1e-6, "{k}");
+        }
+        // It overshoots at an edge, and the result does not.
+        let edge = Tensor::cat(&[grey(8, 4).full_like(-1.0), grey(8, 4).full_like(1.0)], 3);
+        let raw = edge.upsample_bicubic2d([32, 32], false, None, None);
+        assert!(f64::try_from(raw.max()).unwrap() > 1.05);
+        assert_eq!(f64::try_from(enlarge(&edge, 32, 32).unwrap().abs().max()).unwrap(), 1.0);
+    }
+
+    #[test]
+    fn shapes_that_are_no_pictures_are_errors() {
+        let flat = Tensor::zeros([4, 4], (Kind::Float, Device::Cpu));
+        assert!(matches!(enlarge(&flat, 8, 8), Err(Error::Core { .. })));
+        assert!(matches!(enlarge(&grey(4, 4), 0, 8), Err(Error::Core { .. })));
+        assert!(matches!(strong().corrupt(&flat, &mut rng(1)), Err(Error::Core { .. })));
+        assert_eq!(strong().corrupt(&pictures(&[], 4, 4), &mut rng(1)).unwrap().size(), [0, 3, 4, 4]);
+    }
+
+    #[test]
+    fn the_same_generator_spoils_alike_and_another_does_not() {
+        let x = pictures(&[1, 2, 3], 17, 12);
+        let spoil = |seed| strong().corrupt(&x, &mut rng(seed)).unwrap();
+        assert!(spoil(1).equal(&spoil(1)));
+        assert!(difference(&spoil(1), &spoil(2)) > 1e-3);
+        assert!(difference(&spoil(1), &x) > 1e-3);
+        assert!(f64::try_from(spoil(1).abs().max()).unwrap() <= 1.0);
+    }
+
+    #[test]
+    fn a_picture_does_not_depend_on_the_others() {
+        let (x, other) = (pictures(&[1, 2, 3, 4], 16, 16), pictures(&[5, 2, 7, 8], 16, 16));
+        let [x, other] = [x, other].map(|x| strong().corrupt(&x, &mut rng(9)).unwrap());
+        assert!(x.narrow(0, 1, 1).equal(&other.narrow(0, 1, 1)));
+        assert!(!x.narrow(0, 0, 1).equal(&other.narrow(0, 0, 1)));
+        // Each has its own luck.
+        let same = grey(16, 16).expand([2, 3, 16, 16], false);
+        let spoiled = strong().corrupt(&same, &mut rng(9)).unwrap();
+        assert!(!spoiled.narrow(0, 0, 1).equal(&spoiled.narrow(0, 1, 1)));
+    }
+
+    #[test]
+    fn without_corruption_nothing_changes() {
+        let x = pictures(&[1, 2], 16, 16);
+        assert!(Corruption::none().corrupt(&x, &mut rng(1)).unwrap().equal(&x));
+    }
+
+    /// Blur and resizes keep a grey picture, so what is left is the noise: two of standard deviations u·3 and v·2.5 for
+    /// even u and v, of mean square (9 + 6.25) / 3 in steps of 8 bits.
+    #[test]
+    fn the_noise_is_as_strong_as_it_says() {
+        let flat = Corruption { blur_probability: 0.0, resize_probability: 0.0, ..Corruption::for_64() };
+        let x = grey(16, 16).expand([2000, 3, 16, 16], false);
+        let noise = (flat.corrupt(&x, &mut rng(3)).unwrap() - &x) * HALF_RANGE;
+        let mean_square = f64::try_from(noise.square().mean(Kind::Double)).unwrap();
+        // Its standard error over 2000 pictures is 0.073.
+        assert!((mean_square - 15.25 / 3.0).abs() < 0.3, "{mean_square}");
+        assert!(f64::try_from(noise.mean(Kind::Double)).unwrap().abs() < 0.02);
+    }
+
+    #[test]
+    fn blur_spreads_a_point_by_its_sigma_and_keeps_its_sum() {
+        let point = grey(33, 33).zeros_like();
+        let _ = point.narrow(2, 16, 1).narrow(3, 16, 1).fill_(1.0);
+        let blurred = blur(&point, 1.5, 8).unwrap();
+        assert!(
+            difference(
+                &blurred.sum_dim_intlist([2, 3].as_slice(), false, Kind::Float),
+                &Tensor::ones([1, 3], (Kind::Float, Device::Cpu))
+            ) < 1e-5
+        );
+        let row = blurred.sum_dim_intlist([2].as_slice(), false, Kind::Float);
+        let variance: f64 = (0..33).map(|k| row.double_value(&[0, 0, k]) * (k as f64 - 16.0).powi(2)).sum();
+        assert!((variance - 2.25).abs() < 1e-3, "{variance}");
+        // The border goes on outside: a constant stays.
+        assert!(difference(&blur(&grey(5, 7), 6.0, 22).unwrap(), &grey(5, 7)) < 1e-5);
+    }
+
+    #[test]
+    fn resizes_are_as_likely_and_as_far_as_they_say() {
+        let (corruption, mut rng) = (Corruption::for_64(), rng(4));
+        let sides: Vec<_> = (0..5000).map(|_| corruption.resized((100, 50), &mut rng)).collect();
+        let share = |test: &dyn Fn(i64) -> bool| sides.iter().filter(|(side, _)| test(*side)).count() as f64 / 5000.0;
+        // Five standard errors, and the one in twenty that rounds to 100.
+        assert!((share(&|side| side > 100) - 0.2).abs() < 0.04);
+        assert!((share(&|side| side < 100) - 0.2).abs() < 0.04);
+        assert!(sides.iter().all(|(h, w)| (80..=120).contains(h) && (40..=60).contains(w)));
+        assert!(sides.iter().any(|(h, _)| *h > 118) && sides.iter().any(|(h, _)| *h < 82));
+    }
+
+    #[test]
+    fn impossible_numbers_are_named() {
+        let good = Corruption::for_64();
+        for (bad, name) in [
+            (Corruption { blur_probability: 1.5, ..good }, "blur_probability"),
+            (Corruption { blur_sigma: 0.0, ..good }, "blur_sigma"),
+            (Corruption { blur_radius: -1, ..good }, "blur_radius"),
+            (Corruption { resize_probability: 0.6, ..good }, "resize_probability"),
+            (Corruption { resize_range: (1.1, 1.2), ..good }, "resize_range"),
+            (Corruption { resize_range: (0.8, f64::INFINITY), ..good }, "resize_range"),
+            (Corruption { noise_sigma: [1.0, f64::NAN], ..good }, "noise_sigma"),
+        ] {
+            let error = bad.corrupt(&grey(4, 4), &mut rng(1)).unwrap_err();
+            assert!(matches!(error, Error::Corruption { field, .. } if field == name), "{error}");
+        }
+        for good in [good, Corruption::for_256(), Corruption::none()] {
+            good.validate().unwrap();
+        }
+    }
+
+    #[test]
+    fn json_may_leave_out_what_is_usual() {
+        let corruption: Corruption = serde_json::from_str(r#"{"blur_sigma": 6}"#).unwrap();
+        assert_eq!(corruption, Corruption { blur_sigma: 6.0, ..Corruption::for_64() });
+        let error = serde_json::from_str::<Corruption>(r#"{"jpeg": 1}"#).unwrap_err();
+        assert!(error.to_string().contains("jpeg"), "{error}");
+    }
 }

@@ -1,10 +1,8 @@
 //! A stage: an ensemble of experts at one resolution, and how it samples.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::denoiser::{Branch, BranchDenoiser};
 use ediffi_core::ensemble::Ensemble;
 use ediffi_core::experts::Experts;
 use ediffi_core::guidance::Guided;
@@ -17,7 +15,8 @@ use ediffi_core::unet::{ContextConfig, UNetConfig};
 use tch::{Kind, Tensor};
 
 use crate::config::{Precondition, StageConfig, path_inside, read_json};
-use crate::expert::{Branches, Contexts, Expert, ExpertDenoiser};
+use crate::expert::{Branches, Expert};
+use crate::experts::EnsembleDenoiser;
 use crate::low_res;
 use crate::observer::{StageEvent, StageObserver, Watch};
 use crate::settings::SamplerSettings;
@@ -239,6 +238,12 @@ impl Stage {
         if job.conditioning.low_res.is_some() || job.unconditional.low_res.is_some() {
             return wrong("conditioning", "the smaller picture goes into the job's own field".to_owned());
         }
+        let given = [("conditioning", job.conditioning), ("unconditional", job.unconditional)];
+        for (input, conditioning) in given {
+            if let Some((name, rows)) = other_rows(conditioning, job.seeds.len()) {
+                return wrong(input, format!("{name} has {rows} rows, there are {} seeds", job.seeds.len()));
+            }
+        }
         if job.low_res.is_some() != self.is_super_resolution() {
             let source = ediffi_core::Error::LowRes { given: job.low_res.is_some() };
             return Err(Error::in_stage(self.name(), source));
@@ -259,12 +264,7 @@ impl Stage {
         Ok(tiles)
     }
 
-    fn run(
-        &mut self,
-        job: &StageJob<'_>,
-        tiles: Option<&TileGrid>,
-        watch: &Watch<'_>,
-    ) -> ediffi_core::Result<Tensor> {
+    fn run(&mut self, job: &StageJob<'_>, tiles: Option<&TileGrid>, watch: &Watch<'_>) -> ediffi_core::Result<Tensor> {
         let SamplerSettings { solver, guidance, rows, .. } = &job.settings;
         let sigmas = job.settings.sigmas()?;
         solver.validate()?;
@@ -279,16 +279,7 @@ impl Stage {
         let start = sigmas.first().copied().unwrap_or(0.0);
         let x = noise.normal(&shape)?.f_to_device(self.runtime.device)?.f_mul_scalar(start)?;
         let keep_contexts = self.residency == Residency::All;
-        let denoiser = JobDenoiser {
-            ensemble: &mut self.ensemble,
-            branches: &branches,
-            contexts: BTreeMap::new(),
-            keep_contexts,
-            current: None,
-            paint: job.paint,
-            tiles,
-            watch,
-        };
+        let denoiser = EnsembleDenoiser::new(&mut self.ensemble, &branches, keep_contexts, job.paint, tiles, watch);
         let mut guided = Guided::new(denoiser, guidance.clone(), *rows)?;
         let picture = solver.solve(&mut guided, x, &sigmas, &mut noise, &mut &*watch)?;
         drop(guided);
@@ -299,10 +290,8 @@ impl Stage {
     /// The conditionings on the device, with the enlarged smaller picture.
     fn branches(&self, job: &StageJob<'_>) -> ediffi_core::Result<Branches> {
         let device = self.runtime.device;
-        let low_res = job
-            .low_res
-            .map(|x| low_res::bicubic(&x.f_to_device(device)?, job.height, job.width))
-            .transpose()?;
+        let low_res =
+            job.low_res.map(|x| low_res::bicubic(&x.f_to_device(device)?, job.height, job.width)).transpose()?;
         let with_picture = |conditioning: &Conditioning| -> ediffi_core::Result<Conditioning> {
             let low_res = low_res.as_ref().map(Tensor::shallow_clone);
             Ok(Conditioning { low_res, ..conditioning.to(device, Kind::Float)? })
@@ -326,59 +315,20 @@ impl Stage {
     }
 }
 
-/// The ensemble at work on one job. The experts may stay in memory after it; what they derived from the job does not.
-struct JobDenoiser<'a, 'w> {
-    ensemble: &'a mut Ensemble<Expert>,
-    branches: &'a Branches,
-    contexts: BTreeMap<usize, Contexts>,
-    /// Whether contexts outlive their expert's turn.
-    keep_contexts: bool,
-    current: Option<usize>,
-    paint: Option<&'a dyn ScoreBias>,
-    tiles: Option<&'a TileGrid>,
-    watch: &'a Watch<'w>,
-}
-
-impl JobDenoiser<'_, '_> {
-    /// Expert `index` takes over.
-    fn switch(&mut self, index: usize) -> ediffi_core::Result<()> {
-        self.watch.poll()?;
-        if !self.keep_contexts {
-            self.contexts.clear();
-        }
-        let intervals = self.ensemble.experts().intervals();
-        if let Some(&interval) = intervals.get(index) {
-            tracing::debug!(expert = index, %interval, "switched");
-            let stage = self.watch.stage();
-            self.watch.report(&StageEvent::ExpertSwitched { stage, expert: index, interval })?;
-        }
-        self.current = Some(index);
-        Ok(())
-    }
-}
-
-impl BranchDenoiser for JobDenoiser<'_, '_> {
-    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Tensor> {
-        let index = self.ensemble.experts().index_of(sigma)?;
-        if self.current != Some(index) {
-            self.switch(index)?;
-        }
-        let expert = self.ensemble.pool().get(index)?;
-        let contexts = self.contexts.entry(index).or_default();
-        let (branches, paint, tiles, watch) = (self.branches, self.paint, self.tiles, self.watch);
-        ExpertDenoiser { expert, branches, contexts, paint, tiles, watch }.denoise_branch(x, sigma, branch)
-    }
+/// An embedding that is not one of `pictures` rows, and how many it has.
+fn other_rows(conditioning: &Conditioning, pictures: usize) -> Option<(&'static str, i64)> {
+    let Conditioning { t5, clip_text, clip_text_pooled, clip_image, .. } = conditioning;
+    let named =
+        [("t5", t5), ("clip_text", clip_text), ("clip_text_pooled", clip_text_pooled), ("clip_image", clip_image)];
+    let rows = |x: &Tensor| x.size().first().copied().unwrap_or(0);
+    let mut given = named.into_iter().filter_map(|(name, x)| Some((name, rows(x.as_ref()?))));
+    given.find(|(_, rows)| usize::try_from(*rows) != Ok(pictures))
 }
 
 /// What a network takes besides the noisy picture, apart from inner widths: the experts of a stage share it.
 fn inputs(network: &UNetConfig) -> impl PartialEq {
     let context = network.context.as_ref();
-    (
-        network.low_res,
-        context.and_then(|c| c.t5),
-        context.and_then(|c| c.clip_text),
-        context.and_then(|c| c.clip_image),
-    )
+    (network.low_res, context.and_then(|c| c.t5), context.and_then(|c| c.clip_text), context.and_then(|c| c.clip_image))
 }
 
 fn read_network(folder: &Path, path: &Path) -> ediffi_core::Result<UNetConfig> {
@@ -396,9 +346,10 @@ fn existing(folder: &Path, path: &Path) -> ediffi_core::Result<PathBuf> {
     }
 }
 
-/// The lowest common multiple of two positive numbers.
+/// The lowest common multiple of two positive numbers, or the largest number if it is too large: no side is a multiple of
+/// that.
 pub(crate) fn lcm(a: i64, b: i64) -> i64 {
-    a / gcd(a, b).max(1) * b
+    (a / gcd(a, b).max(1)).saturating_mul(b)
 }
 
 /// The greatest common divisor of two positive numbers.

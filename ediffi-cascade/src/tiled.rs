@@ -59,7 +59,12 @@ struct Span {
 
 impl TileGrid {
     /// The tiles of a picture whose tiles must have sides that are multiples of `multiple`; all see equally much.
-    pub(crate) fn new(tiling: Tiling, height: i64, width: i64, multiple: i64) -> std::result::Result<Self, TilingError> {
+    pub(crate) fn new(
+        tiling: Tiling,
+        height: i64,
+        width: i64,
+        multiple: i64,
+    ) -> std::result::Result<Self, TilingError> {
         let pixels = |n: i64| usize::try_from(n).unwrap_or(0);
         let (height, width, multiple) = (pixels(height), pixels(width), pixels(multiple).max(1));
         tiling.check(multiple)?;

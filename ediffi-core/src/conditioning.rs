@@ -54,10 +54,9 @@ impl Conditioning {
     /// # Errors
     /// A device without room.
     pub fn to(&self, device: Device, kind: Kind) -> Result<Self> {
-        let move_to =
-            |x: &Option<Tensor>| -> Result<Option<Tensor>> {
-                Ok(x.as_ref().map(|x| x.f_to_device(device).and_then(|x| x.f_to_kind(kind))).transpose()?)
-            };
+        let move_to = |x: &Option<Tensor>| -> Result<Option<Tensor>> {
+            Ok(x.as_ref().map(|x| x.f_to_device(device).and_then(|x| x.f_to_kind(kind))).transpose()?)
+        };
         Ok(Self {
             t5: move_to(&self.t5)?,
             clip_text: move_to(&self.clip_text)?,

@@ -267,6 +267,13 @@ pub enum Error {
     #[error("this context was made by a network with fewer cross-attention layers")]
     ForeignContext,
 
+    /// The hook that biases scores failed.
+    #[error("the score bias failed: {source}")]
+    ScoreBias {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
     // --- devices ---
     /// The device asked for cannot be used.
     #[error("device {device} cannot be used: {reason}")]

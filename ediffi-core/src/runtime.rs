@@ -79,7 +79,10 @@ impl Runtime {
 #[must_use]
 pub fn auto_precision(device: Device) -> (Kind, &'static str) {
     match device {
-        Device::Cuda(_) => (Kind::BFloat16, "CUDA devices since compute capability 8.0 compute in bf16"),
+        Device::Cuda(_) => (
+            Kind::BFloat16,
+            "CUDA devices from compute capability 8.0 on compute in bf16; ask for F16 or F32 on older ones",
+        ),
         _ if cpu_has_bf16() => (Kind::BFloat16, "the CPU multiplies in bf16 (AMX or AVX-512 BF16)"),
         _ => (Kind::Float, "the CPU has no bf16 arithmetic (no AMX, no AVX-512 BF16)"),
     }
@@ -117,9 +120,35 @@ pub fn cuda_devices() -> std::result::Result<usize, String> {
                     std::mem::forget(library);
                     Ok(())
                 }
-                Err(error) => Err(format!("{} cannot be loaded: {error}", name.to_string_lossy())),
+                Err(error) => {
+                    let cause =
+                        std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
+                    Err(format!("{} cannot be loaded: {error}{cause}", name.to_string_lossy()))
+                }
             }
         })
         .clone()
         .map(|()| if Cuda::is_available() { usize::try_from(Cuda::device_count()).unwrap_or(0) } else { 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_what_is_had() {
+        let runtime = Runtime::new(DeviceChoice::Cpu, Precision::F32).unwrap();
+        assert_eq!(runtime, Runtime { device: Device::Cpu, kind: Kind::Float });
+        let auto = Runtime::new(DeviceChoice::Cpu, Precision::Auto).unwrap();
+        assert_eq!(auto.kind == Kind::BFloat16, cpu_has_bf16());
+    }
+
+    /// No machine has this many; where there is no CUDA at all, the reason is the library's.
+    #[test]
+    fn cuda_that_is_not_there_is_an_error_that_says_what_was_looked_for() {
+        let error = Runtime::new(DeviceChoice::Cuda(4096), Precision::Auto).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("device cuda:4096 cannot be used: "), "{text}");
+        assert!(text.contains("CUDA devices") || text.contains("torch_cuda"), "{text}");
+    }
 }

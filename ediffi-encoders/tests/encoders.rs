@@ -190,6 +190,28 @@ fn reweighted(name: &str, change: impl Fn(Vec<(String, Tensor)>) -> Vec<(String,
 }
 
 #[test]
+fn t5_in_f16_survives_what_lies_beyond_the_range_of_f16() {
+    let folder = reweighted("t5", |mut tensors| {
+        for (name, x) in &mut tensors {
+            // Products of the feed-forward layers, and weights of their last maps, above 65504.
+            let factor = match name.rsplit('.').nth(1) {
+                Some("wi_0" | "wi_1") => 500.0,
+                Some("wo") => 1e6,
+                _ => 1.0,
+            };
+            let _ = x.g_mul_scalar_(factor);
+        }
+        tensors
+    });
+    let encode = |kind| {
+        let runtime = Runtime { device: Device::Cpu, kind };
+        T5::open(folder.path(), runtime).unwrap().encode(&TEXTS, 16).unwrap().tokens
+    };
+    let difference = (encode(Kind::Half) - encode(Kind::Float)).abs().max().double_value(&[]);
+    assert!(difference < 0.02, "{difference}");
+}
+
+#[test]
 fn a_whole_t5_and_either_name_of_its_table_are_read() {
     let expected = T5::open(&fixture("t5"), CPU).unwrap().encode(&TEXTS, 16).unwrap();
     for table in ["shared.weight", "encoder.embed_tokens.weight"] {

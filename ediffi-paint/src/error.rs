@@ -223,13 +223,12 @@ pub enum Error {
 }
 
 impl From<Error> for ediffi_core::Error {
-    /// What a network says when its score bias failed: at that point only shapes and tensor operations can be wrong.
+    /// What a network says when its score bias failed.
     fn from(error: Error) -> Self {
-        let source = match error {
-            Error::Torch { source } => source,
-            other => tch::TchError::Shape(other.to_string()),
-        };
-        Self::Torch { source }
+        match error {
+            Error::Torch { source } => Self::Torch { source },
+            other => Self::ScoreBias { source: Box::new(other) },
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use ediffi_core::nn::{ScoreBias, Site, attend, attend_biased};
 use ediffi_paint::{
     Canvas, Error, Painter, Region, Result, Rule, Strength, TextTokens, WeightFunction, Window, area_average,
 };
-use tch::{Kind, TchError, Tensor};
+use tch::{Kind, Tensor};
 
 const PROMPT: &str = "a cat and a dog";
 const HEADS: i64 = 2;
@@ -215,8 +215,8 @@ fn scores_of_another_shape_are_an_error() {
         [(&narrow, 4, 4), (&flat, 4, 4), (&whole, 4, 5), (&whole, -4, -4), (&whole, i64::MAX, 2)]
     {
         let error = painter.bias(&Site::new(1.0, height, width, scores)).unwrap_err();
-        let ediffi_core::Error::Torch { source: TchError::Shape(reason) } = error else { panic!("{error}") };
-        assert!(reason.starts_with("attention scores have shape"), "{reason}");
+        let ediffi_core::Error::ScoreBias { source } = error else { panic!("{error}") };
+        assert!(source.to_string().starts_with("attention scores have shape"), "{source}");
     }
 }
 

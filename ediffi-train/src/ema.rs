@@ -3,6 +3,7 @@
 use tch::Tensor;
 
 use crate::Result;
+use crate::error::expect_setting;
 
 /// A running average of parameters.
 #[derive(Debug)]
@@ -15,8 +16,9 @@ impl Ema {
     /// Starts at the present values. eDiff-I's decay is 0.9999 (table 7).
     ///
     /// # Errors
-    /// A device without room.
+    /// [`Error::Setting`](crate::Error::Setting) unless 0 <= `decay` < 1; a device without room.
     pub fn new(decay: f64, parameters: &[(String, Tensor)]) -> Result<Self> {
+        expect_setting((0.0..1.0).contains(&decay), "decay", decay, "is not in [0, 1)")?;
         let _no_grad = tch::no_grad_guard();
         let average = parameters
             .iter()
@@ -45,8 +47,51 @@ impl Ema {
     }
 
     /// The averages, by name.
-    #[must_use]
     pub fn average(&self) -> &[(String, Tensor)] {
         &self.average
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Error;
+
+    fn parameters(value: f64) -> Vec<(String, Tensor)> {
+        vec![("w".to_owned(), Tensor::from_slice(&[value as f32, -2.0 * value as f32]))]
+    }
+
+    /// Towards a constant c from a₀, after n updates: c + (a₀ − c) Π dₜ.
+    #[test]
+    fn follows_the_closed_form_and_forgets_the_start() {
+        for decay in [0.5, 0.9999] {
+            let mut ema = Ema::new(decay, &parameters(1.0)).unwrap();
+            let mut left = 1.0;
+            for step in 0..30 {
+                ema.update(&parameters(3.0), step).unwrap();
+                let t = step as f64;
+                left *= decay.min((1.0 + t) / (10.0 + t));
+                let expected = 3.0 + (1.0 - 3.0) * left;
+                let (name, average) = &ema.average()[0];
+                assert_eq!(name, "w");
+                assert!((average.double_value(&[0]) - expected).abs() < 1e-5, "decay {decay}, step {step}");
+                assert!((average.double_value(&[1]) + 2.0 * expected).abs() < 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn starts_as_a_copy_that_later_changes_do_not_reach() {
+        let mut source = parameters(1.0);
+        let ema = Ema::new(0.9, &source).unwrap();
+        let _ = source[0].1.fill_(7.0);
+        assert_eq!(ema.average()[0].1, parameters(1.0)[0].1);
+    }
+
+    #[test]
+    fn a_decay_that_is_none_is_refused() {
+        for decay in [-0.1, 1.0, f64::NAN] {
+            assert!(matches!(Ema::new(decay, &[]), Err(Error::Setting { field: "decay", .. })), "{decay}");
+        }
     }
 }

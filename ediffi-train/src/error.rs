@@ -17,7 +17,7 @@ pub enum Error {
         source: ediffi_core::Error,
     },
     /// A file cannot be read or written.
-    #[error("{}", path.display())]
+    #[error("cannot read or write {}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -40,6 +40,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A tensor of a training step has another shape than the batch asks for.
+    #[error("the {what} has shape {got:?}, expected {expected:?}")]
+    Shape {
+        /// The tensor.
+        what: &'static str,
+        /// The shape that fits.
+        expected: Vec<i64>,
+        /// Its shape.
+        got: Vec<i64>,
+    },
     /// The loss or the gradients are no longer finite.
     #[error("training diverged at step {step}: the {what} is {value}")]
     Diverged {
@@ -50,13 +60,45 @@ pub enum Error {
         /// Its value.
         value: f64,
     },
-    /// The threads that make batches are gone.
-    #[error("the threads that make batches stopped")]
+    /// The thread that makes batches cannot be started.
+    #[error("the thread that makes batches cannot be started")]
+    Thread {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The thread that makes batches is gone: the function that makes them panicked.
+    #[error("the thread that makes batches stopped")]
     NoBatches,
 }
 
 impl From<tch::TchError> for Error {
     fn from(source: tch::TchError) -> Self {
         Self::Core { source: source.into() }
+    }
+}
+
+/// Fails unless `x` has the shape that fits.
+pub(crate) fn expect_shape(what: &'static str, expected: &[i64], got: &[i64]) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::Shape { what, expected: expected.to_vec(), got: got.to_vec() }) }
+}
+
+/// Fails with the field and its value unless `ok`.
+pub(crate) fn expect_setting(ok: bool, field: &'static str, value: f64, rule: &str) -> Result<()> {
+    if ok { Ok(()) } else { Err(Error::Setting { field, reason: format!("{value} {rule}") }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    /// A machine without room for a thread cannot be arranged in a test; what the caller would read can be looked at.
+    /// Every other variant is provoked by a test of the room that returns it.
+    #[test]
+    fn a_thread_that_does_not_start_keeps_its_reason() {
+        let error = Error::Thread { source: std::io::ErrorKind::OutOfMemory.into() };
+        assert_eq!(error.to_string(), "the thread that makes batches cannot be started");
+        assert_eq!(error.source().unwrap().to_string(), "out of memory");
     }
 }

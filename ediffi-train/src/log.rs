@@ -1,7 +1,7 @@
 //! The loss log: one CSV line every few steps.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
@@ -33,21 +33,26 @@ pub struct LossLog {
 const HEADER: &str = "step,pictures,loss,gradient,rate,pictures_per_second";
 
 impl LossLog {
-    /// Opens `path`, dropping lines past `step`: a run that was killed between two checkpoints repeats those steps.
+    /// Opens `path`, dropping lines past `step`: a run that was killed between two checkpoints repeats those steps. A line
+    /// that the kill cut short goes as well.
     ///
     /// # Errors
     /// A file that cannot be read or written.
     pub fn resume(path: &Path, step: u64) -> Result<Self> {
         let failed = |source| Error::File { path: path.to_owned(), source };
         let mut kept = vec![HEADER.to_owned()];
-        if let Ok(old) = File::open(path) {
-            for line in BufReader::new(old).lines().skip(1) {
-                let line = line.map_err(failed)?;
-                let at = line.split(',').next().and_then(|s| s.parse::<u64>().ok());
-                if at.is_some_and(|at| at <= step) {
-                    kept.push(line);
+        match File::open(path) {
+            Ok(old) => {
+                for line in BufReader::new(old).lines().skip(1) {
+                    let line = line.map_err(failed)?;
+                    let at = line.split(',').next().and_then(|s| s.parse::<u64>().ok());
+                    if at.is_some_and(|at| at <= step) && line.split(',').count() == HEADER.split(',').count() {
+                        kept.push(line);
+                    }
                 }
             }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
         }
         let temporary = path.with_extension("csv.tmp");
         std::fs::write(&temporary, kept.join("\n") + "\n").map_err(failed)?;
@@ -62,7 +67,50 @@ impl LossLog {
     /// A file that cannot be written.
     pub fn write(&mut self, entry: &Entry) -> Result<()> {
         let Entry { step, pictures, loss, gradient, rate, speed } = entry;
-        writeln!(self.file, "{step},{pictures},{loss:.6},{gradient:.4},{rate:.3e},{speed:.1}")
-            .map_err(|source| Error::File { path: self.path.clone(), source })
+        // One write a line, so that a line is either there or not.
+        let line = format!("{step},{pictures},{loss:.6},{gradient:.4},{rate:.3e},{speed:.1}\n");
+        self.file.write_all(line.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(step: u64) -> Entry {
+        Entry { step, pictures: 32 * step, loss: 0.25, gradient: 1.5, rate: 1e-4, speed: 33.3 }
+    }
+
+    fn lines(path: &Path) -> Vec<String> {
+        std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn resuming_drops_what_came_after_the_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("base.csv");
+        let mut log = LossLog::resume(&path, 0).unwrap();
+        for step in [20, 40, 60] {
+            log.write(&entry(step)).unwrap();
+        }
+        assert_eq!(lines(&path)[1], "20,640,0.250000,1.5000,1.000e-4,33.3");
+        // The kill came in the middle of line "800", which reads like a step before the checkpoint.
+        std::fs::write(&path, lines(&path).join("\n") + "\n8").unwrap();
+        let mut log = LossLog::resume(&path, 40).unwrap();
+        log.write(&entry(60)).unwrap();
+        drop(log);
+        let steps: Vec<String> = lines(&path).iter().map(|l| l.split(',').next().unwrap().to_owned()).collect();
+        assert_eq!(steps, ["step", "20", "40", "60"]);
+        assert_eq!(lines(&path)[0], HEADER);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_read_or_written_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in [folder.path().join("absent/base.csv"), folder.path().to_owned()] {
+            let error = LossLog::resume(&path, 0).unwrap_err();
+            assert!(matches!(&error, Error::File { path: named, .. } if *named == path), "{error}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use ediffi_core::precondition::Edm;
 use tch::{Kind, Tensor};
 
 use crate::Result;
+use crate::error::expect_shape;
 
 /// λ(σ) ‖D(x₀ + σε; σ) − x₀‖², averaged over pixels, one value a picture.
 ///
@@ -15,7 +16,8 @@ use crate::Result;
 /// same shape; → [n] f32
 ///
 /// # Errors
-/// An error of the network, or shapes that do not fit.
+/// An error of the network, or [`Error::Shape`](crate::Error::Shape) for a noise, a number of levels or an F that does
+/// not fit.
 pub fn edm_loss<E>(
     edm: &Edm,
     clean: &Tensor,
@@ -39,6 +41,8 @@ struct Targets {
 
 impl Targets {
     fn new(edm: &Edm, clean: &Tensor, noise: &Tensor, sigmas: &[f64]) -> Result<Self> {
+        expect_shape("noise", &clean.size(), &noise.size())?;
+        expect_shape("list of noise levels", &[clean.size4()?.0], &[sigmas.len() as i64])?;
         let column = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
             let values: Vec<f32> = sigmas.iter().map(|&sigma| of(sigma) as f32).collect();
             Ok(Tensor::f_from_slice(&values)?.f_to_device(clean.device())?.f_reshape([-1, 1, 1, 1])?)
@@ -53,6 +57,8 @@ impl Targets {
     }
 
     fn error(&self, f: &Tensor) -> Result<Tensor> {
+        // Another shape might broadcast, and train on nonsense.
+        expect_shape("output of the network", &self.f.size(), &f.size())?;
         let squared = f.f_to_kind(Kind::Float)?.f_sub(&self.f)?.f_square()?;
         Ok(squared.f_mean_dim([1_i64, 2, 3].as_slice(), false, Kind::Float)?)
     }
@@ -81,5 +87,58 @@ mod tests {
             let expected = (d - x0).square().mean(Kind::Float).double_value(&[]) * edm.loss_weight(sigma);
             assert!((got.double_value(&[row]) - expected).abs() < 1e-4 * expected, "sigma {sigma}");
         }
+    }
+
+    /// The gradient of the mean loss by F is 2 (F − target) / numel, and the target is (x₀ − c_skip x) / c_out.
+    #[test]
+    fn gradient_by_the_network_s_output_is_the_closed_form() {
+        let edm = Edm::default();
+        let clean = Tensor::arange(24, (Kind::Float, Device::Cpu)).reshape([2, 3, 2, 2]) / 12.0 - 1.0;
+        let noise = (&clean * 2.3).cos();
+        let sigmas = [0.3, 4.0];
+        let f = (&clean * 0.7 + 0.1).set_requires_grad(true);
+        let loss = edm_loss(&edm, &clean, &noise, &sigmas, |_, _| Ok::<_, Error>(f.shallow_clone())).unwrap();
+        loss.mean(Kind::Float).backward();
+        for (row, &sigma) in (0..).zip(&sigmas) {
+            let (x0, e) = (clean.narrow(0, row, 1), noise.narrow(0, row, 1));
+            let target = (&x0 - (&x0 + &e * sigma) * edm.c_skip(sigma)) / edm.c_out(sigma);
+            let expected = (f.detach().narrow(0, row, 1) - target) * (2.0 / 24.0);
+            let error = (f.grad().narrow(0, row, 1) - expected).abs().max().double_value(&[]);
+            assert!(error < 1e-6, "sigma {sigma}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_network_sees_scaled_input_and_noise_level() {
+        let edm = Edm::default();
+        let clean = Tensor::ones([2, 3, 2, 2], (Kind::Float, Device::Cpu));
+        let sigmas = [0.5, 3.0];
+        let _ = edm_loss(&edm, &clean, &(&clean * 2.0), &sigmas, |x, c_noise| {
+            for (row, &sigma) in (0..).zip(&sigmas) {
+                let expected = edm.c_in(sigma) * (1.0 + 2.0 * sigma);
+                assert!((x.double_value(&[row, 0, 1, 1]) - expected).abs() < 1e-6);
+                assert!((c_noise.double_value(&[row]) - sigma.ln() / 4.0).abs() < 1e-6);
+            }
+            Ok::<_, Error>(x.shallow_clone())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn shapes_that_would_broadcast_are_refused() {
+        let edm = Edm::default();
+        let x = Tensor::zeros([2, 3, 2, 2], (Kind::Float, Device::Cpu));
+        let row = x.narrow(0, 0, 1);
+        let refused = |noise: &Tensor, sigmas: &[f64], f: &Tensor| match edm_loss(&edm, &x, noise, sigmas, |_, _| {
+            Ok::<_, Error>(f.shallow_clone())
+        })
+        .unwrap_err()
+        {
+            Error::Shape { what, .. } => what,
+            error => panic!("{error}"),
+        };
+        assert_eq!(refused(&row, &[1.0, 1.0], &x), "noise");
+        assert_eq!(refused(&x, &[1.0], &x), "list of noise levels");
+        assert_eq!(refused(&x, &[1.0, 1.0], &row), "output of the network");
     }
 }

@@ -4,6 +4,7 @@
 
 use tch::{Kind, Tensor};
 
+use crate::error::expect_setting;
 use crate::{Error, Result};
 
 /// Settings of AdamW. The defaults are eDiff-I's (table 7), warm-up and clipping those of NVIDIA's open relative.
@@ -21,7 +22,7 @@ pub struct AdamWSettings {
     pub warm_up: u64,
     /// Steps over which the learning rate falls along a half cosine to a tenth; `None` keeps it.
     pub decay_steps: Option<u64>,
-    /// Largest norm of all gradients together.
+    /// Largest norm of all gradients together; infinite for no limit.
     pub clip: f64,
 }
 
@@ -40,6 +41,27 @@ impl Default for AdamWSettings {
 }
 
 impl AdamWSettings {
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] naming the first field that makes no sense.
+    pub fn validate(&self) -> Result<()> {
+        let Self { learning_rate, betas, epsilon, weight_decay, clip, .. } = *self;
+        let positive = |x: f64| x > 0.0 && x.is_finite();
+        let rule = "is not positive and finite";
+        expect_setting(positive(learning_rate), "learning_rate", learning_rate, rule)?;
+        expect_setting((0.0..1.0).contains(&betas.0), "betas.0", betas.0, "is not in [0, 1)")?;
+        expect_setting((0.0..1.0).contains(&betas.1), "betas.1", betas.1, "is not in [0, 1)")?;
+        expect_setting(positive(epsilon), "epsilon", epsilon, rule)?;
+        expect_setting(
+            weight_decay >= 0.0 && weight_decay.is_finite(),
+            "weight_decay",
+            weight_decay,
+            "is negative or not finite",
+        )?;
+        expect_setting(clip > 0.0, "clip", clip, "is not positive")
+    }
+
     /// Learning rate of step `step`, counted from 0.
     #[must_use]
     pub fn rate(&self, step: u64) -> f64 {
@@ -64,11 +86,11 @@ impl AdamW {
     /// Moments at zero.
     ///
     /// # Errors
-    /// A device without room.
+    /// [`Error::Setting`] for a setting that makes no sense; a device without room.
     pub fn new(settings: AdamWSettings, parameters: &[(String, Tensor)]) -> Result<Self> {
-        let zeros = || -> Result<Vec<Tensor>> {
-            parameters.iter().map(|(_, p)| Ok(p.f_detach()?.f_zeros_like()?)).collect()
-        };
+        settings.validate()?;
+        let zeros =
+            || -> Result<Vec<Tensor>> { parameters.iter().map(|(_, p)| Ok(p.f_detach()?.f_zeros_like()?)).collect() };
         Ok(Self { settings, first: zeros()?, second: zeros()? })
     }
 
@@ -79,10 +101,11 @@ impl AdamW {
     }
 
     /// One step, number `step` from 0, with the gradients accumulated in `parameters` divided by `accumulated`; clears
-    /// them. Returns the norm of the gradients before clipping.
+    /// them. Returns the norm of the gradients before clipping. A parameter without a gradient is left as it is.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when the norm is not finite; the weights are left as they were.
+    /// [`Error::Diverged`] when the norm is not finite; weights and moments are left as they were, and the gradients are
+    /// cleared, so that the caller may go on with another batch.
     pub fn step(&mut self, parameters: &[(String, Tensor)], step: u64, accumulated: f64) -> Result<f64> {
         let _no_grad = tch::no_grad_guard();
         let mut gradients = Vec::with_capacity(parameters.len());
@@ -99,6 +122,7 @@ impl AdamW {
             false => Tensor::f_stack(&squares, 0)?.f_sum(Kind::Double)?.f_sqrt()?.f_double_value(&[])? / accumulated,
         };
         if !norm.is_finite() {
+            clear(&mut gradients)?;
             return Err(Error::Diverged { step, what: "norm of the gradients", value: norm });
         }
         let scale = (self.settings.clip / norm.max(1e-12)).min(1.0) / accumulated;
@@ -122,12 +146,149 @@ impl AdamW {
             let denominator = second.f_sqrt()?.f_div_scalar_(bias2.sqrt())?.f_add_scalar_(self.settings.epsilon)?;
             let _ = parameter.f_addcdiv_(&first.f_mul_scalar(-rate / bias1)?, &denominator)?;
         }
-        for (_, parameter) in parameters {
-            let mut gradient = parameter.f_grad()?;
-            if gradient.defined() {
-                let _ = gradient.f_zero_()?;
+        clear(&mut gradients)?;
+        Ok(norm)
+    }
+}
+
+fn clear(gradients: &mut [Tensor]) -> Result<()> {
+    for gradient in gradients.iter_mut().filter(|gradient| gradient.defined()) {
+        let _ = gradient.f_zero_()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::nn::OptimizerConfig;
+    use tch::{Device, nn};
+
+    use super::*;
+
+    fn parameter(values: &[f32], shape: &[i64]) -> Vec<(String, Tensor)> {
+        vec![("w".to_owned(), Tensor::from_slice(values).reshape(shape).set_requires_grad(true))]
+    }
+
+    /// Leaves `gradient` in the parameter, on top of what is there.
+    fn push(parameters: &[(String, Tensor)], gradient: &Tensor) {
+        (&parameters[0].1 * gradient).sum(Kind::Float).backward();
+    }
+
+    fn plain(learning_rate: f64) -> AdamWSettings {
+        AdamWSettings { learning_rate, warm_up: 1, clip: f64::INFINITY, ..AdamWSettings::default() }
+    }
+
+    /// With β = (0.9, 0.99) and gradients 0.5, −0.25: m₁ = 0.05, v₁ = 0.0025, m₂ = 0.02, v₂ = 0.0031; the decay takes
+    /// 5 % first. w₁ = 0.95 − 0.1 · 0.5 / 0.5, w₂ = 0.95 w₁ − 0.1 · (0.02 / 0.19) / √(0.0031 / 0.0199).
+    #[test]
+    fn two_steps_by_hand() {
+        let w = parameter(&[1.0], &[1, 1]);
+        let settings = AdamWSettings { betas: (0.9, 0.99), weight_decay: 0.5, ..plain(0.1) };
+        let mut optimizer = AdamW::new(settings, &w).unwrap();
+        for (step, (gradient, norm, expected)) in (0..).zip([(0.5, 0.5, 0.85), (-0.25, 0.25, 0.780_830_06)]) {
+            push(&w, &Tensor::from_slice(&[gradient as f32]));
+            assert_eq!(optimizer.step(&w, step, 1.0).unwrap(), norm);
+            assert!((w[0].1.double_value(&[0, 0]) - expected).abs() < 1e-6, "step {step}");
+            assert_eq!(w[0].1.grad().double_value(&[0, 0]), 0.0);
+        }
+    }
+
+    #[test]
+    fn agrees_with_libtorch() {
+        let start: Vec<f32> = (0..12_u8).map(|i| (f32::from(i) * 1.3).sin()).collect();
+        let ours = parameter(&start, &[3, 4]);
+        let settings = AdamWSettings { weight_decay: 0.1, ..plain(3e-3) };
+        let mut optimizer = AdamW::new(settings, &ours).unwrap();
+        let store = nn::VarStore::new(Device::Cpu);
+        let theirs = store.root().var_copy("w", &Tensor::from_slice(&start).reshape([3, 4]));
+        let mut reference = nn::AdamW { wd: 0.1, ..nn::AdamW::default() }.build(&store, 3e-3).unwrap();
+        for step in 0..50 {
+            let gradient = (&ours[0].1.detach() * (step as f64 * 0.7).cos() + (step as f64).sin()).contiguous();
+            push(&ours, &gradient);
+            optimizer.step(&ours, step, 1.0).unwrap();
+            reference.zero_grad();
+            (&theirs * &gradient).sum(Kind::Float).backward();
+            reference.step();
+        }
+        let moved = (&ours[0].1 - Tensor::from_slice(&start).reshape([3, 4])).abs().max().double_value(&[]);
+        let apart = (&ours[0].1 - &theirs).abs().max().double_value(&[]);
+        assert!(moved > 0.01 && apart < 1e-7, "moved {moved}, apart {apart}");
+    }
+
+    #[test]
+    fn vectors_do_not_decay() {
+        for (shape, expected) in [(vec![2], 1.0), (vec![1, 2], 0.9)] {
+            let w = parameter(&[1.0, 1.0], &shape);
+            let mut optimizer = AdamW::new(AdamWSettings { weight_decay: 1.0, ..plain(0.1) }, &w).unwrap();
+            push(&w, &Tensor::zeros(&shape, (Kind::Float, Device::Cpu)));
+            optimizer.step(&w, 0, 1.0).unwrap();
+            assert!((w[0].1.max().double_value(&[]) - expected).abs() < 1e-6, "{shape:?}");
+        }
+    }
+
+    /// Gradients (3, 4) of norm 5, limited to 1, are (0.6, 0.8); below the limit they are left alone.
+    #[test]
+    fn clips_the_norm_of_all_gradients_together() {
+        for (clip, first) in [(1.0, [0.06, 0.08]), (5.5, [0.3, 0.4])] {
+            let mut w = parameter(&[0.0], &[1]);
+            w.extend(parameter(&[0.0], &[1]));
+            let mut optimizer = AdamW::new(AdamWSettings { clip, ..plain(0.1) }, &w).unwrap();
+            push(&w[..1], &Tensor::from_slice(&[3.0_f32]));
+            push(&w[1..], &Tensor::from_slice(&[4.0_f32]));
+            assert_eq!(optimizer.step(&w, 0, 1.0).unwrap(), 5.0);
+            for (moment, expected) in optimizer.first.iter().zip(first) {
+                assert!((moment.double_value(&[0]) - expected).abs() < 1e-6, "limit {clip}");
             }
         }
-        Ok(norm)
+    }
+
+    #[test]
+    fn warms_up_linearly_and_falls_along_a_cosine_to_a_tenth() {
+        let settings = AdamWSettings { learning_rate: 2.0, warm_up: 4, ..AdamWSettings::default() };
+        let rates: Vec<f64> = [0, 1, 3, 4, 1_000_000].map(|step| settings.rate(step)).to_vec();
+        assert_eq!(rates, [0.5, 1.0, 2.0, 2.0, 2.0]);
+        let settings = AdamWSettings { warm_up: 0, decay_steps: Some(100), ..settings };
+        for (step, expected) in [(0, 2.0), (50, 1.1), (100, 0.2), (500, 0.2)] {
+            assert!((settings.rate(step) - expected).abs() < 1e-12, "step {step}");
+        }
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_changes_nothing_but_is_cleared() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let w = parameter(&[1.0, 2.0], &[1, 2]);
+            let mut optimizer = AdamW::new(plain(0.1), &w).unwrap();
+            push(&w, &Tensor::from_slice(&[bad, 1.0]));
+            let error = optimizer.step(&w, 9, 1.0).unwrap_err();
+            assert!(matches!(error, Error::Diverged { step: 9, value, .. } if !value.is_finite()), "{error}");
+            assert_eq!(Vec::<f32>::try_from(w[0].1.reshape([-1])).unwrap(), [1.0, 2.0]);
+            assert_eq!(optimizer.first[0].abs().max().double_value(&[]), 0.0);
+            push(&w, &Tensor::from_slice(&[1.0_f32, 1.0]));
+            assert!(optimizer.step(&w, 9, 1.0).unwrap().is_finite(), "the bad gradient is gone");
+        }
+    }
+
+    #[test]
+    fn a_parameter_without_gradient_stays() {
+        let w = parameter(&[1.0], &[1, 1]);
+        let mut optimizer = AdamW::new(plain(0.1), &w).unwrap();
+        assert_eq!(optimizer.step(&w, 0, 1.0).unwrap(), 0.0);
+        assert_eq!(w[0].1.double_value(&[0, 0]), 1.0);
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_named() {
+        let good = AdamWSettings::default();
+        for (wrong, name) in [
+            (AdamWSettings { learning_rate: 0.0, ..good }, "learning_rate"),
+            (AdamWSettings { betas: (1.0, 0.9), ..good }, "betas.0"),
+            (AdamWSettings { betas: (0.9, f64::NAN), ..good }, "betas.1"),
+            (AdamWSettings { epsilon: 0.0, ..good }, "epsilon"),
+            (AdamWSettings { weight_decay: -0.1, ..good }, "weight_decay"),
+            (AdamWSettings { clip: 0.0, ..good }, "clip"),
+        ] {
+            let error = AdamW::new(wrong, &[]).unwrap_err();
+            assert!(matches!(error, Error::Setting { field, .. } if field == name), "{error}");
+        }
     }
 }

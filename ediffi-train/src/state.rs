@@ -53,17 +53,21 @@ impl TrainState {
         self.optimizer.settings().rate(self.step)
     }
 
+    /// The parameters under training, sharing storage with the network's.
+    pub fn parameters(&self) -> &[(String, Tensor)] {
+        &self.parameters
+    }
+
     /// The averaged parameters, sharing storage with the running average.
-    #[must_use]
     pub fn average(&self) -> &[(String, Tensor)] {
         self.ema.average()
     }
 
-    /// Uses up the gradients that `accumulated` backward passes over `pictures` pictures left in the parameters. Returns
-    /// their norm.
+    /// Uses up the gradients that `accumulated` backward passes over `pictures` pictures in all left in the parameters: one
+    /// step with their mean, whose norm is returned.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when the gradients are not finite; nothing is changed then.
+    /// [`Error::Diverged`] when the gradients are not finite; they are cleared, and nothing else is changed then.
     pub fn update(&mut self, pictures: u64, accumulated: usize) -> Result<f64> {
         let norm = self.optimizer.step(&self.parameters, self.step, accumulated.max(1) as f64)?;
         self.ema.update(&self.parameters, self.step)?;
@@ -79,12 +83,14 @@ impl TrainState {
     /// A file whose tensors are not these parameters.
     pub fn start_from(&mut self, path: &Path) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let shapes = self.parameters.iter().map(|(n, p)| (n.clone(), p.size()));
-        let loaded = read(path, shapes.collect())?;
-        for (((_, parameter), (_, average)), value) in self.parameters.iter_mut().zip(&mut self.ema.average).zip(loaded) {
+        let shapes: Vec<_> = self.parameters.iter().map(|(n, p)| (n.clone(), p.size())).collect();
+        let loaded = read(&open(path)?, &shapes)?;
+        for (((_, parameter), (_, average)), value) in self.parameters.iter_mut().zip(&mut self.ema.average).zip(loaded)
+        {
             parameter.f_copy_(&value)?;
             average.f_copy_(&value)?;
         }
+        tracing::info!(file = %path.display(), "starting from a trained network");
         Ok(())
     }
 
@@ -105,35 +111,39 @@ impl TrainState {
         let mut metadata = notes;
         metadata.insert("step".to_owned(), self.step.to_string());
         metadata.insert("pictures".to_owned(), self.pictures.to_string());
-        Ok(save(path, &tensors, metadata)?)
+        save(path, &tensors, metadata)?;
+        tracing::debug!(file = %path.display(), step = self.step, "checkpoint written");
+        Ok(())
     }
 
     /// Goes on from a checkpoint.
     ///
     /// # Errors
-    /// A file that is missing, cut short, or of another network.
+    /// A file that is missing, cut short, or of another network; nothing is changed then.
     pub fn resume(&mut self, path: &Path) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let broken = |reason: String| Error::Checkpoint { path: path.to_owned(), reason };
+        let file = open(path)?;
         let mut shapes = Vec::with_capacity(4 * self.parameters.len());
         for (name, parameter) in &self.parameters {
             shapes.extend(PARTS.iter().map(|part| (format!("{part}.{name}"), parameter.size())));
         }
-        let mut loaded = read(path, shapes)?.into_iter();
+        let mut loaded = read(&file, &shapes)?.into_iter();
+        let number = |key: &str| {
+            file.text(key)
+                .and_then(|text| text.parse().ok())
+                .ok_or_else(|| Error::Checkpoint { path: path.to_owned(), reason: format!("its header has no {key}") })
+        };
+        let (step, pictures) = (number("step")?, number("pictures")?);
         let moments = self.optimizer.first.iter_mut().zip(&mut self.optimizer.second);
         for (((_, parameter), (first, second)), (_, average)) in
             self.parameters.iter_mut().zip(moments).zip(&mut self.ema.average)
         {
-            for target in [parameter, first, second, average] {
-                let value = loaded.next().ok_or_else(|| broken("it ends early".to_owned()))?;
+            for (target, value) in [parameter, first, second, average].into_iter().zip(&mut loaded) {
                 target.f_copy_(&value)?;
             }
         }
-        let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
-        let number = |key: &str| {
-            file.text(key).and_then(|text| text.parse().ok()).ok_or_else(|| broken(format!("its header has no {key}")))
-        };
-        (self.step, self.pictures) = (number("step")?, number("pictures")?);
+        (self.step, self.pictures) = (step, pictures);
+        tracing::info!(file = %path.display(), step, pictures, "resumed");
         Ok(())
     }
 
@@ -141,7 +151,7 @@ impl TrainState {
     /// prefix: what a model folder holds.
     ///
     /// # Errors
-    /// A file that cannot be written.
+    /// [`Error::Setting`] when no parameter is below `prefix`; a file that cannot be written.
     pub fn export(&self, path: &Path, prefix: &str, kind: Kind, mut notes: HashMap<String, String>) -> Result<()> {
         let tensors = self
             .ema
@@ -150,15 +160,21 @@ impl TrainState {
             .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
             .map(|(name, tensor)| Ok((name.to_owned(), tensor.f_to_kind(kind)?)))
             .collect::<Result<Vec<_>>>()?;
+        if tensors.is_empty() {
+            return Err(Error::Setting { field: "prefix", reason: format!("no parameter is below {prefix:?}") });
+        }
         notes.insert("pictures".to_owned(), self.pictures.to_string());
         notes.insert("steps".to_owned(), self.step.to_string());
         Ok(save(path, &tensors, notes)?)
     }
 }
 
+fn open(path: &Path) -> Result<WeightsFile> {
+    Ok(WeightsFile::open(path, |name| Some(name.to_owned()))?)
+}
+
 /// Reads named tensors of these shapes, f32, from a file that holds exactly them.
-fn read(path: &Path, shapes: Vec<(String, Vec<i64>)>) -> Result<Vec<Tensor>> {
-    let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
+fn read(file: &WeightsFile, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Tensor>> {
     Ok(file.build(Device::Cpu, Kind::Float, |mut scope: Scope<'_>| {
         shapes.iter().map(|(name, shape)| scope.weight(name, shape, Init::Zeros)).collect()
     })?)
@@ -181,4 +197,3 @@ impl ediffi_core::weights::Params for Shared<'_> {
         }
     }
 }
-

@@ -19,12 +19,8 @@ pub const CPU: Runtime = Runtime { device: Device::Cpu, kind: Kind::Float };
 
 /// Two levels, the deeper one with both attentions; sides have to be multiples of 2.
 pub fn network(low_res: bool) -> UNetConfig {
-    let level = |multiplier, attention| Level {
-        multiplier,
-        blocks: 1,
-        self_attention: attention,
-        cross_attention: attention,
-    };
+    let level =
+        |multiplier, attention| Level { multiplier, blocks: 1, self_attention: attention, cross_attention: attention };
     UNetConfig {
         layout: Layout::Adm,
         low_res,
@@ -45,6 +41,11 @@ pub fn network(low_res: bool) -> UNetConfig {
 
 /// Weights of a new network with everything jittered: no part of it is a zero or the identity.
 pub fn write_weights(path: &Path, network: &UNetConfig, seed: u64) {
+    write_weights_with(path, network, seed, |_, _| ());
+}
+
+/// As [`write_weights`]; `change` may do something to each tensor first.
+pub fn write_weights_with(path: &Path, network: &UNetConfig, seed: u64, change: impl Fn(&str, &mut Tensor)) {
     let mut fresh = Fresh::new(seed, Device::Cpu);
     let _ = UNet::new(Scope::root(&mut fresh), network, Kind::Float).unwrap();
     let mut jitter = Noise::new(&[seed], 99);
@@ -53,7 +54,9 @@ pub fn write_weights(path: &Path, network: &UNetConfig, seed: u64) {
         .into_iter()
         .map(|(name, x)| {
             let noise = jitter.normal(&[1, x.numel() as i64]).unwrap().view_as(&x);
-            (name, x + noise * 0.1)
+            let mut x = x + noise * 0.1;
+            change(&name, &mut x);
+            (name, x)
         })
         .collect();
     weights::save(path, &named, HashMap::new()).unwrap();
@@ -91,6 +94,8 @@ pub struct Model {
 
 impl Model {
     pub fn new(network: &UNetConfig, size: i64) -> Self {
+        // The tests themselves run side by side, and their networks are too small to share out.
+        tch::set_num_threads(1);
         let folder = tempfile::tempdir().unwrap();
         let config = write_stage(folder.path(), "base", size, network);
         Self { folder, config }

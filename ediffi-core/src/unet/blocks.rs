@@ -110,11 +110,8 @@ impl SelfAttention {
         let [q, k, v] = parts.as_slice() else {
             return Ok(x.shallow_clone());
         };
-        let attended = attend(
-            &split_heads(q, self.heads)?,
-            &split_heads(k, self.heads)?,
-            &split_heads(v, self.heads)?,
-        )?;
+        let attended =
+            attend(&split_heads(q, self.heads)?, &split_heads(k, self.heads)?, &split_heads(v, self.heads)?)?;
         Ok(x.f_add(&as_map(&self.out.forward(&merge_heads(&attended)?)?, x)?)?)
     }
 }

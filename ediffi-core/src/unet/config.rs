@@ -137,7 +137,10 @@ impl UNetConfig {
             }
         }
         if self.channels % 2 != 0 {
-            return wrong("channels", format!("{} is odd; the noise embedding has as many sines as cosines", self.channels));
+            return wrong(
+                "channels",
+                format!("{} is odd; the noise embedding has as many sines as cosines", self.channels),
+            );
         }
         for (index, level) in self.levels.iter().enumerate() {
             let width = self.width(index);
@@ -145,10 +148,16 @@ impl UNetConfig {
                 return wrong("levels", format!("level {index}: multiplier and blocks have to be between 1 and 64"));
             }
             if width % self.norm_groups != 0 {
-                return wrong("norm_groups", format!("{} does not divide the {width} channels of level {index}", self.norm_groups));
+                return wrong(
+                    "norm_groups",
+                    format!("{} does not divide the {width} channels of level {index}", self.norm_groups),
+                );
             }
             if (level.self_attention || level.cross_attention) && width % self.head_channels != 0 {
-                return wrong("head_channels", format!("{} does not divide the {width} channels of level {index}", self.head_channels));
+                return wrong(
+                    "head_channels",
+                    format!("{} does not divide the {width} channels of level {index}", self.head_channels),
+                );
             }
             if level.cross_attention && self.context.is_none() {
                 return wrong("context", format!("level {index} attends to it, but there is none"));

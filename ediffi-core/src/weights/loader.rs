@@ -126,7 +126,8 @@ impl Params for Loader<'_> {
             Role::Weight => self.kind,
             Role::Norm => Kind::Float,
         };
-        let file = self.file.shards.get(*shard).ok_or_else(|| Error::WeightsTruncated { path: self.file.path.clone() })?;
+        let file =
+            self.file.shards.get(*shard).ok_or_else(|| Error::WeightsTruncated { path: self.file.path.clone() })?;
         tracing::trace!(file = %file.path().display(), tensor = spec.name, "copying");
         file.tensor(info, self.device, kind)
     }
@@ -150,8 +151,7 @@ fn shards_of(index: &Path) -> Result<Vec<PathBuf>> {
         weight_map: BTreeMap<String, String>,
     }
     let text = std::fs::read_to_string(index).map_err(|source| Error::ReadFile { path: index.to_owned(), source })?;
-    let parsed: Index =
-        serde_json::from_str(&text).map_err(|source| Error::Json { path: index.to_owned(), source })?;
+    let parsed: Index = serde_json::from_str(&text).map_err(|source| Error::Json { path: index.to_owned(), source })?;
     let folder = index.parent().unwrap_or(Path::new(""));
     let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
     names

@@ -50,10 +50,8 @@ impl MappedFile {
 
     /// Copies one tensor, once, to `device` in `kind`.
     pub(crate) fn tensor(&self, info: &TensorInfo, device: Device, kind: Kind) -> Result<Tensor> {
-        let stored = kind_of(info.dtype).ok_or_else(|| Error::WeightsDtype {
-            path: self.path.clone(),
-            dtype: format!("{:?}", info.dtype),
-        })?;
+        let stored = kind_of(info.dtype)
+            .ok_or_else(|| Error::WeightsDtype { path: self.path.clone(), dtype: format!("{:?}", info.dtype) })?;
         let shape: Vec<i64> = info.shape.iter().map(|&n| n as i64).collect();
         let (begin, end) = info.data_offsets;
         let bytes = self

@@ -219,6 +219,17 @@ mod tests {
     }
 
     #[test]
+    fn resizing_does_not_leave_the_range_of_pixels() {
+        let preprocess = Preprocess { mean: [0.0; 3], std: [1.0; 3], ..Preprocess::new(16) };
+        // A bicubic filter overshoots at edges.
+        let edge = Tensor::from_slice(&[0.0_f32, 0.0, 1.0, 1.0]).expand([3, 4, 4], false);
+        for picture in [edge.shallow_clone(), (edge * 255.0).to_kind(Kind::Uint8)] {
+            let prepared = preprocess.apply(&picture).unwrap();
+            assert_eq!((prepared.min().double_value(&[]), prepared.max().double_value(&[])), (0.0, 1.0));
+        }
+    }
+
+    #[test]
     fn tensors_that_are_no_pictures_are_errors() {
         let preprocess = Preprocess::new(4);
         for (shape, kind) in [

@@ -106,9 +106,7 @@ fn main() -> train::Result<()> {
         Network::Base { part, learning_rate, length } => {
             train::base::train(data, folder, &model, runtime, length, *part, *learning_rate)
         }
-        Network::Sr { full, length } => {
-            train::super_resolution::train(data, folder, &model, runtime, length, *full)
-        }
+        Network::Sr { full, length } => train::super_resolution::train(data, folder, &model, runtime, length, *full),
         Network::Assemble { out } => train::assemble::assemble(&model, out),
     }
 }

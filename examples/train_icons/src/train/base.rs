@@ -60,6 +60,11 @@ impl Part {
         }
     }
 
+    /// The number of its first batch, far from those of every other part.
+    fn first_batch(self) -> u64 {
+        (self as u64) << 40
+    }
+
     /// The noise levels it is trained on and owns: quarters of the training mass, E²₀, E²₃ and the rest (paper §4.1).
     pub fn interval(self) -> Result<SigmaInterval> {
         let d = distribution()?;
@@ -117,15 +122,17 @@ pub fn train(
     let dropout = ConditioningDropout::default();
     let style = 1.0 - dropout.clip_image;
     let (maker, rows) = (Arc::clone(&data), data.rows as i64);
-    let batches = Prefetch::new(state.step(), 6, move |n| maker.pictures(n, 64, style))?;
+    // Scenes never run out: each part sees its own.
+    let offset = part.first_batch();
+    let batches = Prefetch::new(offset + run.batch(&state), 6, move |n| maker.pictures(n, 64, style))?;
     let seed = data.seed ^ part.interval()?.low().to_bits();
     // References were dropped when the batch was made, so that none is drawn and embedded in vain.
     let dropout = ConditioningDropout { clip_image: 0.0, ..dropout };
     run.train(
         &mut state,
-        |step| {
+        |number| {
             let batch = batches.next()??;
-            let mut rng = dice(seed, step);
+            let mut rng = dice(seed, offset + number);
             let conditioning = conditioning(&clip, &t5, joint, &batch, rows)?;
             let conditioning = dropout.apply(&conditioning, rows, &mut rng)?;
             let context = network.context(&conditioning, rows)?;
@@ -169,7 +176,8 @@ fn conditioning(clip: &Clip, t5: &T5, joint: bool, batch: &Pictures, rows: i64) 
     let mut clip_image = Tensor::f_zeros([rows, pooled.size2()?.1], (Kind::Float, pooled.device()))?;
     if let Some((with, references)) = &batch.references {
         let embedded = clip.encode_pictures(&references.f_to_device(pooled.device())?)?;
-        clip_image = clip_image.f_index_copy(0, &Tensor::f_from_slice(with)?.f_to_device(pooled.device())?, &embedded)?;
+        clip_image =
+            clip_image.f_index_copy(0, &Tensor::f_from_slice(with)?.f_to_device(pooled.device())?, &embedded)?;
     }
     Ok(Conditioning {
         t5: Some(t5),
@@ -189,10 +197,42 @@ pub fn loss(
     rng: &mut ChaCha8Rng,
 ) -> Result<Tensor> {
     let rows = clean.size4()?.0 as usize;
-    let sigmas = levels.draw(rows, rng)?;
+    let sigmas = levels.draw(rows, rng);
     let noise = normal(rng, &clean.size())?.f_to_device(clean.device())?;
     let losses: Tensor = edm_loss(&Edm::default(), clean, &noise, &sigmas, |x, c_noise| {
         network.forward(x, c_noise, context, None).map_err(ediffi_train::Error::from)
     })?;
     Ok(losses.f_mean(Kind::Float)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use ediffi_core::experts::Experts;
+
+    use super::*;
+
+    #[test]
+    fn experts_own_quarter_half_and_quarter_of_the_mass_and_tile() {
+        let parts = [Part::High, Part::Middle, Part::Low];
+        let intervals = parts.map(|part| part.interval().unwrap());
+        Experts::new(intervals.to_vec()).unwrap();
+        let d = distribution().unwrap();
+        for (interval, mass) in intervals.iter().zip([0.25, 0.5, 0.25]) {
+            let got = d.cdf(interval.high()) - d.cdf(interval.low());
+            assert!((got - mass).abs() < 1e-3, "{interval}: {got}");
+        }
+        // ln σ = 0.4 ± 0.674490 · 1.4
+        assert_eq!((intervals[1].low(), intervals[1].high()), (0.5803, 3.8354));
+        assert_eq!(Part::Shared.interval().unwrap(), SigmaInterval::ALL);
+    }
+
+    #[test]
+    fn no_part_repeats_another_s_batches() {
+        let firsts = [Part::Joint, Part::Shared, Part::High, Part::Middle, Part::Low].map(Part::first_batch);
+        assert_eq!(firsts[0], 0);
+        for pair in firsts.windows(2) {
+            // With 65536 pictures a batch, indices of pictures still fit.
+            assert!(pair[1] - pair[0] >= 1 << 40 && pair[1].checked_mul(65_536).is_some());
+        }
+    }
 }

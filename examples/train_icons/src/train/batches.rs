@@ -84,13 +84,12 @@ impl Data {
                 references.push(reference);
             }
         }
-        let references =
-            if with.is_empty() { None } else { Some((with, tensor(&references, i64::from(size))?)) };
+        let references = if with.is_empty() { None } else { Some((with, tensor(&references, i64::from(size))?)) };
         Ok(Pictures { pictures: tensor(&pictures, i64::from(size))?, captions, references })
     }
 
-    /// Batch `number` of crops of `crop` pixels out of pictures of `full` pixels; half of the crops are centred on an
-    /// object's edge region by taking them from the middle of the picture, where the objects are.
+    /// Batch `number` of crops of `crop` pixels out of pictures of `full` pixels, from anywhere in the picture, with the
+    /// same part of the picture drawn a quarter the size.
     pub fn crops(&self, number: u64, full: u32, crop: u32) -> Result<Crops> {
         let rows: Vec<(Vec<u8>, Vec<u8>, String)> = (0..self.rows)
             .into_par_iter()
@@ -136,11 +135,95 @@ pub fn normal(rng: &mut ChaCha8Rng, shape: &[i64]) -> Result<Tensor> {
     // Box–Muller in libtorch: two uniforms drawn here, so that the global generator is not involved.
     let count = shape.iter().product::<i64>() as usize;
     let draw = |rng: &mut ChaCha8Rng| -> Result<Tensor> {
-        let values: Vec<f32> = (0..count.div_ceil(2)).map(|_| ((rng.next_u32() >> 8) as f32 + 0.5) / 16_777_216.0).collect();
+        let values: Vec<f32> =
+            (0..count.div_ceil(2)).map(|_| ((rng.next_u32() >> 8) as f32 + 0.5) / 16_777_216.0).collect();
         Ok(Tensor::f_from_slice(&values)?)
     };
     let radius = draw(rng)?.f_log()?.f_mul_scalar(-2.0)?.f_sqrt()?;
     let angle = draw(rng)?.f_mul_scalar(2.0 * std::f64::consts::PI)?;
     let both = Tensor::f_cat(&[radius.f_mul(&angle.f_cos()?)?, radius.f_mul(&angle.f_sin()?)?], 0)?;
     Ok(both.f_narrow(0, 0, count as i64)?.f_reshape(shape)?)
+}
+
+#[cfg(test)]
+#[path = "../../tests/common/mod.rs"]
+mod common;
+
+#[cfg(test)]
+mod tests {
+    use train_icons::config::SamplerConfig;
+
+    use super::common::{only_tiny, pack};
+    use super::*;
+
+    fn data(seed: u64) -> Data {
+        Data {
+            sampler: Sampler::new(only_tiny(SamplerConfig::small())).unwrap(),
+            renderer: Renderer::new(&pack()).unwrap(),
+            seed,
+            rows: 6,
+        }
+    }
+
+    #[test]
+    fn a_batch_is_a_pure_function_of_seed_and_number() {
+        let first = data(1).pictures(3, 32, 0.5).unwrap();
+        let again = data(1).pictures(3, 32, 0.5).unwrap();
+        assert_eq!((&first.pictures, &first.captions), (&again.pictures, &again.captions));
+        assert_eq!(first.references.unwrap().0, again.references.unwrap().0);
+        assert_ne!(first.pictures, data(1).pictures(4, 32, 0.5).unwrap().pictures);
+        assert_ne!(first.pictures, data(2).pictures(3, 32, 0.5).unwrap().pictures);
+        assert_eq!(first.pictures.size(), [6, 3, 32, 32]);
+        assert!(first.pictures.abs().max().double_value(&[]) <= 1.0);
+    }
+
+    #[test]
+    fn style_references_come_as_often_as_asked() {
+        assert!(data(1).pictures(0, 16, 0.0).unwrap().references.is_none());
+        let (rows, references) = data(1).pictures(0, 16, 1.0).unwrap().references.unwrap();
+        assert_eq!((rows, references.size()), ((0..6).collect(), vec![6, 3, 16, 16]));
+        let counts =
+            (0..20).map(|n| data(1).pictures(n, 16, 0.5).unwrap().references.map_or(0, |(rows, _)| rows.len()));
+        let share = counts.sum::<usize>() as f64 / 120.0;
+        // Five standard deviations of 120 throws.
+        assert!((share - 0.5).abs() < 0.23, "{share}");
+    }
+
+    #[test]
+    fn both_crops_show_the_same_part() {
+        let crops = data(1).crops(0, 256, 64).unwrap();
+        assert_eq!((crops.large.size(), crops.small.size()), (vec![6, 3, 64, 64], vec![6, 3, 16, 16]));
+        let reduced = crops.large.avg_pool2d([4, 4], [4, 4], [0, 0], false, true, None);
+        let apart = (&reduced - &crops.small).abs().mean(Kind::Float).double_value(&[]);
+        // The same rows in another order are the measure of another part.
+        let other = (reduced.roll([1], [0]) - &crops.small).abs().mean(Kind::Float).double_value(&[]);
+        assert!(apart < 0.05 && other > 4.0 * apart, "{apart} {other}");
+    }
+
+    #[test]
+    fn bytes_survive_the_way_to_a_tensor_and_back() {
+        let picture: Vec<u8> = (0..48).map(|i| i * 5).collect();
+        let x = tensor(&[&picture, &picture], 4).unwrap();
+        assert_eq!(x.size(), [2, 3, 4, 4]);
+        assert_eq!(x.double_value(&[0, 1, 0, 0]), f64::from(5.0_f32 / 127.5 - 1.0));
+        assert_eq!(bytes(&x).unwrap(), [picture.clone(), picture]);
+        assert_eq!(bytes(&(x * 0.0 + 9.0)).unwrap()[0], [255; 48]);
+    }
+
+    #[test]
+    fn noise_is_normal_and_repeats_with_its_generator() {
+        let draw = |number| normal(&mut dice(4, number), &[101, 99]).unwrap();
+        let x = draw(0);
+        assert_eq!(x, draw(0));
+        assert_ne!(x, draw(1));
+        // Five standard deviations of the mean, the variance and the fourth moment of 9999 normal numbers.
+        for (power, expected, deviation) in [(1, 0.0, 1.0_f64), (2, 1.0, 2.0), (4, 3.0, 96.0)] {
+            let moment = x.pow_tensor_scalar(power).mean(Kind::Double).double_value(&[]);
+            assert!((moment - expected).abs() < 5.0 * (deviation / 9999.0).sqrt(), "moment {power}: {moment}");
+        }
+        // The two halves come from the same pair of uniforms, yet are independent.
+        let x = x.reshape([-1]);
+        let (cosines, sines) = (x.narrow(0, 0, 4999), x.narrow(0, 5000, 4999));
+        assert!((cosines * sines).mean(Kind::Double).double_value(&[]).abs() < 5.0 / 4999.0_f64.sqrt());
+    }
 }

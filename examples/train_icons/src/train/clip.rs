@@ -28,32 +28,36 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
     let (clip_folder, t5_folder) = (model.join("clip"), model.join("t5"));
     std::fs::create_dir_all(&clip_folder)?;
     std::fs::create_dir_all(&t5_folder)?;
-    let captions = (0..20_000)
-        .map(|i| Ok(data.sampler.scene(data.seed ^ 0x7E47, i, Split::Train)?.caption))
-        .collect::<Result<Vec<_>>>()?;
-    let t5_vocabulary = vocabulary::t5(&captions, &t5_folder.join("tokenizer.json"))?;
-    write_json(&t5_folder.join("config.json"), &dimensions::t5(t5_vocabulary))?;
     let tokenizer_path = clip_folder.join("tokenizer.json");
-    let vocabulary = vocabulary::clip(&captions, &tokenizer_path)?;
+    let run = Run { name: "clip", folder, length, rows: data.rows };
+    // Training a tokenizer twice numbers its tokens differently: a network that goes on needs those it began with.
+    let vocabulary = if run.resumes() {
+        vocabulary::size(&tokenizer_path)?
+    } else {
+        let captions = (0..20_000)
+            .map(|i| Ok(data.sampler.scene(data.seed ^ 0x7E47, i, Split::Train)?.caption))
+            .collect::<Result<Vec<_>>>()?;
+        let t5_vocabulary = vocabulary::t5(&captions, &t5_folder.join("tokenizer.json"))?;
+        write_json(&t5_folder.join("config.json"), &dimensions::t5(t5_vocabulary))?;
+        vocabulary::clip(&captions, &tokenizer_path)?
+    };
     let tokenizer = TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?;
     let config = dimensions::clip(vocabulary, tokenizer.end());
     let vision_config = config.vision_config.clone().ok_or("no image tower")?;
 
     let mut fresh = Fresh::new(11, runtime.device);
     let text = ClipTextNetwork::new(Scope::root(&mut fresh), &config.text_config, config.projection_dim, runtime.kind)?;
-    let vision =
-        ClipVisionNetwork::new(Scope::root(&mut fresh), &vision_config, config.projection_dim, runtime.kind)?;
+    let vision = ClipVisionNetwork::new(Scope::root(&mut fresh), &vision_config, config.projection_dim, runtime.kind)?;
     let settings = AdamWSettings {
         learning_rate: 1e-3,
         warm_up: 100,
-        decay_steps: Some(length.pictures / data.rows),
+        decay_steps: Some(length.steps(data.rows)),
         ..AdamWSettings::default()
     };
     let mut state = TrainState::new(fresh.into_named(), settings, 0.998)?;
-    let run = Run { name: "clip", folder, length, rows: data.rows };
     run.begin(&mut state)?;
     let maker = Arc::clone(&data);
-    let batches = Prefetch::new(state.step(), 4, move |n| maker.pictures(n, VISION_SIZE as u32, 0.0))?;
+    let batches = Prefetch::new(run.batch(&state), 4, move |n| maker.pictures(n, VISION_SIZE as u32, 0.0))?;
     let mut right = (0.0, 0.0);
     run.train(
         &mut state,
@@ -73,7 +77,11 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
         },
         |_, _| Ok(()),
     )?;
-    println!("clip: {:.1} % of the last batches' captions find their picture among {}", 100.0 * right.0 / right.1, data.rows);
+    println!(
+        "clip: {:.1} % of the last batches' captions find their picture among {}",
+        100.0 * right.0 / right.1,
+        data.rows
+    );
     write_json(&clip_folder.join("config.json"), &config)?;
     let preprocessor = serde_json::json!({ "size": { "shortest_edge": VISION_SIZE },
         "crop_size": { "height": VISION_SIZE, "width": VISION_SIZE } });

@@ -44,11 +44,18 @@ impl Clip {
         let config: ClipConfig = json(&folder.join("config.json"))?;
         let vision = config.vision_config.clone().ok_or("the CLIP has no image tower")?;
         let path = folder.join("model.safetensors");
-        let both = weights::load(&path, |n| Some(n.to_owned()), runtime.device, runtime.kind, |mut scope| {
-            let text = ClipTextNetwork::new(scope.again(), &config.text_config, config.projection_dim, runtime.kind)?;
-            let vision = ClipVisionNetwork::new(scope.again(), &vision, config.projection_dim, runtime.kind)?;
-            Ok((text, vision))
-        })?;
+        let both = weights::load(
+            &path,
+            |n| Some(n.to_owned()),
+            runtime.device,
+            runtime.kind,
+            |mut scope| {
+                let text =
+                    ClipTextNetwork::new(scope.again(), &config.text_config, config.projection_dim, runtime.kind)?;
+                let vision = ClipVisionNetwork::new(scope.again(), &vision, config.projection_dim, runtime.kind)?;
+                Ok((text, vision))
+            },
+        )?;
         let tokenizer = TextTokenizer::clip(&folder.join("tokenizer.json"), config.text_config.vocab_size, TOKENS)?;
         Ok(Self { text: both.0, vision: both.1, tokenizer })
     }
@@ -84,9 +91,13 @@ impl T5 {
     pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
         let config: T5Config = json(&folder.join("config.json"))?;
         let path = folder.join("model.safetensors");
-        let network = weights::load(&path, |n| Some(n.to_owned()), runtime.device, runtime.kind, |scope| {
-            T5Network::new(scope, &config, runtime.kind)
-        })?;
+        let network = weights::load(
+            &path,
+            |n| Some(n.to_owned()),
+            runtime.device,
+            runtime.kind,
+            |scope| T5Network::new(scope, &config, runtime.kind),
+        )?;
         Ok(Self { network, tokenizer: t5_tokenizer(folder, &config)? })
     }
 

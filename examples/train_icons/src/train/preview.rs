@@ -64,10 +64,8 @@ pub fn write(
     (scale, sigma_max): (f64, f64),
 ) -> Result<()> {
     let _no_grad = tch::no_grad_guard();
-    let unconditional = Conditioning {
-        low_res: conditioning.low_res.as_ref().map(Tensor::shallow_clone),
-        ..Conditioning::default()
-    };
+    let unconditional =
+        Conditioning { low_res: conditioning.low_res.as_ref().map(Tensor::shallow_clone), ..Conditioning::default() };
     let denoiser = Previewed {
         network,
         edm: Edm::default(),

@@ -28,14 +28,7 @@ use super::{Result, dimensions, preview};
 const CROP: u32 = 128;
 
 /// Trains the network that makes pictures of `full` pixels from a quarter of that, and exports it.
-pub fn train(
-    data: Arc<Data>,
-    folder: &Path,
-    model: &Path,
-    runtime: Runtime,
-    length: &Length,
-    full: u32,
-) -> Result<()> {
+pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, length: &Length, full: u32) -> Result<()> {
     let name = format!("sr{full}");
     let config = dimensions::super_resolution();
     let clip = Clip::open(&model.join("clip"), runtime)?;
@@ -51,15 +44,15 @@ pub fn train(
     let levels = NoiseLevels::new(LogNormal::default(), SigmaInterval::ALL);
     let dropout = ConditioningDropout { clip_image: 0.0, ..ConditioningDropout::default() };
     let (maker, rows) = (Arc::clone(&data), data.rows as i64);
-    let batches = Prefetch::new(state.step(), 6, move |n| maker.crops(n, full, CROP))?;
+    let batches = Prefetch::new(run.batch(&state), 6, move |n| maker.crops(n, full, CROP))?;
     let side = i64::from(CROP);
     let corruption = if full > 256 { Corruption::for_256() } else { Corruption::for_64() };
     let seed = data.seed ^ u64::from(full);
     run.train(
         &mut state,
-        |step| {
+        |number| {
             let batch = batches.next()??;
-            let mut rng = dice(seed, step);
+            let mut rng = dice(seed, number);
             let small = corruption.corrupt(&batch.small, &mut rng)?;
             let mut conditioning = texts(&clip, &t5, &batch.captions)?;
             conditioning.low_res = Some(enlarge(&small.f_to_device(runtime.device)?, side, side)?);

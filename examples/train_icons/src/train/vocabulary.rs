@@ -29,19 +29,15 @@ pub fn t5(captions: &[String], path: &Path) -> Result<i64> {
         .unk_token(Some("<unk>".to_owned()))
         .special_tokens(["<pad>", "</s>", "<unk>"].map(special).to_vec())
         .build()?;
-    let mut tokenizer = TokenizerBuilder::<
-        Unigram,
-        NormalizerWrapper,
-        PreTokenizerWrapper,
-        PostProcessorWrapper,
-        DecoderWrapper,
-    >::new()
-    .with_model(Unigram::default())
-    .with_normalizer(Some(Sequence::new(vec![NFKC.into(), Lowercase.into()]).into()))
-    .with_pre_tokenizer(Some(Metaspace::new('▁', PrependScheme::Always, true).into()))
-    .with_post_processor(None)
-    .with_decoder(None)
-    .build()?;
+    let mut tokenizer =
+        TokenizerBuilder::<Unigram, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>::new(
+        )
+        .with_model(Unigram::default())
+        .with_normalizer(Some(Sequence::new(vec![NFKC.into(), Lowercase.into()]).into()))
+        .with_pre_tokenizer(Some(Metaspace::new('▁', PrependScheme::Always, true).into()))
+        .with_post_processor(None)
+        .with_decoder(None)
+        .build()?;
     tokenizer.train(&mut trainer, captions.iter())?;
     finish(&tokenizer, path)
 }
@@ -54,24 +50,16 @@ pub fn clip(captions: &[String], path: &Path) -> Result<i64> {
         .special_tokens(["<|startoftext|>", "<|endoftext|>"].map(special).to_vec())
         .end_of_word_suffix("</w>".to_owned())
         .build();
-    let model = BPE::builder()
-        .unk_token("<|endoftext|>".to_owned())
-        .end_of_word_suffix("</w>".to_owned())
-        .build()?;
+    let model = BPE::builder().unk_token("<|endoftext|>".to_owned()).end_of_word_suffix("</w>".to_owned()).build()?;
     let words = Split::new(SplitPattern::Regex(CLIP_WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)?;
-    let mut tokenizer = TokenizerBuilder::<
-        BPE,
-        NormalizerWrapper,
-        PreTokenizerWrapper,
-        PostProcessorWrapper,
-        DecoderWrapper,
-    >::new()
-    .with_model(model)
-    .with_normalizer(Some(Sequence::new(vec![NFC.into(), Lowercase.into()]).into()))
-    .with_pre_tokenizer(Some(words.into()))
-    .with_post_processor(None)
-    .with_decoder(None)
-    .build()?;
+    let mut tokenizer =
+        TokenizerBuilder::<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>::new()
+            .with_model(model)
+            .with_normalizer(Some(Sequence::new(vec![NFC.into(), Lowercase.into()]).into()))
+            .with_pre_tokenizer(Some(words.into()))
+            .with_post_processor(None)
+            .with_decoder(None)
+            .build()?;
     tokenizer.train(&mut trainer, captions.iter())?;
     finish(&tokenizer, path)
 }
@@ -86,6 +74,58 @@ fn finish<M: Model + serde::Serialize>(
     >,
     path: &Path,
 ) -> Result<i64> {
-    tokenizer.save(path, true)?;
+    let temporary = path.with_extension("json.tmp");
+    tokenizer.save(&temporary, true)?;
+    std::fs::rename(&temporary, path)?;
+    size(path)
+}
+
+/// Number of tokens of the tokenizer in `path`.
+pub fn size(path: &Path) -> Result<i64> {
     Ok(i64::try_from(Tokenizer::from_file(path)?.get_vocab_size(true))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use ediffi_encoders::tokenizer::TextTokenizer;
+
+    use super::*;
+
+    fn captions() -> Vec<String> {
+        let things = ["apple", "cat", "star", "moon", "house"];
+        let colours = ["red", "blue", "green"];
+        let caption = |i: usize| format!("a {} {} left of a {}", colours[i % 3], things[i % 5], things[(i / 5) % 5]);
+        (0..75).map(caption).collect()
+    }
+
+    /// The ids that T5 and its configuration agree on: 0 fills, 1 ends, 2 is unknown.
+    #[test]
+    fn t5_s_tokenizer_has_the_published_special_ids_and_reads_any_case() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let count = t5(&captions(), &path).unwrap();
+        assert!(count <= 400 && count == size(&path).unwrap());
+        let raw = Tokenizer::from_file(&path).unwrap();
+        assert_eq!(["<pad>", "</s>", "<unk>"].map(|t| raw.token_to_id(t)), [Some(0), Some(1), Some(2)]);
+        let tokenizer = TextTokenizer::t5(&path, 1, 0, count).unwrap();
+        let ids = tokenizer.encode(&["a red apple", "A Red APPLE", "a blue cat"], 16).unwrap().ids;
+        assert_eq!(ids.get(0), ids.get(1));
+        assert_ne!(ids.get(0), ids.get(2));
+        let unknown = ids.eq(2).any().int64_value(&[]);
+        assert_eq!(unknown, 0, "a word of the captions is unknown");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn clip_s_tokenizer_starts_and_ends_a_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokenizer.json");
+        let count = clip(&captions(), &path).unwrap();
+        let tokenizer = TextTokenizer::clip(&path, count, 16).unwrap();
+        let ids = tokenizer.encode(&["a red apple"], 16).unwrap().ids;
+        let ids = Vec::<i64>::try_from(ids.get(0)).unwrap();
+        // A frequent word is one token: start, three words, end.
+        assert_eq!((ids[0], ids[4]), (0, tokenizer.end()));
+        assert!(ids[1..4].iter().all(|&id| id > 1), "{ids:?}");
+    }
 }

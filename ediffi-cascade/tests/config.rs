@@ -1,0 +1,166 @@
+//! What a stage's configuration may say, and how what it may not is reported.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use std::error::Error as _;
+use std::path::Path;
+
+use common::{CPU, Model, network, stage_config};
+use ediffi_cascade::{Error, Stage, StageConfig, path_inside, read_json};
+use ediffi_core::guidance::{Guidance, Thresholding};
+use ediffi_core::interval::SigmaInterval;
+use ediffi_core::pool::Residency;
+use ediffi_core::schedule::Schedule;
+use ediffi_core::solver::Solver;
+use serde_json::{Value, json};
+
+/// The first stage of the design's example.
+fn design() -> Value {
+    json!({
+        "name": "base", "size": 64, "network": "base/config.json",
+        "precondition": { "edm": { "sigma_data": 0.5 } },
+        "experts": [ { "weights": "base/high.safetensors", "sigma": [9.61, null] },
+                     { "weights": "base/middle.safetensors", "sigma": [0.0757, 9.61] },
+                     { "weights": "base/low.safetensors", "sigma": [0, 0.0757], "network": "base/small.json" } ],
+        "sampler": { "solver": "dpmpp-2m", "steps": 25, "schedule": { "karras": { "min": 0.002, "max": 80, "rho": 7 } } },
+        "guidance": { "scale": 5.0, "interval": [0.28, 2.9], "thresholding": { "dynamic": { "percentile": 0.995 } } },
+    })
+}
+
+fn parse(change: impl FnOnce(&mut Value)) -> serde_json::Result<StageConfig> {
+    let mut value = design();
+    change(&mut value);
+    serde_json::from_value(value)
+}
+
+#[test]
+fn a_configuration_is_read_and_written() {
+    let config = parse(|_| ()).unwrap();
+    config.validate().unwrap();
+    let settings = config.settings();
+    assert_eq!((settings.solver, settings.steps), (Solver::DpmPp2M, 25));
+    assert_eq!(settings.schedule, Schedule::edm());
+    assert_eq!(settings.guidance.interval, Some(SigmaInterval::new(0.28, 2.9).unwrap()));
+    assert_eq!(settings.guidance.thresholding, Thresholding::Dynamic { percentile: 0.995, cap: None });
+    assert_eq!(config.experts().unwrap().len(), 3);
+    let text = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<StageConfig>(&text).unwrap(), config);
+    // Without guidance there is none.
+    let config = parse(|value| drop(value.as_object_mut().unwrap().remove("guidance"))).unwrap();
+    assert_eq!(config.guidance, Guidance::default());
+}
+
+#[test]
+fn unknown_keys_are_named() {
+    type Change = fn(&mut Value);
+    let changes: [(&str, Change); 5] = [
+        ("sizes", |v| v["sizes"] = json!(64)),
+        ("step", |v| v["sampler"]["step"] = json!(3)),
+        ("weight", |v| v["experts"][1]["weight"] = json!("x")),
+        ("ddpm", |v| v["precondition"] = json!({ "ddpm": {} })),
+        ("sigma", |v| v["precondition"]["edm"]["sigma"] = json!(1)),
+    ];
+    for (key, change) in changes {
+        let message = parse(change).unwrap_err().to_string();
+        assert!(message.contains(&format!("`{key}`")), "{message}");
+    }
+    let message = parse(|v| drop(v.as_object_mut().unwrap().remove("network"))).unwrap_err().to_string();
+    assert!(message.contains("`network`"), "{message}");
+}
+
+#[test]
+fn what_makes_no_stage_names_stage_and_field() {
+    type Change = fn(&mut Value);
+    let changes: [(Change, &str); 10] = [
+        (|v| v["name"] = json!(" "), "stage ` `, name: it is empty"),
+        (|v| v["size"] = json!(0), "stage `base`, size: 0 is not between 1 and 16384"),
+        (|v| v["experts"] = json!([]), "stage `base`, experts: an ensemble needs at least one expert"),
+        (
+            |v| v["experts"][1]["sigma"] = json!([0.1, 9.61]),
+            "stage `base`, experts: no expert owns the sigmas between [0, 0.0757) and [0.1, 9.61)",
+        ),
+        (|v| v["sampler"]["steps"] = json!(0), "stage `base`, sampler: invalid schedule: 0 steps"),
+        (|v| v["guidance"]["scale"] = json!(-1), "stage `base`, guidance: invalid guidance: scale -1"),
+        (|v| v["network"] = json!("/etc/passwd"), "stage `base`, network: /etc/passwd leads out of the folder"),
+        (
+            |v| v["experts"][1]["weights"] = json!("base/../../x"),
+            "stage `base`, experts[1].weights: base/../../x leads out of the folder",
+        ),
+        (|v| v["experts"][2]["network"] = json!(".."), "stage `base`, experts[2].network: .. leads out of the folder"),
+        (|v| v["experts"][0]["weights"] = json!(""), "stage `base`, experts[0].weights:  leads out of the folder"),
+    ];
+    for (change, expected) in changes {
+        let error = parse(change).unwrap().validate().unwrap_err();
+        assert!(error.to_string().starts_with(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_setting_keeps_its_source() {
+    let error = parse(|v| v["sampler"]["steps"] = json!(0)).unwrap().validate().unwrap_err();
+    assert!(matches!(&error, Error::Setting { field, .. } if field == "sampler"));
+    assert!(error.source().unwrap().to_string().starts_with("invalid schedule"));
+}
+
+#[test]
+fn paths_stay_inside_of_the_folder() {
+    let folder = Path::new("/models/icons");
+    assert_eq!(path_inside(folder, Path::new("./base/low")).unwrap(), folder.join("base/low"));
+    for outside in ["", "/base", "..", "base/../..", "base/../low"] {
+        let error = path_inside(folder, Path::new(outside)).unwrap_err();
+        assert!(matches!(error, ediffi_core::Error::PathOutside { .. }), "{outside}");
+    }
+}
+
+fn opening(model: &Model) -> Error {
+    Stage::open(model.folder.path(), &model.config, CPU, Residency::All).unwrap_err()
+}
+
+#[test]
+fn missing_files_are_named_before_anything_is_loaded() {
+    let model = Model::new(&network(false), 8);
+    std::fs::remove_file(model.folder.path().join("base/low.safetensors")).unwrap();
+    let error = opening(&model);
+    assert!(matches!(&error, Error::Setting { field, .. } if field == "experts[1].weights"), "{error}");
+    assert!(error.to_string().contains("low.safetensors"), "{error}");
+    std::fs::remove_file(model.folder.path().join("base/config.json")).unwrap();
+    let error = opening(&model);
+    assert!(matches!(&error, Error::Setting { field, .. } if field == "network"), "{error}");
+}
+
+#[test]
+fn networks_that_do_not_fit_are_named() {
+    let mut model = Model::new(&network(false), 8);
+    model.config.size = 9;
+    assert_eq!(opening(&model).to_string(), "stage `base`, size: 9 is no multiple of 2, which the network needs");
+    model.config.size = 8;
+
+    let mut other = network(false);
+    other.context = None;
+    other.levels[1].cross_attention = false;
+    std::fs::write(model.folder.path().join("base/other.json"), serde_json::to_string(&other).unwrap()).unwrap();
+    model.config.experts[1].network = Some("base/other.json".into());
+    let error = opening(&model).to_string();
+    assert_eq!(error, "stage `base`, experts[1].network: its network takes other inputs than that of experts[0]");
+
+    std::fs::write(model.folder.path().join("base/other.json"), r#"{"layout": "adm", "chanels": 3}"#).unwrap();
+    let error = opening(&model).to_string();
+    assert!(error.contains("base/other.json") && error.contains("chanels"), "{error}");
+
+    other.levels.clear();
+    std::fs::write(model.folder.path().join("base/other.json"), serde_json::to_string(&other).unwrap()).unwrap();
+    assert!(opening(&model).to_string().contains("levels"));
+}
+
+#[test]
+fn json_that_cannot_be_read_names_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("stage.json");
+    assert!(matches!(read_json::<StageConfig>(&path), Err(ediffi_core::Error::ReadFile { .. })));
+    std::fs::write(&path, "{").unwrap();
+    let error = read_json::<StageConfig>(&path).unwrap_err();
+    assert!(matches!(error, ediffi_core::Error::Json { .. }) && error.to_string().contains("stage.json"), "{error}");
+    std::fs::write(&path, serde_json::to_string(&stage_config("base", 8)).unwrap()).unwrap();
+    assert_eq!(read_json::<StageConfig>(&path).unwrap(), stage_config("base", 8));
+}

@@ -1,0 +1,111 @@
+//! A picture made tile by tile.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use common::{Ask, Log, Model, bytes, difference, embeddings, network, pictures};
+use ediffi_cascade::{Error, Stage, Tiling, low_res};
+use ediffi_core::conditioning::Conditioning;
+use ediffi_core::denoiser::edm_denoise;
+use ediffi_core::guidance::Guidance;
+use ediffi_core::pool::Residency;
+use ediffi_core::precondition::Edm;
+use ediffi_core::schedule::Schedule;
+use ediffi_core::seed::{Noise, NoiseSource};
+use ediffi_core::unet::UNet;
+use ediffi_core::weights::{self, Scope};
+use tch::{Device, Kind, Tensor};
+
+fn sample(stage: &mut Stage, seeds: &[u64], change: impl FnOnce(&mut Ask)) -> Tensor {
+    let mut ask = Ask::new(stage, seeds);
+    change(&mut ask);
+    stage.sample(ask.job(), &mut ()).unwrap()
+}
+
+/// One evaluation at sigma `sigma`, not guided.
+fn one_evaluation(sigma: f64) -> impl Fn(&mut Ask) {
+    move |ask| {
+        ask.settings.guidance = Guidance::new(1.0);
+        ask.settings.schedule = Schedule::Custom(vec![sigma, 0.0]);
+        ask.settings.steps = 1;
+    }
+}
+
+/// Tiles without overlap are the network's answers to the quarters of its inputs.
+#[test]
+fn a_tile_sees_its_part_of_both_pictures() {
+    let config = network(true);
+    let model = Model::new(&config, 16);
+    let (low, seeds, sigma) = (pictures(&[1, 2], 4, 4), [1, 2], 0.5);
+    let tiled = sample(&mut model.open(Residency::All), &seeds, |ask| {
+        one_evaluation(sigma)(ask);
+        ask.low_res = Some(low.shallow_clone());
+        ask.tiling = Some(Tiling { tile: 8, overlap: 0 });
+    });
+    let path = model.folder.path().join("base/low.safetensors");
+    let build = |scope: Scope<'_>| UNet::new(scope, &config, Kind::Float);
+    let unet = weights::load(&path, |name| Some(name.to_owned()), Device::Cpu, Kind::Float, build).unwrap();
+    let x = Noise::new(&seeds, 0).normal(&[2, 3, 16, 16]).unwrap() * sigma;
+    let low = low_res::enlarge(&low, 16, 16).unwrap();
+    for (top, left) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+        let cut = |x: &Tensor| x.narrow(2, top, 8).narrow(3, left, 8);
+        let context = unet.context(&Conditioning { low_res: Some(cut(&low)), ..embeddings(&seeds) }, 2).unwrap();
+        let expected = edm_denoise(&Edm::default(), &cut(&x), sigma, |input, c_noise| {
+            let c_noise = Tensor::f_full([2], c_noise, (Kind::Float, Device::Cpu))?;
+            unet.forward(input, &c_noise, &context, None)
+        });
+        let off = difference(&cut(&tiled), &expected.unwrap().clamp(-1.0, 1.0));
+        assert!(off < 1e-5, "{top} {left}: {off}");
+    }
+}
+
+/// What a tile misses, apart from the margin that is cut off, is the rest of the picture in its group norms and in
+/// self-attention. For this network of random weights, the root mean square difference of one evaluation was 0.08 of the
+/// estimate's standard deviation without self-attention and 0.11 with it; with tiles of 48 pixels 0.035 and 0.05. The
+/// tolerances are twice that.
+#[test]
+fn tiles_are_close_to_the_whole() {
+    let low = pictures(&[1, 2], 16, 16);
+    for (attention, tile, tolerance) in [(false, 32, 0.16), (true, 32, 0.22), (false, 48, 0.07), (true, 48, 0.1)] {
+        let mut config = network(true);
+        config.levels[1].self_attention = attention;
+        let model = Model::new(&config, 64);
+        let mut stage = model.open(Residency::All);
+        let mut estimate = |tiling| {
+            sample(&mut stage, &[1, 2], |ask| {
+                one_evaluation(0.5)(ask);
+                ask.low_res = Some(low.shallow_clone());
+                ask.tiling = tiling;
+            })
+        };
+        let (whole, tiled) = (estimate(None), estimate(Some(Tiling { tile, overlap: 16 })));
+        let rms = f64::try_from((&whole - &tiled).square().mean(Kind::Float).sqrt() / whole.std(false)).unwrap();
+        assert!(rms > 0.0 && rms < tolerance, "attention {attention}, tile {tile}: {rms}");
+    }
+}
+
+#[test]
+fn one_tile_is_the_whole() {
+    let model = Model::new(&network(false), 8);
+    let mut stage = model.open(Residency::All);
+    let whole = sample(&mut stage, &[1], |_| ());
+    let tiled = sample(&mut stage, &[1], |ask| ask.tiling = Some(Tiling { tile: 8, overlap: 2 }));
+    assert_eq!(bytes(&whole), bytes(&tiled));
+}
+
+#[test]
+fn every_tile_can_be_the_last() {
+    let model = Model::new(&network(false), 16);
+    let mut stage = model.open(Residency::All);
+    let mut ask = Ask::new(&stage, &[1]);
+    ask.tiling = Some(Tiling { tile: 8, overlap: 0 });
+    let mut run = |stop| {
+        let mut log = Log { stop, ..Log::default() };
+        (stage.sample(ask.job(), &mut log), log.polls)
+    };
+    // Four evaluations of four tiles, and two switches.
+    assert_eq!(run(None).1, 18);
+    let (result, polls) = run(Some(7));
+    assert!(matches!(result, Err(Error::Cancelled)));
+    assert_eq!(polls, 7);
+}

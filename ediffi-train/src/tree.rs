@@ -1,0 +1,260 @@
+//! Which networks an ensemble is trained as: the expert tree (eDiff-I §4.1).
+//!
+//! One network is trained on all noise levels. Children are started from their parent and trained on half of its levels,
+//! but only along the branches to the experts that are wanted: towards the highest noise, where the picture forms, and
+//! towards the lowest, where it gets sharp. What no branch ends on goes to one more network, the complement.
+//!
+//! ```
+//! use ediffi_core::interval::LogNormal;
+//! use ediffi_train::tree::Configuration;
+//!
+//! let plan = Configuration::D.base(&LogNormal::default())?;
+//! let experts: Vec<String> = plan.experts().map(|e| format!("{} {:.3}", e.name, e.interval)).collect();
+//! assert_eq!(experts, ["e3-0 [0.000, 0.076)", "rest [0.076, 9.610)", "e9-511 [9.610, inf)"]);
+//! # Ok::<(), ediffi_train::Error>(())
+//! ```
+
+use std::collections::BTreeSet;
+
+use ediffi_core::interval::{LogNormal, Node, SigmaInterval};
+
+use crate::Result;
+
+/// Which networks stand between the shared one and an expert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Growth {
+    /// One at every level of the tree, each started from the one above: the paper's way. Which levels the paper's own
+    /// runs stopped at is not published.
+    #[default]
+    EveryLevel,
+    /// None: each expert is started from the shared network, for a small budget and a shallow tree.
+    Direct,
+}
+
+/// One network to train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// `e3-0` for the paper's E³₀, `rest` for the complement (`rest-0`, `rest-1`, … if it is in parts).
+    pub name: String,
+    /// The cell of the tree that it owns; the complement is none.
+    pub node: Option<Node>,
+    /// The noise levels it is trained on, and owns if it is an expert.
+    pub interval: SigmaInterval,
+    /// Position in the plan of the network it is started from; the first network begins with new weights.
+    pub parent: Option<usize>,
+    /// Whether it is part of the ensemble, or only on the way to one that is.
+    pub expert: bool,
+}
+
+/// The networks to train, in an order in which each comes after its parent.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExpertPlan {
+    networks: Vec<Planned>,
+}
+
+impl ExpertPlan {
+    /// The plan of an ensemble with one expert for each of `leaves`, and one for each gap that they leave; without leaves
+    /// the shared network is the only expert. A leaf at either end of the tree owns the open tail there.
+    ///
+    /// The complement starts from the shared network: what it started from in the paper is not published.
+    ///
+    /// # Errors
+    /// [`ExpertOverlap`](ediffi_core::Error::ExpertOverlap) if two leaves are the same, or one lies inside another.
+    pub fn new(noise: &LogNormal, leaves: &[Node], growth: Growth) -> Result<Self> {
+        let root = Node::new(0, 0)?;
+        refuse_overlap(noise, leaves)?;
+        let between = |leaf: &Node| match growth {
+            Growth::EveryLevel => std::iter::successors(leaf.parent(), Node::parent).collect(),
+            Growth::Direct => vec![root],
+        };
+        // Ordered by level, so a parent comes before its children.
+        let mut nodes: BTreeSet<Node> = leaves.iter().flat_map(between).collect();
+        nodes.extend(leaves);
+        nodes.insert(root);
+        let order: Vec<Node> = nodes.into_iter().collect();
+        let mut networks: Vec<Planned> = order
+            .iter()
+            .map(|node| {
+                let mut above = std::iter::successors(node.parent(), Node::parent);
+                Planned {
+                    name: format!("e{}-{}", node.level(), node.index()),
+                    node: Some(*node),
+                    interval: noise.interval(*node),
+                    parent: above.find_map(|node| order.binary_search(&node).ok()),
+                    expert: leaves.contains(node) || leaves.is_empty(),
+                }
+            })
+            .collect();
+        let gaps = if leaves.is_empty() { Vec::new() } else { noise.complement(leaves)? };
+        let parts = gaps.len();
+        networks.extend(gaps.into_iter().enumerate().map(|(part, interval)| Planned {
+            name: if parts == 1 { "rest".to_owned() } else { format!("rest-{part}") },
+            node: None,
+            interval,
+            parent: Some(0),
+            expert: true,
+        }));
+        Ok(Self { networks })
+    }
+
+    /// Every network, in training order.
+    #[must_use]
+    pub fn networks(&self) -> &[Planned] {
+        &self.networks
+    }
+
+    /// The networks of the ensemble, lowest noise first. Their intervals tile (0, ∞).
+    pub fn experts(&self) -> impl Iterator<Item = &Planned> {
+        let mut experts: Vec<_> = self.networks.iter().filter(|network| network.expert).collect();
+        experts.sort_by(|a, b| a.interval.low().total_cmp(&b.interval.low()));
+        experts.into_iter()
+    }
+}
+
+fn refuse_overlap(noise: &LogNormal, leaves: &[Node]) -> Result<()> {
+    for (index, first) in leaves.iter().enumerate() {
+        for second in leaves.iter().skip(index + 1) {
+            let inside = |inner: &Node, outer: &Node| {
+                std::iter::successors(Some(*inner), Node::parent).any(|node| node == *outer)
+            };
+            if inside(first, second) || inside(second, first) {
+                let (first, second) = (noise.interval(*first), noise.interval(*second));
+                Err(ediffi_core::Error::ExpertOverlap { first, second })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The ensembles that the paper compares (eDiff-I, table 1 and §5). Their 1024 stage is a single network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Configuration {
+    /// No ensemble.
+    A,
+    /// Two experts for 256 pixels: E¹₀ and E¹₁.
+    B,
+    /// B, and two for the base: E⁹₅₁₁ and everything else.
+    C,
+    /// B, and three for the base: E⁹₅₁₁, E³₀ and the rest. The paper's best.
+    D,
+}
+
+impl Configuration {
+    /// The plan of the base.
+    ///
+    /// # Errors
+    /// None for a distribution that can be made; the intervals come through the core's fallible interface.
+    pub fn base(self, noise: &LogNormal) -> Result<ExpertPlan> {
+        let (high, low) = (Node::new(9, 511)?, Node::new(3, 0)?);
+        let leaves: &[Node] = match self {
+            Self::A | Self::B => &[],
+            Self::C => &[high],
+            Self::D => &[high, low],
+        };
+        ExpertPlan::new(noise, leaves, Growth::EveryLevel)
+    }
+
+    /// The plan of the super-resolution to 256 pixels.
+    ///
+    /// # Errors
+    /// As [`base`](Self::base).
+    pub fn sr_256(self, noise: &LogNormal) -> Result<ExpertPlan> {
+        let halves = [Node::new(1, 0)?, Node::new(1, 1)?];
+        let leaves: &[Node] = if self == Self::A { &[] } else { &halves };
+        ExpertPlan::new(noise, leaves, Growth::EveryLevel)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ediffi_core::experts::Experts;
+
+    use super::*;
+    use crate::Error;
+
+    fn node(level: u32, index: u64) -> Node {
+        Node::new(level, index).unwrap()
+    }
+
+    fn experts(plan: &ExpertPlan) -> Vec<(&str, f64, f64)> {
+        let intervals = plan.experts().map(|e| e.interval).collect();
+        Experts::new(intervals).unwrap();
+        plan.experts().map(|e| (e.name.as_str(), e.interval.low(), e.interval.high())).collect()
+    }
+
+    fn assert_experts(plan: &ExpertPlan, expected: &[(&str, f64, f64)]) {
+        let got = experts(plan);
+        let close = |a: f64, b: f64| a == b || (a / b - 1.0).abs() < 6e-4;
+        let same = got.iter().zip(expected).all(|(g, e)| g.0 == e.0 && close(g.1, e.1) && close(g.2, e.2));
+        assert!(same && got.len() == expected.len(), "{got:?}, expected {expected:?}");
+    }
+
+    /// The cuts of ln σ ~ N(−1.2, 1.2²) at 1/8, 1/2 and 511/512 of the mass.
+    #[test]
+    fn the_paper_s_configurations_have_the_paper_s_intervals() {
+        let noise = LogNormal::default();
+        let all = [("e0-0", 0.0, f64::INFINITY)];
+        let halves = [("e1-0", 0.0, 0.3012), ("e1-1", 0.3012, f64::INFINITY)];
+        assert_experts(&Configuration::A.base(&noise).unwrap(), &all);
+        assert_experts(&Configuration::A.sr_256(&noise).unwrap(), &all);
+        assert_experts(&Configuration::B.base(&noise).unwrap(), &all);
+        for configuration in [Configuration::B, Configuration::C, Configuration::D] {
+            assert_experts(&configuration.sr_256(&noise).unwrap(), &halves);
+        }
+        let two = [("rest", 0.0, 9.610), ("e9-511", 9.610, f64::INFINITY)];
+        assert_experts(&Configuration::C.base(&noise).unwrap(), &two);
+        let three = [("e3-0", 0.0, 0.0757), ("rest", 0.0757, 9.610), ("e9-511", 9.610, f64::INFINITY)];
+        assert_experts(&Configuration::D.base(&noise).unwrap(), &three);
+    }
+
+    /// Config-D: the root, three levels down the left-most branch, nine down the right-most, and the complement.
+    #[test]
+    fn children_start_from_their_parents_along_both_branches() {
+        let plan = Configuration::D.base(&LogNormal::default()).unwrap();
+        let networks = plan.networks();
+        assert_eq!(networks.len(), 1 + 3 + 9 + 1);
+        assert_eq!((networks[0].node, networks[0].parent, networks[0].expert), (Some(node(0, 0)), None, false));
+        for (index, network) in networks.iter().enumerate().skip(1) {
+            let parent = network.parent.unwrap();
+            assert!(parent < index, "{} is trained before its parent", network.name);
+            match network.node {
+                Some(node) => {
+                    assert!(node.index() == 0 || node.index() == (1 << node.level()) - 1, "{}", network.name);
+                    assert_eq!(networks[parent].node, node.parent());
+                }
+                None => assert_eq!((network.name.as_str(), parent), ("rest", 0)),
+            }
+        }
+        assert_eq!(networks.iter().filter(|n| n.expert).count(), 3);
+        assert_eq!(networks.last().unwrap().name, "rest");
+    }
+
+    /// The small model's plan: quarters at both ends, started from the shared network.
+    #[test]
+    fn a_direct_plan_has_no_networks_in_between() {
+        let noise = LogNormal::new(0.4, 1.4).unwrap();
+        let plan = ExpertPlan::new(&noise, &[node(2, 0), node(2, 3)], Growth::Direct).unwrap();
+        let networks: Vec<_> = plan.networks().iter().map(|n| (n.name.as_str(), n.parent)).collect();
+        assert_eq!(networks, [("e0-0", None), ("e2-0", Some(0)), ("e2-3", Some(0)), ("rest", Some(0))]);
+        let (low, high) = (noise.quantile(0.25), noise.quantile(0.75));
+        assert_eq!(experts(&plan), [("e2-0", 0.0, low), ("rest", low, high), ("e2-3", high, f64::INFINITY)]);
+    }
+
+    #[test]
+    fn leaves_inside_the_tree_leave_a_complement_in_parts() {
+        let plan = ExpertPlan::new(&LogNormal::default(), &[node(2, 1)], Growth::EveryLevel).unwrap();
+        let names: Vec<_> = experts(&plan).iter().map(|e| e.0.to_owned()).collect();
+        assert_eq!(names, ["rest-0", "e2-1", "rest-1"]);
+        let root = ExpertPlan::new(&LogNormal::default(), &[node(0, 0)], Growth::EveryLevel).unwrap();
+        assert_eq!(root, Configuration::A.base(&LogNormal::default()).unwrap());
+    }
+
+    #[test]
+    fn overlapping_leaves_are_refused() {
+        for leaves in [[node(3, 0), node(3, 0)], [node(1, 1), node(9, 511)], [node(4, 3), node(2, 0)]] {
+            let error = ExpertPlan::new(&LogNormal::default(), &leaves, Growth::EveryLevel).unwrap_err();
+            let overlap = matches!(error, Error::Core { source: ediffi_core::Error::ExpertOverlap { .. } });
+            assert!(overlap, "{leaves:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! From a prompt to a picture, with progress bars.
+//!
+//! `cargo run --release --example generate -- "a red apple left of a cat" --seed 7 --out apple.png`
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
+
+use std::error::Error;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use ediffi::{DeviceChoice, Event, Observer, Pipeline, Precision, Request, Residency, StyleImage};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Draws what a prompt says.
+#[derive(Parser)]
+struct Arguments {
+    /// What the picture shall show.
+    #[arg(required_unless_present = "again")]
+    prompt: Option<String>,
+    /// What it shall be guided away from.
+    #[arg(long, value_name = "PROMPT")]
+    negative: Option<String>,
+    /// A picture made earlier: its request is run again, with the other options in place of its own.
+    #[arg(long, value_name = "PNG", conflicts_with = "prompt")]
+    again: Option<PathBuf>,
+    /// The model folder.
+    #[arg(long, default_value = "models/icons")]
+    model: PathBuf,
+    /// Where to write. Of several images, each gets its number before the ending.
+    #[arg(long, default_value = "out.png")]
+    out: PathBuf,
+    /// The seed of the first image; the others follow.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many images.
+    #[arg(long)]
+    images: Option<usize>,
+    /// Width and height in pixels, as 1024x768.
+    #[arg(long, value_parser = size)]
+    size: Option<(u32, u32)>,
+    /// The last stage to run.
+    #[arg(long, value_name = "STAGE")]
+    last_stage: Option<String>,
+    /// Steps of a stage, as base=30.
+    #[arg(long, value_name = "STAGE=N", value_parser = of_stage::<usize>)]
+    steps: Vec<(String, usize)>,
+    /// Guidance of a stage, as base=6.0; 1 is none.
+    #[arg(long, value_name = "STAGE=SCALE", value_parser = of_stage::<f64>)]
+    guidance: Vec<(String, f64)>,
+    /// A picture whose style to take.
+    #[arg(long, value_name = "IMAGE")]
+    style: Option<PathBuf>,
+    /// How much of the style, from 0.
+    #[arg(long, default_value_t = 1.0, requires = "style")]
+    strength: f64,
+    /// Leave the end of a prompt that is too long unread.
+    #[arg(long)]
+    truncate: bool,
+    /// Compute on the CPU even if there is a CUDA device.
+    #[arg(long)]
+    cpu: bool,
+    /// Compute in 32 bits even where 16 would be faster.
+    #[arg(long)]
+    f32: bool,
+    /// Keep no more than one expert in memory.
+    #[arg(long)]
+    relay: bool,
+    /// Show which expert ran which step, and how long it took.
+    #[arg(long)]
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprintln!("  because: {error}");
+                cause = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let request = request(arguments)?;
+    let mut builder = Pipeline::builder(&arguments.model);
+    if arguments.cpu {
+        builder = builder.device(DeviceChoice::Cpu);
+    }
+    if arguments.f32 {
+        builder = builder.precision(Precision::F32);
+    }
+    if arguments.relay {
+        builder = builder.residency(Residency::Relay);
+    }
+    let generation = builder.open()?.generate_with(&request, &mut Bars::default())?;
+    for (index, image) in generation.images.iter().enumerate() {
+        let path = numbered(&arguments.out, index, generation.images.len());
+        image.save(&path)?;
+        println!("{}", path.display());
+    }
+    if arguments.verbose {
+        eprintln!("encoders: {:.2} s", generation.encoding.as_secs_f64());
+        for stage in &generation.stages {
+            eprintln!("{}\n{:.2} s", stage.plan, stage.elapsed.as_secs_f64());
+        }
+    }
+    Ok(())
+}
+
+fn request(arguments: &Arguments) -> Result<Request, ediffi::Error> {
+    let mut request = match (&arguments.again, &arguments.prompt) {
+        (Some(picture), _) => Request::from_png(picture)?,
+        (None, prompt) => Request::new(prompt.clone().unwrap_or_default()),
+    };
+    if let Some(negative) = &arguments.negative {
+        request = request.negative_prompt(negative);
+    }
+    if let Some(style) = &arguments.style {
+        request = request.style_with_strength(StyleImage::open(style)?, arguments.strength);
+    }
+    if let Some((width, height)) = arguments.size {
+        request = request.size(width, height);
+    }
+    if let Some(stage) = &arguments.last_stage {
+        request = request.last_stage(stage);
+    }
+    for (stage, steps) in &arguments.steps {
+        request = request.steps(stage, *steps);
+    }
+    for (stage, scale) in &arguments.guidance {
+        request = request.guidance(stage, *scale);
+    }
+    let (seed, images) = (arguments.seed.unwrap_or(request.seed), arguments.images.unwrap_or(request.images));
+    let truncate = arguments.truncate || request.truncate;
+    Ok(request.seed(seed).images(images).truncate(truncate))
+}
+
+/// `out.png` of one image, `out-1.png`, `out-2.png`, ... of several.
+fn numbered(path: &Path, index: usize, count: usize) -> PathBuf {
+    if count == 1 {
+        return path.to_owned();
+    }
+    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, ending) = (part(path.file_stem()), part(path.extension()));
+    let ending = if ending.is_empty() { ending } else { format!(".{ending}") };
+    path.with_file_name(format!("{stem}-{}{ending}", index + 1))
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let sides = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    sides.ok_or_else(|| "expected WIDTHxHEIGHT".to_owned())
+}
+
+fn of_stage<T: std::str::FromStr>(text: &str) -> Result<(String, T), String> {
+    let setting = text.split_once('=').and_then(|(stage, value)| Some((stage.to_owned(), value.parse().ok()?)));
+    setting.ok_or_else(|| "expected STAGE=NUMBER".to_owned())
+}
+
+/// One progress bar for each stage.
+#[derive(Default)]
+struct Bars {
+    bar: Option<ProgressBar>,
+}
+
+impl Bars {
+    fn start(&mut self, length: usize, message: String) {
+        let style = ProgressStyle::with_template("{msg:<24} {wide_bar} {pos:>3}/{len} {elapsed:>4}");
+        let bar = ProgressBar::new(length as u64).with_message(message);
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        // Loading the first expert takes a while: the bar is there from the start.
+        bar.tick();
+        self.bar = Some(bar);
+    }
+}
+
+impl Observer for Bars {
+    fn event(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        match event {
+            Event::StageStarted { stage, width, height, plan, batches, .. } => {
+                self.start(plan.steps().len() * batches, format!("{stage} {width}x{height}"));
+            }
+            Event::Step { .. } => self.bar.iter().for_each(|bar| bar.inc(1)),
+            Event::StageFinished { .. } => self.bar.take().iter().for_each(ProgressBar::finish),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}

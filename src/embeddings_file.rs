@@ -1,0 +1,172 @@
+//! The file of embeddings: safetensors, with what they were made from in its header.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use ediffi_core::weights;
+use safetensors::{Dtype, SafeTensors};
+use tch::{Kind, Tensor};
+
+use crate::embeddings::{EncodedText, EncodedTokens, Source, Spans};
+use crate::{Embeddings, Error, Result, files};
+
+/// The format it says it has.
+const FORMAT: &str = "ediffi-embeddings/1";
+
+/// Writes `embeddings` to `path`.
+pub(crate) fn write(embeddings: &Embeddings, path: &Path) -> Result<()> {
+    let json = |source| Error::Json { path: path.to_owned(), source };
+    let mut tensors = named(&embeddings.prompt, "prompt");
+    let mut texts = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
+    texts.insert("source".to_owned(), serde_json::to_string(&embeddings.source).map_err(json)?);
+    for (name, text) in [("prompt", Some(&embeddings.prompt)), ("negative", embeddings.negative.as_ref())] {
+        for (encoder, tokens) in text.into_iter().flat_map(EncodedText::tokens) {
+            let spans = serde_json::to_string(&tokens.spans).map_err(json)?;
+            texts.insert(format!("{name}.{encoder}.spans"), spans);
+        }
+    }
+    tensors.extend(embeddings.negative.iter().flat_map(|negative| named(negative, "negative")));
+    tensors.extend(embeddings.style.iter().map(|style| ("style.clip_image".to_owned(), style.shallow_clone())));
+    Ok(weights::save(path, &tensors, texts)?)
+}
+
+/// The tensors of one text with their names in the file.
+fn named(text: &EncodedText, name: &str) -> Vec<(String, Tensor)> {
+    let tokens = text.tokens().map(|(name, encoded)| (name, encoded.tokens.shallow_clone()));
+    let pooled = text.clip_pooled.iter().map(|pooled| ("clip_text_pooled", pooled.shallow_clone()));
+    tokens.chain(pooled).map(|(part, tensor)| (format!("{name}.{part}"), tensor)).collect()
+}
+
+/// Reads what [`write`] wrote.
+pub(crate) fn read(path: &Path) -> Result<Embeddings> {
+    let bytes = files::read(path)?;
+    File::parse(&bytes)
+        .and_then(|file| file.embeddings())
+        .map_err(|reason| Error::EmbeddingsFile { path: path.to_owned(), reason })
+}
+
+/// A file of embeddings while it is read. Its errors are reasons: the caller knows the path.
+struct File<'a> {
+    tensors: SafeTensors<'a>,
+    texts: HashMap<String, String>,
+}
+
+impl<'a> File<'a> {
+    fn parse(bytes: &'a [u8]) -> std::result::Result<Self, String> {
+        let text = |error: safetensors::SafeTensorError| error.to_string();
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(text)?;
+        let texts = header.metadata().clone().unwrap_or_default();
+        match texts.get("format").map(String::as_str) {
+            Some(FORMAT) => Ok(Self { tensors: SafeTensors::deserialize(bytes).map_err(text)?, texts }),
+            Some(other) => Err(format!("its format is `{other}`, this version reads `{FORMAT}`")),
+            None => Err("its header names no format".to_owned()),
+        }
+    }
+
+    fn embeddings(&self) -> std::result::Result<Embeddings, String> {
+        let source: Source = self.json("source")?;
+        let negative = source.negative_prompt.is_some().then(|| self.text("negative")).transpose()?;
+        let style = self.tensor("style.clip_image", 2)?;
+        if style.is_some() && source.style.is_none() {
+            return Err("it has a style embedding without a style image".to_owned());
+        }
+        Ok(Embeddings { prompt: self.text("prompt")?, negative, style, source })
+    }
+
+    fn text(&self, name: &str) -> std::result::Result<EncodedText, String> {
+        Ok(EncodedText {
+            t5: self.encoded(&format!("{name}.t5"))?,
+            clip: self.encoded(&format!("{name}.clip_text"))?,
+            clip_pooled: self.tensor(&format!("{name}.clip_text_pooled"), 2)?,
+        })
+    }
+
+    fn encoded(&self, name: &str) -> std::result::Result<Option<EncodedTokens>, String> {
+        let Some(tokens) = self.tensor(name, 3)? else { return Ok(None) };
+        let spans: Spans = self.json(&format!("{name}.spans"))?;
+        if tokens.size().get(1).is_some_and(|&count| usize::try_from(count) != Ok(spans.len())) {
+            return Err(format!("`{name}` has {:?} tokens, but {} spans", tokens.size(), spans.len()));
+        }
+        Ok(Some(EncodedTokens { tokens, spans }))
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, key: &str) -> std::result::Result<T, String> {
+        let text = self.texts.get(key).ok_or_else(|| format!("its header has no `{key}`"))?;
+        serde_json::from_str(text).map_err(|error| format!("`{key}`: {error}"))
+    }
+
+    fn tensor(&self, name: &str, dimensions: usize) -> std::result::Result<Option<Tensor>, String> {
+        let Ok(view) = self.tensors.tensor(name) else { return Ok(None) };
+        if view.dtype() != Dtype::F32 || view.shape().len() != dimensions || view.shape().first() != Some(&1) {
+            return Err(format!("`{name}` is {:?} {:?}, which is no embedding", view.dtype(), view.shape()));
+        }
+        let shape: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, Kind::Float).map_err(|error| error.to_string())?;
+        Ok(Some(tensor))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Request;
+    use crate::embeddings::tests::{embeddings, ramp};
+    use crate::shape::Needs;
+
+    fn saved(embeddings: &Embeddings) -> (tempfile::TempDir, std::path::PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cat.safetensors");
+        embeddings.save(&path).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn a_file_gives_back_what_was_saved() {
+        let embeddings = embeddings();
+        let (_folder, path) = saved(&embeddings);
+        let read = Embeddings::load(&path).unwrap();
+        assert_eq!(read.source, embeddings.source);
+        assert_eq!(read.request(), embeddings.request());
+        for (a, b) in
+            [(read.conditioning(), embeddings.conditioning()), (read.unconditional(), embeddings.unconditional())]
+        {
+            assert!(a.clip_text.is_none());
+            for (a, b) in [(a.t5, b.t5), (a.clip_text_pooled, b.clip_text_pooled), (a.clip_image, b.clip_image)] {
+                assert_eq!(a.is_some(), b.is_some());
+                assert!(a.zip(b).is_none_or(|(a, b)| a.equal(&b)));
+            }
+        }
+        let needs = Needs { t5: Some(ediffi_core::unet::Tokens { tokens: 3, width: 4 }), ..Needs::default() };
+        assert_eq!(read.columns(needs), [("t5", vec![Some(0..1), Some(2..5), None])]);
+    }
+
+    #[test]
+    fn damaged_and_foreign_files_are_refused() {
+        let (folder, path) = saved(&embeddings());
+        let reason = |path: &Path| match Embeddings::load(path) {
+            Err(Error::EmbeddingsFile { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        };
+        let whole = std::fs::read(&path).unwrap();
+        let cut = folder.path().join("cut");
+        std::fs::write(&cut, &whole[..whole.len() - 9]).unwrap();
+        reason(&cut);
+        let foreign = folder.path().join("foreign.safetensors");
+        weights::save(&foreign, &[("x".to_owned(), ramp(&[2], 0.0))], HashMap::new()).unwrap();
+        assert!(reason(&foreign).contains("no format"));
+        let texts = |source: &str| {
+            HashMap::from([("format".to_owned(), FORMAT.to_owned()), ("source".to_owned(), source.to_owned())])
+        };
+        let later = HashMap::from([("format".to_owned(), "ediffi-embeddings/2".to_owned())]);
+        weights::save(&foreign, &[], later).unwrap();
+        assert!(reason(&foreign).contains("ediffi-embeddings/2"));
+        weights::save(&foreign, &[], texts("{\"prompt\": 3}")).unwrap();
+        assert!(reason(&foreign).contains("`source`"));
+        let source = serde_json::to_string(&Source::of(&Request::new("a"))).unwrap();
+        weights::save(&foreign, &[("prompt.t5".to_owned(), ramp(&[2, 3], 0.0))], texts(&source)).unwrap();
+        assert!(reason(&foreign).contains("prompt.t5"));
+        weights::save(&foreign, &[("prompt.t5".to_owned(), ramp(&[1, 3, 2], 0.0))], texts(&source)).unwrap();
+        assert!(reason(&foreign).contains("prompt.t5.spans"));
+        assert!(matches!(Embeddings::load(folder.path().join("none")), Err(Error::ReadFile { .. })));
+    }
+}

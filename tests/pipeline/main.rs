@@ -1,0 +1,12 @@
+//! The public API over a tiny model with random weights, which every test writes for itself: two stages (8 and 16 pixels),
+//! two experts in the first, T5, and CLIP with both halves.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+mod cancel;
+mod embeddings;
+mod errors;
+mod generate;
+mod model;
+mod paint;
+mod png;
+mod worker;
