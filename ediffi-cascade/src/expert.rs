@@ -101,7 +101,7 @@ impl BranchDenoiser for ExpertDenoiser<'_, '_> {
     fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
         let context = self.contexts.get(&self.expert.network, self.branches, branch)?;
         let conditional = match branch {
-            Branch::Conditional | Branch::Both => 2 * self.branches.pictures,
+            Branch::Conditional | Branch::Both => self.branches.pictures,
             Branch::Unconditional => 0,
         };
         let painted = self.paint.filter(|_| conditional > 0).map(|hook| Painted { hook, sigma, conditional });

@@ -12,8 +12,8 @@ use crate::error::expect_shape;
 /// computed in that form, which needs no division of small numbers.
 ///
 /// # Shapes
-/// `clean` and `noise`: [n, 3, h, w] f32; `sigmas`: n levels; `network`: (c_in·x [n, 3, h, w], c_noise [n]) → F of the
-/// same shape; → [n] f32
+/// `clean` and `noise`: [n, 3, h, w] f32; `sigmas`: n levels; `network`: (c_in·x [n, 3, h, w], c_noise \[n\]) → F of the
+/// same shape; → \[n\] f32
 ///
 /// # Errors
 /// An error of the network, or [`Error::Shape`](crate::Error::Shape) for a noise, a number of levels or an F that does

@@ -41,7 +41,7 @@ struct Arguments {
     #[arg(long, global = true, default_value = pack::DEFAULT_PATH)]
     pack: PathBuf,
     /// Pictures a step.
-    #[arg(long, global = true, default_value_t = 32)]
+    #[arg(long, global = true, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=4096))]
     batch: u64,
     /// Seed of the scenes.
     #[arg(long, global = true, default_value_t = 1)]
@@ -71,8 +71,8 @@ enum Network {
     /// Super-resolution to 256 or 1024 pixels.
     Sr {
         /// 256 or 1024.
-        #[arg(value_parser = clap::value_parser!(u32).range(256..=1024))]
-        full: u32,
+        #[arg(value_parser = ["256", "1024"])]
+        full: String,
         #[command(flatten)]
         length: Length,
     },
@@ -106,7 +106,9 @@ fn main() -> train::Result<()> {
         Network::Base { part, learning_rate, length } => {
             train::base::train(data, folder, &model, runtime, length, *part, *learning_rate)
         }
-        Network::Sr { full, length } => train::super_resolution::train(data, folder, &model, runtime, length, *full),
+        Network::Sr { full, length } => {
+            train::super_resolution::train(data, folder, &model, runtime, length, full.parse()?)
+        }
         Network::Assemble { out } => train::assemble::assemble(&model, out),
     }
 }
