@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::embeddings::Source;
+use crate::guard::guarded;
 use crate::pipeline::State;
 use crate::{Embeddings, Observer, Pipeline, Request, Result};
 
@@ -30,7 +31,7 @@ impl Pipeline {
     pub fn encode(&self, request: &Request) -> Result<Embeddings> {
         let _no_grad = tch::no_grad_guard();
         self.validate(request)?;
-        Ok(self.embed(&mut *self.state()?, request, &mut ())?.0)
+        guarded(|| Ok(self.embed(&mut *self.state()?, request, &mut ())?.0))
     }
 
     /// The embeddings of a request that was checked, and how long the encoders took.

@@ -24,6 +24,12 @@ pub enum Error {
     /// An observer used the pipeline that it was watching.
     #[error("the pipeline is at work: an observer cannot use the pipeline that it watches")]
     Busy,
+    /// An operation of libtorch failed where `tch` cannot return its error; most likely there was no memory left.
+    #[error("libtorch: {message}")]
+    Torch {
+        /// What libtorch said.
+        message: String,
+    },
     /// Something failed in the numerical core.
     #[error(transparent)]
     Core(ediffi_core::Error),

@@ -12,6 +12,7 @@ use ediffi_paint::Painter;
 use tch::{Device, Tensor};
 
 use crate::embeddings::text_tokens;
+use crate::guard::guarded;
 use crate::pipeline::State;
 use crate::{
     Embeddings, Event, GeneratedImage, Generation, Observer, Pipeline, Preview, Request, Result, StagePlan,
@@ -52,9 +53,11 @@ impl Pipeline {
     pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation> {
         let _no_grad = tch::no_grad_guard();
         self.validate(request)?;
-        let state = &mut *self.state()?;
-        let (embeddings, encoding) = self.embed(state, request, observer)?;
-        self.draw(state, &embeddings, request, observer, encoding)
+        guarded(|| {
+            let state = &mut *self.state()?;
+            let (embeddings, encoding) = self.embed(state, request, observer)?;
+            self.draw(state, &embeddings, request, observer, encoding)
+        })
     }
 
     /// Makes the images of a request whose texts and style are encoded already; no encoder is needed.
@@ -80,7 +83,7 @@ impl Pipeline {
         let _no_grad = tch::no_grad_guard();
         validate::validate(request, self.abilities(false), Vec::new())?;
         embeddings.check(request, self.needs)?;
-        self.draw(&mut *self.state()?, embeddings, request, observer, Duration::ZERO)
+        guarded(|| self.draw(&mut *self.state()?, embeddings, request, observer, Duration::ZERO))
     }
 
     /// Stage by stage, and in each batch by batch: so a stage's weights are loaded once, however many images there are.

@@ -41,6 +41,7 @@ mod error;
 mod files;
 mod generate;
 mod generation;
+mod guard;
 mod job;
 mod manifest;
 mod metadata;

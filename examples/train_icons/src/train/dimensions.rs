@@ -1,7 +1,7 @@
 //! The dimensions of the small model.
 //!
-//! Sized for a CPU of two cores: patches of 4×4 pixels, attention at the lowest resolution only, 64 channels a head
-//! (`docs/training.md` says what was measured).
+//! Sized for a CPU of two cores and for a model folder of 32 MB: patches of 4×4 pixels, attention at the lowest resolution
+//! only.
 
 use ediffi_core::unet::{ClipText, ContextConfig, Layout, Level, Tokens, UNetConfig};
 use ediffi_encoders::clip::{ClipConfig, ClipTextConfig, ClipVisionConfig};
@@ -73,18 +73,18 @@ fn level(multiplier: i64, blocks: usize, self_attention: bool, cross_attention: 
     Level { multiplier, blocks, self_attention, cross_attention }
 }
 
-/// The 64×64 base: 16×16 positions of 96 channels and 8×8 of 192, with attention at the latter.
+/// The 64×64 base: 16×16 positions of 80 channels and 8×8 of 160, with attention at the latter.
 #[must_use]
 pub fn base() -> UNetConfig {
     UNetConfig {
         layout: Layout::Efficient,
         low_res: false,
         patch: 4,
-        channels: 96,
-        levels: vec![level(1, 2, false, false), level(2, 3, true, true)],
-        head_channels: 64,
+        channels: 80,
+        levels: vec![level(1, 2, false, false), level(2, 2, true, true)],
+        head_channels: 80,
         norm_groups: 16,
-        embedding_width: 384,
+        embedding_width: 256,
         context: Some(context()),
     }
 }
@@ -97,7 +97,7 @@ pub fn super_resolution() -> UNetConfig {
         low_res: true,
         patch: 4,
         channels: 32,
-        levels: vec![level(1, 1, false, false), level(2, 1, false, false), level(4, 2, false, true)],
+        levels: vec![level(1, 1, false, false), level(2, 2, false, false), level(2, 2, false, true)],
         head_channels: 64,
         norm_groups: 8,
         embedding_width: 128,
