@@ -109,7 +109,7 @@ impl UNet {
     /// F(x; c_noise, context).
     ///
     /// # Shapes
-    /// `x`: [rows, 3, h, w] f32, `c_noise`: [rows] f32 → [rows, 3, h, w] f32
+    /// `x`: [rows, 3, h, w] f32, `c_noise`: `[rows]` f32 → [rows, 3, h, w] f32
     ///
     /// # Errors
     /// A height or width that is no multiple of [`UNetConfig::size_multiple`], or an error of libtorch or of the hook.
@@ -178,7 +178,7 @@ impl UNet {
 /// Cosines and sines of c_noise at frequencies 10000^(-k / half), k = 0 … half − 1 (EDM's positional embedding).
 ///
 /// # Shapes
-/// [n] → [n, width] f32
+/// `[n]` → [n, width] f32
 fn sinusoids(c_noise: &Tensor, width: i64) -> Result<Tensor> {
     let half = width / 2;
     let options = (Kind::Float, c_noise.device());
