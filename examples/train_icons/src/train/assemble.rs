@@ -19,6 +19,9 @@ const ENCODERS: [&str; 7] = [
     "clip/model.safetensors",
 ];
 
+/// Where every stage stops, with one last estimate: below it the small networks remove less noise than they leave.
+const SIGMA_MIN: f64 = 0.15;
+
 /// Copies what `model` holds to `out` and writes its `pipeline.json`.
 pub fn assemble(model: &Path, out: &Path) -> Result<()> {
     let mut files: Vec<String> = ENCODERS.map(str::to_owned).to_vec();
@@ -31,12 +34,12 @@ pub fn assemble(model: &Path, out: &Path) -> Result<()> {
         })
         .collect::<Result<_>>()?;
     files.push("base/config.json".to_owned());
-    let mut stages = vec![stage("base", 64, experts, (20, 0.01), 3.0)];
-    for (name, size, steps) in [("sr256", 256, 8), ("sr1024", 1024, 5)] {
+    let mut stages = vec![stage("base", 64, experts, 20, 3.0)];
+    for (name, size, steps) in [("sr256", 256, 8), ("sr1024", 1024, 6)] {
         let weights = format!("{name}/weights.safetensors");
         let expert = json!({ "weights": weights, "sigma": [0.0, null] });
         files.extend([weights, format!("{name}/config.json")]);
-        stages.push(stage(name, size, vec![expert], (steps, 0.02), 1.0));
+        stages.push(stage(name, size, vec![expert], steps, 1.0));
     }
     for file in &files {
         let target = out.join(file);
@@ -55,7 +58,7 @@ pub fn assemble(model: &Path, out: &Path) -> Result<()> {
     write_json(&out.join("pipeline.json"), &pipeline)
 }
 
-fn stage(name: &str, size: i64, experts: Vec<Value>, (steps, min): (usize, f64), scale: f64) -> Value {
+fn stage(name: &str, size: i64, experts: Vec<Value>, steps: usize, scale: f64) -> Value {
     json!({
         "name": name,
         "size": size,
@@ -65,7 +68,7 @@ fn stage(name: &str, size: i64, experts: Vec<Value>, (steps, min): (usize, f64),
         "sampler": {
             "solver": "dpmpp-2m",
             "steps": steps,
-            "schedule": { "karras": { "min": min, "max": 80.0, "rho": 7.0 } },
+            "schedule": { "karras": { "min": SIGMA_MIN, "max": 80.0, "rho": 7.0 } },
         },
         "guidance": { "scale": scale },
     })
