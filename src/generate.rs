@@ -86,7 +86,8 @@ impl Pipeline {
         guarded(|| self.draw(&mut *self.state()?, embeddings, request, observer, Duration::ZERO))
     }
 
-    /// Stage by stage, and in each batch by batch: so a stage's weights are loaded once, however many images there are.
+    /// Stage by stage, and in each batch by batch: so with `Residency::All` a stage's
+    /// weights are loaded once, however many images there are. With a relay every batch visits the plan's experts again.
     fn draw(
         &self,
         state: &mut State,

@@ -11,7 +11,7 @@ use crate::{Result, schedule};
 /// A plan has one step for each positive sigma of its schedule: the step that starts with the evaluation at that sigma.
 /// So a schedule of N + 1 sigmas that ends in 0 has N steps, one that ends above 0 has N + 1, the last of which is the
 /// solver's final denoising. A solver with several evaluations in a step makes the inner ones at sigmas between this
-/// step's and the next one's, with the expert that owns them: on a step that crosses from one expert to the next, both
+/// step's and the next one's (Heun's churn: somewhat above this step's), with the expert that owns them: on a step that crosses from one expert to the next, both
 /// work.
 ///
 /// It is shown as one line per run of steps with the same expert:

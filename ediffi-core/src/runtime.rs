@@ -22,12 +22,14 @@ pub enum DeviceChoice {
     Cuda(usize),
 }
 
-/// In which precision networks compute. Norms, softmax, noise embeddings and the solver's state are f32 in all of them.
+/// In which precision networks compute. The statistics of norms, softmax and the solver's state are f32 in all of them; the
+/// sinusoids of the noise level are made in f32, and the linear maps after them run in this precision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Precision {
-    /// The fastest that is safe on the device: bf16 where the hardware has it, else f32.
+    /// The fastest that is safe on the device: bf16 on CUDA (which compute capability 8.0 is assumed of) and
+    /// on CPUs with bf16 arithmetic, else f32.
     #[default]
     Auto,
     /// 32 bits.
