@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use ediffi_core::experts::Experts;
 use ediffi_core::guidance::{Guidance, Rows};
 use ediffi_core::interval::SigmaInterval;
-use ediffi_core::precondition::Edm;
+use ediffi_core::precondition::{Edm, Precondition, Sample};
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
 use serde::de::DeserializeOwned;
@@ -41,7 +41,7 @@ pub struct StageConfig {
     /// Dimensions of the network: a JSON file in the model folder.
     pub network: PathBuf,
     /// How the network becomes a denoiser.
-    pub precondition: Precondition,
+    pub precondition: PreconditionConfig,
     /// The experts, in any order; their intervals tile (0, ∞).
     pub experts: Vec<ExpertConfig>,
     /// How to sample, unless a request says otherwise.
@@ -55,9 +55,22 @@ pub struct StageConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
-pub enum Precondition {
+pub enum PreconditionConfig {
     /// EDM's preconditioning (eDiff-I §3).
     Edm(Edm),
+    /// The network predicts the clean image itself.
+    Sample(Sample),
+}
+
+impl PreconditionConfig {
+    /// The coefficients.
+    #[must_use]
+    pub fn coefficients(&self) -> &dyn Precondition {
+        match self {
+            Self::Edm(edm) => edm,
+            Self::Sample(sample) => sample,
+        }
+    }
 }
 
 /// One expert of a stage.

@@ -5,14 +5,14 @@
 use std::path::Path;
 
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::denoiser::{Branch, BranchDenoiser, edm_denoise};
+use ediffi_core::denoiser::{Branch, BranchDenoiser, denoise_with};
 use ediffi_core::nn::ScoreBias;
-use ediffi_core::precondition::Edm;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::{Context, Painted, UNet, UNetConfig};
 use ediffi_core::{Result, weights};
 use tch::{Kind, Tensor};
 
+use crate::config::PreconditionConfig;
 use crate::observer::Watch;
 use crate::tiled::TileGrid;
 
@@ -20,23 +20,28 @@ use crate::tiled::TileGrid;
 #[derive(Debug)]
 pub(crate) struct Expert {
     network: UNet,
-    edm: Edm,
+    precondition: PreconditionConfig,
 }
 
 impl Expert {
     /// Reads the network from `weights`.
-    pub(crate) fn load(weights: &Path, config: &UNetConfig, edm: Edm, runtime: Runtime) -> Result<Self> {
+    pub(crate) fn load(
+        weights: &Path,
+        config: &UNetConfig,
+        precondition: PreconditionConfig,
+        runtime: Runtime,
+    ) -> Result<Self> {
         // It may run on a thread of its own, and the guard is per thread.
         let _no_grad = tch::no_grad_guard();
         let Runtime { device, kind } = runtime;
         let names = |name: &str| Some(name.to_owned());
         let network = weights::load(weights, names, device, kind, |scope| UNet::new(scope, config, kind))?;
-        Ok(Self { network, edm })
+        Ok(Self { network, precondition })
     }
 
     /// D(x; sigma) under `context`, painted in the first `conditional` rows.
     fn denoise(&self, x: &Tensor, sigma: f64, context: &Context, painted: Option<Painted<'_>>) -> Result<Tensor> {
-        edm_denoise(&self.edm, x, sigma, |input, c_noise| {
+        denoise_with(self.precondition.coefficients(), x, sigma, |input, c_noise| {
             let rows = input.size().first().copied().unwrap_or(0);
             let c_noise = Tensor::f_full([rows], c_noise, (Kind::Float, input.device()))?;
             self.network.forward(input, &c_noise, context, painted)

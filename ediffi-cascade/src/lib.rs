@@ -23,7 +23,7 @@ mod tiled;
 mod tiling;
 
 pub use cascade::{Cascade, CascadeJob, StageOptions};
-pub use config::{ExpertConfig, Precondition, SamplerConfig, StageConfig, path_inside, read_json};
+pub use config::{ExpertConfig, PreconditionConfig, SamplerConfig, StageConfig, path_inside, read_json};
 pub use error::{Error, Result};
 pub use observer::{StageEvent, StageObserver};
 pub use settings::SamplerSettings;

@@ -14,7 +14,7 @@ use ediffi_core::seed::{Noise, NoiseSource};
 use ediffi_core::unet::{ContextConfig, UNetConfig};
 use tch::{Kind, Tensor};
 
-use crate::config::{Precondition, StageConfig, path_inside, read_json};
+use crate::config::{StageConfig, path_inside, read_json};
 use crate::expert::{Branches, Expert};
 use crate::experts::EnsembleDenoiser;
 use crate::low_res;
@@ -93,11 +93,11 @@ impl Stage {
             let reason = format!("{} is no multiple of {size_multiple}, which the network needs", config.size);
             return Err(config.wrong("size", reason));
         }
-        let Precondition::Edm(edm) = config.precondition;
+        let precondition = config.precondition;
         let loader = Box::new(move |index: usize| {
             let missing = ediffi_core::Error::NoSuchExpert { index, experts: files.len() };
             let (weights, network) = files.get(index).ok_or(missing)?;
-            Expert::load(weights, network, edm, runtime)
+            Expert::load(weights, network, precondition, runtime)
         });
         let ensemble = Ensemble::new(experts, residency, loader);
         Ok(Self { config: config.clone(), networks, ensemble, residency, runtime, size_multiple })

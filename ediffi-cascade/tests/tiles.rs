@@ -6,7 +6,7 @@ mod common;
 use common::{Ask, Log, Model, bytes, difference, embeddings, network, pictures};
 use ediffi_cascade::{Error, Stage, Tiling, low_res};
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::denoiser::edm_denoise;
+use ediffi_core::denoiser::denoise_with;
 use ediffi_core::guidance::Guidance;
 use ediffi_core::pool::Residency;
 use ediffi_core::precondition::Edm;
@@ -50,7 +50,7 @@ fn a_tile_sees_its_part_of_both_pictures() {
     for (top, left) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
         let cut = |x: &Tensor| x.narrow(2, top, 8).narrow(3, left, 8);
         let context = unet.context(&Conditioning { low_res: Some(cut(&low)), ..embeddings(&seeds) }, 2).unwrap();
-        let expected = edm_denoise(&Edm::default(), &cut(&x), sigma, |input, c_noise| {
+        let expected = denoise_with(&Edm::default(), &cut(&x), sigma, |input, c_noise| {
             let c_noise = Tensor::f_full([2], c_noise, (Kind::Float, Device::Cpu))?;
             unet.forward(input, &c_noise, &context, None)
         });

@@ -1,13 +1,13 @@
 //! Denoisers: everything that estimates the clean image behind a noisy one.
 //!
-//! A denoiser may wrap another: the EDM preconditioning wraps a network, an ensemble routes to denoisers, guidance
+//! A denoiser may wrap another: the preconditioning wraps a network, an ensemble routes to denoisers, guidance
 //! combines two evaluations. A solver sees only `D(x; sigma)`.
 
 use std::fmt;
 
 use tch::{Kind, Tensor};
 
-use crate::precondition::Edm;
+use crate::precondition::Precondition;
 use crate::{Error, Result};
 
 /// `D(x; sigma)`: estimates the clean image from the noisy `x = y + sigma n`.
@@ -105,41 +105,42 @@ pub fn from_fn<F: FnMut(&Tensor, f64) -> Result<Tensor>>(denoise: F) -> FromFn<F
 ///
 /// [`Error::SigmaOutOfRange`] unless `sigma` is positive and finite, [`Error::DenoisedShape`] if the network returns
 /// another shape, and the errors of the network.
-pub fn edm_denoise<F>(edm: &Edm, x: &Tensor, sigma: f64, network: F) -> Result<Tensor>
+pub fn denoise_with<F>(precondition: &dyn Precondition, x: &Tensor, sigma: f64, network: F) -> Result<Tensor>
 where
     F: FnOnce(&Tensor, f64) -> Result<Tensor>,
 {
     check_sigma(sigma)?;
     let kind = state_kind(x)?;
     let x = x.f_to_kind(kind)?;
-    let f = network(&x.f_mul_scalar(edm.c_in(sigma))?, edm.c_noise(sigma))?;
+    let f = network(&x.f_mul_scalar(precondition.c_in(sigma))?, precondition.c_noise(sigma))?;
     check_shape(&x, &f, sigma)?;
-    let skip = x.f_mul_scalar(edm.c_skip(sigma))?;
-    Ok(skip.f_add(&f.f_to_kind(kind)?.f_mul_scalar(edm.c_out(sigma))?)?)
+    let skip = x.f_mul_scalar(precondition.c_skip(sigma))?;
+    Ok(skip.f_add(&f.f_to_kind(kind)?.f_mul_scalar(precondition.c_out(sigma))?)?)
 }
 
-/// A network `|c_in x, c_noise| F` under EDM's preconditioning.
-pub struct EdmDenoiser<F> {
-    edm: Edm,
+/// A network `|c_in x, c_noise| F` under a preconditioning.
+#[derive(Clone)]
+pub struct Preconditioned<P, F> {
+    precondition: P,
     network: F,
 }
 
-impl<F> EdmDenoiser<F> {
+impl<P: Precondition, F> Preconditioned<P, F> {
     /// Wraps `network`.
-    pub fn new(edm: Edm, network: F) -> Self {
-        Self { edm, network }
+    pub fn new(precondition: P, network: F) -> Self {
+        Self { precondition, network }
     }
 }
 
-impl<F> fmt::Debug for EdmDenoiser<F> {
+impl<P: fmt::Debug, F> fmt::Debug for Preconditioned<P, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EdmDenoiser").field("edm", &self.edm).finish_non_exhaustive()
+        f.debug_struct("Preconditioned").field("precondition", &self.precondition).finish_non_exhaustive()
     }
 }
 
-impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Denoiser for EdmDenoiser<F> {
+impl<P: Precondition, F: FnMut(&Tensor, f64) -> Result<Tensor>> Denoiser for Preconditioned<P, F> {
     fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
-        edm_denoise(&self.edm, x, sigma, &mut self.network)
+        denoise_with(&self.precondition, x, sigma, &mut self.network)
     }
 }
 
@@ -173,6 +174,7 @@ mod tests {
     use tch::Device;
 
     use super::*;
+    use crate::precondition::Edm;
 
     #[test]
     fn the_perfect_network_makes_the_perfect_denoiser() {
@@ -180,7 +182,7 @@ mod tests {
         let (edm, sigma) = (Edm::default(), 1.7);
         let x = Tensor::f_from_slice(&[1.0_f32, -2.0, 3.0]).unwrap();
         let perfect = -edm.c_skip(sigma) / (edm.c_out(sigma) * edm.c_in(sigma));
-        let mut denoiser = EdmDenoiser::new(edm, |input: &Tensor, c_noise: f64| {
+        let mut denoiser = Preconditioned::new(edm, |input: &Tensor, c_noise: f64| {
             assert_eq!(c_noise, edm.c_noise(sigma));
             Ok(input.f_mul_scalar(perfect)?)
         });
@@ -191,7 +193,7 @@ mod tests {
     #[test]
     fn a_half_precision_network_keeps_an_f32_state() {
         let x = Tensor::ones([1, 1, 2, 2], (Kind::Float, Device::Cpu));
-        let denoised = edm_denoise(&Edm::default(), &x, 1.0, |input, _| Ok(input.f_to_kind(Kind::BFloat16)?)).unwrap();
+        let denoised = denoise_with(&Edm::default(), &x, 1.0, |input, _| Ok(input.f_to_kind(Kind::BFloat16)?)).unwrap();
         assert_eq!(denoised.kind(), Kind::Float);
     }
 
@@ -199,10 +201,10 @@ mod tests {
     fn wrong_sigmas_and_shapes_are_refused() {
         let x = Tensor::ones([2, 1, 2, 2], (Kind::Float, Device::Cpu));
         for sigma in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            let result = edm_denoise(&Edm::default(), &x, sigma, |input, _| Ok(input.shallow_clone()));
+            let result = denoise_with(&Edm::default(), &x, sigma, |input, _| Ok(input.shallow_clone()));
             assert!(matches!(result, Err(Error::SigmaOutOfRange { .. })));
         }
-        let result = edm_denoise(&Edm::default(), &x, 1.0, |input, _| Ok(input.f_narrow(0, 0, 1)?));
+        let result = denoise_with(&Edm::default(), &x, 1.0, |input, _| Ok(input.f_narrow(0, 0, 1)?));
         assert!(matches!(result, Err(Error::DenoisedShape { .. })));
     }
 

@@ -1,17 +1,33 @@
-//! EDM's preconditioning: how a raw network becomes a denoiser.
+//! Preconditioning: how a raw network becomes a denoiser.
 //!
 //! `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)` (EDM, equation 7 and table 1; eDiff-I, section 3, writes
 //! `sigma* = sqrt(sigma^2 + sigma_data^2)`). The loss weight stands beside the coefficients, so that training and
-//! sampling share one set of constants. [`crate::denoiser::edm_denoise`] applies them to tensors.
+//! sampling share one set of constants. [`crate::denoiser::denoise_with`] applies them to tensors.
+
+use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
+/// The coefficients around a network, as functions of the noise level.
+pub trait Precondition: Debug + Send + Sync {
+    /// How much of the noisy image is kept.
+    fn c_skip(&self, sigma: f64) -> f64;
+    /// The scale of the network's output.
+    fn c_out(&self, sigma: f64) -> f64;
+    /// The scale of the network's input.
+    fn c_in(&self, sigma: f64) -> f64;
+    /// What the network is told of the noise level.
+    fn c_noise(&self, sigma: f64) -> f64;
+    /// The weight of the squared error of D in the loss.
+    fn loss_weight(&self, sigma: f64) -> f64;
+}
+
 /// EDM's preconditioning for data of standard deviation `sigma_data`.
 ///
 /// ```
-/// use ediffi_core::precondition::Edm;
+/// use ediffi_core::precondition::{Edm, Precondition};
 ///
 /// let edm = Edm::default();
 /// // At sigma = sigma_data, image and noise are equally strong: D keeps half of x.
@@ -72,39 +88,102 @@ impl Edm {
         self.sigma_data
     }
 
+    fn sigma_star(&self, sigma: f64) -> f64 {
+        sigma.hypot(self.sigma_data)
+    }
+}
+
+impl Precondition for Edm {
     /// How much of the noisy image is kept: `sigma_data^2 / sigma*^2`.
-    #[must_use]
-    pub fn c_skip(&self, sigma: f64) -> f64 {
+    fn c_skip(&self, sigma: f64) -> f64 {
         (self.sigma_data / self.sigma_star(sigma)).powi(2)
     }
 
     /// The scale of the network's output: `sigma sigma_data / sigma*`.
-    #[must_use]
-    pub fn c_out(&self, sigma: f64) -> f64 {
+    fn c_out(&self, sigma: f64) -> f64 {
         // Divided first: the product could overflow for a huge sigma.
         (sigma / self.sigma_star(sigma)) * self.sigma_data
     }
 
     /// The scale of the network's input, which gives it variance 1: `1 / sigma*`.
-    #[must_use]
-    pub fn c_in(&self, sigma: f64) -> f64 {
+    fn c_in(&self, sigma: f64) -> f64 {
         self.sigma_star(sigma).recip()
     }
 
     /// What the network is told of the noise level: `ln(sigma) / 4`.
-    #[must_use]
-    pub fn c_noise(&self, sigma: f64) -> f64 {
+    fn c_noise(&self, sigma: f64) -> f64 {
         0.25 * sigma.ln()
     }
 
     /// The weight of the squared error of D in the loss: `lambda = 1 / c_out^2`, which cancels the output scale.
-    #[must_use]
-    pub fn loss_weight(&self, sigma: f64) -> f64 {
+    fn loss_weight(&self, sigma: f64) -> f64 {
         self.c_out(sigma).powi(-2)
     }
+}
 
-    fn sigma_star(&self, sigma: f64) -> f64 {
-        sigma.hypot(self.sigma_data)
+/// The network predicts the clean image itself: `D(x; sigma) = sigma_data F(c_in x; c_noise)`.
+///
+/// Noise fills every dimension of a patch of pixels, while pictures lie near a surface of few: a network on large patches
+/// whose width is not far above the values of one patch can say what the picture is, but not what the noise was (Li & He
+/// 2025, "Back to Basics: Let Denoising Generative Models Denoise"), which EDM's preconditioning asks of it at low noise.
+/// Input scale and noise embedding are EDM's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sample(Edm);
+
+/// As [`Edm`]'s default.
+impl Default for Sample {
+    fn default() -> Self {
+        Self(Edm::default())
+    }
+}
+
+impl Sample {
+    /// The largest ratio of signal to noise, `sigma_data^2 / sigma^2`, that the loss weighs (Hang et al. 2023, "Efficient
+    /// Diffusion Training via Min-SNR Weighting Strategy", gamma = 5): below that noise, what is left to do is little.
+    pub const MAX_SNR: f64 = 5.0;
+
+    /// The preconditioning for data of standard deviation `sigma_data`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidPrecondition`] unless `sigma_data` is positive and finite.
+    pub fn new(sigma_data: f64) -> Result<Self> {
+        Ok(Self(Edm::new(sigma_data)?))
+    }
+
+    /// The standard deviation of the data.
+    #[must_use]
+    pub fn sigma_data(&self) -> f64 {
+        self.0.sigma_data
+    }
+}
+
+impl Precondition for Sample {
+    /// Nothing.
+    fn c_skip(&self, _sigma: f64) -> f64 {
+        0.0
+    }
+
+    /// `sigma_data`, so that the network's target has variance 1.
+    fn c_out(&self, _sigma: f64) -> f64 {
+        self.0.sigma_data
+    }
+
+    /// As [`Edm`]'s.
+    fn c_in(&self, sigma: f64) -> f64 {
+        self.0.c_in(sigma)
+    }
+
+    /// As [`Edm`]'s.
+    fn c_noise(&self, sigma: f64) -> f64 {
+        self.0.c_noise(sigma)
+    }
+
+    /// `(1 + min(SNR, 5)) / sigma_data^2`: EDM's weight is the same without the limit.
+    fn loss_weight(&self, sigma: f64) -> f64 {
+        let snr = (self.0.sigma_data / sigma).powi(2);
+        (1.0 + snr.min(Self::MAX_SNR)) / self.0.sigma_data.powi(2)
     }
 }
 
@@ -132,6 +211,21 @@ mod tests {
         }
         assert!(serde_json::from_str::<Edm>(r#"{"sigma_data": 0}"#).is_err());
         assert_eq!(serde_json::from_str::<Edm>(r#"{"sigma_data": 0.5}"#).unwrap(), Edm::default());
+    }
+
+    #[test]
+    fn sample_prediction_has_edm_s_weight_until_the_limit() {
+        let (edm, sample) = (Edm::new(0.8).unwrap(), Sample::new(0.8).unwrap());
+        // SNR = 5 at sigma = 0.8 / sqrt(5).
+        let limit = 0.8 / 5.0_f64.sqrt();
+        for sigma in [limit * 1.0001, 1.0, 30.0] {
+            assert!((sample.loss_weight(sigma) / edm.loss_weight(sigma) - 1.0).abs() < 1e-12, "{sigma}");
+        }
+        assert!((sample.loss_weight(limit / 100.0) - 6.0 / 0.64).abs() < 1e-12);
+        assert_eq!((sample.c_skip(0.3), sample.c_out(0.3)), (0.0, 0.8));
+        assert_eq!((sample.c_in(0.3), sample.c_noise(0.3)), (edm.c_in(0.3), edm.c_noise(0.3)));
+        assert_eq!(serde_json::from_str::<Sample>(r#"{"sigma_data": 0.5}"#).unwrap(), Sample::default());
+        assert!(serde_json::from_str::<Sample>(r#"{"sigma_data": -1}"#).is_err());
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use ediffi_core::Error;
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::nn::{ScoreBias, Site};
+use ediffi_core::nn::{Norm, ScoreBias, Site};
 use ediffi_core::seed::{Noise, NoiseSource};
 use ediffi_core::unet::{ClipText, Context, ContextConfig, Layout, Level, Painted, Tokens, UNet, UNetConfig};
 use ediffi_core::weights::{self, Fresh, Scope, Table};
@@ -26,7 +26,7 @@ fn config(layout: Layout) -> UNetConfig {
         channels: 8,
         levels: vec![level(1, false), level(2, true)],
         head_channels: 4,
-        norm_groups: 4,
+        norm: Norm::Group(4),
         embedding_width: 16,
         context: Some(ContextConfig {
             width: 8,
@@ -303,12 +303,31 @@ fn files_that_are_cut_short_or_missing_are_errors() {
     }
 }
 
+/// With norms over positions and no self-attention, a network looks only so far: what changes beyond that changes nothing.
+/// Group norms see the whole map.
+#[test]
+fn position_norms_look_no_further_than_the_convolutions() {
+    for (norm, local) in [(Norm::Position, true), (Norm::Group(4), false)] {
+        let mut config = UNetConfig { norm, low_res: false, ..config(Layout::Efficient) };
+        config.levels[1].self_attention = false;
+        let (unet, _) = random(&config);
+        let context = unet.context(&Conditioning { low_res: None, ..conditioning(&[1]) }, 1).unwrap();
+        let x = normal(&[1], 0, &[3, 8, 128]);
+        let other = Tensor::cat(&[x.narrow(3, 0, 96), normal(&[2], 0, &[3, 8, 32])], 3);
+        let c_noise = Tensor::zeros([1], (Kind::Float, Device::Cpu));
+        let [a, b] = [x, other].map(|x| unet.forward(&x, &c_noise, &context, None).unwrap());
+        let near = difference(&a.narrow(3, 0, 48), &b.narrow(3, 0, 48));
+        assert!(difference(&a, &b) > 0.01);
+        assert_eq!(near < 1e-6, local, "{norm:?}: {near}");
+    }
+}
+
 #[test]
 fn unknown_keys_of_a_configuration_are_named() {
     let text = serde_json::to_string(&config(Layout::Efficient)).unwrap();
     assert_eq!(serde_json::from_str::<UNetConfig>(&text).unwrap(), config(Layout::Efficient));
     for (from, to) in [
-        (r#""norm_groups""#, r#""norm_group""#),
+        (r#""norm""#, r#""norms""#),
         (r#""multiplier""#, r#""multipliers""#),
         (r#""clip_image""#, r#""clip_images""#),
         (r#""pooled""#, r#""pool""#),
@@ -351,13 +370,14 @@ fn inputs_that_do_not_fit_are_named() {
 #[test]
 fn dimensions_that_make_no_network_name_their_field() {
     type Change = fn(&mut UNetConfig);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 10] = [
         ("levels", |c| c.levels.clear()),
         ("levels", |c| c.levels[0].blocks = 0),
         ("patch", |c| c.patch = 0),
         ("channels", |c| c.channels = -8),
         ("channels", |c| c.channels = 7),
-        ("norm_groups", |c| c.norm_groups = 3),
+        ("norm", |c| c.norm = Norm::Group(3)),
+        ("norm", |c| c.norm = Norm::Group(0)),
         ("head_channels", |c| c.head_channels = 5),
         ("context", |c| c.context = None),
         ("context", |c| c.context.as_mut().unwrap().width = 0),

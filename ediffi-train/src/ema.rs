@@ -9,6 +9,8 @@ use crate::error::expect_setting;
 #[derive(Debug)]
 pub struct Ema {
     decay: f64,
+    /// Whether the start values are worth keeping: those of a trained network.
+    pub(crate) settled: bool,
     pub(crate) average: Vec<(String, Tensor)>,
 }
 
@@ -28,18 +30,18 @@ impl Ema {
                 Ok((name.clone(), average))
             })
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { decay, average })
+        Ok(Self { decay, settled: false, average })
     }
 
     /// Takes in the values after step `step`, counted from 0. Early steps weigh more, (1 + t) / (10 + t) until that
-    /// exceeds the decay, so that the start values are soon forgotten.
+    /// exceeds the decay, so that the start values are soon forgotten; those of a trained network are not.
     ///
     /// # Errors
     /// An error of libtorch.
     pub fn update(&mut self, parameters: &[(String, Tensor)], step: u64) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let t = step as f64;
-        let decay = self.decay.min((1.0 + t) / (10.0 + t));
+        let decay = if self.settled { self.decay } else { self.decay.min((1.0 + t) / (10.0 + t)) };
         for ((_, average), (_, parameter)) in self.average.iter_mut().zip(parameters) {
             let _ = average.f_lerp_(parameter, 1.0 - decay)?;
         }
@@ -59,6 +61,14 @@ mod tests {
 
     fn parameters(value: f64) -> Vec<(String, Tensor)> {
         vec![("w".to_owned(), Tensor::from_slice(&[value as f32, -2.0 * value as f32]))]
+    }
+
+    #[test]
+    fn the_weights_of_a_trained_network_are_not_forgotten_at_once() {
+        let mut ema = Ema::new(0.9, &parameters(1.0)).unwrap();
+        ema.settled = true;
+        ema.update(&parameters(3.0), 0).unwrap();
+        assert!((ema.average()[0].1.double_value(&[0]) - 1.2).abs() < 1e-6);
     }
 
     /// Towards a constant c from a₀, after n updates: c + (a₀ − c) Π dₜ.

@@ -16,9 +16,10 @@
 //! use ediffi_core::interval::{LogNormal, SigmaInterval};
 //! use ediffi_core::precondition::Edm;
 //! use ediffi_core::seed::{Noise, NoiseSource, image_seeds, stream};
+//! use ediffi_core::nn::Norm;
 //! use ediffi_core::unet::{Layout, Level, UNet, UNetConfig};
 //! use ediffi_core::weights::{Fresh, Scope};
-//! use ediffi_train::loss::edm_loss;
+//! use ediffi_train::loss::denoising_loss;
 //! use ediffi_train::noise::NoiseLevels;
 //! use ediffi_train::optimizer::AdamWSettings;
 //! use ediffi_train::prefetch::Prefetch;
@@ -42,7 +43,7 @@
 //!         channels: 8,
 //!         levels: vec![level],
 //!         head_channels: 8,
-//!         norm_groups: 4,
+//!         norm: Norm::Group(4),
 //!         embedding_width: 16,
 //!         context: None,
 //!     };
@@ -66,7 +67,7 @@
 //!         let sigmas = levels.draw(4, &mut stream(7, state.step()));
 //!         let noise = Noise::new(&image_seeds(4 * state.step(), 4), 1).normal(&clean.size())?;
 //!         let context = network.context(&Conditioning::default(), 4)?;
-//!         let losses = edm_loss(&Edm::default(), &clean, &noise, &sigmas, |x, c_noise| {
+//!         let losses = denoising_loss(&Edm::default(), &clean, &noise, &sigmas, |x, c_noise| {
 //!             network.forward(x, c_noise, &context, None).map_err(ediffi_train::Error::from)
 //!         })?;
 //!         losses.f_mean(Kind::Float)?.f_backward()?;

@@ -1,6 +1,6 @@
-//! EDM's loss (Karras et al. 2022, eq. 2 and table 1; eDiff-I §3).
+//! The denoising loss (Karras et al. 2022, eq. 2 and table 1; eDiff-I §3).
 
-use ediffi_core::precondition::Edm;
+use ediffi_core::precondition::Precondition;
 use tch::{Kind, Tensor};
 
 use crate::Result;
@@ -8,8 +8,8 @@ use crate::error::expect_shape;
 
 /// λ(σ) ‖D(x₀ + σε; σ) − x₀‖², averaged over pixels, one value a picture.
 ///
-/// With λ = 1 / c_out² this is ‖F − (x₀ − c_skip x) / c_out‖²: the network's own error, whatever the noise level. It is
-/// computed in that form, which needs no division of small numbers.
+/// It is computed as λ c_out² ‖F − (x₀ − c_skip x) / c_out‖², the network's own error: EDM's λ is 1 / c_out², and nothing
+/// small is divided.
 ///
 /// # Shapes
 /// `clean` and `noise`: [n, 3, h, w] f32; `sigmas`: n levels; `network`: (c_in·x [n, 3, h, w], c_noise \[n\]) → F of the
@@ -18,8 +18,8 @@ use crate::error::expect_shape;
 /// # Errors
 /// An error of the network, or [`Error::Shape`](crate::Error::Shape) for a noise, a number of levels or an F that does
 /// not fit.
-pub fn edm_loss<E>(
-    edm: &Edm,
+pub fn denoising_loss<E>(
+    precondition: &dyn Precondition,
     clean: &Tensor,
     noise: &Tensor,
     sigmas: &[f64],
@@ -28,7 +28,7 @@ pub fn edm_loss<E>(
 where
     E: From<crate::Error>,
 {
-    let target = Targets::new(edm, clean, noise, sigmas).map_err(E::from)?;
+    let target = Targets::new(precondition, clean, noise, sigmas).map_err(E::from)?;
     let f = network(&target.input, &target.c_noise)?;
     target.error(&f).map_err(E::from)
 }
@@ -37,10 +37,11 @@ struct Targets {
     input: Tensor,
     c_noise: Tensor,
     f: Tensor,
+    weight: Tensor,
 }
 
 impl Targets {
-    fn new(edm: &Edm, clean: &Tensor, noise: &Tensor, sigmas: &[f64]) -> Result<Self> {
+    fn new(precondition: &dyn Precondition, clean: &Tensor, noise: &Tensor, sigmas: &[f64]) -> Result<Self> {
         expect_shape("noise", &clean.size(), &noise.size())?;
         expect_shape("list of noise levels", &[clean.size4()?.0], &[sigmas.len() as i64])?;
         let column = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
@@ -48,11 +49,13 @@ impl Targets {
             Ok(Tensor::f_from_slice(&values)?.f_to_device(clean.device())?.f_reshape([-1, 1, 1, 1])?)
         };
         let x = clean.f_add(&noise.f_mul(&column(&|s| s)?)?)?;
-        let skipped = clean.f_sub(&x.f_mul(&column(&|s| edm.c_skip(s))?)?)?;
+        let skipped = clean.f_sub(&x.f_mul(&column(&|s| precondition.c_skip(s))?)?)?;
+        let weight = |s: f64| precondition.loss_weight(s) * precondition.c_out(s).powi(2);
         Ok(Self {
-            input: x.f_mul(&column(&|s| edm.c_in(s))?)?,
-            c_noise: column(&|s| edm.c_noise(s))?.f_reshape([-1])?,
-            f: skipped.f_div(&column(&|s| edm.c_out(s))?)?,
+            input: x.f_mul(&column(&|s| precondition.c_in(s))?)?,
+            c_noise: column(&|s| precondition.c_noise(s))?.f_reshape([-1])?,
+            f: skipped.f_div(&column(&|s| precondition.c_out(s))?)?,
+            weight: column(&weight)?.f_reshape([-1])?,
         })
     }
 
@@ -60,13 +63,14 @@ impl Targets {
         // Another shape might broadcast, and train on nonsense.
         expect_shape("output of the network", &self.f.size(), &f.size())?;
         let squared = f.f_to_kind(Kind::Float)?.f_sub(&self.f)?.f_square()?;
-        Ok(squared.f_mean_dim([1_i64, 2, 3].as_slice(), false, Kind::Float)?)
+        Ok(squared.f_mean_dim([1_i64, 2, 3].as_slice(), false, Kind::Float)?.f_mul(&self.weight)?)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ediffi_core::denoiser::edm_denoise;
+    use ediffi_core::denoiser::denoise_with;
+    use ediffi_core::precondition::{Edm, Sample};
     use tch::{Device, Tensor};
 
     use super::*;
@@ -75,17 +79,18 @@ mod tests {
     /// The definition, term by term, on a network that halves its input.
     #[test]
     fn equals_the_weighted_error_of_the_denoiser() {
-        let edm = Edm::default();
+        let preconditions: [&dyn Precondition; 2] = [&Edm::default(), &Sample::default()];
         let clean = Tensor::arange(24, (Kind::Float, Device::Cpu)).reshape([2, 3, 2, 2]) / 12.0 - 1.0;
         let noise = (&clean * 1.7).sin();
         let sigmas = [0.05, 12.0];
-        let got = edm_loss(&edm, &clean, &noise, &sigmas, |x, _| Ok::<_, Error>(x * 0.5)).unwrap();
-        for (row, &sigma) in sigmas.iter().enumerate() {
-            let row = row as i64;
-            let (x0, e) = (clean.narrow(0, row, 1), noise.narrow(0, row, 1));
-            let d = edm_denoise(&edm, &(&x0 + &e * sigma), sigma, |x, _| Ok(x * 0.5)).unwrap();
-            let expected = (d - x0).square().mean(Kind::Float).double_value(&[]) * edm.loss_weight(sigma);
-            assert!((got.double_value(&[row]) - expected).abs() < 1e-4 * expected, "sigma {sigma}");
+        for p in preconditions {
+            let got = denoising_loss(p, &clean, &noise, &sigmas, |x, _| Ok::<_, Error>(x * 0.5)).unwrap();
+            for (row, &sigma) in (0..).zip(&sigmas) {
+                let (x0, e) = (clean.narrow(0, row, 1), noise.narrow(0, row, 1));
+                let d = denoise_with(p, &(&x0 + &e * sigma), sigma, |x, _| Ok(x * 0.5)).unwrap();
+                let expected = (d - x0).square().mean(Kind::Float).double_value(&[]) * p.loss_weight(sigma);
+                assert!((got.double_value(&[row]) - expected).abs() < 1e-4 * expected, "{p:?} sigma {sigma}");
+            }
         }
     }
 
@@ -97,7 +102,7 @@ mod tests {
         let noise = (&clean * 2.3).cos();
         let sigmas = [0.3, 4.0];
         let f = (&clean * 0.7 + 0.1).set_requires_grad(true);
-        let loss = edm_loss(&edm, &clean, &noise, &sigmas, |_, _| Ok::<_, Error>(f.shallow_clone())).unwrap();
+        let loss = denoising_loss(&edm, &clean, &noise, &sigmas, |_, _| Ok::<_, Error>(f.shallow_clone())).unwrap();
         loss.mean(Kind::Float).backward();
         for (row, &sigma) in (0..).zip(&sigmas) {
             let (x0, e) = (clean.narrow(0, row, 1), noise.narrow(0, row, 1));
@@ -113,7 +118,7 @@ mod tests {
         let edm = Edm::default();
         let clean = Tensor::ones([2, 3, 2, 2], (Kind::Float, Device::Cpu));
         let sigmas = [0.5, 3.0];
-        let _ = edm_loss(&edm, &clean, &(&clean * 2.0), &sigmas, |x, c_noise| {
+        let _ = denoising_loss(&edm, &clean, &(&clean * 2.0), &sigmas, |x, c_noise| {
             for (row, &sigma) in (0..).zip(&sigmas) {
                 let expected = edm.c_in(sigma) * (1.0 + 2.0 * sigma);
                 assert!((x.double_value(&[row, 0, 1, 1]) - expected).abs() < 1e-6);
@@ -129,14 +134,15 @@ mod tests {
         let edm = Edm::default();
         let x = Tensor::zeros([2, 3, 2, 2], (Kind::Float, Device::Cpu));
         let row = x.narrow(0, 0, 1);
-        let refused = |noise: &Tensor, sigmas: &[f64], f: &Tensor| match edm_loss(&edm, &x, noise, sigmas, |_, _| {
-            Ok::<_, Error>(f.shallow_clone())
-        })
-        .unwrap_err()
-        {
-            Error::Shape { what, .. } => what,
-            error => panic!("{error}"),
-        };
+        let refused =
+            |noise: &Tensor, sigmas: &[f64], f: &Tensor| match denoising_loss(&edm, &x, noise, sigmas, |_, _| {
+                Ok::<_, Error>(f.shallow_clone())
+            })
+            .unwrap_err()
+            {
+                Error::Shape { what, .. } => what,
+                error => panic!("{error}"),
+            };
         assert_eq!(refused(&row, &[1.0, 1.0], &x), "noise");
         assert_eq!(refused(&x, &[1.0], &x), "list of noise levels");
         assert_eq!(refused(&x, &[1.0, 1.0], &row), "output of the network");

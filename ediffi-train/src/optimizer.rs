@@ -107,11 +107,34 @@ impl AdamW {
     /// [`Error::Diverged`] when the norm is not finite; weights and moments are left as they were, and the gradients are
     /// cleared, so that the caller may go on with another batch.
     pub fn step(&mut self, parameters: &[(String, Tensor)], step: u64, accumulated: f64) -> Result<f64> {
+        self.step_with(parameters, &[], step, accumulated)
+    }
+
+    /// As [`step`](Self::step), with the gradients of copies of the parameters added, in their order.
+    pub(crate) fn step_with(
+        &mut self,
+        parameters: &[(String, Tensor)],
+        copies: &[&[(String, Tensor)]],
+        step: u64,
+        accumulated: f64,
+    ) -> Result<f64> {
         let _no_grad = tch::no_grad_guard();
         let mut gradients = Vec::with_capacity(parameters.len());
         let mut squares = Vec::with_capacity(parameters.len());
-        for (_, parameter) in parameters {
-            let gradient = parameter.f_grad()?;
+        for (index, (_, parameter)) in parameters.iter().enumerate() {
+            let mut gradient = parameter.f_grad()?;
+            for (_, copy) in copies.iter().filter_map(|copy| copy.get(index)) {
+                let mut other = copy.f_grad()?;
+                if !other.defined() {
+                    continue;
+                }
+                if gradient.defined() {
+                    let _ = gradient.f_add_(&other)?;
+                    let _ = other.f_zero_()?;
+                } else {
+                    gradient = other;
+                }
+            }
             if gradient.defined() {
                 squares.push(gradient.f_square()?.f_sum(Kind::Float)?);
             }

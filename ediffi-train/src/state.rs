@@ -69,7 +69,27 @@ impl TrainState {
     /// # Errors
     /// [`Error::Diverged`] when the gradients are not finite; they are cleared, and nothing else is changed then.
     pub fn update(&mut self, pictures: u64, accumulated: usize) -> Result<f64> {
-        let norm = self.optimizer.step(&self.parameters, self.step, accumulated.max(1) as f64)?;
+        self.update_from(&[], pictures, accumulated)
+    }
+
+    /// A view of the parameters for one worker of a data-parallel training: it shares their storage and collects gradients
+    /// of its own, so that workers on other threads do not meet.
+    ///
+    /// # Errors
+    /// An error of libtorch.
+    pub fn replica(&self) -> Result<Replica> {
+        let view = |p: &Tensor| -> Result<Tensor> { Ok(p.f_detach()?.f_set_requires_grad(true)?) };
+        let parameters = self.parameters.iter().map(|(name, p)| Ok((name.clone(), view(p)?))).collect::<Result<_>>()?;
+        Ok(Replica { parameters })
+    }
+
+    /// As [`update`](Self::update), with the gradients that `replicas` collected, added in their order.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update).
+    pub fn update_from(&mut self, replicas: &[&Replica], pictures: u64, accumulated: usize) -> Result<f64> {
+        let copies: Vec<_> = replicas.iter().map(|replica| replica.parameters.as_slice()).collect();
+        let norm = self.optimizer.step_with(&self.parameters, &copies, self.step, accumulated.max(1) as f64)?;
         self.ema.update(&self.parameters, self.step)?;
         self.step += 1;
         self.pictures += pictures;
@@ -90,6 +110,7 @@ impl TrainState {
             parameter.f_copy_(&value)?;
             average.f_copy_(&value)?;
         }
+        self.ema.settled = true;
         tracing::info!(file = %path.display(), "starting from a trained network");
         Ok(())
     }
@@ -111,6 +132,7 @@ impl TrainState {
         let mut metadata = notes;
         metadata.insert("step".to_owned(), self.step.to_string());
         metadata.insert("pictures".to_owned(), self.pictures.to_string());
+        metadata.insert("settled".to_owned(), self.ema.settled.to_string());
         save(path, &tensors, metadata)?;
         tracing::debug!(file = %path.display(), step = self.step, "checkpoint written");
         Ok(())
@@ -128,12 +150,8 @@ impl TrainState {
             shapes.extend(PARTS.iter().map(|part| (format!("{part}.{name}"), parameter.size())));
         }
         let mut loaded = read(&file, &shapes)?.into_iter();
-        let number = |key: &str| {
-            file.text(key)
-                .and_then(|text| text.parse().ok())
-                .ok_or_else(|| Error::Checkpoint { path: path.to_owned(), reason: format!("its header has no {key}") })
-        };
-        let (step, pictures) = (number("step")?, number("pictures")?);
+        let (step, pictures) = (header(&file, path, "step")?, header(&file, path, "pictures")?);
+        let settled = header(&file, path, "settled")?;
         let moments = self.optimizer.first.iter_mut().zip(&mut self.optimizer.second);
         for (((_, parameter), (first, second)), (_, average)) in
             self.parameters.iter_mut().zip(moments).zip(&mut self.ema.average)
@@ -142,7 +160,7 @@ impl TrainState {
                 target.f_copy_(&value)?;
             }
         }
-        (self.step, self.pictures) = (step, pictures);
+        (self.step, self.pictures, self.ema.settled) = (step, pictures, settled);
         tracing::info!(file = %path.display(), step, pictures, "resumed");
         Ok(())
     }
@@ -169,6 +187,13 @@ impl TrainState {
     }
 }
 
+/// A value in the header of a checkpoint.
+fn header<T: std::str::FromStr>(file: &WeightsFile, path: &Path, key: &str) -> Result<T> {
+    file.text(key)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| Error::Checkpoint { path: path.to_owned(), reason: format!("its header has no {key}") })
+}
+
 fn open(path: &Path) -> Result<WeightsFile> {
     Ok(WeightsFile::open(path, |name| Some(name.to_owned()))?)
 }
@@ -178,6 +203,20 @@ fn read(file: &WeightsFile, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Tensor>
     Ok(file.build(Device::Cpu, Kind::Float, |mut scope: Scope<'_>| {
         shapes.iter().map(|(name, shape)| scope.weight(name, shape, Init::Zeros)).collect()
     })?)
+}
+
+/// Parameters as one worker of a data-parallel training sees them; see [`TrainState::replica`].
+#[derive(Debug)]
+pub struct Replica {
+    parameters: Vec<(String, Tensor)>,
+}
+
+impl Replica {
+    /// The source that the worker builds its network from.
+    #[must_use]
+    pub fn source(&self) -> Shared<'_> {
+        Shared(&self.parameters)
+    }
 }
 
 /// Named tensors as a source of parameters, sharing storage: a network built from a running average follows it.

@@ -6,13 +6,14 @@ use std::path::Path;
 
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::interval::{LogNormal, SigmaInterval};
+use ediffi_core::nn::Norm;
 use ediffi_core::precondition::Edm;
 use ediffi_core::seed::{Noise, NoiseSource, image_seeds, stream};
 use ediffi_core::unet::{ContextConfig, Layout, Level, Tokens, UNet, UNetConfig};
 use ediffi_core::weights::{self, Fresh, Params, Scope, Spec};
 use ediffi_train::Error;
 use ediffi_train::dropout::ConditioningDropout;
-use ediffi_train::loss::edm_loss;
+use ediffi_train::loss::denoising_loss;
 use ediffi_train::noise::NoiseLevels;
 use ediffi_train::optimizer::AdamWSettings;
 use ediffi_train::state::{Shared, TrainState};
@@ -31,7 +32,7 @@ fn config() -> UNetConfig {
         channels: 8,
         levels: vec![level(1, false), level(2, true)],
         head_channels: 8,
-        norm_groups: 4,
+        norm: Norm::Group(4),
         embedding_width: 16,
         context: Some(ContextConfig { width: 8, t5, clip_text: None, clip_image: None }),
     }
@@ -61,7 +62,7 @@ fn loss(network: &UNet, number: u64, rows: std::ops::Range<usize>) -> Tensor {
     let dropped = ConditioningDropout::default().apply(&conditioning, ROWS as i64, &mut rng).unwrap();
     let conditioning = Conditioning { t5: dropped.t5.map(part), ..Conditioning::default() };
     let context = network.context(&conditioning, count).unwrap();
-    let losses = edm_loss(&Edm::default(), &clean, &noise, &sigmas[rows], |x, c_noise| {
+    let losses = denoising_loss(&Edm::default(), &clean, &noise, &sigmas[rows], |x, c_noise| {
         network.forward(x, c_noise, &context, None).map_err(Error::from)
     });
     losses.unwrap().mean(Kind::Float)
@@ -146,6 +147,39 @@ fn two_half_batches_equal_the_whole() {
             assert!(apart < 1e-6, "{name}: {apart}");
         }
     }
+}
+
+/// Each worker computes half of the batch on its own thread, in a network of its own over the same weights.
+#[test]
+fn two_workers_equal_the_whole() {
+    let (network, mut whole) = begin(3);
+    train(&network, &mut whole, 2);
+    loss(&network, 2, 0..4).backward();
+    let expected = whole.update(ROWS as u64, 1).unwrap();
+
+    let (network, mut state) = begin(3);
+    train(&network, &mut state, 2);
+    let replicas = [state.replica().unwrap(), state.replica().unwrap()];
+    std::thread::scope(|scope| {
+        for (replica, rows) in replicas.iter().zip([0..2, 2..4]) {
+            let network = UNet::new(Scope::root(&mut replica.source()), &config(), Kind::Float).unwrap();
+            scope.spawn(move || loss(&network, 2, rows).backward());
+        }
+    });
+    let norm = state.update_from(&[&replicas[0], &replicas[1]], ROWS as u64, 2).unwrap();
+    assert!((norm / expected - 1.0).abs() < 1e-4, "{norm} {expected}");
+    for ((name, a), (_, b)) in state.parameters().iter().zip(whole.parameters()) {
+        let apart = (a - b).abs().max().double_value(&[]);
+        // A step of AdamW moves by the rate, 0.01, in the direction of the gradient, which rounding may turn where it is
+        // next to nothing.
+        assert!(apart < 1e-3, "{name}: {apart}");
+    }
+    // The gradients are used up, and the replicas see the new weights.
+    let before = copies(state.parameters());
+    assert_eq!(state.update_from(&[&replicas[0], &replicas[1]], 0, 1).unwrap(), 0.0);
+    assert!(!same(state.parameters(), &before), "momentum goes on");
+    let view = UNet::new(Scope::root(&mut replicas[0].source()), &config(), Kind::Float).unwrap();
+    assert_eq!(loss(&view, 2, 0..4), loss(&network, 2, 0..4));
 }
 
 #[test]

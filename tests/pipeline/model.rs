@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use ediffi::{DeviceChoice, Generation, Manifest, Pipeline, PipelineBuilder, Precision, Request, StyleImage};
+use ediffi_core::nn::Norm;
 use ediffi_core::seed::{Noise, NoiseSource};
 use ediffi_core::unet::{ClipText, ContextConfig, Layout, Level, Tokens, UNet, UNetConfig};
 use ediffi_core::weights::{self, Fresh, Scope};
@@ -103,7 +104,7 @@ pub(crate) fn config(context: Option<ContextConfig>, low_res: bool) -> UNetConfi
         channels: 8,
         levels: vec![level(1, false), level(2, true)],
         head_channels: 8,
-        norm_groups: 4,
+        norm: Norm::Group(4),
         embedding_width: 16,
         context,
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use ediffi_cascade::{SamplerSettings, Stage, StageConfig, StageEvent, StageJob, StageObserver, Tiling};
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::nn::ScoreBias;
+use ediffi_core::nn::{Norm, ScoreBias};
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::seed::{Noise, NoiseSource};
@@ -28,7 +28,7 @@ pub fn network(low_res: bool) -> UNetConfig {
         channels: 8,
         levels: vec![level(1, false), level(2, true)],
         head_channels: 4,
-        norm_groups: 4,
+        norm: Norm::Group(4),
         embedding_width: 16,
         context: Some(ContextConfig {
             width: 8,

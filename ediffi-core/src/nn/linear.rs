@@ -22,6 +22,15 @@ impl Linear {
         Ok(Self { weight, bias: Some(scope.weight("bias", &[outputs], Init::Zeros)?) })
     }
 
+    /// As [`new`](Self::new), held in f32 whatever the precision of the network: the embedding of the noise level.
+    ///
+    /// # Errors
+    /// Parameters that cannot be had.
+    pub fn precise(mut scope: Scope<'_>, inputs: i64, outputs: i64) -> Result<Self> {
+        let weight = scope.norm("weight", &[outputs, inputs], Init::fan_in(inputs))?;
+        Ok(Self { weight, bias: Some(scope.norm("bias", &[outputs], Init::Zeros)?) })
+    }
+
     /// With a bias; everything starts at zero, so that a residual branch starts as the identity.
     ///
     /// # Errors

@@ -11,4 +11,4 @@ mod norm;
 pub use attention::{ScoreBias, Site, attend, attend_biased, merge_heads, split_heads};
 pub use conv::{Conv2d, channels_last};
 pub use linear::{Embedding, Linear};
-pub use norm::{GroupNorm, LayerNorm, RmsNorm};
+pub use norm::{GroupNorm, LayerNorm, MapNorm, Norm, RmsNorm};

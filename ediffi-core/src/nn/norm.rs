@@ -1,5 +1,6 @@
 //! Norms. Their statistics are f32 inside libtorch's kernels whatever the precision of the input.
 
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::Result;
@@ -33,6 +34,52 @@ impl GroupNorm {
         let kind = x.kind();
         let (weight, bias) = (self.weight.f_to_kind(kind)?, self.bias.f_to_kind(kind)?);
         Ok(x.f_group_norm(self.groups, Some(&weight), Some(&bias), self.eps, true)?)
+    }
+}
+
+/// Which norm the blocks of a network have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Norm {
+    /// Group norms of this many groups (ADM): their statistics are of the whole feature map.
+    Group(i64),
+    /// Layer norms over the channels of each position. What a position becomes then depends on its surroundings alone, not
+    /// on the size of the picture: right for a network that learns on crops, and what makes tiles exact.
+    Position,
+}
+
+/// The norm of a feature map that a [`Norm`] asks for.
+#[derive(Debug)]
+pub enum MapNorm {
+    /// Over groups of channels of the whole map.
+    Group(GroupNorm),
+    /// Over the channels of each position.
+    Position(LayerNorm),
+}
+
+impl MapNorm {
+    /// Over `channels` channels.
+    ///
+    /// # Errors
+    /// Parameters that cannot be had.
+    pub fn new(scope: Scope<'_>, norm: Norm, channels: i64, eps: f64) -> Result<Self> {
+        Ok(match norm {
+            Norm::Group(groups) => Self::Group(GroupNorm::new(scope, channels, groups, eps)?),
+            Norm::Position => Self::Position(LayerNorm::new(scope, channels, eps)?),
+        })
+    }
+
+    /// # Shapes
+    /// `x`: [n, channels, h, w] → the same
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Group(norm) => norm.forward(x),
+            // A channels-last map has its channels innermost: both turns are free.
+            Self::Position(norm) => Ok(norm.forward(&x.f_permute([0, 2, 3, 1])?)?.f_permute([0, 3, 1, 2])?),
+        }
     }
 }
 

@@ -4,11 +4,11 @@ use tch::Tensor;
 
 use super::network::Painted;
 use crate::Result;
-use crate::nn::{Conv2d, GroupNorm, Linear, attend, attend_biased, channels_last, merge_heads, split_heads};
+use crate::nn::{Conv2d, Linear, MapNorm, Norm, attend, attend_biased, channels_last, merge_heads, split_heads};
 use crate::weights::Scope;
 
-/// ADM's and EDM's epsilon of group norms.
-const EPS: f64 = 1e-5;
+/// ADM's and EDM's epsilon of norms.
+pub(super) const EPS: f64 = 1e-5;
 
 /// Change of resolution inside a residual block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +34,10 @@ impl Resample {
 /// ADM's residual block: the noise embedding scales and shifts the second norm.
 #[derive(Debug)]
 pub(super) struct ResBlock {
-    norm1: GroupNorm,
+    norm1: MapNorm,
     conv1: Conv2d,
     embedding: Linear,
-    norm2: GroupNorm,
+    norm2: MapNorm,
     conv2: Conv2d,
     skip: Option<Conv2d>,
     resample: Resample,
@@ -48,14 +48,14 @@ impl ResBlock {
         mut scope: Scope<'_>,
         (inputs, outputs): (i64, i64),
         embedding_width: i64,
-        groups: i64,
+        norm: Norm,
         resample: Resample,
     ) -> Result<Self> {
         Ok(Self {
-            norm1: GroupNorm::new(scope.at("norm1"), inputs, groups, EPS)?,
+            norm1: MapNorm::new(scope.at("norm1"), norm, inputs, EPS)?,
             conv1: Conv2d::new(scope.at("conv1"), inputs, outputs, 3)?,
             embedding: Linear::new(scope.at("embedding"), embedding_width, 2 * outputs)?,
-            norm2: GroupNorm::new(scope.at("norm2"), outputs, groups, EPS)?,
+            norm2: MapNorm::new(scope.at("norm2"), norm, outputs, EPS)?,
             conv2: Conv2d::zeroed(scope.at("conv2"), outputs, outputs, 3)?,
             skip: (inputs != outputs).then(|| Conv2d::new(scope.at("skip"), inputs, outputs, 1)).transpose()?,
             resample,
@@ -86,16 +86,16 @@ impl ResBlock {
 /// Pixels attend to each other.
 #[derive(Debug)]
 pub(super) struct SelfAttention {
-    norm: GroupNorm,
+    norm: MapNorm,
     qkv: Linear,
     out: Linear,
     heads: i64,
 }
 
 impl SelfAttention {
-    pub(super) fn new(mut scope: Scope<'_>, width: i64, head_channels: i64, groups: i64) -> Result<Self> {
+    pub(super) fn new(mut scope: Scope<'_>, width: i64, head_channels: i64, norm: Norm) -> Result<Self> {
         Ok(Self {
-            norm: GroupNorm::new(scope.at("norm"), width, groups, EPS)?,
+            norm: MapNorm::new(scope.at("norm"), norm, width, EPS)?,
             qkv: Linear::new(scope.at("qkv"), width, 3 * width)?,
             out: Linear::zeroed(scope.at("out"), width, width)?,
             heads: width / head_channels,
@@ -119,7 +119,7 @@ impl SelfAttention {
 /// Pixels attend to the conditioning tokens.
 #[derive(Debug)]
 pub(super) struct CrossAttention {
-    norm: GroupNorm,
+    norm: MapNorm,
     q: Linear,
     kv: Linear,
     out: Linear,
@@ -132,10 +132,10 @@ impl CrossAttention {
         width: i64,
         context_width: i64,
         head_channels: i64,
-        groups: i64,
+        norm: Norm,
     ) -> Result<Self> {
         Ok(Self {
-            norm: GroupNorm::new(scope.at("norm"), width, groups, EPS)?,
+            norm: MapNorm::new(scope.at("norm"), norm, width, EPS)?,
             q: Linear::new(scope.at("q"), width, width)?,
             kv: Linear::new(scope.at("kv"), context_width, 2 * width)?,
             out: Linear::zeroed(scope.at("out"), width, width)?,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::nn::Norm;
 use crate::{Error, Result};
 
 /// How the levels of the U-Net are put together.
@@ -90,8 +91,8 @@ pub struct UNetConfig {
     pub levels: Vec<Level>,
     /// Channels of an attention head.
     pub head_channels: i64,
-    /// Groups of the group norms.
-    pub norm_groups: i64,
+    /// Norms of the blocks.
+    pub norm: Norm,
     /// Width of the noise embedding.
     pub embedding_width: i64,
     /// What the network is conditioned on besides noise level and smaller picture.
@@ -129,7 +130,6 @@ impl UNetConfig {
             ("patch", self.patch),
             ("channels", self.channels),
             ("head_channels", self.head_channels),
-            ("norm_groups", self.norm_groups),
             ("embedding_width", self.embedding_width),
         ] {
             if !(1..=1 << 20).contains(&value) {
@@ -147,11 +147,10 @@ impl UNetConfig {
             if !(1..=64).contains(&level.multiplier) || !(1..=64).contains(&level.blocks) {
                 return wrong("levels", format!("level {index}: multiplier and blocks have to be between 1 and 64"));
             }
-            if width % self.norm_groups != 0 {
-                return wrong(
-                    "norm_groups",
-                    format!("{} does not divide the {width} channels of level {index}", self.norm_groups),
-                );
+            if let Norm::Group(groups) = self.norm
+                && (groups < 1 || width % groups != 0)
+            {
+                return wrong("norm", format!("{groups} groups do not divide the {width} channels of level {index}"));
             }
             if (level.self_attention || level.cross_attention) && width % self.head_channels != 0 {
                 return wrong(

@@ -2,11 +2,11 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::blocks::{CrossAttention, ResBlock, Resample, SelfAttention, Upsample};
+use super::blocks::{CrossAttention, EPS, ResBlock, Resample, SelfAttention, Upsample};
 use super::config::{Layout, Level, UNetConfig};
 use super::context::{Context, ContextEncoder};
 use crate::conditioning::Conditioning;
-use crate::nn::{Conv2d, GroupNorm, Linear, ScoreBias, channels_last};
+use crate::nn::{Conv2d, Linear, MapNorm, ScoreBias, channels_last};
 use crate::weights::Scope;
 use crate::{Error, Result};
 
@@ -45,7 +45,7 @@ pub struct UNet {
     noise2: Linear,
     stem: Conv2d,
     steps: Vec<Step>,
-    norm: GroupNorm,
+    norm: MapNorm,
     out: Conv2d,
 }
 
@@ -60,11 +60,11 @@ impl UNet {
         let pixels = config.patch * config.patch * 3;
         let inputs = if config.low_res { 2 * pixels } else { pixels };
         let context = config.context.map(|c| ContextEncoder::new(scope.at("context"), c, width)).transpose()?;
-        let noise1 = Linear::new(scope.at("noise1"), config.channels, width)?;
-        let noise2 = Linear::new(scope.at("noise2"), width, width)?;
+        let noise1 = Linear::precise(scope.at("noise1"), config.channels, width)?;
+        let noise2 = Linear::precise(scope.at("noise2"), width, width)?;
         let stem = Conv2d::new(scope.at("stem"), inputs, config.width(0), 3)?;
         let steps = Builder::new(scope.at("steps"), config).build()?;
-        let norm = GroupNorm::new(scope.at("norm"), config.width(0), config.norm_groups, 1e-5)?;
+        let norm = MapNorm::new(scope.at("norm"), config.norm, config.width(0), EPS)?;
         let out = Conv2d::zeroed(scope.at("out"), config.width(0), pixels, 3)?;
         Ok(Self { config: config.clone(), kind, context, noise1, noise2, stem, steps, norm, out })
     }
@@ -164,14 +164,14 @@ impl UNet {
         Ok(h.f_to_kind(Kind::Float)?.f_contiguous()?)
     }
 
-    /// SiLU of the noise embedding plus the pooled conditioning.
+    /// SiLU of the noise embedding plus the pooled conditioning, computed in f32.
     fn embedding(&self, c_noise: &Tensor, context: &Context) -> Result<Tensor> {
-        let waves = sinusoids(c_noise, self.config.channels)?.f_to_kind(self.kind)?;
+        let waves = sinusoids(c_noise, self.config.channels)?;
         let mut embedding = self.noise2.forward(&self.noise1.forward(&waves)?.f_silu()?)?;
         if let Some(pooled) = &context.pooled {
             embedding = embedding.f_add(pooled)?;
         }
-        Ok(embedding.f_silu()?)
+        Ok(embedding.f_silu()?.f_to_kind(self.kind)?)
     }
 }
 
@@ -287,7 +287,7 @@ impl<'a, 'b> Builder<'a, 'b> {
             self.scope.at(&name),
             (self.channels, outputs),
             self.config.embedding_width,
-            self.config.norm_groups,
+            self.config.norm,
             resample,
         )?;
         self.channels = outputs;
@@ -296,14 +296,14 @@ impl<'a, 'b> Builder<'a, 'b> {
     }
 
     fn attention(&mut self, level: &Level) -> Result<()> {
-        let (channels, head, groups) = (self.channels, self.config.head_channels, self.config.norm_groups);
+        let (channels, head, norm) = (self.channels, self.config.head_channels, self.config.norm);
         if level.self_attention {
             let name = self.name("self_attention");
-            self.steps.push(Step::SelfAttention(SelfAttention::new(self.scope.at(&name), channels, head, groups)?));
+            self.steps.push(Step::SelfAttention(SelfAttention::new(self.scope.at(&name), channels, head, norm)?));
         }
         if let (true, Some(context)) = (level.cross_attention, &self.config.context) {
             let name = self.name("cross_attention");
-            let layer = CrossAttention::new(self.scope.at(&name), channels, context.width, head, groups)?;
+            let layer = CrossAttention::new(self.scope.at(&name), channels, context.width, head, norm)?;
             self.steps.push(Step::CrossAttention(layer));
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! base channels (ADM's), a context width of 1024, 32 groups a norm (ADM's).
 
 use super::config::{ClipText, ContextConfig, Layout, Level, Tokens, UNetConfig};
+use crate::nn::Norm;
 
 /// T5-XXL (113 tokens), CLIP L/14 text (77) and image (1): eDiff-I §4.2 and its published encoders' widths.
 const CONTEXT: ContextConfig = ContextConfig {
@@ -56,7 +57,7 @@ impl UNetConfig {
             channels: 128,
             levels: Vec::new(),
             head_channels: 64,
-            norm_groups: 32,
+            norm: Norm::Group(32),
             embedding_width: 512,
             context: Some(CONTEXT),
         }

@@ -36,7 +36,7 @@ impl Init {
 pub enum Role {
     /// Held in the precision of the network.
     Weight,
-    /// Held in f32 whatever the precision of the network: norms, whose statistics are f32.
+    /// Held in f32 whatever the precision of the network: norms, whose statistics are f32, and what embeds the noise level.
     Norm,
 }
 
@@ -107,7 +107,7 @@ impl<'a> Scope<'a> {
         self.get(name, shape, init, Role::Weight)
     }
 
-    /// A parameter of a norm, in f32.
+    /// A parameter of a norm or of the noise embedding, in f32.
     ///
     /// # Errors
     /// As [`Params::get`].

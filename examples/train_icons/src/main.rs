@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! train-icons clip
-//! train-icons base joint; train-icons base shared
+//! train-icons base shared
 //! train-icons base high; train-icons base middle; train-icons base low
 //! train-icons sr 256; train-icons sr 1024
 //! train-icons assemble models/icons
@@ -46,9 +46,6 @@ struct Arguments {
     /// Seed of the scenes.
     #[arg(long, global = true, default_value_t = 1)]
     seed: u64,
-    /// Threads that libtorch computes with; all cores if absent.
-    #[arg(long, global = true)]
-    threads: Option<i32>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -62,9 +59,6 @@ enum Network {
     Base {
         /// Which.
         part: Part,
-        /// Learning rate after the warm-up.
-        #[arg(long, default_value_t = 8e-4)]
-        learning_rate: f64,
         #[command(flatten)]
         length: Length,
     },
@@ -85,9 +79,6 @@ enum Network {
 
 fn main() -> train::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(threads) = arguments.threads {
-        tch::set_num_threads(threads);
-    }
     let (folder, model) = (arguments.folder.as_path(), arguments.folder.join("model"));
     if let Network::Assemble { out } = &arguments.network {
         return train::assemble::assemble(&model, out);
@@ -103,9 +94,7 @@ fn main() -> train::Result<()> {
     std::fs::create_dir_all(&model)?;
     match &arguments.network {
         Network::Clip { length } => train::clip::train(data, folder, &model, runtime, length),
-        Network::Base { part, learning_rate, length } => {
-            train::base::train(data, folder, &model, runtime, length, *part, *learning_rate)
-        }
+        Network::Base { part, length } => train::base::train(data, folder, &model, runtime, length, *part),
         Network::Sr { full, length } => {
             train::super_resolution::train(data, folder, &model, runtime, length, full.parse()?)
         }

@@ -1,18 +1,17 @@
-//! The 64×64 base: the shared network with T5, then alone, then its experts.
+//! The 64×64 base: the shared network with T5, then its experts.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::interval::{LogNormal, SigmaInterval};
-use ediffi_core::precondition::Edm;
+use ediffi_core::precondition::Sample;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::UNet;
-use ediffi_core::weights::{Fresh, Scope};
+use ediffi_core::weights::{Fresh, Params, Scope};
 use ediffi_encoders::t5::{T5Config, T5Network};
 use ediffi_train::dropout::ConditioningDropout;
-use ediffi_train::loss::edm_loss;
+use ediffi_train::loss::denoising_loss;
 use ediffi_train::noise::NoiseLevels;
 use ediffi_train::optimizer::AdamWSettings;
 use ediffi_train::prefetch::Prefetch;
@@ -24,7 +23,7 @@ use super::batches::{Data, Pictures, dice, normal};
 use super::clip::write_json;
 use super::dimensions;
 use super::encoders::{Clip, T5, json, t5_tokenizer};
-use super::run::{Length, Run};
+use super::run::{Length, Run, Worker};
 use super::{Result, preview};
 
 /// Noise levels of the base's training: ln σ ~ N(0.4, 1.4²). The paper's (−1.2, 1.2) spends three quarters of a small
@@ -36,9 +35,7 @@ pub fn distribution() -> Result<LogNormal> {
 /// One of the experts, or the shared network they begin as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
-    /// The shared network together with T5.
-    Joint,
-    /// The shared network with T5 frozen.
+    /// The shared network, together with T5.
     Shared,
     /// Highest quarter of the training mass.
     High,
@@ -52,12 +49,25 @@ impl Part {
     /// Name of its files.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Joint => "joint",
             Self::Shared => "shared",
             Self::High => "high",
             Self::Middle => "middle",
             Self::Low => "low",
         }
+    }
+
+    /// How it is optimized, over `steps` steps: an expert is fine-tuned at half the rate, which falls to a tenth of that.
+    fn optimizer(self, steps: u64) -> AdamWSettings {
+        let settings = AdamWSettings { learning_rate: 1e-3, warm_up: 200, ..AdamWSettings::default() };
+        match self {
+            Self::Shared => settings,
+            _ => AdamWSettings { learning_rate: 5e-4, warm_up: 50, decay_steps: Some(steps), ..settings },
+        }
+    }
+
+    /// The decay of its running average, which has to forget faster where there are fewer steps.
+    fn ema_decay(self) -> f64 {
+        if self == Self::Shared { 0.9995 } else { 0.998 }
     }
 
     /// The number of its first batch, far from those of every other part.
@@ -70,7 +80,7 @@ impl Part {
         let d = distribution()?;
         let (low, high) = (round(d.quantile(0.25)), round(d.quantile(0.75)));
         Ok(match self {
-            Self::Joint | Self::Shared => SigmaInterval::ALL,
+            Self::Shared => SigmaInterval::ALL,
             Self::High => SigmaInterval::new(high, f64::INFINITY)?,
             Self::Middle => SigmaInterval::new(low, high)?,
             Self::Low => SigmaInterval::new(0.0, low)?,
@@ -91,32 +101,24 @@ pub fn train(
     runtime: Runtime,
     length: &Length,
     part: Part,
-    learning_rate: f64,
 ) -> Result<()> {
-    let joint = part == Part::Joint;
-    let config = dimensions::base();
-    let clip = Clip::open(&model.join("clip"), runtime)?;
-    let t5_config: T5Config = json(&model.join("t5/config.json"))?;
+    let joint = part == Part::Shared;
+    let parent = folder.join("shared.base.safetensors");
     let mut fresh = Fresh::new(21, runtime.device);
-    let (network, trained_t5) = {
-        let mut scope = Scope::root(&mut fresh);
-        let network = UNet::new(if joint { scope.at("base") } else { scope.again() }, &config, runtime.kind)?;
-        let t5 = if joint { Some(T5Network::new(scope.at("t5"), &t5_config, runtime.kind)?) } else { None };
-        (network, t5)
-    };
-    let t5 = match trained_t5 {
-        Some(network) => T5 { network, tokenizer: t5_tokenizer(&model.join("t5"), &t5_config)? },
-        None => T5::open(&model.join("t5"), runtime)?,
-    };
-    let settings = AdamWSettings { learning_rate, warm_up: 200, ..AdamWSettings::default() };
-    let mut state = TrainState::new(fresh.into_named(), settings, 0.9995)?;
-    let run = Run { name: part.name(), folder, length, rows: data.rows };
-    match part {
-        Part::Joint => {}
-        Part::Shared => state.start_from(&folder.join("joint.base.safetensors"))?,
-        _ => state.start_from(&folder.join("shared.base.safetensors"))?,
+    let learner = |params: &mut dyn Params| Learner::new(params, model, runtime, joint);
+    let _ = learner(&mut fresh)?;
+    let settings = part.optimizer(length.steps(data.rows));
+    let mut state = TrainState::new(fresh.into_named(), settings, part.ema_decay())?;
+    let mut lineage = length.lineage(&data).with_file("clip", &model.join("clip/model.safetensors"))?;
+    if !joint {
+        lineage = lineage.with_file("t5", &model.join("t5/model.safetensors"))?.with_file("parent", &parent)?;
     }
+    let notes = lineage.notes();
+    let run = Run { name: part.name(), folder, length, rows: data.rows, lineage };
     run.begin(&mut state)?;
+    if !joint && !run.resumes() {
+        state.start_from(&parent)?;
+    }
 
     let levels = NoiseLevels::new(distribution()?, part.interval()?);
     let dropout = ConditioningDropout::default();
@@ -128,64 +130,93 @@ pub fn train(
     let seed = data.seed ^ part.interval()?.low().to_bits();
     // References were dropped when the batch was made, so that none is drawn and embedded in vain.
     let dropout = ConditioningDropout { clip_image: 0.0, ..dropout };
+    let mut workers = Vec::new();
+    for _ in 0..length.workers(runtime.device) {
+        let replica = state.replica()?;
+        let learner = learner(&mut replica.source())?;
+        let loss = move |number, batch: Pictures| {
+            let mut rng = dice(seed, offset + number);
+            let conditioning = dropout.apply(&learner.conditioning(&batch, rows)?, rows, &mut rng)?;
+            let context = learner.network.context(&conditioning, rows)?;
+            loss(&learner.network, &context, &batch.pictures.f_to_device(runtime.device)?, &levels, &mut rng)
+        };
+        workers.push(Worker { replica, loss: Box::new(loss) });
+    }
     run.train(
         &mut state,
-        |number| {
-            let batch = batches.next()??;
-            let mut rng = dice(seed, offset + number);
-            let conditioning = conditioning(&clip, &t5, joint, &batch, rows)?;
-            let conditioning = dropout.apply(&conditioning, rows, &mut rng)?;
-            let context = network.context(&conditioning, rows)?;
-            loss(&network, &context, &batch.pictures.f_to_device(runtime.device)?, &levels, &mut rng)
-        },
+        || batches.next()?,
+        &mut workers,
         |state, path| {
             let captions: Vec<String> = preview::PROMPTS.map(str::to_owned).to_vec();
             let rows = captions.len() as i64;
             let batch = Pictures { pictures: Tensor::new(), captions, references: None };
             let _no_grad = tch::no_grad_guard();
-            let conditioning = conditioning(&clip, &t5, false, &batch, rows)?;
-            let mut shared = Shared(state.average());
-            let mut scope = Scope::root(&mut shared);
-            let network = UNet::new(if joint { scope.at("base") } else { scope.again() }, &config, runtime.kind)?;
-            preview::write(path, &network, &conditioning, rows, 64, (3.0, 80.0))
+            let learner = learner(&mut Shared(state.average()))?;
+            let conditioning = learner.conditioning(&batch, rows)?;
+            preview::write(path, &preview::sample(&learner.network, &conditioning, rows, 64, (3.0, 80.0))?, 8)
         },
     )?;
-    let weights = folder.join(format!("{}.base.safetensors", part.name()));
-    state.export(&weights, if joint { "base." } else { "" }, Kind::Float, HashMap::new())?;
-    if joint {
-        state.export(&model.join("t5/model.safetensors"), "t5.", Kind::BFloat16, HashMap::new())?;
-    }
     std::fs::create_dir_all(model.join("base"))?;
-    write_json(&model.join("base/config.json"), &config)?;
-    if matches!(part, Part::High | Part::Middle | Part::Low) {
+    write_json(&model.join("base/config.json"), &dimensions::base())?;
+    if joint {
+        state.export(&parent, "base.", Kind::Float, notes.clone())?;
+        state.export(&model.join("t5/model.safetensors"), "t5.", Kind::BFloat16, notes)?;
+    } else {
         let path = model.join(format!("base/{}.safetensors", part.name()));
-        state.export(&path, "", Kind::BFloat16, HashMap::new())?;
+        state.export(&path, "", Kind::BFloat16, notes)?;
     }
     Ok(())
 }
 
-/// Embeddings of a batch; the gradient of T5 is kept when it trains.
-fn conditioning(clip: &Clip, t5: &T5, joint: bool, batch: &Pictures, rows: i64) -> Result<Conditioning> {
-    let (clip_text, pooled) = clip.encode(&batch.captions)?;
-    let t5 = if joint {
-        t5.encode(&batch.captions)?
-    } else {
-        let _no_grad = tch::no_grad_guard();
-        t5.encode(&batch.captions)?
-    };
-    let mut clip_image = Tensor::f_zeros([rows, pooled.size2()?.1], (Kind::Float, pooled.device()))?;
-    if let Some((with, references)) = &batch.references {
-        let embedded = clip.encode_pictures(&references.f_to_device(pooled.device())?)?;
-        clip_image =
-            clip_image.f_index_copy(0, &Tensor::f_from_slice(with)?.f_to_device(pooled.device())?, &embedded)?;
+/// A network under training with the encoders that it is conditioned by.
+struct Learner {
+    network: UNet,
+    clip: Clip,
+    t5: T5,
+    /// Whether T5 trains with the network.
+    joint: bool,
+}
+
+impl Learner {
+    /// The network, and T5 if it trains, from `params`; frozen encoders from the folder `model`.
+    fn new(params: &mut dyn Params, model: &Path, runtime: Runtime, joint: bool) -> Result<Self> {
+        let clip = Clip::open(&model.join("clip"), runtime)?;
+        let mut scope = Scope::root(params);
+        let base = if joint { scope.at("base") } else { scope.again() };
+        let network = UNet::new(base, &dimensions::base(), runtime.kind)?;
+        let t5 = if joint {
+            let config: T5Config = json(&model.join("t5/config.json"))?;
+            let tokenizer = t5_tokenizer(&model.join("t5"), &config)?;
+            T5 { network: T5Network::new(scope.at("t5"), &config, runtime.kind)?, tokenizer }
+        } else {
+            T5::open(&model.join("t5"), runtime)?
+        };
+        Ok(Self { network, clip, t5, joint })
     }
-    Ok(Conditioning {
-        t5: Some(t5),
-        clip_text: Some(clip_text),
-        clip_text_pooled: Some(pooled),
-        clip_image: Some(clip_image),
-        low_res: None,
-    })
+
+    /// Embeddings of a batch; the gradient of T5 is kept when it trains.
+    fn conditioning(&self, batch: &Pictures, rows: i64) -> Result<Conditioning> {
+        let (clip_text, pooled) = self.clip.encode(&batch.captions)?;
+        let t5 = if self.joint {
+            self.t5.encode(&batch.captions)?
+        } else {
+            let _no_grad = tch::no_grad_guard();
+            self.t5.encode(&batch.captions)?
+        };
+        let mut clip_image = Tensor::f_zeros([rows, pooled.size2()?.1], (Kind::Float, pooled.device()))?;
+        if let Some((with, references)) = &batch.references {
+            let embedded = self.clip.encode_pictures(&references.f_to_device(pooled.device())?)?;
+            let with = Tensor::f_from_slice(with)?.f_to_device(pooled.device())?;
+            clip_image = clip_image.f_index_copy(0, &with, &embedded)?;
+        }
+        Ok(Conditioning {
+            t5: Some(t5),
+            clip_text: Some(clip_text),
+            clip_text_pooled: Some(pooled),
+            clip_image: Some(clip_image),
+            low_res: None,
+        })
+    }
 }
 
 /// The mean loss of a batch at freshly drawn noise levels.
@@ -199,7 +230,7 @@ pub fn loss(
     let rows = clean.size4()?.0 as usize;
     let sigmas = levels.draw(rows, rng);
     let noise = normal(rng, &clean.size())?.f_to_device(clean.device())?;
-    let losses: Tensor = edm_loss(&Edm::default(), clean, &noise, &sigmas, |x, c_noise| {
+    let losses: Tensor = denoising_loss(&Sample::default(), clean, &noise, &sigmas, |x, c_noise| {
         network.forward(x, c_noise, context, None).map_err(ediffi_train::Error::from)
     })?;
     Ok(losses.f_mean(Kind::Float)?)
@@ -228,7 +259,7 @@ mod tests {
 
     #[test]
     fn no_part_repeats_another_s_batches() {
-        let firsts = [Part::Joint, Part::Shared, Part::High, Part::Middle, Part::Low].map(Part::first_batch);
+        let firsts = [Part::Shared, Part::High, Part::Middle, Part::Low].map(Part::first_batch);
         assert_eq!(firsts[0], 0);
         for pair in firsts.windows(2) {
             // With 65536 pictures a batch, indices of pictures still fit.

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use tch::{Kind, Tensor};
 use train_icons::render::Renderer;
 use train_icons::sampler::Sampler;
+use train_icons::scene::Scene;
 use train_icons::split::Split;
 
 use super::Result;
@@ -88,8 +89,9 @@ impl Data {
         Ok(Pictures { pictures: tensor(&pictures, i64::from(size))?, captions, references })
     }
 
-    /// Batch `number` of crops of `crop` pixels out of pictures of `full` pixels, from anywhere in the picture, with the
-    /// same part of the picture drawn a quarter the size.
+    /// Batch `number` of crops of `crop` pixels out of pictures of `full` pixels, with the same part of the picture drawn a
+    /// quarter the size. Three quarters are of an object or its surroundings, where there is something to learn; the rest
+    /// come from anywhere.
     pub fn crops(&self, number: u64, full: u32, crop: u32) -> Result<Crops> {
         let rows: Vec<(Vec<u8>, Vec<u8>, String)> = (0..self.rows)
             .into_par_iter()
@@ -97,10 +99,10 @@ impl Data {
                 let index = number * self.rows + row;
                 let scene = self.sampler.scene(self.seed, index, Split::Train)?;
                 let mut rng = dice(self.seed ^ 0xC409, index);
-                // Corners on whole pixels of the small picture, so that both crops show the same part.
-                let places = u64::from((full - crop) / 4 + 1);
-                let corner = |rng: &mut ChaCha8Rng| (rng.next_u64() % places) as u32;
-                let (x, y) = (corner(&mut rng), corner(&mut rng));
+                let (x, y) = crop_corner(&scene, f64::from(crop) / f64::from(full), &mut rng);
+                // On whole pixels of the small picture, so that both crops show the same part.
+                let pixel = |place: f64| ((place * f64::from(full / 4)).round() as u32).min((full - crop) / 4);
+                let (x, y) = (pixel(x), pixel(y));
                 let large = self.renderer.render_crop(&scene, full, 4 * x, 4 * y, crop)?;
                 let small = self.renderer.render_crop(&scene, full / 4, x, y, crop / 4)?;
                 Ok((large, small, scene.caption))
@@ -114,6 +116,21 @@ impl Data {
             captions: rows.into_iter().map(|(.., caption)| caption).collect(),
         })
     }
+}
+
+/// Upper left corner of a crop of side `side`, in sides of the picture.
+fn crop_corner(scene: &Scene, side: f64, rng: &mut ChaCha8Rng) -> (f64, f64) {
+    let room = 1.0 - side;
+    if uniform(rng) < 0.25 || scene.objects.is_empty() {
+        return (uniform(rng) * room, uniform(rng) * room);
+    }
+    let object = &scene.objects[(uniform(rng) * scene.objects.len() as f64) as usize];
+    // The middle of the crop lies in a square a little larger than the object.
+    let reach = 1.1 * f64::from(object.size);
+    let place = |centre: f32, rng: &mut ChaCha8Rng| {
+        (f64::from(centre) + (uniform(rng) - 0.5) * reach - side / 2.0).clamp(0.0, room)
+    };
+    (place(object.x, rng), place(object.y, rng))
 }
 
 /// RGB bytes to [n, 3, size, size] in [-1, 1].
@@ -198,6 +215,27 @@ mod tests {
         // The same rows in another order are the measure of another part.
         let other = (reduced.roll([1], [0]) - &crops.small).abs().mean(Kind::Float).double_value(&[]);
         assert!(apart < 0.05 && other > 4.0 * apart, "{apart} {other}");
+    }
+
+    /// Over 400 crops of a tenth of the picture: more than half show part of an object, and some lie far from any.
+    #[test]
+    fn most_crops_show_an_object() {
+        let data = data(1);
+        let (mut near, mut far) = (0, 0);
+        for index in 0..400 {
+            let scene = data.sampler.scene(1, index, Split::Train).unwrap();
+            let (x, y) = crop_corner(&scene, 0.1, &mut dice(9, index));
+            assert!((0.0..=0.9).contains(&x) && (0.0..=0.9).contains(&y));
+            let apart = |object: &train_icons::scene::Object| {
+                let axis =
+                    |corner: f64, centre: f32| (corner + 0.05 - f64::from(centre)).abs() / f64::from(object.size);
+                axis(x, object.x).max(axis(y, object.y))
+            };
+            let nearest = scene.objects.iter().map(apart).fold(f64::INFINITY, f64::min);
+            near += u32::from(nearest < 0.5);
+            far += u32::from(nearest > 0.6);
+        }
+        assert!(near > 200 && far > 5, "{near} near an object, {far} far from any");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The tiny CLIP: text and image tower, trained contrastively (Radford et al. 2021).
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::{Fresh, Scope};
@@ -14,10 +13,10 @@ use ediffi_train::state::TrainState;
 use tch::{Kind, Tensor};
 use train_icons::split::Split;
 
-use super::batches::Data;
+use super::batches::{Data, Pictures};
 use super::dimensions::{self, TOKENS, VISION_SIZE};
 use super::encoders::clip_pixels;
-use super::run::{Length, Run};
+use super::run::{Length, Run, Worker};
 use super::{Result, vocabulary};
 
 /// Cosines are multiplied by this before the softmax. CLIP learns it and ends near 100; a few dozen concepts need less.
@@ -29,7 +28,8 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
     std::fs::create_dir_all(&clip_folder)?;
     std::fs::create_dir_all(&t5_folder)?;
     let tokenizer_path = clip_folder.join("tokenizer.json");
-    let run = Run { name: "clip", folder, length, rows: data.rows };
+    let run = Run { name: "clip", folder, length, rows: data.rows, lineage: length.lineage(&data) };
+    run.guard()?;
     // Training a tokenizer twice numbers its tokens differently: a network that goes on needs those it began with.
     let vocabulary = if run.resumes() {
         vocabulary::size(&tokenizer_path)?
@@ -46,8 +46,11 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
     let vision_config = config.vision_config.clone().ok_or("no image tower")?;
 
     let mut fresh = Fresh::new(11, runtime.device);
-    let text = ClipTextNetwork::new(Scope::root(&mut fresh), &config.text_config, config.projection_dim, runtime.kind)?;
-    let vision = ClipVisionNetwork::new(Scope::root(&mut fresh), &vision_config, config.projection_dim, runtime.kind)?;
+    let towers = |mut scope: Scope<'_>| -> Result<_> {
+        let text = ClipTextNetwork::new(scope.again(), &config.text_config, config.projection_dim, runtime.kind)?;
+        Ok((text, ClipVisionNetwork::new(scope, &vision_config, config.projection_dim, runtime.kind)?))
+    };
+    let _ = towers(Scope::root(&mut fresh))?;
     let settings = AdamWSettings {
         learning_rate: 1e-3,
         warm_up: 100,
@@ -58,11 +61,14 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
     run.begin(&mut state)?;
     let maker = Arc::clone(&data);
     let batches = Prefetch::new(run.batch(&state), 4, move |n| maker.pictures(n, VISION_SIZE as u32, 0.0))?;
-    let mut right = (0.0, 0.0);
-    run.train(
-        &mut state,
-        |_| {
-            let batch = batches.next()??;
+    let right = Mutex::new((0.0, 0.0));
+    let mut workers = Vec::new();
+    for _ in 0..length.workers(runtime.device) {
+        let replica = state.replica()?;
+        let (text, vision) = towers(Scope::root(&mut replica.source()))?;
+        let tokenizer = TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?;
+        let right = &right;
+        let loss = move |_, batch: Pictures| {
             let texts: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
             let ids = tokenizer.encode(&texts, TOKENS)?.ids.f_to_device(runtime.device)?;
             let t = normalised(&text.forward(&ids)?.pooled)?;
@@ -70,23 +76,28 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
             let logits = t.f_matmul(&i.f_transpose(0, 1)?)?.f_mul_scalar(SCALE)?;
             let own = Tensor::f_arange(logits.size2()?.0, (Kind::Int64, runtime.device))?;
             let hits = logits.f_argmax(1, false)?.f_eq_tensor(&own)?.f_sum(Kind::Float)?.f_double_value(&[])?;
-            right = (right.0 * 0.99 + hits / data.rows as f64, right.1 * 0.99 + 1.0);
+            let share = hits / batch.captions.len() as f64;
+            if let Ok(mut right) = right.lock() {
+                *right = (right.0 * 0.99 + share, right.1 * 0.99 + 1.0);
+            }
             let texts = logits.f_log_softmax(1, Kind::Float)?.f_diagonal(0, 0, 1)?.f_mean(Kind::Float)?;
             let pictures = logits.f_log_softmax(0, Kind::Float)?.f_diagonal(0, 0, 1)?.f_mean(Kind::Float)?;
             Ok(texts.f_add(&pictures)?.f_div_scalar(-2.0)?)
-        },
-        |_, _| Ok(()),
-    )?;
-    println!(
-        "clip: {:.1} % of the last batches' captions find their picture among {}",
-        100.0 * right.0 / right.1,
-        data.rows
-    );
+        };
+        workers.push(Worker { replica, loss: Box::new(loss) });
+    }
+    run.train(&mut state, || batches.next()?, &mut workers, |_, _| Ok(()))?;
+    drop(workers);
+    let (hits, weight) = right.into_inner()?;
+    if weight > 0.0 {
+        let share = 100.0 * hits / weight;
+        println!("clip: {share:.1} % of the last batches' captions find their picture among {}", data.rows);
+    }
     write_json(&clip_folder.join("config.json"), &config)?;
     let preprocessor = serde_json::json!({ "size": { "shortest_edge": VISION_SIZE },
         "crop_size": { "height": VISION_SIZE, "width": VISION_SIZE } });
     write_json(&clip_folder.join("preprocessor_config.json"), &preprocessor)?;
-    state.export(&clip_folder.join("model.safetensors"), "", Kind::BFloat16, HashMap::new())?;
+    state.export(&clip_folder.join("model.safetensors"), "", Kind::BFloat16, length.lineage(&data).notes())?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! Sized for a CPU of two cores and for a model folder of 32 MB: patches of 4×4 pixels, attention at the lowest resolution
 //! only.
 
+use ediffi_core::nn::Norm;
 use ediffi_core::unet::{ClipText, ContextConfig, Layout, Level, Tokens, UNetConfig};
 use ediffi_encoders::clip::{ClipConfig, ClipTextConfig, ClipVisionConfig};
 use ediffi_encoders::t5::{FeedForwardKind, T5Config};
@@ -83,24 +84,25 @@ pub fn base() -> UNetConfig {
         channels: 80,
         levels: vec![level(1, 2, false, false), level(2, 2, true, true)],
         head_channels: 80,
-        norm_groups: 16,
+        norm: Norm::Group(16),
         embedding_width: 256,
         context: Some(context()),
     }
 }
 
-/// Both super-resolution networks: positions of 4×4 pixels, cross-attention at the lowest resolution.
+/// Both super-resolution networks: positions of 4×4 pixels of 64 channels, more than the 48 values that one holds, and of
+/// 8×8 pixels of 128 with cross-attention. Style references are the base's alone.
 #[must_use]
 pub fn super_resolution() -> UNetConfig {
     UNetConfig {
         layout: Layout::Efficient,
         low_res: true,
         patch: 4,
-        channels: 32,
-        levels: vec![level(1, 1, false, false), level(2, 2, false, false), level(2, 2, false, true)],
+        channels: 64,
+        levels: vec![level(1, 1, false, false), level(2, 1, false, true)],
         head_channels: 64,
-        norm_groups: 8,
+        norm: Norm::Position,
         embedding_width: 128,
-        context: Some(context()),
+        context: Some(ContextConfig { clip_image: None, ..context() }),
     }
 }

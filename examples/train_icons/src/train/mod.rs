@@ -6,6 +6,7 @@ pub mod batches;
 pub mod clip;
 pub mod dimensions;
 pub mod encoders;
+pub mod lineage;
 pub mod preview;
 pub mod run;
 pub mod super_resolution;
