@@ -346,6 +346,8 @@ fn inputs_that_do_not_fit_are_named() {
     let all = || conditioning(&[1]);
     assert!(context(&Conditioning { t5: Some(normal(&[1], 1, &[3, 5])), ..all() }).contains("t5"));
     assert!(context(&Conditioning { clip_text: Some(normal(&[1], 1, &[3, 5])), ..all() }).contains("clip_text"));
+    let pooled = Some(normal(&[1], 1, &[5]));
+    assert!(context(&Conditioning { clip_text_pooled: pooled, ..all() }).contains("clip_text_pooled"));
     assert!(context(&Conditioning { low_res: None, ..all() }).contains("needs the smaller picture"));
     let blind = UNetConfig {
         context: Some(ContextConfig { clip_image: None, ..unet.config().context.unwrap() }),

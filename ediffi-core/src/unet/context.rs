@@ -105,14 +105,18 @@ impl ContextEncoder {
     /// # Shapes
     /// → [rows, embedding width]
     pub(super) fn pooled(&self, conditioning: &Conditioning, rows: i64, kind: Kind) -> Result<Option<Tensor>> {
+        let pooled = self.config.clip_text.map(|c| c.pooled);
         let pairs = [
-            (&self.clip_text_pooled, &conditioning.clip_text_pooled, self.config.clip_text.map(|c| c.pooled)),
-            (&self.clip_image_pooled, &conditioning.clip_image, self.config.clip_image),
+            ("clip_text_pooled", &self.clip_text_pooled, &conditioning.clip_text_pooled, pooled),
+            ("clip_image", &self.clip_image_pooled, &conditioning.clip_image, self.config.clip_image),
         ];
         let mut sum: Option<Tensor> = None;
-        for (layer, given, width) in pairs {
+        for (name, layer, given, width) in pairs {
             let (Some(layer), Some(width)) = (layer, width) else { continue };
             let x = match given {
+                Some(x) if x.size() != [rows, width] => {
+                    return Err(Error::EmbeddingShape { name, expected: vec![rows, width], got: x.size() });
+                }
                 Some(x) => x.f_to_device(self.null.device())?.f_to_kind(kind)?,
                 None => Tensor::f_zeros([rows, width], (kind, self.null.device()))?,
             };
@@ -130,6 +134,11 @@ impl ContextEncoder {
         let given = [
             ("t5", conditioning.t5.is_some(), config.is_some_and(|c| c.t5.is_some())),
             ("clip_text", conditioning.clip_text.is_some(), config.is_some_and(|c| c.clip_text.is_some())),
+            (
+                "clip_text_pooled",
+                conditioning.clip_text_pooled.is_some(),
+                config.is_some_and(|c| c.clip_text.is_some()),
+            ),
             ("clip_image", conditioning.clip_image.is_some(), config.is_some_and(|c| c.clip_image.is_some())),
         ];
         match given.into_iter().find(|(_, given, taken)| *given && !taken) {

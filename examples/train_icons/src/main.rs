@@ -31,9 +31,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Debug, Parser)]
 #[command(about)]
 struct Arguments {
-    /// What to train.
+    /// What to do.
     #[command(subcommand)]
-    network: Network,
+    command: Command,
     /// Folder of checkpoints, logs and sheets; the model is put together in its subfolder `model`.
     #[arg(long, global = true, default_value = "runs/icons")]
     folder: PathBuf,
@@ -46,6 +46,17 @@ struct Arguments {
     /// Seed of the scenes.
     #[arg(long, global = true, default_value_t = 1)]
     seed: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Train(Network),
+    /// Put the trained networks together into a model folder.
+    Assemble {
+        /// The model folder.
+        out: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,19 +81,15 @@ enum Network {
         #[command(flatten)]
         length: Length,
     },
-    /// Put the trained networks together into a model folder.
-    Assemble {
-        /// The model folder.
-        out: PathBuf,
-    },
 }
 
 fn main() -> train::Result<()> {
     let arguments = Arguments::parse();
     let (folder, model) = (arguments.folder.as_path(), arguments.folder.join("model"));
-    if let Network::Assemble { out } = &arguments.network {
-        return train::assemble::assemble(&model, out);
-    }
+    let network = match &arguments.command {
+        Command::Assemble { out } => return train::assemble::assemble(&model, out),
+        Command::Train(network) => network,
+    };
     let runtime = Runtime::new(DeviceChoice::Auto, Precision::Auto)?;
     println!("{:?}, {:?}, {} threads", runtime.device, runtime.kind, tch::get_num_threads());
     let data = Arc::new(Data {
@@ -92,12 +99,11 @@ fn main() -> train::Result<()> {
         rows: arguments.batch,
     });
     std::fs::create_dir_all(&model)?;
-    match &arguments.network {
+    match network {
         Network::Clip { length } => train::clip::train(data, folder, &model, runtime, length),
         Network::Base { part, length } => train::base::train(data, folder, &model, runtime, length, *part),
         Network::Sr { full, length } => {
             train::super_resolution::train(data, folder, &model, runtime, length, full.parse()?)
         }
-        Network::Assemble { out } => train::assemble::assemble(&model, out),
     }
 }

@@ -8,7 +8,7 @@ use ediffi_core::interval::{LogNormal, SigmaInterval};
 use ediffi_core::precondition::Sample;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::UNet;
-use ediffi_core::weights::{Fresh, Params, Scope};
+use ediffi_core::weights::{self, Fresh, Params, Scope};
 use ediffi_encoders::t5::{T5Config, T5Network};
 use ediffi_train::dropout::ConditioningDropout;
 use ediffi_train::loss::denoising_loss;
@@ -130,6 +130,8 @@ pub fn train(
     let seed = data.seed ^ part.interval()?.low().to_bits();
     // References were dropped when the batch was made, so that none is drawn and embedded in vain.
     let dropout = ConditioningDropout { clip_image: 0.0, ..dropout };
+    // An expert knows its own noise levels alone: its sheets are drawn together with the network that it began as.
+    let shared = if joint { None } else { Some(shared(&parent, runtime)?) };
     let mut workers = Vec::new();
     for _ in 0..length.workers(runtime.device) {
         let replica = state.replica()?;
@@ -153,7 +155,9 @@ pub fn train(
             let _no_grad = tch::no_grad_guard();
             let learner = learner(&mut Shared(state.average()))?;
             let conditioning = learner.conditioning(&batch, rows)?;
-            preview::write(path, &preview::sample(&learner.network, &conditioning, rows, 64, (3.0, 80.0))?, 8)
+            let mut networks = vec![(part.interval()?, &learner.network)];
+            networks.extend(shared.as_ref().map(|shared| (SigmaInterval::ALL, shared)));
+            preview::write(path, &preview::sample(&networks, &conditioning, rows, 64, (3.0, 80.0))?, 8)
         },
     )?;
     std::fs::create_dir_all(model.join("base"))?;
@@ -166,6 +170,13 @@ pub fn train(
         state.export(&path, "", Kind::BFloat16, notes)?;
     }
     Ok(())
+}
+
+/// The shared network after its training.
+fn shared(path: &Path, Runtime { device, kind }: Runtime) -> Result<UNet> {
+    let _no_grad = tch::no_grad_guard();
+    let names = |name: &str| Some(name.to_owned());
+    Ok(weights::load(path, names, device, kind, |scope| UNet::new(scope, &dimensions::base(), kind))?)
 }
 
 /// A network under training with the encoders that it is conditioned by.

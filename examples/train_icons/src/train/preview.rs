@@ -5,12 +5,13 @@ use std::path::Path;
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::{Branch, BranchDenoiser, denoise_with};
 use ediffi_core::guidance::{Guidance, Guided, Rows};
+use ediffi_core::interval::SigmaInterval;
 use ediffi_core::precondition::Sample;
 use ediffi_core::schedule::karras;
 use ediffi_core::seed::{Noise, NoiseSource, image_seeds};
 use ediffi_core::solver::Solver;
 use ediffi_core::unet::{Context, UNet};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 use train_icons::sheet;
 
 use super::Result;
@@ -37,15 +38,19 @@ pub const PROMPTS: [&str; 16] = [
     "a heart, ink style",
 ];
 
-/// A network with the contexts of one sheet.
+/// A network of a sheet, and the noise levels at which it is asked.
+pub type Ranged<'a> = (SigmaInterval, &'a UNet);
+
+/// A network with its contexts of one sheet.
 struct Previewed<'a> {
+    range: SigmaInterval,
     network: &'a UNet,
     conditional: Context,
     both: Context,
 }
 
-impl BranchDenoiser for Previewed<'_> {
-    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Tensor> {
+impl Previewed<'_> {
+    fn denoise(&self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Tensor> {
         let context = if branch == Branch::Both { &self.both } else { &self.conditional };
         denoise_with(&Sample::default(), x, sigma, |input, c_noise| {
             let c_noise = Tensor::f_full([input.size4()?.0], c_noise, (Kind::Float, input.device()))?;
@@ -54,30 +59,41 @@ impl BranchDenoiser for Previewed<'_> {
     }
 }
 
-/// Samples one picture a row of `conditioning` with 16 steps of DPM-Solver++.
+/// The first of the networks that a noise level belongs to.
+struct Ensemble<'a>(Vec<Previewed<'a>>);
+
+impl BranchDenoiser for Ensemble<'_> {
+    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Tensor> {
+        let owner = self.0.iter().find(|network| network.range.contains(sigma));
+        owner.ok_or(ediffi_core::Error::SigmaOutOfRange { sigma })?.denoise(x, sigma, branch)
+    }
+}
+
+/// Samples one picture a row of `conditioning` with 16 steps of DPM-Solver++, each by the first network whose range has
+/// its noise level.
 ///
 /// # Shapes
 /// → [rows, 3, size, size]
 pub fn sample(
-    network: &UNet,
+    networks: &[Ranged<'_>],
     conditioning: &Conditioning,
     rows: i64,
     size: i64,
     (scale, sigma_max): (f64, f64),
 ) -> Result<Tensor> {
     let _no_grad = tch::no_grad_guard();
-    let unconditional =
-        Conditioning { low_res: conditioning.low_res.as_ref().map(Tensor::shallow_clone), ..Conditioning::default() };
-    let denoiser = Previewed {
-        network,
-        conditional: network.context(conditioning, rows)?,
-        both: network.context(&conditioning.stacked(&unconditional)?, 2 * rows)?,
-    };
+    let low_res = conditioning.low_res.as_ref().map(Tensor::shallow_clone);
+    let both = conditioning.stacked(&Conditioning { low_res, ..Conditioning::default() })?;
+    let mut ensemble = Vec::new();
+    for &(range, network) in networks {
+        let (conditional, both) = (network.context(conditioning, rows)?, network.context(&both, 2 * rows)?);
+        ensemble.push(Previewed { range, network, conditional, both });
+    }
+    let device = networks.first().map_or(Device::Cpu, |(_, network)| network.device());
     let sigmas = karras(16, SIGMA_MIN, sigma_max, 7.0)?;
     let mut noise = Noise::new(&image_seeds(1, rows as usize), 0);
-    let first = sigmas.first().copied().unwrap_or(sigma_max);
-    let x = noise.normal(&[rows, 3, size, size])?.f_to_device(network.device())?.f_mul_scalar(first)?;
-    let mut guided = Guided::new(denoiser, Guidance::new(scale), Rows::Batched)?;
+    let x = noise.normal(&[rows, 3, size, size])?.f_to_device(device)?.f_mul_scalar(sigma_max)?;
+    let mut guided = Guided::new(Ensemble(ensemble), Guidance::new(scale), Rows::Batched)?;
     Ok(Solver::DpmPp2M.solve(&mut guided, x, &sigmas, &mut noise, &mut ())?)
 }
 

@@ -96,7 +96,8 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
             conditioning.low_res = Some(spoiled.f_to_device(runtime.device)?);
             let mut shared = Shared(state.average());
             let network = UNet::new(Scope::root(&mut shared), &config, runtime.kind)?;
-            let sharp = preview::sample(&network, &conditioning, shown, side, (1.0, SIGMA_MAX))?;
+            let sharp =
+                preview::sample(&[(SigmaInterval::ALL, &network)], &conditioning, shown, side, (1.0, SIGMA_MAX))?;
             // Three lines: what the network is given, what it makes of it, what it should have made.
             let truth = batch.large.f_narrow(0, 0, shown)?;
             preview::write(path, &Tensor::f_cat(&[spoiled, sharp.f_to_device(tch::Device::Cpu)?, truth], 0)?, shown)
