@@ -85,7 +85,7 @@ impl JobHandle {
     /// Whether [`JobHandle::wait`] would return at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.progress().phase == Phase::Finished
+        self.job.is_finished()
     }
 
     /// Stops the job: a waiting one at once, a running one before its next evaluation of a network. A job that is done
@@ -180,6 +180,10 @@ impl Job {
     /// The state is whole after every change, so a thread that panicked while it held the lock left nothing broken.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.lock().progress.phase == Phase::Finished
     }
 
     fn cancel(&self) {

@@ -48,6 +48,7 @@ mod metadata;
 mod observer;
 mod pipeline;
 mod problem;
+mod queue;
 mod request;
 mod shape;
 mod style;

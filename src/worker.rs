@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use crate::job::{Job, Run};
+use crate::queue::Queue;
 use crate::{Error, Generation, JobHandle, Observer, Pipeline, Request, Result};
 
 /// How many jobs may wait, unless [`Worker::with_capacity`] says otherwise.
@@ -31,9 +31,17 @@ pub const QUEUE_CAPACITY: usize = 64;
 /// ```
 #[derive(Clone)]
 pub struct Worker {
-    queue: SyncSender<Arc<Job>>,
-    capacity: usize,
+    door: Arc<Door>,
     next_id: Arc<AtomicU64>,
+}
+
+/// The end of the queue where jobs are put in. The queue closes when the last worker lets go of it.
+struct Door(Arc<Queue>);
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 impl Worker {
@@ -54,16 +62,16 @@ impl Worker {
     }
 
     fn start(capacity: usize, mut run: Run) -> Result<Self> {
-        let capacity = capacity.max(1);
-        let (queue, jobs) = sync_channel::<Arc<Job>>(capacity);
+        let queue = Arc::new(Queue::new(capacity.max(1)));
+        let door = Arc::new(Door(Arc::clone(&queue)));
         let work = move || {
-            while let Ok(job) = jobs.recv() {
+            while let Some(job) = queue.pop() {
                 job.run(&mut run);
             }
         };
         let thread = std::thread::Builder::new().name("ediffi worker".to_owned()).spawn(work);
         thread.map_err(|source| Error::WorkerThread { source })?;
-        Ok(Self { queue, capacity, next_id: Arc::default() })
+        Ok(Self { door, next_id: Arc::default() })
     }
 
     /// Puts a request into the queue.
@@ -81,10 +89,11 @@ impl Worker {
     pub fn submit_with(&self, request: Request, observer: impl Observer + Send + 'static) -> Result<JobHandle> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let job = Arc::new(Job::new(id, request, Box::new(observer)));
-        match self.queue.try_send(Arc::clone(&job)) {
-            Ok(()) => Ok(JobHandle::new(job)),
-            Err(TrySendError::Full(_)) => Err(Error::QueueFull { capacity: self.capacity }),
-            Err(TrySendError::Disconnected(_)) => Err(Error::WorkerGone),
+        let Door(queue) = &*self.door;
+        if queue.push(Arc::clone(&job)) {
+            Ok(JobHandle::new(job))
+        } else {
+            Err(Error::QueueFull { capacity: queue.capacity() })
         }
     }
 
@@ -99,7 +108,7 @@ impl Worker {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("capacity", &self.capacity).finish_non_exhaustive()
+        f.debug_struct("Worker").field("capacity", &self.door.0.capacity()).finish_non_exhaustive()
     }
 }
 
@@ -167,9 +176,13 @@ mod tests {
         hear.recv().unwrap();
         let second = worker.submit(Request::new("a")).unwrap();
         assert!(matches!(worker.submit(Request::new("b")), Err(Error::QueueFull { capacity: 1 })));
+        // A job that was cancelled while it waited makes room at once.
+        second.cancel();
+        let third = worker.submit(Request::new("c")).unwrap();
         go.send(()).unwrap();
         first.wait().unwrap();
-        second.wait().unwrap();
+        third.wait().unwrap();
+        assert_eq!(hear.try_iter().collect::<Vec<_>>(), ["c"]);
     }
 
     #[test]
