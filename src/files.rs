@@ -1,7 +1,8 @@
 //! Writing files so that nobody ever sees half of one.
 
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,7 +16,9 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let mut name = path.file_name().map_or_else(OsString::new, OsString::from);
     name.push(format!(".{}-{call}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = fs::write(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+    // Renamed only once it is on the disk: what loses power leaves the old file or the new one.
+    let whole = |mut file: File| file.write_all(bytes).and_then(|()| file.sync_all());
+    let written = File::create(&temporary).and_then(whole).and_then(|()| fs::rename(&temporary, path));
     written.map_err(|source| {
         // The first error is the one worth reporting.
         let _ = fs::remove_file(&temporary);

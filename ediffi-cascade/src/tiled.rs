@@ -10,7 +10,8 @@
 //!
 //! What looks further sees a tile instead of the picture: self-attention, and the statistics of group norms. Tiles of the
 //! size of the training crops (256 for eDiff-I's 1024 stage, appendix A) have the statistics that the network was
-//! trained with.
+//! trained with. A network with [norms over positions](ediffi_core::nn::Norm::Position) and without self-attention has
+//! neither.
 
 use ediffi_core::Result;
 use tch::Tensor;

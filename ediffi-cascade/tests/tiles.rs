@@ -8,11 +8,12 @@ use ediffi_cascade::{Error, Stage, Tiling, low_res};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::denoise_with;
 use ediffi_core::guidance::Guidance;
+use ediffi_core::nn::Norm;
 use ediffi_core::pool::Residency;
 use ediffi_core::precondition::Edm;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::seed::{Noise, NoiseSource};
-use ediffi_core::unet::UNet;
+use ediffi_core::unet::{UNet, UNetConfig};
 use ediffi_core::weights::{self, Scope};
 use tch::{Device, Kind, Tensor};
 
@@ -82,6 +83,26 @@ fn tiles_are_close_to_the_whole() {
         let rms = f64::try_from((&whole - &tiled).square().mean(Kind::Float).sqrt() / whole.std(false)).unwrap();
         assert!(rms > 0.0 && rms < tolerance, "attention {attention}, tile {tile}: {rms}");
     }
+}
+
+/// With norms over positions and no self-attention nothing looks further than the convolutions do, here less than the
+/// margin of 28 pixels: tiles then are the whole, to rounding.
+#[test]
+fn tiles_of_a_network_with_position_norms_are_the_whole() {
+    let mut config = UNetConfig { norm: Norm::Position, ..network(true) };
+    config.levels[1].self_attention = false;
+    let model = Model::new(&config, 256);
+    let mut stage = model.open(Residency::All);
+    let low = pictures(&[1], 64, 64);
+    let mut estimate = |tiling| {
+        sample(&mut stage, &[1], |ask| {
+            one_evaluation(0.5)(ask);
+            ask.low_res = Some(low.shallow_clone());
+            ask.tiling = tiling;
+        })
+    };
+    let off = difference(&estimate(None), &estimate(Some(Tiling { tile: 160, overlap: 112 })));
+    assert!(off < 1e-5, "{off}");
 }
 
 #[test]

@@ -251,8 +251,12 @@ fn weights_survive_being_saved_to_the_last_bit() {
         assert!(output(&unet, &[1, 2], &conditioning).equal(&output(&loaded, &[1, 2], &conditioning)));
         let file = weights::WeightsFile::open(&path, |name| Some(name.to_owned())).unwrap();
         assert_eq!((file.text("step"), file.text("steps")), (Some("7"), None));
-        // Nothing is left beside it.
+        // Nothing is left beside it, and others may read it as they may read any file of the user's.
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let plain = folder.path().join("plain");
+        std::fs::write(&plain, "").unwrap();
+        let permissions = |path: &Path| std::fs::metadata(path).unwrap().permissions();
+        assert_eq!(permissions(&path), permissions(&plain));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fs::{self, File};
 use std::path::Path;
 
 use safetensors::{Dtype, View};
@@ -32,8 +33,8 @@ impl View for &Bytes {
 
 /// Writes `tensors` to `path` with the free texts `metadata` in the header, each tensor in its own kind.
 ///
-/// The file is written under a temporary name beside `path` and renamed, so that a reader, or a map of the old file,
-/// never sees half of the new one.
+/// The file is written under a temporary name beside `path`, brought to the disk and renamed, so that a reader, a map of the
+/// old file, or a machine that loses power never sees half of the new one.
 ///
 /// # Errors
 /// A kind that safetensors cannot hold, or a file that cannot be written.
@@ -44,9 +45,15 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: HashMap<String,
     }
     let temporary = path.with_extension("safetensors.tmp");
     let pairs = views.iter().map(|(name, bytes)| (*name, bytes));
+    let failed = |source| Error::WriteFile { path: path.to_owned(), source };
+    // The crate writes a private file and puts it in the place of this one, whose permissions are the user's usual ones.
+    let usual = File::create(&temporary).and_then(|file| file.metadata()).map_err(failed)?.permissions();
     safetensors::serialize_to_file(pairs, Some(metadata), &temporary)
         .map_err(|source| Error::WeightsFormat { path: path.to_owned(), source })?;
-    std::fs::rename(&temporary, path).map_err(|source| Error::WriteFile { path: path.to_owned(), source })
+    fs::set_permissions(&temporary, usual)
+        .and_then(|()| File::open(&temporary)?.sync_all())
+        .and_then(|()| fs::rename(&temporary, path))
+        .map_err(failed)
 }
 
 fn bytes(path: &Path, tensor: &Tensor) -> Result<Bytes> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! train-icons clip
-//! train-icons base shared
+//! train-icons base joint; train-icons base shared
 //! train-icons base high; train-icons base middle; train-icons base low
 //! train-icons sr 256; train-icons sr 1024
 //! train-icons assemble models/icons

@@ -1,4 +1,4 @@
-//! The 64×64 base: the shared network with T5, then its experts.
+//! The 64×64 base: the shared network with T5, then alone, then its experts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +35,9 @@ pub fn distribution() -> Result<LogNormal> {
 /// One of the experts, or the shared network they begin as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
-    /// The shared network, together with T5.
+    /// The shared network together with T5.
+    Joint,
+    /// The shared network with T5 frozen.
     Shared,
     /// Highest quarter of the training mass.
     High,
@@ -49,6 +51,7 @@ impl Part {
     /// Name of its files.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Joint => "joint",
             Self::Shared => "shared",
             Self::High => "high",
             Self::Middle => "middle",
@@ -56,18 +59,35 @@ impl Part {
         }
     }
 
-    /// How it is optimized, over `steps` steps: an expert is fine-tuned at half the rate, which falls to a tenth of that.
+    /// The network that it begins as.
+    fn parent(self) -> Option<Self> {
+        match self {
+            Self::Joint => None,
+            Self::Shared => Some(Self::Joint),
+            Self::High | Self::Middle | Self::Low => Some(Self::Shared),
+        }
+    }
+
+    /// How it is optimized, over `steps` steps: what is trained alone has a rate that falls to a tenth, an expert from half
+    /// as high.
     fn optimizer(self, steps: u64) -> AdamWSettings {
         let settings = AdamWSettings { learning_rate: 1e-3, warm_up: 200, ..AdamWSettings::default() };
         match self {
-            Self::Shared => settings,
-            _ => AdamWSettings { learning_rate: 5e-4, warm_up: 50, decay_steps: Some(steps), ..settings },
+            Self::Joint => settings,
+            Self::Shared => AdamWSettings { decay_steps: Some(steps), ..settings },
+            Self::High | Self::Middle | Self::Low => {
+                AdamWSettings { learning_rate: 5e-4, warm_up: 50, decay_steps: Some(steps), ..settings }
+            }
         }
     }
 
     /// The decay of its running average, which has to forget faster where there are fewer steps.
     fn ema_decay(self) -> f64 {
-        if self == Self::Shared { 0.9995 } else { 0.998 }
+        match self {
+            Self::Joint => 0.9995,
+            Self::Shared => 0.999,
+            Self::High | Self::Middle | Self::Low => 0.998,
+        }
     }
 
     /// The number of its first batch, far from those of every other part.
@@ -80,7 +100,7 @@ impl Part {
         let d = distribution()?;
         let (low, high) = (round(d.quantile(0.25)), round(d.quantile(0.75)));
         Ok(match self {
-            Self::Shared => SigmaInterval::ALL,
+            Self::Joint | Self::Shared => SigmaInterval::ALL,
             Self::High => SigmaInterval::new(high, f64::INFINITY)?,
             Self::Middle => SigmaInterval::new(low, high)?,
             Self::Low => SigmaInterval::new(0.0, low)?,
@@ -102,22 +122,23 @@ pub fn train(
     length: &Length,
     part: Part,
 ) -> Result<()> {
-    let joint = part == Part::Shared;
-    let parent = folder.join("shared.base.safetensors");
+    let joint = part == Part::Joint;
+    let weights = |part: Part| folder.join(format!("{}.base.safetensors", part.name()));
+    let parent = part.parent().map(weights);
     let mut fresh = Fresh::new(21, runtime.device);
     let learner = |params: &mut dyn Params| Learner::new(params, model, runtime, joint);
     let _ = learner(&mut fresh)?;
     let settings = part.optimizer(length.steps(data.rows));
     let mut state = TrainState::new(fresh.into_named(), settings, part.ema_decay())?;
     let mut lineage = length.lineage(&data).with_file("clip", &model.join("clip/model.safetensors"))?;
-    if !joint {
-        lineage = lineage.with_file("t5", &model.join("t5/model.safetensors"))?.with_file("parent", &parent)?;
+    if let Some(parent) = &parent {
+        lineage = lineage.with_file("t5", &model.join("t5/model.safetensors"))?.with_file("parent", parent)?;
     }
     let notes = lineage.notes();
     let run = Run { name: part.name(), folder, length, rows: data.rows, lineage };
     run.begin(&mut state)?;
-    if !joint && !run.resumes() {
-        state.start_from(&parent)?;
+    if let Some(parent) = parent.as_ref().filter(|_| !run.resumes()) {
+        state.start_from(parent)?;
     }
 
     let levels = NoiseLevels::new(distribution()?, part.interval()?);
@@ -131,7 +152,10 @@ pub fn train(
     // References were dropped when the batch was made, so that none is drawn and embedded in vain.
     let dropout = ConditioningDropout { clip_image: 0.0, ..dropout };
     // An expert knows its own noise levels alone: its sheets are drawn together with the network that it began as.
-    let shared = if joint { None } else { Some(shared(&parent, runtime)?) };
+    let shared = match &parent {
+        Some(parent) if part.parent() == Some(Part::Shared) => Some(shared(parent, runtime)?),
+        _ => None,
+    };
     let mut workers = Vec::new();
     for _ in 0..length.workers(runtime.device) {
         let replica = state.replica()?;
@@ -162,12 +186,16 @@ pub fn train(
     )?;
     std::fs::create_dir_all(model.join("base"))?;
     write_json(&model.join("base/config.json"), &dimensions::base())?;
-    if joint {
-        state.export(&parent, "base.", Kind::Float, notes.clone())?;
-        state.export(&model.join("t5/model.safetensors"), "t5.", Kind::BFloat16, notes)?;
-    } else {
-        let path = model.join(format!("base/{}.safetensors", part.name()));
-        state.export(&path, "", Kind::BFloat16, notes)?;
+    match part {
+        Part::Joint => {
+            state.export(&weights(part), "base.", Kind::Float, notes.clone())?;
+            state.export(&model.join("t5/model.safetensors"), "t5.", Kind::BFloat16, notes)?;
+        }
+        Part::Shared => state.export(&weights(part), "", Kind::Float, notes)?,
+        Part::High | Part::Middle | Part::Low => {
+            let path = model.join(format!("base/{}.safetensors", part.name()));
+            state.export(&path, "", Kind::BFloat16, notes)?;
+        }
     }
     Ok(())
 }
@@ -270,7 +298,7 @@ mod tests {
 
     #[test]
     fn no_part_repeats_another_s_batches() {
-        let firsts = [Part::Shared, Part::High, Part::Middle, Part::Low].map(Part::first_batch);
+        let firsts = [Part::Joint, Part::Shared, Part::High, Part::Middle, Part::Low].map(Part::first_batch);
         assert_eq!(firsts[0], 0);
         for pair in firsts.windows(2) {
             // With 65536 pictures a batch, indices of pictures still fit.
