@@ -6,21 +6,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ediffi_core::nn::{ScoreBias, Site};
 use tch::{Device, Tensor};
 
-use crate::layers::Layers;
+use crate::layers::{Layers, Set};
 use crate::{Binding, Canvas, Error, Result, TextTokens, WeightFunction, Window, bind};
 
 /// A canvas bound to the tokens of a prompt: gives every cross-attention layer its bias.
 ///
-/// One painter serves all layers, steps, experts and images of a request; A is made once for each size of feature map.
+/// One painter serves all layers, steps, experts and images of a request; A is made once for each size of feature map and
+/// each set of regions that act together.
 #[derive(Debug)]
 pub struct Painter {
     layers: Arc<Layers>,
     bindings: Arc<[Binding]>,
     weight: Arc<dyn WeightFunction>,
     window: Window,
-    /// A by (height, width); both, because 64×16 and 16×64 have the same number of pixels.
-    matrices: Mutex<HashMap<(i64, i64), Tensor>>,
+    matrices: Mutex<HashMap<Key, Tensor>>,
 }
+
+/// What an A belongs to: height and width (both, because 64×16 and 16×64 have the same number of pixels), and the regions
+/// that act.
+type Key = (usize, usize, Set);
 
 impl Painter {
     /// Binds a canvas to a prompt. `encoders` are the text encoders that the network listens to, in the order of its
@@ -76,13 +80,14 @@ impl Painter {
     /// The bias of one layer; see [`ScoreBias::bias`].
     fn score_bias(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
         let (height, width) = self.check_scores(site)?;
-        if self.layers.is_empty() {
+        let active = self.layers.active(site.sigma);
+        if active == 0 {
             return Ok(None);
         }
         let Some(weight) = self.weight.weight(site.sigma, site.scores)? else {
             return Ok(None);
         };
-        let matrix = self.matrix(height, width, site.scores.device())?;
+        let matrix = self.matrix((height, width, active), site.scores.device())?;
         Ok(Some(weight.f_mul(&matrix)?))
     }
 
@@ -102,15 +107,15 @@ impl Painter {
     ///
     /// # Shapes
     /// The result: `[height * width, columns]`, f32.
-    fn matrix(&self, height: usize, width: usize, device: Device) -> Result<Tensor> {
+    fn matrix(&self, key: Key, device: Device) -> Result<Tensor> {
+        let (height, width, active) = key;
         let shape = [height * width, self.columns()].map(|side| side as i64);
         // A thread that died while it held the lock left whole tensors behind: one is put in only when it is finished.
         let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (height as i64, width as i64);
         if let Some(matrix) = matrices.get(&key).filter(|matrix| matrix.device() == device) {
             return Ok(matrix.shallow_clone());
         }
-        let matrix = self.layers.matrix(self.window, height, width)?;
+        let matrix = self.layers.matrix(active, self.window, height, width)?;
         let matrix = Tensor::f_from_slice(&matrix.into_iter().collect::<Vec<f32>>())?.f_view(shape)?;
         let matrix = matrix.f_to_device(device)?;
         matrices.insert(key, matrix.shallow_clone());

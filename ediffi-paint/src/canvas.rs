@@ -1,5 +1,6 @@
 //! The canvas: everything the user painted, checked once, and how it is stored.
 
+use ediffi_core::interval::SigmaInterval;
 use image::GrayImage;
 use serde::{Deserialize, Serialize};
 
@@ -133,11 +134,17 @@ struct StoredRegion {
     weight: f64,
     #[serde(default)]
     occurrence: Occurrence,
+    #[serde(default = "always")]
+    sigma: SigmaInterval,
     mask: String,
 }
 
 fn one() -> f64 {
     1.0
+}
+
+fn always() -> SigmaInterval {
+    SigmaInterval::ALL
 }
 
 impl From<Canvas> for Stored {
@@ -147,6 +154,7 @@ impl From<Canvas> for Stored {
             phrase: region.phrase,
             weight: region.weight,
             occurrence: region.occurrence,
+            sigma: region.sigma,
         };
         Self {
             width: canvas.width,
@@ -167,7 +175,8 @@ impl TryFrom<Stored> for Canvas {
         }
         let restore = |region: StoredRegion| {
             let mask = Mask::from_text(&region.phrase, stored.width, stored.height, &region.mask)?;
-            Ok(Region::from_parts(region.phrase, mask, region.weight, region.occurrence))
+            let StoredRegion { phrase, weight, occurrence, sigma, .. } = region;
+            Ok(Region { phrase, mask, weight, occurrence, sigma })
         };
         let regions: Vec<Region> = stored.regions.into_iter().map(restore).collect::<Result<_>>()?;
         Self::new(regions)?.with_strength(stored.strength)
@@ -177,7 +186,6 @@ impl TryFrom<Stored> for Canvas {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Rule;
     use proptest::prelude::*;
 
     fn cat() -> Region {
@@ -257,7 +265,12 @@ mod tests {
                 levels[0] = 255;
                 let picture = GrayImage::from_raw(width, height, levels).unwrap();
                 let region = Region::from_image(phrase, &picture).unwrap().weight((weight * 16.0).round() / 16.0);
-                nth.map_or(region.clone(), |nth| region.occurrence(nth))
+                let region = region.sigma(SigmaInterval::new(weight, 80.0).unwrap());
+                match nth {
+                    Some(3) => region.span(2..5),
+                    Some(nth) => region.occurrence(nth),
+                    None => region,
+                }
             },
         )
     }
@@ -268,7 +281,7 @@ mod tests {
             regions in (1_u32..7, 1_u32..7).prop_flat_map(|(w, h)| prop::collection::vec(any_region(w, h), 1..4)),
             weight in 0_u8..8,
         ) {
-            let strength = Strength { weight: f64::from(weight) / 4.0, rule: Rule::Std, ..Strength::default() };
+            let strength = Strength { weight: f64::from(weight) / 4.0, ..Strength::deviation(1.0) };
             let canvas = Canvas::new(regions).unwrap().with_strength(strength).unwrap();
             let text = serde_json::to_string(&canvas).unwrap();
             prop_assert_eq!(serde_json::from_str::<Canvas>(&text).unwrap(), canvas);

@@ -73,6 +73,15 @@ pub enum Error {
         phrase: String,
     },
 
+    /// A shape encloses nothing.
+    #[error("the shape of phrase `{phrase}` is none: {reason}")]
+    Shape {
+        /// The phrase the shape belongs to.
+        phrase: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
     /// A stored mask holds a run that is not `level` or `level*count`.
     #[error("the stored mask of phrase `{phrase}` holds `{run}`, which is not `level` or `level*count`")]
     MaskRun {
@@ -154,10 +163,12 @@ pub enum Error {
     },
 
     /// A painted phrase does not occur in the prompt as whole words.
-    #[error("phrase `{phrase}` is not in the prompt, whose words are: {}", words.join(", "))]
+    #[error("phrase `{phrase}` is not in the prompt{}, whose words are: {}", meant(nearest.as_deref()), words.join(", "))]
     PhraseNotFound {
         /// The phrase.
         phrase: String,
+        /// Words of the prompt that are spelt much like it.
+        nearest: Option<String>,
         /// The words of the prompt, in order.
         words: Vec<String>,
     },
@@ -173,6 +184,19 @@ pub enum Error {
         occurrence: usize,
         /// How many there are.
         found: usize,
+    },
+
+    /// The characters that a region names are not in the prompt.
+    #[error("phrase `{phrase}` is to be characters {start}..{end} of a prompt of {characters}")]
+    SpanOutside {
+        /// What the region is called.
+        phrase: String,
+        /// First character, from 0.
+        start: usize,
+        /// One past the last.
+        end: usize,
+        /// Characters in the prompt.
+        characters: usize,
     },
 
     /// A painted phrase is in the prompt, but no encoder has a token for it: the prompt is longer than they read.
@@ -230,6 +254,11 @@ impl From<Error> for ediffi_core::Error {
             other => Self::ScoreBias { source: Box::new(other) },
         }
     }
+}
+
+/// What a misspelt phrase may have meant.
+fn meant(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |nearest| format!(" (did you mean `{nearest}`?)"))
 }
 
 /// A colour as `#rrggbb`.

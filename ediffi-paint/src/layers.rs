@@ -6,17 +6,20 @@ use ndarray::{Array2, Axis};
 
 use crate::{Binding, Canvas, Result, TextTokens, Window, area_average};
 
-/// Text columns that are painted by the same regions, and the map they share.
+/// Regions of a canvas, one bit each.
+pub(crate) type Set = u64;
+
+/// Text columns that are painted by the same regions.
 #[derive(Debug)]
 struct Layer {
     columns: Vec<usize>,
-    /// `[height, width]` of the canvas: the largest weight × mask of the regions.
-    map: Array2<f32>,
+    regions: Vec<usize>,
 }
 
 /// A for every size of feature map.
 #[derive(Debug)]
 pub(crate) struct Layers {
+    canvas: Canvas,
     layers: Vec<Layer>,
     columns: usize,
 }
@@ -26,10 +29,6 @@ impl Layers {
     pub(crate) fn new(canvas: &Canvas, bindings: &[Binding], encoders: &[TextTokens<'_>]) -> Self {
         let mut owners: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (region, binding) in bindings.iter().enumerate() {
-            // A weight of zero is no paint.
-            if canvas.regions().get(region).is_none_or(|region| region.weight == 0.0) {
-                continue;
-            }
             let mut first = 0;
             for (encoder, bound) in encoders.iter().zip(&binding.encoders) {
                 for token in &bound.tokens {
@@ -42,14 +41,17 @@ impl Layers {
         for (column, regions) in owners {
             groups.entry(regions).or_default().push(column);
         }
-        let layers =
-            groups.into_iter().map(|(regions, columns)| Layer { columns, map: strongest(canvas, &regions) }).collect();
-        Self { layers, columns: encoders.iter().map(|encoder| encoder.offsets.len()).sum() }
+        let layers = groups.into_iter().map(|(regions, columns)| Layer { columns, regions }).collect();
+        let columns = encoders.iter().map(|encoder| encoder.offsets.len()).sum();
+        Self { canvas: canvas.clone(), layers, columns }
     }
 
-    /// Whether nothing is painted.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.layers.is_empty()
+    /// The regions that act at noise level `sigma`; a weight of zero is no paint.
+    pub(crate) fn active(&self, sigma: f64) -> Set {
+        let regions = self.canvas.regions().iter().enumerate();
+        let acts = regions.filter(|(_, region)| region.weight > 0.0 && region.sigma.contains(sigma));
+        // A canvas has at most 64 regions.
+        acts.fold(0, |set, (index, _)| set | 1 << index)
     }
 
     /// How many text columns there are, painted or not.
@@ -57,13 +59,16 @@ impl Layers {
         self.columns
     }
 
-    /// A for a feature map of `height * width` that shows `window`.
+    /// A of the regions in `active` for a feature map of `height * width` that shows `window`.
     ///
     /// # Shapes
     /// The result: `[height * width, columns]`, in standard layout.
-    pub(crate) fn matrix(&self, window: Window, height: usize, width: usize) -> Result<Array2<f32>> {
+    pub(crate) fn matrix(&self, active: Set, window: Window, height: usize, width: usize) -> Result<Array2<f32>> {
         let mut matrix = Array2::zeros((height * width, self.columns));
-        for Layer { columns, map } in &self.layers {
+        for Layer { columns, regions } in &self.layers {
+            let Some(map) = self.strongest(regions.iter().copied().filter(|index| active >> index & 1 == 1)) else {
+                continue;
+            };
             let small = area_average(map.view(), window, height, width)?;
             for (mut row, &value) in matrix.axis_iter_mut(Axis(0)).zip(&small) {
                 for &column in columns {
@@ -75,25 +80,31 @@ impl Layers {
         }
         Ok(matrix)
     }
-}
 
-/// Where several regions paint one token the strongest counts. This is decided at the size of the canvas: on a small
-/// feature map, two regions that meet inside a cell would each fill half of it, and the larger half is not the whole.
-fn strongest(canvas: &Canvas, regions: &[usize]) -> Array2<f32> {
-    let mut map = Array2::zeros((canvas.height() as usize, canvas.width() as usize));
-    for region in regions.iter().filter_map(|&index| canvas.regions().get(index)) {
-        let scale = region.weight as f32 / f32::from(u8::MAX);
-        for (cell, &level) in map.iter_mut().zip(region.mask.levels()) {
-            *cell = f32::max(*cell, f32::from(level) * scale);
+    /// Where several regions paint one token the strongest counts. This is decided at the size of the canvas: on a small
+    /// feature map, two regions that meet inside a cell would each fill half of it, and the larger half is not the whole.
+    ///
+    /// # Shapes
+    /// `[height, width]` of the canvas: the largest weight × mask of the regions; `None` of no region.
+    fn strongest(&self, regions: impl Iterator<Item = usize>) -> Option<Array2<f32>> {
+        let mut map = None;
+        for region in regions.filter_map(|index| self.canvas.regions().get(index)) {
+            let size = (self.canvas.height() as usize, self.canvas.width() as usize);
+            let map = map.get_or_insert_with(|| Array2::zeros(size));
+            let scale = region.weight as f32 / f32::from(u8::MAX);
+            for (cell, &level) in map.iter_mut().zip(region.mask.levels()) {
+                *cell = f32::max(*cell, f32::from(level) * scale);
+            }
         }
+        map
     }
-    map
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Region, bind};
+    use ediffi_core::interval::SigmaInterval;
     use ndarray::{array, s};
     use std::ops::Range;
 
@@ -116,14 +127,14 @@ mod tests {
 
     #[test]
     fn columns_follow_the_encoders() {
-        let matrix = layers([stripe("car", 0..1)]).matrix(Window::WHOLE, 1, 2).unwrap();
+        let matrix = layers([stripe("car", 0..1)]).matrix(Set::MAX, Window::WHOLE, 1, 2).unwrap();
         assert_eq!(matrix, array![[0.0, 0.5, 0.0, 0.0, 0.0, 0.5, 0.0], [0.0; 7]]);
     }
 
     #[test]
     fn the_strongest_region_counts() {
         let nested = layers([stripe("red car", 0..3), stripe("car", 0..2).weight(2.0)]);
-        let matrix = nested.matrix(Window::WHOLE, 1, 4).unwrap();
+        let matrix = nested.matrix(Set::MAX, Window::WHOLE, 1, 4).unwrap();
         assert_eq!(matrix.slice(s![.., 0]), array![1.0, 1.0, 1.0, 0.0], "`red` has one region");
         assert_eq!(matrix.slice(s![.., 1]), array![2.0, 2.0, 1.0, 0.0], "`car` has two");
     }
@@ -131,19 +142,33 @@ mod tests {
     #[test]
     fn regions_that_meet_inside_a_cell_fill_it() {
         let halves = layers([stripe("car", 0..1), stripe("car", 1..2)]);
-        assert_eq!(halves.matrix(Window::WHOLE, 1, 2).unwrap()[[0, 1]], 1.0);
+        assert_eq!(halves.matrix(Set::MAX, Window::WHOLE, 1, 2).unwrap()[[0, 1]], 1.0);
     }
 
     #[test]
     fn weight_zero_is_no_paint() {
-        assert!(layers([stripe("car", 0..1).weight(0.0)]).is_empty());
-        assert!(!layers([stripe("car", 0..1).weight(0.0), stripe("red", 0..1)]).is_empty());
+        assert_eq!(layers([stripe("car", 0..1).weight(0.0)]).active(1.0), 0);
+        assert_eq!(layers([stripe("car", 0..1).weight(0.0), stripe("red", 0..1)]).active(1.0), 0b10);
         assert_eq!(layers([stripe("car", 0..1)]).columns(), 7);
     }
 
     #[test]
+    fn a_region_acts_at_its_own_noise_levels() {
+        let early = SigmaInterval::new(2.0, f64::INFINITY).unwrap();
+        let layers = layers([stripe("red car", 0..1), stripe("car", 1..2).sigma(early)]);
+        let paint = |sigma: f64| {
+            let matrix = layers.matrix(layers.active(sigma), Window::WHOLE, 1, 2).unwrap();
+            [matrix.column(0).to_vec(), matrix.column(1).to_vec()]
+        };
+        assert_eq!(paint(3.0), [[0.5, 0.0], [1.0, 0.0]]);
+        assert_eq!(paint(1.0), [[0.5, 0.0], [0.5, 0.0]]);
+        assert_eq!([layers.active(2.0), layers.active(1.99)], [0b11, 0b01]);
+    }
+
+    #[test]
     fn moving_the_mask_moves_the_paint() {
-        let paint = |x| layers([stripe("car", x)]).matrix(Window::WHOLE, 1, 4).unwrap().slice(s![.., 1]).to_vec();
+        let paint =
+            |x| layers([stripe("car", x)]).matrix(Set::MAX, Window::WHOLE, 1, 4).unwrap().slice(s![.., 1]).to_vec();
         assert_eq!(paint(0..1), [1.0, 0.0, 0.0, 0.0]);
         assert_eq!(paint(2..3), [0.0, 0.0, 1.0, 0.0]);
     }

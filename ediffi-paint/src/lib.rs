@@ -12,18 +12,20 @@
 //!
 //! The way from a picture to a bias:
 //!
-//! 1. a [`Canvas`] holds [`Region`]s: a phrase, a [`Mask`], a weight and an [`Occurrence`]. It is read from one mask per
-//!    phrase ([`Canvas::from_masks`]) or from one colour picture and a [`Palette`] ([`Canvas::from_colours`]);
+//! 1. a [`Canvas`] holds [`Region`]s: a phrase, a [`Mask`], a weight, an [`Occurrence`] and the noise levels at which it
+//!    acts. It is read from one mask per phrase ([`Canvas::from_masks`]) or from one colour picture and a [`Palette`]
+//!    ([`Canvas::from_colours`]), or drawn in code ([`Shape`]);
 //! 2. [`bind`] finds every phrase in the prompt, on characters, and then the token columns of each encoder through the
 //!    character offsets of its tokens ([`TextTokens`]). A phrase that is not in the prompt is an error;
 //! 3. a [`Painter`] averages the masks down to the size of each feature map and scales them with the [`Strength`].
 //!
 //! ```
-//! use ediffi_paint::{Canvas, Region};
+//! use ediffi_paint::{Canvas, Region, Shape};
 //!
 //! // The apple is on the left, the cat on the right.
+//! let circle = Shape::Ellipse { centre: (16.0, 32.0), radii: (12.0, 12.0) };
 //! let canvas = Canvas::new([
-//!     Region::rectangle("a red apple", (64, 64), 0..32, 0..64)?,
+//!     Region::shape("a red apple", (64, 64), &circle)?,
 //!     Region::rectangle("cat", (64, 64), 32..64, 0..64)?.weight(1.5),
 //! ])?;
 //! let picture = canvas.preview();
@@ -50,6 +52,7 @@ mod mask;
 mod palette;
 mod preview;
 mod region;
+mod shape;
 mod span;
 mod strength;
 mod weight;
@@ -63,6 +66,7 @@ pub use mask::{MAX_SIDE, Mask};
 pub use palette::{ColourReading, Palette, PaletteEntry, Unmatched};
 pub use preview::region_colour;
 pub use region::{Occurrence, Region};
+pub use shape::Shape;
 pub use span::{find, locate, words};
-pub use strength::{DEFAULT_WEIGHT, Rule, SIGMA_CAP, Strength};
+pub use strength::{DEFAULT_WEIGHT, Growth, SIGMA_CAP, Statistic, Strength};
 pub use weight::WeightFunction;

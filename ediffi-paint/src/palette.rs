@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use ediffi_core::interval::SigmaInterval;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
@@ -29,17 +30,25 @@ pub struct PaletteEntry {
     /// Which occurrences of the phrase are painted; default all.
     #[serde(default)]
     pub occurrence: Occurrence,
+    /// The noise levels at which the region acts; default all.
+    #[serde(default = "always")]
+    pub sigma: SigmaInterval,
 }
 
 fn one() -> f64 {
     1.0
 }
 
+fn always() -> SigmaInterval {
+    SigmaInterval::ALL
+}
+
 impl PaletteEntry {
     /// The colour `[red, green, blue]` stands for `phrase`.
     #[must_use]
     pub fn new(colour: [u8; 3], phrase: impl Into<String>) -> Self {
-        Self { colour, phrase: phrase.into(), weight: 1.0, occurrence: Occurrence::All }
+        let (weight, occurrence, sigma) = (1.0, Occurrence::All, SigmaInterval::ALL);
+        Self { colour, phrase: phrase.into(), weight, occurrence, sigma }
     }
 
     /// Sets the weight of the region.
@@ -53,6 +62,13 @@ impl PaletteEntry {
     #[must_use]
     pub fn occurrence(mut self, nth: usize) -> Self {
         self.occurrence = Occurrence::Nth(nth);
+        self
+    }
+
+    /// Sets the noise levels at which the region acts.
+    #[must_use]
+    pub fn sigma(mut self, sigma: SigmaInterval) -> Self {
+        self.sigma = sigma;
         self
     }
 }
@@ -152,7 +168,8 @@ impl Palette {
             if mask.is_empty() {
                 return Err(Error::ColourNotPainted { phrase: entry.phrase.clone(), colour: entry.colour });
             }
-            Ok(Region::from_parts(entry.phrase.clone(), mask, entry.weight, entry.occurrence))
+            let PaletteEntry { phrase, weight, occurrence, sigma, .. } = entry.clone();
+            Ok(Region { phrase, mask, weight, occurrence, sigma })
         };
         let regions: Vec<Region> = self.entries.iter().enumerate().map(region).collect::<Result<_>>()?;
         Ok(ColourReading { canvas: Canvas::new(regions)?, unmatched: Unmatched::count(strangers) })

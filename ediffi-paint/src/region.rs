@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
+use ediffi_core::interval::SigmaInterval;
 use image::GrayImage;
 use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
-use crate::{Mask, Result};
+use crate::{Mask, Result, Shape};
 
 /// Which occurrences of a phrase a region paints, where the prompt holds the phrase more than once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -17,6 +18,13 @@ pub enum Occurrence {
     All,
     /// One of them, counted from 1: `Nth(2)` is the second squirrel of "a squirrel beside a squirrel".
     Nth(usize),
+    /// These characters of the prompt, whatever they say; the phrase is then only what the region is called.
+    Span {
+        /// The first character, counted from 0.
+        start: usize,
+        /// One past the last.
+        end: usize,
+    },
 }
 
 /// One phrase of the prompt and where it shall appear. [`Canvas::new`](crate::Canvas::new) checks it.
@@ -31,11 +39,13 @@ pub struct Region {
     pub weight: f64,
     /// Which occurrences of the phrase are painted; default all.
     pub occurrence: Occurrence,
+    /// The noise levels at which the region acts, within those of the canvas's strength; default all.
+    pub sigma: SigmaInterval,
 }
 
 impl Region {
     fn new(phrase: String, mask: Mask) -> Self {
-        Self { phrase, mask, weight: 1.0, occurrence: Occurrence::All }
+        Self { phrase, mask, weight: 1.0, occurrence: Occurrence::All, sigma: SigmaInterval::ALL }
     }
 
     /// A region from a grey picture: black is outside, white is inside, grey is in between.
@@ -72,6 +82,16 @@ impl Region {
         Ok(Self::new(phrase, mask))
     }
 
+    /// A shape on a canvas of `size` (width, height).
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) and [`Error::MaskSides`](crate::Error::MaskSides).
+    pub fn shape(phrase: impl Into<String>, size: (u32, u32), shape: &Shape) -> Result<Self> {
+        let phrase = phrase.into();
+        let mask = shape.mask(&phrase, size)?;
+        Ok(Self::new(phrase, mask))
+    }
+
     /// Sets the weight.
     #[must_use]
     pub fn weight(mut self, weight: f64) -> Self {
@@ -86,8 +106,18 @@ impl Region {
         self
     }
 
-    pub(crate) fn from_parts(phrase: String, mask: Mask, weight: f64, occurrence: Occurrence) -> Self {
-        Self { phrase, mask, weight, occurrence }
+    /// Paints these characters of the prompt, counted from 0, instead of looking for the phrase.
+    #[must_use]
+    pub fn span(mut self, characters: Range<usize>) -> Self {
+        self.occurrence = Occurrence::Span { start: characters.start, end: characters.end };
+        self
+    }
+
+    /// Sets the noise levels at which the region acts.
+    #[must_use]
+    pub fn sigma(mut self, sigma: SigmaInterval) -> Self {
+        self.sigma = sigma;
+        self
     }
 }
 

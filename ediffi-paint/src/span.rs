@@ -74,19 +74,39 @@ pub fn find(text: &str, phrase: &str) -> Vec<Range<usize>> {
 /// The places of `phrase` in `text` that `occurrence` asks for; at least one.
 ///
 /// # Errors
-/// [`Error::PhraseNotFound`] with the words of the text, or [`Error::OccurrenceNotFound`].
+/// [`Error::PhraseNotFound`] with the words of the text, [`Error::OccurrenceNotFound`] or [`Error::SpanOutside`].
 pub fn locate(text: &str, phrase: &str, occurrence: Occurrence) -> Result<Vec<Range<usize>>> {
-    let found = find(text, phrase);
+    let found = match occurrence {
+        Occurrence::Span { start, end } => {
+            let characters = text.chars().count();
+            if start >= end || end > characters {
+                return Err(Error::SpanOutside { phrase: phrase.to_owned(), start, end, characters });
+            }
+            vec![start..end]
+        }
+        Occurrence::All | Occurrence::Nth(_) => find(text, phrase),
+    };
     if found.is_empty() {
-        return Err(Error::PhraseNotFound { phrase: phrase.to_owned(), words: words(text) });
+        let words = words(text);
+        return Err(Error::PhraseNotFound { phrase: phrase.to_owned(), nearest: nearest(&words, phrase), words });
     }
     match occurrence {
-        Occurrence::All => Ok(found),
+        Occurrence::All | Occurrence::Span { .. } => Ok(found),
         Occurrence::Nth(nth) => match nth.checked_sub(1).and_then(|index| found.get(index)) {
             Some(span) => Ok(vec![span.clone()]),
             None => Err(Error::OccurrenceNotFound { phrase: phrase.to_owned(), occurrence: nth, found: found.len() }),
         },
     }
+}
+
+/// What of the prompt is spelt most like `phrase`: as many neighbouring words as it has itself. None if nothing is.
+fn nearest(words: &[String], phrase: &str) -> Option<String> {
+    let count = phrase.split_whitespace().count().clamp(1, words.len().max(1));
+    let likeness = |text: &str| strsim::normalized_damerau_levenshtein(&text.to_lowercase(), &phrase.to_lowercase());
+    let candidates = words.windows(count).map(|words| words.join(" "));
+    let best = candidates.map(|text| (likeness(&text), text)).max_by(|a, b| a.0.total_cmp(&b.0));
+    // Half of the characters is where a slip of the pen ends and another word begins.
+    best.filter(|(likeness, _)| *likeness >= 0.5).map(|(_, text)| text)
 }
 
 /// The words of a text, without the punctuation around them: what a phrase can be made of.
@@ -157,6 +177,17 @@ mod tests {
     }
 
     #[test]
+    fn characters_can_be_named_outright() {
+        let text = "a cat, Käse";
+        let locate = |start, end| locate(text, "the cheese", Occurrence::Span { start, end });
+        assert_eq!(locate(7, 11).unwrap(), [7..11]);
+        for (start, end) in [(7, 12), (3, 3), (5, 4)] {
+            let error = locate(start, end).unwrap_err();
+            assert!(matches!(error, Error::SpanOutside { characters: 11, .. }), "{error}");
+        }
+    }
+
+    #[test]
     fn a_missing_occurrence_says_how_many_there_are() {
         for nth in [0, 3] {
             let error = locate("a cat and a cat", "cat", Occurrence::Nth(nth)).unwrap_err();
@@ -167,7 +198,16 @@ mod tests {
     #[test]
     fn a_missing_phrase_lists_the_words() {
         let error = locate("Two cats, -- and a dog.", "cat", Occurrence::All).unwrap_err();
-        assert_eq!(error.to_string(), "phrase `cat` is not in the prompt, whose words are: Two, cats, and, a, dog");
+        let text = "phrase `cat` is not in the prompt (did you mean `cats`?), whose words are: Two, cats, and, a, dog";
+        assert_eq!(error.to_string(), text);
+        let nearest = |phrase| match locate("a red aple beside the tree", phrase, Occurrence::All).unwrap_err() {
+            Error::PhraseNotFound { nearest, .. } => nearest,
+            error => panic!("{error}"),
+        };
+        assert_eq!(nearest("Red apple").as_deref(), Some("red aple"));
+        assert_eq!(nearest("rocket"), None);
+        assert_eq!(nearest("a red apple beside the tree and more"), Some("a red aple beside the tree".to_owned()));
+        assert!(matches!(locate("", "x", Occurrence::All), Err(Error::PhraseNotFound { nearest: None, .. })));
     }
 
     proptest! {

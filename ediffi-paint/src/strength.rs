@@ -13,16 +13,31 @@ pub const DEFAULT_WEIGHT: f64 = 0.4;
 /// tens of thousands, where log(1 + σ) would be more than twice what the formula was made for.
 pub const SIGMA_CAP: f64 = 80.0;
 
-/// The formula of w, the factor in front of the masks.
+/// What of the scores decides how large the bias is. Both statistics make the same w′ fit networks of any scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Rule {
-    /// w = w′ · log(1 + σ) · max(Q·Kᵀ): eDiff-I, the section on paint-with-words.
+pub enum Statistic {
+    /// max(Q·Kᵀ): eDiff-I, the section on paint-with-words.
     #[default]
     Max,
-    /// w = w′ · log(1 + σ²) · std(Q·Kᵀ): what users of the Stable Diffusion re-implementation prefer. Steadier than the
-    /// maximum, which one outlier decides.
+    /// std(Q·Kᵀ): what users of the Stable Diffusion re-implementation prefer. Steadier than the maximum, which one
+    /// outlier decides.
     Std,
+    /// Nothing: the bias is the same number whatever the scores.
+    One,
+}
+
+/// How the bias grows with the noise level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Growth {
+    /// log(1 + σ): eDiff-I.
+    #[default]
+    Log,
+    /// log(1 + σ²): what users of the Stable Diffusion re-implementation prefer.
+    LogSquared,
+    /// Not at all.
+    Constant,
 }
 
 /// How strongly a canvas acts. [`Canvas::with_strength`](crate::Canvas::with_strength) checks it.
@@ -32,8 +47,10 @@ pub struct Strength {
     /// w′, at least 0. Where attention sees text and pixels in one softmax, the same value acts weaker than where it sees
     /// text alone: try 0.2 to 2.
     pub weight: f64,
-    /// The formula of w.
-    pub rule: Rule,
+    /// What of the scores decides how large the bias is.
+    pub statistic: Statistic,
+    /// How the bias grows with the noise level.
+    pub growth: Growth,
     /// The noise levels at which the paint acts; at all others it is off.
     pub sigma: SigmaInterval,
 }
@@ -41,7 +58,8 @@ pub struct Strength {
 impl Default for Strength {
     /// The paper's formula at every sigma, with w′ = [`DEFAULT_WEIGHT`].
     fn default() -> Self {
-        Self { weight: DEFAULT_WEIGHT, rule: Rule::Max, sigma: SigmaInterval::ALL }
+        let (statistic, growth) = (Statistic::default(), Growth::default());
+        Self { weight: DEFAULT_WEIGHT, statistic, growth, sigma: SigmaInterval::ALL }
     }
 }
 
@@ -50,6 +68,12 @@ impl Strength {
     #[must_use]
     pub fn new(weight: f64) -> Self {
         Self { weight, ..Self::default() }
+    }
+
+    /// w = w′ · log(1 + σ²) · std(Q·Kᵀ), the formula that users of the Stable Diffusion re-implementation prefer.
+    #[must_use]
+    pub fn deviation(weight: f64) -> Self {
+        Self { statistic: Statistic::Std, growth: Growth::LogSquared, ..Self::new(weight) }
     }
 
     /// Checks that the weight is finite and at least 0.
@@ -61,7 +85,7 @@ impl Strength {
         if weight.is_finite() && weight >= 0.0 { Ok(()) } else { Err(Error::StrengthWeight { weight }) }
     }
 
-    /// The part of w that the scores have no say in: w′ times the logarithm; 0 where the paint is off.
+    /// The part of w that the scores have no say in: w′ times the growth; 0 where the paint is off.
     #[must_use]
     pub fn factor(&self, sigma: f64) -> f64 {
         if !self.sigma.contains(sigma) {
@@ -69,9 +93,10 @@ impl Strength {
         }
         let sigma = sigma.clamp(0.0, SIGMA_CAP);
         self.weight
-            * match self.rule {
-                Rule::Max => sigma.ln_1p(),
-                Rule::Std => (sigma * sigma).ln_1p(),
+            * match self.growth {
+                Growth::Log => sigma.ln_1p(),
+                Growth::LogSquared => (sigma * sigma).ln_1p(),
+                Growth::Constant => 1.0,
             }
     }
 }
@@ -87,8 +112,9 @@ mod tests {
         for (sigma, factor) in [(80.0, 4.394), (9.6, 2.361), (1.0, 0.693), (0.3, 0.262), (0.002, 0.002)] {
             assert!((one.factor(sigma) - factor).abs() < 1e-3, "{sigma}");
         }
-        let std = Strength { rule: Rule::Std, ..Strength::new(0.5) };
-        assert!((std.factor(14.6) - 0.5 * 214.16_f64.ln()).abs() < 1e-9);
+        assert!((Strength::deviation(0.5).factor(14.6) - 0.5 * 214.16_f64.ln()).abs() < 1e-9);
+        let constant = Strength { growth: Growth::Constant, ..Strength::new(0.5) };
+        assert_eq!([0.1, 80.0].map(|sigma| constant.factor(sigma)), [0.5, 0.5]);
     }
 
     #[test]
@@ -123,8 +149,8 @@ mod tests {
         #[test]
         fn more_weight_and_more_noise_never_mean_less(a in 0.0_f64..100.0, b in 0.0_f64..100.0, w in 0.0_f64..4.0) {
             let (low, high) = (a.min(b), a.max(b));
-            for rule in [Rule::Max, Rule::Std] {
-                let strength = Strength { rule, ..Strength::new(w) };
+            for growth in [Growth::Log, Growth::LogSquared, Growth::Constant] {
+                let strength = Strength { growth, ..Strength::new(w) };
                 let stronger = Strength { weight: w + 0.5, ..strength };
                 prop_assert!(strength.factor(low) <= strength.factor(high));
                 prop_assert!(strength.factor(high) <= stronger.factor(high));

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use tch::{Kind, Tensor};
 
-use crate::{Result, Rule, Strength};
+use crate::{Result, Statistic, Strength};
 
 /// How strongly the paint acts in one attention layer: w of the paper, already divided by √d.
 ///
@@ -25,7 +25,7 @@ pub trait WeightFunction: Debug + Send + Sync {
 }
 
 impl WeightFunction for Strength {
-    /// Maximum or standard deviation for each row and head, over all pixels and text columns.
+    /// Maximum, standard deviation or 1 for each row and head, over all pixels and text columns.
     ///
     /// The paper adds w·A to Q·Kᵀ and then divides by √d. The scores here are divided already; max and std pass a positive
     /// factor through, so w/√d = w′ · log(1 + σ) · max(Q·Kᵀ/√d) is the same number.
@@ -38,10 +38,11 @@ impl WeightFunction for Strength {
             return Ok(None);
         }
         let scores = scores.f_to_kind(Kind::Float)?;
-        let statistic = match self.rule {
-            Rule::Max => scores.f_amax([2, 3], true)?.f_clamp_min(0.0)?,
+        let statistic = match self.statistic {
+            Statistic::Max => scores.f_amax([2, 3], true)?.f_clamp_min(0.0)?,
             // Of the population: the estimate for a sample is not a number where there is one pixel and one column.
-            Rule::Std => scores.f_std_correction([2_i64, 3].as_slice(), 0.0, true)?,
+            Statistic::Std => scores.f_std_correction([2_i64, 3].as_slice(), 0.0, true)?,
+            Statistic::One => Tensor::f_ones([1, 1, 1, 1], (Kind::Float, scores.device()))?,
         };
         Ok(Some(statistic.f_mul_scalar(factor)?))
     }
@@ -70,12 +71,18 @@ mod tests {
 
     #[test]
     fn the_deviation_is_that_of_the_population() {
-        let strength = Strength { rule: Rule::Std, ..Strength::new(1.0) };
+        let strength = Strength { statistic: Statistic::Std, ..Strength::new(1.0) };
         let weight = values(&strength.weight(1.0, &scores()).unwrap().unwrap());
         // Of 1, -2, 3, 0: mean 0.5, variance 3.25.
         assert!((weight[0] - 2.0_f64.ln() * 3.25_f64.sqrt()).abs() < 1e-6, "{weight:?}");
         let single = values(&strength.weight(1.0, &scores().narrow(2, 0, 1).narrow(3, 0, 1)).unwrap().unwrap());
         assert_eq!(single, [0.0, 0.0]);
+    }
+
+    #[test]
+    fn without_a_statistic_the_scores_do_not_matter() {
+        let strength = Strength { statistic: Statistic::One, ..Strength::new(1.5) };
+        assert!((values(&strength.weight(1.0, &scores()).unwrap().unwrap())[0] - 1.5 * 2.0_f64.ln()).abs() < 1e-6);
     }
 
     #[test]
@@ -86,8 +93,8 @@ mod tests {
 
     #[test]
     fn dividing_the_scores_divides_the_weight() {
-        for rule in [Rule::Max, Rule::Std] {
-            let strength = Strength { rule, ..Strength::default() };
+        for statistic in [Statistic::Max, Statistic::Std] {
+            let strength = Strength { statistic, ..Strength::default() };
             let whole = values(&(strength.weight(5.0, &scores()).unwrap().unwrap() / 8.0));
             let divided = values(&strength.weight(5.0, &(scores() / 8.0)).unwrap().unwrap());
             assert!(whole.iter().zip(&divided).all(|(a, b)| (a - b).abs() < 1e-6), "{whole:?} {divided:?}");

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use ediffi_core::nn::{ScoreBias, Site, attend, attend_biased};
 use ediffi_paint::{
-    Canvas, Error, Painter, Region, Result, Rule, Strength, TextTokens, WeightFunction, Window, area_average,
+    Canvas, Error, Painter, Region, Result, Strength, TextTokens, WeightFunction, Window, area_average,
 };
 use tch::{Kind, Tensor};
 
@@ -151,7 +151,7 @@ fn an_image_does_not_depend_on_its_batch() {
 #[test]
 fn the_standard_deviation_can_be_used() {
     let scores = scores(1, SIDE * SIDE, 0.0);
-    let strength = Strength { rule: Rule::Std, ..Strength::new(0.5) };
+    let strength = Strength::deviation(0.5);
     let canvas = canvas(1.0).with_strength(strength).unwrap();
     let found = bias(&painter(&canvas), 3.0, &scores).unwrap().double_value(&[0, 1, 0, CAT[0]]);
     let expected = 0.5 * 10.0_f64.ln() * scores.get(0).get(1).std(false).double_value(&[]);
