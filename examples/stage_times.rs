@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
     let pipeline = Pipeline::open(&arguments.model)?;
     let request = |run: usize| {
-        let prompt = format!("a red apple left of a cat, noto style, number {run}");
+        let prompt = format!("a red apple left of a cat {run}");
         Request::new(prompt).images(arguments.images)
     };
     pipeline.generate(&request(0))?;

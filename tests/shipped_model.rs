@@ -61,5 +61,5 @@ fn the_model_is_no_larger_than_32_mb() {
         entries.map(|e| if e.path().is_dir() { bytes(&e.path()) } else { e.metadata().unwrap().len() }).sum()
     }
     let size = bytes(&folder());
-    assert!((1_000_000..32_000_000).contains(&size), "{size}");
+    assert!((1 << 20..32 << 20).contains(&size), "{size}");
 }
