@@ -143,24 +143,6 @@ impl Preprocess {
     }
 }
 
-/// The bytes of an RGB picture, row by row, as a tensor.
-///
-/// # Shapes
-/// → [3, height, width] u8
-///
-/// # Errors
-/// A picture without pixels, or other than 3 · `width` · `height` bytes.
-pub fn rgb8(bytes: &[u8], width: usize, height: usize) -> Result<Tensor> {
-    let expected = width.checked_mul(height).and_then(|pixels| pixels.checked_mul(3));
-    if bytes.is_empty() || expected != Some(bytes.len()) {
-        return Err(Error::PictureBytes { bytes: bytes.len(), width, height });
-    }
-    Ok(Tensor::f_from_slice(bytes)?
-        .f_reshape([height as i64, width as i64, 3])?
-        .f_permute([2, 0, 1])?
-        .f_contiguous()?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,16 +223,6 @@ mod tests {
         ] {
             let picture = Tensor::zeros(&shape, (kind, Device::Cpu));
             assert!(matches!(preprocess.apply(&picture), Err(Error::Picture { .. })), "{shape:?}");
-        }
-    }
-
-    #[test]
-    fn bytes_become_channels_and_a_wrong_number_of_them_is_an_error() {
-        let picture = rgb8(&[1, 2, 3, 4, 5, 6], 2, 1).unwrap();
-        assert_eq!(picture.size(), [3, 1, 2]);
-        assert_eq!(Vec::<i64>::try_from(picture.flatten(0, -1).to_kind(Kind::Int64)).unwrap(), [1, 4, 2, 5, 3, 6]);
-        for (bytes, width, height) in [(5, 2, 1), (0, 0, 4), (6, usize::MAX, 2)] {
-            assert!(matches!(rgb8(&vec![0; bytes], width, height), Err(Error::PictureBytes { .. })));
         }
     }
 }
