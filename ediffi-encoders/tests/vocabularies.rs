@@ -47,8 +47,9 @@ fn ids(tokenizer: &TextTokenizer, text: &str, special: usize) -> Vec<i64> {
     ids[special - 1..used - 1].to_vec()
 }
 
-fn assert_same(tokenizer: &TextTokenizer, special: usize, expected: impl Fn(&Row) -> &Vec<i64>) {
-    for row in rows() {
+fn assert_same(tokenizer: &TextTokenizer, special: usize, expected: fn(&Row) -> &Vec<i64>) {
+    // As many tokens as a text can have.
+    for row in rows().into_iter().filter(|row| expected(row).len() < 4095) {
         let got = ids(tokenizer, &row.text, special);
         assert_eq!(&got, expected(&row), "{:?} by {}", row.text, tokenizer.path().display());
     }

@@ -119,18 +119,16 @@ impl Preprocess {
         let picture = picture.f_to_device(Device::Cpu)?.f_unsqueeze(0)?;
         let size = |side: i64| if side == shorter { self.size } else { self.size * side / shorter };
         let (height, width) = (size(height), size(width));
-        // Bytes are resized as bytes, each pass rounded, as Pillow does.
+        // The reference sees pictures of 8 bits a channel.
         let picture = match picture.kind() {
-            Kind::Uint8 => {
-                let resized = picture.f_internal_upsample_bicubic2d_aa([height, width], false, None, None)?;
-                resized.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?
+            Kind::Uint8 => picture,
+            Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16 => {
+                let bytes = picture.f_to_kind(Kind::Float)?.f_clamp(0.0, 1.0)?.f_mul_scalar(255.0)?;
+                bytes.f_round()?.f_to_kind(Kind::Uint8)?
             }
-            Kind::Float | Kind::Double | Kind::Half | Kind::BFloat16 => picture
-                .f_to_kind(Kind::Float)?
-                .f_internal_upsample_bicubic2d_aa([height, width], false, None, None)?
-                .f_clamp(0.0, 1.0)?,
             _ => return refuse("expected u8, or floating point in [0, 1]"),
         };
+        let picture = resize(&picture, height, width)?.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
         let middle = picture.f_narrow(2, (height - self.crop) / 2, self.crop)?.f_narrow(
             3,
             (width - self.crop) / 2,
@@ -141,6 +139,20 @@ impl Preprocess {
         };
         Ok(middle.f_sub(&channels(&self.mean)?)?.f_div(&channels(&self.std)?)?.f_squeeze_dim(0)?)
     }
+}
+
+/// Pillow's bicubic filter: one axis after the other, each rounded to bytes. The vertical axis goes first where the height
+/// shrinks by more than twice of what the width does (Pillow 13, `Resample.c`).
+///
+/// # Shapes
+/// `picture`: [1, 3, h, w] u8 → [1, 3, `height`, `width`] u8
+fn resize(picture: &Tensor, height: i64, width: i64) -> Result<Tensor> {
+    let (_, _, old_height, old_width) = picture.size4()?;
+    let shrinks = old_height - height;
+    let vertical_first = shrinks > 0 && shrinks > 2 * (old_width - width);
+    let between = if vertical_first { [height, old_width] } else { [old_height, width] };
+    let picture = picture.f_internal_upsample_bicubic2d_aa(between, false, None, None)?;
+    Ok(picture.f_internal_upsample_bicubic2d_aa([height, width], false, None, None)?)
 }
 
 #[cfg(test)]

@@ -101,7 +101,7 @@ impl TextTokenizer {
     /// The greatest id it can give.
     pub(crate) fn greatest(&self) -> i64 {
         let own = match &self.cutter {
-            Cutter::Pieces(pieces) => pieces.pieces() as i64 - 1,
+            Cutter::Pieces(pieces) => pieces.ids() as i64 - 1,
             Cutter::Pipeline(tokenizer) => tokenizer.get_vocab(true).into_values().max().map_or(0, i64::from),
         };
         own.max(self.end).max(self.filling)
@@ -159,7 +159,7 @@ impl TextTokenizer {
     /// The tokens of the text itself.
     fn body(&self, text: &str) -> std::result::Result<Vec<Token>, tokenizers::Error> {
         let tokens: Vec<(u32, Range<usize>)> = match &self.cutter {
-            Cutter::Pieces(pieces) => pieces.encode(text)?,
+            Cutter::Pieces(pieces) => pieces.encode(text),
             Cutter::Pipeline(tokenizer) => {
                 let encoding = tokenizer.encode_char_offsets(text, false)?;
                 let spans = encoding.get_offsets().iter().map(|&(start, end)| start..end);

@@ -56,8 +56,8 @@ pub(super) fn t5(path: &Path) -> Result<Cutter> {
 /// The SentencePiece model that a `tokenizer.json` was made from: a Unigram model behind a compiled normalisation. `None`
 /// where it is another pipeline.
 ///
-/// The pipeline itself would give other ids than the model for some texts: it keeps white space at the end of a text, and
-/// normalises some accents in another way.
+/// The pipeline itself would give other ids than the model for some texts: it keeps white space at the end of a text,
+/// normalises some accents in another way, and adds up scores in another precision.
 fn pieces_of(json: &Value) -> Option<std::result::Result<SentencePiece, String>> {
     let model = json.get("model").filter(|model| model.get("type").is_none_or(|kind| kind == "Unigram"))?;
     let vocabulary = model.get("vocab")?.as_array()?;
@@ -86,7 +86,7 @@ fn pieces_of(json: &Value) -> Option<std::result::Result<SentencePiece, String>>
                 _ => PieceKind::Normal,
             };
             let text = entry.get(0).and_then(Value::as_str).map(str::to_owned);
-            let score = entry.get(1).and_then(Value::as_f64);
+            let score = entry.get(1).and_then(Value::as_f64).map(|score| score as f32);
             text.zip(score)
                 .map(|(text, score)| Piece { text, score, kind })
                 .ok_or_else(|| format!("entry {id} of its vocabulary is no piece with a score"))

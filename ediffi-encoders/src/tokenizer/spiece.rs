@@ -55,7 +55,7 @@ fn piece(bytes: &[u8], index: usize) -> std::result::Result<Piece, String> {
             (1, Value::Bytes(text)) => {
                 piece.text = String::from_utf8(text.to_vec()).map_err(|_| format!("piece {index} is not UTF-8"))?;
             }
-            (2, Value::Bits32(bits)) => piece.score = f64::from(f32::from_bits(bits)),
+            (2, Value::Bits32(bits)) => piece.score = f32::from_bits(bits),
             (3, Value::Number(kind)) => {
                 piece.kind = match kind {
                     1 => PieceKind::Normal,
