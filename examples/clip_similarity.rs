@@ -10,7 +10,7 @@ use clap::Parser;
 use ediffi::{DeviceChoice, Precision, Runtime};
 use ediffi_encoders::Clip;
 use ediffi_encoders::clip::open_picture;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// Compare pictures with captions.
 #[derive(Debug, Parser)]
@@ -56,5 +56,5 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// # Shapes
 /// [n, width] → the same
 fn unit(embeddings: &Tensor) -> Result<Tensor, tch::TchError> {
-    embeddings.f_div(&embeddings.f_linalg_vector_norm(2.0, -1, true, Kind::Float)?)
+    embeddings.f_div(&embeddings.f_norm_scalaropt_dim(2.0, [-1_i64], true)?)
 }

@@ -107,7 +107,7 @@ fn print_tokens(encoded: &Encoded, prompts: &[&str]) {
 
 /// The cosine of the angle between every two prompts.
 fn print_similarities(whole: &Tensor, prompts: &[&str]) -> Result<(), Box<dyn Error>> {
-    let norms = whole.f_linalg_vector_norm(2.0, -1, true, Kind::Float)?;
+    let norms = whole.f_norm_scalaropt_dim(2.0, [-1_i64], true)?;
     let units = whole.f_div(&norms)?;
     let similarities = units.f_matmul(&units.f_transpose(0, 1)?)?;
     println!("\nsimilarities");

@@ -1,6 +1,6 @@
 """Measures the encoders of this project beside `transformers`, on the same files, one process each, in turn.
 
-    cargo build --release --example encoder_times
+    cargo build --release -p ediffi-encoders --example encoder_times
     pip install torch==2.11.0 transformers==5.23.0 sentencepiece pillow
     python ediffi-encoders/comparison/make_models.py FOLDER
     python ediffi-encoders/comparison/compare.py FOLDER [t5-xxl] [t5-250m] [clip-text] [clip-image]
@@ -68,7 +68,7 @@ def transformers_times(encoder, folder, precision, runs, text):
 
 
 def own(encoder, folder, precision, runs, text):
-    program = ROOT / "target/release/examples/encoder_times"
+    program = os.environ.get("ENCODER_TIMES", ROOT / "target/release/examples/encoder_times")
     arguments = ["--model", folder, "--encoder", encoder, "--precision", precision, "--runs", runs, "--text", text]
     environment = os.environ | {"LD_LIBRARY_PATH": str(ROOT / ".libtorch/torch/lib")}
     return run([program, *arguments], environment)

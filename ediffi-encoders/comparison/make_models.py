@@ -7,6 +7,7 @@ The files are written tensor by tensor, so the 9.5 GB of t5-xxl need little memo
 tests/fixtures/tokenizers.
 """
 
+import functools
 import gzip
 import json
 import sys
@@ -18,16 +19,25 @@ FIXTURES = Path(__file__).parent.parent / "tests/fixtures/tokenizers"
 BLOCK = np.random.default_rng(1).standard_normal(1 << 24, dtype=np.float32)
 
 
-def values(shape, kind, name):
+@functools.cache
+def block(scale, kind):
+    """The bytes of the random numbers at one scale."""
+    scaled = BLOCK * np.float32(scale)
+    return (scaled.view(np.uint32) >> 16).astype(np.uint16).tobytes() if kind == "BF16" else scaled.tobytes()
+
+
+def parts(shape, kind, name):
     """Norms are one, biases zero, weights of unit gain. One block of random numbers, over and over, is random enough."""
-    count = int(np.prod(shape))
-    if len(shape) == 1:
-        fill = 1.0 if "weight" in name and "norm" in name else 0.0
-        flat = np.full(count, fill, np.float32)
-    else:
-        scale = 0.02 if "embed" in name or "shared" in name else (shape[-1] if len(shape) == 2 else np.prod(shape[1:])) ** -0.5
-        flat = np.resize(BLOCK, count) * np.float32(scale)
-    return (flat.view(np.uint32) >> 16).astype(np.uint16).tobytes() if kind == "BF16" else flat.tobytes()
+    size = 2 if kind == "BF16" else 4
+    count = size * int(np.prod(shape))
+    if len(shape) < 2:
+        one = np.float32(1.0 if "weight" in name and "norm" in name else 0.0).tobytes()
+        yield one[4 - size:] * (count // size)
+        return
+    small = "embed" in name or "shared" in name
+    numbers = block(0.02 if small else float(np.prod(shape[1:])) ** -0.5, kind)
+    for start in range(0, count, len(numbers)):
+        yield numbers[: min(len(numbers), count - start)]
 
 
 def write(path, tensors, kind):
@@ -42,7 +52,7 @@ def write(path, tensors, kind):
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, shape in tensors:
-            file.write(values(shape, kind, name))
+            file.writelines(parts(shape, kind, name))
 
 
 def t5(folder, kind, width, inner, heads, layers, vocabulary=32128):

@@ -1,14 +1,14 @@
 //! Load time, encode time and memory of one encoder: the table of `docs/performance.md`.
 //!
-//! `cargo run --release --example encoder_times -- --model FOLDER --encoder t5 --precision bf16` prints one line of JSON.
-//! `ediffi-encoders/comparison/compare.py` runs it beside `transformers` on the same files.
+//! `cargo run --release -p ediffi-encoders --example encoder_times -- --model FOLDER --encoder t5 --precision bf16` prints one
+//! line of JSON. `ediffi-encoders/comparison/compare.py` runs it beside `transformers` on the same files.
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::{Parser, ValueEnum};
-use ediffi::{DeviceChoice, Precision, Runtime};
+use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
 use ediffi_encoders::{ClipText, ClipVision, T5};
 use tch::{Device, Kind, Tensor};
 
@@ -102,7 +102,7 @@ fn times(
     encode: impl Fn() -> Result<Tensor, ediffi_encoders::Error>,
 ) -> Result<String, Box<dyn std::error::Error>> {
     let loaded = peak_memory();
-    encode()?;
+    let _ = encode()?;
     let mut runs = Vec::with_capacity(arguments.runs);
     for _ in 0..arguments.runs.max(1) {
         let started = Instant::now();
