@@ -88,7 +88,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let side = clip.config().image_size;
             let picture = || Tensor::f_zeros([3, side, side], (Kind::Uint8, Device::Cpu));
             let pictures = (0..arguments.batch).map(|_| picture()).collect::<Result<Vec<_>, _>>()?;
-            times(load, &arguments, || Ok(clip.encode(&pictures)?))?
+            times(load, &arguments, || clip.encode(&pictures))?
         }
     };
     println!("{times}");
