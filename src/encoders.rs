@@ -99,10 +99,7 @@ impl EncoderSet {
 
     fn lost_by_t5(&self, text: &str) -> Result<Option<String>> {
         let (Some((folder, config)), Some(t5)) = (&self.t5, self.needs.t5) else { return Ok(None) };
-        let open = || {
-            let path = folder.join("tokenizer.json");
-            TextTokenizer::t5(&path, config.eos_token_id, config.pad_token_id, config.vocab_size)
-        };
+        let open = || TextTokenizer::t5(folder, config.eos_token_id, config.pad_token_id, config.vocab_size);
         lost(get_or_open(&self.t5_tokenizer, open)?, text, t5.tokens)
     }
 
@@ -110,7 +107,7 @@ impl EncoderSet {
         let (Some((folder, config)), Some(clip)) = (&self.clip, self.needs.clip_text) else { return Ok(None) };
         let open = || {
             let text = &config.text_config;
-            TextTokenizer::clip(&folder.join("tokenizer.json"), text.vocab_size, text.max_position_embeddings)
+            TextTokenizer::clip(folder, text.vocab_size, text.max_position_embeddings)
         };
         lost(get_or_open(&self.clip_tokenizer, open)?, text, clip.tokens)
     }

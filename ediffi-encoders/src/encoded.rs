@@ -5,13 +5,18 @@ use std::path::Path;
 
 use ediffi_core::Result;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tch::Tensor;
+
+use crate::Error;
 
 /// Embedded texts, one embedding per token. Columns are the positions of tokens.
 #[derive(Debug)]
 pub struct Encoded {
-    /// [n, tokens, width] f32; zero after the token that ends the text.
+    /// [n, tokens, width] f32. Zero after the token that ends the text, unless filling was asked for.
     pub tokens: Tensor,
+    /// [n, tokens] bool, on the device of `tokens`: true up to and including the token that ends the text.
+    pub mask: Tensor,
     /// Per text and column the range of characters (not bytes) of the text that the token stands for; `None` for tokens
     /// that stand for nothing in the text: start, end, filling.
     pub spans: Vec<Vec<Option<Range<usize>>>>,
@@ -22,23 +27,19 @@ pub struct Encoded {
 /// Texts embedded by CLIP: [`Encoded`], and one embedding per text.
 #[derive(Debug)]
 pub struct EncodedClip {
-    /// [n, tokens, width] f32; zero after the token that ends the text.
+    /// [n, tokens, width] f32, after the last layer and the final norm; zero after the token that ends the text.
     pub tokens: Tensor,
-    /// [n, projection] f32: the whole text, in the space of pictures. Not normalised.
+    /// [n, tokens, width] f32, after the last layer but one, without a norm; zero after the token that ends the text.
+    pub penultimate: Tensor,
+    /// [n, projection] f32: the whole text, in the space of pictures; [n, width] where the model has no projection. Not
+    /// normalised.
     pub pooled: Tensor,
+    /// As in [`Encoded`].
+    pub mask: Tensor,
     /// As in [`Encoded`].
     pub spans: Vec<Vec<Option<Range<usize>>>>,
     /// As in [`Encoded`].
     pub truncated: Vec<Option<String>>,
-}
-
-/// Embeddings with those left out by `mask` set to zero, checked: what overflowed must not reach a denoiser.
-///
-/// # Shapes
-/// `tokens`: [n, tokens, width], `mask`: [n, tokens] bool → as `tokens`
-pub(crate) fn masked(tokens: &Tensor, mask: &Tensor, what: &str) -> Result<Tensor> {
-    let left_out = mask.f_to_device(tokens.device())?.f_logical_not()?.f_unsqueeze(-1)?;
-    finite(tokens.f_masked_fill(&left_out, 0.0)?, what)
 }
 
 /// `x`, unless it holds a NaN or an infinity.
@@ -54,4 +55,23 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let io = |source| ediffi_core::Error::ReadFile { path: path.to_owned(), source };
     let text = std::fs::read_to_string(path).map_err(io)?;
     serde_json::from_str(&text).map_err(|source| ediffi_core::Error::Json { path: path.to_owned(), source })
+}
+
+/// The configuration at `path`, whose `model_type`, if it names one, has to be one of `types`.
+///
+/// # Errors
+/// A file that is missing or no JSON, or [`Error::Architecture`].
+pub(crate) fn read_config(path: &Path, types: &[&str], expected: &'static str) -> crate::Result<Value> {
+    let json: Value = read_json(path)?;
+    match json.get("model_type").and_then(Value::as_str) {
+        Some(found) if !types.contains(&found) => {
+            Err(Error::Architecture { path: path.to_owned(), expected, found: found.to_owned() })
+        }
+        _ => Ok(json),
+    }
+}
+
+/// The part of a configuration that `T` holds.
+pub(crate) fn parse_config<T: DeserializeOwned>(path: &Path, json: Value) -> crate::Result<T> {
+    serde_json::from_value(json).map_err(|source| ediffi_core::Error::Json { path: path.to_owned(), source }.into())
 }

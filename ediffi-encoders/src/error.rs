@@ -24,6 +24,32 @@ pub enum Error {
         /// Why.
         source: tokenizers::Error,
     },
+    /// A folder without a tokenizer.
+    #[error("there is no tokenizer in {}, nor in a folder `tokenizer` beside it: looked for {names}", folder.display())]
+    NoTokenizer {
+        /// The folder.
+        folder: PathBuf,
+        /// The files it could have been in.
+        names: String,
+    },
+    /// A SentencePiece model cannot be used.
+    #[error("{}: {reason}", path.display())]
+    SentencePiece {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A configuration is one of another architecture.
+    #[error("{} describes a model of type `{found}`, expected {expected}", path.display())]
+    Architecture {
+        /// The file.
+        path: PathBuf,
+        /// The types that can be read.
+        expected: &'static str,
+        /// The type it names.
+        found: String,
+    },
     /// A tokenizer belongs to another network.
     #[error("{} does not fit the network beside it: {reason}", path.display())]
     TokenizerMismatch {
@@ -71,6 +97,61 @@ pub enum Error {
         key: &'static str,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A file that is no picture, or one that cannot be read.
+    #[error("{} is no picture that can be read: {source}", path.display())]
+    PictureFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: image::ImageError,
+    },
+    /// Kept embeddings that another model made.
+    #[error("the embeddings in {} were made by {made_by}, not by {wanted}", path.display())]
+    OtherModel {
+        /// The file.
+        path: PathBuf,
+        /// The model that made them.
+        made_by: String,
+        /// The model they were wanted of.
+        wanted: String,
+    },
+    /// A file that holds no kept embeddings, or damaged ones.
+    #[error("{} holds no embeddings: {reason}", path.display())]
+    CacheFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The hub, or the connection to it, failed.
+    #[cfg(feature = "hub")]
+    #[error("{repository} on the hub: {source}")]
+    Hub {
+        /// The repository.
+        repository: String,
+        /// Why.
+        source: Box<hf_hub::HFError>,
+    },
+    /// A download that is not what the hub describes.
+    #[cfg(feature = "hub")]
+    #[error("{file} of {repository} on the hub: {reason}")]
+    Download {
+        /// The repository.
+        repository: String,
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A repository without weights in a format that is read.
+    #[cfg(feature = "hub")]
+    #[error("{repository} on the hub has no {looked_for}, nor an index of its shards")]
+    NoSafetensors {
+        /// The repository.
+        repository: String,
+        /// The file that was looked for.
+        looked_for: String,
     },
     /// A tensor that is no picture.
     #[error("a picture of shape {shape:?} and kind {kind}: {reason}")]

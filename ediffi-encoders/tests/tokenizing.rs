@@ -159,5 +159,5 @@ fn a_tokenizer_of_another_network_is_an_error() {
     assert!(error.to_string().contains("<|startoftext|>"), "{error}");
     let config = path("t5").with_file_name("config.json");
     assert!(matches!(TextTokenizer::t5(&config, 1, 0, 1000), Err(Error::TokenizerFile { .. })));
-    assert!(matches!(TextTokenizer::t5(Path::new("missing.json"), 1, 0, 9), Err(Error::Core { .. })));
+    assert!(matches!(TextTokenizer::t5(Path::new("missing.json"), 1, 0, 9), Err(Error::NoTokenizer { .. })));
 }

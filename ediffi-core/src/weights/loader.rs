@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::TensorInfo;
 use tch::{Device, Kind, Tensor};
 
+use super::folder;
 use super::mapped::{MappedFile, kind_of};
 use super::params::{Params, Role, Scope, Spec};
 use super::table::Table;
@@ -13,6 +14,10 @@ use crate::{Error, Result, ShapeMismatch};
 
 /// Maps a name in the file to the name that the network uses; `None` for a tensor the network has no use for.
 pub type Names = fn(&str) -> Option<String>;
+
+/// Samples of a tensor that [`WeightsFile::sample`] gives, and the bytes of each.
+const SAMPLES: usize = 16;
+const SAMPLE: usize = 256;
 
 /// One network's weights: a safetensors file, or the shards of one.
 #[derive(Debug)]
@@ -25,23 +30,55 @@ pub struct WeightsFile {
 
 impl WeightsFile {
     /// Opens `path`: a `.safetensors` file, an index (`.safetensors.index.json`) of shards beside it, or a folder that
-    /// holds `model.safetensors` or its index.
+    /// holds one of them under a published name (see [`find`](super::find)).
+    ///
+    /// Where two stored names map to the same name, the one that comes last in the alphabet is read.
     ///
     /// # Errors
     /// A file that is missing, unreadable or no safetensors file, named.
     pub fn open(path: &Path, names: Names) -> Result<Self> {
-        let path = if path.is_dir() { in_folder(path)? } else { path.to_owned() };
-        let files = if path.extension().is_some_and(|e| e == "json") { shards_of(&path)? } else { vec![path.clone()] };
+        let path = if path.is_dir() { folder::find(path, None)? } else { path.to_owned() };
+        let is_index = path.extension().is_some_and(|extension| extension == "json");
+        let files = if is_index { folder::shards(&path, names)? } else { vec![path.clone()] };
         let shards = files.iter().map(|file| MappedFile::open(file)).collect::<Result<Vec<_>>>()?;
         let mut tensors = BTreeMap::new();
-        for (shard, file) in shards.iter().enumerate() {
-            for (stored, info) in file.infos() {
-                if let Some(name) = names(&stored) {
-                    tensors.insert(name, (shard, info.clone()));
-                }
+        let stored: BTreeMap<String, (usize, &TensorInfo)> = shards
+            .iter()
+            .enumerate()
+            .flat_map(|(shard, file)| file.infos().map(move |(stored, info)| (stored, (shard, info))))
+            .collect();
+        for (stored, (shard, info)) in stored {
+            if let Some(name) = names(&stored) {
+                tensors.insert(name, (shard, info.clone()));
             }
         }
         Ok(Self { path, shards, tensors })
+    }
+
+    /// Whether it holds a tensor that the network calls `name`.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Gives `update` what tells these weights from others: name, kind and shape of every tensor and samples of its
+    /// bytes, in an order that does not depend on how they are cut into files.
+    ///
+    /// Samples are enough: training changes all of a tensor. Small tensors are given whole.
+    ///
+    /// # Errors
+    /// A file that is cut short.
+    pub fn sample(&self, mut update: impl FnMut(&[u8])) -> Result<()> {
+        for (name, (shard, info)) in &self.tensors {
+            update(format!("{name} {:?} {:?}\n", info.dtype, info.shape).as_bytes());
+            let file = self.shards.get(*shard).ok_or_else(|| Error::WeightsTruncated { path: self.path.clone() })?;
+            let bytes = file.bytes(info)?;
+            let step = (bytes.len() / SAMPLES).max(SAMPLE);
+            for start in (0..bytes.len()).step_by(step) {
+                update(bytes.get(start..(start + SAMPLE).min(bytes.len())).unwrap_or_default());
+            }
+        }
+        Ok(())
     }
 
     /// Free text stored in the header under `key`.
@@ -131,38 +168,4 @@ impl Params for Loader<'_> {
         tracing::trace!(file = %file.path().display(), tensor = spec.name, "copying");
         file.tensor(info, self.device, kind)
     }
-}
-
-fn in_folder(folder: &Path) -> Result<PathBuf> {
-    ["model.safetensors", "model.safetensors.index.json"]
-        .iter()
-        .map(|name| folder.join(name))
-        .find(|path| path.is_file())
-        .ok_or_else(|| Error::ReadFile {
-            path: folder.join("model.safetensors"),
-            source: std::io::ErrorKind::NotFound.into(),
-        })
-}
-
-/// The files that an index names, each beside it.
-fn shards_of(index: &Path) -> Result<Vec<PathBuf>> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let text = std::fs::read_to_string(index).map_err(|source| Error::ReadFile { path: index.to_owned(), source })?;
-    let parsed: Index = serde_json::from_str(&text).map_err(|source| Error::Json { path: index.to_owned(), source })?;
-    let folder = index.parent().unwrap_or(Path::new(""));
-    let names: BTreeSet<String> = parsed.weight_map.into_values().collect();
-    names
-        .into_iter()
-        .map(|name| {
-            // A shard is a plain file name: an index must not lead out of its folder.
-            if Path::new(&name).components().count() == 1 && !name.starts_with('.') {
-                Ok(folder.join(name))
-            } else {
-                Err(Error::PathOutside { folder: folder.to_owned(), path: PathBuf::from(name) })
-            }
-        })
-        .collect()
 }

@@ -53,11 +53,7 @@ impl MappedFile {
         let stored = kind_of(info.dtype)
             .ok_or_else(|| Error::WeightsDtype { path: self.path.clone(), dtype: format!("{:?}", info.dtype) })?;
         let shape: Vec<i64> = info.shape.iter().map(|&n| n as i64).collect();
-        let (begin, end) = info.data_offsets;
-        let bytes = self
-            .map
-            .get(self.data_start + begin..self.data_start + end)
-            .ok_or_else(|| Error::WeightsTruncated { path: self.path.clone() })?;
+        let bytes = self.bytes(info)?;
         let target = Tensor::f_empty(&shape, (kind, device))?;
         if bytes.is_empty() {
             return Ok(target);
@@ -76,7 +72,38 @@ impl MappedFile {
         };
         let mut target = target;
         target.f_copy_(&view)?;
+        self.forget(info);
         Ok(target)
+    }
+
+    /// The stored bytes of one tensor.
+    pub(crate) fn bytes(&self, info: &TensorInfo) -> Result<&[u8]> {
+        let (begin, end) = info.data_offsets;
+        self.map
+            .get(self.data_start + begin..self.data_start + end)
+            .ok_or_else(|| Error::WeightsTruncated { path: self.path.clone() })
+    }
+
+    /// Gives back the memory that the pages of a tensor take, so that the file and the copies made of it are never in
+    /// memory as a whole at the same time. The kernel keeps them as cache while it has room.
+    fn forget(&self, info: &TensorInfo) {
+        #[cfg(unix)]
+        {
+            let (begin, end) = info.data_offsets;
+            // SAFETY: the map is of a file and never written to: a page that is read again is read from the file again.
+            let advised = unsafe {
+                self.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    self.data_start + begin,
+                    end - begin,
+                )
+            };
+            if let Err(error) = advised {
+                tracing::debug!(file = %self.path.display(), %error, "the pages of a tensor stay in memory");
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = info;
     }
 }
 

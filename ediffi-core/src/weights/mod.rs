@@ -3,6 +3,7 @@
 //! [`load`] reads a network from safetensors: the file is mapped, every name, shape and dtype is checked first, and all
 //! that is wrong is reported in one error; then each tensor is copied once, straight to its device and precision.
 
+mod folder;
 mod fresh;
 mod loader;
 mod mapped;
@@ -10,6 +11,7 @@ mod params;
 mod save;
 mod table;
 
+pub use folder::{find, shards};
 pub use fresh::Fresh;
 pub use loader::{Names, WeightsFile, load};
 pub use params::{Init, Params, Role, Scope, Spec};

@@ -1,34 +1,36 @@
-//! CLIP opened from a folder: texts and pictures to embeddings.
+//! Both halves of CLIP opened from one folder.
 
 use std::path::{Path, PathBuf};
 
 use ediffi_core::runtime::Runtime;
-use ediffi_core::weights::{Names, WeightsFile};
 use tch::Tensor;
 
-use super::{ClipConfig, ClipTextNetwork, ClipVisionNetwork, Preprocess};
-use crate::encoded::{EncodedClip, finite, masked, read_json};
+use super::{ClipConfig, ClipText, ClipVision};
+use crate::encoded::{EncodedClip, parse_config, read_config};
+use crate::fingerprint::Fingerprint;
 use crate::tokenizer::TextTokenizer;
 use crate::{Error, Result};
 
-/// The name that [`ClipTextNetwork`] gives to a tensor of a published file; `None` for tensors it has no use for.
+/// The name that [`ClipTextNetwork`](super::ClipTextNetwork) gives to a tensor of a published file; `None` for tensors it has
+/// no use for.
 ///
 /// Files of the text half alone, written by newer versions of `transformers`, lack the prefix `text_model`.
 #[must_use]
 pub fn text_names(stored: &str) -> Option<String> {
-    half(stored, "text_model.", "text_projection.", ["embeddings.", "encoder.", "final_layer_norm."])
+    half(stored, "text_model.", "text_projection.", &["embeddings.", "encoder.", "final_layer_norm."])
 }
 
-/// The name that [`ClipVisionNetwork`] gives to a tensor of a published file; `None` for tensors it has no use for.
+/// The name that [`ClipVisionNetwork`](super::ClipVisionNetwork) gives to a tensor of a published file; `None` for tensors it
+/// has no use for.
 ///
 /// Files of the picture half alone, written by newer versions of `transformers`, lack the prefix `vision_model`.
 #[must_use]
 pub fn vision_names(stored: &str) -> Option<String> {
-    let bare = half(stored, "vision_model.", "visual_projection.", ["embeddings.", "encoder.", "post_layernorm."]);
-    bare.or_else(|| stored.starts_with("pre_layrnorm.").then(|| format!("vision_model.{stored}")))
+    let bare = ["embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm."];
+    half(stored, "vision_model.", "visual_projection.", &bare)
 }
 
-fn half(stored: &str, prefix: &str, projection: &str, bare: [&str; 3]) -> Option<String> {
+fn half(stored: &str, prefix: &str, projection: &str, bare: &[&str]) -> Option<String> {
     // A buffer of older files: 0, 1, 2, ...
     if stored.ends_with(".position_ids") {
         return None;
@@ -44,41 +46,45 @@ fn half(stored: &str, prefix: &str, projection: &str, bare: [&str; 3]) -> Option
 pub struct Clip {
     folder: PathBuf,
     config: ClipConfig,
-    tokenizer: TextTokenizer,
-    text: ClipTextNetwork,
-    vision: Option<(ClipVisionNetwork, Preprocess)>,
+    text: ClipText,
+    vision: Option<ClipVision>,
 }
 
 impl Clip {
-    /// Opens a folder that holds `config.json`, `tokenizer.json`, `model.safetensors` or its shards and, if pictures are not
-    /// prepared as OpenAI's models want them, `preprocessor_config.json`.
+    /// Opens a folder that holds `config.json`, `model.safetensors` or its shards, `tokenizer.json` or `vocab.json` with
+    /// `merges.txt` (here or in a folder `tokenizer` beside it) and, if pictures are not prepared as OpenAI's models want
+    /// them, `preprocessor_config.json`.
+    ///
+    /// Folders of one half alone are opened as [`ClipText`] and [`ClipVision`].
     ///
     /// # Errors
     /// A file that is missing or unreadable; weights, a tokenizer or a preparation of pictures that do not fit the
     /// configuration.
     pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
-        let _guard = tch::no_grad_guard();
-        let config: ClipConfig = read_json(&folder.join("config.json"))?;
+        Self::open_variant(folder, None, runtime)
+    }
+
+    /// As [`open`](Self::open), from the weights that a folder holds under the name of a `variant`, such as `fp16` for
+    /// `model.fp16.safetensors`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
+        let path = folder.join("config.json");
+        let config: ClipConfig = parse_config(&path, read_config(&path, &["clip"], "clip")?)?;
         config.validate()?;
-        let text = &config.text_config;
-        let path = folder.join("tokenizer.json");
-        let tokenizer = TextTokenizer::clip(&path, text.vocab_size, text.max_position_embeddings)?;
-        check_end(&path, &tokenizer, text.eos_token_id)?;
-        tracing::debug!(folder = %folder.display(), ?runtime, "opening clip");
-        let file = |names: Names| WeightsFile::open(folder, names);
-        let (device, kind, width) = (runtime.device, runtime.kind, config.projection_dim);
-        let text = file(text_names)?
-            .build(device, kind, |scope| ClipTextNetwork::new(scope, &config.text_config, width, kind))?;
-        let vision = match &config.vision_config {
-            None => None,
-            Some(vision) => {
-                let preprocess = Preprocess::open(&folder.join("preprocessor_config.json"), vision.image_size)?;
-                let network = file(vision_names)?
-                    .build(device, kind, |scope| ClipVisionNetwork::new(scope, vision, width, kind))?;
-                Some((network, preprocess))
-            }
-        };
-        Ok(Self { folder: folder.to_owned(), config, tokenizer, text, vision })
+        let text = ClipText::open_variant(folder, variant, runtime)?;
+        let open = || ClipVision::open_variant(folder, variant, runtime);
+        let vision = config.vision_config.as_ref().map(|_| open()).transpose()?;
+        Ok(Self { folder: folder.to_owned(), config, text, vision })
+    }
+
+    /// What tells the text half in a folder from others, without loading it: see [`Fingerprint`].
+    ///
+    /// # Errors
+    /// A file that is missing or unreadable.
+    pub fn fingerprint(folder: &Path, variant: Option<&str>) -> Result<Fingerprint> {
+        ClipText::fingerprint(folder, variant)
     }
 
     /// The dimensions of both halves.
@@ -90,7 +96,7 @@ impl Clip {
     /// The tokenizer, for token counts without embeddings.
     #[must_use]
     pub fn tokenizer(&self) -> &TextTokenizer {
-        &self.tokenizer
+        self.text.tokenizer()
     }
 
     /// Whether pictures can be encoded.
@@ -99,55 +105,27 @@ impl Clip {
         self.vision.is_some()
     }
 
-    /// Embeds texts, each cut or filled up to `tokens` tokens. Embeddings stay on the device of the network.
-    ///
-    /// # Errors
-    /// As [`TextTokenizer::encode`]; an embedding that is not finite; an error of libtorch.
-    pub fn encode_text(&self, texts: &[&str], tokens: i64) -> Result<EncodedClip> {
-        let _guard = tch::no_grad_guard();
-        let cut = self.tokenizer.encode(texts, tokens)?;
-        let output = self.text.forward(&cut.ids.f_to_device(self.text.device())?)?;
-        Ok(EncodedClip {
-            tokens: masked(&output.tokens, &cut.mask, "the CLIP text embedding")?,
-            pooled: finite(output.pooled, "the pooled CLIP text embedding")?,
-            spans: cut.spans,
-            truncated: cut.truncated,
-        })
-    }
-
-    /// Embeds pictures of any size: the middle square of each is what the network sees. Embeddings stay on the device of the
-    /// network and are not normalised.
+    /// Embeds texts: see [`ClipText::encode`].
     ///
     /// # Shapes
-    /// each picture: [3, height, width] RGB, u8 or f32 in [0, 1] (see [`rgb8`](super::rgb8)) → [n, projection] f32
+    /// → `EncodedClip::tokens` [texts, tokens, width], `EncodedClip::pooled` [texts, projection]
     ///
     /// # Errors
-    /// A model without a picture half, no pictures, a tensor that is no picture, or an error of libtorch.
-    pub fn encode_image(&self, pictures: &[Tensor]) -> Result<Tensor> {
-        let _guard = tch::no_grad_guard();
-        let Some((network, preprocess)) = &self.vision else {
-            return Err(Error::NoVision { folder: self.folder.clone() });
-        };
-        if pictures.is_empty() {
-            return Err(Error::EmptyBatch { what: "pictures" });
-        }
-        let prepared = pictures.iter().map(|picture| preprocess.apply(picture)).collect::<Result<Vec<_>>>()?;
-        let pixels = Tensor::f_stack(&prepared, 0)?.f_to_device(network.device())?;
-        Ok(finite(network.forward(&pixels)?, "the CLIP picture embedding")?)
+    /// As [`ClipText::encode`].
+    pub fn encode_text(&self, texts: &[&str], tokens: i64) -> Result<EncodedClip> {
+        self.text.encode(texts, tokens)
     }
-}
 
-/// Whether the network looks for the end of a text where the tokenizer puts it.
-fn check_end(path: &Path, tokenizer: &TextTokenizer, eos: i64) -> Result<()> {
-    let reason = if eos == 2 {
-        // The network takes the greatest id for the end.
-        (tokenizer.end() != tokenizer.greatest())
-            .then(|| format!("<|endoftext|> is {}, which is not its greatest id", tokenizer.end()))
-    } else {
-        (tokenizer.end() != eos).then(|| format!("<|endoftext|> is {}, eos_token_id is {eos}", tokenizer.end()))
-    };
-    match reason {
-        None => Ok(()),
-        Some(reason) => Err(Error::TokenizerMismatch { path: path.to_owned(), reason }),
+    /// Embeds pictures of any size: see [`ClipVision::encode`].
+    ///
+    /// # Shapes
+    /// each picture: [3, height, width] RGB, u8 or f32 in [0, 1] (see [`picture`](super::picture) and
+    /// [`rgb8`](super::rgb8)) → [n, projection] f32
+    ///
+    /// # Errors
+    /// A model without a picture half, or as [`ClipVision::encode`].
+    pub fn encode_image(&self, pictures: &[Tensor]) -> Result<Tensor> {
+        let vision = self.vision.as_ref().ok_or_else(|| Error::NoVision { folder: self.folder.clone() })?;
+        vision.encode(pictures)
     }
 }

@@ -2,6 +2,8 @@
 
 mod config;
 mod encoder;
+mod halves;
+mod picture;
 mod preprocess;
 mod text;
 mod transformer;
@@ -9,6 +11,8 @@ mod vision;
 
 pub use config::{Activation, ClipConfig, ClipTextConfig, ClipVisionConfig};
 pub use encoder::{Clip, text_names, vision_names};
-pub use preprocess::{Preprocess, rgb8};
+pub use halves::{ClipText, ClipVision};
+pub use picture::{open_picture, picture, rgb8};
+pub use preprocess::Preprocess;
 pub use text::{ClipTextNetwork, ClipTextOutput};
-pub use vision::ClipVisionNetwork;
+pub use vision::{ClipVisionNetwork, ClipVisionOutput};

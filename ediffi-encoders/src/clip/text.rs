@@ -13,7 +13,10 @@ use super::transformer::{Attending, Transformer};
 pub struct ClipTextOutput {
     /// [n, tokens, width] f32, after the final norm.
     pub tokens: Tensor,
-    /// [n, projection] f32: the token that ends the text, projected into the space of pictures. Not normalised.
+    /// [n, tokens, width] f32, after the last layer but one, without a norm.
+    pub penultimate: Tensor,
+    /// [n, projection] f32: the token that ends the text, projected into the space of pictures; [n, width] in a network
+    /// without projection. Not normalised.
     pub pooled: Tensor,
 }
 
@@ -26,7 +29,7 @@ pub struct ClipTextNetwork {
     positions: Embedding,
     transformer: Transformer,
     norm: LayerNorm,
-    projection: Linear,
+    projection: Option<Linear>,
 }
 
 impl ClipTextNetwork {
@@ -34,9 +37,26 @@ impl ClipTextNetwork {
     ///
     /// # Errors
     /// Dimensions that make no network, or parameters that cannot be had.
-    pub fn new(mut scope: Scope<'_>, config: &ClipTextConfig, projection_dim: i64, kind: Kind) -> Result<Self> {
+    pub fn new(scope: Scope<'_>, config: &ClipTextConfig, projection_dim: i64, kind: Kind) -> Result<Self> {
+        Self::build(scope, config, Some(projection_dim), kind)
+    }
+
+    /// As [`new`](Self::new), without a projection: the text encoders of latent diffusion models.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn without_projection(scope: Scope<'_>, config: &ClipTextConfig, kind: Kind) -> Result<Self> {
+        Self::build(scope, config, None, kind)
+    }
+
+    pub(super) fn build(
+        mut scope: Scope<'_>,
+        config: &ClipTextConfig,
+        projection_dim: Option<i64>,
+        kind: Kind,
+    ) -> Result<Self> {
         config.validate()?;
-        in_range("projection_dim", projection_dim)?;
+        projection_dim.map_or(Ok(()), |dim| in_range("projection_dim", dim))?;
         let width = config.hidden_size;
         let mut model = scope.at("text_model");
         // Start values of the tables: Radford et al. 2021, released code.
@@ -45,7 +65,8 @@ impl ClipTextNetwork {
             Embedding::new(model.at("embeddings.position_embedding"), config.max_position_embeddings, width, 0.01)?;
         let transformer = Transformer::new(model.at("encoder"), &config.dimensions(), Attending::Before)?;
         let norm = LayerNorm::new(model.at("final_layer_norm"), width, config.layer_norm_eps)?;
-        let projection = Linear::without_bias(scope.at("text_projection"), width, projection_dim, Init::fan_in(width))?;
+        let project = |dim| Linear::without_bias(scope.at("text_projection"), width, dim, Init::fan_in(width));
+        let projection = projection_dim.map(project).transpose()?;
         Ok(Self { config: config.clone(), kind, tokens, positions, transformer, norm, projection })
     }
 
@@ -69,18 +90,43 @@ impl ClipTextNetwork {
     /// # Errors
     /// More tokens than the network has positions, an id outside the table, or shapes that do not fit.
     pub fn forward(&self, ids: &Tensor) -> Result<ClipTextOutput> {
+        let (n, _) = ids.size2()?;
+        let (penultimate, last) = self.transformer.forward_last_two(self.embed(ids)?)?;
+        let tokens = self.norm.forward(&last)?;
+        let width = self.config.hidden_size;
+        let end = text_end(ids, self.config.eos_token_id)?.f_reshape([n, 1, 1])?.f_expand([n, 1, width], false)?;
+        let end = tokens.f_gather(1, &end, false)?.f_squeeze_dim(1)?;
+        let pooled = self.projection.as_ref().map_or(Ok(end.shallow_clone()), |projection| projection.forward(&end))?;
+        Ok(ClipTextOutput {
+            tokens: tokens.f_to_kind(Kind::Float)?,
+            penultimate: penultimate.f_to_kind(Kind::Float)?,
+            pooled: pooled.f_to_kind(Kind::Float)?,
+        })
+    }
+
+    /// What goes into the first layer and what comes out of each, without the final norm.
+    ///
+    /// # Shapes
+    /// `ids`: [n, tokens] i64 → `num_hidden_layers` + 1 times [n, tokens, width] f32
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn hidden_states(&self, ids: &Tensor) -> Result<Vec<Tensor>> {
+        let mut states = Vec::new();
+        let _ = self.transformer.forward(self.embed(ids)?, |state| states.push(state.shallow_clone()))?;
+        states.iter().map(|state| Ok(state.f_to_kind(Kind::Float)?)).collect()
+    }
+
+    /// # Shapes
+    /// `ids`: [n, tokens] → [n, tokens, width]
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         let (n, tokens) = ids.size2()?;
         let most = self.config.max_position_embeddings;
         if tokens > most {
             return Err(Error::EmbeddingShape { name: "clip text", expected: vec![n, most], got: vec![n, tokens] });
         }
         let positions = self.positions.weight().f_narrow(0, 0, tokens)?;
-        let x = self.tokens.forward(ids)?.f_add(&positions)?.f_to_kind(self.kind)?;
-        let tokens = self.norm.forward(&self.transformer.forward(x)?)?;
-        let width = self.config.hidden_size;
-        let end = text_end(ids, self.config.eos_token_id)?.f_reshape([n, 1, 1])?.f_expand([n, 1, width], false)?;
-        let pooled = self.projection.forward(&tokens.f_gather(1, &end, false)?.f_squeeze_dim(1)?)?;
-        Ok(ClipTextOutput { tokens: tokens.f_to_kind(Kind::Float)?, pooled: pooled.f_to_kind(Kind::Float)? })
+        Ok(self.tokens.forward(ids)?.f_add(&positions)?.f_to_kind(self.kind)?)
     }
 }
 

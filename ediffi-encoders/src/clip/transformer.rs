@@ -31,10 +31,30 @@ impl Transformer {
         Ok(Self { layers, attending })
     }
 
+    /// `seen` gets what goes into the first layer and what comes out of each.
+    ///
     /// # Shapes
     /// `x`: [n, tokens, width] → the same
-    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
-        self.layers.iter().try_fold(x, |x, layer| layer.forward(&x, self.attending))
+    pub(super) fn forward(&self, x: Tensor, mut seen: impl FnMut(&Tensor)) -> Result<Tensor> {
+        seen(&x);
+        self.layers.iter().try_fold(x, |x, layer| {
+            let x = layer.forward(&x, self.attending)?;
+            seen(&x);
+            Ok(x)
+        })
+    }
+
+    /// As [`forward`](Self::forward), and what comes out of the last layer but one.
+    pub(super) fn forward_last_two(&self, x: Tensor) -> Result<(Tensor, Tensor)> {
+        let mut penultimate = x.shallow_clone();
+        let (mut layer, last) = (0, self.layers.len());
+        let x = self.forward(x, |x| {
+            if layer + 1 == last {
+                penultimate = x.shallow_clone();
+            }
+            layer += 1;
+        })?;
+        Ok((penultimate, x))
     }
 }
 

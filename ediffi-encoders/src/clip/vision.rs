@@ -8,6 +8,18 @@ use tch::{Device, Kind, Tensor};
 use super::config::{ClipVisionConfig, in_range};
 use super::transformer::{Attending, Transformer};
 
+/// What the picture half makes of a batch of pictures. Columns are the class token and the patches, row by row.
+#[derive(Debug)]
+pub struct ClipVisionOutput {
+    /// [n, 1 + patches, width] f32, after the last layer, without a norm.
+    pub tokens: Tensor,
+    /// [n, 1 + patches, width] f32, after the last layer but one, without a norm.
+    pub penultimate: Tensor,
+    /// [n, projection] f32: the class token, normed and projected into the space of texts; [n, width] in a network without
+    /// projection. Not normalised.
+    pub pooled: Tensor,
+}
+
 /// The picture half of CLIP. Parameters are named as in published files: `vision_model...`, `visual_projection.weight`.
 #[derive(Debug)]
 pub struct ClipVisionNetwork {
@@ -19,7 +31,7 @@ pub struct ClipVisionNetwork {
     norm_before: LayerNorm,
     transformer: Transformer,
     norm_after: LayerNorm,
-    projection: Linear,
+    projection: Option<Linear>,
 }
 
 impl ClipVisionNetwork {
@@ -27,9 +39,26 @@ impl ClipVisionNetwork {
     ///
     /// # Errors
     /// Dimensions that make no network, or parameters that cannot be had.
-    pub fn new(mut scope: Scope<'_>, config: &ClipVisionConfig, projection_dim: i64, kind: Kind) -> Result<Self> {
+    pub fn new(scope: Scope<'_>, config: &ClipVisionConfig, projection_dim: i64, kind: Kind) -> Result<Self> {
+        Self::build(scope, config, Some(projection_dim), kind)
+    }
+
+    /// As [`new`](Self::new), without a projection.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn without_projection(scope: Scope<'_>, config: &ClipVisionConfig, kind: Kind) -> Result<Self> {
+        Self::build(scope, config, None, kind)
+    }
+
+    pub(super) fn build(
+        mut scope: Scope<'_>,
+        config: &ClipVisionConfig,
+        projection_dim: Option<i64>,
+        kind: Kind,
+    ) -> Result<Self> {
         config.validate()?;
-        in_range("projection_dim", projection_dim)?;
+        projection_dim.map_or(Ok(()), |dim| in_range("projection_dim", dim))?;
         let (width, eps) = (config.hidden_size, config.layer_norm_eps);
         let side = config.image_size / config.patch_size;
         // Start values of the class and the positions: Radford et al. 2021, released code.
@@ -43,8 +72,8 @@ impl ClipVisionNetwork {
         let norm_before = LayerNorm::new(model.at("pre_layrnorm"), width, eps)?;
         let transformer = Transformer::new(model.at("encoder"), &config.dimensions(), Attending::All)?;
         let norm_after = LayerNorm::new(model.at("post_layernorm"), width, eps)?;
-        let projection =
-            Linear::without_bias(scope.at("visual_projection"), width, projection_dim, Init::fan_in(width))?;
+        let project = |dim| Linear::without_bias(scope.at("visual_projection"), width, dim, Init::fan_in(width));
+        let projection = projection_dim.map(project).transpose()?;
         let config = config.clone();
         Ok(Self { config, kind, patches, class, positions, norm_before, transformer, norm_after, projection })
     }
@@ -64,11 +93,49 @@ impl ClipVisionNetwork {
     /// Embeds pictures of the network's size whose channels are normalised by CLIP's mean and standard deviation.
     ///
     /// # Shapes
-    /// `pixels`: [n, 3, image_size, image_size] → [n, projection] f32, not normalised
+    /// `pixels`: [n, 3, image_size, image_size] → [n, projection] f32, or [n, width] without projection; not normalised
     ///
     /// # Errors
     /// Pictures of another size.
     pub fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+        Ok(self.outputs(pixels)?.pooled)
+    }
+
+    /// As [`forward`](Self::forward), with an embedding of each patch.
+    ///
+    /// # Shapes
+    /// `pixels`: [n, 3, image_size, image_size]
+    ///
+    /// # Errors
+    /// Pictures of another size.
+    pub fn outputs(&self, pixels: &Tensor) -> Result<ClipVisionOutput> {
+        let (penultimate, tokens) = self.transformer.forward_last_two(self.embed(pixels)?)?;
+        let class = self.norm_after.forward(&tokens.f_select(1, 0)?)?;
+        let pooled =
+            self.projection.as_ref().map_or(Ok(class.shallow_clone()), |projection| projection.forward(&class))?;
+        Ok(ClipVisionOutput {
+            tokens: tokens.f_to_kind(Kind::Float)?,
+            penultimate: penultimate.f_to_kind(Kind::Float)?,
+            pooled: pooled.f_to_kind(Kind::Float)?,
+        })
+    }
+
+    /// What goes into the first layer and what comes out of each, without a norm.
+    ///
+    /// # Shapes
+    /// `pixels`: [n, 3, image_size, image_size] → `num_hidden_layers` + 1 times [n, 1 + patches, width] f32
+    ///
+    /// # Errors
+    /// Pictures of another size.
+    pub fn hidden_states(&self, pixels: &Tensor) -> Result<Vec<Tensor>> {
+        let mut states = Vec::new();
+        let _ = self.transformer.forward(self.embed(pixels)?, |state| states.push(state.shallow_clone()))?;
+        states.iter().map(|state| Ok(state.f_to_kind(Kind::Float)?)).collect()
+    }
+
+    /// # Shapes
+    /// `pixels`: [n, 3, image_size, image_size] → [n, 1 + patches, width]
+    fn embed(&self, pixels: &Tensor) -> Result<Tensor> {
         let (n, channels, height, width) = pixels.size4()?;
         let side = self.config.image_size;
         if (channels, height, width) != (3, side, side) {
@@ -78,8 +145,6 @@ impl ClipVisionNetwork {
         let patches = self.patches.forward(&pixels.f_to_kind(self.kind)?)?.f_flatten(2, 3)?.f_transpose(1, 2)?;
         let class = self.class.f_to_kind(self.kind)?.f_expand([n, 1, self.config.hidden_size], false)?;
         let x = Tensor::f_cat(&[&class, &patches], 1)?.f_add(&self.positions.weight().f_to_kind(self.kind)?)?;
-        let x = self.transformer.forward(self.norm_before.forward(&x)?)?;
-        let pooled = self.norm_after.forward(&x.f_select(1, 0)?)?;
-        Ok(self.projection.forward(&pooled)?.f_to_kind(Kind::Float)?)
+        self.norm_before.forward(&x)
     }
 }

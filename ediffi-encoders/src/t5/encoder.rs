@@ -3,12 +3,15 @@
 use std::path::Path;
 
 use ediffi_core::runtime::Runtime;
-use ediffi_core::weights;
+use ediffi_core::weights::{self, WeightsFile};
+use tch::Tensor;
 
 use super::{T5Config, T5Network};
-use crate::Result;
-use crate::encoded::{Encoded, masked, read_json};
+use crate::batch;
+use crate::encoded::{Encoded, finite, parse_config, read_config};
+use crate::fingerprint::Fingerprint;
 use crate::tokenizer::TextTokenizer;
+use crate::{Error, Result};
 
 /// The name that [`T5Network`] gives to a tensor of a published file; `None` for the decoder's.
 #[must_use]
@@ -28,22 +31,44 @@ pub struct T5 {
 }
 
 impl T5 {
-    /// Opens a folder that holds `config.json`, `tokenizer.json` and `model.safetensors` or its shards. The decoder, if the
-    /// file has one, is not read.
+    /// Opens a folder that holds `config.json`, `model.safetensors` or its shards, and `tokenizer.json` or `spiece.model`
+    /// (here or in a folder `tokenizer` beside it). The decoder, if the file has one, is not read.
+    ///
+    /// Device and precision are those of `runtime`, whatever the file is stored in: each tensor is copied once, straight to
+    /// both.
     ///
     /// # Errors
     /// A file that is missing or unreadable; weights or a tokenizer that do not fit the configuration.
     pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
+        Self::open_variant(folder, None, runtime)
+    }
+
+    /// As [`open`](Self::open), from the weights that a folder holds under the name of a `variant`, such as `fp16` for
+    /// `model.fp16.safetensors`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
         let _guard = tch::no_grad_guard();
-        let config: T5Config = read_json(&folder.join("config.json"))?;
-        config.validate()?;
-        let path = folder.join("tokenizer.json");
-        let tokenizer = TextTokenizer::t5(&path, config.eos_token_id, config.pad_token_id, config.vocab_size)?;
-        tracing::debug!(folder = %folder.display(), ?runtime, "opening t5");
-        let network = weights::load(folder, names, runtime.device, runtime.kind, |scope| {
+        let config = config(folder)?;
+        let tokenizer = tokenizer(folder, &config)?;
+        let file = weights::find(folder, variant)?;
+        tracing::debug!(file = %file.display(), ?runtime, "opening t5");
+        let network = weights::load(&file, names, runtime.device, runtime.kind, |scope| {
             T5Network::new(scope, &config, runtime.kind)
         })?;
         Ok(Self { network, tokenizer })
+    }
+
+    /// What tells the model in a folder from others, without loading it: see [`Fingerprint`].
+    ///
+    /// # Errors
+    /// A file that is missing or unreadable.
+    pub fn fingerprint(folder: &Path, variant: Option<&str>) -> Result<Fingerprint> {
+        let config = config(folder)?;
+        let tokenizer = tokenizer(folder, &config)?;
+        let file = WeightsFile::open(&weights::find(folder, variant)?, names)?;
+        Fingerprint::of(folder, &config, tokenizer.path(), &file)
     }
 
     /// The dimensions of the network.
@@ -60,14 +85,58 @@ impl T5 {
 
     /// Embeds texts, each cut or filled up to `tokens` tokens. Embeddings stay on the device of the network.
     ///
+    /// Texts of similar length are computed together, without the filling: a text's embedding does not depend on its
+    /// neighbours (but for rounding), and a short text costs what its own tokens cost.
+    ///
+    /// # Shapes
+    /// → `Encoded::tokens` [texts, tokens, d_model]
+    ///
     /// # Errors
     /// As [`TextTokenizer::encode`]; an embedding that is not finite (f16 can overflow); an error of libtorch.
     pub fn encode(&self, texts: &[&str], tokens: i64) -> Result<Encoded> {
         let _guard = tch::no_grad_guard();
         let cut = self.tokenizer.encode(texts, tokens)?;
-        let ids = cut.ids.f_to_device(self.network.device())?;
-        let embedded = self.network.forward(&ids, &cut.mask)?;
-        let tokens = masked(&embedded, &cut.mask, "the T5 embedding")?;
-        Ok(Encoded { tokens, spans: cut.spans, truncated: cut.truncated })
+        let device = self.network.device();
+        let [tokens] = batch::run(&cut, device, |ids, mask| Ok([self.network.forward(ids, mask)?]))?;
+        let mask = cut.mask.f_to_device(device)?;
+        Ok(Encoded { tokens: finite(tokens, WHAT)?, mask, spans: cut.spans, truncated: cut.truncated })
     }
+
+    /// As [`encode`](Self::encode), but with the embeddings that the network itself gives to the filling, where `encode`
+    /// has zeros. Networks trained on all columns without a mask, such as DeepFloyd IF's, want these.
+    ///
+    /// # Shapes
+    /// → `Encoded::tokens` [texts, tokens, d_model]
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_filled(&self, texts: &[&str], tokens: i64) -> Result<Encoded> {
+        let _guard = tch::no_grad_guard();
+        let cut = self.tokenizer.encode(texts, tokens)?;
+        let device = self.network.device();
+        let mask = cut.mask.f_to_device(device)?;
+        let ids = cut.ids.f_to_device(device)?;
+        // One by one, so that a row does not depend on its neighbours even where libtorch picks another kernel for more.
+        let rows = (0..texts.len() as i64)
+            .map(|row| Ok(self.network.forward(&ids.f_narrow(0, row, 1)?, &mask.f_narrow(0, row, 1)?)?))
+            .collect::<Result<Vec<Tensor>>>()?;
+        let tokens = finite(Tensor::f_cat(&rows, 0)?, WHAT)?;
+        Ok(Encoded { tokens, mask, spans: cut.spans, truncated: cut.truncated })
+    }
+}
+
+/// What the errors call it.
+const WHAT: &str = "the T5 embedding";
+
+fn config(folder: &Path) -> Result<T5Config> {
+    let path = folder.join("config.json");
+    // mT5 is T5 v1.1 with another vocabulary.
+    let json = read_config(&path, &["t5", "mt5"], "t5 or mt5")?;
+    let config: T5Config = parse_config(&path, json)?;
+    config.validate().map_err(Error::from)?;
+    Ok(config)
+}
+
+fn tokenizer(folder: &Path, config: &T5Config) -> Result<TextTokenizer> {
+    TextTokenizer::t5(folder, config.eos_token_id, config.pad_token_id, config.vocab_size)
 }

@@ -10,7 +10,8 @@ use super::config::{FeedForwardKind, T5Config};
 
 /// The encoder of T5. Parameters are named as in published files: `shared.weight`, `encoder.block.0...`.
 ///
-/// The sum that the blocks add to is kept in f32 whatever `kind` is: it grows beyond the range of f16 in the large models.
+/// The sum that the blocks add to is kept in f32 whatever `kind` is: it grows beyond the range of f16 in the large models,
+/// where `transformers` clamps it. What is computed in f16 is clamped to its range here too.
 #[derive(Debug)]
 pub struct T5Network {
     config: T5Config,
@@ -82,14 +83,33 @@ impl T5Network {
     /// # Errors
     /// An id outside the table, or shapes that do not fit.
     pub fn forward(&self, ids: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        self.run(ids, mask, |_| {})
+    }
+
+    /// The sum that the blocks add to: as it is before the first block and after each, without the final norm.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward) → `num_layers` + 1 times [n, tokens, d_model] f32
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn hidden_states(&self, ids: &Tensor, mask: &Tensor) -> Result<Vec<Tensor>> {
+        let mut states = Vec::with_capacity(self.blocks.len() + 1);
+        let _ = self.run(ids, mask, |state| states.push(state.shallow_clone()))?;
+        Ok(states)
+    }
+
+    fn run(&self, ids: &Tensor, mask: &Tensor, mut seen: impl FnMut(&Tensor)) -> Result<Tensor> {
         let (_, tokens) = ids.size2()?;
         let bias = self.bias(tokens, mask)?;
         let mut h = self.embedding.forward(ids)?.f_to_kind(Kind::Float)?;
+        seen(&h);
         for block in &self.blocks {
             let x = block.attention_norm.forward(&h)?.f_to_kind(self.kind)?;
             h = h.f_add(&block.attention.forward(&x, &bias)?.f_to_kind(Kind::Float)?)?;
             let x = block.feed_forward_norm.forward(&h)?.f_to_kind(self.kind)?;
             h = h.f_add(&block.feed_forward.forward(&x)?.f_to_kind(Kind::Float)?)?;
+            seen(&h);
         }
         self.norm.forward(&h)
     }
@@ -105,7 +125,7 @@ impl T5Network {
         let bias = self.relative_bias.forward(&table)?.f_permute([2, 0, 1])?.f_unsqueeze(0)?;
         // The lowest finite number and not minus infinity: a row that attends to nothing must not become NaN.
         let lowest = match self.kind {
-            Kind::Half => -65504.0,
+            Kind::Half => -GREATEST_F16,
             _ => f64::from(f32::MIN) / 2.0,
         };
         let left_out = mask.f_to_device(self.device())?.f_eq(0)?.f_unsqueeze(1)?.f_unsqueeze(1)?;
@@ -142,9 +162,16 @@ impl Attention {
         let k = split_heads(&self.k.forward(x)?, self.heads)?;
         let v = split_heads(&self.v.forward(x)?, self.heads)?;
         let attended = Tensor::f_scaled_dot_product_attention(&q, &k, &v, Some(bias), 0.0, false, Some(1.0), false)?;
-        self.o.forward(&merge_heads(&attended)?)
+        in_range(self.o.forward(&merge_heads(&attended)?)?)
     }
 }
+
+/// `x` with what overflowed in f16 at the greatest number of f16, as `transformers` clamps it (its issue 4586).
+fn in_range(x: Tensor) -> Result<Tensor> {
+    Ok(if x.kind() == Kind::Half { x.f_clamp(-GREATEST_F16, GREATEST_F16)? } else { x })
+}
+
+const GREATEST_F16: f64 = 65504.0;
 
 #[derive(Debug)]
 struct FeedForward {
@@ -185,10 +212,10 @@ impl FeedForward {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kind = if x.kind() == Kind::Half { Kind::Float } else { x.kind() };
         let hidden = match &self.inner {
-            Inner::Relu(wi) => wi.forward(x)?.f_relu()?.f_to_kind(kind)?,
+            Inner::Relu(wi) => in_range(wi.forward(x)?)?.f_relu()?.f_to_kind(kind)?,
             Inner::GatedGelu(gate, value) => {
-                let gate = gate.forward(x)?.f_gelu("tanh")?.f_to_kind(kind)?;
-                gate.f_mul(&value.forward(x)?.f_to_kind(kind)?)?
+                let gate = in_range(gate.forward(x)?)?.f_gelu("tanh")?.f_to_kind(kind)?;
+                gate.f_mul(&in_range(value.forward(x)?)?.f_to_kind(kind)?)?
             }
         };
         Ok(hidden.f_linear(&self.out.f_to_kind(kind)?, None::<&Tensor>)?)

@@ -4,9 +4,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use tch::{Kind, Tensor};
-use tokenizers::Tokenizer;
+
+mod charsmap;
+mod open;
+mod sentencepiece;
+mod spiece;
 
 use crate::{Error, Result};
+use open::Cutter;
 
 /// A batch of texts as token ids, all cut or filled up to the same length. A column is a position in this length.
 #[derive(Debug)]
@@ -25,13 +30,15 @@ pub struct Tokens {
 /// An id and the characters it stands for.
 type Token = (i64, Option<Range<usize>>);
 
-/// A tokenizer read from a `tokenizer.json`, and the special tokens that one encoder puts around a text.
+/// A tokenizer read from its published files, and the special tokens that one encoder puts around a text.
 ///
-/// Special tokens written out in a text are never taken for special ones, so a prompt cannot end itself early.
+/// The ids are those of the original tokenizers: for T5 those of SentencePiece, whether they are read from `spiece.model` or
+/// from the `tokenizer.json` made of it; for CLIP those of `transformers`. Special tokens written out in a text are never
+/// taken for special ones, so a prompt cannot end itself early.
 #[derive(Debug)]
 pub struct TextTokenizer {
     path: PathBuf,
-    tokenizer: Tokenizer,
+    cutter: Cutter,
     start: Option<i64>,
     end: i64,
     filling: i64,
@@ -42,35 +49,47 @@ pub struct TextTokenizer {
 const MOST: i64 = 4096;
 
 impl TextTokenizer {
-    /// T5's: the token `end` after a text, then `filling`.
+    /// T5's: the token `end` after a text, then `filling`. `path` is a `tokenizer.json`, a `spiece.model`, or a folder that
+    /// holds one of them or has a folder `tokenizer` beside it that does.
     ///
     /// # Errors
-    /// A file that is no tokenizer, or one with more tokens than the `vocabulary` rows of the network.
+    /// A file that is missing or no tokenizer, or one with more tokens than the `vocabulary` rows of the network.
     pub fn t5(path: &Path, end: i64, filling: i64, vocabulary: i64) -> Result<Self> {
-        let tokenizer = read(path)?;
-        let this = Self { path: path.to_owned(), tokenizer, start: None, end, filling, most: MOST };
-        this.check(vocabulary)?;
+        let path = open::find(path, &["tokenizer.json", "spiece.model"])?;
+        let cutter = guarded(&path, || open::t5(&path))?;
+        let this = Self { path, cutter, start: None, end, filling, most: MOST };
+        this.check("shared.weight", vocabulary)?;
         Ok(this)
     }
 
     /// CLIP's: `<|startoftext|>`, the text and `<|endoftext|>`, which also fills up, together at most `most` tokens. What is
-    /// filled up with is of no consequence: attention is causal.
+    /// filled up with is of no consequence: attention is causal. `path` is a `tokenizer.json`, a `vocab.json` with
+    /// `merges.txt` beside it, or a folder that holds one of them or has a folder `tokenizer` beside it that does.
     ///
     /// # Errors
-    /// A file that is no tokenizer, one without the two special tokens, or one with more tokens than the `vocabulary` rows of
-    /// the network.
+    /// A file that is missing or no tokenizer, one without the two special tokens, or one with more tokens than the
+    /// `vocabulary` rows of the network.
     pub fn clip(path: &Path, vocabulary: i64, most: i64) -> Result<Self> {
-        let tokenizer = read(path)?;
+        let path = open::find(path, &["tokenizer.json", "vocab.json"])?;
+        let cutter = guarded(&path, || open::clip(&path))?;
         let id = |token: &str| {
-            tokenizer.token_to_id(token).map(i64::from).ok_or_else(|| Error::TokenizerMismatch {
-                path: path.to_owned(),
-                reason: format!("it has no token {token}"),
-            })
+            let id = match &cutter {
+                Cutter::Pieces(_) => None,
+                Cutter::Pipeline(tokenizer) => tokenizer.token_to_id(token).map(i64::from),
+            };
+            let reason = || format!("it has no token {token}");
+            id.ok_or_else(|| Error::TokenizerMismatch { path: path.clone(), reason: reason() })
         };
         let (start, end) = (id("<|startoftext|>")?, id("<|endoftext|>")?);
-        let this = Self { path: path.to_owned(), tokenizer, start: Some(start), end, filling: end, most };
-        this.check(vocabulary)?;
+        let this = Self { path, cutter, start: Some(start), end, filling: end, most };
+        this.check("text_model.embeddings.token_embedding.weight", vocabulary)?;
         Ok(this)
+    }
+
+    /// The file that it was read from.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Id of the token that ends a text.
@@ -81,19 +100,20 @@ impl TextTokenizer {
 
     /// The greatest id it can give.
     pub(crate) fn greatest(&self) -> i64 {
-        self.tokenizer.get_vocab(true).into_values().max().map_or(0, i64::from).max(self.end).max(self.filling)
+        let own = match &self.cutter {
+            Cutter::Pieces(pieces) => pieces.ids() as i64 - 1,
+            Cutter::Pipeline(tokenizer) => tokenizer.get_vocab(true).into_values().max().map_or(0, i64::from),
+        };
+        own.max(self.end).max(self.filling)
     }
 
     /// An id without a row in the network's table is an error on the CPU and the end of the process on CUDA.
-    fn check(&self, vocabulary: i64) -> Result<()> {
-        let greatest = self.greatest();
-        if greatest < vocabulary && self.end >= 0 && self.filling >= 0 {
+    fn check(&self, table: &'static str, vocabulary: i64) -> Result<()> {
+        let (least, greatest) = (self.end.min(self.filling).min(0), self.greatest());
+        if greatest < vocabulary && least >= 0 {
             return Ok(());
         }
-        let reason = format!(
-            "it gives ids from {} to {greatest}, the network has {vocabulary}",
-            self.end.min(self.filling).min(0)
-        );
+        let reason = format!("it gives ids from {least} to {greatest}, the network has {vocabulary} rows in {table}");
         Err(Error::TokenizerMismatch { path: self.path.clone(), reason })
     }
 
@@ -138,25 +158,32 @@ impl TextTokenizer {
 
     /// The tokens of the text itself.
     fn body(&self, text: &str) -> std::result::Result<Vec<Token>, tokenizers::Error> {
-        let encoding = self.tokenizer.encode_char_offsets(text, false)?;
+        let tokens: Vec<(u32, Range<usize>)> = match &self.cutter {
+            Cutter::Pieces(pieces) => pieces.encode(text),
+            Cutter::Pipeline(tokenizer) => {
+                let encoding = tokenizer.encode_char_offsets(text, false)?;
+                let spans = encoding.get_offsets().iter().map(|&(start, end)| start..end);
+                encoding.get_ids().iter().copied().zip(spans).collect()
+            }
+        };
         let characters: Vec<char> = text.chars().collect();
-        let ids = encoding.get_ids().iter().map(|&id| i64::from(id));
-        let spans = encoding.get_offsets().iter().map(|&(start, end)| visible(&characters, start..end));
         // Some vocabularies hold their special tokens among the pieces of words, where a text can reach them.
         let special = |id: i64| id == self.end || id == self.filling || Some(id) == self.start;
-        Ok(ids.zip(spans).filter(|&(id, _)| !special(id)).collect())
+        Ok(tokens
+            .into_iter()
+            .map(|(id, span)| (i64::from(id), visible(&characters, span)))
+            .filter(|&(id, _)| !special(id))
+            .collect())
     }
 }
 
-fn read(path: &Path) -> Result<Tokenizer> {
-    let bytes = std::fs::read(path).map_err(|source| ediffi_core::Error::ReadFile { path: path.to_owned(), source })?;
-    let failed = |source| Error::TokenizerFile { path: path.to_owned(), source };
-    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(failed)?;
-    // Length is this module's business, whatever the file says.
-    tokenizer.with_truncation(None).map_err(failed)?;
-    tokenizer.with_padding(None);
-    tokenizer.set_encode_special_tokens(true);
-    Ok(tokenizer)
+/// Runs `read`; a panic of the tokenizer's parser, which damaged files can cause, becomes an error.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    // What was being built is dropped with the panic; nothing else is touched.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        let source = "its parser gave up".into();
+        Err(Error::TokenizerFile { path: path.to_owned(), source })
+    })
 }
 
 /// `span` without the white space at its ends; `None` if nothing is left.

@@ -1,0 +1,234 @@
+//! The halves of CLIP opened from folders, each by itself.
+
+use std::path::Path;
+
+use ediffi_core::runtime::Runtime;
+use ediffi_core::weights::{self, WeightsFile};
+use serde_json::Value;
+use tch::Tensor;
+
+use super::config::in_range;
+use super::encoder::{text_names, vision_names};
+use super::{ClipTextConfig, ClipTextNetwork, ClipVisionConfig, ClipVisionNetwork, Preprocess};
+use crate::batch;
+use crate::encoded::{EncodedClip, finite, parse_config, read_config};
+use crate::fingerprint::Fingerprint;
+use crate::tokenizer::TextTokenizer;
+use crate::{Error, Result};
+
+/// The text half of CLIP and its tokenizer.
+///
+/// It is opened from a folder of a whole CLIP model, or from one of the text half alone (`CLIPTextModel`,
+/// `CLIPTextModelWithProjection`), as latent diffusion models have it. Without a projection in the file the pooled embedding
+/// is the embedding of the token that ends the text.
+#[derive(Debug)]
+pub struct ClipText {
+    network: ClipTextNetwork,
+    tokenizer: TextTokenizer,
+}
+
+impl ClipText {
+    /// Opens a folder as [`Clip::open`](super::Clip::open) does.
+    ///
+    /// # Errors
+    /// A file that is missing or unreadable; weights or a tokenizer that do not fit the configuration.
+    pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
+        Self::open_variant(folder, None, runtime)
+    }
+
+    /// As [`open`](Self::open), from the weights under the name of a `variant`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
+        let _guard = tch::no_grad_guard();
+        let (config, projection) = text_config(folder)?;
+        let tokenizer = tokenizer(folder, &config)?;
+        let file = WeightsFile::open(&weights::find(folder, variant)?, text_names)?;
+        let projection = file.contains("text_projection.weight").then_some(projection);
+        tracing::debug!(folder = %folder.display(), ?runtime, "opening the text half of clip");
+        let network = file.build(runtime.device, runtime.kind, |scope| {
+            ClipTextNetwork::build(scope, &config, projection, runtime.kind)
+        })?;
+        Ok(Self { network, tokenizer })
+    }
+
+    /// What tells the model in a folder from others, without loading it: see [`Fingerprint`].
+    ///
+    /// # Errors
+    /// A file that is missing or unreadable.
+    pub fn fingerprint(folder: &Path, variant: Option<&str>) -> Result<Fingerprint> {
+        let (config, _) = text_config(folder)?;
+        let tokenizer = tokenizer(folder, &config)?;
+        let file = WeightsFile::open(&weights::find(folder, variant)?, text_names)?;
+        Fingerprint::of(folder, &config, tokenizer.path(), &file)
+    }
+
+    /// The dimensions of the network.
+    #[must_use]
+    pub fn config(&self) -> &ClipTextConfig {
+        self.network.config()
+    }
+
+    /// The tokenizer, for token counts without embeddings.
+    #[must_use]
+    pub fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// Embeds texts, each cut or filled up to `tokens` tokens. Embeddings stay on the device of the network.
+    ///
+    /// Texts of similar length are computed together, without the filling: a text's embedding does not depend on its
+    /// neighbours (but for rounding), and a short text costs what its own tokens cost.
+    ///
+    /// # Shapes
+    /// → `EncodedClip::tokens` [texts, tokens, width], `EncodedClip::pooled` [texts, projection]
+    ///
+    /// # Errors
+    /// As [`TextTokenizer::encode`]; an embedding that is not finite; an error of libtorch.
+    pub fn encode(&self, texts: &[&str], tokens: i64) -> Result<EncodedClip> {
+        let _guard = tch::no_grad_guard();
+        let cut = self.tokenizer.encode(texts, tokens)?;
+        let device = self.network.device();
+        let [tokens, penultimate, pooled] = batch::run(&cut, device, |ids, _| {
+            let output = self.network.forward(ids)?;
+            Ok([output.tokens, output.penultimate, output.pooled])
+        })?;
+        Ok(EncodedClip {
+            tokens: finite(tokens, "the CLIP text embedding")?,
+            penultimate,
+            pooled: finite(pooled, "the pooled CLIP text embedding")?,
+            mask: cut.mask.f_to_device(device)?,
+            spans: cut.spans,
+            truncated: cut.truncated,
+        })
+    }
+}
+
+/// The picture half of CLIP and the preparation of pictures.
+///
+/// It is opened from a folder of a whole CLIP model, or from one of the picture half alone (`CLIPVisionModel`,
+/// `CLIPVisionModelWithProjection`).
+#[derive(Debug)]
+pub struct ClipVision {
+    network: ClipVisionNetwork,
+    preprocess: Preprocess,
+}
+
+impl ClipVision {
+    /// Opens a folder as [`Clip::open`](super::Clip::open) does; it needs no tokenizer.
+    ///
+    /// # Errors
+    /// A file that is missing or unreadable; weights or a preparation of pictures that do not fit the configuration.
+    pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
+        Self::open_variant(folder, None, runtime)
+    }
+
+    /// As [`open`](Self::open), from the weights under the name of a `variant`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
+        let _guard = tch::no_grad_guard();
+        let path = folder.join("config.json");
+        let types = ["clip", "clip_vision_model"];
+        let json = read_config(&path, &types, "clip or clip_vision_model")?;
+        let (config, projection): (ClipVisionConfig, i64) = half_config(&path, json, "vision_config")?;
+        config.validate()?;
+        let preprocess = Preprocess::open(&folder.join("preprocessor_config.json"), config.image_size)?;
+        let file = WeightsFile::open(&weights::find(folder, variant)?, vision_names)?;
+        let projection = file.contains("visual_projection.weight").then_some(projection);
+        tracing::debug!(folder = %folder.display(), ?runtime, "opening the picture half of clip");
+        let network = file.build(runtime.device, runtime.kind, |scope| {
+            ClipVisionNetwork::build(scope, &config, projection, runtime.kind)
+        })?;
+        Ok(Self { network, preprocess })
+    }
+
+    /// The dimensions of the network.
+    #[must_use]
+    pub fn config(&self) -> &ClipVisionConfig {
+        self.network.config()
+    }
+
+    /// The network, for the embeddings of patches.
+    #[must_use]
+    pub fn network(&self) -> &ClipVisionNetwork {
+        &self.network
+    }
+
+    /// Makes pictures of any size into what the network sees: the middle square of each.
+    ///
+    /// # Shapes
+    /// each picture: [3, height, width] RGB, u8 or f32 in [0, 1] → [n, 3, image_size, image_size] f32, on its device
+    ///
+    /// # Errors
+    /// No pictures, or a tensor that is no picture.
+    pub fn prepare(&self, pictures: &[Tensor]) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        if pictures.is_empty() {
+            return Err(Error::EmptyBatch { what: "pictures" });
+        }
+        let prepared = pictures.iter().map(|picture| self.preprocess.apply(picture)).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::f_stack(&prepared, 0)?.f_to_device(self.network.device())?)
+    }
+
+    /// Embeds pictures of any size. Embeddings stay on the device of the network and are not normalised.
+    ///
+    /// # Shapes
+    /// each picture: [3, height, width] RGB, u8 or f32 in [0, 1] → [n, projection] f32
+    ///
+    /// # Errors
+    /// No pictures, a tensor that is no picture, an embedding that is not finite, or an error of libtorch.
+    pub fn encode(&self, pictures: &[Tensor]) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        Ok(finite(self.network.forward(&self.prepare(pictures)?)?, "the CLIP picture embedding")?)
+    }
+}
+
+/// The configuration of one half, from a file of both halves, where it stands under `key`, or of that half alone; and the
+/// width of the space that it projects into.
+fn half_config<T: serde::de::DeserializeOwned>(path: &Path, mut json: Value, key: &str) -> Result<(T, i64)> {
+    let projection = json.get("projection_dim").and_then(Value::as_i64).unwrap_or(512);
+    in_range("projection_dim", projection)?;
+    let whole = json.get("model_type").is_none_or(|kind| kind == "clip");
+    let part = match json.get_mut(key).map(Value::take) {
+        Some(part) => part,
+        None if whole => {
+            let source = serde::de::Error::custom(format!("missing field `{key}`"));
+            return Err(ediffi_core::Error::Json { path: path.to_owned(), source }.into());
+        }
+        None => json,
+    };
+    Ok((parse_config(path, part)?, projection))
+}
+
+fn text_config(folder: &Path) -> Result<(ClipTextConfig, i64)> {
+    let path = folder.join("config.json");
+    let types = ["clip", "clip_text_model"];
+    let json = read_config(&path, &types, "clip or clip_text_model")?;
+    let (config, projection): (ClipTextConfig, i64) = half_config(&path, json, "text_config")?;
+    config.validate()?;
+    Ok((config, projection))
+}
+
+fn tokenizer(folder: &Path, config: &ClipTextConfig) -> Result<TextTokenizer> {
+    let tokenizer = TextTokenizer::clip(folder, config.vocab_size, config.max_position_embeddings)?;
+    check_end(&tokenizer, config.eos_token_id)?;
+    Ok(tokenizer)
+}
+
+/// Whether the network looks for the end of a text where the tokenizer puts it.
+fn check_end(tokenizer: &TextTokenizer, eos: i64) -> Result<()> {
+    let reason = if eos == 2 {
+        // The network takes the greatest id for the end.
+        (tokenizer.end() != tokenizer.greatest())
+            .then(|| format!("<|endoftext|> is {}, which is not its greatest id", tokenizer.end()))
+    } else {
+        (tokenizer.end() != eos).then(|| format!("<|endoftext|> is {}, eos_token_id is {eos}", tokenizer.end()))
+    };
+    match reason {
+        None => Ok(()),
+        Some(reason) => Err(Error::TokenizerMismatch { path: tokenizer.path().to_owned(), reason }),
+    }
+}

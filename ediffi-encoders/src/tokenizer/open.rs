@@ -1,0 +1,142 @@
+//! Finding and reading the files of a tokenizer.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use serde_json::Value;
+use tokenizers::Tokenizer;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers, replace::ReplacePattern};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::tokenizer::SplitDelimiterBehavior;
+
+use super::charsmap::Charsmap;
+use super::sentencepiece::{Piece, PieceKind, SentencePiece};
+use super::spiece;
+use crate::{Error, Result};
+
+/// What cuts texts.
+#[derive(Debug)]
+pub(super) enum Cutter {
+    /// A SentencePiece model.
+    Pieces(Box<SentencePiece>),
+    /// A pipeline of the crate `tokenizers`.
+    Pipeline(Box<Tokenizer>),
+}
+
+/// The first of `names` in `folder`, or in the folder `tokenizer` beside it, where pipelines of `diffusers` keep it; `folder`
+/// itself where it is a file.
+pub(super) fn find(folder: &Path, names: &[&str]) -> Result<PathBuf> {
+    if folder.is_file() {
+        return Ok(folder.to_owned());
+    }
+    let beside = folder.parent().map(|parent| parent.join("tokenizer"));
+    let folders = [Some(folder.to_owned()), beside].into_iter().flatten();
+    let found = folders.flat_map(|folder| names.iter().map(move |name| folder.join(name))).find(|path| path.is_file());
+    found.ok_or_else(|| Error::NoTokenizer { folder: folder.to_owned(), names: names.join(", ") })
+}
+
+/// T5's tokenizer: a `tokenizer.json`, or a `spiece.model`.
+pub(super) fn t5(path: &Path) -> Result<Cutter> {
+    if path.extension().is_none_or(|extension| extension != "json") {
+        return Ok(Cutter::Pieces(Box::new(spiece::read(path)?)));
+    }
+    let json: Value = crate::encoded::read_json(path)?;
+    match pieces_of(&json) {
+        Some(model) => {
+            let model = model.map_err(|reason| Error::SentencePiece { path: path.to_owned(), reason })?;
+            Ok(Cutter::Pieces(Box::new(model)))
+        }
+        None => pipeline(path),
+    }
+}
+
+/// The SentencePiece model that a `tokenizer.json` was made from: a Unigram model behind a compiled normalisation. `None`
+/// where it is another pipeline.
+///
+/// The pipeline itself would give other ids than the model for some texts: it keeps white space at the end of a text,
+/// normalises some accents in another way, and adds up scores in another precision.
+fn pieces_of(json: &Value) -> Option<std::result::Result<SentencePiece, String>> {
+    let model = json.get("model").filter(|model| model.get("type").is_none_or(|kind| kind == "Unigram"))?;
+    let vocabulary = model.get("vocab")?.as_array()?;
+    let normalizer = json.get("normalizer")?;
+    let steps = normalizer.get("normalizers").and_then(Value::as_array);
+    let steps = steps.map_or(std::slice::from_ref(normalizer), Vec::as_slice);
+    let is = |step: &Value, kind: &str| step.get("type").is_some_and(|is| is == kind);
+    // Only white space may be changed besides.
+    let other = |step: &Value| !is(step, "Precompiled") && !is(step, "Strip") && !is(step, "Replace");
+    let compiled = steps.iter().find(|step| is(step, "Precompiled")).filter(|_| !steps.iter().any(other))?;
+    let table = compiled.get("precompiled_charsmap")?.as_str()?;
+    let special: Vec<u64> = json
+        .get("added_tokens")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|token| token.get("id")?.as_u64())
+        .collect();
+    let unknown = model.get("unk_id").and_then(Value::as_u64);
+    let build = || {
+        let table = base64::engine::general_purpose::STANDARD.decode(table).map_err(|error| error.to_string())?;
+        let piece = |(id, entry): (usize, &Value)| {
+            let kind = match id as u64 {
+                id if Some(id) == unknown => PieceKind::Unknown,
+                id if special.contains(&id) => PieceKind::Unreachable,
+                _ => PieceKind::Normal,
+            };
+            let text = entry.get(0).and_then(Value::as_str).map(str::to_owned);
+            let score = entry.get(1).and_then(Value::as_f64).map(|score| score as f32);
+            text.zip(score)
+                .map(|(text, score)| Piece { text, score, kind })
+                .ok_or_else(|| format!("entry {id} of its vocabulary is no piece with a score"))
+        };
+        let pieces = vocabulary.iter().enumerate().map(piece).collect::<std::result::Result<Vec<_>, _>>()?;
+        let byte_fallback = model.get("byte_fallback").and_then(Value::as_bool).unwrap_or(false);
+        SentencePiece::new(pieces, Charsmap::parse(&table)?, byte_fallback, true)
+    };
+    Some(build())
+}
+
+/// CLIP's tokenizer: a `tokenizer.json`, or a `vocab.json` with `merges.txt` beside it.
+pub(super) fn clip(path: &Path) -> Result<Cutter> {
+    if path.file_name().is_none_or(|name| name != "vocab.json") {
+        return pipeline(path);
+    }
+    let merges = path.with_file_name("merges.txt");
+    if !merges.is_file() {
+        let source = std::io::ErrorKind::NotFound.into();
+        return Err(ediffi_core::Error::ReadFile { path: merges, source }.into());
+    }
+    let failed = |source| Error::TokenizerFile { path: path.to_owned(), source };
+    byte_pairs(path, &merges).map_err(failed).map(|tokenizer| Cutter::Pipeline(Box::new(tokenizer)))
+}
+
+/// CLIP's pipeline (Radford et al. 2021, released code) as `transformers` has it.
+fn byte_pairs(vocabulary: &Path, merges: &Path) -> tokenizers::Result<Tokenizer> {
+    const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+    let text = |path: &Path| path.to_str().map(str::to_owned).ok_or("its path is not UTF-8");
+    let model = BPE::from_file(&text(vocabulary)?, &text(merges)?)
+        .unk_token("<|endoftext|>".to_owned())
+        .continuing_subword_prefix(String::new())
+        .end_of_word_suffix("</w>".to_owned())
+        .build()?;
+    let mut tokenizer = Tokenizer::new(model);
+    let space = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ")?;
+    tokenizer.with_normalizer(Some(Normalizers::new(vec![NFC.into(), space.into(), Lowercase.into()])))?;
+    let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)?;
+    let bytes = ByteLevel::new(false, true, true);
+    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), bytes.into()])));
+    Ok(tokenizer)
+}
+
+fn pipeline(path: &Path) -> Result<Cutter> {
+    let bytes = std::fs::read(path).map_err(|source| ediffi_core::Error::ReadFile { path: path.to_owned(), source })?;
+    let failed = |source| Error::TokenizerFile { path: path.to_owned(), source };
+    let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(failed)?;
+    // Length is this module's business, whatever the file says.
+    tokenizer.with_truncation(None).map_err(failed)?;
+    tokenizer.with_padding(None);
+    tokenizer.set_encode_special_tokens(true);
+    Ok(Cutter::Pipeline(Box::new(tokenizer)))
+}

@@ -1,0 +1,186 @@
+//! The ids of the real vocabularies of T5 and CLIP against the original tokenizers: see `fixtures/generate_tokenizers.py`.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use ediffi_encoders::{TextTokenizer, Tokens};
+use serde::Deserialize;
+use serde_json::json;
+use tch::{Kind, Tensor};
+
+#[derive(Deserialize)]
+struct Row {
+    text: String,
+    t5: Vec<i64>,
+    small: Vec<i64>,
+    clip: Vec<i64>,
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers").join(name)
+}
+
+fn rows() -> Vec<Row> {
+    let rows: Vec<Row> = serde_json::from_str(&std::fs::read_to_string(fixture("expected.json")).unwrap()).unwrap();
+    assert!(rows.len() >= 60);
+    rows
+}
+
+/// The uncompressed fixture `name` in `folder`.
+fn unpacked(folder: &Path, name: &str) -> PathBuf {
+    let mut bytes = Vec::new();
+    let packed = std::fs::File::open(fixture(&format!("{name}.gz"))).unwrap();
+    flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes).unwrap();
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// The ids of the text itself.
+fn ids(tokenizer: &TextTokenizer, text: &str, special: usize) -> Vec<i64> {
+    let tokens = tokenizer.encode(&[text], 4096).unwrap();
+    assert_eq!(tokens.truncated, [None]);
+    let used = tokens.mask.sum(Kind::Int64).int64_value(&[]) as usize;
+    let ids = Vec::<i64>::try_from(tokens.ids.flatten(0, -1)).unwrap();
+    ids[special - 1..used - 1].to_vec()
+}
+
+fn assert_same(tokenizer: &TextTokenizer, special: usize, expected: fn(&Row) -> &Vec<i64>) {
+    // As many tokens as a text can have.
+    for row in rows().into_iter().filter(|row| expected(row).len() < 4095) {
+        let got = ids(tokenizer, &row.text, special);
+        assert_eq!(&got, expected(&row), "{:?} by {}", row.text, tokenizer.path().display());
+    }
+}
+
+#[test]
+fn t5_gives_the_ids_of_sentencepiece_from_either_of_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["t5.tokenizer.json", "t5.spiece.model"] {
+        let tokenizer = TextTokenizer::t5(&unpacked(folder.path(), name), 1, 0, 32128).unwrap();
+        assert_same(&tokenizer, 1, |row| &row.t5);
+    }
+    // The best known ids of T5, its end included.
+    let tokenizer = TextTokenizer::t5(&folder.path().join("t5.spiece.model"), 1, 0, 32128).unwrap();
+    let tokens = tokenizer.encode(&["translate English to German: The house is wonderful."], 11).unwrap();
+    let ids = Vec::<i64>::try_from(tokens.ids.flatten(0, -1)).unwrap();
+    assert_eq!(ids, [13959, 1566, 12, 2968, 10, 37, 629, 19, 1627, 5, 1]);
+}
+
+#[test]
+fn a_small_model_gives_the_ids_of_sentencepiece() {
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = TextTokenizer::t5(&unpacked(folder.path(), "small.spiece.model"), 1, 0, 26).unwrap();
+    assert_same(&tokenizer, 1, |row| &row.small);
+}
+
+/// The vocabulary that belongs to CLIP's merges (Radford et al. 2021, released code): all bytes, all bytes at the end of a
+/// word, what the merges make, the two special tokens.
+fn clip_vocabulary(merges: &str) -> HashMap<String, usize> {
+    let printable = |byte: &u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    let others = (0..256_u32).filter(|byte| !printable(byte)).count() as u32;
+    let letters =
+        (0..256).filter(printable).chain(256..256 + others).map(|code| char::from_u32(code).unwrap().to_string());
+    let letters: Vec<String> = letters.collect();
+    let ends = letters.iter().map(|letter| format!("{letter}</w>"));
+    let merged = merges.lines().skip(1).filter(|line| !line.is_empty()).map(|line| line.replace(' ', ""));
+    let special = ["<|startoftext|>", "<|endoftext|>"].map(str::to_owned);
+    let words = letters.iter().cloned().chain(ends).chain(merged).chain(special);
+    words.enumerate().map(|(id, word)| (word, id)).collect()
+}
+
+#[test]
+fn clip_gives_the_ids_of_transformers_from_either_of_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let merges = std::fs::read_to_string(unpacked(folder.path(), "clip.merges.txt")).unwrap();
+    let vocabulary = clip_vocabulary(&merges);
+    assert_eq!(vocabulary.len(), 49408);
+    std::fs::write(folder.path().join("merges.txt"), &merges).unwrap();
+    std::fs::write(folder.path().join("vocab.json"), serde_json::to_string(&vocabulary).unwrap()).unwrap();
+    let tokenizer = TextTokenizer::clip(folder.path(), 49408, 4096).unwrap();
+    assert!(tokenizer.path().ends_with("vocab.json"));
+    assert_same(&tokenizer, 2, |row| &row.clip);
+
+    // The pipeline as published in CLIP's tokenizer.json.
+    let special = |id: usize, content: &str| {
+        json!({ "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true })
+    };
+    let words = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+    let whole = json!({
+        "version": "1.0",
+        "added_tokens": [special(49406, "<|startoftext|>"), special(49407, "<|endoftext|>")],
+        "normalizer": { "type": "Sequence", "normalizers": [
+            { "type": "NFC" }, { "type": "Replace", "pattern": { "Regex": "\\s+" }, "content": " " },
+            { "type": "Lowercase" } ] },
+        "pre_tokenizer": { "type": "Sequence", "pretokenizers": [
+            { "type": "Split", "pattern": { "Regex": words }, "behavior": "Removed", "invert": true },
+            { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true } ] },
+        "post_processor": { "type": "RobertaProcessing", "sep": ["<|endoftext|>", 49407],
+            "cls": ["<|startoftext|>", 49406], "trim_offsets": false, "add_prefix_space": false },
+        "decoder": null,
+        "model": { "type": "BPE", "unk_token": "<|endoftext|>", "continuing_subword_prefix": "",
+            "end_of_word_suffix": "</w>", "fuse_unk": false, "vocab": vocabulary,
+            "merges": merges.lines().skip(1).filter(|line| !line.is_empty()).collect::<Vec<_>>() },
+    });
+    std::fs::write(folder.path().join("tokenizer.json"), whole.to_string()).unwrap();
+    let tokenizer = TextTokenizer::clip(folder.path(), 49408, 4096).unwrap();
+    assert!(tokenizer.path().ends_with("tokenizer.json"));
+    assert_same(&tokenizer, 2, |row| &row.clip);
+}
+
+/// Characters of `text` that no token stands for.
+fn uncovered(text: &str, tokens: &Tokens) -> Vec<char> {
+    let characters: Vec<char> = text.chars().collect();
+    let mut seen = vec![false; characters.len()];
+    let mut last = 0;
+    for span in tokens.spans[0].iter().flatten() {
+        assert!(span.start < span.end && span.end <= characters.len(), "{span:?} of {text:?}");
+        assert!(span.start >= last, "{span:?} of {text:?} is before {last}");
+        last = span.start;
+        seen[span.clone()].fill(true);
+    }
+    characters.iter().zip(seen).filter(|(c, seen)| !seen && !c.is_whitespace()).map(|(c, _)| *c).collect()
+}
+
+#[test]
+fn every_visible_character_of_the_original_text_belongs_to_a_token() {
+    let folder = tempfile::tempdir().unwrap();
+    let t5 = TextTokenizer::t5(&unpacked(folder.path(), "t5.spiece.model"), 1, 0, 32128).unwrap();
+    let merges = std::fs::read_to_string(unpacked(folder.path(), "clip.merges.txt")).unwrap();
+    std::fs::write(folder.path().join("merges.txt"), &merges).unwrap();
+    let vocabulary = serde_json::to_string(&clip_vocabulary(&merges)).unwrap();
+    std::fs::write(folder.path().join("vocab.json"), vocabulary).unwrap();
+    let clip = TextTokenizer::clip(folder.path(), 49408, 4096).unwrap();
+    for row in rows() {
+        // SentencePiece drops what has no width and what controls the direction; NFC joins an accent to its letter.
+        let invisible = |c: &char| {
+            c.is_control() || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{feff}')
+        };
+        let left = uncovered(&row.text, &t5.encode(&[&row.text], 4096).unwrap());
+        assert!(left.iter().all(invisible), "t5: {left:?} of {:?}", row.text);
+        let left = uncovered(&row.text, &clip.encode(&[&row.text], 4096).unwrap());
+        let joined = |c: &char| matches!(c, '\u{300}'..='\u{36f}' | '\u{1161}'..='\u{11ff}');
+        assert!(left.iter().all(joined), "clip: {left:?} of {:?}", row.text);
+    }
+}
+
+#[test]
+fn spans_are_of_the_text_before_it_is_normalised() {
+    let folder = tempfile::tempdir().unwrap();
+    let t5 = TextTokenizer::t5(&unpacked(folder.path(), "t5.spiece.model"), 1, 0, 32128).unwrap();
+    // The ligature is one character of the text, two of its normal form; the spaces are folded.
+    let text = "\u{feff}a   ﬁre \n ｃａｔ";
+    let tokens = t5.encode(&[text], 20).unwrap();
+    let of = |id: i64| -> Vec<String> {
+        let ids = Vec::<i64>::try_from(Tensor::flatten(&tokens.ids, 0, -1)).unwrap();
+        let spans = ids.iter().zip(&tokens.spans[0]).filter(|(other, _)| **other == id);
+        spans
+            .map(|(_, span)| text.chars().skip(span.clone().unwrap().start).take(span.clone().unwrap().len()).collect())
+            .collect()
+    };
+    // "▁fire" and "▁cat".
+    assert_eq!((of(1472), of(1712)), (vec!["ﬁre".to_owned()], vec!["ｃａｔ".to_owned()]));
+}
