@@ -32,11 +32,11 @@ fn formatting(checkout: &Checkout) -> Result<(), String> {
 }
 
 fn clippy(checkout: &Checkout) -> Result<(), String> {
-    let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
     checkout::run(&mut checkout.cargo(&arguments), "clippy")
 }
 
 fn docs(checkout: &Checkout) -> Result<(), String> {
-    let mut command = checkout.cargo(&["doc", "--locked", "--workspace", "--no-deps"]);
+    let mut command = checkout.cargo(&["doc", "--locked", "--workspace", "--all-features", "--no-deps"]);
     checkout::run(command.env("RUSTDOCFLAGS", "-D warnings"), "cargo doc")
 }

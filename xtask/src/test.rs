@@ -12,7 +12,7 @@ pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
     setup::before_building(checkout, &[])?;
     // All binaries run, whatever fails, so that the sum is over all tests.
     let mut child = checkout
-        .cargo(&["test", "--workspace", "--no-fail-fast"])
+        .cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"])
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("error: cannot start cargo: {error}"))?;
