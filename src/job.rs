@@ -200,9 +200,17 @@ impl Job {
         if state.progress.phase == from {
             state.progress = Progress { phase: Phase::Finished, ..Progress::default() };
             state.result = Some(result);
-            state.observer = None;
+            let observer = state.observer.take();
             self.finished.notify_all();
+            // Somebody else's code runs when it is dropped, and must find the job unlocked.
+            drop(state);
+            drop(observer);
         }
+    }
+
+    /// Ends a waiting job whose turn will never come.
+    pub(crate) fn abandon(&self) {
+        self.finish(Phase::Queued, Err(Error::WorkerGone));
     }
 
     /// On the worker's thread.
@@ -218,7 +226,8 @@ impl Job {
         let started = Instant::now();
         let mut watch = Watch { job: self, observer };
         // What a panic may leave behind in the pipeline are loaded networks and caches, which are only replaced as a whole.
-        let caught = catch_unwind(AssertUnwindSafe(|| run(&self.request, &mut watch)));
+        // The observer is somebody else's code, and is dropped inside.
+        let caught = catch_unwind(AssertUnwindSafe(move || run(&self.request, &mut watch)));
         let result = caught.unwrap_or_else(|panic| Err(Error::Panicked { message: message(panic.as_ref()) }));
         let failed = result.as_ref().err().map(ToString::to_string);
         tracing::debug!(job = self.id, elapsed = ?started.elapsed(), failed, "finished");

@@ -88,4 +88,4 @@ pub use ediffi_core::schedule::Schedule;
 #[doc(no_inline)]
 pub use ediffi_core::solver::{Churn, Solver};
 #[doc(no_inline)]
-pub use ediffi_paint::{Canvas, Mask, Occurrence, Palette, Region, Strength};
+pub use ediffi_paint::{Canvas, Growth, Mask, Occurrence, Palette, Region, Shape, Statistic, Strength};

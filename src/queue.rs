@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::job::Job;
+use crate::{Error, Result};
 
 /// Jobs in order of submission, up to a capacity.
 #[derive(Debug)]
@@ -34,18 +35,21 @@ impl Queue {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a job; `false` if there is no room. Jobs that were cancelled while they waited take up none.
-    pub(crate) fn push(&self, job: Arc<Job>) -> bool {
+    /// Adds a job, if there is room. Jobs that were cancelled while they waited take up none.
+    pub(crate) fn push(&self, job: Arc<Job>) -> Result<()> {
         let mut waiting = self.lock();
+        if waiting.closed {
+            return Err(Error::WorkerGone);
+        }
         if waiting.jobs.len() >= self.capacity {
             waiting.jobs.retain(|job| !job.is_finished());
         }
         if waiting.jobs.len() >= self.capacity {
-            return false;
+            return Err(Error::QueueFull { capacity: self.capacity });
         }
         waiting.jobs.push_back(job);
         self.changed.notify_one();
-        true
+        Ok(())
     }
 
     /// The next job, as soon as there is one; none once the queue is closed and empty.
@@ -53,6 +57,13 @@ impl Queue {
         let idle = |waiting: &mut Waiting| waiting.jobs.is_empty() && !waiting.closed;
         let waiting = self.changed.wait_while(self.lock(), idle);
         waiting.unwrap_or_else(PoisonError::into_inner).jobs.pop_front()
+    }
+
+    /// No more jobs will run: those that wait are told so.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        let left = std::mem::take(&mut self.lock().jobs);
+        left.iter().for_each(|job| job.abandon());
     }
 
     /// No more jobs will come.

@@ -38,6 +38,16 @@ pub struct Worker {
 /// The end of the queue where jobs are put in. The queue closes when the last worker lets go of it.
 struct Door(Arc<Queue>);
 
+/// The end of the queue where jobs are taken out, on the worker's thread. Whatever ends the thread, nobody waits for it in
+/// vain.
+struct Desk(Arc<Queue>);
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
 impl Drop for Door {
     fn drop(&mut self) {
         self.0.close();
@@ -64,7 +74,9 @@ impl Worker {
     fn start(capacity: usize, mut run: Run) -> Result<Self> {
         let queue = Arc::new(Queue::new(capacity.max(1)));
         let door = Arc::new(Door(Arc::clone(&queue)));
+        let desk = Desk(queue);
         let work = move || {
+            let Desk(queue) = &desk;
             while let Some(job) = queue.pop() {
                 job.run(&mut run);
             }
@@ -90,11 +102,8 @@ impl Worker {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let job = Arc::new(Job::new(id, request, Box::new(observer)));
         let Door(queue) = &*self.door;
-        if queue.push(Arc::clone(&job)) {
-            Ok(JobHandle::new(job))
-        } else {
-            Err(Error::QueueFull { capacity: queue.capacity() })
-        }
+        queue.push(Arc::clone(&job))?;
+        Ok(JobHandle::new(job))
     }
 
     /// Puts a request into the queue and waits for it.

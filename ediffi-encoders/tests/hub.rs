@@ -211,7 +211,8 @@ fn open(cache: &Path, address: &str, variables: &[(&str, &str)]) -> String {
     command.env("HF_ENDPOINT", address).env("HF_HOME", cache).envs(variables.iter().copied());
     let output = String::from_utf8_lossy(&command.output().unwrap().stdout).into_owned();
     let said = output.lines().find_map(|line| line.split_once("child says: "));
-    said.unwrap_or_else(|| panic!("{output}")).1.to_owned()
+    assert!(said.is_some(), "{output}");
+    said.unwrap().1.to_owned()
 }
 
 /// Opens the model as the environment says. It is no test of its own: the others start it in a process of its own.

@@ -42,7 +42,7 @@ pub struct BoundTokens {
 /// the others cut the prompt off before it, is painted in those and reported as a warning.
 ///
 /// # Errors
-/// [`Error::PhraseNotFound`], [`Error::OccurrenceNotFound`], [`Error::PhraseCutOff`] if no encoder has a token for a phrase,
+/// [`Error::PhraseNotFound`], [`Error::OccurrenceNotFound`], [`Error::SpanOutside`], [`Error::PhraseCutOff`] if no encoder has a token for a phrase,
 /// and [`Error::TokenOffsets`].
 pub fn bind(canvas: &Canvas, encoders: &[TextTokens<'_>]) -> Result<Vec<Binding>> {
     encoders.iter().try_for_each(check_offsets)?;

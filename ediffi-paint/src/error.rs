@@ -186,8 +186,8 @@ pub enum Error {
         found: usize,
     },
 
-    /// The characters that a region names are not in the prompt.
-    #[error("phrase `{phrase}` is to be characters {start}..{end} of a prompt of {characters}")]
+    /// The characters that a region names are not in the prompt, or are only spaces.
+    #[error("phrase `{phrase}` is to be characters {start}..{end} of a prompt of {characters}: there is no word")]
     SpanOutside {
         /// What the region is called.
         phrase: String,

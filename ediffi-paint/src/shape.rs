@@ -39,9 +39,14 @@ impl Shape {
     /// The mask of the shape on a canvas of `size` (width, height).
     pub(crate) fn mask(&self, phrase: &str, size: (u32, u32)) -> Result<Mask> {
         self.check(phrase)?;
+        let (from, to) = self.bounds();
         let offset = |sample: u32| (f64::from(sample) + 0.5) / f64::from(SAMPLES);
         Mask::from_fn(phrase, size.0, size.1, |x, y| {
-            let inside = |&(i, j): &(u32, u32)| self.contains(f64::from(x) + offset(i), f64::from(y) + offset(j));
+            let (left, upper) = (f64::from(x), f64::from(y));
+            if left + 1.0 < from.0 || left > to.0 || upper + 1.0 < from.1 || upper > to.1 {
+                return 0;
+            }
+            let inside = |&(i, j): &(u32, u32)| self.contains(left + offset(i), upper + offset(j));
             let samples = (0..SAMPLES).flat_map(|j| (0..SAMPLES).map(move |i| (i, j)));
             let count = samples.filter(inside).count() as f64;
             // At most 255.
@@ -67,6 +72,22 @@ impl Shape {
             return wrong("its width, height or radius is not positive and finite");
         }
         Ok(())
+    }
+
+    /// The corners of an upright rectangle that holds the shape.
+    fn bounds(&self) -> ((f64, f64), (f64, f64)) {
+        let around = |points: &[(f32, f32)], radii: (f32, f32)| {
+            let least = |at: fn(&(f32, f32)) -> f32| points.iter().map(at).fold(f32::INFINITY, f32::min);
+            let most = |at: fn(&(f32, f32)) -> f32| points.iter().map(at).fold(f32::NEG_INFINITY, f32::max);
+            let from = (f64::from(least(|p| p.0) - radii.0), f64::from(least(|p| p.1) - radii.1));
+            (from, (f64::from(most(|p| p.0) + radii.0), f64::from(most(|p| p.1) + radii.1)))
+        };
+        match self {
+            Self::Rectangle { from, to } => around(&[*from, *to], (0.0, 0.0)),
+            Self::Ellipse { centre, radii } => around(&[*centre], *radii),
+            Self::Polygon(points) => around(points, (0.0, 0.0)),
+            Self::Stroke { points, radius } => around(points, (*radius, *radius)),
+        }
     }
 
     fn contains(&self, x: f64, y: f64) -> bool {

@@ -79,7 +79,8 @@ pub fn locate(text: &str, phrase: &str, occurrence: Occurrence) -> Result<Vec<Ra
     let found = match occurrence {
         Occurrence::Span { start, end } => {
             let characters = text.chars().count();
-            if start >= end || end > characters {
+            let blank = || text.chars().skip(start).take(end - start).all(char::is_whitespace);
+            if start >= end || end > characters || blank() {
                 return Err(Error::SpanOutside { phrase: phrase.to_owned(), start, end, characters });
             }
             std::iter::once(start..end).collect()
@@ -181,7 +182,7 @@ mod tests {
         let text = "a cat, Käse";
         let locate = |start, end| locate(text, "the cheese", Occurrence::Span { start, end });
         assert_eq!(locate(7, 11).unwrap().first(), Some(&(7..11)));
-        for (start, end) in [(7, 12), (3, 3), (5, 4)] {
+        for (start, end) in [(7, 12), (3, 3), (5, 4), (6, 7)] {
             let error = locate(start, end).unwrap_err();
             assert!(matches!(error, Error::SpanOutside { characters: 11, .. }), "{error}");
         }

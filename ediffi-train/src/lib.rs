@@ -2,7 +2,7 @@
 //!
 //! The rooms, in the order a training step passes through them: [`prefetch`] makes batches on background threads,
 //! [`noise`] draws noise levels from the whole distribution or from an expert's interval, [`dropout`] drops embeddings,
-//! [`loss`] is EDM's, [`optimizer`] and [`ema`] update the weights, [`state`] keeps all of it in a checkpoint that is
+//! [`loss`] is the denoising loss, [`optimizer`] and [`ema`] update the weights, [`state`] keeps all of it in a checkpoint that is
 //! written atomically, [`log`] records the loss. [`tree`] says which networks an ensemble is trained as.
 //!
 //! # Example

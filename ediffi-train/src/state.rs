@@ -73,7 +73,8 @@ impl TrainState {
     }
 
     /// A view of the parameters for one worker of a data-parallel training: it shares their storage and collects gradients
-    /// of its own, so that workers on other threads do not meet.
+    /// of its own, so that workers on other threads do not meet. Every backward pass since the last update counts: after a
+    /// step that failed half way, begin with new replicas.
     ///
     /// # Errors
     /// An error of libtorch.

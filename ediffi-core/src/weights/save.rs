@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 
 use safetensors::{Dtype, View};
@@ -51,7 +51,7 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: HashMap<String,
     safetensors::serialize_to_file(pairs, Some(metadata), &temporary)
         .map_err(|source| Error::WeightsFormat { path: path.to_owned(), source })?;
     fs::set_permissions(&temporary, usual)
-        .and_then(|()| File::open(&temporary)?.sync_all())
+        .and_then(|()| OpenOptions::new().write(true).open(&temporary)?.sync_all())
         .and_then(|()| fs::rename(&temporary, path))
         .map_err(failed)
 }

@@ -43,9 +43,7 @@ pub fn assemble(model: &Path, out: &Path) -> Result<()> {
         files.extend([weights, format!("{name}/config.json")]);
         stages.push(stage(name, size, vec![expert], (steps, super_resolution::SIGMA_MAX), 1.0));
     }
-    let lineage = Lineage::default()
-        .with_file("clip", &model.join("clip/model.safetensors"))?
-        .with_file("t5", &model.join("t5/model.safetensors"))?;
+    let lineage = Lineage::default().with_encoders(model)?;
     for file in &files {
         let encoder = ENCODERS.contains(&file.as_str());
         if !encoder && file.ends_with(".safetensors") {

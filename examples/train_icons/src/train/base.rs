@@ -130,10 +130,11 @@ pub fn train(
     let _ = learner(&mut fresh)?;
     let settings = part.optimizer(length.steps(data.rows));
     let mut state = TrainState::new(fresh.into_named(), settings, part.ema_decay())?;
-    let mut lineage = length.lineage(&data).with_file("clip", &model.join("clip/model.safetensors"))?;
-    if let Some(parent) = &parent {
-        lineage = lineage.with_file("t5", &model.join("t5/model.safetensors"))?.with_file("parent", parent)?;
-    }
+    let mut lineage = length.lineage(&data);
+    lineage = match &parent {
+        Some(parent) => lineage.with_encoders(model)?.with_file("parent", parent)?,
+        None => lineage.with_clip(model)?,
+    };
     let notes = lineage.notes();
     let run = Run { name: part.name(), folder, length, rows: data.rows, lineage };
     run.begin(&mut state)?;

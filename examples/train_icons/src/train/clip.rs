@@ -28,12 +28,15 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
     std::fs::create_dir_all(&clip_folder)?;
     std::fs::create_dir_all(&t5_folder)?;
     let tokenizer_path = clip_folder.join("tokenizer.json");
-    let run = Run { name: "clip", folder, length, rows: data.rows, lineage: length.lineage(&data) };
+    let mut run = Run { name: "clip", folder, length, rows: data.rows, lineage: length.lineage(&data) };
     run.guard()?;
     // Training a tokenizer twice numbers its tokens differently: a network that goes on needs those it began with.
     let vocabulary = if run.resumes() {
         vocabulary::size(&tokenizer_path)?
     } else {
+        if run.checkpoint().is_file() {
+            std::fs::remove_file(run.checkpoint())?;
+        }
         let captions = (0..20_000)
             .map(|i| Ok(data.sampler.scene(data.seed ^ 0x7E47, i, Split::Train)?.caption))
             .collect::<Result<Vec<_>>>()?;
@@ -41,6 +44,8 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
         write_json(&t5_folder.join("config.json"), &dimensions::t5(t5_vocabulary))?;
         vocabulary::clip(&captions, &tokenizer_path)?
     };
+    run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
+    let notes = run.lineage.notes();
     let tokenizer = TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?;
     let config = dimensions::clip(vocabulary, tokenizer.end());
     let vision_config = config.vision_config.clone().ok_or("no image tower")?;
@@ -97,7 +102,7 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
     let preprocessor = serde_json::json!({ "size": { "shortest_edge": VISION_SIZE },
         "crop_size": { "height": VISION_SIZE, "width": VISION_SIZE } });
     write_json(&clip_folder.join("preprocessor_config.json"), &preprocessor)?;
-    state.export(&clip_folder.join("model.safetensors"), "", Kind::BFloat16, length.lineage(&data).notes())?;
+    state.export(&clip_folder.join("model.safetensors"), "", Kind::BFloat16, notes)?;
     Ok(())
 }
 

@@ -29,6 +29,18 @@ impl Lineage {
         Ok(self.with(key, fingerprint(path)?))
     }
 
+    /// Adds the CLIP in the folder `model`, and the tokenizers, which are trained with it.
+    pub fn with_clip(self, model: &Path) -> Result<Self> {
+        self.with_file("clip", &model.join("clip/model.safetensors"))?
+            .with_file("clip-tokenizer", &model.join("clip/tokenizer.json"))?
+            .with_file("t5-tokenizer", &model.join("t5/tokenizer.json"))
+    }
+
+    /// Adds CLIP and T5 in the folder `model`.
+    pub fn with_encoders(self, model: &Path) -> Result<Self> {
+        self.with_clip(model)?.with_file("t5", &model.join("t5/model.safetensors"))
+    }
+
     /// The facts as the header of a file holds them.
     pub fn notes(&self) -> HashMap<String, String> {
         self.facts.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect()
@@ -48,10 +60,18 @@ impl Lineage {
     }
 }
 
-/// 64 bits of FNV-1a over the bytes of a file: enough to tell versions of a file apart, not to withstand malice.
+/// 64 bits of FNV-1a over the bytes of a file: enough to tell versions of a file apart, not to withstand malice. Of weights
+/// only the values count: the order of the header changes whenever the same weights are written again.
 fn fingerprint(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let hash = bytes
+    let header = match bytes.first_chunk::<8>() {
+        Some(length) if path.extension().is_some_and(|extension| extension == "safetensors") => {
+            usize::try_from(u64::from_le_bytes(*length))?.saturating_add(8)
+        }
+        _ => 0,
+    };
+    let values = bytes.get(header..).ok_or_else(|| format!("{} is cut short", path.display()))?;
+    let hash = values
         .iter()
         .fold(0xCBF2_9CE4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
     Ok(format!("{hash:016x}"))
@@ -67,7 +87,7 @@ mod tests {
     #[test]
     fn another_lineage_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
-        let (t5, weights) = (folder.path().join("t5"), folder.path().join("w.safetensors"));
+        let (t5, weights) = (folder.path().join("t5.json"), folder.path().join("w.safetensors"));
         std::fs::write(&t5, "one").unwrap();
         let lineage = |batch: u64| Lineage::default().with("batch", batch).with_file("t5", &t5).unwrap();
         let one = [("w".to_owned(), Tensor::zeros([1], (Kind::Float, Device::Cpu)))];
@@ -79,6 +99,23 @@ mod tests {
         assert!(lineage(16).check(&weights).unwrap_err().to_string().contains("with t5 "));
         save(&weights, &one, HashMap::new()).unwrap();
         assert!(lineage(16).check(&weights).unwrap_err().to_string().contains("with batch nothing"));
+    }
+
+    /// The header has other notes, and says them in another order.
+    #[test]
+    fn weights_that_are_written_again_are_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let write = |value: f64, notes: Lineage| {
+            let one = [("w".to_owned(), Tensor::full([4], value, (Kind::Float, Device::Cpu)))];
+            save(&path, &one, notes.notes()).unwrap();
+            fingerprint(&path).unwrap()
+        };
+        let first = write(1.0, Lineage::default());
+        assert_eq!(write(1.0, Lineage::default().with("batch", 1).with("seed", 2)), first);
+        assert_ne!(write(2.0, Lineage::default()), first);
+        std::fs::write(&path, [9, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        assert!(fingerprint(&path).unwrap_err().to_string().contains("cut short"));
     }
 
     /// The published test vectors of FNV-1a.

@@ -147,6 +147,10 @@ impl Run<'_> {
     pub fn begin(&self, state: &mut TrainState) -> Result<()> {
         self.guard()?;
         std::fs::create_dir_all(self.folder)?;
+        if self.length.restart && self.checkpoint().is_file() {
+            // Not only replaced once there is another: a run that is killed before must not go on from it.
+            std::fs::remove_file(self.checkpoint())?;
+        }
         if self.resumes() {
             self.lineage.check(&self.checkpoint())?;
             state.resume(&self.checkpoint())?;

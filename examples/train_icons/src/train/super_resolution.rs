@@ -50,10 +50,7 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
         ..AdamWSettings::default()
     };
     let mut state = TrainState::new(fresh.into_named(), settings, 0.999)?;
-    let lineage = length
-        .lineage(&data)
-        .with_file("clip", &model.join("clip/model.safetensors"))?
-        .with_file("t5", &model.join("t5/model.safetensors"))?;
+    let lineage = length.lineage(&data).with_encoders(model)?;
     let notes = lineage.notes();
     let run = Run { name: &name, folder, length, rows: data.rows, lineage };
     run.begin(&mut state)?;
