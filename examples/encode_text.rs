@@ -61,8 +61,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// T5 has no embedding of a whole text; the mean of its tokens stands for one.
 fn t5(arguments: &Arguments, prompts: &[&str], runtime: Runtime) -> Result<Shown, Box<dyn Error>> {
     let model = T5::fingerprint(&arguments.model, None)?;
-    let kept = Encoded::load(&arguments.out, &model).ok().filter(|(texts, _)| texts == prompts);
-    let encoded = match kept {
+    // A file that is there but holds something else is an error: it may be anything.
+    let kept = arguments.out.is_file().then(|| Encoded::load(&arguments.out, &model)).transpose()?;
+    let encoded = match kept.filter(|(texts, _)| texts == prompts) {
         Some((_, encoded)) if encoded.mask.size().get(1) == Some(&arguments.tokens) => encoded,
         _ => {
             let encoded = T5::open(&arguments.model, runtime)?.encode(prompts, arguments.tokens)?;
@@ -77,8 +78,8 @@ fn t5(arguments: &Arguments, prompts: &[&str], runtime: Runtime) -> Result<Shown
 
 fn clip(arguments: &Arguments, prompts: &[&str], runtime: Runtime) -> Result<Shown, Box<dyn Error>> {
     let model = ClipText::fingerprint(&arguments.model, None)?;
-    let kept = EncodedClip::load(&arguments.out, &model).ok().filter(|(texts, _)| texts == prompts);
-    let encoded = match kept {
+    let kept = arguments.out.is_file().then(|| EncodedClip::load(&arguments.out, &model)).transpose()?;
+    let encoded = match kept.filter(|(texts, _)| texts == prompts) {
         Some((_, encoded)) if encoded.mask.size().get(1) == Some(&arguments.tokens) => encoded,
         _ => {
             let encoded = ClipText::open(&arguments.model, runtime)?.encode(prompts, arguments.tokens)?;

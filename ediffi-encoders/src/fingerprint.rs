@@ -12,7 +12,8 @@ use crate::{Error, Result};
 /// A model's name and a digest of its dimensions, its tokenizer and samples of all its weights (SHA-256).
 ///
 /// It is made without loading the model, in a fraction of a second, and does not depend on where the model's folder lies, on
-/// how its weights are cut into files, or on the precision it runs in.
+/// how its weights are cut into files, or on the precision it runs in. Of a large tensor 17 places are looked at: training
+/// changes all of them, but a few rows that were edited in a table of words may lie between.
 #[derive(Debug, Clone)]
 pub struct Fingerprint {
     name: String,

@@ -14,7 +14,7 @@ use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
 use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync};
 use sha2::{Digest, Sha256};
 
-use crate::{Clip, Error, Result, T5, clip, t5};
+use crate::{Clip, Error, Result, T5, clip, t5, tokenizer};
 
 /// Bytes asked for at once. What has arrived of a file is kept in such parts when a download breaks off.
 const PART: u64 = 16 << 20;
@@ -101,8 +101,9 @@ impl HubModel {
         let index = within(&format!("model.safetensors.index{part}.json"));
         let mut sets: Vec<Vec<String>> =
             tokenizers.iter().map(|set| set.iter().map(|name| within(name)).collect()).collect();
-        if self.subfolder.is_some() {
-            sets.extend(tokenizers.iter().map(|set| set.iter().map(|name| format!("tokenizer/{name}")).collect()));
+        if let Some(subfolder) = &self.subfolder {
+            let beside = tokenizer::beside(Path::new(subfolder));
+            sets.extend(tokenizers.iter().map(|set| set.iter().map(|name| format!("{beside}/{name}")).collect()));
         }
         let optional: Vec<String> = optional.iter().map(|name| within(name)).collect();
         let all = [vec![weights.clone(), index.clone()], sets.concat(), optional.clone()].concat();

@@ -64,7 +64,7 @@ impl WeightsFile {
     /// Gives `update` what tells these weights from others: name, kind and shape of every tensor and samples of its
     /// bytes, in an order that does not depend on how they are cut into files.
     ///
-    /// Samples are enough: training changes all of a tensor. Small tensors are given whole.
+    /// Training changes all of a tensor, so samples tell one training from another; small tensors are given whole.
     ///
     /// # Errors
     /// A file that is cut short.

@@ -12,6 +12,8 @@ mod spiece;
 
 use crate::{Error, Result};
 use open::Cutter;
+#[cfg(feature = "hub")]
+pub(crate) use open::beside;
 
 /// A batch of texts as token ids, all cut or filled up to the same length. A column is a position in this length.
 #[derive(Debug)]

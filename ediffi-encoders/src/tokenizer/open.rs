@@ -26,16 +26,22 @@ pub(super) enum Cutter {
     Pipeline(Box<Tokenizer>),
 }
 
-/// The first of `names` in `folder`, or in the folder `tokenizer` beside it, where pipelines of `diffusers` keep it; `folder`
-/// itself where it is a file.
+/// The first of `names` in `folder`, or beside it where pipelines of `diffusers` keep it: `tokenizer_2` for `text_encoder_2`,
+/// else `tokenizer`; `folder` itself where it is a file.
 pub(super) fn find(folder: &Path, names: &[&str]) -> Result<PathBuf> {
     if folder.is_file() {
         return Ok(folder.to_owned());
     }
-    let beside = folder.parent().map(|parent| parent.join("tokenizer"));
+    let beside = folder.parent().map(|parent| parent.join(beside(folder)));
     let folders = [Some(folder.to_owned()), beside].into_iter().flatten();
     let found = folders.flat_map(|folder| names.iter().map(move |name| folder.join(name))).find(|path| path.is_file());
     found.ok_or_else(|| Error::NoTokenizer { folder: folder.to_owned(), names: names.join(", ") })
+}
+
+/// The name of the folder that keeps the tokenizer of the encoder in `folder`, in a pipeline of `diffusers`.
+pub(crate) fn beside(folder: &Path) -> String {
+    let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    format!("tokenizer{}", name.strip_prefix("text_encoder").unwrap_or_default())
 }
 
 /// T5's tokenizer: a `tokenizer.json`, or a `spiece.model`.
@@ -69,33 +75,39 @@ fn pieces_of(json: &Value) -> Option<std::result::Result<SentencePiece, String>>
     let other = |step: &Value| !is(step, "Precompiled") && !is(step, "Strip") && !is(step, "Replace");
     let compiled = steps.iter().find(|step| is(step, "Precompiled")).filter(|_| !steps.iter().any(other))?;
     let table = compiled.get("precompiled_charsmap")?.as_str()?;
-    let special: Vec<u64> = json
-        .get("added_tokens")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|token| token.get("id")?.as_u64())
-        .collect();
+    let added = || json.get("added_tokens").and_then(Value::as_array).into_iter().flatten();
+    // Tokens that were added for text to be found in have no place in such a model.
+    if added().any(|token| token.get("special") == Some(&Value::Bool(false))) {
+        return None;
+    }
+    let special: Vec<u64> = added().filter_map(|token| token.get("id")?.as_u64()).collect();
+    let byte_fallback = model.get("byte_fallback").and_then(Value::as_bool).unwrap_or(false);
     let unknown = model.get("unk_id").and_then(Value::as_u64);
     let build = || {
         let table = base64::engine::general_purpose::STANDARD.decode(table).map_err(|error| error.to_string())?;
         let piece = |(id, entry): (usize, &Value)| {
+            let text = entry.get(0).and_then(Value::as_str).map(str::to_owned);
             let kind = match id as u64 {
                 id if Some(id) == unknown => PieceKind::Unknown,
                 id if special.contains(&id) => PieceKind::Unreachable,
+                _ if byte_fallback && text.as_deref().is_some_and(is_byte) => PieceKind::Byte,
                 _ => PieceKind::Normal,
             };
-            let text = entry.get(0).and_then(Value::as_str).map(str::to_owned);
             let score = entry.get(1).and_then(Value::as_f64).map(|score| score as f32);
             text.zip(score)
                 .map(|(text, score)| Piece { text, score, kind })
                 .ok_or_else(|| format!("entry {id} of its vocabulary is no piece with a score"))
         };
         let pieces = vocabulary.iter().enumerate().map(piece).collect::<std::result::Result<Vec<_>, _>>()?;
-        let byte_fallback = model.get("byte_fallback").and_then(Value::as_bool).unwrap_or(false);
         SentencePiece::new(pieces, Charsmap::parse(&table)?, byte_fallback, true)
     };
     Some(build())
+}
+
+/// Whether a piece is the spelling of a byte: `<0x41>`.
+fn is_byte(text: &str) -> bool {
+    let digits = text.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+    digits.is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 /// CLIP's tokenizer: a `tokenizer.json`, or a `vocab.json` with `merges.txt` beside it.

@@ -115,28 +115,30 @@ impl SentencePiece {
     /// The ids of a text, each with the range of characters of the text that it stands for.
     pub(super) fn encode(&self, text: &str) -> Vec<(u32, Range<usize>)> {
         let normalised = self.charsmap.apply(text);
-        let mut tokens: Vec<(u32, Range<usize>)> = Vec::new();
-        for (index, word) in normalised.split(|(c, _)| *c == ' ').filter(|word| !word.is_empty()).enumerate() {
+        // The whole text is cut at once: scores add up in f32, and where two ways are equally likely the sum before a word
+        // decides between them.
+        let (mut written, mut origins) = (String::with_capacity(text.len() + 3), Vec::with_capacity(text.len() + 3));
+        let words = normalised.split(|(c, _)| *c == ' ').filter(|word| !word.is_empty());
+        for (index, word) in words.enumerate() {
             let first = word.first().map_or(0, |(_, range)| range.start);
             // The space that stands before a word is nothing of it.
             let space = (self.prefixed || index > 0).then_some((SPACE, first..first));
-            // Each byte of the word with the characters of the text that it came from.
-            let (mut origins, mut written) =
-                (Vec::with_capacity(4 * word.len()), String::with_capacity(4 * word.len()));
+            // Each byte with the characters of the text that it came from.
             for (character, origin) in space.iter().chain(word) {
                 written.push(*character);
-                origins.extend(std::iter::repeat_n(origin, character.len_utf8()));
+                origins.extend(std::iter::repeat_n(origin.clone(), character.len_utf8()));
             }
-            for (id, part) in self.cut(&written) {
-                let covered = origins.get(part.clone()).unwrap_or_default();
-                let start = covered.iter().map(|range| range.start).min().unwrap_or(first);
-                let end = covered.iter().map(|range| range.end).max().unwrap_or(first);
-                match (id, tokens.last_mut()) {
-                    (Some(id), _) => tokens.push((id, start..end)),
-                    // What is not known in a row is one unknown piece.
-                    (None, Some((last, span))) if self.bytes.is_none() && *last == self.unknown => span.end = end,
-                    (None, _) => tokens.extend(self.spell(written.get(part).unwrap_or_default(), start..end)),
-                }
+        }
+        let mut tokens: Vec<(u32, Range<usize>)> = Vec::new();
+        for (id, part) in self.cut(&written) {
+            let covered = origins.get(part.clone()).unwrap_or_default();
+            let start = covered.iter().map(|range| range.start).min().unwrap_or(0);
+            let end = covered.iter().map(|range| range.end).max().unwrap_or(start);
+            match (id, tokens.last_mut()) {
+                (Some(id), _) => tokens.push((id, start..end)),
+                // What is not known in a row is one unknown piece.
+                (None, Some((last, span))) if self.bytes.is_none() && *last == self.unknown => span.end = end,
+                (None, _) => tokens.extend(self.spell(written.get(part).unwrap_or_default(), start..end)),
             }
         }
         tokens
@@ -149,23 +151,23 @@ impl SentencePiece {
         spelled.unwrap_or_else(|| vec![self.unknown]).into_iter().map(|id| (id, span.clone())).collect()
     }
 
-    /// The likeliest way to cut a word (Viterbi 1967): ids with their bytes, `None` for a character that no piece has.
-    fn cut(&self, word: &str) -> Vec<(Option<u32>, Range<usize>)> {
+    /// The likeliest way to cut a text (Viterbi 1967): ids with their bytes, `None` for a character that no piece has.
+    fn cut(&self, text: &str) -> Vec<(Option<u32>, Range<usize>)> {
         /// The best way to a place: its score, its last piece, and where that begins.
         type Step = Option<(f32, Option<u32>, usize)>;
-        let mut best: Vec<Step> = vec![None; word.len() + 1];
+        let mut best: Vec<Step> = vec![None; text.len() + 1];
         let better = |step: &mut Step, score: f32, id: Option<u32>, start: usize| {
             if step.is_none_or(|(other, ..)| score > other) {
                 *step = Some((score, id, start));
             }
         };
-        for (start, character) in word.char_indices() {
+        for (start, character) in text.char_indices() {
             let so_far = best.get(start).copied().flatten().map_or(0.0, |(score, ..)| score);
             let alone = start + character.len_utf8();
             let mut known = false;
-            let ends = word[start..].char_indices().map(|(at, c)| start + at + c.len_utf8());
+            let ends = text[start..].char_indices().map(|(at, c)| start + at + c.len_utf8());
             for end in ends.take_while(|end| end - start <= self.longest) {
-                if let (Some(found), Some(step)) = (self.pieces.get(&word[start..end]), best.get_mut(end)) {
+                if let (Some(found), Some(step)) = (self.pieces.get(&text[start..end]), best.get_mut(end)) {
                     better(step, found.score + so_far, Some(found.id), start);
                     known |= end == alone;
                 }
@@ -174,7 +176,7 @@ impl SentencePiece {
                 better(step, self.unknown_score + so_far, None, start);
             }
         }
-        let (mut pieces, mut end) = (Vec::new(), word.len());
+        let (mut pieces, mut end) = (Vec::new(), text.len());
         while let Some((_, id, start)) = best.get(end).copied().flatten() {
             pieces.push((id, start..end));
             end = start;
