@@ -12,9 +12,11 @@
 
 mod cascade;
 mod config;
+mod diagnosis;
 mod error;
 mod expert;
 mod experts;
+mod files;
 pub mod low_res;
 mod observer;
 mod settings;
@@ -25,6 +27,7 @@ mod tiling;
 pub use cascade::{Cascade, CascadeJob, StageOptions};
 pub use config::{ExpertConfig, PreconditionConfig, SamplerConfig, StageConfig, path_inside, read_json};
 pub use error::{Error, Result};
+pub use files::ExpertFiles;
 pub use observer::{StageEvent, StageObserver};
 pub use settings::SamplerSettings;
 pub use stage::{Stage, StageJob};
