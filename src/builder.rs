@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
 
@@ -27,9 +28,12 @@ pub struct PipelineBuilder {
     pub(crate) folder: PathBuf,
     pub(crate) device: DeviceChoice,
     pub(crate) precision: Precision,
-    pub(crate) residency: Residency,
+    pub(crate) residency: Option<Residency>,
     pub(crate) keep_encoders: bool,
     pub(crate) batch: usize,
+    pub(crate) clean_captions: bool,
+    pub(crate) experts: Vec<(SigmaInterval, PathBuf)>,
+    pub(crate) stages: Vec<PathBuf>,
 }
 
 impl PipelineBuilder {
@@ -38,9 +42,12 @@ impl PipelineBuilder {
             folder,
             device: DeviceChoice::Auto,
             precision: Precision::Auto,
-            residency: Residency::All,
+            residency: None,
             keep_encoders: false,
             batch: BATCH,
+            clean_captions: true,
+            experts: Vec::new(),
+            stages: Vec::new(),
         }
     }
 
@@ -58,11 +65,11 @@ impl PipelineBuilder {
         self
     }
 
-    /// How many experts of a stage are in memory at a time; all. With any other choice a stage's experts are dropped
-    /// when the stage is done, too.
+    /// How many experts of a stage are in memory at a time; all, and of published models, which are large, one. With any
+    /// choice but all, a stage's experts are dropped when the stage is done, too.
     #[must_use]
     pub fn residency(mut self, residency: Residency) -> Self {
-        self.residency = residency;
+        self.residency = Some(residency);
         self
     }
 
@@ -79,6 +86,41 @@ impl PipelineBuilder {
     #[must_use]
     pub fn batch(mut self, images: usize) -> Self {
         self.batch = images.max(1);
+        self
+    }
+
+    /// Adds a published stage of super-resolution: the folder of a DeepFloyd IF stage II, as diffusers saves it. The folder
+    /// that the builder was made for has to be one of stage I.
+    #[must_use]
+    pub fn stage(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.stages.push(folder.into());
+        self
+    }
+
+    /// Makes another published stage I the expert for `interval`: it takes these noise levels over from the folder that the
+    /// builder was made for. They share the text and the pixels, so networks of several sizes make one ensemble.
+    ///
+    /// ```no_run
+    /// use ediffi::{Pipeline, SigmaInterval};
+    ///
+    /// // What is in the picture is decided above sigma 1, by the large network; a smaller one draws the rest.
+    /// let pipeline = Pipeline::builder("IF-I-M-v1.0")
+    ///     .expert(SigmaInterval::new(1.0, f64::INFINITY)?, "IF-I-XL-v1.0")
+    ///     .stage("IF-II-M-v1.0")
+    ///     .open()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn expert(mut self, interval: SigmaInterval, folder: impl Into<PathBuf>) -> Self {
+        self.experts.push((interval, folder.into()));
+        self
+    }
+
+    /// Whether prompts for published models are cleaned as their training captions were: without addresses, tags, file
+    /// names, article numbers. They are. What is painted is found by its words only where cleaning leaves them alone.
+    #[must_use]
+    pub fn clean_captions(mut self, clean: bool) -> Self {
+        self.clean_captions = clean;
         self
     }
 

@@ -10,7 +10,7 @@
 //! # Ok::<(), ediffi::Error>(())
 //! ```
 //!
-//! - A [`Pipeline`] is an opened model folder. [`PipelineBuilder`] chooses device, precision and memory.
+//! - A [`Pipeline`] is an opened model folder, or several folders of published models (DeepFloyd IF) made into one cascade. [`PipelineBuilder`] chooses device, precision and memory.
 //! - A [`Request`] says what to draw: prompt, negative prompt, seed, size, settings of the stages, a style image
 //!   ([`StyleImage`]), and a painted [`Canvas`].
 //! - A [`Generation`] holds the images. A saved image holds its request: [`Request::from_png`].
@@ -33,6 +33,7 @@
 
 mod base64;
 mod builder;
+mod deepfloyd;
 mod embeddings;
 mod embeddings_file;
 mod encode;
@@ -85,6 +86,10 @@ pub use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
 #[doc(no_inline)]
 pub use ediffi_core::schedule::Schedule;
 #[doc(no_inline)]
-pub use ediffi_core::solver::{Churn, Solver};
+pub use ediffi_core::seed::NoiseSource;
+#[doc(no_inline)]
+pub use ediffi_core::solver::{Churn, Solver, Variance};
+#[doc(no_inline)]
+pub use ediffi_core::timesteps::Preset;
 #[doc(no_inline)]
 pub use ediffi_paint::{Canvas, Mask, Occurrence, Palette, Region, Strength};
