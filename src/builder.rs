@@ -34,6 +34,7 @@ pub struct PipelineBuilder {
     pub(crate) clean_captions: bool,
     pub(crate) experts: Vec<(SigmaInterval, PathBuf)>,
     pub(crate) stages: Vec<PathBuf>,
+    pub(crate) enlarger: Option<PathBuf>,
 }
 
 impl PipelineBuilder {
@@ -48,6 +49,7 @@ impl PipelineBuilder {
             clean_captions: true,
             experts: Vec::new(),
             stages: Vec::new(),
+            enlarger: None,
         }
     }
 
@@ -113,6 +115,15 @@ impl PipelineBuilder {
     #[must_use]
     pub fn expert(mut self, interval: SigmaInterval, folder: impl Into<PathBuf>) -> Self {
         self.experts.push((interval, folder.into()));
+        self
+    }
+
+    /// Enlarges finished pictures by a network of Real-ESRGAN, a safetensors file with its own names of tensors: see
+    /// [`Enlarger`](ediffi_cascade::Enlarger). It runs after the last stage of the cascade, in f32, and not where a request
+    /// ends with an earlier one; [`Request::size`](crate::Request::size) is the size before it.
+    #[must_use]
+    pub fn enlarger(mut self, file: impl Into<PathBuf>) -> Self {
+        self.enlarger = Some(file.into());
         self
     }
 

@@ -19,8 +19,9 @@ use crate::{
     StageReport, validate,
 };
 
-/// Where noise comes from that is not drawn from the images' seeds: see [`Pipeline::sample_from`].
-type Noises<'a> = &'a mut dyn FnMut(&str, &[u64]) -> Box<dyn NoiseSource>;
+/// Where noise comes from that is not drawn from the images' seeds, by the name of the stage and the seeds of the images:
+/// see [`Pipeline::sample_from`].
+pub type StageNoise<'a> = dyn FnMut(&str, &[u64]) -> Box<dyn NoiseSource> + 'a;
 
 impl Pipeline {
     /// Makes the images of a request.
@@ -97,7 +98,7 @@ impl Pipeline {
         &self,
         embeddings: &Embeddings,
         request: &Request,
-        noise: &mut dyn FnMut(&str, &[u64]) -> Box<dyn NoiseSource>,
+        noise: &mut StageNoise<'_>,
         observer: &mut dyn Observer,
     ) -> Result<Generation> {
         self.sample_any(embeddings, request, Some(noise), observer)
@@ -107,7 +108,7 @@ impl Pipeline {
         &self,
         embeddings: &Embeddings,
         request: &Request,
-        noise: Option<Noises<'_>>,
+        noise: Option<&mut StageNoise<'_>>,
         observer: &mut dyn Observer,
     ) -> Result<Generation> {
         let _no_grad = tch::no_grad_guard();
@@ -123,7 +124,7 @@ impl Pipeline {
         state: &mut State,
         embeddings: &Embeddings,
         request: &Request,
-        mut noise: Option<Noises<'_>>,
+        mut noise: Option<&mut StageNoise<'_>>,
         observer: &mut dyn Observer,
         encoding: Duration,
     ) -> Result<Generation> {
@@ -181,6 +182,14 @@ impl Pipeline {
             }
             result?;
             reports.push(StageReport { plan: plan.clone(), elapsed: started.elapsed() });
+        }
+        if let Some(enlarger) = self.enlarger.as_ref().filter(|_| plans.len() == self.shapes.len()) {
+            for picture in pictures.iter_mut().flatten() {
+                if observer.cancelled() {
+                    return Err(crate::Error::Cancelled);
+                }
+                *picture = enlarger.enlarge(picture)?;
+            }
         }
         let plan = plans.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         let images = images(&pictures, request, &plan)?;

@@ -58,6 +58,7 @@ mod worker;
 pub use builder::{BATCH, PipelineBuilder};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
+pub use generate::StageNoise;
 pub use generation::{GeneratedImage, Generation, StagePlan, StageReport};
 pub use job::{Canceller, JobHandle, Phase, Progress};
 pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
@@ -70,7 +71,7 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 
 // What a user of this crate sets or reads, so that no other crate has to be named.
 #[doc(no_inline)]
-pub use ediffi_cascade::{StageConfig, Tiling};
+pub use ediffi_cascade::{Enlarger, StageConfig, Tiling};
 #[doc(no_inline)]
 pub use ediffi_core::conditioning::Conditioning;
 #[doc(no_inline)]

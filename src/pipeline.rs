@@ -3,7 +3,7 @@
 use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
 
-use ediffi_cascade::{Cascade, Stage};
+use ediffi_cascade::{Cascade, Enlarger, Stage};
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
 
@@ -30,6 +30,8 @@ pub struct Pipeline {
     pub(crate) needs: Needs,
     pub(crate) keep_encoders: bool,
     pub(crate) batch: usize,
+    /// Makes the pictures of the last stage larger.
+    pub(crate) enlarger: Option<Enlarger>,
     state: RefCell<State>,
 }
 
@@ -62,9 +64,12 @@ impl Pipeline {
     }
 
     pub(crate) fn assemble(builder: PipelineBuilder, runtime: Runtime) -> Result<Self> {
-        let PipelineBuilder { folder, residency, keep_encoders, batch, clean_captions, experts, stages, .. } = builder;
+        let PipelineBuilder {
+            folder, residency, keep_encoders, batch, clean_captions, experts, stages, enlarger, ..
+        } = builder;
         let published = deepfloyd::is_published(&folder);
-        if !published && !(experts.is_empty() && stages.is_empty()) {
+        let alone = experts.is_empty() && stages.is_empty();
+        if !published && !alone {
             let reason =
                 format!("{} is no folder of a published stage, to which others can be added", folder.display());
             return Err(Error::Compose { reason });
@@ -104,9 +109,11 @@ impl Pipeline {
         } else {
             EncoderSet::open(&folder, &manifest, needs, runtime)?
         };
+        let precise = Runtime { kind: tch::Kind::Float, ..runtime };
+        let enlarger = enlarger.map(|file| Enlarger::open(&file, precise)).transpose()?;
         tracing::debug!(folder = %folder.display(), ?runtime, stages = shapes.len(), "opened");
         let state = RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None });
-        Ok(Self { folder, manifest, runtime, encoders, shapes, needs, keep_encoders, batch, state })
+        Ok(Self { folder, manifest, runtime, encoders, shapes, needs, keep_encoders, batch, enlarger, state })
     }
 
     /// The model folder.

@@ -189,6 +189,20 @@ fn pictures_do_not_depend_on_their_batch() {
     assert!(worst <= 1, "{worst}");
 }
 
+/// A plain network makes the finished picture larger, and only that.
+#[test]
+fn an_enlarger_comes_last() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("ediffi-cascade/tests/fixtures/enlarger/compact.safetensors");
+    let pipeline = base().stage(fixture("stage-2")).enlarger(&file).open().unwrap();
+    let request = Request::new(PROMPT).steps("base", 1).steps("sr-32", 1);
+    let large = pipeline.generate(&request.clone().size(48, 32)).unwrap();
+    assert_eq!(large.images[0].rgb().dimensions(), (192, 128));
+    let small = pipeline.generate(&Request::new(PROMPT).steps("base", 1).last_stage("base")).unwrap();
+    assert_eq!(small.images[0].rgb().dimensions(), (16, 16));
+    let none = base().enlarger(fixture("ddpm.safetensors")).open().unwrap_err();
+    assert!(none.to_string().contains("neither an SRVGGNetCompact nor an RRDBNet"), "{none}");
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {

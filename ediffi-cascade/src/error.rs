@@ -99,6 +99,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A network that was to enlarge finished pictures cannot.
+    #[error("enlarger: {reason}")]
+    Enlarger {
+        /// Why.
+        reason: String,
+    },
     /// Stages that make no cascade.
     #[error("the stages make no cascade: {reason}")]
     Cascade {

@@ -13,6 +13,7 @@
 mod cascade;
 mod config;
 mod diagnosis;
+mod enlarger;
 mod error;
 mod expert;
 mod experts;
@@ -26,6 +27,7 @@ mod tiling;
 
 pub use cascade::{Cascade, CascadeJob, StageOptions};
 pub use config::{ExpertConfig, PreconditionConfig, SamplerConfig, StageConfig, path_inside, read_json};
+pub use enlarger::Enlarger;
 pub use error::{Error, Result};
 pub use files::ExpertFiles;
 pub use observer::{StageEvent, StageObserver};

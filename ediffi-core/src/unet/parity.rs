@@ -79,7 +79,7 @@ fn differences(unet: &UNet, io: &BTreeMap<String, Tensor>) -> Vec<(String, f64)>
     let mut found: Vec<(String, f64)> = Vec::new();
     let mut pooled = io["tap.add_embedding"].shallow_clone();
     if let Some(level) = io.get("tap.class_embedding") {
-        pooled = pooled + level;
+        pooled += level;
     }
     found.push(("pooled".to_owned(), distance(&context.pooled.unwrap(), &pooled)));
     found.extend(order.into_iter().map(|name| {
