@@ -94,3 +94,8 @@ pub use ediffi_core::solver::{Churn, Solver, Variance};
 pub use ediffi_core::timesteps::Preset;
 #[doc(no_inline)]
 pub use ediffi_paint::{Canvas, Mask, Occurrence, Palette, Region, Strength};
+
+/// The guide's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/deepfloyd.md")]
+struct DeepFloydGuide;
