@@ -60,6 +60,9 @@ struct Arguments {
     /// Guidance of a stage, as base=7.0; 1 is none.
     #[arg(long, value_name = "STAGE=SCALE", value_parser = of_stage::<f64>)]
     guidance: Vec<(String, f64)>,
+    /// How much noise goes into the small picture before it is enlarged: a timestep below 1000.
+    #[arg(long, value_name = "TIMESTEP", default_value_t = 250)]
+    noise_level: usize,
     /// Give the prompt to T5 as it is, but for capital letters.
     #[arg(long)]
     raw_caption: bool,
@@ -79,7 +82,8 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let mut builder = Pipeline::builder(&arguments.base).clean_captions(!arguments.raw_caption);
+    let mut builder =
+        Pipeline::builder(&arguments.base).clean_captions(!arguments.raw_caption).noise_level(arguments.noise_level);
     for (interval, folder) in &arguments.expert {
         builder = builder.expert(*interval, folder);
     }

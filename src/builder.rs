@@ -35,6 +35,7 @@ pub struct PipelineBuilder {
     pub(crate) experts: Vec<(SigmaInterval, PathBuf)>,
     pub(crate) stages: Vec<PathBuf>,
     pub(crate) enlarger: Option<PathBuf>,
+    pub(crate) noise_level: Option<usize>,
 }
 
 impl PipelineBuilder {
@@ -50,6 +51,7 @@ impl PipelineBuilder {
             experts: Vec::new(),
             stages: Vec::new(),
             enlarger: None,
+            noise_level: None,
         }
     }
 
@@ -124,6 +126,14 @@ impl PipelineBuilder {
     #[must_use]
     pub fn enlarger(mut self, file: impl Into<PathBuf>) -> Self {
         self.enlarger = Some(file.into());
+        self
+    }
+
+    /// How much noise is mixed into the smaller picture for published stages of super-resolution: a timestep, 250 of 1000 as
+    /// published. More hides more of what the stage before got wrong, and lets the stage draw more of its own.
+    #[must_use]
+    pub fn noise_level(mut self, timestep: usize) -> Self {
+        self.noise_level = Some(timestep);
         self
     }
 

@@ -64,9 +64,8 @@ impl Pipeline {
     }
 
     pub(crate) fn assemble(builder: PipelineBuilder, runtime: Runtime) -> Result<Self> {
-        let PipelineBuilder {
-            folder, residency, keep_encoders, batch, clean_captions, experts, stages, enlarger, ..
-        } = builder;
+        let PipelineBuilder { folder, residency, keep_encoders, batch, clean_captions, .. } = builder;
+        let PipelineBuilder { experts, stages, enlarger, noise_level, .. } = builder;
         let published = deepfloyd::is_published(&folder);
         let alone = experts.is_empty() && stages.is_empty();
         if !published && !alone {
@@ -76,7 +75,7 @@ impl Pipeline {
         }
         let path = folder.join(if published { deepfloyd::INDEX_FILE } else { MANIFEST_FILE });
         let (manifest, stages, text) = if published {
-            let folders = Folders { base: &folder, experts: &experts, stages: &stages };
+            let folders = Folders { base: &folder, experts: &experts, stages: &stages, noise_level };
             let residency = residency.unwrap_or(Residency::Relay);
             let Published { manifest, stages, text } = Published::open(&folders, runtime, residency)?;
             (manifest, stages, text)

@@ -189,6 +189,21 @@ fn pictures_do_not_depend_on_their_batch() {
     assert!(worst <= 1, "{worst}");
 }
 
+#[test]
+fn the_noise_in_the_smaller_picture_can_be_set() {
+    let request = Request::new(PROMPT).steps("base", 1).steps("sr-32", 2);
+    let at = |level: Option<usize>| {
+        let builder = base().stage(fixture("stage-2"));
+        let builder = level.map_or(builder.clone(), |level| builder.noise_level(level));
+        Ok::<_, Error>(bytes(&builder.open()?.generate(&request)?))
+    };
+    let published = at(None).unwrap();
+    assert_eq!(published, at(Some(250)).unwrap());
+    assert_ne!(published, at(Some(100)).unwrap());
+    let error = at(Some(1000)).unwrap_err().to_string();
+    assert!(error.contains("noise_level 1000 is no timestep"), "{error}");
+}
+
 /// A plain network makes the finished picture larger, and only that.
 #[test]
 fn an_enlarger_comes_last() {

@@ -19,6 +19,7 @@ mod expert;
 mod experts;
 mod files;
 pub mod low_res;
+mod multiple;
 mod observer;
 mod settings;
 mod stage;

@@ -19,6 +19,7 @@ use crate::diagnosis::broken_tensor;
 use crate::expert::{Branches, Expert};
 use crate::experts::EnsembleDenoiser;
 use crate::files::{ExpertFiles, existing, read_network};
+use crate::multiple::lcm;
 use crate::observer::{StageEvent, StageObserver, Watch};
 use crate::settings::SamplerSettings;
 use crate::tiled::TileGrid;
@@ -392,15 +393,4 @@ fn other_rows(conditioning: &Conditioning, pictures: usize) -> Option<(&'static 
 fn inputs(network: &UNetConfig) -> impl PartialEq {
     let context = network.context.as_ref();
     (network.low_res, context.and_then(|c| c.t5), context.and_then(|c| c.clip_text), context.and_then(|c| c.clip_image))
-}
-
-/// The lowest common multiple of two positive numbers, or the largest number if it is too large: no side is a multiple of
-/// that.
-pub(crate) fn lcm(a: i64, b: i64) -> i64 {
-    (a / gcd(a, b).max(1)).saturating_mul(b)
-}
-
-/// The greatest common divisor of two positive numbers.
-pub(crate) fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Folders<'a> {
     pub(crate) experts: &'a [(SigmaInterval, PathBuf)],
     /// The stages of super-resolution.
     pub(crate) stages: &'a [PathBuf],
+    /// How much noise goes into the smaller picture, if not as much as published.
+    pub(crate) noise_level: Option<usize>,
 }
 
 impl Published {
@@ -65,7 +67,8 @@ impl Published {
         let mut stages = vec![Stage::with_experts(&config, files, runtime, residency)?];
         for folder in folders.stages {
             let folder = PublishedFolder::open(folder, Kind::SuperResolution, half)?;
-            let (config, files) = ensemble(&folder, &[]);
+            let (mut config, files) = ensemble(&folder, &[]);
+            config.low_res.noise_level = folders.noise_level.or(config.low_res.noise_level);
             stages.push(Stage::with_experts(&config, files, runtime, residency)?);
         }
         // Stage I's own folder need not hold the encoder: all of a family have the same.
