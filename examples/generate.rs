@@ -3,14 +3,15 @@
 //! `cargo run --release --example generate -- "a red apple left of a cat" --seed 7 --out apple.png`
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 
+mod shared;
+
 use std::error::Error;
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use ediffi::{DeviceChoice, Event, Observer, Pipeline, Precision, Request, Residency, StyleImage};
-use indicatif::{ProgressBar, ProgressStyle};
+use ediffi::{DeviceChoice, Pipeline, Precision, Request, Residency, StyleImage};
+use shared::{Bars, numbered, of_stage, report, size};
 
 /// Draws what a prompt says.
 #[derive(Parser)]
@@ -72,18 +73,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                eprintln!("  because: {error}");
-                cause = error.source();
-            }
-            ExitCode::FAILURE
-        }
-    }
+    report(run(&Arguments::parse()))
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
@@ -139,56 +129,4 @@ fn request(arguments: &Arguments) -> Result<Request, ediffi::Error> {
     let (seed, images) = (arguments.seed.unwrap_or(request.seed), arguments.images.unwrap_or(request.images));
     let truncate = arguments.truncate || request.truncate;
     Ok(request.seed(seed).images(images).truncate(truncate))
-}
-
-/// `out.png` of one image, `out-1.png`, `out-2.png`, ... of several.
-fn numbered(path: &Path, index: usize, count: usize) -> PathBuf {
-    if count == 1 {
-        return path.to_owned();
-    }
-    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-    let (stem, ending) = (part(path.file_stem()), part(path.extension()));
-    let ending = if ending.is_empty() { ending } else { format!(".{ending}") };
-    path.with_file_name(format!("{stem}-{}{ending}", index + 1))
-}
-
-fn size(text: &str) -> Result<(u32, u32), String> {
-    let sides = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
-    sides.ok_or_else(|| "expected WIDTHxHEIGHT".to_owned())
-}
-
-fn of_stage<T: std::str::FromStr>(text: &str) -> Result<(String, T), String> {
-    let setting = text.split_once('=').and_then(|(stage, value)| Some((stage.to_owned(), value.parse().ok()?)));
-    setting.ok_or_else(|| "expected STAGE=NUMBER".to_owned())
-}
-
-/// One progress bar for each stage.
-#[derive(Default)]
-struct Bars {
-    bar: Option<ProgressBar>,
-}
-
-impl Bars {
-    fn start(&mut self, length: usize, message: String) {
-        let style = ProgressStyle::with_template("{msg:<24} {wide_bar} {pos:>3}/{len} {elapsed:>4}");
-        let bar = ProgressBar::new(length as u64).with_message(message);
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        // Loading the first expert takes a while: the bar is there from the start.
-        bar.tick();
-        self.bar = Some(bar);
-    }
-}
-
-impl Observer for Bars {
-    fn event(&mut self, event: &Event<'_>) -> ControlFlow<()> {
-        match event {
-            Event::StageStarted { stage, width, height, plan, batches, .. } => {
-                self.start(plan.steps().len() * batches, format!("{stage} {width}x{height}"));
-            }
-            Event::Step { .. } => self.bar.iter().for_each(|bar| bar.inc(1)),
-            Event::StageFinished { .. } => self.bar.take().iter().for_each(ProgressBar::finish),
-            _ => {}
-        }
-        ControlFlow::Continue(())
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
 
@@ -27,9 +28,14 @@ pub struct PipelineBuilder {
     pub(crate) folder: PathBuf,
     pub(crate) device: DeviceChoice,
     pub(crate) precision: Precision,
-    pub(crate) residency: Residency,
+    pub(crate) residency: Option<Residency>,
     pub(crate) keep_encoders: bool,
     pub(crate) batch: usize,
+    pub(crate) clean_captions: bool,
+    pub(crate) experts: Vec<(SigmaInterval, PathBuf)>,
+    pub(crate) stages: Vec<PathBuf>,
+    pub(crate) enlarger: Option<PathBuf>,
+    pub(crate) noise_level: Option<usize>,
 }
 
 impl PipelineBuilder {
@@ -38,9 +44,14 @@ impl PipelineBuilder {
             folder,
             device: DeviceChoice::Auto,
             precision: Precision::Auto,
-            residency: Residency::All,
+            residency: None,
             keep_encoders: false,
             batch: BATCH,
+            clean_captions: true,
+            experts: Vec::new(),
+            stages: Vec::new(),
+            enlarger: None,
+            noise_level: None,
         }
     }
 
@@ -58,11 +69,11 @@ impl PipelineBuilder {
         self
     }
 
-    /// How many experts of a stage are in memory at a time; all. With any other choice a stage's experts are dropped
-    /// when the stage is done, too.
+    /// How many experts of a stage are in memory at a time; all, and of published models, which are large, one. With any
+    /// choice but all, a stage's experts are dropped when the stage is done, too.
     #[must_use]
     pub fn residency(mut self, residency: Residency) -> Self {
-        self.residency = residency;
+        self.residency = Some(residency);
         self
     }
 
@@ -79,6 +90,58 @@ impl PipelineBuilder {
     #[must_use]
     pub fn batch(mut self, images: usize) -> Self {
         self.batch = images.max(1);
+        self
+    }
+
+    /// Adds a published stage of super-resolution: the folder of a DeepFloyd IF stage II, as diffusers saves it. The folder
+    /// that the builder was made for has to be one of stage I.
+    #[must_use]
+    pub fn stage(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.stages.push(folder.into());
+        self
+    }
+
+    /// Makes another published stage I the expert for `interval`: it takes these noise levels over from the folder that the
+    /// builder was made for. They share the text and the pixels, so networks of several sizes make one ensemble.
+    ///
+    /// ```no_run
+    /// use ediffi::{Pipeline, SigmaInterval};
+    ///
+    /// // What is in the picture is decided above sigma 1, by the large network; a smaller one draws the rest.
+    /// let pipeline = Pipeline::builder("IF-I-M-v1.0")
+    ///     .expert(SigmaInterval::new(1.0, f64::INFINITY)?, "IF-I-XL-v1.0")
+    ///     .stage("IF-II-M-v1.0")
+    ///     .open()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn expert(mut self, interval: SigmaInterval, folder: impl Into<PathBuf>) -> Self {
+        self.experts.push((interval, folder.into()));
+        self
+    }
+
+    /// Enlarges finished pictures by a network of Real-ESRGAN, a safetensors file with its own names of tensors: see
+    /// [`Enlarger`](ediffi_cascade::Enlarger). It runs after the last stage of the cascade, in f32, and not where a request
+    /// ends with an earlier one; [`Request::size`](crate::Request::size) is the size before it.
+    #[must_use]
+    pub fn enlarger(mut self, file: impl Into<PathBuf>) -> Self {
+        self.enlarger = Some(file.into());
+        self
+    }
+
+    /// How much noise is mixed into the smaller picture for published stages of super-resolution: a timestep, 250 of 1000 as
+    /// published. More hides more of what the stage before got wrong, and lets the stage draw more of its own.
+    #[must_use]
+    pub fn noise_level(mut self, timestep: usize) -> Self {
+        self.noise_level = Some(timestep);
+        self
+    }
+
+    /// Whether prompts for published models are cleaned as their training captions were: without addresses, tags, file
+    /// names, article numbers. They are. What is painted is found by its words only where cleaning leaves them alone.
+    #[must_use]
+    pub fn clean_captions(mut self, clean: bool) -> Self {
+        self.clean_captions = clean;
         self
     }
 

@@ -10,6 +10,7 @@ use ediffi_encoders::clip::rgb8;
 use ediffi_encoders::{Clip, ClipConfig, T5, T5Config, TextTokenizer};
 use tch::{Device, Kind, Tensor};
 
+use crate::deepfloyd::{FilledT5, PublishedText, clean, unusable};
 use crate::embeddings::{EncodedText, EncodedTokens, Source};
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::shape::Needs;
@@ -19,7 +20,7 @@ use crate::{Embeddings, Error, Event, Observer, Problem, Result};
 /// What is known of the encoders without loading them.
 #[derive(Debug)]
 pub(crate) struct EncoderSet {
-    t5: Option<(PathBuf, T5Config)>,
+    t5: Option<T5Files>,
     clip: Option<(PathBuf, ClipConfig)>,
     needs: Needs,
     runtime: Runtime,
@@ -28,10 +29,26 @@ pub(crate) struct EncoderSet {
     clip_tokenizer: OnceCell<TextTokenizer>,
 }
 
+/// How T5 is stored and read.
+#[derive(Debug)]
+enum T5Files {
+    /// As this library's networks take it: embeddings end with the text.
+    Own(PathBuf, T5Config),
+    /// As DeepFloyd IF's do: padding is embedded too, nothing is the empty text, and captions are cleaned if so wished.
+    Published(PublishedText, bool),
+}
+
+/// T5 in memory.
+#[derive(Debug)]
+enum LoadedT5 {
+    Own(T5),
+    Published(FilledT5),
+}
+
 /// The encoders in memory.
 #[derive(Debug, Default)]
 pub(crate) struct LoadedEncoders {
-    t5: Option<T5>,
+    t5: Option<LoadedT5>,
     clip: Option<Clip>,
 }
 
@@ -51,7 +68,7 @@ impl EncoderSet {
                 if let Some(t5) = needs.t5.filter(|t5| t5.width != config.d_model) {
                     return Err(wrong("encoders.t5", "d_model", config.d_model, t5.width));
                 }
-                Some((path, config))
+                Some(T5Files::Own(path, config))
             }
         };
         let clip = match &manifest.encoders.clip {
@@ -74,6 +91,45 @@ impl EncoderSet {
         Ok(Self { t5, clip, needs, runtime, t5_tokenizer, clip_tokenizer })
     }
 
+    /// The encoder of a published folder.
+    pub(crate) fn published(
+        folder: &Path,
+        text: Option<PublishedText>,
+        clean_captions: bool,
+        needs: Needs,
+        runtime: Runtime,
+    ) -> Result<Self> {
+        let width = text.as_ref().zip(needs.t5).filter(|(text, needed)| text.config.d_model != needed.width);
+        if let Some((text, needed)) = width {
+            let (own, needed) = (text.config.d_model, needed.width);
+            let reason = format!("its text_encoder has d_model {own}, the networks of the stages take {needed}");
+            return Err(unusable(folder, reason));
+        }
+        let t5 = text.map(|text| T5Files::Published(text, clean_captions));
+        let (t5_tokenizer, clip_tokenizer) = (OnceCell::new(), OnceCell::new());
+        Ok(Self { t5, clip: None, needs, runtime, t5_tokenizer, clip_tokenizer })
+    }
+
+    /// What T5 reads in the place of `text`.
+    fn prepared(&self, text: &str) -> String {
+        match &self.t5 {
+            Some(T5Files::Published(_, true)) => clean(text),
+            Some(T5Files::Published(_, false)) => text.trim().to_lowercase(),
+            _ => text.to_owned(),
+        }
+    }
+
+    /// The texts to encode. A blank one is none: its embeddings are the zeros that training puts in the place of a text.
+    /// Published networks know no zeros: there nothing is the empty text.
+    fn texts<'a>(&self, source: &'a Source) -> Vec<(&'static str, &'a str)> {
+        let negative = source.negative_prompt.as_deref();
+        if matches!(self.t5, Some(T5Files::Published(..))) {
+            return vec![(PROMPT, source.prompt.as_str()), (NEGATIVE, negative.unwrap_or_default())];
+        }
+        let texts = std::iter::once((PROMPT, source.prompt.as_str())).chain(negative.map(|text| (NEGATIVE, text)));
+        texts.filter(|(_, text)| !text.trim().is_empty()).collect()
+    }
+
     /// What they can do for the networks.
     pub(crate) fn abilities(&self) -> Encoders {
         let t5 = self.t5.is_some() && self.needs.t5.is_some();
@@ -84,7 +140,7 @@ impl EncoderSet {
     /// The prompts that some encoder cannot read to their end. The tokenizers are opened for it, the networks are not.
     pub(crate) fn too_long(&self, source: &Source) -> Result<Vec<Problem>> {
         let mut problems = Vec::new();
-        for (which, text) in texts(source) {
+        for (which, text) in self.texts(source) {
             for (encoder, lost) in [("T5", self.lost_by_t5(text)?), ("CLIP", self.lost_by_clip(text)?)] {
                 let Some(lost) = lost else { continue };
                 if source.truncate {
@@ -98,9 +154,14 @@ impl EncoderSet {
     }
 
     fn lost_by_t5(&self, text: &str) -> Result<Option<String>> {
-        let (Some((folder, config)), Some(t5)) = (&self.t5, self.needs.t5) else { return Ok(None) };
-        let open = || TextTokenizer::t5(folder, config.eos_token_id, config.pad_token_id, config.vocab_size);
-        lost(get_or_open(&self.t5_tokenizer, open)?, text, t5.tokens)
+        let (Some(files), Some(t5)) = (&self.t5, self.needs.t5) else { return Ok(None) };
+        let open = || match files {
+            T5Files::Own(folder, config) => {
+                TextTokenizer::t5(folder, config.eos_token_id, config.pad_token_id, config.vocab_size)
+            }
+            T5Files::Published(text, _) => text.open_tokenizer(),
+        };
+        lost(get_or_open(&self.t5_tokenizer, open)?, &self.prepared(text), t5.tokens)
     }
 
     fn lost_by_clip(&self, text: &str) -> Result<Option<String>> {
@@ -120,27 +181,38 @@ impl EncoderSet {
         source: &Source,
         observer: &mut dyn Observer,
     ) -> Result<Embeddings> {
-        let mut encoded: Vec<EncodedText> = texts(source).map(|_| EncodedText::default()).collect();
+        let texts = self.texts(source);
+        let mut encoded: Vec<EncodedText> = texts.iter().map(|_| EncodedText::default()).collect();
         let mut style = None;
-        if let (Some((folder, _)), Some(needed)) = (&self.t5, self.needs.t5)
-            && texts(source).next().is_some()
+        if let (Some(files), Some(needed)) = (&self.t5, self.needs.t5)
+            && !texts.is_empty()
         {
             started("t5", observer)?;
-            let t5 = get_or_load(&mut loaded.t5, || Ok(T5::open(folder, self.runtime)?))?;
-            for ((_, text), encoded) in texts(source).zip(&mut encoded) {
-                encoded.t5 = Some(encode_t5(t5, text, needed.tokens)?);
+            let t5 = get_or_load(&mut loaded.t5, || match files {
+                T5Files::Own(folder, _) => Ok(LoadedT5::Own(T5::open(folder, self.runtime)?)),
+                T5Files::Published(text, _) => Ok(LoadedT5::Published(text.load(self.runtime)?)),
+            })?;
+            for ((_, text), encoded) in texts.iter().zip(&mut encoded) {
+                encoded.t5 = Some(match t5 {
+                    LoadedT5::Own(t5) => encode_t5(t5, text, needed.tokens)?,
+                    LoadedT5::Published(t5) => {
+                        let prepared = self.prepared(text);
+                        // Its characters are those of the prompt where only their case has changed.
+                        t5.encode(&prepared, needed.tokens, prepared == text.to_lowercase())?
+                    }
+                });
             }
             if !keep {
                 loaded.t5 = None;
             }
         }
-        let reads = self.needs.clip_text.is_some() && texts(source).next().is_some();
+        let reads = self.needs.clip_text.is_some() && !texts.is_empty();
         let looks = self.needs.clip_image.is_some() && source.style.is_some();
         if let Some((folder, _)) = self.clip.as_ref().filter(|_| reads || looks) {
             started("clip", observer)?;
             let clip = get_or_load(&mut loaded.clip, || Ok(Clip::open(folder, self.runtime)?))?;
             if let Some(needed) = self.needs.clip_text {
-                for ((_, text), encoded) in texts(source).zip(&mut encoded) {
+                for ((_, text), encoded) in texts.iter().zip(&mut encoded) {
                     encode_clip(clip, text, needed.tokens, encoded)?;
                 }
             }
@@ -153,7 +225,7 @@ impl EncoderSet {
                 loaded.clip = None;
             }
         }
-        let mut by_name = texts(source).map(|(which, _)| which).zip(encoded);
+        let mut by_name = texts.iter().map(|(which, _)| *which).zip(encoded);
         let (mut prompt, mut negative) = (EncodedText::default(), None);
         for (which, text) in &mut by_name {
             match which {
@@ -167,12 +239,6 @@ impl EncoderSet {
 
 const PROMPT: &str = "prompt";
 const NEGATIVE: &str = "negative prompt";
-
-/// The texts to encode. A blank one is none: its embeddings are the zeros that training puts in the place of a text.
-fn texts(source: &Source) -> impl Iterator<Item = (&'static str, &str)> {
-    let negative = source.negative_prompt.as_deref().map(|text| (NEGATIVE, text));
-    std::iter::once((PROMPT, source.prompt.as_str())).chain(negative).filter(|(_, text)| !text.trim().is_empty())
-}
 
 fn started(encoder: &str, observer: &mut dyn Observer) -> Result<()> {
     if observer.cancelled() {

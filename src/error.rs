@@ -51,7 +51,7 @@ pub enum Error {
         folder: PathBuf,
     },
     /// The folder holds no model.
-    #[error("{} is no model folder: it has no pipeline.json", folder.display())]
+    #[error("{} is no model folder: it has no pipeline.json, nor the model_index.json of a published one", folder.display())]
     NoManifest {
         /// The folder.
         folder: PathBuf,
@@ -93,6 +93,38 @@ pub enum Error {
         key: String,
         /// The path.
         path: PathBuf,
+    },
+
+    // --- published folders ---
+    /// A folder of a published model that cannot be used, and what to do.
+    #[error("{}: {reason}", folder.display())]
+    Published {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A folder that holds weights in a format that can run code when it is read.
+    #[error(
+        "{} holds {file} but no {expected}: files of pickled Python can run code when they are read, and are not. The model's \
+         safetensors files are beside them on its page; or convert this one, in Python: `import torch; from safetensors.torch \
+         import save_file; save_file({{k: v.contiguous() for k, v in torch.load('{file}', weights_only=True).items()}}, \
+         '{expected}')`",
+        folder.display()
+    )]
+    PickledWeights {
+        /// The folder.
+        folder: PathBuf,
+        /// The file found.
+        file: String,
+        /// The file looked for.
+        expected: String,
+    },
+    /// Folders that make no cascade together.
+    #[error("these folders make no cascade: {reason}")]
+    Compose {
+        /// What is wrong.
+        reason: String,
     },
 
     // --- files ---

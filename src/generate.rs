@@ -7,7 +7,7 @@ use ediffi_cascade::{StageEvent, StageJob, StageObserver};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::pool::Residency;
-use ediffi_core::seed::image_seeds;
+use ediffi_core::seed::{NoiseSource, image_seeds};
 use ediffi_paint::Painter;
 use tch::{Device, Tensor};
 
@@ -18,6 +18,10 @@ use crate::{
     Embeddings, Event, GeneratedImage, Generation, Observer, Pipeline, Preview, Request, Result, StagePlan,
     StageReport, validate,
 };
+
+/// Where noise comes from that is not drawn from the images' seeds, by the name of the stage and the seeds of the images:
+/// see [`Pipeline::sample_from`].
+pub type StageNoise<'a> = dyn FnMut(&str, &[u64]) -> Box<dyn NoiseSource> + 'a;
 
 impl Pipeline {
     /// Makes the images of a request.
@@ -56,7 +60,7 @@ impl Pipeline {
         guarded(|| {
             let state = &mut *self.state()?;
             let (embeddings, encoding) = self.embed(state, request, observer)?;
-            self.draw(state, &embeddings, request, observer, encoding)
+            self.draw(state, &embeddings, request, None, observer, encoding)
         })
     }
 
@@ -80,10 +84,37 @@ impl Pipeline {
         request: &Request,
         observer: &mut dyn Observer,
     ) -> Result<Generation> {
+        self.sample_any(embeddings, request, None, observer)
+    }
+
+    /// As [`Pipeline::sample_with`] with noise from elsewhere, to repeat a picture that another program has drawn and kept
+    /// the noise of. `noise` is asked once for every stage and batch, with the stage's name and the seeds of the images; what
+    /// it gives is asked for the noise of the start, that of the smaller picture if the stage adds one, and those of the
+    /// steps.
+    ///
+    /// # Errors
+    /// As [`Pipeline::sample_with`], and those of the noise.
+    pub fn sample_from(
+        &self,
+        embeddings: &Embeddings,
+        request: &Request,
+        noise: &mut StageNoise<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Generation> {
+        self.sample_any(embeddings, request, Some(noise), observer)
+    }
+
+    fn sample_any(
+        &self,
+        embeddings: &Embeddings,
+        request: &Request,
+        noise: Option<&mut StageNoise<'_>>,
+        observer: &mut dyn Observer,
+    ) -> Result<Generation> {
         let _no_grad = tch::no_grad_guard();
         validate::validate(request, self.abilities(false), Vec::new())?;
         embeddings.check(request, self.needs)?;
-        guarded(|| self.draw(&mut *self.state()?, embeddings, request, observer, Duration::ZERO))
+        guarded(|| self.draw(&mut *self.state()?, embeddings, request, noise, observer, Duration::ZERO))
     }
 
     /// Stage by stage, and in each batch by batch: so with `Residency::All` a stage's
@@ -93,6 +124,7 @@ impl Pipeline {
         state: &mut State,
         embeddings: &Embeddings,
         request: &Request,
+        mut noise: Option<&mut StageNoise<'_>>,
         observer: &mut dyn Observer,
         encoding: Duration,
     ) -> Result<Generation> {
@@ -137,7 +169,10 @@ impl Pipeline {
                         paint: painter.as_ref().filter(|_| index == 0).map(|painter| painter as &dyn ScoreBias),
                         tiling,
                     };
-                    *picture = Some(stage.sample(job, &mut watch)?);
+                    *picture = Some(match &mut noise {
+                        Some(noise) => stage.sample_from(job, noise(&shape.name, seeds).as_mut(), &mut watch)?,
+                        None => stage.sample(job, &mut watch)?,
+                    });
                 }
                 Ok(())
             };
@@ -147,6 +182,14 @@ impl Pipeline {
             }
             result?;
             reports.push(StageReport { plan: plan.clone(), elapsed: started.elapsed() });
+        }
+        if let Some(enlarger) = self.enlarger.as_ref().filter(|_| plans.len() == self.shapes.len()) {
+            for picture in pictures.iter_mut().flatten() {
+                if observer.cancelled() {
+                    return Err(crate::Error::Cancelled);
+                }
+                *picture = enlarger.enlarge(picture)?;
+            }
         }
         let plan = plans.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         let images = images(&pictures, request, &plan)?;

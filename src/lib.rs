@@ -10,7 +10,7 @@
 //! # Ok::<(), ediffi::Error>(())
 //! ```
 //!
-//! - A [`Pipeline`] is an opened model folder. [`PipelineBuilder`] chooses device, precision and memory.
+//! - A [`Pipeline`] is an opened model folder, or several folders of published models (DeepFloyd IF) made into one cascade. [`PipelineBuilder`] chooses device, precision and memory.
 //! - A [`Request`] says what to draw: prompt, negative prompt, seed, size, settings of the stages, a style image
 //!   ([`StyleImage`]), and a painted [`Canvas`].
 //! - A [`Generation`] holds the images. A saved image holds its request: [`Request::from_png`].
@@ -33,6 +33,7 @@
 
 mod base64;
 mod builder;
+mod deepfloyd;
 mod embeddings;
 mod embeddings_file;
 mod encode;
@@ -58,6 +59,7 @@ mod worker;
 pub use builder::{BATCH, PipelineBuilder};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
+pub use generate::StageNoise;
 pub use generation::{GeneratedImage, Generation, StagePlan, StageReport};
 pub use job::{Canceller, JobHandle, Phase, Progress};
 pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
@@ -70,7 +72,7 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 
 // What a user of this crate sets or reads, so that no other crate has to be named.
 #[doc(no_inline)]
-pub use ediffi_cascade::{StageConfig, Tiling};
+pub use ediffi_cascade::{Enlarger, StageConfig, Tiling};
 #[doc(no_inline)]
 pub use ediffi_core::conditioning::Conditioning;
 #[doc(no_inline)]
@@ -86,6 +88,15 @@ pub use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
 #[doc(no_inline)]
 pub use ediffi_core::schedule::Schedule;
 #[doc(no_inline)]
-pub use ediffi_core::solver::{Churn, Solver};
+pub use ediffi_core::seed::NoiseSource;
+#[doc(no_inline)]
+pub use ediffi_core::solver::{Churn, Solver, Variance};
+#[doc(no_inline)]
+pub use ediffi_core::timesteps::Preset;
 #[doc(no_inline)]
 pub use ediffi_paint::{Canvas, Growth, Mask, Occurrence, Palette, Region, Shape, Statistic, Strength};
+
+/// The guide's program compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/deepfloyd.md")]
+struct DeepFloydGuide;

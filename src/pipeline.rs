@@ -3,9 +3,11 @@
 use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
 
-use ediffi_cascade::{Cascade, Stage};
+use ediffi_cascade::{Cascade, Enlarger, Stage};
+use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
 
+use crate::deepfloyd::{self, Folders, Published};
 use crate::embeddings::Source;
 use crate::encoders::{EncoderSet, LoadedEncoders};
 use crate::manifest::{MANIFEST_FILE, Manifest};
@@ -28,6 +30,8 @@ pub struct Pipeline {
     pub(crate) needs: Needs,
     pub(crate) keep_encoders: bool,
     pub(crate) batch: usize,
+    /// Makes the pictures of the last stage larger.
+    pub(crate) enlarger: Option<Enlarger>,
     state: RefCell<State>,
 }
 
@@ -41,12 +45,14 @@ pub(crate) struct State {
 }
 
 impl Pipeline {
-    /// Opens a model folder on the best device there is.
+    /// Opens a model folder on the best device there is: one with a `pipeline.json`, or one of a published DeepFloyd IF
+    /// stage I as diffusers saves it.
     ///
     /// # Errors
     /// [`Error::NoFolder`], [`Error::NoManifest`], [`Error::Json`] naming an unknown key, [`Error::Format`],
     /// [`Error::Manifest`], [`Error::PathOutside`]; [`Error::Cascade`] for a stage that cannot be opened and
-    /// [`Error::Core`] for an encoder whose configuration cannot be read.
+    /// [`Error::Core`] for an encoder whose configuration cannot be read; [`Error::Published`] and
+    /// [`Error::PickledWeights`] for a published folder, saying what to do.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         Self::builder(folder).open()
     }
@@ -58,12 +64,29 @@ impl Pipeline {
     }
 
     pub(crate) fn assemble(builder: PipelineBuilder, runtime: Runtime) -> Result<Self> {
-        let PipelineBuilder { folder, residency, keep_encoders, batch, .. } = builder;
-        let manifest = Manifest::read(&folder)?;
-        let path = folder.join(MANIFEST_FILE);
+        let PipelineBuilder { folder, residency, keep_encoders, batch, clean_captions, .. } = builder;
+        let PipelineBuilder { experts, stages, enlarger, noise_level, .. } = builder;
+        let published = deepfloyd::is_published(&folder);
+        let alone = experts.is_empty() && stages.is_empty();
+        if !published && !alone {
+            let reason =
+                format!("{} is no folder of a published stage, to which others can be added", folder.display());
+            return Err(Error::Compose { reason });
+        }
+        let path = folder.join(if published { deepfloyd::INDEX_FILE } else { MANIFEST_FILE });
+        let (manifest, stages, text) = if published {
+            let folders = Folders { base: &folder, experts: &experts, stages: &stages, noise_level };
+            let residency = residency.unwrap_or(Residency::Relay);
+            let Published { manifest, stages, text } = Published::open(&folders, runtime, residency)?;
+            (manifest, stages, text)
+        } else {
+            let manifest = Manifest::read(&folder)?;
+            let residency = residency.unwrap_or(Residency::All);
+            let open = |config| Ok(Stage::open(&folder, config, runtime, residency)?);
+            let stages = manifest.stages.iter().map(open).collect::<Result<Vec<_>>>()?;
+            (manifest, stages, None)
+        };
         let wrong = |key: String, reason: String| Error::Manifest { path: path.clone(), key, reason };
-        let open = |config| Ok(Stage::open(&folder, config, runtime, residency)?);
-        let stages = manifest.stages.iter().map(open).collect::<Result<Vec<_>>>()?;
         if stages.first().is_some_and(Stage::is_super_resolution) {
             let reason = "the first stage starts from nothing, but its network enlarges pictures".to_owned();
             return Err(wrong("stages[0].network".to_owned(), reason));
@@ -80,10 +103,16 @@ impl Pipeline {
             ediffi_cascade::Error::Cascade { reason } => wrong("stages".to_owned(), reason),
             other => other.into(),
         })?;
-        let encoders = EncoderSet::open(&folder, &manifest, needs, runtime)?;
+        let encoders = if published {
+            EncoderSet::published(&folder, text, clean_captions, needs, runtime)?
+        } else {
+            EncoderSet::open(&folder, &manifest, needs, runtime)?
+        };
+        let precise = Runtime { kind: tch::Kind::Float, ..runtime };
+        let enlarger = enlarger.map(|file| Enlarger::open(&file, precise)).transpose()?;
         tracing::debug!(folder = %folder.display(), ?runtime, stages = shapes.len(), "opened");
         let state = RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None });
-        Ok(Self { folder, manifest, runtime, encoders, shapes, needs, keep_encoders, batch, state })
+        Ok(Self { folder, manifest, runtime, encoders, shapes, needs, keep_encoders, batch, enlarger, state })
     }
 
     /// The model folder.

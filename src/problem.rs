@@ -66,8 +66,9 @@ pub enum Problem {
     /// A side of the picture, carried over to a stage, is none that its network can take.
     #[error(
         "{side} {value}: stage `{stage}` would draw {stage_side} pixels and takes multiples of {multiple}; the {side} \
-         has to be a multiple of {unit}, from {unit} to {}",
-        crate::request::MAX_SIDE
+         has to be a multiple of {unit}, from {unit} to {}: {}",
+        crate::request::MAX_SIDE,
+        nearest(*value, *unit)
     )]
     Size {
         /// `width` or `height`.
@@ -101,6 +102,20 @@ pub enum Problem {
         /// Why.
         reason: String,
     },
+}
+
+/// The valid sides next to `value`, in words.
+fn nearest(value: u32, unit: u64) -> String {
+    let unit = unit.max(1);
+    let below = u64::from(value.min(crate::request::MAX_SIDE)) / unit * unit;
+    let above = if u64::from(value).is_multiple_of(unit) { below } else { below + unit };
+    let valid = |side: u64| (unit..=u64::from(crate::request::MAX_SIDE)).contains(&side);
+    match (valid(below), valid(above) && above != below) {
+        (true, true) => format!("the nearest are {below} and {above}"),
+        (true, false) => format!("the nearest is {below}"),
+        (false, true) => format!("the nearest is {above}"),
+        (false, false) => format!("the nearest is {unit}"),
+    }
 }
 
 /// All problems in one line.

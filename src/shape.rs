@@ -1,7 +1,6 @@
 //! What is known of a stage before anything is loaded, and what a request makes of it.
 
 use ediffi_cascade::{SamplerSettings, Tiling};
-use ediffi_core::schedule::Schedule;
 use ediffi_core::unet::{ClipText, ContextConfig, Tokens};
 
 use crate::request::StageSettings;
@@ -67,10 +66,8 @@ impl StageShape {
         let mut settings = self.settings.clone();
         let Some(wishes) = wishes else { return (settings, None) };
         if let Some(schedule) = &wishes.schedule {
-            // A list of sigmas says itself how many steps it has.
-            if let Schedule::Custom(sigmas) = schedule {
-                settings.steps = sigmas.len().saturating_sub(1);
-            }
+            // Some schedules say themselves how many steps they have.
+            settings.steps = schedule.own_steps().unwrap_or(settings.steps);
             settings.schedule = schedule.clone();
         }
         settings.steps = wishes.steps.unwrap_or(settings.steps);

@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(
             found[0].to_string(),
             "width 1000: stage `base` would draw 62.5 pixels and takes multiples of 8; the width has to be a multiple of 128, \
-             from 128 to 16384"
+             from 128 to 16384: the nearest are 896 and 1024"
         );
         for (width, height, count) in [(0, 1024, 1), (1024, 129, 1), (64, 32, 2), (MAX_SIDE + 128, 128, 1)] {
             assert_eq!(problems(&a().size(width, height)).len(), count, "{width}x{height}");

@@ -5,9 +5,10 @@ use ediffi_core::nn::ScoreBias;
 use ediffi_core::pool::Residency;
 use tch::Tensor;
 
+use crate::multiple::{gcd, lcm};
 use crate::observer::StageObserver;
 use crate::settings::SamplerSettings;
-use crate::stage::{Stage, StageJob, gcd, lcm};
+use crate::stage::{Stage, StageJob};
 use crate::tiling::Tiling;
 use crate::{Error, Result};
 

@@ -5,12 +5,13 @@ use std::path::{Component, Path, PathBuf};
 use ediffi_core::experts::Experts;
 use ediffi_core::guidance::{Guidance, Rows};
 use ediffi_core::interval::SigmaInterval;
-use ediffi_core::precondition::{Edm, Precondition, Sample};
+use ediffi_core::precondition::{Edm, Epsilon, Precondition, Sample};
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::low_res::LowRes;
 use crate::settings::SamplerSettings;
 use crate::{Error, Result};
 
@@ -44,6 +45,9 @@ pub struct StageConfig {
     pub precondition: PreconditionConfig,
     /// The experts, in any order; their intervals tile (0, ∞).
     pub experts: Vec<ExpertConfig>,
+    /// How the smaller picture becomes a condition, if the stage is one of super-resolution.
+    #[serde(default, skip_serializing_if = "LowRes::is_default")]
+    pub low_res: LowRes,
     /// How to sample, unless a request says otherwise.
     pub sampler: SamplerConfig,
     /// Classifier-free guidance, unless a request says otherwise; none if left out.
@@ -60,6 +64,8 @@ pub enum PreconditionConfig {
     Edm(Edm),
     /// The network predicts the clean image itself.
     Sample(Sample),
+    /// The network predicts the noise (DDPM, DeepFloyd IF).
+    Epsilon(Epsilon),
 }
 
 impl PreconditionConfig {
@@ -69,6 +75,7 @@ impl PreconditionConfig {
         match self {
             Self::Edm(edm) => edm,
             Self::Sample(sample) => sample,
+            Self::Epsilon(epsilon) => epsilon,
         }
     }
 }
@@ -121,6 +128,7 @@ impl StageConfig {
         self.settings().sigmas().map_err(|source| self.refused("sampler", source))?;
         self.sampler.solver.validate().map_err(|source| self.refused("sampler.solver", source))?;
         self.guidance.validate().map_err(|source| self.refused("guidance", source))?;
+        self.low_res.validate().map_err(|reason| self.wrong("low_res", reason))?;
         for (field, path) in self.paths() {
             // The folder is not known yet, and the answer does not depend on it.
             path_inside(Path::new("."), path).map_err(|source| self.refused(&field, source))?;

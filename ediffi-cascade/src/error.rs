@@ -38,6 +38,21 @@ pub enum Error {
         /// The noise level of the evaluation.
         sigma: f64,
     },
+    /// An expert made a NaN because its file holds one.
+    #[error(
+        "stage `{stage}`: tensor {tensor} of expert {expert} ({weights}) holds a NaN or an infinity: the file is damaged or was \
+         converted to f16 without care; use the file in f32 or bf16"
+    )]
+    WeightsNotFinite {
+        /// Name of the stage.
+        stage: String,
+        /// Index of the expert.
+        expert: usize,
+        /// Its weights, as the stage's configuration names them.
+        weights: String,
+        /// The first such tensor.
+        tensor: String,
+    },
     /// A field of a stage's configuration holds something that the core refuses.
     #[error("stage `{stage}`, {field}: {source}")]
     Setting {
@@ -83,6 +98,12 @@ pub enum Error {
         field: &'static str,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// A network that was to enlarge finished pictures cannot.
+    #[error("enlarger: {reason}")]
+    Enlarger {
+        /// Why.
+        reason: String,
     },
     /// Stages that make no cascade.
     #[error("the stages make no cascade: {reason}")]

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::denoiser::{Branch, BranchDenoiser, denoise_with};
+use ediffi_core::denoiser::{Branch, BranchDenoiser, Estimate, estimate_with};
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::{Context, Painted, UNet, UNetConfig};
@@ -40,8 +40,8 @@ impl Expert {
     }
 
     /// D(x; sigma) under `context`, painted in the first `conditional` rows.
-    fn denoise(&self, x: &Tensor, sigma: f64, context: &Context, painted: Option<Painted<'_>>) -> Result<Tensor> {
-        denoise_with(self.precondition.coefficients(), x, sigma, |input, c_noise| {
+    fn estimate(&self, x: &Tensor, sigma: f64, context: &Context, painted: Option<Painted<'_>>) -> Result<Estimate> {
+        estimate_with(self.precondition.coefficients(), x, sigma, |input, c_noise| {
             let rows = input.size().first().copied().unwrap_or(0);
             let c_noise = Tensor::f_full([rows], c_noise, (Kind::Float, input.device()))?;
             self.network.forward(input, &c_noise, context, painted)
@@ -56,6 +56,8 @@ pub(crate) struct Branches {
     pub(crate) unconditional: Conditioning,
     /// Number of pictures.
     pub(crate) pictures: i64,
+    /// The timestep whose noise has been mixed into the smaller picture, for networks that are told.
+    pub(crate) noise_level: Option<usize>,
 }
 
 impl Branches {
@@ -88,7 +90,14 @@ impl Contexts {
             return Ok(context);
         }
         let (conditioning, rows) = branches.of(branch)?;
-        Ok(slot.insert(network.context(&conditioning, rows)?))
+        let context = match branches.noise_level {
+            Some(level) => {
+                let levels = Tensor::f_full([rows], level as i64, (Kind::Int64, network.device()))?;
+                network.context_noised(&conditioning, rows, &levels)?
+            }
+            None => network.context(&conditioning, rows)?,
+        };
+        Ok(slot.insert(context))
     }
 }
 
@@ -104,22 +113,32 @@ pub(crate) struct ExpertDenoiser<'a, 'w> {
 
 impl BranchDenoiser for ExpertDenoiser<'_, '_> {
     fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
+        Ok(self.estimate_branch(x, sigma, branch)?.denoised)
+    }
+
+    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
         let context = self.contexts.get(&self.expert.network, self.branches, branch)?;
         let conditional = match branch {
             Branch::Conditional | Branch::Both => self.branches.pictures,
             Branch::Unconditional => 0,
         };
         let painted = self.paint.filter(|_| conditional > 0).map(|hook| Painted { hook, sigma, conditional });
-        match self.tiles {
-            None => {
-                self.watch.poll()?;
-                self.expert.denoise(x, sigma, context, painted)
+        let Some(tiles) = self.tiles else {
+            self.watch.poll()?;
+            return self.expert.estimate(x, sigma, context, painted);
+        };
+        // A variance is blended like the picture, as more channels of it.
+        let blended = tiles.evaluate(x, |piece, tile| {
+            self.watch.poll()?;
+            let context = context.window(tile.top, tile.left, tile.height, tile.width)?;
+            let Estimate { denoised, variance } = self.expert.estimate(piece, sigma, &context, painted)?;
+            match variance {
+                Some(variance) => Ok(Tensor::f_cat(&[&denoised, &variance.f_to_kind(denoised.f_kind()?)?], 1)?),
+                None => Ok(denoised),
             }
-            Some(tiles) => tiles.evaluate(x, |piece, tile| {
-                self.watch.poll()?;
-                let context = context.window(tile.top, tile.left, tile.height, tile.width)?;
-                self.expert.denoise(piece, sigma, &context, painted)
-            }),
-        }
+        })?;
+        let (channels, all) = (x.size4()?.1, blended.size4()?.1);
+        let variance = (all == 2 * channels).then(|| blended.f_narrow(1, channels, channels)).transpose()?;
+        Ok(Estimate { denoised: blended.f_narrow(1, 0, channels)?, variance })
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ediffi_core::Result;
-use ediffi_core::denoiser::{Branch, BranchDenoiser};
+use ediffi_core::denoiser::{Branch, BranchDenoiser, Estimate};
 use ediffi_core::ensemble::Ensemble;
 use ediffi_core::nn::ScoreBias;
 use tch::Tensor;
@@ -57,6 +57,10 @@ impl<'a, 'w> EnsembleDenoiser<'a, 'w> {
 
 impl BranchDenoiser for EnsembleDenoiser<'_, '_> {
     fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
+        Ok(self.estimate_branch(x, sigma, branch)?.denoised)
+    }
+
+    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
         let index = self.ensemble.experts().index_of(sigma)?;
         if self.current != Some(index) {
             self.switch(index)?;
@@ -64,6 +68,6 @@ impl BranchDenoiser for EnsembleDenoiser<'_, '_> {
         let expert = self.ensemble.pool().get(index)?;
         let contexts = self.contexts.entry(index).or_default();
         let (branches, paint, tiles, watch) = (self.branches, self.paint, self.tiles, self.watch);
-        ExpertDenoiser { expert, branches, contexts, paint, tiles, watch }.denoise_branch(x, sigma, branch)
+        ExpertDenoiser { expert, branches, contexts, paint, tiles, watch }.estimate_branch(x, sigma, branch)
     }
 }

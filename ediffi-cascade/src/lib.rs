@@ -12,10 +12,14 @@
 
 mod cascade;
 mod config;
+mod diagnosis;
+mod enlarger;
 mod error;
 mod expert;
 mod experts;
+mod files;
 pub mod low_res;
+mod multiple;
 mod observer;
 mod settings;
 mod stage;
@@ -24,7 +28,9 @@ mod tiling;
 
 pub use cascade::{Cascade, CascadeJob, StageOptions};
 pub use config::{ExpertConfig, PreconditionConfig, SamplerConfig, StageConfig, path_inside, read_json};
+pub use enlarger::Enlarger;
 pub use error::{Error, Result};
+pub use files::ExpertFiles;
 pub use observer::{StageEvent, StageObserver};
 pub use settings::SamplerSettings;
 pub use stage::{Stage, StageJob};

@@ -4,11 +4,15 @@
 //! is made from a real one and spoiled at random ([`Corruption`]), so that the network learns to remove what the stage
 //! before it gets wrong (eDiff-I, appendix A). In sampling it is only enlarged.
 
+mod condition;
+
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
+
+pub use condition::{Enlarging, LowRes};
 
 use crate::{Error, Result};
 

@@ -14,10 +14,12 @@ use ediffi_core::seed::{Noise, NoiseSource};
 use ediffi_core::unet::{ContextConfig, UNetConfig};
 use tch::{Kind, Tensor};
 
-use crate::config::{StageConfig, path_inside, read_json};
+use crate::config::StageConfig;
+use crate::diagnosis::broken_tensor;
 use crate::expert::{Branches, Expert};
 use crate::experts::EnsembleDenoiser;
-use crate::low_res;
+use crate::files::{ExpertFiles, existing, read_network};
+use crate::multiple::lcm;
 use crate::observer::{StageEvent, StageObserver, Watch};
 use crate::settings::SamplerSettings;
 use crate::tiled::TileGrid;
@@ -30,6 +32,8 @@ pub struct Stage {
     config: StageConfig,
     /// One for each expert.
     networks: Vec<UNetConfig>,
+    /// One for each expert.
+    weights: Vec<PathBuf>,
     ensemble: Ensemble<Expert>,
     residency: Residency,
     runtime: Runtime,
@@ -69,8 +73,7 @@ impl Stage {
     /// experts that do not take the same inputs.
     pub fn open(folder: &Path, config: &StageConfig, runtime: Runtime, residency: Residency) -> Result<Self> {
         config.validate()?;
-        let experts = config.experts()?;
-        let mut files: Vec<(PathBuf, UNetConfig)> = Vec::new();
+        let mut files = Vec::with_capacity(config.experts.len());
         for (index, expert) in config.experts.iter().enumerate() {
             let (field, path) = match &expert.network {
                 Some(path) => (format!("experts[{index}].network"), path),
@@ -79,15 +82,45 @@ impl Stage {
             let network = read_network(folder, path).map_err(|source| config.refused(&field, source))?;
             let field = format!("experts[{index}].weights");
             let weights = existing(folder, &expert.weights).map_err(|source| config.refused(&field, source))?;
-            if let Some((_, first)) = files.first()
-                && inputs(first) != inputs(&network)
+            files.push(ExpertFiles { weights, network });
+        }
+        Self::with_experts(config, files, runtime, residency)
+    }
+
+    /// A stage of experts whose files may lie anywhere: those of several published models, say. The paths in `config` only
+    /// name them then.
+    ///
+    /// # Errors
+    /// A configuration that [`StageConfig::validate`] refuses, another number of experts than it has, or experts that do
+    /// not take the same inputs.
+    pub fn with_experts(
+        config: &StageConfig,
+        files: Vec<ExpertFiles>,
+        runtime: Runtime,
+        residency: Residency,
+    ) -> Result<Self> {
+        config.validate()?;
+        let experts = config.experts()?;
+        if files.len() != experts.len() {
+            let reason = format!("{} are configured, the files of {} are given", experts.len(), files.len());
+            return Err(config.wrong("experts", reason));
+        }
+        let networks: Vec<UNetConfig> = files.iter().map(|files| files.network.clone()).collect();
+        let weights: Vec<PathBuf> = files.iter().map(|files| files.weights.clone()).collect();
+        for (index, network) in networks.iter().enumerate() {
+            if let Some(first) = networks.first()
+                && inputs(first) != inputs(network)
             {
                 let reason = "its network takes other inputs than that of experts[0]".to_owned();
                 return Err(config.wrong(&format!("experts[{index}].network"), reason));
             }
-            files.push((weights, network));
+            let told = config.low_res.noise_level.is_some();
+            if network.takes_noise_level() != told {
+                let reason =
+                    if told { "the network is not told a noise_level" } else { "the network needs a noise_level" };
+                return Err(config.wrong("low_res", reason.to_owned()));
+            }
         }
-        let networks: Vec<UNetConfig> = files.iter().map(|(_, network)| network.clone()).collect();
         let size_multiple = networks.iter().map(UNetConfig::size_multiple).fold(1, lcm);
         if config.size % size_multiple != 0 {
             let reason = format!("{} is no multiple of {size_multiple}, which the network needs", config.size);
@@ -96,11 +129,11 @@ impl Stage {
         let precondition = config.precondition;
         let loader = Box::new(move |index: usize| {
             let missing = ediffi_core::Error::NoSuchExpert { index, experts: files.len() };
-            let (weights, network) = files.get(index).ok_or(missing)?;
+            let ExpertFiles { weights, network } = files.get(index).ok_or(missing)?;
             Expert::load(weights, network, precondition, runtime)
         });
         let ensemble = Ensemble::new(experts, residency, loader);
-        Ok(Self { config: config.clone(), networks, ensemble, residency, runtime, size_multiple })
+        Ok(Self { config: config.clone(), networks, weights, ensemble, residency, runtime, size_multiple })
     }
 
     /// The configuration it was opened from.
@@ -216,12 +249,28 @@ impl Stage {
     /// the expert; [`Error::Job`], [`Error::Tiling`] and [`Error::Stage`] for inputs that do not fit, and for files that
     /// cannot be read.
     pub fn sample(&mut self, job: StageJob<'_>, observer: &mut dyn StageObserver) -> Result<Tensor> {
+        let mut noise = Noise::new(job.seeds, job.stage_index);
+        self.sample_from(job, &mut noise, observer)
+    }
+
+    /// [`sample`](Self::sample) with noise from elsewhere: recorded, to repeat what another program has drawn. The noise of
+    /// the start is asked for first, then that of the smaller picture, then those of the steps.
+    ///
+    /// # Errors
+    /// As [`sample`](Self::sample), and those of `noise`.
+    pub fn sample_from(
+        &mut self,
+        job: StageJob<'_>,
+        noise: &mut dyn NoiseSource,
+        observer: &mut dyn StageObserver,
+    ) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
         let span = tracing::info_span!("stage", name = self.config.name);
         let _entered = span.enter();
         let tiles = self.check(&job)?;
         let name = self.config.name.clone();
-        self.run(&job, tiles.as_ref(), &Watch::new(&name, observer)).map_err(|source| self.explain(source))
+        let result = self.run(&job, tiles.as_ref(), noise, &Watch::new(&name, observer));
+        result.map_err(|source| self.explain(source))
     }
 
     /// Refuses what would fail late or be ignored.
@@ -264,34 +313,42 @@ impl Stage {
         Ok(tiles)
     }
 
-    fn run(&mut self, job: &StageJob<'_>, tiles: Option<&TileGrid>, watch: &Watch<'_>) -> ediffi_core::Result<Tensor> {
+    fn run(
+        &mut self,
+        job: &StageJob<'_>,
+        tiles: Option<&TileGrid>,
+        noise: &mut dyn NoiseSource,
+        watch: &Watch<'_>,
+    ) -> ediffi_core::Result<Tensor> {
         let SamplerSettings { solver, guidance, rows, .. } = &job.settings;
         let sigmas = job.settings.sigmas()?;
         solver.validate()?;
         guidance.validate()?;
-        let branches = self.branches(job)?;
         let plan = self.ensemble.follow(&sigmas)?;
         tracing::debug!(%plan, "planned");
         let evaluations = solver.evaluations(&sigmas);
         watch.report(&StageEvent::StageStarted { stage: watch.stage(), plan: &plan, evaluations })?;
-        let mut noise = Noise::new(job.seeds, job.stage_index);
-        let shape = [branches.pictures, 3, job.height, job.width];
-        let start = sigmas.first().copied().unwrap_or(0.0);
+        let shape = [job.seeds.len() as i64, 3, job.height, job.width];
+        let start = solver.start(sigmas.first().copied().unwrap_or(0.0));
         let x = noise.normal(&shape)?.f_to_device(self.runtime.device)?.f_mul_scalar(start)?;
+        let branches = self.branches(job, noise)?;
         let keep_contexts = self.residency == Residency::All;
         let denoiser = EnsembleDenoiser::new(&mut self.ensemble, &branches, keep_contexts, job.paint, tiles, watch);
         let mut guided = Guided::new(denoiser, guidance.clone(), *rows)?;
-        let picture = solver.solve(&mut guided, x, &sigmas, &mut noise, &mut &*watch)?;
+        let picture = solver.solve(&mut guided, x, &sigmas, noise, &mut &*watch)?;
         drop(guided);
         watch.report(&StageEvent::StageFinished { stage: watch.stage() })?;
         Ok(picture.f_clamp(-1.0, 1.0)?)
     }
 
     /// The conditionings on the device, with the enlarged smaller picture.
-    fn branches(&self, job: &StageJob<'_>) -> ediffi_core::Result<Branches> {
+    fn branches(&self, job: &StageJob<'_>, noise: &mut dyn NoiseSource) -> ediffi_core::Result<Branches> {
         let device = self.runtime.device;
-        let low_res =
-            job.low_res.map(|x| low_res::bicubic(&x.f_to_device(device)?, job.height, job.width)).transpose()?;
+        let condition = |x: &Tensor| {
+            let x = x.f_to_device(device)?;
+            self.config.low_res.condition(&x, job.height, job.width, noise)
+        };
+        let low_res = job.low_res.map(condition).transpose()?;
         let with_picture = |conditioning: &Conditioning| -> ediffi_core::Result<Conditioning> {
             let low_res = low_res.as_ref().map(Tensor::shallow_clone);
             Ok(Conditioning { low_res, ..conditioning.to(device, Kind::Float)? })
@@ -300,6 +357,7 @@ impl Stage {
             conditional: with_picture(job.conditioning)?,
             unconditional: with_picture(job.unconditional)?,
             pictures: job.seeds.len() as i64,
+            noise_level: self.config.low_res.noise_level,
         })
     }
 
@@ -311,7 +369,13 @@ impl Stage {
         };
         let expert = self.ensemble.experts().index_of(sigma).unwrap_or_default();
         let weights = self.config.experts.get(expert).map(|expert| expert.weights.display().to_string());
-        Error::NotFinite { stage: self.config.name.clone(), expert, weights: weights.unwrap_or_default(), sigma }
+        let (stage, weights) = (self.config.name.clone(), weights.unwrap_or_default());
+        let files = self.weights.get(expert).zip(self.networks.get(expert));
+        match files.map(|(file, network)| broken_tensor(file, network)) {
+            Some(Ok(Some(tensor))) => Error::WeightsNotFinite { stage, expert, weights, tensor },
+            // Why the file cannot be read again matters less than what was seen.
+            _ => Error::NotFinite { stage, expert, weights, sigma },
+        }
     }
 }
 
@@ -329,30 +393,4 @@ fn other_rows(conditioning: &Conditioning, pictures: usize) -> Option<(&'static 
 fn inputs(network: &UNetConfig) -> impl PartialEq {
     let context = network.context.as_ref();
     (network.low_res, context.and_then(|c| c.t5), context.and_then(|c| c.clip_text), context.and_then(|c| c.clip_image))
-}
-
-fn read_network(folder: &Path, path: &Path) -> ediffi_core::Result<UNetConfig> {
-    let network: UNetConfig = read_json(&path_inside(folder, path)?)?;
-    network.validate()?;
-    Ok(network)
-}
-
-/// A path in the folder at which there is something.
-fn existing(folder: &Path, path: &Path) -> ediffi_core::Result<PathBuf> {
-    let path = path_inside(folder, path)?;
-    match std::fs::metadata(&path) {
-        Ok(_) => Ok(path),
-        Err(source) => Err(ediffi_core::Error::ReadFile { path, source }),
-    }
-}
-
-/// The lowest common multiple of two positive numbers, or the largest number if it is too large: no side is a multiple of
-/// that.
-pub(crate) fn lcm(a: i64, b: i64) -> i64 {
-    (a / gcd(a, b).max(1)).saturating_mul(b)
-}
-
-/// The greatest common divisor of two positive numbers.
-pub(crate) fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }

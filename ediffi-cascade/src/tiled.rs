@@ -96,7 +96,8 @@ impl TileGrid {
         x: &Tensor,
         mut denoise: impl FnMut(&Tensor, Area) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let sum = x.f_zeros_like()?;
+        // An estimate may have more channels than the picture.
+        let mut sum: Option<Tensor> = None;
         for GridTile { seen, used, weights } in &self.tiles {
             let denoised = denoise(&seen.of(x)?, *seen)?;
             let inner = Area { top: used.top - seen.top, left: used.left - seen.left, ..*used }.of(&denoised)?;
@@ -104,9 +105,17 @@ impl TileGrid {
                 .f_reshape([used.height, used.width])?
                 .f_to_device(x.device())?
                 .f_to_kind(x.f_kind()?)?;
-            let _ = used.of(&sum)?.f_add_(&inner.f_mul(&weights)?)?;
+            let (n, _, height, width) = x.size4()?;
+            let sum = match &mut sum {
+                Some(sum) => sum,
+                None => sum.insert(Tensor::f_zeros([n, inner.size4()?.1, height, width], (x.f_kind()?, x.device()))?),
+            };
+            let _ = used.of(sum)?.f_add_(&inner.f_mul(&weights)?)?;
         }
-        Ok(sum)
+        match sum {
+            Some(sum) => Ok(sum),
+            None => Ok(x.f_zeros_like()?),
+        }
     }
 }
 

@@ -25,15 +25,31 @@ fn refusal(stage: &mut Stage, change: impl FnOnce(&mut Ask)) -> Error {
 fn a_nan_names_the_expert_that_made_it() {
     let model = Model::new(&network(false), 8);
     let path = model.folder.path().join("base/low.safetensors");
+    // Finite weights whose products are not.
     common::write_weights_with(&path, &network(false), 2, |name, x| {
-        if name == "out.bias" {
-            let _ = x.narrow(0, 0, 1).fill_(f64::NAN);
+        if name == "out.weight" {
+            let _ = x.fill_(3e38);
         }
     });
     let error = refusal(&mut model.open(Residency::All), |_| ());
     let expected = "stage `base`: expert 1 (base/low.safetensors) made a NaN or an infinity at sigma 0.4699";
     assert!(error.to_string().starts_with(expected), "{error}");
     assert!(matches!(error, Error::NotFinite { expert: 1, .. }));
+}
+
+#[test]
+fn a_nan_in_a_file_names_the_tensor() {
+    let model = Model::new(&network(false), 8);
+    let path = model.folder.path().join("base/low.safetensors");
+    common::write_weights_with(&path, &network(false), 2, |name, x| {
+        if name == "out.bias" {
+            let _ = x.narrow(0, 0, 1).fill_(f64::NAN);
+        }
+    });
+    let error = refusal(&mut model.open(Residency::All), |_| ());
+    assert!(matches!(&error, Error::WeightsNotFinite { expert: 1, tensor, .. } if tensor == "out.bias"), "{error}");
+    let expected = "stage `base`: tensor out.bias of expert 1 (base/low.safetensors) holds a NaN";
+    assert!(error.to_string().starts_with(expected) && error.to_string().contains("use the file in f32"), "{error}");
 }
 
 #[test]

@@ -10,6 +10,22 @@ use tch::{Kind, Tensor};
 use crate::precondition::Precondition;
 use crate::{Error, Result};
 
+/// All that one evaluation says.
+#[derive(Debug)]
+pub struct Estimate {
+    /// The clean image, `[n, channels, height, width]`.
+    pub denoised: Tensor,
+    /// Where between its two bounds the variance of DDPM's step lies, -1 at the lower and 1 at the upper one, in the shape of
+    /// `denoised`; from networks that predict it.
+    pub variance: Option<Tensor>,
+}
+
+impl From<Tensor> for Estimate {
+    fn from(denoised: Tensor) -> Self {
+        Self { denoised, variance: None }
+    }
+}
+
 /// `D(x; sigma)`: estimates the clean image from the noisy `x = y + sigma n`.
 pub trait Denoiser {
     /// The estimate of the clean image.
@@ -22,17 +38,34 @@ pub trait Denoiser {
     ///
     /// Whatever keeps the network from running.
     fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor>;
+
+    /// The same evaluation with all that it says.
+    ///
+    /// # Errors
+    ///
+    /// As [`denoise`](Self::denoise).
+    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
+        Ok(self.denoise(x, sigma)?.into())
+    }
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for &mut D {
     fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
         (**self).denoise(x, sigma)
     }
+
+    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
+        (**self).estimate(x, sigma)
+    }
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for Box<D> {
     fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
         (**self).denoise(x, sigma)
+    }
+
+    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
+        (**self).estimate(x, sigma)
     }
 }
 
@@ -59,17 +92,34 @@ pub trait BranchDenoiser {
     ///
     /// Whatever keeps the network from running.
     fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor>;
+
+    /// The same evaluation with all that it says.
+    ///
+    /// # Errors
+    ///
+    /// As [`denoise_branch`](Self::denoise_branch).
+    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
+        Ok(self.denoise_branch(x, sigma, branch)?.into())
+    }
 }
 
 impl<D: BranchDenoiser + ?Sized> BranchDenoiser for &mut D {
     fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
         (**self).denoise_branch(x, sigma, branch)
     }
+
+    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
+        (**self).estimate_branch(x, sigma, branch)
+    }
 }
 
 impl<D: BranchDenoiser + ?Sized> BranchDenoiser for Box<D> {
     fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
         (**self).denoise_branch(x, sigma, branch)
+    }
+
+    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
+        (**self).estimate_branch(x, sigma, branch)
     }
 }
 
@@ -116,6 +166,33 @@ where
     check_shape(&x, &f, sigma)?;
     let skip = x.f_mul_scalar(precondition.c_skip(sigma))?;
     Ok(skip.f_add(&f.f_to_kind(kind)?.f_mul_scalar(precondition.c_out(sigma))?)?)
+}
+
+/// As [`denoise_with`] for a network that may predict a variance beside its answer.
+///
+/// # Shapes
+///
+/// `x`: `[n, channels, height, width]`; `network` returns that, or twice the channels, of which the second half is the
+/// variance.
+///
+/// # Errors
+///
+/// As [`denoise_with`].
+pub fn estimate_with<F>(precondition: &dyn Precondition, x: &Tensor, sigma: f64, network: F) -> Result<Estimate>
+where
+    F: FnOnce(&Tensor, f64) -> Result<Tensor>,
+{
+    let mut variance = None;
+    let channels = x.size4()?.1;
+    let denoised = denoise_with(precondition, x, sigma, |input, c_noise| {
+        let answer = network(input, c_noise)?;
+        if answer.size4()?.1 != 2 * channels {
+            return Ok(answer);
+        }
+        variance = Some(answer.f_narrow(1, channels, channels)?);
+        Ok(answer.f_narrow(1, 0, channels)?)
+    })?;
+    Ok(Estimate { denoised, variance })
 }
 
 /// A network `|c_in x, c_noise| F` under a preconditioning.

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::Result;
-use crate::denoiser::{Branch, BranchDenoiser, Denoiser};
+use crate::denoiser::{Branch, BranchDenoiser, Denoiser, Estimate};
 use crate::experts::Experts;
 use crate::plan::Plan;
 use crate::pool::{ExpertPool, Loader, Residency};
@@ -61,10 +61,18 @@ impl<N: Denoiser + Send + 'static> Denoiser for Ensemble<N> {
     fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
         self.expert(sigma)?.denoise(x, sigma)
     }
+
+    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
+        self.expert(sigma)?.estimate(x, sigma)
+    }
 }
 
 impl<N: BranchDenoiser + Send + 'static> BranchDenoiser for Ensemble<N> {
     fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
         self.expert(sigma)?.denoise_branch(x, sigma, branch)
+    }
+
+    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
+        self.expert(sigma)?.estimate_branch(x, sigma, branch)
     }
 }

@@ -257,6 +257,12 @@ pub enum Error {
         /// Which embedding.
         name: &'static str,
     },
+    /// The network cannot do without this embedding.
+    #[error("the network needs the {name} embedding")]
+    EmbeddingNeeded {
+        /// Which embedding.
+        name: &'static str,
+    },
     /// A super-resolution network without its smaller picture, or a base network with one.
     #[error("{}", if *given { "a base network takes no smaller picture" } else { "a super-resolution network needs the smaller picture" })]
     LowRes {

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::denoiser::{Branch, BranchDenoiser, Denoiser, check_shape};
+use crate::denoiser::{Branch, BranchDenoiser, Denoiser, Estimate, check_shape};
 use crate::interval::SigmaInterval;
 use crate::{Error, Result};
 
@@ -181,19 +181,20 @@ impl<B: BranchDenoiser> Guided<B> {
         self.denoiser
     }
 
-    /// The conditional and the unconditional estimate.
-    fn both(&mut self, x: &Tensor, sigma: f64) -> Result<(Tensor, Tensor)> {
+    /// The conditional estimate and the unconditional image.
+    fn both(&mut self, x: &Tensor, sigma: f64) -> Result<(Estimate, Tensor)> {
         match self.rows {
             Rows::Batched => {
                 let twice = Tensor::f_cat(&[x, x], 0)?;
-                let denoised = self.denoiser.denoise_branch(&twice, sigma, Branch::Both)?;
+                let Estimate { denoised, variance } = self.denoiser.estimate_branch(&twice, sigma, Branch::Both)?;
                 check_shape(&twice, &denoised, sigma)?;
                 let n = x.size().first().copied().unwrap_or(0);
-                Ok((denoised.f_narrow(0, 0, n)?, denoised.f_narrow(0, n, n)?))
+                let variance = variance.map(|variance| variance.f_narrow(0, 0, n)).transpose()?;
+                Ok((Estimate { denoised: denoised.f_narrow(0, 0, n)?, variance }, denoised.f_narrow(0, n, n)?))
             }
             Rows::Sequential => {
-                let conditional = self.denoiser.denoise_branch(x, sigma, Branch::Conditional)?;
-                check_shape(x, &conditional, sigma)?;
+                let conditional = self.denoiser.estimate_branch(x, sigma, Branch::Conditional)?;
+                check_shape(x, &conditional.denoised, sigma)?;
                 let unconditional = self.denoiser.denoise_branch(x, sigma, Branch::Unconditional)?;
                 check_shape(x, &unconditional, sigma)?;
                 Ok((conditional, unconditional))
@@ -204,14 +205,20 @@ impl<B: BranchDenoiser> Guided<B> {
 
 impl<B: BranchDenoiser> Denoiser for Guided<B> {
     fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
-        let denoised = match self.guidance.branch(sigma) {
+        Ok(self.estimate(x, sigma)?.denoised)
+    }
+
+    /// A variance is not guided: it is that of the conditional evaluation, if there is one.
+    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
+        let Estimate { denoised, variance } = match self.guidance.branch(sigma) {
             Branch::Both => {
                 let (conditional, unconditional) = self.both(x, sigma)?;
-                unconditional.f_lerp(&conditional, self.guidance.scale)?
+                let denoised = unconditional.f_lerp(&conditional.denoised, self.guidance.scale)?;
+                Estimate { denoised, ..conditional }
             }
-            one => self.denoiser.denoise_branch(x, sigma, one)?,
+            one => self.denoiser.estimate_branch(x, sigma, one)?,
         };
-        self.guidance.thresholding.apply(denoised)
+        Ok(Estimate { denoised: self.guidance.thresholding.apply(denoised)?, variance })
     }
 }
 

@@ -21,6 +21,7 @@ pub mod runtime;
 pub mod schedule;
 pub mod seed;
 pub mod solver;
+pub mod timesteps;
 pub mod unet;
 pub mod weights;
 

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, timesteps};
 
 /// The coefficients around a network, as functions of the noise level.
 pub trait Precondition: Debug + Send + Sync {
@@ -187,6 +187,45 @@ impl Precondition for Sample {
     }
 }
 
+/// The network predicts the noise, and is told a timestep of DDPM: `D(x; sigma) = x - sigma F(x / sqrt(1 + sigma^2); t(sigma))`
+/// (EDM, table 1, "iDDPM"; DDPM's own view of `x` keeps its variance, EDM's does not).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Epsilon {
+    /// The table of Nichol and Dhariwal 2021, see [`timesteps`]. The network takes fractions of a timestep.
+    SquaredCosine,
+}
+
+impl Precondition for Epsilon {
+    /// All of it.
+    fn c_skip(&self, _sigma: f64) -> f64 {
+        1.0
+    }
+
+    /// `-sigma`: what is predicted is the noise, which is taken away.
+    fn c_out(&self, sigma: f64) -> f64 {
+        -sigma
+    }
+
+    /// `1 / sqrt(1 + sigma^2)`, which is DDPM's view of x.
+    fn c_in(&self, sigma: f64) -> f64 {
+        1_f64.hypot(sigma).recip()
+    }
+
+    /// The timestep, with its fraction: [`timesteps::timestep`].
+    fn c_noise(&self, sigma: f64) -> f64 {
+        match self {
+            Self::SquaredCosine => timesteps::timestep(sigma),
+        }
+    }
+
+    /// `1 / sigma^2`, which makes it the plain squared error of the noise (Ho et al. 2020, equation 14).
+    fn loss_weight(&self, sigma: f64) -> f64 {
+        sigma.powi(-2)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -226,6 +265,15 @@ mod tests {
         assert_eq!((sample.c_in(0.3), sample.c_noise(0.3)), (edm.c_in(0.3), edm.c_noise(0.3)));
         assert_eq!(serde_json::from_str::<Sample>(r#"{"sigma_data": 0.5}"#).unwrap(), Sample::default());
         assert!(serde_json::from_str::<Sample>(r#"{"sigma_data": -1}"#).is_err());
+    }
+
+    #[test]
+    fn noise_prediction_takes_the_noise_away() {
+        let epsilon: Epsilon = serde_json::from_str(r#""squared-cosine""#).unwrap();
+        // sigma = 0.75: sqrt(1 + sigma^2) = 1.25.
+        let got = [epsilon.c_skip(0.75), epsilon.c_out(0.75), epsilon.c_in(0.75), epsilon.loss_weight(0.75)];
+        assert_eq!(got, [1.0, -0.75, 0.8, 16.0 / 9.0]);
+        assert_eq!(epsilon.c_noise(0.75), timesteps::timestep(0.75));
     }
 
     proptest! {

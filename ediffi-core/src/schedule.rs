@@ -12,6 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::timesteps::{self, Preset};
 use crate::{Error, Result};
 
 /// The highest number of steps that a schedule is made for; more is a mistake.
@@ -20,7 +21,7 @@ pub const MAX_STEPS: usize = 10_000;
 /// A rule that makes a schedule for any number of steps.
 ///
 /// In JSON: `{"karras": {"min": 0.002, "max": 80, "rho": 7}}`, `{"deis": {"min": 0.002, "max": 80, "order": 6}}`,
-/// `{"exponential": {"min": 0.002, "max": 80}}` or `{"custom": [80, 10, 1, 0]}`.
+/// `{"exponential": {"min": 0.002, "max": 80}}`, `{"custom": [80, 10, 1, 0]}`, `"leading"` or `{"preset": "smart100"}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -52,6 +53,10 @@ pub enum Schedule {
     },
     /// These sigmas and no others.
     Custom(Vec<f64>),
+    /// The noise levels of evenly spaced timesteps: [`timesteps::leading`].
+    Leading,
+    /// The noise levels of a published list of timesteps.
+    Preset(Preset),
 }
 
 impl Schedule {
@@ -77,12 +82,22 @@ impl Schedule {
         Self::Deis { min: 0.002, max: 80.0, order: 3.0 }
     }
 
+    /// The number of steps of a schedule that has a number of its own: a list of sigmas, a preset.
+    #[must_use]
+    pub fn own_steps(&self) -> Option<usize> {
+        match self {
+            Self::Custom(sigmas) => Some(sigmas.len().saturating_sub(1)),
+            Self::Preset(preset) => Some(preset.timesteps().len()),
+            _ => None,
+        }
+    }
+
     /// The `steps + 1` sigmas of this schedule.
     ///
     /// # Errors
     ///
     /// [`Error::InvalidSchedule`] for parameters that make none, for no or more than [`MAX_STEPS`] steps, and for a
-    /// custom list of another length; [`Error::InvalidSigmas`] for a custom list that does not descend.
+    /// list or a preset of another length; [`Error::InvalidSigmas`] for a custom list that does not descend.
     pub fn sigmas(&self, steps: usize) -> Result<Vec<f64>> {
         match self {
             Self::Karras { min, max, rho } => karras(steps, *min, *max, *rho),
@@ -95,6 +110,15 @@ impl Schedule {
                     return Err(Error::InvalidSchedule { reason });
                 }
                 Ok(sigmas.clone())
+            }
+            Self::Leading => Ok(timesteps::schedule(&timesteps::leading(steps)?)),
+            Self::Preset(preset) => {
+                let own = preset.timesteps();
+                if own.len() != steps {
+                    let reason = format!("the preset {preset} has {} steps, {steps} were asked for", own.len());
+                    return Err(Error::InvalidSchedule { reason });
+                }
+                Ok(timesteps::schedule(own))
             }
         }
     }
@@ -274,6 +298,11 @@ mod tests {
         let custom: Schedule = serde_json::from_str(r#"{"custom": [80, 10, 1, 0]}"#).unwrap();
         assert_eq!(custom.sigmas(3).unwrap(), [80.0, 10.0, 1.0, 0.0]);
         assert!(matches!(custom.sigmas(4), Err(Error::InvalidSchedule { .. })));
+        let smart: Schedule = serde_json::from_str(r#"{"preset": "smart27"}"#).unwrap();
+        assert_eq!((smart.own_steps(), smart.sigmas(27).unwrap().len()), (Some(27), 28));
+        assert!(smart.sigmas(26).unwrap_err().to_string().contains("smart27 has 27 steps, 26 were asked for"));
+        let leading: Schedule = serde_json::from_str(r#""leading""#).unwrap();
+        assert_eq!((leading.own_steps(), leading.sigmas(10).unwrap()[0]), (None, timesteps::sigmas()[900]));
         let wrong = serde_json::from_str::<Schedule>(r#"{"deis": {"min": 1, "max": 8, "order": 6, "rho": 7}}"#);
         assert!(wrong.unwrap_err().to_string().contains("rho"));
     }

@@ -26,6 +26,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ddpm;
 mod dpmpp;
 mod euler;
 mod heun;
@@ -35,6 +36,7 @@ mod observer;
 mod run;
 mod tab_deis;
 
+pub use ddpm::Variance;
 pub use heun::Churn;
 pub use observer::{Step, StepObserver};
 
@@ -48,7 +50,7 @@ use run::Run;
 /// An integration rule.
 ///
 /// By name, in JSON and by [`FromStr`](std::str::FromStr): `euler`, `heun`, `kutta-3`, `tab-deis-1`, `tab-deis-2`,
-/// `tab-deis-3`, `dpmpp-2m`, `dpmpp-3m`. Heun's churn is written in JSON as `{"heun": {"s_churn": 40, ..}}`.
+/// `tab-deis-3`, `dpmpp-2m`, `dpmpp-3m`, `ddpm`, `ddpm-fixed-small`. Heun's churn is written in JSON as `{"heun": {"s_churn": 40, ..}}`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Solver {
@@ -70,6 +72,10 @@ pub enum Solver {
     DpmPp2M,
     /// DPM-Solver++(3M): the same with one more point of the past. Order 3, one evaluation a step.
     DpmPp3M,
+    /// Ancestral sampling of DDPM (Ho et al. 2020, algorithm 2), which adds new noise in every step but the last: the
+    /// published sampler of DeepFloyd IF. It goes along timesteps ([`crate::timesteps`]), those of the schedules
+    /// `leading` and `preset`, and starts from a state of unit variance in DDPM's view (see [`start`](Self::start)).
+    Ddpm(Variance),
 }
 
 impl Solver {
@@ -103,15 +109,25 @@ impl Solver {
         }
     }
 
+    /// The standard deviation of what [`solve`](Self::solve) starts from: `sigma`, the first noise level, for all but DDPM,
+    /// which takes its first state for an image and noise of variance 1 together.
+    #[must_use]
+    pub fn start(&self, sigma: f64) -> f64 {
+        match self {
+            Self::Ddpm(_) => ddpm::norm(sigma),
+            _ => sigma,
+        }
+    }
+
     /// Carries `x` from the noise level `sigmas[0]` to a clean image.
     ///
-    /// `sigmas` descends strictly and is positive, except that it may end in 0. `noise` is drawn from by churn alone.
+    /// `sigmas` descends strictly and is positive, except that it may end in 0. `noise` is drawn from by churn and by DDPM.
     /// Gradients are off. All arithmetic is in f32 (in f64 if `x` is f64), whatever the denoiser computes in.
     ///
     /// # Shapes
     ///
-    /// `x`: `[n, channels, height, width]`, of standard deviation `sigmas[0]` (noise times `sigmas[0]`); the result has
-    /// the same shape and device.
+    /// `x`: `[n, channels, height, width]`, noise times [`start`](Self::start)`(sigmas[0])`; the result has the same shape and
+    /// device.
     ///
     /// # Errors
     ///
@@ -142,6 +158,7 @@ impl Solver {
             Self::TabDeis { order } => tab_deis::tab_deis(&mut run, x, (*order).into()),
             Self::DpmPp2M => dpmpp::dpmpp_2m(&mut run, x),
             Self::DpmPp3M => dpmpp::dpmpp_3m(&mut run, x),
+            Self::Ddpm(variance) => ddpm::ddpm(&mut run, x, *variance),
         }
     }
 }

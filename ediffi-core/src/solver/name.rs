@@ -7,7 +7,7 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Churn, Solver};
+use super::{Churn, Solver, Variance};
 use crate::{Error, Result};
 
 const NAMES: [(&str, Solver); 8] = [
@@ -21,8 +21,12 @@ const NAMES: [(&str, Solver); 8] = [
     ("dpmpp-3m", Solver::DpmPp3M),
 ];
 
+/// Those that go along timesteps alone.
+const OF_TIMESTEPS: [(&str, Solver); 2] =
+    [("ddpm", Solver::Ddpm(Variance::Learned)), ("ddpm-fixed-small", Solver::Ddpm(Variance::FixedSmall))];
+
 impl Solver {
-    /// Every solver, without churn.
+    /// Every solver of the probability-flow equation, without churn: all but DDPM.
     pub fn all() -> impl Iterator<Item = Self> {
         NAMES.into_iter().map(|(_, solver)| solver)
     }
@@ -38,6 +42,8 @@ impl fmt::Display for Solver {
             Self::TabDeis { order } => write!(f, "tab-deis-{order}"),
             Self::DpmPp2M => f.write_str("dpmpp-2m"),
             Self::DpmPp3M => f.write_str("dpmpp-3m"),
+            Self::Ddpm(Variance::Learned) => f.write_str("ddpm"),
+            Self::Ddpm(Variance::FixedSmall) => f.write_str("ddpm-fixed-small"),
         }
     }
 }
@@ -46,9 +52,10 @@ impl FromStr for Solver {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let found = NAMES.iter().find(|(known, _)| *known == name);
+        let all = || NAMES.iter().chain(&OF_TIMESTEPS);
+        let found = all().find(|(known, _)| *known == name);
         found.map(|(_, solver)| *solver).ok_or_else(|| {
-            let known = NAMES.map(|(known, _)| known).join(", ");
+            let known = all().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
             Error::InvalidSolver { reason: format!("there is no `{name}`, only {known}") }
         })
     }
@@ -107,7 +114,7 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        for (name, solver) in NAMES {
+        for (name, solver) in NAMES.into_iter().chain(OF_TIMESTEPS) {
             assert_eq!(solver.to_string(), name);
             assert_eq!(name.parse::<Solver>().unwrap(), solver);
             assert_eq!(serde_json::to_string(&solver).unwrap(), format!("\"{name}\""));

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use tch::Tensor;
 
 use super::{Step, StepObserver};
-use crate::denoiser::{Denoiser, check_shape, is_finite};
+use crate::denoiser::{Denoiser, Estimate, check_shape, is_finite};
 use crate::seed::NoiseSource;
 use crate::{Error, Result};
 
@@ -35,12 +35,22 @@ impl<'a> Run<'a> {
 
     /// `D(x; sigma)`.
     pub(super) fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+        Ok(self.estimate(x, sigma)?.denoised)
+    }
+
+    /// `D(x; sigma)`, and the variance if the network predicts one.
+    pub(super) fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
         if self.observer.cancelled() {
             return Err(Error::Cancelled);
         }
-        let denoised = self.denoiser.denoise(x, sigma)?.f_to_kind(x.f_kind()?)?;
+        let Estimate { denoised, variance } = self.denoiser.estimate(x, sigma)?;
+        let denoised = denoised.f_to_kind(x.f_kind()?)?;
         check_shape(x, &denoised, sigma)?;
-        if is_finite(&denoised)? { Ok(denoised) } else { Err(Error::DenoisedNotFinite { sigma }) }
+        if is_finite(&denoised)? {
+            Ok(Estimate { denoised, variance })
+        } else {
+            Err(Error::DenoisedNotFinite { sigma })
+        }
     }
 
     /// The slope `d = (x - D(x; sigma)) / sigma` of the equation, and D.

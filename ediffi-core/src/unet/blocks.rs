@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use super::deepfloyd::Activation;
 use super::network::Painted;
 use crate::Result;
 use crate::nn::{Conv2d, Linear, MapNorm, Norm, attend, attend_biased, channels_last, merge_heads, split_heads};
@@ -31,6 +32,23 @@ impl Resample {
     }
 }
 
+/// What differs between the residual blocks of the layouts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Style {
+    pub(super) activation: Activation,
+    pub(super) eps: f64,
+    /// What the sum at the end is divided by.
+    pub(super) scale: f64,
+    /// Names of the projection of the noise embedding and of the convolution that widens the input.
+    pub(super) names: [&'static str; 2],
+}
+
+impl Style {
+    /// eDiff-I's blocks.
+    pub(super) const EDIFFI: Self =
+        Self { activation: Activation::Silu, eps: EPS, scale: 1.0, names: ["embedding", "skip"] };
+}
+
 /// ADM's residual block: the noise embedding scales and shifts the second norm.
 #[derive(Debug)]
 pub(super) struct ResBlock {
@@ -41,6 +59,7 @@ pub(super) struct ResBlock {
     conv2: Conv2d,
     skip: Option<Conv2d>,
     resample: Resample,
+    style: Style,
 }
 
 impl ResBlock {
@@ -50,22 +69,26 @@ impl ResBlock {
         embedding_width: i64,
         norm: Norm,
         resample: Resample,
+        style: Style,
     ) -> Result<Self> {
+        let [embedding, skip] = style.names;
         Ok(Self {
-            norm1: MapNorm::new(scope.at("norm1"), norm, inputs, EPS)?,
+            norm1: MapNorm::new(scope.at("norm1"), norm, inputs, style.eps)?,
             conv1: Conv2d::new(scope.at("conv1"), inputs, outputs, 3)?,
-            embedding: Linear::new(scope.at("embedding"), embedding_width, 2 * outputs)?,
-            norm2: MapNorm::new(scope.at("norm2"), norm, outputs, EPS)?,
+            embedding: Linear::new(scope.at(embedding), embedding_width, 2 * outputs)?,
+            norm2: MapNorm::new(scope.at("norm2"), norm, outputs, style.eps)?,
             conv2: Conv2d::zeroed(scope.at("conv2"), outputs, outputs, 3)?,
-            skip: (inputs != outputs).then(|| Conv2d::new(scope.at("skip"), inputs, outputs, 1)).transpose()?,
+            skip: (inputs != outputs).then(|| Conv2d::new(scope.at(skip), inputs, outputs, 1)).transpose()?,
             resample,
+            style,
         })
     }
 
     /// # Shapes
-    /// `x`: [n, inputs, h, w], `embedding` (after SiLU): [n, embedding width] → [n, outputs, h', w']
+    /// `x`: [n, inputs, h, w], `embedding` (after its activation): [n, embedding width] → [n, outputs, h', w']
     pub(super) fn forward(&self, x: &Tensor, embedding: &Tensor) -> Result<Tensor> {
-        let h = self.resample.apply(&self.norm1.forward(x)?.f_silu()?)?;
+        let activation = self.style.activation;
+        let h = self.resample.apply(&activation.apply(&self.norm1.forward(x)?)?)?;
         let h = self.conv1.forward(&h)?;
         let scale_shift = self.embedding.forward(embedding)?.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
         let mut halves = scale_shift.f_chunk(2, 1)?.into_iter();
@@ -74,12 +97,14 @@ impl ResBlock {
             (Some(scale), Some(shift)) => shift.f_addcmul(&h, &scale.f_add_scalar(1.0)?)?,
             _ => h,
         };
-        let h = self.conv2.forward(&h.f_silu()?)?;
+        let h = self.conv2.forward(&activation.apply(&h)?)?;
         let x = self.resample.apply(x)?;
-        Ok(match &self.skip {
+        let sum = match &self.skip {
             Some(skip) => skip.forward(&x)?.f_add(&h)?,
             None => x.f_add(&h)?,
-        })
+        };
+        // A division that changes nothing would still take its time.
+        if self.style.scale == 1.0 { Ok(sum) } else { Ok(sum.f_div_scalar(self.style.scale)?) }
     }
 }
 
@@ -177,13 +202,13 @@ impl CrossAttention {
 }
 
 /// [n, c, h, w] → [n, h·w, c]; free for a channels-last map.
-fn as_tokens(x: &Tensor) -> Result<Tensor> {
+pub(super) fn as_tokens(x: &Tensor) -> Result<Tensor> {
     let (n, c, h, w) = x.size4()?;
     Ok(x.f_permute([0, 2, 3, 1])?.f_reshape([n, h * w, c])?)
 }
 
 /// [n, h·w, c] → the shape of `like`, channels-last.
-fn as_map(tokens: &Tensor, like: &Tensor) -> Result<Tensor> {
+pub(super) fn as_map(tokens: &Tensor, like: &Tensor) -> Result<Tensor> {
     let (n, c, h, w) = like.size4()?;
     Ok(tokens.f_reshape([n, h, w, c])?.f_permute([0, 3, 1, 2])?)
 }

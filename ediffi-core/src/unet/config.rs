@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::deepfloyd::DeepFloyd;
 use crate::nn::Norm;
 use crate::{Error, Result};
 
 /// How the levels of the U-Net are put together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Layout {
@@ -16,6 +17,9 @@ pub enum Layout {
     /// Saharia et al. 2022 (Imagen, appendix B.1: Efficient U-Net), eDiff-I's super-resolution: a level is entered by a
     /// strided convolution and left by one after enlargement, one skip a level scaled by 1/√2, attention at its end.
     Efficient,
+    /// DeepFloyd IF: the plan of ADM, with joint attention to text and pixels, and parameters named as in published files.
+    #[serde(rename = "deepfloyd")]
+    DeepFloyd(DeepFloyd),
 }
 
 /// One resolution of the U-Net, the first being the finest.
@@ -74,7 +78,7 @@ pub struct ContextConfig {
 }
 
 /// The dimensions of a U-Net.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UNetConfig {
     /// How the levels are put together.
@@ -117,6 +121,37 @@ impl UNetConfig {
         self.levels.get(level).map_or(0, |l| l.multiplier * self.channels)
     }
 
+    /// How many cosines and sines the noise level is embedded with.
+    #[must_use]
+    pub(crate) fn sinusoids(&self) -> i64 {
+        match self.layout {
+            Layout::DeepFloyd(_) => self.width(0),
+            _ => self.channels,
+        }
+    }
+
+    /// Channels of the output for each of the input's: more than one where the network also predicts a variance.
+    #[must_use]
+    pub(crate) fn outputs(&self) -> i64 {
+        match self.layout {
+            Layout::DeepFloyd(DeepFloyd { variance: true, .. }) => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether it predicts, beside its answer, where between its bounds the variance of a DDPM step lies.
+    #[must_use]
+    pub fn predicts_variance(&self) -> bool {
+        self.outputs() > 1
+    }
+
+    /// Whether it is told how noisy the smaller picture has been made: see
+    /// [`UNet::context_noised`](super::UNet::context_noised).
+    #[must_use]
+    pub fn takes_noise_level(&self) -> bool {
+        matches!(self.layout, Layout::DeepFloyd(DeepFloyd { noise_level: true, .. }))
+    }
+
     /// Checks that the dimensions make a network.
     ///
     /// # Errors
@@ -136,10 +171,10 @@ impl UNetConfig {
                 return wrong(field, format!("{value} is not between 1 and 2^20"));
             }
         }
-        if self.channels % 2 != 0 {
+        if self.sinusoids() % 2 != 0 {
             return wrong(
                 "channels",
-                format!("{} is odd; the noise embedding has as many sines as cosines", self.channels),
+                format!("{} is odd; the noise embedding has as many sines as cosines", self.sinusoids()),
             );
         }
         for (index, level) in self.levels.iter().enumerate() {
@@ -169,6 +204,9 @@ impl UNetConfig {
             if all.into_iter().any(|v| !(1..=1 << 20).contains(v)) {
                 return wrong("context", "every width and number of tokens has to be between 1 and 2^20".to_owned());
             }
+        }
+        if let Layout::DeepFloyd(deepfloyd) = &self.layout {
+            deepfloyd.validate(self)?;
         }
         Ok(())
     }

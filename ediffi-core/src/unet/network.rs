@@ -2,11 +2,14 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::blocks::{CrossAttention, EPS, ResBlock, Resample, SelfAttention, Upsample};
-use super::config::{Layout, Level, UNetConfig};
+use super::blocks::{CrossAttention, EPS, ResBlock, SelfAttention, Upsample};
+use super::builder::Builder;
+use super::config::{Layout, UNetConfig};
 use super::context::{Context, ContextEncoder};
+use super::deepfloyd::Activation;
+use super::joint::{JointAttention, LevelEmbedding, TextEncoder};
 use crate::conditioning::Conditioning;
-use crate::nn::{Conv2d, Linear, MapNorm, ScoreBias, channels_last};
+use crate::nn::{Conv2d, MapNorm, ScoreBias, channels_last};
 use crate::weights::Scope;
 use crate::{Error, Result};
 
@@ -23,10 +26,11 @@ pub struct Painted<'a> {
 
 /// One step of the network.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     Res(ResBlock),
     SelfAttention(SelfAttention),
     CrossAttention(CrossAttention),
+    JointAttention(JointAttention),
     Down(Conv2d),
     Up(Upsample),
     /// Keeps the feature map for the way up.
@@ -35,16 +39,60 @@ enum Step {
     Concat(f64),
 }
 
+/// What makes a context of a conditioning.
+#[derive(Debug)]
+enum Source {
+    Nothing,
+    Ediffi(ContextEncoder),
+    DeepFloyd(TextEncoder),
+}
+
+/// What differs between the layouts outside of the blocks.
+struct Frame {
+    activation: Activation,
+    embedding_activation: Activation,
+    eps: f64,
+    /// Names of the two maps of the noise level, of the first convolution, of the steps, of the last norm and convolution.
+    names: ([&'static str; 2], &'static str, &'static str, &'static str, &'static str),
+}
+
+impl Frame {
+    fn of(layout: &Layout) -> Self {
+        match layout {
+            Layout::DeepFloyd(layout) => Self {
+                activation: layout.activation,
+                embedding_activation: layout.embedding_activation,
+                eps: layout.norm_eps,
+                names: (
+                    ["time_embedding.linear_1", "time_embedding.linear_2"],
+                    "conv_in",
+                    "",
+                    "conv_norm_out",
+                    "conv_out",
+                ),
+            },
+            Layout::Adm | Layout::Efficient => Self {
+                activation: Activation::Silu,
+                embedding_activation: Activation::Silu,
+                eps: EPS,
+                names: (["noise1", "noise2"], "stem", "steps", "norm", "out"),
+            },
+        }
+    }
+}
+
 /// The network F of a denoiser.
 #[derive(Debug)]
 pub struct UNet {
     config: UNetConfig,
     kind: Kind,
-    context: Option<ContextEncoder>,
-    noise1: Linear,
-    noise2: Linear,
+    source: Source,
+    noise: LevelEmbedding,
+    activation: Activation,
+    embedding_activation: Activation,
     stem: Conv2d,
-    steps: Vec<Step>,
+    /// With their names; what carries no parameters has none.
+    steps: Vec<(String, Step)>,
     norm: MapNorm,
     out: Conv2d,
 }
@@ -59,14 +107,24 @@ impl UNet {
         let width = config.embedding_width;
         let pixels = config.patch * config.patch * 3;
         let inputs = if config.low_res { 2 * pixels } else { pixels };
-        let context = config.context.map(|c| ContextEncoder::new(scope.at("context"), c, width)).transpose()?;
-        let noise1 = Linear::precise(scope.at("noise1"), config.channels, width)?;
-        let noise2 = Linear::precise(scope.at("noise2"), width, width)?;
-        let stem = Conv2d::new(scope.at("stem"), inputs, config.width(0), 3)?;
-        let steps = Builder::new(scope.at("steps"), config).build()?;
-        let norm = MapNorm::new(scope.at("norm"), config.norm, config.width(0), EPS)?;
-        let out = Conv2d::zeroed(scope.at("out"), config.width(0), pixels, 3)?;
-        Ok(Self { config: config.clone(), kind, context, noise1, noise2, stem, steps, norm, out })
+        let Frame { activation, embedding_activation, eps, names } = Frame::of(&config.layout);
+        let (noise_names, stem, steps, norm, out) = names;
+        let source = match (&config.layout, config.context) {
+            (Layout::DeepFloyd(layout), Some(context)) => {
+                let level = layout.noise_level.then_some((config.sinusoids(), activation));
+                Source::DeepFloyd(TextEncoder::new(scope.again(), context, width, layout.text_heads, level)?)
+            }
+            (_, Some(context)) => Source::Ediffi(ContextEncoder::new(scope.at("context"), context, width)?),
+            (_, None) => Source::Nothing,
+        };
+        let noise = LevelEmbedding::new(scope.again(), noise_names, config.sinusoids(), width, activation)?;
+        let stem = Conv2d::new(scope.at(stem), inputs, config.width(0), 3)?;
+        let steps_scope = if steps.is_empty() { scope.again() } else { scope.at(steps) };
+        let steps = Builder::new(steps_scope, config).build()?;
+        let norm = MapNorm::new(scope.at(norm), config.norm, config.width(0), eps)?;
+        let out = Conv2d::zeroed(scope.at(out), config.width(0), config.outputs() * pixels, 3)?;
+        let config = config.clone();
+        Ok(Self { config, kind, source, noise, activation, embedding_activation, stem, steps, norm, out })
     }
 
     /// The dimensions it was built from.
@@ -84,23 +142,52 @@ impl UNet {
     /// What the network derives from `conditioning` for `rows` pictures, once for a whole generation.
     ///
     /// # Errors
-    /// An embedding that the network has no place for, or one of another shape than the configuration says.
+    /// An embedding that the network has no place for, one that it cannot do without, or one of another shape than the
+    /// configuration says.
     pub fn context(&self, conditioning: &Conditioning, rows: i64) -> Result<Context> {
+        self.context_of(conditioning, rows, None)
+    }
+
+    /// As [`context`](Self::context) for a network that is told how noisy the smaller picture has been made.
+    ///
+    /// # Shapes
+    /// `levels`: `[rows]`, the timestep whose noise has been added to each smaller picture
+    ///
+    /// # Errors
+    /// As [`context`](Self::context); a network that takes no noise level.
+    pub fn context_noised(&self, conditioning: &Conditioning, rows: i64, levels: &Tensor) -> Result<Context> {
+        self.context_of(conditioning, rows, Some(levels))
+    }
+
+    fn context_of(&self, conditioning: &Conditioning, rows: i64, levels: Option<&Tensor>) -> Result<Context> {
         ContextEncoder::refuse(self.config.context.as_ref(), conditioning)?;
         let low_res = match (&conditioning.low_res, self.config.low_res) {
             (Some(x), true) => Some(x.f_to_kind(self.kind)?),
             (None, false) => None,
             (given, _) => return Err(Error::LowRes { given: given.is_some() }),
         };
-        let mut context = Context { keys_values: Vec::new(), pooled: None, low_res, text_columns: 0 };
-        if let Some(encoder) = &self.context {
-            context.pooled = encoder.pooled(conditioning, rows, self.kind)?;
-            context.text_columns = encoder.text_columns();
-            let tokens = encoder.tokens(conditioning, rows, self.kind)?;
-            for step in &self.steps {
-                if let Step::CrossAttention(layer) = step {
-                    context.keys_values.push(layer.keys_values(&tokens)?);
-                }
+        if levels.is_some() && !self.config.takes_noise_level() {
+            return Err(Error::EmbeddingNotTaken { name: "noise level" });
+        }
+        let (pooled, tokens, text_columns) = match &self.source {
+            Source::Nothing => (None, None, 0),
+            Source::Ediffi(encoder) => (
+                encoder.pooled(conditioning, rows, self.kind)?,
+                Some(encoder.tokens(conditioning, rows, self.kind)?),
+                encoder.text_columns(),
+            ),
+            Source::DeepFloyd(encoder) => (
+                Some(encoder.pooled(conditioning, rows, self.kind, levels)?),
+                Some(encoder.tokens(conditioning, rows, self.kind)?),
+                encoder.text_columns(),
+            ),
+        };
+        let mut context = Context { keys_values: Vec::new(), pooled, low_res, text_columns };
+        for (_, step) in &self.steps {
+            match (step, &tokens) {
+                (Step::CrossAttention(layer), Some(tokens)) => context.keys_values.push(layer.keys_values(tokens)?),
+                (Step::JointAttention(layer), Some(tokens)) => context.keys_values.push(layer.keys_values(tokens)?),
+                _ => {}
             }
         }
         Ok(context)
@@ -109,7 +196,8 @@ impl UNet {
     /// F(x; c_noise, context).
     ///
     /// # Shapes
-    /// `x`: [rows, 3, h, w] f32, `c_noise`: `[rows]` f32 → [rows, 3, h, w] f32
+    /// `x`: [rows, 3, h, w] f32, `c_noise`: `[rows]` f32 → [rows, 3, h, w] f32, or [rows, 6, h, w] from a network that
+    /// [predicts a variance](UNetConfig::predicts_variance)
     ///
     /// # Errors
     /// A height or width that is no multiple of [`UNetConfig::size_multiple`], or an error of libtorch or of the hook.
@@ -120,12 +208,24 @@ impl UNet {
         context: &Context,
         painted: Option<Painted<'_>>,
     ) -> Result<Tensor> {
+        self.forward_tapped(x, c_noise, context, painted, |_, _| {})
+    }
+
+    /// [`forward`](Self::forward), showing `tap` what every part of the network with a name gives.
+    pub(super) fn forward_tapped(
+        &self,
+        x: &Tensor,
+        c_noise: &Tensor,
+        context: &Context,
+        painted: Option<Painted<'_>>,
+        mut tap: impl FnMut(&str, &Tensor),
+    ) -> Result<Tensor> {
         let (_, _, height, width) = x.size4()?;
         let multiple = self.config.size_multiple();
         if height < multiple || width < multiple || height % multiple != 0 || width % multiple != 0 {
             return Err(Error::ImageSize { width, height, multiple });
         }
-        let embedding = self.embedding(c_noise, context)?;
+        let embedding = self.embedding(c_noise, context, &mut tap)?;
         let mut h = x.f_to_kind(self.kind)?;
         if let Some(low_res) = &context.low_res {
             h = Tensor::f_cat(&[&h, low_res], 1)?;
@@ -134,14 +234,19 @@ impl UNet {
             h = h.f_pixel_unshuffle(self.config.patch)?;
         }
         h = self.stem.forward(&channels_last(&h)?)?;
+        tap("conv_in", &h);
         let mut skips = Vec::new();
         let mut keys_values = context.keys_values.iter();
-        for step in &self.steps {
+        for (name, step) in &self.steps {
             h = match step {
                 Step::Res(block) => block.forward(&h, &embedding)?,
                 Step::SelfAttention(layer) => layer.forward(&h)?,
                 Step::CrossAttention(layer) => match keys_values.next() {
                     Some(kv) => layer.forward(&h, kv, context.text_columns, painted)?,
+                    None => return Err(Error::ForeignContext),
+                },
+                Step::JointAttention(layer) => match keys_values.next() {
+                    Some(kv) => layer.forward(&h, kv, painted)?,
                     None => return Err(Error::ForeignContext),
                 },
                 Step::Down(conv) => conv.forward(&h)?,
@@ -156,171 +261,47 @@ impl UNet {
                     None => h,
                 },
             };
+            if !name.is_empty() {
+                tap(name, &h);
+            }
         }
-        h = self.out.forward(&self.norm.forward(&h)?.f_silu()?)?;
+        h = self.norm.forward(&h)?;
+        tap("conv_norm_out", &h);
+        h = self.out.forward(&self.activation.apply(&h)?)?;
         if self.config.patch > 1 {
             h = h.f_pixel_shuffle(self.config.patch)?;
         }
         Ok(h.f_to_kind(Kind::Float)?.f_contiguous()?)
     }
 
-    /// SiLU of the noise embedding plus the pooled conditioning, computed in f32.
-    fn embedding(&self, c_noise: &Tensor, context: &Context) -> Result<Tensor> {
-        let waves = sinusoids(c_noise, self.config.channels)?;
-        let mut embedding = self.noise2.forward(&self.noise1.forward(&waves)?.f_silu()?)?;
+    /// The noise embedding plus the pooled conditioning after its nonlinearity, computed in f32.
+    fn embedding(&self, c_noise: &Tensor, context: &Context, tap: &mut impl FnMut(&str, &Tensor)) -> Result<Tensor> {
+        let published = matches!(self.config.layout, Layout::DeepFloyd(_));
+        let waves = sinusoids(c_noise, self.config.sinusoids(), published)?;
+        let mut embedding = self.noise.forward(&waves)?;
+        tap("time_embedding", &embedding);
         if let Some(pooled) = &context.pooled {
             embedding = embedding.f_add(pooled)?;
         }
-        Ok(embedding.f_silu()?.f_to_kind(self.kind)?)
+        Ok(self.embedding_activation.apply(&embedding)?.f_to_kind(self.kind)?)
     }
 }
 
 /// Cosines and sines of c_noise at frequencies 10000^(-k / half), k = 0 … half − 1 (EDM's positional embedding).
 ///
+/// `published`: with the roundings of diffusers. The last bit of a frequency is 10⁻⁵ of an angle at timestep 999.
+///
 /// # Shapes
 /// `[n]` → [n, width] f32
-fn sinusoids(c_noise: &Tensor, width: i64) -> Result<Tensor> {
+pub(super) fn sinusoids(c_noise: &Tensor, width: i64, published: bool) -> Result<Tensor> {
     let half = width / 2;
     let options = (Kind::Float, c_noise.device());
-    let exponent = Tensor::f_arange(half, options)?.f_div_scalar(half as f64)?;
-    let frequencies = exponent.f_mul_scalar(-(10_000_f64.ln()))?.f_exp()?;
-    let angles = c_noise.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_mul(&frequencies.f_unsqueeze(0)?)?;
+    let (steps, log) = (Tensor::f_arange(half, options)?, -(10_000_f64.ln()));
+    let exponent = if published {
+        steps.f_mul_scalar(log)?.f_div_scalar(half as f64)?
+    } else {
+        steps.f_div_scalar(half as f64)?.f_mul_scalar(log)?
+    };
+    let angles = c_noise.f_to_kind(Kind::Float)?.f_unsqueeze(1)?.f_mul(&exponent.f_exp()?.f_unsqueeze(0)?)?;
     Ok(Tensor::f_cat(&[angles.f_cos()?, angles.f_sin()?], 1)?)
-}
-
-/// Lays out the steps and keeps track of channels, as both layouts need them.
-struct Builder<'a, 'b> {
-    scope: Scope<'a>,
-    config: &'b UNetConfig,
-    steps: Vec<Step>,
-    channels: i64,
-    skips: Vec<i64>,
-}
-
-impl<'a, 'b> Builder<'a, 'b> {
-    fn new(scope: Scope<'a>, config: &'b UNetConfig) -> Self {
-        Self { scope, config, steps: Vec::new(), channels: config.width(0), skips: Vec::new() }
-    }
-
-    fn build(mut self) -> Result<Vec<Step>> {
-        match self.config.layout {
-            Layout::Adm => self.adm()?,
-            Layout::Efficient => self.efficient()?,
-        }
-        Ok(self.steps)
-    }
-
-    fn adm(&mut self) -> Result<()> {
-        let levels = &self.config.levels;
-        let last = levels.len() - 1;
-        self.push();
-        for (i, level) in levels.iter().enumerate() {
-            for _ in 0..level.blocks {
-                self.res(self.config.width(i), Resample::Keep)?;
-                self.attention(level)?;
-                self.push();
-            }
-            if i < last {
-                self.res(self.config.width(i), Resample::Halve)?;
-                self.push();
-            }
-        }
-        self.res(self.config.width(last), Resample::Keep)?;
-        if let Some(deepest) = levels.last() {
-            self.attention(deepest)?;
-        }
-        self.res(self.config.width(last), Resample::Keep)?;
-        for (i, level) in levels.iter().enumerate().rev() {
-            for _ in 0..=level.blocks {
-                self.concat(1.0);
-                self.res(self.config.width(i), Resample::Keep)?;
-                self.attention(level)?;
-            }
-            if i > 0 {
-                self.res(self.config.width(i), Resample::Double)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn efficient(&mut self) -> Result<()> {
-        let levels = &self.config.levels;
-        let last = levels.len() - 1;
-        for (i, level) in levels.iter().enumerate() {
-            if i > 0 {
-                let name = self.name("down");
-                let conv = Conv2d::strided(self.scope.at(&name), self.channels, self.config.width(i), 3, 2)?;
-                self.channels = self.config.width(i);
-                self.steps.push(Step::Down(conv));
-            }
-            self.level(i, level)?;
-            // The deepest level's way up begins where its way down ends: nothing to carry over.
-            if i < last {
-                self.push();
-            }
-        }
-        for (i, level) in levels.iter().enumerate().rev() {
-            if i < last {
-                self.concat(std::f64::consts::FRAC_1_SQRT_2);
-            }
-            self.level(i, level)?;
-            if i > 0 {
-                let name = self.name("up");
-                let conv = Conv2d::new(self.scope.at(&name), self.channels, self.config.width(i - 1), 3)?;
-                self.channels = self.config.width(i - 1);
-                self.steps.push(Step::Up(Upsample(conv)));
-            }
-        }
-        Ok(())
-    }
-
-    fn level(&mut self, index: usize, level: &Level) -> Result<()> {
-        for _ in 0..level.blocks {
-            self.res(self.config.width(index), Resample::Keep)?;
-        }
-        self.attention(level)
-    }
-
-    fn res(&mut self, outputs: i64, resample: Resample) -> Result<()> {
-        let name = self.name("res");
-        let block = ResBlock::new(
-            self.scope.at(&name),
-            (self.channels, outputs),
-            self.config.embedding_width,
-            self.config.norm,
-            resample,
-        )?;
-        self.channels = outputs;
-        self.steps.push(Step::Res(block));
-        Ok(())
-    }
-
-    fn attention(&mut self, level: &Level) -> Result<()> {
-        let (channels, head, norm) = (self.channels, self.config.head_channels, self.config.norm);
-        if level.self_attention {
-            let name = self.name("self_attention");
-            self.steps.push(Step::SelfAttention(SelfAttention::new(self.scope.at(&name), channels, head, norm)?));
-        }
-        if let (true, Some(context)) = (level.cross_attention, &self.config.context) {
-            let name = self.name("cross_attention");
-            let layer = CrossAttention::new(self.scope.at(&name), channels, context.width, head, norm)?;
-            self.steps.push(Step::CrossAttention(layer));
-        }
-        Ok(())
-    }
-
-    fn push(&mut self) {
-        self.skips.push(self.channels);
-        self.steps.push(Step::Push);
-    }
-
-    fn concat(&mut self, scale: f64) {
-        self.channels += self.skips.pop().unwrap_or(0);
-        self.steps.push(Step::Concat(scale));
-    }
-
-    /// Names count the steps from 0: `3.res`, `4.self_attention`.
-    fn name(&self, what: &str) -> String {
-        format!("{}.{what}", self.steps.len())
-    }
 }

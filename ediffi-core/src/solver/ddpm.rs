@@ -1,0 +1,170 @@
+//! Ancestral sampling of DDPM.
+
+use tch::Tensor;
+
+use super::run::{Run, combine};
+use crate::denoiser::{Estimate, check_shape};
+use crate::{Error, Result, timesteps};
+
+/// Where DDPM takes the variance of its noise from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Variance {
+    /// From the network, which says where between the two bounds it lies, in logarithms (Nichol and Dhariwal 2021,
+    /// equation 15; diffusers' `learned_range`).
+    Learned,
+    /// The lower bound, the variance of the posterior (Ho et al. 2020, section 3.2): for networks that predict none, and
+    /// for those that were tuned without training theirs (diffusers' `fixed_small`).
+    FixedSmall,
+}
+
+/// Ho et al. 2020, algorithm 2, in the variables of the paper: `x` is divided by `sqrt(1 + sigma^2)` for a step and
+/// multiplied again after it. The coefficients are made of the published f32 table by f32 arithmetic in the published order:
+/// at low noise they are small differences of numbers near 1, whose roundings show.
+pub(super) fn ddpm(run: &mut Run<'_>, mut x: Tensor, variance: Variance) -> Result<Tensor> {
+    let steps = run.sigmas.iter().map(|&sigma| timesteps::index_of(sigma).ok_or_else(|| no_timestep(sigma)));
+    let steps = steps.collect::<Result<Vec<_>>>()?;
+    for (i, (&[sigma, next_sigma], &[t, next])) in run.sigmas.array_windows().zip(steps.array_windows()).enumerate() {
+        let estimate = run.estimate(&x, sigma)?;
+        let noise = run.noise_like(&x)?;
+        let inner = x.f_mul_scalar(norm(sigma).recip())?;
+        x = step(&inner, &estimate, &noise, (t, next), variance)?.f_mul_scalar(norm(next_sigma))?;
+        run.report(i, &estimate.denoised)?;
+    }
+    run.finish(&x, run.last_sigma())
+}
+
+/// `sqrt(1 + sigma^2)`: the length of EDM's `x` in units of DDPM's.
+pub(super) fn norm(sigma: f64) -> f64 {
+    1_f64.hypot(sigma)
+}
+
+fn no_timestep(sigma: f64) -> Error {
+    let reason = format!("ddpm goes along timesteps (schedules `leading` and `preset`), sigma {sigma} is none of them");
+    Error::InvalidSolver { reason }
+}
+
+/// From timestep `t` to `next`, in DDPM's variables.
+fn step(
+    x: &Tensor,
+    estimate: &Estimate,
+    noise: &Tensor,
+    (t, next): (usize, usize),
+    variance: Variance,
+) -> Result<Tensor> {
+    let alpha_bar = |t: usize| timesteps::alpha_bars().get(t).copied().unwrap_or(1.0);
+    let (here, there) = (alpha_bar(t), alpha_bar(next));
+    let alpha = here / there;
+    let (beta, noise_here, noise_there) = (1.0 - alpha, 1.0 - here, 1.0 - there);
+    let of_denoised = there.sqrt() * beta / noise_here;
+    let of_x = alpha.sqrt() * noise_there / noise_here;
+    let mean = combine((of_denoised.into(), &estimate.denoised), &[(of_x.into(), x)])?;
+    let smallest = (noise_there / noise_here * beta).max(1e-20);
+    let added = match variance {
+        Variance::FixedSmall => noise.f_mul_scalar(f64::from(smallest.sqrt()))?,
+        Variance::Learned => {
+            let Some(fraction) = &estimate.variance else {
+                let reason = "the network predicts no variance for ddpm: use ddpm-fixed-small".to_owned();
+                return Err(Error::InvalidSolver { reason });
+            };
+            check_shape(x, fraction, norm(0.0))?;
+            let fraction = fraction.f_to_kind(x.f_kind()?)?.f_add_scalar(1.0)?.f_div_scalar(2.0)?;
+            let upper = fraction.f_mul_scalar(f64::from(beta.ln()))?;
+            let lower = fraction.f_neg()?.f_add_scalar(1.0)?.f_mul_scalar(f64::from(smallest.ln()))?;
+            upper.f_add(&lower)?.f_mul_scalar(0.5)?.f_exp()?.f_mul(noise)?
+        }
+    };
+    Ok(mean.f_add(&added)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::denoiser::{Denoiser, estimate_with};
+    use crate::guidance::Thresholding;
+    use crate::precondition::Epsilon;
+    use crate::schedule::Schedule;
+    use crate::seed::Noise;
+    use crate::solver::Solver;
+
+    fn tensors() -> BTreeMap<String, Tensor> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/deepfloyd/ddpm.safetensors");
+        Tensor::read_safetensors(path).unwrap().into_iter().collect()
+    }
+
+    /// DeepFloyd IF's stage I.
+    const THRESHOLDING: Thresholding = Thresholding::Dynamic { percentile: 0.95, cap: Some(1.5) };
+
+    /// What the recorded prediction means for the recorded sample at timestep `t`.
+    fn estimate(io: &BTreeMap<String, Tensor>, t: usize) -> Estimate {
+        let sigma = timesteps::sigmas()[t];
+        let x = io["sample"].f_mul_scalar(norm(sigma)).unwrap();
+        let network = |_: &Tensor, _: f64| Ok(io["prediction"].shallow_clone());
+        let estimate = estimate_with(&Epsilon::SquaredCosine, &x, sigma, network).unwrap();
+        Estimate { denoised: THRESHOLDING.apply(estimate.denoised).unwrap(), ..estimate }
+    }
+
+    /// The greatest difference in units of the greatest value.
+    fn relative(a: &Tensor, b: &Tensor) -> f64 {
+        f64::try_from((a - b).abs().max() / b.abs().max()).unwrap()
+    }
+
+    /// The image behind strong noise is a difference of two numbers as large as sigma: so large are its roundings, in the
+    /// recorded values too.
+    #[test]
+    fn single_steps_are_those_of_diffusers() {
+        let io = tensors();
+        for (t, next) in [(990, 980), (500, 490), (10, 0)] {
+            let estimate = estimate(&io, t);
+            let denoised =
+                relative(&estimate.denoised, &io[&format!("denoised_{t}")]) / timesteps::sigmas()[t].max(1.0);
+            let noise = &io[&format!("noise_{t}")];
+            let previous = step(&io["sample"], &estimate, noise, (t, next), Variance::Learned).unwrap();
+            let previous = relative(&previous, &io[&format!("previous_{t}")]);
+            assert!(denoised < 1e-6 && previous < 1e-6, "{t}: {denoised:.1e} {previous:.1e}");
+        }
+        // The last step is a plain denoising.
+        let last = estimate(&io, 0);
+        assert!(relative(&last.denoised, &io["denoised_0"]) < 1e-6);
+        assert!(relative(&last.denoised, &io["previous_0"]) < 1e-6);
+        let fixed = step(&io["sample"], &estimate(&io, 500), &io["noise_500"], (500, 490), Variance::FixedSmall);
+        assert!(relative(&fixed.unwrap(), &io["fixed_small_500"]) < 1e-6);
+    }
+
+    /// For data that is one point, the states of the chain have the distribution that the table says.
+    #[test]
+    fn states_have_the_noise_of_their_timestep() {
+        let mut point = crate::denoiser::from_fn(|x, _| Ok(x.f_full_like(0.25)?));
+        let sigmas = timesteps::schedule(&[900, 600, 300]);
+        let mut noise = Noise::new(&[5], 0);
+        let mut seen = Vec::new();
+        let mut watched = crate::denoiser::from_fn(|x: &Tensor, sigma: f64| {
+            seen.push((sigma, f64::try_from(x.std(true)).unwrap(), f64::try_from(x.mean(tch::Kind::Float)).unwrap()));
+            point.denoise(x, sigma)
+        });
+        let start = crate::seed::NoiseSource::normal(&mut noise, &[1, 1, 100, 100]).unwrap() * sigmas[0] + 0.25;
+        let solver = Solver::Ddpm(Variance::FixedSmall);
+        let end = solver.solve(&mut watched, start, &sigmas, &mut noise, &mut ()).unwrap();
+        assert_eq!(f64::try_from(end.mean(tch::Kind::Float)).unwrap(), 0.25);
+        assert_eq!(seen.len(), 3);
+        for (sigma, std, mean) in seen {
+            // Five standard errors of 10^4 values.
+            assert!((std / sigma - 1.0).abs() < 0.036 && (mean - 0.25).abs() < 0.05 * sigma, "{sigma}: {std} {mean}");
+        }
+    }
+
+    #[test]
+    fn what_ddpm_cannot_do_is_said() {
+        let solve = |variance, sigmas: &[f64]| {
+            let mut zero = crate::denoiser::from_fn(|x, _| Ok(x.f_zeros_like()?));
+            let x = Tensor::ones([1, 3, 2, 2], (tch::Kind::Float, tch::Device::Cpu));
+            let noise = &mut Noise::new(&[1], 0);
+            Solver::Ddpm(variance).solve(&mut zero, x, sigmas, noise, &mut ()).unwrap_err().to_string()
+        };
+        let leading = Schedule::Leading.sigmas(4).unwrap();
+        assert!(solve(Variance::Learned, &leading).contains("predicts no variance"));
+        assert!(solve(Variance::FixedSmall, &[80.0, 1.0, 0.0]).contains("sigma 80 is none of them"));
+    }
+}

@@ -1,0 +1,301 @@
+//! Reading the configuration of a published U-Net in diffusers' format.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::config::{ContextConfig, Layout, Level, Tokens, UNetConfig};
+use super::deepfloyd::{Activation, DeepFloyd, TEXT_TOKENS};
+use crate::nn::Norm;
+use crate::{Error, Result};
+
+/// A U-Net as the `config.json` of diffusers' `UNet2DConditionModel` describes it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PublishedUNet {
+    /// Its dimensions.
+    pub network: UNetConfig,
+    /// Side in pixels of the square pictures that it was trained for.
+    pub sample_size: i64,
+}
+
+/// A field that holds one value for all levels or a list of one for each.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PerLevel<T> {
+    One(T),
+    Each(Vec<T>),
+}
+
+impl<T: Copy> PerLevel<T> {
+    fn get(&self, field: &'static str, levels: usize) -> Result<Vec<T>> {
+        match self {
+            Self::One(value) => Ok(vec![*value; levels]),
+            Self::Each(values) if values.len() == levels => Ok(values.clone()),
+            Self::Each(values) => {
+                Err(Error::NetworkConfig { field, reason: format!("{} values for {levels} blocks", values.len()) })
+            }
+        }
+    }
+}
+
+/// The fields that matter. Configurations of published models were written by many versions of diffusers: a field that
+/// one leaves out has the default it had when fields were added, and fields that change nothing here are ignored.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Published {
+    sample_size: Option<i64>,
+    in_channels: i64,
+    out_channels: i64,
+    center_input_sample: bool,
+    flip_sin_to_cos: bool,
+    freq_shift: f64,
+    down_block_types: Vec<String>,
+    mid_block_type: Option<String>,
+    up_block_types: Vec<String>,
+    only_cross_attention: PerLevel<bool>,
+    mid_block_only_cross_attention: Option<bool>,
+    block_out_channels: Vec<i64>,
+    layers_per_block: PerLevel<usize>,
+    mid_block_scale_factor: f64,
+    act_fn: String,
+    norm_num_groups: Option<i64>,
+    norm_eps: f64,
+    cross_attention_dim: PerLevel<i64>,
+    cross_attention_norm: Option<String>,
+    encoder_hid_dim: Option<i64>,
+    encoder_hid_dim_type: Option<String>,
+    attention_head_dim: PerLevel<i64>,
+    class_embed_type: Option<String>,
+    class_embeddings_concat: bool,
+    addition_embed_type: Option<String>,
+    addition_embed_type_num_heads: i64,
+    resnet_time_scale_shift: String,
+    resnet_skip_time_act: bool,
+    resnet_out_scale_factor: f64,
+    time_embedding_type: String,
+    time_embedding_dim: Option<i64>,
+    time_embedding_act_fn: Option<String>,
+    timestep_post_act: Option<String>,
+    time_cond_proj_dim: Option<i64>,
+    conv_in_kernel: i64,
+    conv_out_kernel: i64,
+}
+
+/// The defaults of `UNet2DConditionModel`; block types and channels have to be there.
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            sample_size: None,
+            in_channels: 4,
+            out_channels: 4,
+            center_input_sample: false,
+            flip_sin_to_cos: true,
+            freq_shift: 0.0,
+            down_block_types: Vec::new(),
+            mid_block_type: Some("UNetMidBlock2DCrossAttn".to_owned()),
+            up_block_types: Vec::new(),
+            only_cross_attention: PerLevel::One(false),
+            mid_block_only_cross_attention: None,
+            block_out_channels: Vec::new(),
+            layers_per_block: PerLevel::One(2),
+            mid_block_scale_factor: 1.0,
+            act_fn: "silu".to_owned(),
+            norm_num_groups: Some(32),
+            norm_eps: 1e-5,
+            cross_attention_dim: PerLevel::One(1280),
+            cross_attention_norm: None,
+            encoder_hid_dim: None,
+            encoder_hid_dim_type: None,
+            attention_head_dim: PerLevel::One(8),
+            class_embed_type: None,
+            class_embeddings_concat: false,
+            addition_embed_type: None,
+            addition_embed_type_num_heads: 64,
+            resnet_time_scale_shift: "default".to_owned(),
+            resnet_skip_time_act: false,
+            resnet_out_scale_factor: 1.0,
+            time_embedding_type: "positional".to_owned(),
+            time_embedding_dim: None,
+            time_embedding_act_fn: None,
+            timestep_post_act: None,
+            time_cond_proj_dim: None,
+            conv_in_kernel: 3,
+            conv_out_kernel: 3,
+        }
+    }
+}
+
+fn wrong<T>(field: &'static str, reason: impl Into<String>) -> Result<T> {
+    Err(Error::NetworkConfig { field, reason: reason.into() })
+}
+
+/// Refuses a field that has another value than the one this library computes.
+fn require<T: PartialEq + std::fmt::Debug>(field: &'static str, found: T, supported: T) -> Result<()> {
+    if found == supported { Ok(()) } else { wrong(field, format!("{found:?} is not supported, only {supported:?}")) }
+}
+
+fn activation(field: &'static str, name: &str) -> Result<Activation> {
+    match name {
+        "gelu" => Ok(Activation::Gelu),
+        "silu" | "swish" => Ok(Activation::Silu),
+        other => wrong(field, format!("`{other}` is not supported, only `gelu` and `silu`")),
+    }
+}
+
+/// The one value that all levels share.
+fn shared(field: &'static str, values: &PerLevel<i64>) -> Result<i64> {
+    match values {
+        PerLevel::One(value) => Ok(*value),
+        PerLevel::Each(values) => match values.as_slice() {
+            [first, rest @ ..] if rest.iter().all(|value| value == first) => Ok(*first),
+            _ => wrong(field, "the blocks have different ones, which is not supported"),
+        },
+    }
+}
+
+impl PublishedUNet {
+    /// Reads `config.json` of a folder that diffusers saved a DeepFloyd IF network in.
+    ///
+    /// # Errors
+    /// [`Error::ReadFile`] and [`Error::Json`] naming the file; [`Error::NetworkConfig`] naming the first field that asks
+    /// for something this library does not compute, block types of other models among them.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::ReadFile { path: path.to_owned(), source })?;
+        let published: Published =
+            serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        published.convert()
+    }
+}
+
+impl Published {
+    fn convert(&self) -> Result<PublishedUNet> {
+        self.check_fixed()?;
+        let levels = self.levels()?;
+        let Some(&first) = self.block_out_channels.first() else { return wrong("block_out_channels", "it is missing") };
+        let all_cross = match self.only_cross_attention {
+            PerLevel::One(all) => all,
+            PerLevel::Each(_) => false,
+        };
+        // An embedding that blocks activate is activated once, before the first of them.
+        let embedding_activation = match (&self.time_embedding_act_fn, self.resnet_skip_time_act) {
+            (None, false) => activation("act_fn", &self.act_fn)?,
+            (Some(name), true) => activation("time_embedding_act_fn", name)?,
+            _ => return wrong("resnet_skip_time_act", "it has to be true just where there is a time_embedding_act_fn"),
+        };
+        let layout = DeepFloyd {
+            variance: self.out_channels == 6,
+            noise_level: self.class_embed_type.is_some(),
+            activation: activation("act_fn", &self.act_fn)?,
+            embedding_activation,
+            norm_eps: self.norm_eps,
+            residual_scale: self.resnet_out_scale_factor,
+            middle_scale: self.mid_block_scale_factor,
+            middle_self_attention: !self.mid_block_only_cross_attention.unwrap_or(all_cross),
+            text_heads: self.addition_embed_type_num_heads,
+        };
+        let Some(text_width) = self.encoder_hid_dim else { return wrong("encoder_hid_dim", "it is missing") };
+        let network = UNetConfig {
+            layout: Layout::DeepFloyd(layout),
+            low_res: self.in_channels == 6,
+            patch: 1,
+            channels: self.unit(),
+            levels,
+            head_channels: shared("attention_head_dim", &self.attention_head_dim)?,
+            norm: Norm::Group(self.norm_num_groups.unwrap_or(32)),
+            embedding_width: self.time_embedding_dim.unwrap_or(4 * first),
+            context: Some(ContextConfig {
+                width: shared("cross_attention_dim", &self.cross_attention_dim)?,
+                t5: Some(Tokens { tokens: TEXT_TOKENS, width: text_width }),
+                clip_text: None,
+                clip_image: None,
+            }),
+        };
+        network.validate()?;
+        let Some(sample_size) = self.sample_size else { return wrong("sample_size", "it is missing") };
+        Ok(PublishedUNet { network, sample_size })
+    }
+
+    /// What all DeepFloyd IF networks have in common, and no switch is for.
+    fn check_fixed(&self) -> Result<()> {
+        if !matches!(self.in_channels, 3 | 6) {
+            return wrong(
+                "in_channels",
+                format!("{}: a network on pixels has 3, or 6 with a smaller picture", self.in_channels),
+            );
+        }
+        if !matches!(self.out_channels, 3 | 6) {
+            return wrong("out_channels", format!("{}: noise has 3, noise and variance have 6", self.out_channels));
+        }
+        require("center_input_sample", self.center_input_sample, false)?;
+        require("flip_sin_to_cos", self.flip_sin_to_cos, true)?;
+        require("freq_shift", self.freq_shift, 0.0)?;
+        require("mid_block_type", self.mid_block_type.as_deref(), Some("UNetMidBlock2DSimpleCrossAttn"))?;
+        require("cross_attention_norm", self.cross_attention_norm.as_deref(), Some("group_norm"))?;
+        // Early versions had no such field: a width of the text implied a projection.
+        require("encoder_hid_dim_type", self.encoder_hid_dim_type.as_deref().unwrap_or("text_proj"), "text_proj")?;
+        require("addition_embed_type", self.addition_embed_type.as_deref(), Some("text"))?;
+        require("class_embed_type", self.class_embed_type.as_deref().unwrap_or("timestep"), "timestep")?;
+        require("class_embeddings_concat", self.class_embeddings_concat, false)?;
+        require("resnet_time_scale_shift", self.resnet_time_scale_shift.as_str(), "scale_shift")?;
+        require("time_embedding_type", self.time_embedding_type.as_str(), "positional")?;
+        require("timestep_post_act", self.timestep_post_act.as_deref(), None)?;
+        require("time_cond_proj_dim", self.time_cond_proj_dim, None)?;
+        require("conv_in_kernel", self.conv_in_kernel, 3)?;
+        require("conv_out_kernel", self.conv_out_kernel, 3)
+    }
+
+    /// The greatest number that divides the channels of all levels.
+    fn unit(&self) -> i64 {
+        fn gcd(a: i64, b: i64) -> i64 {
+            if b == 0 { a } else { gcd(b, a % b) }
+        }
+        self.block_out_channels.iter().fold(0, |unit, &channels| gcd(unit, channels))
+    }
+
+    fn levels(&self) -> Result<Vec<Level>> {
+        let (unit, count) = (self.unit().max(1), self.block_out_channels.len());
+        let blocks = self.layers_per_block.get("layers_per_block", count)?;
+        let only_cross = self.only_cross_attention.get("only_cross_attention", count)?;
+        let down = attention(
+            "down_block_types",
+            &self.down_block_types,
+            count,
+            "ResnetDownsampleBlock2D",
+            "SimpleCrossAttnDownBlock2D",
+        )?;
+        let mut up = attention(
+            "up_block_types",
+            &self.up_block_types,
+            count,
+            "ResnetUpsampleBlock2D",
+            "SimpleCrossAttnUpBlock2D",
+        )?;
+        up.reverse();
+        if up != down {
+            return wrong("up_block_types", "the way up has attention on other levels than the way down");
+        }
+        let each = self.block_out_channels.iter().zip(blocks).zip(down.into_iter().zip(only_cross));
+        Ok(each
+            .map(|((&channels, blocks), (attention, only_cross))| Level {
+                multiplier: channels / unit,
+                blocks,
+                self_attention: attention && !only_cross,
+                cross_attention: attention,
+            })
+            .collect())
+    }
+}
+
+/// Which blocks have attention.
+fn attention(field: &'static str, types: &[String], count: usize, plain: &str, with: &str) -> Result<Vec<bool>> {
+    if types.len() != count {
+        return wrong(field, format!("{} blocks for the {count} of block_out_channels", types.len()));
+    }
+    let has = |kind: &String| match kind.as_str() {
+        kind if kind == plain => Ok(false),
+        kind if kind == with => Ok(true),
+        other => wrong(field, format!("`{other}` is not supported, only `{plain}` and `{with}`")),
+    };
+    types.iter().map(has).collect()
+}

@@ -1,0 +1,196 @@
+//! DeepFloyd IF's sampling beside diffusers': guided loops state by state, and the noise predictor as D(x; σ).
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+use ediffi_core::conditioning::Conditioning;
+use ediffi_core::denoiser::{Branch, BranchDenoiser, Denoiser, Estimate, estimate_with};
+use ediffi_core::guidance::{Guidance, Guided, Rows, Thresholding};
+use ediffi_core::precondition::{Epsilon, Precondition};
+use ediffi_core::schedule::Schedule;
+use ediffi_core::seed::NoiseSource;
+use ediffi_core::solver::{Solver, Variance};
+use ediffi_core::unet::{Context, PublishedUNet, Tokens, UNet};
+use ediffi_core::{Result, weights};
+use tch::{Device, Kind, Tensor};
+
+type Tensors = BTreeMap<String, Tensor>;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/deepfloyd").join(name)
+}
+
+fn tensors(name: &str) -> Tensors {
+    Tensor::read_safetensors(fixture(name)).unwrap().into_iter().collect()
+}
+
+/// The network of a stage, for texts of 7 tokens.
+fn network(stage: &str, file: &str) -> UNet {
+    let folder = fixture(stage).join("unet");
+    let mut config = PublishedUNet::read(&folder.join("config.json")).unwrap().network;
+    let context = config.context.as_mut().unwrap();
+    context.t5 = context.t5.map(|t5| Tokens { tokens: 7, ..t5 });
+    let names = |name: &str| Some(name.to_owned());
+    weights::load(&folder.join(file), names, Device::Cpu, Kind::Float, |scope| UNet::new(scope, &config, Kind::Float))
+        .unwrap()
+}
+
+fn stage_1() -> UNet {
+    network("stage-1", "diffusion_pytorch_model.fp16.safetensors")
+}
+
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    f64::try_from((a - b).abs().max()).unwrap()
+}
+
+/// A network with both conditionings of one picture; keeps what it is given.
+struct Recording {
+    network: UNet,
+    conditional: Context,
+    unconditional: Context,
+    both: Context,
+    /// In DDPM's view.
+    states: Vec<Tensor>,
+}
+
+impl Recording {
+    fn new(network: UNet, io: &Tensors, low_res: Option<(&Tensor, i64)>) -> Self {
+        let context = |texts: &[&Tensor]| {
+            let rows = texts.len() as i64;
+            let repeated = |x: &Tensor| x.repeat([rows, 1, 1, 1]);
+            let t5 = Some(Tensor::cat(texts, 0));
+            let conditioning =
+                Conditioning { t5, low_res: low_res.map(|(x, _)| repeated(x)), ..Conditioning::default() };
+            match low_res {
+                Some((_, level)) => {
+                    let levels = Tensor::full([rows], level, (Kind::Int64, Device::Cpu));
+                    network.context_noised(&conditioning, rows, &levels).unwrap()
+                }
+                None => network.context(&conditioning, rows).unwrap(),
+            }
+        };
+        let (emb, neg) = (&io["emb"], io.get("neg").unwrap_or(&io["emb"]));
+        let (conditional, unconditional, both) = (context(&[emb]), context(&[neg]), context(&[emb, neg]));
+        Self { network, conditional, unconditional, both, states: Vec::new() }
+    }
+}
+
+impl BranchDenoiser for Recording {
+    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
+        Ok(self.estimate_branch(x, sigma, branch)?.denoised)
+    }
+
+    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
+        self.states.push(x.narrow(0, 0, 1) * Epsilon::SquaredCosine.c_in(sigma));
+        let context = match branch {
+            Branch::Conditional => &self.conditional,
+            Branch::Unconditional => &self.unconditional,
+            Branch::Both => &self.both,
+        };
+        estimate_with(&Epsilon::SquaredCosine, x, sigma, |input, t| {
+            let t = Tensor::full([input.size()[0]], t, (Kind::Float, Device::Cpu));
+            self.network.forward(input, &t, context, None)
+        })
+    }
+}
+
+/// Noise that was recorded.
+struct Recorded(VecDeque<Tensor>);
+
+impl NoiseSource for Recorded {
+    fn normal(&mut self, shape: &[i64]) -> Result<Tensor> {
+        let noise = self.0.pop_front().unwrap();
+        assert_eq!(noise.size(), shape);
+        Ok(noise)
+    }
+}
+
+fn recorded(io: &Tensors) -> Recorded {
+    Recorded((0..).map_while(|i| io.get(&format!("noise_{i}")).map(Tensor::shallow_clone)).collect())
+}
+
+/// Runs a loop and compares every state.
+fn check_loop(denoiser: Recording, io: &Tensors, steps: usize, guidance: Guidance, rows: Rows) {
+    let sigmas = Schedule::Leading.sigmas(steps).unwrap();
+    let solver = Solver::Ddpm(Variance::Learned);
+    let x = &io["start"] * solver.start(sigmas[0]);
+    let mut guided = Guided::new(denoiser, guidance, rows).unwrap();
+    let end = solver.solve(&mut guided, x, &sigmas, &mut recorded(io), &mut ()).unwrap();
+    // With rows one after the other, each state is seen twice.
+    let mut states = guided.into_inner().states;
+    if rows == Rows::Sequential {
+        states = states.into_iter().step_by(2).collect();
+    }
+    assert_eq!(states.len(), steps);
+    assert!(difference(&states[0], &io["start"]) < 1e-6);
+    states.push(end);
+    for (i, state) in states.iter().skip(1).enumerate() {
+        let tolerance = if i == 0 { 1e-4 } else { 1e-3 };
+        let found = difference(state, &io[&format!("state_{i}")]);
+        assert!(found < tolerance, "state {i} is off by {found:.1e}");
+    }
+}
+
+fn dynamic(scale: f64, cap: f64) -> Guidance {
+    Guidance { thresholding: Thresholding::Dynamic { percentile: 0.95, cap: Some(cap) }, ..Guidance::new(scale) }
+}
+
+#[test]
+fn the_guided_loop_of_stage_1_is_that_of_diffusers() {
+    let io = tensors("loop-stage-1.safetensors");
+    for rows in [Rows::Batched, Rows::Sequential] {
+        check_loop(Recording::new(stage_1(), &io, None), &io, 8, dynamic(7.0, 1.5), rows);
+    }
+}
+
+#[test]
+fn the_guided_loop_of_stage_2_is_that_of_diffusers() {
+    let io = tensors("loop-stage-2.safetensors");
+    let network = network("stage-2", "diffusion_pytorch_model.safetensors");
+    let denoiser = Recording::new(network, &io, Some((&io["noised"], 250)));
+    check_loop(denoiser, &io, 6, dynamic(4.0, 1.0), Rows::Batched);
+}
+
+#[test]
+fn the_noise_predictor_is_the_denoiser_of_k_diffusion() {
+    let io = tensors("edm.safetensors");
+    let mut denoiser = Guided::new(Recording::new(stage_1(), &io, None), Guidance::default(), Rows::Batched).unwrap();
+    for (i, sigma) in Vec::<f64>::try_from(&io["sigma"]).unwrap().into_iter().enumerate() {
+        let denoised = denoiser.denoise(&(&io["unit"] * sigma), sigma).unwrap();
+        let found = difference(&denoised, &io[&format!("denoised_{i}")]);
+        assert!(found < 2e-5 * sigma.max(1.0), "sigma {sigma}: {found:.1e}");
+    }
+}
+
+/// The probability-flow solvers see a denoiser like any other: all of them come to the same state as their steps get short.
+/// (A random network is the score of no data, its flow is rough: a short piece of it is followed.)
+#[test]
+fn every_solver_works_on_the_noise_predictor() {
+    let io = tensors("loop-stage-1.safetensors");
+    let run = |solver: Solver, steps: usize| {
+        let sigmas = Schedule::Karras { min: 1.97, max: 2.0, rho: 7.0 }.sigmas(steps).unwrap();
+        let denoiser = Recording::new(stage_1(), &io, None);
+        let mut guided = Guided::new(denoiser, Guidance::default(), Rows::Batched).unwrap();
+        let x = &io["start"] * solver.start(sigmas[0]);
+        solver.solve(&mut guided, x, &sigmas, &mut recorded(&io), &mut ()).unwrap()
+    };
+    let reference = run(Solver::Kutta3, 8);
+    for solver in Solver::all() {
+        let (coarse, fine) = (difference(&run(solver, 2), &reference), difference(&run(solver, 8), &reference));
+        assert!(fine < 5e-3 && fine < 0.2 * coarse, "{solver}: {coarse:.1e} {fine:.1e}");
+    }
+}
+
+/// A state that is no timestep's is refused before anything is computed.
+#[test]
+fn ddpm_refuses_other_schedules_before_it_computes() {
+    let io = tensors("loop-stage-1.safetensors");
+    let sigmas = Schedule::edm().sigmas(4).unwrap();
+    let mut guided = Guided::new(Recording::new(stage_1(), &io, None), dynamic(7.0, 1.5), Rows::Batched).unwrap();
+    let solver = Solver::Ddpm(Variance::Learned);
+    let error = solver.solve(&mut guided, &io["start"] * 80.0, &sigmas, &mut recorded(&io), &mut ()).unwrap_err();
+    assert!(error.to_string().contains("timesteps"), "{error}");
+    assert!(guided.into_inner().states.is_empty());
+}

@@ -1,0 +1,105 @@
+//! One folder that diffusers saved.
+
+use std::path::{Path, PathBuf};
+
+use ediffi_cascade::SamplerConfig;
+use ediffi_core::guidance::Guidance;
+use ediffi_core::unet::PublishedUNet;
+use serde::Deserialize;
+
+use super::scheduler::Scheduler;
+use super::text::PublishedText;
+use super::{INDEX_FILE, unusable, weights};
+use crate::{Error, Result, files};
+
+/// Which stage a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Stage I.
+    Base,
+    /// Stage II.
+    SuperResolution,
+}
+
+impl Kind {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Base => "a stage I (IF-I-..)",
+            Self::SuperResolution => "a stage of super-resolution (IF-II-..)",
+        }
+    }
+}
+
+/// What one published folder holds, looked at and not loaded.
+#[derive(Debug)]
+pub(crate) struct PublishedFolder {
+    folder: PathBuf,
+    pub(crate) kind: Kind,
+    pub(crate) unet: PublishedUNet,
+    /// The network's weights.
+    pub(crate) weights: PathBuf,
+    pub(crate) sampler: SamplerConfig,
+    pub(crate) guidance: Guidance,
+    pub(crate) text: Option<PublishedText>,
+}
+
+impl PublishedFolder {
+    /// Opens the folder of a stage of `kind`.
+    pub(crate) fn open(folder: &Path, kind: Kind, half: bool) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Index {
+            #[serde(rename = "_class_name")]
+            class: String,
+        }
+        if !folder.is_dir() {
+            return Err(Error::NoFolder { folder: folder.to_owned() });
+        }
+        let path = folder.join(INDEX_FILE);
+        if !path.is_file() {
+            let reason =
+                format!("it has no {INDEX_FILE}: the folder of the whole model is wanted, as it was downloaded");
+            return Err(unusable(folder, reason));
+        }
+        let index: Index = serde_json::from_str(&files::read_text(&path)?)
+            .map_err(|source| Error::Json { path: path.clone(), source })?;
+        let found = match index.class.as_str() {
+            "IFPipeline" | "IFImg2ImgPipeline" | "IFInpaintingPipeline" => Kind::Base,
+            "IFSuperResolutionPipeline"
+            | "IFImg2ImgSuperResolutionPipeline"
+            | "IFInpaintingSuperResolutionPipeline" => Kind::SuperResolution,
+            other => {
+                return Err(unusable(
+                    folder,
+                    format!("it holds a `{other}`; this library opens those of DeepFloyd IF"),
+                ));
+            }
+        };
+        if found != kind {
+            let reason = format!("it is {}, where {} is expected", found.words(), kind.words());
+            return Err(unusable(folder, reason));
+        }
+        let unet = PublishedUNet::read(&folder.join("unet/config.json"))?;
+        if unet.network.low_res != (kind == Kind::SuperResolution) {
+            let reason = format!("its network is not that of {}: in_channels does not fit", kind.words());
+            return Err(unusable(folder, reason));
+        }
+        let weights = weights::find(&folder.join("unet"), "diffusion_pytorch_model", half)?;
+        let scheduler = Scheduler::read(&folder.join("scheduler/scheduler_config.json"))?;
+        let text = PublishedText::find(folder, half)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            kind,
+            unet,
+            weights,
+            sampler: scheduler.sampler(kind),
+            guidance: scheduler.guidance(kind),
+            text,
+        })
+    }
+
+    /// How plans and errors name its weights: by the folder's name and the file's.
+    pub(crate) fn label(&self) -> PathBuf {
+        let name = |path: &Path| path.file_name().map(PathBuf::from).unwrap_or_default();
+        name(&self.folder).join("unet").join(name(&self.weights))
+    }
+}

@@ -1,0 +1,156 @@
+//! Folders of DeepFloyd IF as diffusers saves them, opened as a cascade.
+//!
+//! Such a folder holds one stage: `model_index.json`, the network in `unet`, the sampler in `scheduler`, and for stage I T5
+//! in `text_encoder` with its tokenizer in `tokenizer`. Several folders become one cascade, several of stage I one ensemble.
+
+mod caption;
+mod folder;
+mod scheduler;
+mod text;
+mod weights;
+
+use std::path::{Path, PathBuf};
+
+use ediffi_cascade::low_res::LowRes;
+use ediffi_cascade::{ExpertConfig, ExpertFiles, PreconditionConfig, Stage, StageConfig};
+use ediffi_core::interval::SigmaInterval;
+use ediffi_core::pool::Residency;
+use ediffi_core::precondition::Epsilon;
+use ediffi_core::runtime::Runtime;
+
+pub(crate) use caption::clean;
+pub(crate) use folder::{Kind, PublishedFolder};
+pub(crate) use text::{FilledT5, PublishedText};
+
+use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
+use crate::{Error, Result};
+
+/// Name of the file that says what a folder of diffusers holds.
+pub(crate) const INDEX_FILE: &str = "model_index.json";
+
+/// Whether a folder is one that diffusers saved and not one of this library's.
+pub(crate) fn is_published(folder: &Path) -> bool {
+    folder.join(INDEX_FILE).is_file() && !folder.join(crate::MANIFEST_FILE).is_file()
+}
+
+/// What the folders of a cascade make together.
+#[derive(Debug)]
+pub(crate) struct Published {
+    pub(crate) manifest: Manifest,
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) text: Option<PublishedText>,
+}
+
+/// What to open.
+#[derive(Debug)]
+pub(crate) struct Folders<'a> {
+    /// Stage I.
+    pub(crate) base: &'a Path,
+    /// Other folders of stage I, and the noise levels that they take over from `base`.
+    pub(crate) experts: &'a [(SigmaInterval, PathBuf)],
+    /// The stages of super-resolution.
+    pub(crate) stages: &'a [PathBuf],
+    /// How much noise goes into the smaller picture, if not as much as published.
+    pub(crate) noise_level: Option<usize>,
+}
+
+impl Published {
+    /// Reads the configurations of all folders and looks for their weights.
+    pub(crate) fn open(folders: &Folders<'_>, runtime: Runtime, residency: Residency) -> Result<Self> {
+        let half = runtime.kind != tch::Kind::Float;
+        let base = PublishedFolder::open(folders.base, Kind::Base, half)?;
+        let mut others = Vec::with_capacity(folders.experts.len());
+        for (interval, folder) in folders.experts {
+            others.push((*interval, PublishedFolder::open(folder, Kind::Base, half)?));
+        }
+        let (config, files) = ensemble(&base, &others);
+        let mut stages = vec![Stage::with_experts(&config, files, runtime, residency)?];
+        for folder in folders.stages {
+            let folder = PublishedFolder::open(folder, Kind::SuperResolution, half)?;
+            let (mut config, files) = ensemble(&folder, &[]);
+            config.low_res.noise_level = folders.noise_level.or(config.low_res.noise_level);
+            stages.push(Stage::with_experts(&config, files, runtime, residency)?);
+        }
+        // Stage I's own folder need not hold the encoder: all of a family have the same.
+        let text = base.text.or_else(|| others.into_iter().find_map(|(_, other)| other.text));
+        let encoders = EncoderFolders { t5: text.as_ref().map(|_| PathBuf::from("text_encoder")), clip: None };
+        let stage_configs = stages.iter().map(|stage| stage.config().clone()).collect();
+        let manifest = Manifest { format: MANIFEST_FORMAT.to_owned(), encoders, stages: stage_configs };
+        tracing::info!(
+            folder = %folders.base.display(),
+            "DeepFloyd IF's weights are under a licence of their own, for research alone: see their page"
+        );
+        Ok(Self { manifest, stages, text })
+    }
+}
+
+/// A stage of `main`, from which `others` take over their noise levels.
+fn ensemble(main: &PublishedFolder, others: &[(SigmaInterval, PublishedFolder)]) -> (StageConfig, Vec<ExpertFiles>) {
+    let mut owners: Vec<(SigmaInterval, &PublishedFolder)> =
+        others.iter().map(|(interval, folder)| (*interval, folder)).collect();
+    owners.extend(rest(others.iter().map(|(interval, _)| *interval).collect()).into_iter().map(|i| (i, main)));
+    owners.sort_by(|(a, _), (b, _)| b.low().total_cmp(&a.low()));
+    let experts = owners
+        .iter()
+        .map(|(sigma, folder)| ExpertConfig { weights: folder.label(), sigma: *sigma, network: None })
+        .collect();
+    let files = owners
+        .iter()
+        .map(|(_, folder)| ExpertFiles { weights: folder.weights.clone(), network: folder.unet.network.clone() })
+        .collect();
+    let (name, low_res) = match main.kind {
+        Kind::Base => ("base".to_owned(), LowRes::default()),
+        Kind::SuperResolution => (format!("sr-{}", main.unet.sample_size), LowRes::deepfloyd()),
+    };
+    let config = StageConfig {
+        name,
+        size: main.unet.sample_size,
+        network: PathBuf::from("unet/config.json"),
+        precondition: PreconditionConfig::Epsilon(Epsilon::SquaredCosine),
+        experts,
+        low_res,
+        sampler: main.sampler.clone(),
+        guidance: main.guidance.clone(),
+    };
+    (config, files)
+}
+
+/// The noise levels outside of `taken`. Where two of these overlap, the ensemble refuses them.
+fn rest(mut taken: Vec<SigmaInterval>) -> Vec<SigmaInterval> {
+    taken.sort_by(|a, b| a.low().total_cmp(&b.low()));
+    let mut free = Vec::new();
+    let mut from = 0.0;
+    for interval in taken {
+        free.extend(SigmaInterval::new(from, interval.low()));
+        from = interval.high().max(from);
+    }
+    free.extend(SigmaInterval::new(from, f64::INFINITY));
+    free
+}
+
+/// A published folder that cannot be used.
+pub(crate) fn unusable(folder: &Path, reason: impl Into<String>) -> Error {
+    Error::Published { folder: folder.to_owned(), reason: reason.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interval(low: f64, high: f64) -> SigmaInterval {
+        SigmaInterval::new(low, high).unwrap()
+    }
+
+    #[test]
+    fn the_rest_fills_the_holes() {
+        let all = f64::INFINITY;
+        assert_eq!(rest(Vec::new()), [interval(0.0, all)]);
+        assert_eq!(rest(vec![interval(1.0, all)]), [interval(0.0, 1.0)]);
+        assert_eq!(rest(vec![interval(0.0, 1.0)]), [interval(1.0, all)]);
+        assert_eq!(
+            rest(vec![interval(2.0, 3.0), interval(0.5, 1.0)]),
+            [interval(0.0, 0.5), interval(1.0, 2.0), interval(3.0, all)]
+        );
+        assert_eq!(rest(vec![interval(0.0, all)]), []);
+    }
+}

@@ -1,0 +1,102 @@
+//! The sampler of a published folder.
+
+use std::path::Path;
+
+use ediffi_cascade::SamplerConfig;
+use ediffi_core::guidance::{Guidance, Thresholding};
+use ediffi_core::schedule::Schedule;
+use ediffi_core::solver::{Solver, Variance};
+use serde::Deserialize;
+
+use super::folder::Kind;
+use crate::{Error, Result, files};
+
+/// The fields of a `scheduler_config.json` that matter; one that is absent has diffusers' default.
+#[derive(Deserialize)]
+#[serde(default)]
+pub(super) struct Scheduler {
+    num_train_timesteps: usize,
+    beta_schedule: String,
+    prediction_type: String,
+    trained_betas: Option<Vec<f64>>,
+    rescale_betas_zero_snr: bool,
+    variance_type: String,
+    thresholding: bool,
+    dynamic_thresholding_ratio: f64,
+    sample_max_value: f64,
+    clip_sample: bool,
+    clip_sample_range: f64,
+}
+
+impl Default for Scheduler {
+    fn default() -> Self {
+        Self {
+            num_train_timesteps: 1000,
+            beta_schedule: "linear".to_owned(),
+            prediction_type: "epsilon".to_owned(),
+            trained_betas: None,
+            rescale_betas_zero_snr: false,
+            variance_type: "fixed_small".to_owned(),
+            thresholding: false,
+            dynamic_thresholding_ratio: 0.995,
+            sample_max_value: 1.0,
+            clip_sample: true,
+            clip_sample_range: 1.0,
+        }
+    }
+}
+
+impl Scheduler {
+    /// Reads and checks a `scheduler_config.json`.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let scheduler: Self = serde_json::from_str(&files::read_text(path)?)
+            .map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        scheduler.check().map_err(|(key, reason)| Error::Manifest { path: path.to_owned(), key, reason })?;
+        Ok(scheduler)
+    }
+
+    fn check(&self) -> std::result::Result<(), (String, String)> {
+        let only = |key: &str, found: &str, supported: &[&str]| {
+            if supported.contains(&found) {
+                return Ok(());
+            }
+            Err((key.to_owned(), format!("`{found}` is not supported, only {}", supported.join(", "))))
+        };
+        only("num_train_timesteps", &self.num_train_timesteps.to_string(), &["1000"])?;
+        only("beta_schedule", &self.beta_schedule, &["squaredcos_cap_v2"])?;
+        only("prediction_type", &self.prediction_type, &["epsilon"])?;
+        only("variance_type", &self.variance_type, &["learned_range", "fixed_small", "fixed_small_log"])?;
+        only("rescale_betas_zero_snr", &self.rescale_betas_zero_snr.to_string(), &["false"])?;
+        only("trained_betas", if self.trained_betas.is_some() { "a list" } else { "null" }, &["null"])?;
+        if self.clip_sample && !self.thresholding {
+            only("clip_sample_range", &self.clip_sample_range.to_string(), &["1"])?;
+        }
+        Ok(())
+    }
+
+    /// The published sampler: ancestral, with the number of steps that diffusers' pipelines take by themselves.
+    pub(super) fn sampler(&self, kind: Kind) -> SamplerConfig {
+        let variance = if self.variance_type == "learned_range" { Variance::Learned } else { Variance::FixedSmall };
+        let steps = match kind {
+            Kind::Base => 100,
+            Kind::SuperResolution => 50,
+        };
+        SamplerConfig { solver: Solver::Ddpm(variance), steps, schedule: Schedule::Leading }
+    }
+
+    /// Guidance of the strength that diffusers' pipelines have by themselves.
+    pub(super) fn guidance(&self, kind: Kind) -> Guidance {
+        let scale = match kind {
+            Kind::Base => 7.0,
+            Kind::SuperResolution => 4.0,
+        };
+        let thresholding = if self.thresholding {
+            Thresholding::Dynamic { percentile: self.dynamic_thresholding_ratio, cap: Some(self.sample_max_value) }
+        } else if self.clip_sample {
+            Thresholding::Static
+        } else {
+            Thresholding::None
+        };
+        Guidance { thresholding, ..Guidance::new(scale) }
+    }
+}

@@ -1,0 +1,353 @@
+//! Published folders of DeepFloyd IF: whole pipelines beside diffusers', ensembles of folders, and what is wrong with a
+//! folder. The models are tiny and random; see `ediffi-core/tests/fixtures/deepfloyd`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ediffi::{
+    DeviceChoice, Error, Generation, NoiseSource, Pipeline, PipelineBuilder, Precision, Preset, Problem, Request,
+    Schedule, SigmaInterval, Solver,
+};
+use tch::{Kind, Tensor};
+
+type Tensors = BTreeMap<String, Tensor>;
+
+const PROMPT: &str = "a red apple left of a cat";
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("ediffi-core/tests/fixtures/deepfloyd").join(name)
+}
+
+fn recorded() -> Tensors {
+    Tensor::read_safetensors(fixture("pipeline.safetensors")).unwrap().into_iter().collect()
+}
+
+fn builder(folder: &Path) -> PipelineBuilder {
+    Pipeline::builder(folder).device(DeviceChoice::Cpu).precision(Precision::F32)
+}
+
+fn base() -> PipelineBuilder {
+    builder(&fixture("stage-1"))
+}
+
+fn cascade() -> Pipeline {
+    base().stage(fixture("stage-2")).open().unwrap()
+}
+
+/// Noise that was recorded, in the order in which it was drawn.
+struct Recorded(VecDeque<Tensor>);
+
+impl NoiseSource for Recorded {
+    fn normal(&mut self, shape: &[i64]) -> ediffi_core::Result<Tensor> {
+        let noise = self.0.pop_front().unwrap();
+        assert_eq!(noise.size(), shape);
+        Ok(noise)
+    }
+}
+
+fn noise(io: &Tensors, stage: &str) -> Box<dyn NoiseSource> {
+    let part = if stage == "base" { "stage_1" } else { "stage_2" };
+    let noises = (0..).map_while(|i| io.get(&format!("{part}.noise_{i}")).map(Tensor::shallow_clone));
+    Box::new(Recorded(noises.collect()))
+}
+
+fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    f64::try_from((a - b).abs().max()).unwrap()
+}
+
+fn bytes(generation: &Generation) -> Vec<u8> {
+    generation.images[0].rgb().as_raw().clone()
+}
+
+/// Pixels of 0 to 255 against a picture in [-1, 1].
+fn worst_pixel(generation: &Generation, expected: &Tensor) -> f64 {
+    let expected = ((expected + 1.0) * 127.5).clamp(0.0, 255.0).squeeze_dim(0).permute([1, 2, 0]);
+    let pixels = Tensor::from_slice(&bytes(generation)).to_kind(Kind::Float).reshape(expected.size());
+    difference(&pixels, &expected)
+}
+
+#[test]
+fn the_whole_pipeline_is_that_of_diffusers() {
+    let io = recorded();
+    let pipeline = cascade();
+    let request = Request::new(PROMPT).negative_prompt("photos").size(48, 32).steps("base", 5).steps("sr-32", 4);
+    let embeddings = pipeline.encode(&request).unwrap();
+    assert!(difference(&embeddings.conditioning().t5.unwrap(), &io["prompt"]) < 1e-5);
+    assert!(difference(&embeddings.unconditional().t5.unwrap(), &io["negative"]) < 1e-5);
+    let run = |request: &Request| {
+        pipeline.sample_from(&embeddings, request, &mut |stage, _| noise(&io, stage), &mut ()).unwrap()
+    };
+    // Half a step of rounding to pixels, and what f32 adds up to in the loops.
+    let small = run(&embeddings.request().size(24, 16).steps("base", 5).last_stage("base"));
+    assert!(worst_pixel(&small, &io["stage_1.picture"]) <= 1.0);
+    let large = run(&request);
+    assert_eq!(large.images[0].rgb().dimensions(), (48, 32));
+    assert!(worst_pixel(&large, &io["stage_2.picture"]) <= 1.0);
+    for (generation, name) in [(&small, "stage_1.picture"), (&large, "stage_2.picture")] {
+        let found = difference(generation.images[0].tensor(), &io[name].squeeze_dim(0));
+        assert!(found < 1e-3, "{name} is off by {found:.1e}");
+    }
+}
+
+/// Without a negative prompt guidance leans away from the empty text, whose embedding is not zeros.
+#[test]
+fn nothing_is_the_empty_text() {
+    let io = recorded();
+    let pipeline = base().open().unwrap();
+    let request = Request::new(PROMPT).size(24, 16).steps("base", 5);
+    let embeddings = pipeline.encode(&request).unwrap();
+    assert!(difference(&embeddings.unconditional().t5.unwrap(), &io["unconditional"]) < 1e-5);
+    let drawn = pipeline.sample_from(&embeddings, &request, &mut |stage, _| noise(&io, stage), &mut ()).unwrap();
+    assert!(worst_pixel(&drawn, &io["stage_1.picture_unconditional"]) <= 1.0);
+    let nothing = pipeline.encode(&Request::unconditional()).unwrap();
+    assert!(difference(&nothing.conditioning().t5.unwrap(), &io["unconditional"]) < 1e-5);
+}
+
+#[test]
+fn captions_are_cleaned_unless_told_otherwise() {
+    let dirty = Request::new("A Red <b>Apple</b>, cat.jpg").steps("base", 2);
+    let t5 = |pipeline: Pipeline, request: &Request| pipeline.encode(request).unwrap().conditioning().t5.unwrap();
+    let clean = t5(base().open().unwrap(), &Request::new("a red apple"));
+    assert!(difference(&t5(base().open().unwrap(), &dirty), &clean) < 1e-6);
+    assert!(difference(&t5(base().clean_captions(false).open().unwrap(), &dirty), &clean) > 1e-2);
+    // The letters are small either way.
+    let upper = Request::new("  A RED Apple");
+    assert!(difference(&t5(base().clean_captions(false).open().unwrap(), &upper), &clean) < 1e-6);
+}
+
+#[test]
+fn folders_are_experts_by_noise_level() {
+    let above = SigmaInterval::new(1.0, f64::INFINITY).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let twin = folder.path().join("twin");
+    copy(&fixture("stage-1"), &twin);
+    let request = Request::new(PROMPT).seed(3).steps("base", 6);
+    let alone = base().open().unwrap().generate(&request).unwrap();
+    let pipeline = base().expert(above, &twin).open().unwrap();
+    let plan = pipeline.plan(&request).unwrap()[0].plan.clone();
+    let experts: Vec<usize> = plan.steps().iter().map(|step| step.expert).collect();
+    // Timesteps 830, 664 and 498 are above sigma 1 but for the last, which has 1.007.
+    assert_eq!(experts, [0, 0, 0, 1, 1, 1], "{plan}");
+    assert_eq!(bytes(&pipeline.generate(&request).unwrap()), bytes(&alone));
+    // Another network above: another picture, from the same noise.
+    change_weights(&twin.join("unet/diffusion_pytorch_model.fp16.safetensors"), |name, x| match name {
+        "conv_out.weight" => x * 0.5,
+        _ => x.shallow_clone(),
+    });
+    let other = base().expert(above, &twin).open().unwrap().generate(&request).unwrap();
+    assert_ne!(bytes(&other), bytes(&alone));
+    // Overlaps are refused, and experts of another kind.
+    let twice = base().expert(above, &twin).expert(SigmaInterval::new(2.0, 3.0).unwrap(), &twin).open().unwrap_err();
+    assert!(twice.to_string().contains("overlap"), "{twice}");
+    let wrong = base().expert(above, fixture("stage-2")).open().unwrap_err();
+    assert!(wrong.to_string().contains("a stage of super-resolution"), "{wrong}");
+}
+
+#[test]
+fn presets_and_other_solvers_draw() {
+    let pipeline = base().open().unwrap();
+    let preset = Request::new(PROMPT).schedule("base", Schedule::Preset(Preset::Fast27));
+    assert_eq!(pipeline.plan(&preset).unwrap()[0].plan.steps().len(), 27);
+    let karras = Schedule::Karras { min: 0.0064, max: 80.0, rho: 7.0 };
+    let pictures = [
+        preset,
+        Request::new(PROMPT).solver("base", Solver::DpmPp2M).schedule("base", karras).steps("base", 8),
+        Request::new(PROMPT).solver("base", "ddpm-fixed-small".parse().unwrap()).steps("base", 6),
+        Request::new(PROMPT).solver("base", Solver::Euler).steps("base", 6),
+    ]
+    .map(|request| bytes(&pipeline.generate(&request.seed(5)).unwrap()));
+    for (i, picture) in pictures.iter().enumerate() {
+        assert!(pictures.iter().skip(i + 1).all(|other| other != picture), "{i}");
+    }
+}
+
+#[test]
+fn sizes_go_from_one_to_three_either_way() {
+    let pipeline = cascade();
+    let quick = || Request::new(PROMPT).steps("base", 1).steps("sr-32", 1);
+    for (width, height) in [(24, 72), (72, 24), (32, 32), (40, 24)] {
+        let generation = pipeline.generate(&quick().size(width, height)).unwrap();
+        assert_eq!(generation.images[0].rgb().dimensions(), (width, height));
+    }
+    let Error::InvalidRequest { problems } = pipeline.generate(&quick().size(42, 32)).unwrap_err() else { panic!() };
+    assert!(matches!(problems[..], [Problem::Size { value: 42, unit: 4, .. }]), "{problems:?}");
+    assert!(problems[0].to_string().contains("the nearest are 40 and 44"), "{}", problems[0]);
+}
+
+/// The same seed gives the same picture, alone or in a batch.
+#[test]
+fn pictures_do_not_depend_on_their_batch() {
+    let pipeline = cascade();
+    let request = || Request::new(PROMPT).steps("base", 3).steps("sr-32", 2);
+    let batch = pipeline.generate(&request().seed(8).images(3)).unwrap();
+    let alone = pipeline.generate(&request().seed(9)).unwrap();
+    let [a, b] = [batch.images[1].rgb().as_raw(), alone.images[0].rgb().as_raw()];
+    let worst = a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    assert!(worst <= 1, "{worst}");
+}
+
+#[test]
+fn the_noise_in_the_smaller_picture_can_be_set() {
+    let request = Request::new(PROMPT).steps("base", 1).steps("sr-32", 2);
+    let at = |level: Option<usize>| {
+        let builder = base().stage(fixture("stage-2"));
+        let builder = level.map_or(builder.clone(), |level| builder.noise_level(level));
+        Ok::<_, Error>(bytes(&builder.open()?.generate(&request)?))
+    };
+    let published = at(None).unwrap();
+    assert_eq!(published, at(Some(250)).unwrap());
+    assert_ne!(published, at(Some(100)).unwrap());
+    let error = at(Some(1000)).unwrap_err().to_string();
+    assert!(error.contains("noise_level 1000 is no timestep"), "{error}");
+}
+
+/// A plain network makes the finished picture larger, and only that.
+#[test]
+fn an_enlarger_comes_last() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("ediffi-cascade/tests/fixtures/enlarger/compact.safetensors");
+    let pipeline = base().stage(fixture("stage-2")).enlarger(&file).open().unwrap();
+    let request = Request::new(PROMPT).steps("base", 1).steps("sr-32", 1);
+    let large = pipeline.generate(&request.clone().size(48, 32)).unwrap();
+    assert_eq!(large.images[0].rgb().dimensions(), (192, 128));
+    let small = pipeline.generate(&Request::new(PROMPT).steps("base", 1).last_stage("base")).unwrap();
+    assert_eq!(small.images[0].rgb().dimensions(), (16, 16));
+    let none = base().enlarger(fixture("ddpm.safetensors")).open().unwrap_err();
+    assert!(none.to_string().contains("neither an SRVGGNetCompact nor an RRDBNet"), "{none}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn change_weights(path: &Path, change: impl Fn(&str, &Tensor) -> Tensor) {
+    let named: Vec<(String, Tensor)> = Tensor::read_safetensors(path).unwrap();
+    let changed: Vec<(String, Tensor)> =
+        named.into_iter().map(|(name, x)| (name.clone(), change(&name, &x).to_kind(x.kind()))).collect();
+    Tensor::write_safetensors(&changed, path).unwrap();
+}
+
+/// What opening a copy of stage 1 says after `spoil`.
+fn spoiled(spoil: impl FnOnce(&Path)) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("IF-I");
+    copy(&fixture("stage-1"), &path);
+    spoil(&path);
+    builder(&path).open().unwrap_err().to_string()
+}
+
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[test]
+fn what_is_wrong_with_a_folder_is_said_with_what_to_do() {
+    let unet = |path: &Path| path.join("unet/diffusion_pytorch_model.fp16.safetensors");
+    let says = |spoil: &dyn Fn(&Path), parts: &[&str]| {
+        let message = spoiled(spoil);
+        for part in parts {
+            assert!(message.contains(part), "{part} in {message}");
+        }
+    };
+    says(&|path| fs::remove_file(unet(path)).unwrap(), &["licence", "accept it", "`unet`"]);
+    says(
+        &|path| fs::rename(unet(path), path.join("unet/diffusion_pytorch_model.bin")).unwrap(),
+        &["holds diffusion_pytorch_model.bin", "weights_only=True", "'diffusion_pytorch_model.safetensors'"],
+    );
+    says(
+        &|path| {
+            let encoder = path.join("text_encoder");
+            fs::rename(encoder.join("model.fp16.safetensors"), encoder.join("pytorch_model.bin")).unwrap();
+        },
+        &["text_encoder holds pytorch_model.bin", "model.safetensors"],
+    );
+    says(
+        &|path| fs::write(unet(path), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n").unwrap(),
+        &["pointer of git-lfs", "git lfs pull"],
+    );
+    says(&|path| fs::remove_file(path.join("tokenizer/tokenizer.json")).unwrap(), &["tokenizer.json", "spiece.model"]);
+    says(&|path| fs::remove_file(path.join("model_index.json")).unwrap(), &["pipeline.json", "model_index.json"]);
+    says(
+        &|path| replace(&path.join("model_index.json"), "IFPipeline", "StableDiffusionPipeline"),
+        &["holds a `StableDiffusionPipeline`", "DeepFloyd IF"],
+    );
+    says(
+        &|path| replace(&path.join("unet/config.json"), "ResnetDownsampleBlock2D", "DownBlock2D"),
+        &["down_block_types", "`DownBlock2D` is not supported"],
+    );
+    let scheduler = |path: &Path| path.join("scheduler/scheduler_config.json");
+    says(
+        &|path| replace(&scheduler(path), "squaredcos_cap_v2", "linear"),
+        &["scheduler_config.json, beta_schedule", "`linear` is not supported"],
+    );
+    says(&|path| replace(&scheduler(path), "\"epsilon\"", "\"v_prediction\""), &["prediction_type"]);
+    says(&|path| fs::write(path.join("unet/config.json"), "{").unwrap(), &["unet/config.json"]);
+    says(
+        &|path| replace(&path.join("text_encoder/config.json"), "\"d_model\": 40", "\"d_model\": 48"),
+        &["d_model 48", "take 40"],
+    );
+    let stage_2 = builder(&fixture("stage-2")).open().unwrap_err();
+    assert!(stage_2.to_string().contains("is a stage of super-resolution (IF-II-..), where a stage I"), "{stage_2}");
+    let twice = base().stage(fixture("stage-1")).open().unwrap_err();
+    assert!(twice.to_string().contains("it is a stage I (IF-I-..), where"), "{twice}");
+    let nowhere = base().stage(fixture("nowhere")).open().unwrap_err();
+    assert!(matches!(nowhere, Error::NoFolder { .. }), "{nowhere}");
+    let own = builder(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/icons").as_path()).stage(fixture("stage-2"));
+    assert!(matches!(own.open(), Err(Error::Compose { .. })));
+}
+
+#[test]
+fn a_nan_in_half_precision_names_the_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("IF-I");
+    copy(&fixture("stage-1"), &path);
+    change_weights(&path.join("unet/diffusion_pytorch_model.fp16.safetensors"), |name, x| match name {
+        "mid_block.attentions.0.to_q.bias" => x.full_like(f64::NAN),
+        _ => x.shallow_clone(),
+    });
+    let pipeline = builder(&path).open().unwrap();
+    let error = pipeline.generate(&Request::new(PROMPT).steps("base", 1)).unwrap_err().to_string();
+    for part in
+        ["stage `base`", "mid_block.attentions.0.to_q.bias", "IF-I/unet/diffusion_pytorch_model.fp16", "f32 or bf16"]
+    {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+    // T5 says it of itself.
+    copy(&fixture("stage-1"), &path);
+    change_weights(&path.join("text_encoder/model.fp16.safetensors"), |name, x| match name {
+        "encoder.final_layer_norm.weight" => x.full_like(f64::NAN),
+        _ => x.shallow_clone(),
+    });
+    let error = builder(&path).open().unwrap().encode(&Request::new(PROMPT)).unwrap_err().to_string();
+    assert!(error.contains("T5") && error.contains("bf16 or f32"), "{error}");
+}
+
+/// Stage II alone has no text encoder; embeddings of stage I are what it needs.
+#[test]
+fn a_folder_without_an_encoder_samples_embeddings() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("IF-I");
+    copy(&fixture("stage-1"), &path);
+    fs::remove_dir_all(path.join("text_encoder")).unwrap();
+    let pipeline = builder(&path).open().unwrap();
+    let request = Request::new(PROMPT).steps("base", 2).seed(4);
+    let Error::InvalidRequest { problems } = pipeline.generate(&request).unwrap_err() else { panic!() };
+    assert!(matches!(problems[0], Problem::NoTextEncoder { .. }));
+    let whole = base().open().unwrap();
+    let embeddings = whole.encode(&request).unwrap();
+    let drawn = pipeline.sample(&embeddings, &request).unwrap();
+    assert_eq!(bytes(&drawn), bytes(&whole.generate(&request).unwrap()));
+}
