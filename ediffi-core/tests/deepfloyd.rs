@@ -173,7 +173,8 @@ fn every_solver_works_on_the_noise_predictor() {
         let sigmas = Schedule::Karras { min: 1.97, max: 2.0, rho: 7.0 }.sigmas(steps).unwrap();
         let denoiser = Recording::new(stage_1(), &io, None);
         let mut guided = Guided::new(denoiser, Guidance::default(), Rows::Batched).unwrap();
-        let x = &io["start"] * solver.start(sigmas[0]);
+        // A corner of it is enough.
+        let x = io["start"].narrow(2, 0, 4).narrow(3, 0, 4) * solver.start(sigmas[0]);
         solver.solve(&mut guided, x, &sigmas, &mut recorded(&io), &mut ()).unwrap()
     };
     let reference = run(Solver::Kutta3, 8);
