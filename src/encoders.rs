@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use ediffi_cascade::{path_inside, read_json};
 use ediffi_core::runtime::Runtime;
 use ediffi_encoders::clip::rgb8;
-use ediffi_encoders::{Clip, ClipConfig, T5, T5Config, TextTokenizer};
+use ediffi_encoders::{Clip, ClipConfig, Encoded, T5, T5Config, TextTokenizer};
 use tch::{Device, Kind, Tensor};
 
-use crate::deepfloyd::{FilledT5, PublishedText, clean, unusable};
+use crate::deepfloyd::{PublishedText, clean, unusable};
 use crate::embeddings::{EncodedText, EncodedTokens, Source};
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::shape::Needs;
@@ -38,17 +38,10 @@ enum T5Files {
     Published(PublishedText, bool),
 }
 
-/// T5 in memory.
-#[derive(Debug)]
-enum LoadedT5 {
-    Own(T5),
-    Published(FilledT5),
-}
-
 /// The encoders in memory.
 #[derive(Debug, Default)]
 pub(crate) struct LoadedEncoders {
-    t5: Option<LoadedT5>,
+    t5: Option<T5>,
     clip: Option<Clip>,
 }
 
@@ -189,16 +182,20 @@ impl EncoderSet {
         {
             started("t5", observer)?;
             let t5 = get_or_load(&mut loaded.t5, || match files {
-                T5Files::Own(folder, _) => Ok(LoadedT5::Own(T5::open(folder, self.runtime)?)),
-                T5Files::Published(text, _) => Ok(LoadedT5::Published(text.load(self.runtime)?)),
+                T5Files::Own(folder, _) => Ok(T5::open(folder, self.runtime)?),
+                T5Files::Published(text, _) => text.load(self.runtime),
             })?;
             for ((_, text), encoded) in texts.iter().zip(&mut encoded) {
-                encoded.t5 = Some(match t5 {
-                    LoadedT5::Own(t5) => encode_t5(t5, text, needed.tokens)?,
-                    LoadedT5::Published(t5) => {
+                encoded.t5 = Some(match files {
+                    T5Files::Own(..) => on_cpu(t5.encode(&[text], needed.tokens)?)?,
+                    T5Files::Published(..) => {
                         let prepared = self.prepared(text);
+                        let mut tokens = on_cpu(t5.encode_filled(&[&prepared], needed.tokens)?)?;
                         // Its characters are those of the prompt where only their case has changed.
-                        t5.encode(&prepared, needed.tokens, prepared == text.to_lowercase())?
+                        if prepared != text.to_lowercase() {
+                            tokens.spans.fill(None);
+                        }
+                        tokens
                     }
                 });
             }
@@ -250,9 +247,8 @@ fn started(encoder: &str, observer: &mut dyn Observer) -> Result<()> {
     }
 }
 
-/// Each text is encoded alone, so that its embedding does not depend on the other one.
-fn encode_t5(t5: &T5, text: &str, tokens: i64) -> Result<EncodedTokens> {
-    let mut encoded = t5.encode(&[text], tokens)?;
+/// One text: each is encoded alone, so that its embedding does not depend on the other one.
+fn on_cpu(mut encoded: Encoded) -> Result<EncodedTokens> {
     Ok(EncodedTokens { tokens: to_cpu(&encoded.tokens)?, spans: encoded.spans.pop().unwrap_or_default() })
 }
 

@@ -20,7 +20,7 @@ use ediffi_core::runtime::Runtime;
 
 pub(crate) use caption::clean;
 pub(crate) use folder::{Kind, PublishedFolder};
-pub(crate) use text::{FilledT5, PublishedText};
+pub(crate) use text::PublishedText;
 
 use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
 use crate::{Error, Result};

@@ -16,7 +16,11 @@ use crate::{Error, Result};
 pub fn find(folder: &Path, variant: Option<&str>) -> Result<PathBuf> {
     let named = |variant: Option<&str>| {
         let part = variant.map(|variant| format!(".{variant}")).unwrap_or_default();
-        let names = [format!("model{part}.safetensors"), format!("model.safetensors.index{part}.json")];
+        let names = [
+            format!("model{part}.safetensors"),
+            format!("model.safetensors.index{part}.json"),
+            format!("model{part}.safetensors.index.json"),
+        ];
         names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
     };
     if let Some(path) = named(variant) {

@@ -126,7 +126,7 @@ impl T5 {
 }
 
 /// What the errors call it.
-const WHAT: &str = "the T5 embedding";
+const WHAT: &str = "the T5 embedding (f16 can overflow: use bf16 or f32)";
 
 fn config(folder: &Path) -> Result<T5Config> {
     let path = folder.join("config.json");
