@@ -40,6 +40,54 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A training plan is no TOML, or has other fields than a plan.
+    #[error("not a training plan")]
+    PlanText {
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// Something in a training plan makes no sense.
+    #[error("{what}: {reason}")]
+    Plan {
+        /// The network, encoder or field.
+        what: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The experts of a stage do not tile the noise levels.
+    #[error("the experts of stage {stage} are no ensemble: {source}")]
+    Ensemble {
+        /// The stage.
+        stage: String,
+        /// The hole or the overlap.
+        source: ediffi_core::Error,
+    },
+    /// A plan has no network or encoder of that name.
+    #[error("the plan has no {name:?}; it has {}", known.join(", "))]
+    UnknownTask {
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: Vec<String>,
+    },
+    /// A file was trained beside others, or with other settings.
+    #[error("{} was trained with {fact} {found}, not {expected}", path.display())]
+    Lineage {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        fact: String,
+        /// As the file has it.
+        found: String,
+        /// As it is now.
+        expected: String,
+    },
+    /// A checkpoint is there, and nobody said what to do with it.
+    #[error("{} exists: resume it, or restart and replace it", path.display())]
+    Exists {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// A tensor of a training step has another shape than the batch asks for.
     #[error("the {what} has shape {got:?}, expected {expected:?}")]
     Shape {
@@ -66,6 +114,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A thread that computes losses is gone: the loss panicked.
+    #[error("a training worker panicked")]
+    Worker,
     /// The thread that makes batches is gone: the function that makes them panicked.
     #[error("the thread that makes batches stopped")]
     NoBatches,

@@ -3,7 +3,9 @@
 //! The rooms, in the order a training step passes through them: [`prefetch`] makes batches on background threads,
 //! [`noise`] draws noise levels from the whole distribution or from an expert's interval, [`dropout`] drops embeddings,
 //! [`loss`] is the denoising loss, [`optimizer`] and [`ema`] update the weights, [`state`] keeps all of it in a checkpoint that is
-//! written atomically, [`log`] records the loss. [`tree`] says which networks an ensemble is trained as.
+//! written atomically, [`log`] records the loss. [`run`] is the loop around all of them, with [`lineage`] guarding what a
+//! checkpoint may be resumed beside. [`tree`] says which networks an ensemble is trained as, [`plan`] holds that as data: who starts
+//! from whom, for how long, how fast.
 //!
 //! # Example
 //!
@@ -91,8 +93,8 @@
 //! shared.export(&folder.join("shared.safetensors"), "", Kind::Float, HashMap::new())?;
 //!
 //! // The expert of the highest noise begins as the shared network and sees its own noise levels alone.
-//! let plan = Configuration::C.base(&LogNormal::default())?;
-//! let expert = plan.experts().last().ok_or("a plan has experts")?;
+//! let tree = Configuration::C.base(&LogNormal::default())?;
+//! let expert = tree.experts().last().ok_or("a tree has experts")?;
 //! let (network, mut state) = begin()?;
 //! state.start_from(&folder.join("shared.safetensors"))?;
 //! train(&network, &mut state, expert.interval, 2)?;
@@ -104,11 +106,14 @@
 pub mod dropout;
 pub mod ema;
 pub mod error;
+pub mod lineage;
 pub mod log;
 pub mod loss;
 pub mod noise;
 pub mod optimizer;
+pub mod plan;
 pub mod prefetch;
+pub mod run;
 pub mod state;
 pub mod tree;
 

@@ -21,6 +21,8 @@ pub struct Entry {
     pub rate: f64,
     /// Pictures a second since the last line.
     pub speed: f64,
+    /// The share of the time since the last line that was spent waiting for batches.
+    pub waiting: f64,
 }
 
 /// A CSV file that lines are appended to.
@@ -30,7 +32,7 @@ pub struct LossLog {
     file: File,
 }
 
-const HEADER: &str = "step,pictures,loss,gradient,rate,pictures_per_second";
+const HEADER: &str = "step,pictures,loss,gradient,rate,pictures_per_second,waiting";
 
 impl LossLog {
     /// Opens `path`, dropping lines past `step`: a run that was killed between two checkpoints repeats those steps. A line
@@ -66,9 +68,9 @@ impl LossLog {
     /// # Errors
     /// A file that cannot be written.
     pub fn write(&mut self, entry: &Entry) -> Result<()> {
-        let Entry { step, pictures, loss, gradient, rate, speed } = entry;
+        let Entry { step, pictures, loss, gradient, rate, speed, waiting } = entry;
         // One write a line, so that a line is either there or not.
-        let line = format!("{step},{pictures},{loss:.6},{gradient:.4},{rate:.3e},{speed:.1}\n");
+        let line = format!("{step},{pictures},{loss:.6},{gradient:.4},{rate:.3e},{speed:.1},{waiting:.3}\n");
         self.file.write_all(line.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })
     }
 }
@@ -78,7 +80,7 @@ mod tests {
     use super::*;
 
     fn entry(step: u64) -> Entry {
-        Entry { step, pictures: 32 * step, loss: 0.25, gradient: 1.5, rate: 1e-4, speed: 33.3 }
+        Entry { step, pictures: 32 * step, loss: 0.25, gradient: 1.5, rate: 1e-4, speed: 33.3, waiting: 0.01 }
     }
 
     fn lines(path: &Path) -> Vec<String> {
@@ -93,7 +95,7 @@ mod tests {
         for step in [20, 40, 60] {
             log.write(&entry(step)).unwrap();
         }
-        assert_eq!(lines(&path)[1], "20,640,0.250000,1.5000,1.000e-4,33.3");
+        assert_eq!(lines(&path)[1], "20,640,0.250000,1.5000,1.000e-4,33.3,0.010");
         // The kill came in the middle of line "800", which reads like a step before the checkpoint.
         std::fs::write(&path, lines(&path).join("\n") + "\n8").unwrap();
         let mut log = LossLog::resume(&path, 40).unwrap();

@@ -8,8 +8,8 @@
 //! use ediffi_core::interval::LogNormal;
 //! use ediffi_train::tree::Configuration;
 //!
-//! let plan = Configuration::D.base(&LogNormal::default())?;
-//! let experts: Vec<String> = plan.experts().map(|e| format!("{} {:.3}", e.name, e.interval)).collect();
+//! let tree = Configuration::D.base(&LogNormal::default())?;
+//! let experts: Vec<String> = tree.experts().map(|e| format!("{} {:.3}", e.name, e.interval)).collect();
 //! assert_eq!(experts, ["e3-0 [0.000, 0.076)", "rest [0.076, 9.610)", "e9-511 [9.610, inf)"]);
 //! # Ok::<(), ediffi_train::Error>(())
 //! ```
@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use ediffi_core::interval::{LogNormal, Node, SigmaInterval};
 
 use crate::Result;
+use crate::plan::Cell;
 
 /// Which networks stand between the shared one and an expert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,24 +37,24 @@ pub enum Growth {
 pub struct Planned {
     /// `e3-0` for the paper's E³₀, `rest` for the complement (`rest-0`, `rest-1`, … if it is in parts).
     pub name: String,
-    /// The cell of the tree that it owns; the complement is none.
-    pub node: Option<Node>,
+    /// The part of the noise distribution that it is trained on.
+    pub cell: Cell,
     /// The noise levels it is trained on, and owns if it is an expert.
     pub interval: SigmaInterval,
-    /// Position in the plan of the network it is started from; the first network begins with new weights.
+    /// Position in the tree's list of the network it is started from; the first network begins with new weights.
     pub parent: Option<usize>,
     /// Whether it is part of the ensemble, or only on the way to one that is.
     pub expert: bool,
 }
 
-/// The networks to train, in an order in which each comes after its parent.
+/// The networks that an ensemble is trained as, in an order in which each comes after its parent.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ExpertPlan {
+pub struct ExpertTree {
     networks: Vec<Planned>,
 }
 
-impl ExpertPlan {
-    /// The plan of an ensemble with one expert for each of `leaves`, and one for each gap that they leave; without leaves
+impl ExpertTree {
+    /// The tree of an ensemble with one expert for each of `leaves`, and one for each gap that they leave; without leaves
     /// the shared network is the only expert. A leaf at either end of the tree owns the open tail there.
     ///
     /// The complement starts from the shared network: what it started from in the paper is not published.
@@ -78,7 +79,7 @@ impl ExpertPlan {
                 let mut above = std::iter::successors(node.parent(), Node::parent);
                 Planned {
                     name: format!("e{}-{}", node.level(), node.index()),
-                    node: Some(*node),
+                    cell: Cell::Node(*node),
                     interval: noise.interval(*node),
                     parent: above.find_map(|node| order.binary_search(&node).ok()),
                     expert: leaves.contains(node) || leaves.is_empty(),
@@ -89,7 +90,7 @@ impl ExpertPlan {
         let parts = gaps.len();
         networks.extend(gaps.into_iter().enumerate().map(|(part, interval)| Planned {
             name: if parts == 1 { "rest".to_owned() } else { format!("rest-{part}") },
-            node: None,
+            cell: Cell::AllBut(leaves.to_vec()),
             interval,
             parent: Some(0),
             expert: true,
@@ -140,28 +141,28 @@ pub enum Configuration {
 }
 
 impl Configuration {
-    /// The plan of the base.
+    /// The tree of the base.
     ///
     /// # Errors
     /// None for a distribution that can be made; the intervals come through the core's fallible interface.
-    pub fn base(self, noise: &LogNormal) -> Result<ExpertPlan> {
+    pub fn base(self, noise: &LogNormal) -> Result<ExpertTree> {
         let (high, low) = (Node::new(9, 511)?, Node::new(3, 0)?);
         let leaves: &[Node] = match self {
             Self::A | Self::B => &[],
             Self::C => &[high],
             Self::D => &[high, low],
         };
-        ExpertPlan::new(noise, leaves, Growth::EveryLevel)
+        ExpertTree::new(noise, leaves, Growth::EveryLevel)
     }
 
-    /// The plan of the super-resolution to 256 pixels.
+    /// The tree of the super-resolution to 256 pixels.
     ///
     /// # Errors
     /// As [`base`](Self::base).
-    pub fn sr_256(self, noise: &LogNormal) -> Result<ExpertPlan> {
+    pub fn sr_256(self, noise: &LogNormal) -> Result<ExpertTree> {
         let halves = [Node::new(1, 0)?, Node::new(1, 1)?];
         let leaves: &[Node] = if self == Self::A { &[] } else { &halves };
-        ExpertPlan::new(noise, leaves, Growth::EveryLevel)
+        ExpertTree::new(noise, leaves, Growth::EveryLevel)
     }
 }
 
@@ -176,13 +177,13 @@ mod tests {
         Node::new(level, index).unwrap()
     }
 
-    fn experts(plan: &ExpertPlan) -> Vec<(&str, f64, f64)> {
+    fn experts(plan: &ExpertTree) -> Vec<(&str, f64, f64)> {
         let intervals = plan.experts().map(|e| e.interval).collect();
         Experts::new(intervals).unwrap();
         plan.experts().map(|e| (e.name.as_str(), e.interval.low(), e.interval.high())).collect()
     }
 
-    fn assert_experts(plan: &ExpertPlan, expected: &[(&str, f64, f64)]) {
+    fn assert_experts(plan: &ExpertTree, expected: &[(&str, f64, f64)]) {
         let got = experts(plan);
         let close = |a: f64, b: f64| a == b || (a / b - 1.0).abs() < 6e-4;
         let same = got.iter().zip(expected).all(|(g, e)| g.0 == e.0 && close(g.1, e.1) && close(g.2, e.2));
@@ -213,16 +214,19 @@ mod tests {
         let plan = Configuration::D.base(&LogNormal::default()).unwrap();
         let networks = plan.networks();
         assert_eq!(networks.len(), 1 + 3 + 9 + 1);
-        assert_eq!((networks[0].node, networks[0].parent, networks[0].expert), (Some(node(0, 0)), None, false));
+        assert_eq!(networks[0].cell, Cell::Node(node(0, 0)));
+        assert_eq!((networks[0].parent, networks[0].expert), (None, false));
         for (index, network) in networks.iter().enumerate().skip(1) {
             let parent = network.parent.unwrap();
             assert!(parent < index, "{} is trained before its parent", network.name);
-            match network.node {
-                Some(node) => {
+            match &network.cell {
+                Cell::Node(node) => {
                     assert!(node.index() == 0 || node.index() == (1 << node.level()) - 1, "{}", network.name);
-                    assert_eq!(networks[parent].node, node.parent());
+                    assert_eq!(networks[parent].cell, Cell::Node(node.parent().unwrap()));
                 }
-                None => assert_eq!((network.name.as_str(), parent), ("rest", 0)),
+                Cell::AllBut(nodes) => {
+                    assert_eq!((network.name.as_str(), parent, nodes.len()), ("rest", 0, 2));
+                }
             }
         }
         assert_eq!(networks.iter().filter(|n| n.expert).count(), 3);
@@ -233,7 +237,7 @@ mod tests {
     #[test]
     fn a_direct_plan_has_no_networks_in_between() {
         let noise = LogNormal::new(0.4, 1.4).unwrap();
-        let plan = ExpertPlan::new(&noise, &[node(2, 0), node(2, 3)], Growth::Direct).unwrap();
+        let plan = ExpertTree::new(&noise, &[node(2, 0), node(2, 3)], Growth::Direct).unwrap();
         let networks: Vec<_> = plan.networks().iter().map(|n| (n.name.as_str(), n.parent)).collect();
         assert_eq!(networks, [("e0-0", None), ("e2-0", Some(0)), ("e2-3", Some(0)), ("rest", Some(0))]);
         let (low, high) = (noise.quantile(0.25), noise.quantile(0.75));
@@ -242,17 +246,17 @@ mod tests {
 
     #[test]
     fn leaves_inside_the_tree_leave_a_complement_in_parts() {
-        let plan = ExpertPlan::new(&LogNormal::default(), &[node(2, 1)], Growth::EveryLevel).unwrap();
+        let plan = ExpertTree::new(&LogNormal::default(), &[node(2, 1)], Growth::EveryLevel).unwrap();
         let names: Vec<_> = experts(&plan).iter().map(|e| e.0.to_owned()).collect();
         assert_eq!(names, ["rest-0", "e2-1", "rest-1"]);
-        let root = ExpertPlan::new(&LogNormal::default(), &[node(0, 0)], Growth::EveryLevel).unwrap();
+        let root = ExpertTree::new(&LogNormal::default(), &[node(0, 0)], Growth::EveryLevel).unwrap();
         assert_eq!(root, Configuration::A.base(&LogNormal::default()).unwrap());
     }
 
     #[test]
     fn overlapping_leaves_are_refused() {
         for leaves in [[node(3, 0), node(3, 0)], [node(1, 1), node(9, 511)], [node(4, 3), node(2, 0)]] {
-            let error = ExpertPlan::new(&LogNormal::default(), &leaves, Growth::EveryLevel).unwrap_err();
+            let error = ExpertTree::new(&LogNormal::default(), &leaves, Growth::EveryLevel).unwrap_err();
             let overlap = matches!(error, Error::Core { source: ediffi_core::Error::ExpertOverlap { .. } });
             assert!(overlap, "{leaves:?}: {error}");
         }

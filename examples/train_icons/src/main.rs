@@ -1,24 +1,22 @@
-//! Trains ediffi's small model on the icons data set, network by network.
+//! Trains ediffi's small model on the icons data set by a plan, and puts the model folder together.
 //!
 //! ```text
-//! train-icons clip
-//! train-icons base joint; train-icons base shared
-//! train-icons base high; train-icons base middle; train-icons base low
-//! train-icons sr 256; train-icons sr 1024
-//! train-icons assemble models/icons
+//! train-icons --plan icons --print                     # what would be trained
+//! train-icons --plan icons --out models/icons          # train it; killed or stopped, the same command goes on
+//! train-icons --plan icons --only base.high            # one network, for several machines
 //! ```
-//! Each command goes on where it was stopped with `--resume`; see `docs/training.md`.
+//! See `docs/training.md`.
 
 mod train;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
-use train::base::Part;
-use train::batches::Data;
-use train::run::Length;
+use train::workshop::{Cadence, Outcome, Workshop};
 use train_icons::config::SamplerConfig;
 use train_icons::pack::{self, Pack};
 use train_icons::render::Renderer;
@@ -31,79 +29,76 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Debug, Parser)]
 #[command(about)]
 struct Arguments {
-    /// What to do.
-    #[command(subcommand)]
-    command: Command,
-    /// Folder of checkpoints, logs and sheets; the model is put together in its subfolder `model`.
-    #[arg(long, global = true, default_value = "runs/icons")]
+    /// What to train: icons, paper-a, paper-b, paper-c, paper-d, or a file in TOML.
+    #[arg(long)]
+    plan: String,
+    /// Show the plan with noise levels, pictures and shares of the sampling steps, and train nothing.
+    #[arg(long, conflicts_with_all = ["toml", "out", "only", "restart"])]
+    print: bool,
+    /// Write the plan as TOML to standard output, to be changed and given as a file.
+    #[arg(long, conflicts_with_all = ["out", "only", "restart"])]
+    toml: bool,
+    /// Train this one alone (clip, base.high, …); may be given several times.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Train this one anew, whatever is there of it; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    restart: Vec<String>,
+    /// Put the model together here when all is trained; without `--only`, `model` in the run folder if not given.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Folder of checkpoints, logs, sheets and trained networks. Plans may share it: networks of the same name and lineage
+    /// are trained once.
+    #[arg(long, default_value = "runs/icons")]
     folder: PathBuf,
     /// The sprite pack that `cargo xtask icons` builds.
-    #[arg(long, global = true, default_value = pack::DEFAULT_PATH)]
+    #[arg(long, default_value = pack::DEFAULT_PATH)]
     pack: PathBuf,
-    /// Pictures a step.
-    #[arg(long, global = true, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=4096))]
-    batch: u64,
-    /// Seed of the scenes.
-    #[arg(long, global = true, default_value_t = 1)]
-    seed: u64,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
     #[command(flatten)]
-    Train(Network),
-    /// Put the trained networks together into a model folder.
-    Assemble {
-        /// The model folder.
-        out: PathBuf,
-    },
+    cadence: Cadence,
 }
 
-#[derive(Debug, Subcommand)]
-enum Network {
-    /// The tokenizers and the tiny CLIP.
-    Clip {
-        #[command(flatten)]
-        length: Length,
-    },
-    /// The 64×64 base or one of its experts.
-    Base {
-        /// Which.
-        part: Part,
-        #[command(flatten)]
-        length: Length,
-    },
-    /// Super-resolution to 256 or 1024 pixels.
-    Sr {
-        /// 256 or 1024.
-        #[arg(value_parser = ["256", "1024"])]
-        full: String,
-        #[command(flatten)]
-        length: Length,
-    },
-}
-
-fn main() -> train::Result<()> {
-    let arguments = Arguments::parse();
-    let (folder, model) = (arguments.folder.as_path(), arguments.folder.join("model"));
-    let network = match &arguments.command {
-        Command::Assemble { out } => return train::assemble::assemble(&model, out),
-        Command::Train(network) => network,
-    };
-    let runtime = Runtime::new(DeviceChoice::Auto, Precision::Auto)?;
-    println!("{:?}, {:?}, {} threads", runtime.device, runtime.kind, tch::get_num_threads());
-    let data = Arc::new(Data {
-        sampler: Sampler::new(SamplerConfig::small())?,
-        renderer: Renderer::new(&Pack::open(&arguments.pack)?)?,
-        seed: arguments.seed,
-        rows: arguments.batch,
-    });
-    std::fs::create_dir_all(&model)?;
-    match network {
-        Network::Clip { length } => train::clip::train(data, folder, &model, runtime, length),
-        Network::Base { part, length } => train::base::train(data, folder, &model, runtime, length, *part),
-        Network::Sr { full, length } => {
-            train::super_resolution::train(data, folder, &model, runtime, length, full.parse()?)
-        }
+fn main() -> ExitCode {
+    let Err(error) = train(Arguments::parse()) else { return ExitCode::SUCCESS };
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(why) = cause {
+        eprintln!("  because: {why}");
+        cause = why.source();
     }
+    ExitCode::FAILURE
+}
+
+fn train(arguments: Arguments) -> train::Result<()> {
+    let plan = train::plans::find(&arguments.plan)?;
+    if arguments.toml {
+        print!("{}", plan.to_toml()?);
+        return Ok(());
+    }
+    print!("{plan}");
+    if arguments.print {
+        return Ok(());
+    }
+    let runtime = Runtime::new(DeviceChoice::Auto, Precision::Auto)?;
+    println!("\n{:?}, {:?}, {} threads", runtime.device, runtime.kind, tch::get_num_threads());
+    let workshop = Workshop {
+        plan,
+        folder: arguments.folder,
+        runtime,
+        sampler: Arc::new(Sampler::new(SamplerConfig::small())?),
+        renderer: Arc::new(Renderer::new(&Pack::open(&arguments.pack)?)?),
+        cadence: arguments.cadence,
+        began: Instant::now(),
+    };
+    if train::execute::execute(&workshop, &arguments.only, &arguments.restart)? == Outcome::Stopped {
+        println!("stopped; the same command goes on");
+        return Ok(());
+    }
+    let out = match arguments.out {
+        None if !arguments.only.is_empty() => return Ok(()),
+        out => out.unwrap_or_else(|| workshop.folder.join("model")),
+    };
+    train::assemble::assemble(&workshop, &out)?;
+    println!("the model is in {}", out.display());
+    Ok(())
 }

@@ -2,14 +2,18 @@
 
 use std::path::Path;
 
+use ediffi_core::unet::UNetConfig;
+use ediffi_core::weights;
+use ediffi_train::plan::StagePlan;
 use serde_json::{Value, json};
+use tch::{Kind, Tensor};
 
-use super::base::Part;
 use super::clip::write_json;
-use super::lineage::Lineage;
-use super::{Result, super_resolution};
+use super::execute::side;
+use super::workshop::Workshop;
+use super::{Result, dimensions};
 
-/// Files of the model besides the stages' and `pipeline.json`.
+/// The encoders' files.
 const ENCODERS: [&str; 7] = [
     "t5/config.json",
     "t5/tokenizer.json",
@@ -20,65 +24,125 @@ const ENCODERS: [&str; 7] = [
     "clip/model.safetensors",
 ];
 
-/// Where every stage stops, with one last estimate: what is left then is far below what an eye sees.
-pub const SIGMA_MIN: f64 = 0.05;
+/// Where the plan and the logs of the training lie in the model folder.
+const RECORDS: &str = "training";
 
-/// Copies what `model` holds to `out` and writes its `pipeline.json`. A network that was trained beside another CLIP or T5
-/// is refused before anything is copied.
-pub fn assemble(model: &Path, out: &Path) -> Result<()> {
-    let mut files: Vec<String> = ENCODERS.map(str::to_owned).to_vec();
-    let experts: Vec<Value> = [Part::High, Part::Middle, Part::Low]
-        .into_iter()
-        .map(|part| {
-            let weights = format!("base/{}.safetensors", part.name());
-            files.push(weights.clone());
-            Ok(json!({ "weights": weights, "sigma": part.interval()? }))
-        })
-        .collect::<Result<_>>()?;
-    files.push("base/config.json".to_owned());
-    let mut stages = vec![stage("base", 64, experts, (20, 80.0), 3.0)];
-    for (name, size, steps) in [("sr256", 256, 8), ("sr1024", 1024, 6)] {
-        let weights = format!("{name}/weights.safetensors");
-        let expert = json!({ "weights": weights, "sigma": [0.0, null] });
-        files.extend([weights, format!("{name}/config.json")]);
-        stages.push(stage(name, size, vec![expert], (steps, super_resolution::SIGMA_MAX), 1.0));
+/// Writes the model of a trained plan to `out`: the encoders, the experts' weights in bf16, `pipeline.json`, and the plan with
+/// the logs. Everything is checked before anything is written: a network that was trained beside another CLIP, T5 or parent is refused.
+pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
+    let mut stages = Vec::new();
+    let mut networks = Vec::new();
+    for stage in &workshop.plan.stages {
+        let mut experts = Vec::new();
+        for expert in stage.experts()?.iter().rev() {
+            let name = format!("{}.{}", stage.name, expert.network.name);
+            let (path, lineage) = (workshop.weights(&name), workshop.lineage(stage, expert.network)?);
+            if !workshop.is_trained(&path, expert.network.training.steps, &lineage)? {
+                return Err(format!("{name} is not trained: {} is missing or has too few steps", path.display()).into());
+            }
+            let weights = format!("{}/{}.safetensors", stage.name, expert.network.name);
+            let (low, high) = (digits(expert.interval.low()), digits(expert.interval.high()));
+            experts.push(json!({ "weights": weights, "sigma": [low, high.is_finite().then_some(high)] }));
+            networks.push((path, weights));
+        }
+        stages.push(pipeline_stage(stage, experts)?);
     }
-    let lineage = Lineage::default().with_encoders(model)?;
-    for file in &files {
-        let encoder = ENCODERS.contains(&file.as_str());
-        if !encoder && file.ends_with(".safetensors") {
-            lineage.check(&model.join(file))?;
+    for file in ENCODERS {
+        copy(&workshop.folder.join(file), &out.join(file))?;
+    }
+    for (from, to) in &networks {
+        halve(from, &out.join(to))?;
+    }
+    for stage in &workshop.plan.stages {
+        write_json(&out.join(&stage.name).join("config.json"), &network(stage)?)?;
+    }
+    std::fs::create_dir_all(out.join(RECORDS))?;
+    for task in workshop.plan.tasks() {
+        let log = format!("{}.csv", task.name());
+        if workshop.folder.join(&log).is_file() {
+            copy(&workshop.folder.join(&log), &out.join(RECORDS).join(&log))?;
         }
     }
-    for file in &files {
-        let target = out.join(file);
-        if let Some(folder) = target.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        let temporary = target.with_extension("tmp");
-        std::fs::copy(model.join(file), &temporary).map_err(|e| format!("{}: {e}", model.join(file).display()))?;
-        std::fs::rename(temporary, target)?;
-    }
+    write(&out.join(RECORDS).join("plan.toml"), workshop.plan.to_toml()?.as_bytes())?;
     let pipeline = json!({
         "format": "ediffi-pipeline/1",
         "encoders": { "t5": "t5", "clip": "clip" },
         "stages": stages,
     });
+    // Last: a folder with a pipeline.json is whole.
     write_json(&out.join("pipeline.json"), &pipeline)
 }
 
-fn stage(name: &str, size: i64, experts: Vec<Value>, (steps, sigma_max): (usize, f64), scale: f64) -> Value {
-    json!({
-        "name": name,
-        "size": size,
-        "network": format!("{name}/config.json"),
+/// Six significant digits, so that a manifest reads well. Neighbours are rounded alike and still tile.
+fn digits(sigma: f64) -> f64 {
+    if sigma == 0.0 || !sigma.is_finite() {
+        return sigma;
+    }
+    let scale = 10_f64.powi(5 - sigma.abs().log10().floor() as i32);
+    (sigma * scale).round() / scale
+}
+
+/// The network of a stage.
+fn network(stage: &StagePlan) -> Result<UNetConfig> {
+    Ok(if side(stage)? == 64 { dimensions::base() } else { dimensions::super_resolution() })
+}
+
+/// Averaged weights in half the size, with all that the header says of them.
+fn halve(from: &Path, to: &Path) -> Result<()> {
+    let tensors = Tensor::read_safetensors(from)?
+        .into_iter()
+        .map(|(name, tensor)| Ok((name, tensor.f_to_kind(Kind::BFloat16)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let bytes = std::fs::read(from)?;
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)?;
+    if let Some(folder) = to.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    Ok(weights::save(to, &tensors, header.metadata().clone().unwrap_or_default())?)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    write(to, &std::fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?)
+}
+
+/// Writes a file under another name and renames it.
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, bytes)?;
+    Ok(std::fs::rename(temporary, path)?)
+}
+
+fn pipeline_stage(stage: &StagePlan, experts: Vec<Value>) -> Result<Value> {
+    let side = side(stage)?;
+    Ok(json!({
+        "name": stage.name,
+        "size": side,
+        "network": format!("{}/config.json", stage.name),
         "precondition": { "sample": { "sigma_data": 0.5 } },
         "experts": experts,
         "sampler": {
             "solver": "dpmpp-2m",
-            "steps": steps,
-            "schedule": { "karras": { "min": SIGMA_MIN, "max": sigma_max, "rho": 7.0 } },
+            "steps": stage.sampling.steps,
+            "schedule": stage.sampling.schedule,
         },
-        "guidance": { "scale": scale },
-    })
+        // Guidance makes the base follow the text; super-resolution follows the smaller picture.
+        "guidance": { "scale": if side == 64 { 3.0 } else { 1.0 } },
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sigmas_keep_six_digits() {
+        assert_eq!(
+            [0.580_312_345, 3.835_444_4, 9.609_593_2, 0.075_742_241_9].map(digits),
+            [0.580_312, 3.835_44, 9.609_59, 0.075_742_2]
+        );
+        assert_eq!((digits(0.0), digits(f64::INFINITY)), (0.0, f64::INFINITY));
+    }
 }

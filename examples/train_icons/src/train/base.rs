@@ -1,10 +1,9 @@
 //! The 64×64 base: the shared network with T5, then alone, then its experts.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::interval::{LogNormal, SigmaInterval};
+use ediffi_core::interval::SigmaInterval;
 use ediffi_core::precondition::Sample;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::UNet;
@@ -13,152 +12,56 @@ use ediffi_encoders::t5::{T5Config, T5Network};
 use ediffi_train::dropout::ConditioningDropout;
 use ediffi_train::loss::denoising_loss;
 use ediffi_train::noise::NoiseLevels;
-use ediffi_train::optimizer::AdamWSettings;
+use ediffi_train::plan::{NetworkPlan, StagePlan, Task};
 use ediffi_train::prefetch::Prefetch;
+use ediffi_train::run::{Begin, Worker};
 use ediffi_train::state::{Shared, TrainState};
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-use super::batches::{Data, Pictures, dice, normal};
-use super::clip::write_json;
+use super::batches::{Pictures, dice, normal};
 use super::dimensions;
 use super::encoders::{Clip, T5, json, t5_tokenizer};
-use super::run::{Length, Run, Worker};
+use super::workshop::{Outcome, Workshop, first_batch, seed_of, trains_t5};
 use super::{Result, preview};
 
-/// Noise levels of the base's training: ln σ ~ N(0.4, 1.4²). The paper's (−1.2, 1.2) spends three quarters of a small
-/// budget on noise so low that flat icons are trivial; what forms their content is σ from 1 to 80.
-pub fn distribution() -> Result<LogNormal> {
-    Ok(LogNormal::new(0.4, 1.4)?)
-}
+/// What tells the noise of a batch from its scenes.
+const NOISE: u64 = 0x6E01_5E00;
 
-/// One of the experts, or the shared network they begin as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Part {
-    /// The shared network together with T5.
-    Joint,
-    /// The shared network with T5 frozen.
-    Shared,
-    /// Highest quarter of the training mass.
-    High,
-    /// The middle half.
-    Middle,
-    /// Lowest quarter.
-    Low,
-}
-
-impl Part {
-    /// Name of its files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Joint => "joint",
-            Self::Shared => "shared",
-            Self::High => "high",
-            Self::Middle => "middle",
-            Self::Low => "low",
-        }
+/// Trains one network of the base and exports its averaged weights, and T5's if that trained with it.
+pub fn train(workshop: &Workshop, stage: &StagePlan, network: &NetworkPlan, begin: Begin) -> Result<Outcome> {
+    let task = Task::Network(stage, network);
+    let (name, training) = (task.name(), task.training());
+    let lineage = workshop.lineage(stage, network)?;
+    let (weights, notes) = (workshop.weights(&name), lineage.notes());
+    if begin == Begin::Resume && workshop.is_trained(&weights, training.steps, &lineage)? {
+        println!("{name}: trained");
+        return Ok(Outcome::Trained);
     }
-
-    /// The network that it begins as.
-    fn parent(self) -> Option<Self> {
-        match self {
-            Self::Joint => None,
-            Self::Shared => Some(Self::Joint),
-            Self::High | Self::Middle | Self::Low => Some(Self::Shared),
-        }
-    }
-
-    /// How it is optimized, over `steps` steps: what is trained alone has a rate that falls to a tenth, an expert from half
-    /// as high.
-    fn optimizer(self, steps: u64) -> AdamWSettings {
-        let settings = AdamWSettings { learning_rate: 1e-3, warm_up: 200, ..AdamWSettings::default() };
-        match self {
-            Self::Joint => settings,
-            Self::Shared => AdamWSettings { decay_steps: Some(steps), ..settings },
-            Self::High | Self::Middle | Self::Low => {
-                AdamWSettings { learning_rate: 5e-4, warm_up: 50, decay_steps: Some(steps), ..settings }
-            }
-        }
-    }
-
-    /// The decay of its running average, which has to forget faster where there are fewer steps.
-    fn ema_decay(self) -> f64 {
-        match self {
-            Self::Joint => 0.9995,
-            Self::Shared => 0.999,
-            Self::High | Self::Middle | Self::Low => 0.998,
-        }
-    }
-
-    /// The number of its first batch, far from those of every other part.
-    fn first_batch(self) -> u64 {
-        (self as u64) << 40
-    }
-
-    /// The noise levels it is trained on and owns: quarters of the training mass, E²₀, E²₃ and the rest (paper §4.1).
-    pub fn interval(self) -> Result<SigmaInterval> {
-        let d = distribution()?;
-        let (low, high) = (round(d.quantile(0.25)), round(d.quantile(0.75)));
-        Ok(match self {
-            Self::Joint | Self::Shared => SigmaInterval::ALL,
-            Self::High => SigmaInterval::new(high, f64::INFINITY)?,
-            Self::Middle => SigmaInterval::new(low, high)?,
-            Self::Low => SigmaInterval::new(0.0, low)?,
-        })
-    }
-}
-
-/// Four digits, so that a manifest reads well.
-fn round(sigma: f64) -> f64 {
-    (sigma * 1e4).round() / 1e4
-}
-
-/// Trains one part of the base and exports it.
-pub fn train(
-    data: Arc<Data>,
-    folder: &Path,
-    model: &Path,
-    runtime: Runtime,
-    length: &Length,
-    part: Part,
-) -> Result<()> {
-    let joint = part == Part::Joint;
-    let weights = |part: Part| folder.join(format!("{}.base.safetensors", part.name()));
-    let parent = part.parent().map(weights);
-    let mut fresh = Fresh::new(21, runtime.device);
-    let learner = |params: &mut dyn Params| Learner::new(params, model, runtime, joint);
+    let (runtime, joint) = (workshop.runtime, trains_t5(stage, network));
+    let parent = workshop.parent(stage, network);
+    let learner = |params: &mut dyn Params| Learner::new(params, workshop, joint);
+    let mut fresh = Fresh::new(seed_of(&name, workshop.plan.seed), runtime.device);
     let _ = learner(&mut fresh)?;
-    let settings = part.optimizer(length.steps(data.rows));
-    let mut state = TrainState::new(fresh.into_named(), settings, part.ema_decay())?;
-    let mut lineage = length.lineage(&data);
-    lineage = match &parent {
-        Some(parent) => lineage.with_encoders(model)?.with_file("parent", parent)?,
-        None => lineage.with_clip(model)?,
-    };
-    let notes = lineage.notes();
-    let run = Run { name: part.name(), folder, length, rows: data.rows, lineage };
+    let mut state = TrainState::new(fresh.into_named(), training.optimizer(), training.ema)?;
+    let run = workshop.run(&name, &task, begin, lineage);
     run.begin(&mut state)?;
-    if let Some(parent) = parent.as_ref().filter(|_| !run.resumes()) {
+    if let Some(parent) = parent.as_ref().filter(|_| state.step() == 0) {
         state.start_from(parent)?;
     }
 
-    let levels = NoiseLevels::new(distribution()?, part.interval()?);
+    let levels = stage.levels(network)?;
     let dropout = ConditioningDropout::default();
     let style = 1.0 - dropout.clip_image;
-    let (maker, rows) = (Arc::clone(&data), data.rows as i64);
-    // Scenes never run out: each part sees its own.
-    let offset = part.first_batch();
-    let batches = Prefetch::new(offset + run.batch(&state), 6, move |n| maker.pictures(n, 64, style))?;
-    let seed = data.seed ^ part.interval()?.low().to_bits();
+    let (data, rows) = (workshop.data(run.batch), run.batch as i64);
+    // Scenes never run out: each network sees its own.
+    let offset = first_batch(&name);
+    let batches = Prefetch::new(offset + run.first_batch(&state), 6, move |n| data.pictures(n, 64, style))?;
+    let seed = workshop.plan.seed ^ NOISE;
     // References were dropped when the batch was made, so that none is drawn and embedded in vain.
     let dropout = ConditioningDropout { clip_image: 0.0, ..dropout };
-    // An expert knows its own noise levels alone: its sheets are drawn together with the network that it began as.
-    let shared = match &parent {
-        Some(parent) if part.parent() == Some(Part::Shared) => Some(shared(parent, runtime)?),
-        _ => None,
-    };
     let mut workers = Vec::new();
-    for _ in 0..length.workers(runtime.device) {
+    for _ in 0..workshop.workers(run.accumulate) {
         let replica = state.replica()?;
         let learner = learner(&mut replica.source())?;
         let loss = move |number, batch: Pictures| {
@@ -169,40 +72,34 @@ pub fn train(
         };
         workers.push(Worker { replica, loss: Box::new(loss) });
     }
-    run.train(
-        &mut state,
-        || batches.next()?,
-        &mut workers,
-        |state, path| {
-            let captions: Vec<String> = preview::PROMPTS.map(str::to_owned).to_vec();
-            let rows = captions.len() as i64;
-            let batch = Pictures { pictures: Tensor::new(), captions, references: None };
-            let _no_grad = tch::no_grad_guard();
-            let learner = learner(&mut Shared(state.average()))?;
-            let conditioning = learner.conditioning(&batch, rows)?;
-            let mut networks = vec![(part.interval()?, &learner.network)];
-            networks.extend(shared.as_ref().map(|shared| (SigmaInterval::ALL, shared)));
-            preview::write(path, &preview::sample(&networks, &conditioning, rows, 64, (3.0, 80.0))?, 8)
-        },
-    )?;
-    std::fs::create_dir_all(model.join("base"))?;
-    write_json(&model.join("base/config.json"), &dimensions::base())?;
-    match part {
-        Part::Joint => {
-            state.export(&weights(part), "base.", Kind::Float, notes.clone())?;
-            state.export(&model.join("t5/model.safetensors"), "t5.", Kind::BFloat16, notes)?;
-        }
-        Part::Shared => state.export(&weights(part), "", Kind::Float, notes)?,
-        Part::High | Part::Middle | Part::Low => {
-            let path = model.join(format!("base/{}.safetensors", part.name()));
-            state.export(&path, "", Kind::BFloat16, notes)?;
-        }
+    let interval = network.cell.interval(&stage.noise)?;
+    // An expert knows its own noise levels alone: its sheets are drawn together with the network that it began as.
+    let ancestor = parent.as_ref().map(|parent| open(parent, runtime)).transpose()?;
+    let sheet = |state: &TrainState, path: &Path| {
+        let captions: Vec<String> = preview::PROMPTS.map(str::to_owned).to_vec();
+        let rows = captions.len() as i64;
+        let batch = Pictures { pictures: Tensor::new(), captions, references: None };
+        let _no_grad = tch::no_grad_guard();
+        let learner = learner(&mut Shared(state.average()))?;
+        let conditioning = learner.conditioning(&batch, rows)?;
+        let mut networks = vec![(interval, &learner.network)];
+        networks.extend(ancestor.as_ref().map(|ancestor| (SigmaInterval::ALL, ancestor)));
+        preview::write(path, &preview::sample(&networks, &conditioning, rows, 64, (3.0, 80.0))?, 8)
+    };
+    run.train(&mut state, || batches.next()?, &mut workers, workshop.watch(&run, sheet)?)?;
+    if state.step() < run.steps {
+        return Ok(Outcome::Stopped);
     }
-    Ok(())
+    if joint {
+        // T5 first: weights that are there are taken for trained.
+        state.export(&workshop.t5().join("model.safetensors"), "t5.", Kind::BFloat16, notes.clone())?;
+    }
+    state.export(&weights, if joint { "base." } else { "" }, Kind::Float, notes)?;
+    Ok(Outcome::Trained)
 }
 
-/// The shared network after its training.
-fn shared(path: &Path, Runtime { device, kind }: Runtime) -> Result<UNet> {
+/// A network after its training.
+fn open(path: &Path, Runtime { device, kind }: Runtime) -> Result<UNet> {
     let _no_grad = tch::no_grad_guard();
     let names = |name: &str| Some(name.to_owned());
     Ok(weights::load(path, names, device, kind, |scope| UNet::new(scope, &dimensions::base(), kind))?)
@@ -218,18 +115,19 @@ struct Learner {
 }
 
 impl Learner {
-    /// The network, and T5 if it trains, from `params`; frozen encoders from the folder `model`.
-    fn new(params: &mut dyn Params, model: &Path, runtime: Runtime, joint: bool) -> Result<Self> {
-        let clip = Clip::open(&model.join("clip"), runtime)?;
+    /// The network, and T5 if it trains, from `params`; frozen encoders from the run folder.
+    fn new(params: &mut dyn Params, workshop: &Workshop, joint: bool) -> Result<Self> {
+        let (runtime, folder) = (workshop.runtime, workshop.t5());
+        let clip = Clip::open(&workshop.clip(), runtime)?;
         let mut scope = Scope::root(params);
         let base = if joint { scope.at("base") } else { scope.again() };
         let network = UNet::new(base, &dimensions::base(), runtime.kind)?;
         let t5 = if joint {
-            let config: T5Config = json(&model.join("t5/config.json"))?;
-            let tokenizer = t5_tokenizer(&model.join("t5"), &config)?;
+            let config: T5Config = json(&folder.join("config.json"))?;
+            let tokenizer = t5_tokenizer(&folder, &config)?;
             T5 { network: T5Network::new(scope.at("t5"), &config, runtime.kind)?, tokenizer }
         } else {
-            T5::open(&model.join("t5"), runtime)?
+            T5::open(&folder, runtime)?
         };
         Ok(Self { network, clip, t5, joint })
     }
@@ -274,36 +172,4 @@ pub fn loss(
         network.forward(x, c_noise, context, None).map_err(ediffi_train::Error::from)
     })?;
     Ok(losses.f_mean(Kind::Float)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use ediffi_core::experts::Experts;
-
-    use super::*;
-
-    #[test]
-    fn experts_own_quarter_half_and_quarter_of_the_mass_and_tile() {
-        let parts = [Part::High, Part::Middle, Part::Low];
-        let intervals = parts.map(|part| part.interval().unwrap());
-        Experts::new(intervals.to_vec()).unwrap();
-        let d = distribution().unwrap();
-        for (interval, mass) in intervals.iter().zip([0.25, 0.5, 0.25]) {
-            let got = d.cdf(interval.high()) - d.cdf(interval.low());
-            assert!((got - mass).abs() < 1e-3, "{interval}: {got}");
-        }
-        // ln σ = 0.4 ± 0.674490 · 1.4
-        assert_eq!((intervals[1].low(), intervals[1].high()), (0.5803, 3.8354));
-        assert_eq!(Part::Shared.interval().unwrap(), SigmaInterval::ALL);
-    }
-
-    #[test]
-    fn no_part_repeats_another_s_batches() {
-        let firsts = [Part::Joint, Part::Shared, Part::High, Part::Middle, Part::Low].map(Part::first_batch);
-        assert_eq!(firsts[0], 0);
-        for pair in firsts.windows(2) {
-            // With 65536 pictures a batch, indices of pictures still fit.
-            assert!(pair[1] - pair[0] >= 1 << 40 && pair[1].checked_mul(65_536).is_some());
-        }
-    }
 }

@@ -1,5 +1,7 @@
 //! Batches: pure functions of the seed and the batch's number, made on all cores.
 
+use std::sync::Arc;
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -15,9 +17,9 @@ use super::Result;
 /// The data set and how many pictures a batch has.
 pub struct Data {
     /// Draws scenes.
-    pub sampler: Sampler,
+    pub sampler: Arc<Sampler>,
     /// Draws pictures.
-    pub renderer: Renderer,
+    pub renderer: Arc<Renderer>,
     /// Seed of the scenes.
     pub seed: u64,
     /// Pictures a batch.
@@ -175,8 +177,8 @@ mod tests {
 
     fn data(seed: u64) -> Data {
         Data {
-            sampler: Sampler::new(only_tiny(SamplerConfig::small())).unwrap(),
-            renderer: Renderer::new(&pack()).unwrap(),
+            sampler: Arc::new(Sampler::new(only_tiny(SamplerConfig::small())).unwrap()),
+            renderer: Arc::new(Renderer::new(&pack()).unwrap()),
             seed,
             rows: 6,
         }

@@ -1,37 +1,46 @@
 //! The tiny CLIP: text and image tower, trained contrastively (Radford et al. 2021).
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
-use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::{Fresh, Scope};
 use ediffi_encoders::clip::{ClipTextNetwork, ClipVisionNetwork};
 use ediffi_encoders::tokenizer::TextTokenizer;
-use ediffi_train::optimizer::AdamWSettings;
+use ediffi_train::lineage::Lineage;
+use ediffi_train::plan::{EncoderPlan, Task};
 use ediffi_train::prefetch::Prefetch;
+use ediffi_train::run::{Begin, Worker};
 use ediffi_train::state::TrainState;
 use tch::{Kind, Tensor};
 use train_icons::split::Split;
 
-use super::batches::{Data, Pictures};
+use super::batches::Pictures;
 use super::dimensions::{self, TOKENS, VISION_SIZE};
 use super::encoders::clip_pixels;
-use super::run::{Length, Run, Worker};
+use super::workshop::{Outcome, Workshop, first_batch, seed_of};
 use super::{Result, vocabulary};
 
 /// Cosines are multiplied by this before the softmax. CLIP learns it and ends near 100; a few dozen concepts need less.
 const SCALE: f64 = 20.0;
 
-/// Trains both tokenizers and CLIP, and exports the folder `clip` of the model.
-pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, length: &Length) -> Result<()> {
-    let (clip_folder, t5_folder) = (model.join("clip"), model.join("t5"));
+/// Trains both tokenizers and CLIP, and exports the folder `clip`; of T5, tokenizer and configuration.
+pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result<Outcome> {
+    let (clip_folder, t5_folder, runtime) = (workshop.clip(), workshop.t5(), workshop.runtime);
     std::fs::create_dir_all(&clip_folder)?;
     std::fs::create_dir_all(&t5_folder)?;
-    let tokenizer_path = clip_folder.join("tokenizer.json");
-    let mut run = Run { name: "clip", folder, length, rows: data.rows, lineage: length.lineage(&data) };
-    run.guard()?;
+    let (weights, tokenizer_path) = (clip_folder.join("model.safetensors"), clip_folder.join("tokenizer.json"));
+    let (task, rows) = (Task::Encoder(encoder), encoder.batch.unwrap_or(workshop.plan.batch));
+    let (name, training) = (task.name(), task.training());
+    let settings = Lineage::default().with("seed", workshop.plan.seed).with("batch", rows);
+    let mut run = workshop.run(&name, &task, begin, settings);
+    let data = workshop.data(rows);
     // Training a tokenizer twice numbers its tokens differently: a network that goes on needs those it began with.
-    let vocabulary = if run.resumes() {
+    let vocabulary = if tokenizer_path.is_file() && (run.resumes() || (begin == Begin::Resume && weights.is_file())) {
+        run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
+        if workshop.is_trained(&weights, training.steps, &run.lineage)? {
+            println!("{name}: trained");
+            return Ok(Outcome::Trained);
+        }
         vocabulary::size(&tokenizer_path)?
     } else {
         if run.checkpoint().is_file() {
@@ -42,33 +51,29 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
             .collect::<Result<Vec<_>>>()?;
         let t5_vocabulary = vocabulary::t5(&captions, &t5_folder.join("tokenizer.json"))?;
         write_json(&t5_folder.join("config.json"), &dimensions::t5(t5_vocabulary))?;
-        vocabulary::clip(&captions, &tokenizer_path)?
+        let vocabulary = vocabulary::clip(&captions, &tokenizer_path)?;
+        run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
+        vocabulary
     };
-    run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
     let notes = run.lineage.notes();
     let tokenizer = TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?;
     let config = dimensions::clip(vocabulary, tokenizer.end());
     let vision_config = config.vision_config.clone().ok_or("no image tower")?;
 
-    let mut fresh = Fresh::new(11, runtime.device);
+    let mut fresh = Fresh::new(seed_of(&name, workshop.plan.seed), runtime.device);
     let towers = |mut scope: Scope<'_>| -> Result<_> {
         let text = ClipTextNetwork::new(scope.again(), &config.text_config, config.projection_dim, runtime.kind)?;
         Ok((text, ClipVisionNetwork::new(scope, &vision_config, config.projection_dim, runtime.kind)?))
     };
     let _ = towers(Scope::root(&mut fresh))?;
-    let settings = AdamWSettings {
-        learning_rate: 1e-3,
-        warm_up: 100,
-        decay_steps: Some(length.steps(data.rows)),
-        ..AdamWSettings::default()
-    };
-    let mut state = TrainState::new(fresh.into_named(), settings, 0.998)?;
+    let mut state = TrainState::new(fresh.into_named(), training.optimizer(), training.ema)?;
     run.begin(&mut state)?;
-    let maker = Arc::clone(&data);
-    let batches = Prefetch::new(run.batch(&state), 4, move |n| maker.pictures(n, VISION_SIZE as u32, 0.0))?;
+    let offset = first_batch(&name);
+    let next = offset + run.first_batch(&state);
+    let batches = Prefetch::new(next, 4, move |n| data.pictures(n, VISION_SIZE as u32, 0.0))?;
     let right = Mutex::new((0.0, 0.0));
     let mut workers = Vec::new();
-    for _ in 0..length.workers(runtime.device) {
+    for _ in 0..workshop.workers(run.accumulate) {
         let replica = state.replica()?;
         let (text, vision) = towers(Scope::root(&mut replica.source()))?;
         let tokenizer = TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?;
@@ -91,19 +96,22 @@ pub fn train(data: Arc<Data>, folder: &Path, model: &Path, runtime: Runtime, len
         };
         workers.push(Worker { replica, loss: Box::new(loss) });
     }
-    run.train(&mut state, || batches.next()?, &mut workers, |_, _| Ok(()))?;
+    run.train(&mut state, || batches.next()?, &mut workers, workshop.watch(&run, |_, _| Ok(()))?)?;
     drop(workers);
+    if state.step() < run.steps {
+        return Ok(Outcome::Stopped);
+    }
     let (hits, weight) = right.into_inner()?;
     if weight > 0.0 {
         let share = 100.0 * hits / weight;
-        println!("clip: {share:.1} % of the last batches' captions find their picture among {}", data.rows);
+        println!("clip: {share:.1} % of the last batches' captions find their picture among {rows}");
     }
     write_json(&clip_folder.join("config.json"), &config)?;
     let preprocessor = serde_json::json!({ "size": { "shortest_edge": VISION_SIZE },
         "crop_size": { "height": VISION_SIZE, "width": VISION_SIZE } });
     write_json(&clip_folder.join("preprocessor_config.json"), &preprocessor)?;
-    state.export(&clip_folder.join("model.safetensors"), "", Kind::BFloat16, notes)?;
-    Ok(())
+    state.export(&weights, "", Kind::BFloat16, notes)?;
+    Ok(Outcome::Trained)
 }
 
 fn normalised(x: &Tensor) -> Result<Tensor> {
@@ -113,6 +121,9 @@ fn normalised(x: &Tensor) -> Result<Tensor> {
 
 /// Writes `value` as JSON under a temporary name and renames it.
 pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
     let temporary = path.with_extension("json.tmp");
     std::fs::write(&temporary, serde_json::to_string_pretty(value)? + "\n")?;
     Ok(std::fs::rename(temporary, path)?)

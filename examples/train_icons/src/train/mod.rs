@@ -1,4 +1,4 @@
-//! The training of the small model: its dimensions, its data as batches, and one room for each network.
+//! The training of the small model by a plan: its dimensions, its data as batches, and one room for each kind of network.
 
 pub mod assemble;
 pub mod base;
@@ -6,11 +6,12 @@ pub mod batches;
 pub mod clip;
 pub mod dimensions;
 pub mod encoders;
-pub mod lineage;
+pub mod execute;
+pub mod plans;
 pub mod preview;
-pub mod run;
 pub mod super_resolution;
 pub mod vocabulary;
+pub mod workshop;
 
 /// Programs report any error in words.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -15,8 +15,10 @@ use tch::{Device, Kind, Tensor};
 use train_icons::sheet;
 
 use super::Result;
-use super::assemble::SIGMA_MIN;
 use super::batches::bytes;
+
+/// Where the sheets' sampling stops, with one last estimate: what is left then is far below what an eye sees.
+const SIGMA_MIN: f64 = 0.05;
 
 /// What the sheets of the base show.
 pub const PROMPTS: [&str; 16] = [

@@ -1,0 +1,162 @@
+//! Where a network comes from: written into checkpoints and exports, and asked for when they are used again.
+//!
+//! An expert is of use only beside the encoders that it was trained with, and a run that goes on is the run it was only with the
+//! settings it began with.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read};
+use std::path::Path;
+
+use ediffi_core::weights::WeightsFile;
+
+use crate::{Error, Result};
+
+/// Named facts about a training: fingerprints of the files it stands on, and settings.
+///
+/// ```
+/// use ediffi_train::lineage::Lineage;
+///
+/// let lineage = Lineage::default().with("seed", 1).with("batch", 16);
+/// assert_eq!(lineage.notes()["batch"], "16");
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Lineage {
+    facts: Vec<(String, String)>,
+}
+
+impl Lineage {
+    /// Adds a setting.
+    #[must_use]
+    pub fn with(mut self, fact: &str, value: impl ToString) -> Self {
+        self.facts.push((fact.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Adds the fingerprint of a file.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that cannot be read, [`Error::Checkpoint`] for weights that are cut short.
+    pub fn with_file(self, fact: &str, path: &Path) -> Result<Self> {
+        Ok(self.with(fact, fingerprint(path)?))
+    }
+
+    /// The facts as the header of a file holds them.
+    #[must_use]
+    pub fn notes(&self) -> HashMap<String, String> {
+        self.facts.iter().cloned().collect()
+    }
+
+    /// Refuses a weights file or checkpoint of another lineage.
+    ///
+    /// # Errors
+    /// [`Error::Lineage`] naming the first fact that differs; a file that cannot be read.
+    pub fn check(&self, path: &Path) -> Result<()> {
+        let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
+        for (fact, expected) in &self.facts {
+            let found = file.text(fact).unwrap_or("nothing");
+            if found != expected {
+                return Err(Error::Lineage {
+                    path: path.to_owned(),
+                    fact: fact.clone(),
+                    found: found.to_owned(),
+                    expected: expected.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// 64 bits of FNV-1a over the bytes of a file: enough to tell versions of a file apart, not to withstand malice. Of weights
+/// (`.safetensors`) only the values count: the order of the header changes whenever the same weights are written again.
+///
+/// # Errors
+/// [`Error::File`] for a file that cannot be read, [`Error::Checkpoint`] for weights that are cut short.
+pub fn fingerprint(path: &Path) -> Result<String> {
+    let failed = |source| Error::File { path: path.to_owned(), source };
+    let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
+    if path.extension().is_some_and(|extension| extension == "safetensors") {
+        let short = || Error::Checkpoint { path: path.to_owned(), reason: "it is cut short".to_owned() };
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(|_| short())?;
+        let header = u64::from_le_bytes(length);
+        if std::io::copy(&mut file.by_ref().take(header), &mut std::io::sink()).map_err(failed)? < header {
+            return Err(short());
+        }
+    }
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let count = match file.read(&mut buffer) {
+            Ok(0) => return Ok(format!("{hash:016x}")),
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        for &byte in buffer.iter().take(count) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ediffi_core::weights::save;
+    use tch::{Device, Kind, Tensor};
+
+    use super::*;
+
+    fn write(path: &Path, value: f64, notes: &Lineage) {
+        let one = [("w".to_owned(), Tensor::full([4], value, (Kind::Float, Device::Cpu)))];
+        save(path, &one, notes.notes()).unwrap();
+    }
+
+    #[test]
+    fn another_lineage_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (t5, weights) = (folder.path().join("t5.json"), folder.path().join("w.safetensors"));
+        std::fs::write(&t5, "one").unwrap();
+        let lineage = |batch: u64| Lineage::default().with("batch", batch).with_file("t5", &t5).unwrap();
+        write(&weights, 1.0, &lineage(16));
+        lineage(16).check(&weights).unwrap();
+        let error = lineage(8).check(&weights).unwrap_err();
+        assert!(error.to_string().ends_with("w.safetensors was trained with batch 16, not 8"), "{error}");
+        std::fs::write(&t5, "two").unwrap();
+        let error = lineage(16).check(&weights).unwrap_err();
+        assert!(matches!(error, Error::Lineage { fact, .. } if fact == "t5"));
+        write(&weights, 1.0, &Lineage::default());
+        assert!(lineage(16).check(&weights).unwrap_err().to_string().contains("with batch nothing"));
+    }
+
+    /// The header has other notes, and says them in another order.
+    #[test]
+    fn weights_that_are_written_again_are_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let print = |value: f64, notes: Lineage| {
+            write(&path, value, &notes);
+            fingerprint(&path).unwrap()
+        };
+        let first = print(1.0, Lineage::default());
+        assert_eq!(print(1.0, Lineage::default().with("batch", 1).with("seed", 2)), first);
+        assert_ne!(print(2.0, Lineage::default()), first);
+        for bytes in [&[9, 0, 0, 0, 0, 0, 0, 0][..], &[1, 2]] {
+            std::fs::write(&path, bytes).unwrap();
+            assert!(fingerprint(&path).unwrap_err().to_string().contains("cut short"));
+        }
+        let absent = fingerprint(&folder.path().join("absent")).unwrap_err();
+        assert!(matches!(absent, Error::File { .. }), "{absent}");
+    }
+
+    /// The published test vectors of FNV-1a, 64 bits (Fowler, Noll & Vo).
+    #[test]
+    fn the_fingerprint_is_fnv_1a() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        for (text, expected) in [("", "cbf29ce484222325"), ("a", "af63dc4c8601ec8c"), ("foobar", "85944171f73967e8")] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(fingerprint(&path).unwrap(), expected);
+        }
+    }
+}

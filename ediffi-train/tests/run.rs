@@ -1,0 +1,174 @@
+//! The training loop: numbers of batches, resume, workers, log, and what stops it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use ediffi_train::Error;
+use ediffi_train::lineage::Lineage;
+use ediffi_train::optimizer::AdamWSettings;
+use ediffi_train::run::{Begin, Run, Worker};
+use ediffi_train::state::TrainState;
+use tch::{Device, Kind, Tensor};
+
+fn run(folder: &Path, steps: u64, accumulate: u64, begin: Begin) -> Run<'_> {
+    let lineage = Lineage::default().with("batch", 2);
+    let checkpoint_every = Duration::from_secs(3600);
+    Run { name: "net", folder, begin, steps, batch: 2, accumulate, checkpoint_every, lineage }
+}
+
+fn begin() -> (Tensor, TrainState) {
+    let weight = Tensor::ones([1, 1], (Kind::Float, Device::Cpu));
+    let settings = AdamWSettings { learning_rate: 0.1, warm_up: 1, ..AdamWSettings::default() };
+    let state = TrainState::new(vec![("w".to_owned(), weight.shallow_clone())], settings, 0.9).unwrap();
+    (weight, state)
+}
+
+/// A worker with a loss of w times the batch's number plus one.
+fn worker(state: &TrainState) -> Worker<'static, u64, Error> {
+    let replica = state.replica().unwrap();
+    let weight = replica.source().0[0].1.shallow_clone();
+    let loss = move |number, batch: u64| {
+        assert_eq!(number, batch);
+        Ok((&weight * (number as f64 + 1.0)).mean(Kind::Float))
+    };
+    Worker { replica, loss: Box::new(loss) }
+}
+
+/// Trains; returns the numbers of the batches, the weight and the log.
+fn train(run: &Run<'_>, workers: usize) -> (Vec<u64>, f64, String) {
+    train_until(run, workers, u64::MAX)
+}
+
+/// The same, stopped by the observer after `stop` steps.
+fn train_until(run: &Run<'_>, workers: usize, stop: u64) -> (Vec<u64>, f64, String) {
+    let (weight, mut state) = begin();
+    run.begin(&mut state).unwrap();
+    let mut numbers = Vec::new();
+    let mut next = run.first_batch(&state)..;
+    let mut workers: Vec<_> = (0..workers).map(|_| worker(&state)).collect();
+    let made = || {
+        let number = next.next().unwrap();
+        numbers.push(number);
+        Ok(number)
+    };
+    let observe = |state: &TrainState, progress: &_| {
+        let progress: &ediffi_train::run::Progress = progress;
+        assert_eq!((progress.step, progress.pictures), (state.step(), state.pictures()));
+        Ok(if progress.step == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    };
+    run.train(&mut state, made, &mut workers, observe).unwrap();
+    (numbers, weight.double_value(&[0, 0]), std::fs::read_to_string(run.folder.join("net.csv")).unwrap())
+}
+
+#[test]
+fn a_resumed_run_goes_on_with_the_next_batch_and_ends_where_an_unbroken_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let (numbers, whole, _) = train(&run(folder.path(), 4, 3, Begin::New), 1);
+    assert_eq!(numbers, (0..12).collect::<Vec<_>>());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (numbers, ..) = train_until(&run(path, 4, 3, Begin::New), 1, 1);
+    assert_eq!(numbers, [0, 1, 2]);
+    let (numbers, ..) = train_until(&run(path, 4, 3, Begin::Resume), 1, 2);
+    assert_eq!(numbers, [3, 4, 5]);
+    let (numbers, resumed, _) = train(&run(path, 4, 3, Begin::Resume), 1);
+    assert_eq!((numbers, resumed), (vec![6, 7, 8, 9, 10, 11], whole));
+    // A run that is done trains no further.
+    assert_eq!(train(&run(path, 4, 3, Begin::Resume), 1).0, [] as [u64; 0]);
+    // With Restart it starts over; with neither it is not even begun.
+    assert_eq!(train(&run(path, 1, 1, Begin::Restart), 1).0, [0]);
+    let error = run(path, 1, 1, Begin::New).begin(&mut begin().1).unwrap_err();
+    assert!(matches!(&error, Error::Exists { path } if path.ends_with("net.checkpoint.safetensors")), "{error}");
+}
+
+#[test]
+fn a_checkpoint_of_another_lineage_is_not_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    train(&run(folder.path(), 1, 1, Begin::New), 1);
+    let other = Run { lineage: Lineage::default().with("batch", 4), ..run(folder.path(), 2, 1, Begin::Resume) };
+    let error = other.begin(&mut begin().1).unwrap_err().to_string();
+    assert!(error.contains("trained with batch 2, not 4"), "{error}");
+}
+
+/// The gradients of a step are added up whoever computed them: 7 batches a step on 1 to 8 workers.
+#[test]
+fn the_number_of_workers_does_not_matter() {
+    let folder = tempfile::tempdir().unwrap();
+    let (numbers, weight, _) = train(&run(folder.path(), 4, 7, Begin::New), 1);
+    assert_eq!(numbers.len(), 28);
+    for count in [2, 3, 8] {
+        let folder = tempfile::tempdir().unwrap();
+        let (others, other, _) = train(&run(folder.path(), 4, 7, Begin::New), count);
+        assert_eq!(others, numbers);
+        assert!((other - weight).abs() < 1e-6, "{count} workers: {other} instead of {weight}");
+    }
+    let error = run(folder.path(), 9, 1, Begin::Resume).train(
+        &mut begin().1,
+        || Ok::<u64, Error>(0),
+        &mut [],
+        |_, _| Ok(ControlFlow::Continue(())),
+    );
+    assert!(matches!(error.unwrap_err(), Error::Setting { field: "workers", .. }));
+}
+
+/// 20 steps of 2 batches of 2 pictures; batch n has the loss w (n + 1) and the gradient n + 1.
+#[test]
+fn the_log_has_the_mean_over_the_batches_and_every_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let (.., log) = train(&run(folder.path(), 20, 2, Begin::New), 1);
+    let line: Vec<&str> = log.lines().nth(1).unwrap().split(',').collect();
+    assert_eq!(line[..2], ["20", "80"]);
+    // The mean of the pairs' means, 1.5 to 39.5; the weight moves down from 1 by about 0.1 a step.
+    assert_eq!(line[3], "20.5000");
+    let waiting: f64 = line[6].parse().unwrap();
+    assert!((0.0..=1.0).contains(&waiting), "{waiting}");
+}
+
+#[test]
+fn checkpoints_are_written_on_the_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let often = Run { checkpoint_every: Duration::ZERO, ..run(folder.path(), 3, 1, Begin::New) };
+    let (_, mut state) = begin();
+    let mut workers = [worker(&state)];
+    let mut next = 0..;
+    let made = || next.next().ok_or(Error::NoBatches);
+    let observe = |_: &TrainState, progress: &ediffi_train::run::Progress| match progress.step {
+        // Killed in the third step: what the second left is there.
+        3 => Err(Error::NoBatches),
+        _ => Ok(ControlFlow::Continue(())),
+    };
+    often.train(&mut state, made, &mut workers, observe).unwrap_err();
+    let (_, mut state) = begin();
+    Run { begin: Begin::Resume, ..often }.begin(&mut state).unwrap();
+    assert_eq!(state.step(), 2);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut state) = begin();
+    let run = run(folder.path(), 50, 1, Begin::New);
+    let replica = state.replica().unwrap();
+    let weight = replica.source().0[0].1.shallow_clone();
+    let loss = Box::new(move |_, ()| Ok((&weight * f64::NAN).sum(Kind::Float)));
+    let mut workers = [Worker { replica, loss }];
+    let error = run.train(&mut state, || Ok(()), &mut workers, |_, _| Ok(ControlFlow::Continue(())));
+    assert!(matches!(error.unwrap_err(), Error::Diverged { step: 0, .. }));
+    assert!(!run.checkpoint().exists(), "nothing is saved over the last good checkpoint");
+}
+
+#[test]
+fn a_worker_that_panics_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut state) = begin();
+    let run = run(folder.path(), 1, 2, Begin::New);
+    let broken = |state: &TrainState| Worker::<u64, Error> {
+        replica: state.replica().unwrap(),
+        loss: Box::new(|_, _| std::panic::resume_unwind(Box::new("no message"))),
+    };
+    let mut workers = [broken(&state), broken(&state)];
+    let error = run.train(&mut state, || Ok(0), &mut workers, |_, _| Ok(ControlFlow::Continue(())));
+    assert!(matches!(error.unwrap_err(), Error::Worker));
+}

@@ -1,0 +1,56 @@
+//! A plan, carried out: what is trained is skipped, what was begun goes on, what is not begun begins.
+
+use ediffi_train::plan::{StagePlan, Task};
+use ediffi_train::run::Begin;
+
+use super::workshop::{Outcome, Workshop};
+use super::{Result, base, clip, super_resolution};
+
+/// Trains the tasks of the plan in order: all of them, or those of `only`. Those of `restart` begin anew.
+pub fn execute(workshop: &Workshop, only: &[String], restart: &[String]) -> Result<Outcome> {
+    for name in only.iter().chain(restart) {
+        workshop.plan.task(name)?;
+    }
+    std::fs::create_dir_all(&workshop.folder)?;
+    for task in workshop.plan.tasks() {
+        let name = task.name();
+        if !only.is_empty() && !only.contains(&name) {
+            continue;
+        }
+        let begin = if restart.contains(&name) { Begin::Restart } else { Begin::Resume };
+        let outcome = match &task {
+            Task::Encoder(encoder) if encoder.name == "clip" => clip::train(workshop, encoder, begin),
+            Task::Encoder(encoder) => Err(format!("this program trains no encoder {:?}", encoder.name).into()),
+            Task::Network(stage, network) => match side(stage)? {
+                64 => base::train(workshop, stage, network, begin),
+                side => super_resolution::train(workshop, stage, network, begin, side),
+            },
+        };
+        match outcome {
+            Err(error) => return Err(advice(&name, error)),
+            Ok(Outcome::Stopped) => return Ok(Outcome::Stopped),
+            Ok(Outcome::Trained) => {}
+        }
+    }
+    Ok(Outcome::Trained)
+}
+
+/// What somebody whose checkpoint does not fit can do.
+fn advice(name: &str, error: Box<dyn std::error::Error + Send + Sync>) -> Box<dyn std::error::Error + Send + Sync> {
+    match error.downcast_ref() {
+        Some(ediffi_train::Error::Lineage { .. } | ediffi_train::Error::Checkpoint { .. }) => {
+            format!("{error}. `--restart {name}` trains it anew").into()
+        }
+        _ => error,
+    }
+}
+
+/// Pixels of a stage.
+pub fn side(stage: &StagePlan) -> Result<u32> {
+    match stage.name.as_str() {
+        "base" => Ok(64),
+        "sr256" => Ok(256),
+        "sr1024" => Ok(1024),
+        other => Err(format!("this program trains no stage {other:?}: there are base, sr256 and sr1024").into()),
+    }
+}

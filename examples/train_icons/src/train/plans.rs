@@ -1,0 +1,109 @@
+//! The plans that are asked for by name, and those in files.
+
+use std::path::Path;
+
+use ediffi_core::schedule::Schedule;
+use ediffi_train::plan::paper::{self, Budget};
+use ediffi_train::plan::{EncoderPlan, Sampling, Training, TrainingPlan};
+use ediffi_train::tree::Configuration;
+
+use super::Result;
+
+/// How the shipped weights are trained.
+const ICONS: &str = include_str!("../../plans/icons.toml");
+
+/// What can be asked for by name.
+const NAMES: &str = "icons, paper-a, paper-b, paper-c, paper-d";
+
+/// The plan of that name, or the one in that file.
+pub fn find(name: &str) -> Result<TrainingPlan> {
+    let configuration = match name {
+        "icons" => return Ok(TrainingPlan::parse(ICONS)?),
+        "paper-a" => Configuration::A,
+        "paper-b" => Configuration::B,
+        "paper-c" => Configuration::C,
+        "paper-d" => Configuration::D,
+        _ => {
+            let path = Path::new(name);
+            if !path.is_file() {
+                return Err(format!("there is no plan {name:?}: it is neither a file nor one of {NAMES}").into());
+            }
+            return TrainingPlan::open(path).map_err(|error| {
+                // Errors of a plan name what is wrong in it, but not the file.
+                let why = std::error::Error::source(&error).map(|why| format!(": {why}")).unwrap_or_default();
+                format!("{name}: {error}{why}").into()
+            });
+        }
+    };
+    let mut plan = paper::plan(name, configuration, &budget())?;
+    let clip = Training { steps: 500, learning_rate: 1e-3, warm_up: 100, cosine: true, ema: 0.998 };
+    plan.encoders = vec![EncoderPlan { name: "clip".to_owned(), batch: Some(64), training: clip }];
+    Ok(plan)
+}
+
+/// The paper's trees in days of two cores instead of months of a cluster: as the paper's, the shared network has most of
+/// the steps, and a level of a branch about a tenth of them.
+fn budget() -> Budget {
+    let shared = Training { steps: 10_000, learning_rate: 1e-3, warm_up: 200, cosine: true, ema: 0.999 };
+    let sampling = |steps, max| {
+        let schedule = Schedule::Karras { min: 0.02, max, rho: 7.0 };
+        Sampling { steps, schedule }
+    };
+    Budget {
+        batch: 16,
+        accumulate: 2,
+        shared,
+        child: Training { steps: 1000, learning_rate: 5e-4, warm_up: 50, cosine: true, ema: 0.998 },
+        super_resolution: Training { steps: 3000, ..shared },
+        base_sampling: sampling(25, 80.0),
+        super_resolution_sampling: sampling(10, 6.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_named_plan_is_there_and_stands_a_check() {
+        for name in NAMES.split(", ") {
+            let plan = find(name).unwrap();
+            assert_eq!(plan.name, name);
+            assert_eq!(plan.encoders[0].name, "clip");
+            let stages: Vec<_> = plan.stages.iter().map(|stage| stage.name.as_str()).collect();
+            assert_eq!(stages, ["base", "sr256", "sr1024"]);
+        }
+    }
+
+    /// Quarters of the training mass at both ends: ln σ = 0.4 ± 0.674490 · 1.4.
+    #[test]
+    fn the_shipped_experts_own_quarter_half_and_quarter() {
+        let plan = find("icons").unwrap();
+        let base = &plan.stages[0];
+        let experts = base.experts().unwrap();
+        let names: Vec<_> = experts.iter().map(|expert| expert.network.name.as_str()).collect();
+        assert_eq!(names, ["low", "middle", "high"]);
+        let cuts = [experts[1].interval.low(), experts[1].interval.high()];
+        for (cut, expected) in cuts.into_iter().zip([0.580_3, 3.835_4]) {
+            assert!((cut - expected).abs() < 1e-4, "{cut}");
+        }
+        // The plan's own words: the open tail is seen without help.
+        let share = base.levels(&base.networks[0]).unwrap().share_above(30.0);
+        assert!((0.015..0.017).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn a_plan_of_another_name_is_a_file_or_an_error() {
+        let error = find("paper-e").unwrap_err().to_string();
+        assert!(error.contains("\"paper-e\"") && error.contains("paper-d"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("own.toml");
+        let mut plan = find("paper-c").unwrap();
+        plan.name = "own".to_owned();
+        std::fs::write(&path, plan.to_toml().unwrap()).unwrap();
+        assert_eq!(find(path.to_str().unwrap()).unwrap(), plan);
+        std::fs::write(&path, "name = 3").unwrap();
+        let error = find(path.to_str().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("own.toml") && error.contains("line 1"), "{error}");
+    }
+}

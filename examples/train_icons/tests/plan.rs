@@ -1,0 +1,218 @@
+//! The program itself, on a plan of a few steps: killed, resumed, out of room, given what is not its own.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use ediffi_core::weights::WeightsFile;
+use ediffi_train::lineage::fingerprint;
+use train_icons::concepts;
+
+/// A CLIP, a shared base with two experts, and a super-resolution network, for a handful of steps each.
+const PLAN: &str = r#"
+name = "tiny"
+seed = 3
+batch = 2
+
+[[encoders]]
+name = "clip"
+training = { steps = 2, learning-rate = 1e-3, ema = 0.5 }
+
+[[stages]]
+name = "base"
+sampling = { steps = 2, schedule = { karras = { min = 0.05, max = 80.0, rho = 7.0 } } }
+[[stages.networks]]
+name = "shared"
+cell = "(0, 0)"
+training = { steps = 5, learning-rate = 1e-3, cosine = true, ema = 0.5 }
+[[stages.networks]]
+name = "high"
+cell = "(1, 1)"
+parent = "shared"
+training = { steps = 2, learning-rate = 1e-3, ema = 0.5 }
+[[stages.networks]]
+name = "low"
+cell = "all but (1, 1)"
+parent = "shared"
+training = { steps = 5, learning-rate = 1e-3, ema = 0.5 }
+
+[[stages]]
+name = "sr256"
+sampling = { steps = 2, schedule = { karras = { min = 0.05, max = 6.0, rho = 7.0 } } }
+[[stages.networks]]
+name = "shared"
+cell = "(0, 0)"
+training = { steps = 2, learning-rate = 1e-3, ema = 0.5 }
+"#;
+
+/// A folder with the plan and a pack.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        common::pack_of(&concepts::SMALL).save(place.path("pack.json")).unwrap();
+        place.plan(PLAN);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn plan(&self, text: &str) {
+        std::fs::write(self.path("plan.toml"), text).unwrap();
+    }
+
+    /// The program with a checkpoint after every step and no sheets on the way.
+    fn command(&self, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_train-icons"));
+        command.args(self.arguments(more)).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn arguments(&self, more: &[&str]) -> Vec<String> {
+        let path = |name: &str| self.path(name).display().to_string();
+        let mut all = vec!["--plan".to_owned(), path("plan.toml"), "--pack".to_owned(), path("pack.json")];
+        all.extend(["--folder".to_owned(), path("run")]);
+        all.extend(["--checkpoint-minutes", "0", "--sheet-steps", "0"].map(str::to_owned));
+        all.extend(more.iter().map(|&argument| argument.to_owned()));
+        all
+    }
+
+    fn train(&self, more: &[&str]) -> String {
+        let output = self.command(more).output().unwrap();
+        assert!(output.status.success(), "{}", error(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refused(&self, more: &[&str]) -> String {
+        let output = self.command(more).output().unwrap();
+        assert!(!output.status.success());
+        error(&output)
+    }
+
+    /// Starts the program and kills it as soon as `name` has a checkpoint of step `step` or later, before it is trained.
+    fn kill(&self, name: &str, step: u64) {
+        let mut child = self.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let checkpoint = self.path("run").join(format!("{name}.checkpoint.safetensors"));
+        let began = Instant::now();
+        while steps(&checkpoint).is_none_or(|done| done < step) {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+            assert!(began.elapsed() < Duration::from_secs(300), "no checkpoint of {name}");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn trained(&self, name: &str) -> String {
+        fingerprint(&self.path("run").join(name)).unwrap()
+    }
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The steps of a checkpoint, if there is one.
+fn steps(checkpoint: &Path) -> Option<u64> {
+    WeightsFile::open(checkpoint, |name| Some(name.to_owned())).ok()?.text("step")?.parse().ok()
+}
+
+/// Whatever is exported.
+const EXPORTS: [&str; 6] = [
+    "clip/model.safetensors",
+    "t5/model.safetensors",
+    "base.shared.safetensors",
+    "base.high.safetensors",
+    "base.low.safetensors",
+    "sr256.shared.safetensors",
+];
+
+#[test]
+fn a_run_that_is_killed_twice_ends_in_the_very_weights_of_an_unbroken_one() {
+    let (whole, broken) = (Place::new(), Place::new());
+    let said = whole.train(&[]);
+    assert!(said.contains("all but (1, 1)") && said.contains("the model is in"), "{said}");
+    broken.kill("base.shared", 2);
+    broken.kill("base.low", 1);
+    let said = broken.train(&[]);
+    for name in ["clip", "base.shared", "base.high"] {
+        assert!(said.contains(&format!("{name}: trained")), "{said}");
+    }
+    for name in EXPORTS {
+        assert_eq!(broken.trained(name), whole.trained(name), "{name}");
+    }
+    // What is put together is a model, with the record of its training.
+    let model = whole.path("run").join("model");
+    let pipeline: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(model.join("pipeline.json")).unwrap()).unwrap();
+    let experts = pipeline["stages"][0]["experts"].as_array().unwrap();
+    assert_eq!(experts.len(), 2);
+    assert_eq!(experts[0]["weights"], "base/high.safetensors");
+    assert_eq!(experts[0]["sigma"][0], experts[1]["sigma"][1]);
+    assert!(experts[0]["sigma"][1].is_null());
+    for file in ["base/low.safetensors", "sr256/config.json", "t5/tokenizer.json", "training/plan.toml"] {
+        assert!(model.join(file).is_file(), "{file}");
+    }
+}
+
+#[test]
+fn what_is_not_of_this_plan_is_refused_by_name_and_trained_anew_when_asked() {
+    let place = Place::new();
+    assert!(place.refused(&["--only", "base.high"]).contains("clip"), "CLIP comes first");
+    place.train(&["--only", "clip"]);
+    let error = place.refused(&["--only", "base.high"]);
+    assert!(error.contains("high starts from shared, which is not trained yet"), "{error}");
+    place.train(&["--only", "base.shared"]);
+    let error = place.refused(&["--only", "base.medium"]);
+    assert!(error.contains("base.medium") && error.contains("base.high"), "{error}");
+    // Longer: it goes on. With another batch: it is another run.
+    place.plan(&PLAN.replacen("steps = 5", "steps = 6", 1));
+    place.train(&["--only", "base.shared"]);
+    let checkpoint = place.path("run").join("base.shared.checkpoint.safetensors");
+    assert_eq!(steps(&checkpoint), Some(6));
+    place.plan(&PLAN.replace("batch = 2", "batch = 1"));
+    let error = place.refused(&["--only", "base.shared"]);
+    assert!(error.contains("batch 2, not 1") && error.contains("--restart base.shared"), "{error}");
+    // Cut short.
+    place.plan(&PLAN.replacen("steps = 5", "steps = 7", 1));
+    let bytes = std::fs::read(&checkpoint).unwrap();
+    std::fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
+    let error = place.refused(&["--only", "base.shared"]);
+    assert!(error.contains("base.shared.checkpoint.safetensors"), "{error}");
+    place.train(&["--only", "base.shared", "--restart", "base.shared"]);
+    assert_eq!(steps(&checkpoint), Some(7));
+    // A model of a plan that is not trained to its end is not put together.
+    let error = place.refused(&["--only", "clip", "--out", "model"]);
+    assert!(error.contains("base.high is not trained"), "{error}");
+}
+
+/// A limit on the size of files stands for a full disk: writing beyond it fails.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_loses_nothing_that_is_written() {
+    let place = Place::new();
+    place.train(&["--only", "clip"]);
+    place.kill("base.shared", 1);
+    let checkpoint = place.path("run").join("base.shared.checkpoint.safetensors");
+    let (step, before) = (steps(&checkpoint).unwrap(), std::fs::read(&checkpoint).unwrap());
+    // The limit is in blocks of 512 bytes: half of the next checkpoint fits.
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", before.len() / 1024);
+    let output = Command::new("sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_train-icons")])
+        .args(place.arguments(&["--only", "base.shared"]))
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(error(&output).contains("base.shared.checkpoint.safetensors"), "{}", error(&output));
+    assert_eq!(std::fs::read(&checkpoint).unwrap(), before, "the checkpoint of step {step} is untouched");
+    place.train(&["--only", "base.shared"]);
+    assert_eq!(steps(&checkpoint), Some(5));
+}
