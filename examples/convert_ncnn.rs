@@ -23,6 +23,9 @@ struct Arguments {
     out: PathBuf,
 }
 
+/// Slope of the leaky ReLU of an `RRDBNet`, as ncnn writes it.
+const LEAK: &str = "-23310=1,2.000000e-01";
+
 /// What ncnn puts before weights of 16 bits.
 const HALF: u32 = 0x0130_6B47;
 
@@ -78,9 +81,18 @@ fn layers(text: &str) -> Result<Vec<Layer>, Box<dyn Error>> {
             found.and_then(|(_, value)| value.parse::<i64>().ok()).ok_or(format!("parameter {key} is missing: {line}"))
         };
         match words.first() {
-            Some(&"Convolution") if parameter(5)? == 1 => {
+            // Parameter 9 is a nonlinearity in the same layer: none, or a leaky ReLU.
+            Some(&"Convolution")
+                if parameter(5)? == 1 && (parameter(9).is_err() || parameter(9)? == 2 && words.contains(&LEAK)) =>
+            {
                 let (outputs, kernel, weights) = (parameter(0)?, parameter(1)?, parameter(6)?);
                 layers.push(Layer::Convolution { outputs, kernel, weights });
+            }
+            // Only pixels that are repeated a whole number of times are part of the network.
+            Some(&"Interp") if parameter(0)? != 1 => {
+                return Err(
+                    format!("the network's picture is made smaller again, convert the one for x4: {line}").into()
+                );
             }
             Some(&"PReLU") => layers.push(Layer::Slopes(parameter(0)?)),
             Some(&("Convolution" | "InnerProduct" | "BatchNorm" | "Deconvolution" | "ConvolutionDepthWise")) => {

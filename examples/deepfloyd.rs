@@ -158,9 +158,111 @@ fn request(arguments: &Arguments) -> Request {
 /// `LOW..=DIR` or `LOW..HIGH=DIR`.
 fn expert(text: &str) -> Result<(SigmaInterval, PathBuf), String> {
     let wrong = || "expected SIGMA..=DIR or LOW..HIGH=DIR".to_owned();
-    let (range, folder) = text.split_once('=').ok_or_else(wrong)?;
+    let (range, folder) = text.split_once('=').filter(|(_, folder)| !folder.is_empty()).ok_or_else(wrong)?;
     let (low, high) = range.split_once("..").ok_or_else(wrong)?;
     let number = |text: &str, open: f64| if text.is_empty() { Ok(open) } else { text.parse().map_err(|_| wrong()) };
     let interval = SigmaInterval::new(number(low, 0.0)?, number(high, f64::INFINITY)?);
     Ok((interval.map_err(|error| error.to_string())?, PathBuf::from(folder)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Arguments, String> {
+        let program = std::iter::once(&"deepfloyd");
+        Arguments::try_parse_from(program.chain(line)).map_err(|error| error.to_string())
+    }
+
+    fn fixture(name: &str) -> String {
+        format!("{}/ediffi-core/tests/fixtures/deepfloyd/{name}", env!("CARGO_MANIFEST_DIR"))
+    }
+
+    #[test]
+    fn experts_have_noise_levels_and_a_folder() {
+        let all = f64::INFINITY;
+        for (text, low, high, folder) in [
+            ("1.0..=IF-I-XL", 1.0, all, "IF-I-XL"),
+            ("0.1..1.0=IF-I-L", 0.1, 1.0, "IF-I-L"),
+            ("..0.5=../a=b", 0.0, 0.5, "../a=b"),
+            ("..=x", 0.0, all, "x"),
+        ] {
+            let expected = (SigmaInterval::new(low, high).unwrap(), PathBuf::from(folder));
+            assert_eq!(expert(text).unwrap(), expected, "{text}");
+        }
+        for wrong in ["", "IF-I-XL", "1.0=IF-I-XL", "one..=IF-I-XL", "2..1=IF-I-XL", "-1..=IF-I-XL", "1..="] {
+            assert!(expert(wrong).is_err(), "{wrong}");
+        }
+        let error = parse(&["--base", "a", "--expert", "1.0=b", "a cat"]).err().unwrap();
+        assert!(error.contains("expected SIGMA..=DIR or LOW..HIGH=DIR"), "{error}");
+    }
+
+    #[test]
+    fn settings_go_into_the_request() {
+        let arguments = parse(&[
+            "--base",
+            "a",
+            "--size",
+            "384x256",
+            "--seed",
+            "7",
+            "--images",
+            "2",
+            "--negative",
+            "blur",
+            "--preset",
+            "base=smart27",
+            "--guidance",
+            "base=5.5",
+            "--solver",
+            "sr-256=dpmpp-2m",
+            "--steps",
+            "sr-256=20",
+            "a cat",
+        ])
+        .unwrap();
+        let karras = Schedule::Karras { min: 0.0064, max: 80.0, rho: 7.0 };
+        let expected = Request::new("a cat")
+            .size(384, 256)
+            .seed(7)
+            .images(2)
+            .negative_prompt("blur")
+            .schedule("base", Schedule::Preset(Preset::Smart27))
+            .guidance("base", 5.5)
+            .solver("sr-256", Solver::DpmPp2M)
+            .schedule("sr-256", karras)
+            .steps("sr-256", 20);
+        assert_eq!(request(&arguments), expected);
+        // The published sampler under another name keeps its own noise levels.
+        let tuned = parse(&["--base", "a", "--solver", "base=ddpm-fixed-small", "a cat"]).unwrap();
+        assert_eq!(request(&tuned), Request::new("a cat").solver("base", "ddpm-fixed-small".parse().unwrap()));
+        for wrong in [&["a cat"][..], &["--base", "a"], &["--base", "a", "--preset", "base=smart28", "a cat"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    /// Tiny random networks through all of it: an ensemble, a second stage, the last enlargement.
+    #[test]
+    fn folders_become_a_picture() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out.png");
+        let enlarger =
+            format!("{}/ediffi-cascade/tests/fixtures/enlarger/compact.safetensors", env!("CARGO_MANIFEST_DIR"));
+        let expert = format!("1.0..={}", fixture("stage-1"));
+        let (base, upscale, out_text) = (fixture("stage-1"), fixture("stage-2"), out.display().to_string());
+        let mut line = vec!["--cpu", "--precision", "f32", "--base", &base, "--expert", &expert, "--upscale", &upscale];
+        line.extend([
+            "--final", &enlarger, "--out", &out_text, "--size", "48x32", "--steps", "base=2", "--steps", "sr-32=1",
+        ]);
+        line.push("a red apple");
+        let plan = parse(&[&line[..], &["--plan"]].concat()).unwrap();
+        run(&plan).unwrap();
+        assert!(!out.exists());
+        run(&parse(&line).unwrap()).unwrap();
+        let picture = image::open(&out).unwrap();
+        assert_eq!((picture.width(), picture.height()), (192, 128));
+        let swapped = parse(&["--cpu", "--base", &upscale, "a red apple"]).unwrap();
+        let error = run(&swapped).unwrap_err().to_string();
+        assert!(error.contains("where a stage I (IF-I-..) is expected"), "{error}");
+    }
 }

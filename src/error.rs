@@ -104,22 +104,6 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A folder that holds weights in a format that can run code when it is read.
-    #[error(
-        "{} holds {file} but no {expected}: files of pickled Python can run code when they are read, and are not. The model's \
-         safetensors files are beside them on its page; or convert this one, in Python: `import torch; from safetensors.torch \
-         import save_file; save_file({{k: v.contiguous() for k, v in torch.load('{file}', weights_only=True).items()}}, \
-         '{expected}')`",
-        folder.display()
-    )]
-    PickledWeights {
-        /// The folder.
-        folder: PathBuf,
-        /// The file found.
-        file: String,
-        /// The file looked for.
-        expected: String,
-    },
     /// Folders that make no cascade together.
     #[error("these folders make no cascade: {reason}")]
     Compose {

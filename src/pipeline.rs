@@ -51,8 +51,8 @@ impl Pipeline {
     /// # Errors
     /// [`Error::NoFolder`], [`Error::NoManifest`], [`Error::Json`] naming an unknown key, [`Error::Format`],
     /// [`Error::Manifest`], [`Error::PathOutside`]; [`Error::Cascade`] for a stage that cannot be opened and
-    /// [`Error::Core`] for an encoder whose configuration cannot be read; [`Error::Published`] and
-    /// [`Error::PickledWeights`] for a published folder, saying what to do.
+    /// [`Error::Core`] for an encoder whose configuration cannot be read, or weights in a format that is not read, saying
+    /// what to do; [`Error::Published`] for a published folder that is not whole, saying what to do.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         Self::builder(folder).open()
     }

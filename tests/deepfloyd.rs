@@ -290,6 +290,16 @@ fn what_is_wrong_with_a_folder_is_said_with_what_to_do() {
     );
     let scheduler = |path: &Path| path.join("scheduler/scheduler_config.json");
     says(
+        &|path| fs::remove_file(path.join("unet/config.json")).unwrap(),
+        &["it has no unet/config.json", "`scheduler`"],
+    );
+    says(&|path| fs::remove_file(scheduler(path)).unwrap(), &["it has no scheduler/scheduler_config.json"]);
+    says(&|path| replace(&scheduler(path), "\"leading\"", "\"trailing\""), &["timestep_spacing", "`trailing`"]);
+    says(
+        &|path| replace(&path.join("unet/config.json"), "\"out_channels\": 6", "\"out_channels\": 3"),
+        &["scheduler_config.json, variance_type", "predicts no variance", "fixed_small"],
+    );
+    says(
         &|path| replace(&scheduler(path), "squaredcos_cap_v2", "linear"),
         &["scheduler_config.json, beta_schedule", "`linear` is not supported"],
     );
@@ -333,6 +343,42 @@ fn a_nan_in_half_precision_names_the_tensor() {
     });
     let error = builder(&path).open().unwrap().encode(&Request::new(PROMPT)).unwrap_err().to_string();
     assert!(error.contains("T5") && error.contains("bf16 or f32"), "{error}");
+}
+
+/// All folders of a family have the same T5: one that can be read is enough, wherever it is.
+#[test]
+fn the_encoder_may_be_in_any_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = ["IF-I", "IF-II"].map(|name| folder.path().join(name));
+    copy(&fixture("stage-1"), &first);
+    copy(&fixture("stage-2"), &second);
+    let encoder = |path: &Path| path.join("text_encoder/model.fp16.safetensors");
+    for part in ["text_encoder", "tokenizer"] {
+        copy(&first.join(part), &second.join(part));
+    }
+    let encodes = || builder(&first).stage(&second).open().and_then(|pipeline| pipeline.encode(&Request::new(PROMPT)));
+    assert!(encodes().is_ok());
+    // A half download in a folder whose encoder is not needed does no harm.
+    fs::remove_file(encoder(&second)).unwrap();
+    assert!(encodes().is_ok());
+    fs::remove_file(encoder(&first)).unwrap();
+    let message = encodes().unwrap_err().to_string();
+    assert!(message.contains("IF-I/text_encoder") && message.contains("licence"), "{message}");
+    copy(&fixture("stage-1/text_encoder"), &second.join("text_encoder"));
+    assert!(encodes().is_ok());
+    fs::remove_dir_all(first.join("text_encoder")).unwrap();
+    assert!(encodes().is_ok());
+}
+
+/// The table that the noise in the smaller picture comes from is the one the network was told of.
+#[test]
+fn another_table_for_the_smaller_picture_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("IF-II");
+    copy(&fixture("stage-2"), &path);
+    replace(&path.join("image_noising_scheduler/scheduler_config.json"), "squaredcos_cap_v2", "linear");
+    let error = base().stage(&path).open().unwrap_err().to_string();
+    assert!(error.contains("image_noising_scheduler/scheduler_config.json, beta_schedule"), "{error}");
 }
 
 /// Stage II alone has no text encoder; embeddings of stage I are what it needs.

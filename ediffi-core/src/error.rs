@@ -187,6 +187,28 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// A folder holds weights in a format that can run code when it is read, and no others.
+    #[error(
+        "{} holds {file} but no {expected}: files of pickled Python can run code when they are read, and are not. The model's \
+         safetensors files are beside them on its page; or convert this one, in Python: `import torch; from safetensors.torch \
+         import save_file; save_file({{k: v.contiguous() for k, v in torch.load('{file}', weights_only=True).items()}}, \
+         '{expected}')`",
+        folder.display()
+    )]
+    WeightsPickled {
+        /// The folder.
+        folder: PathBuf,
+        /// The file found.
+        file: String,
+        /// The file looked for.
+        expected: String,
+    },
+    /// In the place of a file is what a clone without git-lfs has there.
+    #[error("{} is a pointer of git-lfs and not the file: `git lfs pull` fetches it", path.display())]
+    WeightsPointer {
+        /// The pointer.
+        path: PathBuf,
+    },
     /// A file is no safetensors file, or is cut short.
     #[error("{} is no complete safetensors file: {source}", path.display())]
     WeightsFormat {

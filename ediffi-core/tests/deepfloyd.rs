@@ -111,7 +111,8 @@ fn recorded(io: &Tensors) -> Recorded {
     Recorded((0..).map_while(|i| io.get(&format!("noise_{i}")).map(Tensor::shallow_clone)).collect())
 }
 
-/// Runs a loop and compares every state.
+/// Runs a loop and compares every state. Taking the variance of the unconditional half puts the first state off by 0.05 in
+/// stage 1 and 0.14 in stage 2.
 fn check_loop(denoiser: Recording, io: &Tensors, steps: usize, guidance: Guidance, rows: Rows) {
     let sigmas = Schedule::Leading.sigmas(steps).unwrap();
     let solver = Solver::Ddpm(Variance::Learned);

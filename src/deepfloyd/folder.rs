@@ -8,7 +8,6 @@ use ediffi_core::unet::PublishedUNet;
 use serde::Deserialize;
 
 use super::scheduler::Scheduler;
-use super::text::PublishedText;
 use super::{INDEX_FILE, unusable, weights};
 use crate::{Error, Result, files};
 
@@ -40,7 +39,6 @@ pub(crate) struct PublishedFolder {
     pub(crate) weights: PathBuf,
     pub(crate) sampler: SamplerConfig,
     pub(crate) guidance: Guidance,
-    pub(crate) text: Option<PublishedText>,
 }
 
 impl PublishedFolder {
@@ -78,14 +76,23 @@ impl PublishedFolder {
             let reason = format!("it is {}, where {} is expected", found.words(), kind.words());
             return Err(unusable(folder, reason));
         }
-        let unet = PublishedUNet::read(&folder.join("unet/config.json"))?;
+        let unet = PublishedUNet::read(&part(folder, "unet/config.json")?)?;
         if unet.network.low_res != (kind == Kind::SuperResolution) {
             let reason = format!("its network is not that of {}: in_channels does not fit", kind.words());
             return Err(unusable(folder, reason));
         }
         let weights = weights::find(&folder.join("unet"), "diffusion_pytorch_model", half)?;
-        let scheduler = Scheduler::read(&folder.join("scheduler/scheduler_config.json"))?;
-        let text = PublishedText::find(folder, half)?;
+        let scheduler_file = part(folder, "scheduler/scheduler_config.json")?;
+        let scheduler = Scheduler::read(&scheduler_file)?;
+        if scheduler.learns_variance() && !unet.network.predicts_variance() {
+            let reason = "its network predicts no variance (out_channels): set fixed_small".to_owned();
+            return Err(Error::Manifest { path: scheduler_file, key: "variance_type".to_owned(), reason });
+        }
+        let noising = folder.join("image_noising_scheduler/scheduler_config.json");
+        if kind == Kind::SuperResolution && noising.is_file() {
+            // The network is told a timestep of this table.
+            Scheduler::read(&noising)?;
+        }
         Ok(Self {
             folder: folder.to_owned(),
             kind,
@@ -93,7 +100,6 @@ impl PublishedFolder {
             weights,
             sampler: scheduler.sampler(kind),
             guidance: scheduler.guidance(kind),
-            text,
         })
     }
 
@@ -102,4 +108,14 @@ impl PublishedFolder {
         let name = |path: &Path| path.file_name().map(PathBuf::from).unwrap_or_default();
         name(&self.folder).join("unet").join(name(&self.weights))
     }
+}
+
+/// A file that every published folder has.
+fn part(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let reason = format!("it has no {name}: of a whole model the folders `unet` and `scheduler` are needed");
+    Err(unusable(folder, reason))
 }

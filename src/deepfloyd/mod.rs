@@ -71,8 +71,8 @@ impl Published {
             config.low_res.noise_level = folders.noise_level.or(config.low_res.noise_level);
             stages.push(Stage::with_experts(&config, files, runtime, residency)?);
         }
-        // Stage I's own folder need not hold the encoder: all of a family have the same.
-        let text = base.text.or_else(|| others.into_iter().find_map(|(_, other)| other.text));
+        let others = folders.experts.iter().map(|(_, folder)| folder).chain(folders.stages);
+        let text = PublishedText::first(std::iter::once(folders.base).chain(others.map(PathBuf::as_path)), half)?;
         let encoders = EncoderFolders { t5: text.as_ref().map(|_| PathBuf::from("text_encoder")), clip: None };
         let stage_configs = stages.iter().map(|stage| stage.config().clone()).collect();
         let manifest = Manifest { format: MANIFEST_FORMAT.to_owned(), encoders, stages: stage_configs };

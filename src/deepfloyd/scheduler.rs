@@ -26,6 +26,8 @@ pub(super) struct Scheduler {
     sample_max_value: f64,
     clip_sample: bool,
     clip_sample_range: f64,
+    timestep_spacing: String,
+    steps_offset: i64,
 }
 
 impl Default for Scheduler {
@@ -42,6 +44,8 @@ impl Default for Scheduler {
             sample_max_value: 1.0,
             clip_sample: true,
             clip_sample_range: 1.0,
+            timestep_spacing: "leading".to_owned(),
+            steps_offset: 0,
         }
     }
 }
@@ -68,15 +72,22 @@ impl Scheduler {
         only("variance_type", &self.variance_type, &["learned_range", "fixed_small", "fixed_small_log"])?;
         only("rescale_betas_zero_snr", &self.rescale_betas_zero_snr.to_string(), &["false"])?;
         only("trained_betas", if self.trained_betas.is_some() { "a list" } else { "null" }, &["null"])?;
+        only("timestep_spacing", &self.timestep_spacing, &["leading"])?;
+        only("steps_offset", &self.steps_offset.to_string(), &["0"])?;
         if self.clip_sample && !self.thresholding {
             only("clip_sample_range", &self.clip_sample_range.to_string(), &["1"])?;
         }
         Ok(())
     }
 
+    /// Whether the network says how much noise a step adds.
+    pub(super) fn learns_variance(&self) -> bool {
+        self.variance_type == "learned_range"
+    }
+
     /// The published sampler: ancestral, with the number of steps that diffusers' pipelines take by themselves.
     pub(super) fn sampler(&self, kind: Kind) -> SamplerConfig {
-        let variance = if self.variance_type == "learned_range" { Variance::Learned } else { Variance::FixedSmall };
+        let variance = if self.learns_variance() { Variance::Learned } else { Variance::FixedSmall };
         let steps = match kind {
             Kind::Base => 100,
             Kind::SuperResolution => 50,

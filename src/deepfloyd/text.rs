@@ -20,8 +20,22 @@ pub(crate) struct PublishedText {
 }
 
 impl PublishedText {
+    /// The first encoder among `folders` that can be used: all of a family have the same. If none can, what is wrong with the
+    /// first that there is.
+    pub(crate) fn first<'a>(folders: impl Iterator<Item = &'a Path>, half: bool) -> Result<Option<Self>> {
+        let mut wrong = None;
+        for folder in folders {
+            match Self::find(folder, half) {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                Err(error) => wrong = wrong.or(Some(error)),
+            }
+        }
+        wrong.map_or(Ok(None), Err)
+    }
+
     /// The encoder of `folder`, if it has one.
-    pub(crate) fn find(folder: &Path, half: bool) -> Result<Option<Self>> {
+    fn find(folder: &Path, half: bool) -> Result<Option<Self>> {
         let encoder = folder.join("text_encoder");
         let path = encoder.join("config.json");
         if !path.is_file() {
@@ -30,13 +44,13 @@ impl PublishedText {
         let config: T5Config = serde_json::from_str(&files::read_text(&path)?)
             .map_err(|source| Error::Json { path: path.clone(), source })?;
         // What it says where there are no weights is worth more than what the encoder would say.
-        let weights = weights::find(&encoder, "model", half)?;
-        let halved = weights.file_name().is_some_and(|name| name.to_string_lossy().contains(".fp16"));
+        let file = weights::find(&encoder, "model", half)?;
+        let halved = file.file_name().is_some_and(|name| name.to_string_lossy().contains(weights::HALF));
         let names = ["tokenizer/tokenizer.json", "tokenizer/spiece.model"];
         let Some(tokenizer) = names.iter().map(|name| folder.join(name)).find(|path| path.is_file()) else {
             return Err(unusable(folder, "it has neither tokenizer/tokenizer.json nor tokenizer/spiece.model"));
         };
-        Ok(Some(Self { config, encoder, variant: halved.then_some("fp16"), tokenizer }))
+        Ok(Some(Self { config, encoder, variant: halved.then_some(weights::HALF), tokenizer }))
     }
 
     pub(crate) fn open_tokenizer(&self) -> ediffi_encoders::Result<TextTokenizer> {

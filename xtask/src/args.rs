@@ -9,6 +9,7 @@ cargo xtask COMMAND
   test                                         set up if needed, run every test, print how many passed
   ci                                           formatting, clippy, docs and tests, as continuous integration runs them
   icons                                        fetch the icon packages and build the sprite pack for training
+  enlarger                                     fetch Real-ESRGAN's networks for the last enlargement, and convert them
   help                                         this text
 ";
 
@@ -21,6 +22,7 @@ pub(crate) enum Command {
     Test,
     Ci,
     Icons,
+    Enlarger,
 }
 
 /// What `demo` draws, and where to.
@@ -53,6 +55,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         "test" => without_arguments(command, rest, Command::Test),
         "ci" => without_arguments(command, rest, Command::Ci),
         "icons" => without_arguments(command, rest, Command::Icons),
+        "enlarger" => without_arguments(command, rest, Command::Enlarger),
         other => Err(misuse(&format!("there is no command {other:?}"))),
     }
 }
@@ -111,7 +114,7 @@ mod tests {
 
     #[test]
     fn every_command_is_in_the_usage_text_and_parses() {
-        for name in ["setup", "demo", "test", "ci", "icons", "help"] {
+        for name in ["setup", "demo", "test", "ci", "icons", "enlarger", "help"] {
             assert!(line(&[name]).is_ok(), "{name}");
             let lines = USAGE.lines().filter(|line| line.trim_start().starts_with(name)).count();
             assert_eq!(lines, 1, "{name}");

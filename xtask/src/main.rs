@@ -7,6 +7,7 @@ mod args;
 mod checkout;
 mod ci;
 mod demo;
+mod enlarger;
 mod icons;
 mod libtorch;
 mod prerequisites;
@@ -45,5 +46,6 @@ fn run() -> Result<(), String> {
         Command::Test => test::run(&checkout),
         Command::Ci => ci::run(&checkout),
         Command::Icons => icons::run(&checkout),
+        Command::Enlarger => enlarger::run(&checkout),
     }
 }

@@ -1,14 +1,14 @@
 //! Real-ESRGAN's two networks, both of 3×3 convolutions alone.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use ediffi_core::Result;
 use ediffi_core::nn::Conv2d;
-use ediffi_core::weights::{Init, Scope};
+use ediffi_core::weights::{Init, Scope, WeightsFile};
 use tch::Tensor;
 
-use crate::Error;
+/// Names and shapes of tensors.
+type Shapes<'a> = BTreeMap<&'a str, Vec<i64>>;
 
 /// Slope of the leaky ReLU, and how much of a branch is added, in ESRGAN (Wang et al. 2018, section 3.1).
 const LEAK: f64 = 0.2;
@@ -24,29 +24,28 @@ pub(super) enum Dimensions {
 
 impl Dimensions {
     /// Seen from names and shapes.
-    pub(super) fn of(path: &Path) -> crate::Result<Self> {
-        let named = Tensor::read_safetensors(path).map_err(ediffi_core::Error::from)?;
-        let shapes: BTreeMap<String, Vec<i64>> = named.into_iter().map(|(name, x)| (name, x.size())).collect();
-        Self::compact(&shapes).or_else(|| Self::dense(&shapes)).ok_or_else(|| {
-            let reason = format!("{} is neither an SRVGGNetCompact nor an RRDBNet of RGB pictures", path.display());
-            Error::Enlarger { reason }
-        })
+    pub(super) fn of(file: &WeightsFile) -> Option<Self> {
+        let shape = |shape: &[usize]| shape.iter().map(|&side| side as i64).collect();
+        let shapes = file.shapes().map(|(name, sides)| (name, shape(sides))).collect();
+        Self::compact(&shapes).or_else(|| Self::dense(&shapes))
     }
 
-    fn compact(shapes: &BTreeMap<String, Vec<i64>>) -> Option<Self> {
+    fn compact(shapes: &Shapes<'_>) -> Option<Self> {
         let &[features, 3, 3, 3] = shapes.get("body.0.weight")?.as_slice() else { return None };
         // A convolution, then pairs of a nonlinearity and a convolution.
-        let last =
-            (0_usize..).map(|i| 2 * i).take_while(|i| shapes.contains_key(&format!("body.{i}.weight"))).last()?;
-        let outputs = *shapes.get(&format!("body.{last}.weight"))?.first()?;
+        let last = (0_usize..)
+            .map(|i| 2 * i)
+            .take_while(|i| shapes.contains_key(format!("body.{i}.weight").as_str()))
+            .last()?;
+        let outputs = *shapes.get(format!("body.{last}.weight").as_str())?.first()?;
         let scale = (1..=8).find(|scale| 3 * scale * scale == outputs)?;
         Some(Self::Compact { features, convolutions: (last / 2).checked_sub(1)?, scale })
     }
 
-    fn dense(shapes: &BTreeMap<String, Vec<i64>>) -> Option<Self> {
+    fn dense(shapes: &Shapes<'_>) -> Option<Self> {
         let &[features, 3, 3, 3] = shapes.get("conv_first.weight")?.as_slice() else { return None };
         let growth = *shapes.get("body.0.rdb1.conv1.weight")?.first()?;
-        let blocks = (0..).take_while(|i| shapes.contains_key(&format!("body.{i}.rdb1.conv1.weight"))).count();
+        let blocks = (0..).take_while(|i| shapes.contains_key(format!("body.{i}.rdb1.conv1.weight").as_str())).count();
         Some(Self::Dense { features, growth, blocks })
     }
 

@@ -195,6 +195,7 @@ impl Published {
             text_heads: self.addition_embed_type_num_heads,
         };
         let Some(text_width) = self.encoder_hid_dim else { return wrong("encoder_hid_dim", "it is missing") };
+        let Some(groups) = self.norm_num_groups else { return wrong("norm_num_groups", "it is missing") };
         let network = UNetConfig {
             layout: Layout::DeepFloyd(layout),
             low_res: self.in_channels == 6,
@@ -202,7 +203,7 @@ impl Published {
             channels: self.unit(),
             levels,
             head_channels: shared("attention_head_dim", &self.attention_head_dim)?,
-            norm: Norm::Group(self.norm_num_groups.unwrap_or(32)),
+            norm: Norm::Group(groups),
             embedding_width: self.time_embedding_dim.unwrap_or(4 * first),
             context: Some(ContextConfig {
                 width: shared("cross_attention_dim", &self.cross_attention_dim)?,

@@ -1,10 +1,15 @@
 //! Which files of a folder hold a network's weights.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::loader::Names;
 use crate::{Error, Result};
+
+/// How the file of a pointer of git-lfs begins.
+const POINTER: &[u8] = b"version https://git-lfs";
 
 /// The file in `folder` that weights are read from, by the names that published folders use.
 ///
@@ -12,47 +17,74 @@ use crate::{Error, Result};
 /// `model.safetensors` or `model.safetensors.index.json`, and where the folder has neither, its only variant.
 ///
 /// # Errors
-/// No such file, or several variants and none of them named.
+/// [`Error::ReadFile`] for no such file, or several variants and none of them named; [`Error::WeightsPickled`] for weights
+/// of pickled Python alone; [`Error::WeightsPointer`].
 pub fn find(folder: &Path, variant: Option<&str>) -> Result<PathBuf> {
+    find_called(folder, "model", variant)
+}
+
+/// As [`find`] for weights that are called `stem` where those of transformers are called `model`, such as the
+/// `diffusion_pytorch_model` of diffusers.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_called(folder: &Path, stem: &str, variant: Option<&str>) -> Result<PathBuf> {
     let named = |variant: Option<&str>| {
         let part = variant.map(|variant| format!(".{variant}")).unwrap_or_default();
         let names = [
-            format!("model{part}.safetensors"),
-            format!("model.safetensors.index{part}.json"),
-            format!("model{part}.safetensors.index.json"),
+            format!("{stem}{part}.safetensors"),
+            format!("{stem}.safetensors.index{part}.json"),
+            format!("{stem}{part}.safetensors.index.json"),
         ];
         names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
     };
-    if let Some(path) = named(variant) {
-        return Ok(path);
+    let all = if variant.is_some() { BTreeSet::new() } else { variants(folder, stem) };
+    let only = || all.first().filter(|_| all.len() == 1).and_then(|only| named(Some(only)));
+    if let Some(path) = named(variant).or_else(only) {
+        return if is_pointer(&path) { Err(Error::WeightsPointer { path }) } else { Ok(path) };
     }
-    let missing = |source| Error::ReadFile {
-        path: folder.join(variant.map_or("model.safetensors".to_owned(), |v| format!("model.{v}.safetensors"))),
-        source,
+    let expected = variant.map_or_else(|| format!("{stem}.safetensors"), |v| format!("{stem}.{v}.safetensors"));
+    let source = if all.is_empty() {
+        if let Some(file) = pickled(folder) {
+            return Err(Error::WeightsPickled { folder: folder.to_owned(), file, expected });
+        }
+        std::io::ErrorKind::NotFound.into()
+    } else {
+        let list = all.into_iter().collect::<Vec<_>>().join(", ");
+        std::io::Error::other(format!("there are several variants ({list}) and none was named"))
     };
-    let found = if variant.is_some() { BTreeSet::new() } else { variants(folder) };
-    match found.len() {
-        0 => Err(missing(std::io::ErrorKind::NotFound.into())),
-        1 => {
-            found.iter().find_map(|only| named(Some(only))).ok_or_else(|| missing(std::io::ErrorKind::NotFound.into()))
-        }
-        _ => {
-            let list = found.into_iter().collect::<Vec<_>>().join(", ");
-            Err(missing(std::io::Error::other(format!("there are several variants ({list}) and none was named"))))
-        }
-    }
+    Err(Error::ReadFile { path: folder.join(expected), source })
 }
 
 /// The variants that a folder has weights of.
-fn variants(folder: &Path) -> BTreeSet<String> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return BTreeSet::new() };
-    let variant = |name: &str| {
-        let file = name.strip_prefix("model.").and_then(|rest| rest.strip_suffix(".safetensors"));
-        let index = name.strip_prefix("model.safetensors.index.").and_then(|rest| rest.strip_suffix(".json"));
+fn variants(folder: &Path, stem: &str) -> BTreeSet<String> {
+    let variant = |name: String| {
+        let rest = name.strip_prefix(stem)?.strip_prefix('.')?;
+        let index = rest.strip_prefix("safetensors.index.").and_then(|rest| rest.strip_suffix(".json"));
+        let file = rest.strip_suffix(".safetensors.index.json").or_else(|| rest.strip_suffix(".safetensors"));
         // The shards of a variant carry their number too: model.fp16-00001-of-00002.safetensors.
-        file.or(index).filter(|variant| !variant.contains("-of-")).map(str::to_owned)
+        index.or(file).filter(|variant| !variant.contains("-of-")).map(str::to_owned)
     };
-    entries.flatten().filter_map(|entry| variant(entry.file_name().to_str()?)).collect()
+    names_in(folder).filter_map(variant).collect()
+}
+
+/// The first file that holds weights as pickled Python, of a folder that has no others.
+fn pickled(folder: &Path) -> Option<String> {
+    let ends = |name: &String, endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    let names: Vec<String> = names_in(folder).collect();
+    let others = names.iter().any(|name| ends(name, &[".safetensors"]));
+    names.into_iter().filter(|name| !others && ends(name, &[".bin", ".ckpt", ".pt", ".pth"])).min()
+}
+
+fn names_in(folder: &Path) -> impl Iterator<Item = String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned())
+}
+
+/// Whether a file is what a clone without git-lfs has in the place of the file.
+pub(super) fn is_pointer(path: &Path) -> bool {
+    let mut start = [0; POINTER.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == POINTER
 }
 
 /// The files of an index that hold a tensor which `names` has a use for, each beside the index.
@@ -120,10 +152,34 @@ mod tests {
 
     #[test]
     fn weights_that_are_missing_or_ambiguous_are_errors() {
-        assert!(found(&["model.bin"], None).unwrap_err().starts_with("model.safetensors: "));
+        assert!(found(&["config.json"], None).unwrap_err().starts_with("model.safetensors: "));
+        let pickled = found(&["pytorch_model.bin", "config.json"], None).unwrap_err();
+        assert!(pickled.contains("holds pytorch_model.bin but no model.safetensors"), "{pickled}");
         assert!(found(&["model.safetensors"], Some("fp16")).unwrap_err().starts_with("model.fp16.safetensors: "));
         let error = found(&["model.fp16.safetensors", "model.bf16.safetensors"], None).unwrap_err();
         assert!(error.contains("bf16, fp16"), "{error}");
+    }
+
+    #[test]
+    fn weights_are_found_under_another_name() {
+        let files = ["model.safetensors", "unet.fp16.safetensors", "unet.fp16.safetensors.index.json", "unet.bin"];
+        let folder = folder(&files);
+        let name =
+            |variant| find_called(folder.path(), "unet", variant).map(|path| path.file_name().unwrap().to_owned());
+        assert_eq!(name(None).unwrap(), "unet.fp16.safetensors");
+        assert_eq!(name(Some("fp16")).unwrap(), "unet.fp16.safetensors");
+        // Files that can be read are there: converting is not what to do.
+        assert!(matches!(name(Some("bf16")), Err(Error::ReadFile { .. })));
+    }
+
+    #[test]
+    fn a_pointer_of_git_lfs_is_not_the_file() {
+        let folder = folder(&["other.safetensors"]);
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n").unwrap();
+        assert!(matches!(find(folder.path(), None), Err(Error::WeightsPointer { path: named }) if named == path));
+        let opened = crate::weights::WeightsFile::open(&path, |name| Some(name.to_owned()));
+        assert!(matches!(opened, Err(Error::WeightsPointer { path: named }) if named == path));
     }
 
     #[test]

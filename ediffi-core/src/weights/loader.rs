@@ -61,6 +61,11 @@ impl WeightsFile {
         self.tensors.contains_key(name)
     }
 
+    /// Name and shape of every tensor, by the network's names.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, (_, info))| (name.as_str(), info.shape.as_slice()))
+    }
+
     /// Gives `update` what tells these weights from others: name, kind and shape of every tensor and samples of its
     /// bytes, in an order that does not depend on how they are cut into files.
     ///

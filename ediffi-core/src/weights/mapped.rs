@@ -9,6 +9,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
+use super::folder::is_pointer;
 use crate::{Error, Result};
 
 /// One safetensors file: its header, and its bytes mapped.
@@ -28,8 +29,10 @@ impl MappedFile {
         // SAFETY: the map is read-only and lives as long as `self`. A file cut short by another process while it is
         // mapped could fault; weights are written under a temporary name and renamed, so a finished file is not cut.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|source| Error::WeightsFormat { path: path.to_owned(), source })?;
+        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|source| {
+            let path = path.to_owned();
+            if is_pointer(&path) { Error::WeightsPointer { path } } else { Error::WeightsFormat { path, source } }
+        })?;
         // Eight bytes of length stand before the header.
         Ok(Self { path: path.to_owned(), data_start: header + 8, map, metadata })
     }
