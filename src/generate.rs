@@ -1,6 +1,7 @@
 //! Generation: from a request, or from embeddings, to pictures.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ediffi_cascade::{StageEvent, StageJob, StageObserver};
@@ -200,7 +201,11 @@ impl Pipeline {
     fn painter(&self, embeddings: &Embeddings, request: &Request) -> Result<Option<Painter>> {
         let (Some(canvas), Some(first)) = (&request.canvas, self.shapes.first()) else { return Ok(None) };
         let columns = embeddings.columns(first.needs);
-        Ok(Some(Painter::new(canvas, &text_tokens(&request.prompt, &columns))?))
+        let painter = Painter::new(canvas, &text_tokens(&request.prompt, &columns))?;
+        Ok(Some(match &self.paint_weight {
+            Some(weight) => painter.with_weight(Arc::clone(weight)),
+            None => painter,
+        }))
     }
 }
 
