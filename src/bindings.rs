@@ -1,8 +1,10 @@
 //! What a canvas is bound to, before anything is drawn.
 
-use ediffi_paint::{Binding, bind};
+use std::sync::Arc;
 
-use crate::embeddings::{Source, text_tokens};
+use ediffi_paint::{Binding, Painter};
+
+use crate::embeddings::{Source, Spans, text_tokens};
 use crate::{Pipeline, Request, Result};
 
 impl Pipeline {
@@ -23,11 +25,30 @@ impl Pipeline {
     /// ```
     ///
     /// # Errors
-    /// As [`Pipeline::validate`]; [`Error::Paint`](crate::Error::Paint) for a phrase that no encoder reads.
+    /// As [`Pipeline::painter`].
     pub fn bindings(&self, request: &Request) -> Result<Vec<Binding>> {
+        Ok(self.painter(request)?.map_or_else(Vec::new, |painter| painter.bindings().to_vec()))
+    }
+
+    /// What a request's canvas does to the attention of the first stage's networks, for programs that run stages themselves
+    /// ([`StageJob::paint`](ediffi_cascade::StageJob::paint)); none without a canvas. Tokenizers are opened for it, weights
+    /// are not.
+    ///
+    /// # Errors
+    /// As [`Pipeline::validate`]; [`Error::Paint`](crate::Error::Paint) for a phrase that no encoder reads.
+    pub fn painter(&self, request: &Request) -> Result<Option<Painter>> {
         self.validate(request)?;
-        let (Some(canvas), Some(first)) = (&request.canvas, self.shapes.first()) else { return Ok(Vec::new()) };
-        let columns = self.encoders.columns(&Source::of(request), first.needs)?;
-        Ok(bind(canvas, &text_tokens(&request.prompt, &columns))?)
+        let Some(first) = self.shapes.first() else { return Ok(None) };
+        self.bound(request, &self.encoders.columns(&Source::of(request), first.needs)?)
+    }
+
+    /// The canvas bound to these columns of the first stage's networks.
+    pub(crate) fn bound(&self, request: &Request, columns: &[(&'static str, Spans)]) -> Result<Option<Painter>> {
+        let Some(canvas) = &request.canvas else { return Ok(None) };
+        let painter = Painter::new(canvas, &text_tokens(&request.prompt, columns))?;
+        Ok(Some(match &self.paint_weight {
+            Some(weight) => painter.with_weight(Arc::clone(weight)),
+            None => painter,
+        }))
     }
 }

@@ -100,7 +100,9 @@ pub use ediffi_paint::{
     Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction, region_colour,
 };
 
-/// The guide's program compiles.
+/// The guides' programs compile.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/deepfloyd.md")]
-struct DeepFloydGuide;
+#[doc = include_str!("../docs/paint-with-words.md")]
+#[doc = include_str!("../docs/style.md")]
+struct Guides;
