@@ -36,8 +36,8 @@ use bars::Bars;
 use clap::Parser;
 use ediffi::{Binding, Canvas, ColourReading, Palette, Pipeline, Request, Strength, region_colour};
 use image::{Rgb, RgbImage};
-use serde::Deserialize;
 use report::report;
+use serde::Deserialize;
 use sheet::Sheet;
 
 /// Side of a picture on the overlay, and the space between.
@@ -148,7 +148,11 @@ fn tokens(binding: &Binding) -> Vec<String> {
     let of = |bound: &ediffi::BoundTokens| {
         let numbers = bound.tokens.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let pieces = bound.pieces.join(" · ");
-        if numbers.is_empty() { format!("{}: cut off", bound.encoder) } else { format!("{} {numbers}: {pieces}", bound.encoder) }
+        if numbers.is_empty() {
+            format!("{}: cut off", bound.encoder)
+        } else {
+            format!("{} {numbers}: {pieces}", bound.encoder)
+        }
     };
     binding.encoders.iter().map(of).collect()
 }
@@ -169,7 +173,8 @@ fn overlay(
     sheet.place(&canvas.preview(), left(0), top, PANEL);
     let mut line = top;
     for (index, binding) in bindings.iter().enumerate() {
-        sheet.fill(left(1), line + 3, GAP, GAP, region_colour(index));
+        let swatch = RgbImage::from_pixel(GAP, GAP, Rgb(region_colour(index)));
+        sheet.place(&swatch, left(1), line + 3, GAP);
         line = sheet.words(&binding.phrase, (left(1) + 18, line), PANEL - 18, 15, BLACK)?;
         for tokens in tokens(binding) {
             line = sheet.words(&tokens, (left(1) + 18, line), PANEL - 18, 12, [90; 3])?;

@@ -62,7 +62,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let [plain, painted] = times;
     let ratio = median(plain.iter().zip(&painted).map(|(plain, painted)| painted / plain).collect());
     let runs = plain.len();
-    println!("{:?}, stage {first}, {steps} steps, {} image(s), {runs} runs of each\n", pipeline.runtime(), arguments.images);
+    println!(
+        "{:?}, stage {first}, {steps} steps, {} image(s), {runs} runs of each\n",
+        pipeline.runtime(),
+        arguments.images
+    );
     println!("| | ms a step, median |\n|---|---|\n| without a canvas | {:.2} |", median(plain));
     println!("| with a canvas | {:.2} |\n| ratio, median of the pairs | {ratio:.3} |", median(painted));
     Ok(())

@@ -185,14 +185,17 @@ impl EncoderSet {
     pub(crate) fn columns(&self, source: &Source, needs: Needs) -> Result<Vec<(&'static str, Spans)>> {
         let blank = |count: i64| vec![None; usize::try_from(count).unwrap_or(0)];
         let spans = |tokenizer: Option<&TextTokenizer>, text: &str, count: i64| -> Result<Spans> {
-            let Some(tokenizer) = tokenizer.filter(|_| !source.prompt.trim().is_empty()) else { return Ok(blank(count)) };
+            let Some(tokenizer) = tokenizer.filter(|_| !source.prompt.trim().is_empty()) else {
+                return Ok(blank(count));
+            };
             Ok(tokenizer.encode(&[text], count)?.spans.pop().unwrap_or_default())
         };
         let mut columns = Vec::with_capacity(2);
         if let Some(t5) = needs.t5 {
             let prepared = self.prepared(&source.prompt);
             let found = spans(self.t5_tokenizer()?, &prepared, t5.tokens)?;
-            columns.push(("t5", if self.keeps_characters(&source.prompt, &prepared) { found } else { blank(t5.tokens) }));
+            columns
+                .push(("t5", if self.keeps_characters(&source.prompt, &prepared) { found } else { blank(t5.tokens) }));
         }
         if let Some(clip) = needs.clip_text {
             columns.push(("clip", spans(self.clip_tokenizer()?, &source.prompt, clip.tokens)?));

@@ -96,8 +96,8 @@ pub use ediffi_core::solver::{Churn, Solver, Variance};
 pub use ediffi_core::timesteps::Preset;
 #[doc(no_inline)]
 pub use ediffi_paint::{
-    Binding, BoundTokens, Canvas, ColourReading, Growth, Mask, Occurrence, Palette, PaletteEntry, Region, Shape,
-    Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction, region_colour,
+    Binding, BoundTokens, Canvas, ColourReading, Growth, Mask, Occurrence, Painter, Palette, PaletteEntry, Region,
+    Shape, Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction, region_colour,
 };
 
 /// The guides' programs compile.

@@ -103,7 +103,9 @@ pub enum Problem {
         references: usize,
     },
     /// The weights of the style's references are no weights.
-    #[error("the weights of the style's references are {weights:?}: they have to be finite, not negative, and not all 0")]
+    #[error(
+        "the weights of the style's references are {weights:?}: they have to be finite, not negative, and not all 0"
+    )]
     StyleWeights {
         /// The weights.
         weights: Vec<f64>,

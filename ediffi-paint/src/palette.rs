@@ -207,7 +207,8 @@ impl Palette {
         let alone = |index: usize, owner: Owner| {
             let (x, y) = (index % width, index / width);
             let columns = x.saturating_sub(1)..=(x + 1).min(width - 1);
-            let mut around = (y.saturating_sub(1)..=y + 1).flat_map(|row| columns.clone().map(move |x| row * width + x));
+            let mut around =
+                (y.saturating_sub(1)..=y + 1).flat_map(|row| columns.clone().map(move |x| row * width + x));
             !around.any(|other| other != index && owners.get(other) == Some(&owner))
         };
         let of = |(entry, PaletteEntry { phrase, .. }): (usize, &PaletteEntry)| {

@@ -32,12 +32,6 @@ impl Sheet {
         imageops::replace(&mut self.picture, &fitted, x.into(), y.into());
     }
 
-    /// Fills a rectangle.
-    pub(crate) fn fill(&mut self, x: u32, y: u32, width: u32, height: u32, colour: [u8; 3]) {
-        let patch = RgbImage::from_pixel(width, height, Rgb(colour));
-        imageops::replace(&mut self.picture, &patch, x.into(), y.into());
-    }
-
     /// Writes words from (x, y), the upper left corner, breaking lines at `width`; says where the next line would begin.
     pub(crate) fn words(
         &mut self,
@@ -59,8 +53,9 @@ impl Sheet {
         let mut top = y;
         let dimensions = self.picture.dimensions();
         let area = BitMapBackend::with_buffer(&mut self.picture, dimensions).into_drawing_area();
+        let colour = RGBColor(red, green, blue);
         for line in &lines {
-            let style = TextStyle::from(font()).color(&RGBColor(red, green, blue));
+            let style = TextStyle::from(font()).color(&colour);
             let place = (i32::try_from(x)?, i32::try_from(top)?);
             area.draw_text(line, &style, place).map_err(|error| error.to_string())?;
             top += size * 5 / 4;

@@ -140,7 +140,8 @@ fn write_values<S: Serializer>(values: &[f32], serializer: S) -> std::result::Re
 fn read_values<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<f32>, D::Error> {
     let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
     let bytes = base64::decode(&text).map_err(serde::de::Error::custom)?;
-    from_bytes(&bytes).ok_or_else(|| serde::de::Error::custom("a style embedding is finite f32 numbers of 4 bytes each"))
+    from_bytes(&bytes)
+        .ok_or_else(|| serde::de::Error::custom("a style embedding is finite f32 numbers of 4 bytes each"))
 }
 
 #[cfg(test)]

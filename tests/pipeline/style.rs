@@ -93,7 +93,9 @@ fn an_embedding_of_another_clip_is_refused_by_name() {
         pipeline.validate(&apple().style(Style::from(style(1)).and(foreign.clone(), 1.0))),
     ] {
         let found = problems(result.unwrap_err());
-        let [Problem::StyleOfAnother { values: 6, made_by, wanted, width: 6 }] = &found[..] else { panic!("{found:?}") };
+        let [Problem::StyleOfAnother { values: 6, made_by, wanted, width: 6 }] = &found[..] else {
+            panic!("{found:?}")
+        };
         assert!(made_by.starts_with("`clip-b` (") && wanted.starts_with("`clip` ("), "{made_by} {wanted}");
     }
     assert!(other.open().generate(&apple().style(foreign)).is_ok());
