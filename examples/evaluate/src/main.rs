@@ -3,6 +3,8 @@
 //! ```text
 //! evaluate judge train; evaluate judge check --write
 //! evaluate icons --write docs/evaluation.md
+//! evaluate paint --write docs/paint-with-words.md
+//! evaluate style --write docs/style.md
 //! evaluate solvers --write docs/evaluation.md
 //! evaluate probes --write docs/evaluation.md
 //! ```
@@ -14,7 +16,7 @@ use evaluate::judge::check::{check, stamp, table};
 use evaluate::judge::scenes::Examples;
 use evaluate::judge::train::{Training, train};
 use evaluate::judge::{self, Judge};
-use evaluate::{icons, probes, solvers};
+use evaluate::{icons, paint, probes, solvers, styled};
 use train_icons::pack::{self, Pack};
 
 /// The large temporary tensors of a network make the C library's allocator expensive.
@@ -66,6 +68,22 @@ enum Command {
     Probes {
         #[command(flatten)]
         settings: probes::Settings,
+        /// Also put the table between its markers in this document, and the plot beside it.
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
+    /// Whether painted objects are where they were painted.
+    Paint {
+        #[command(flatten)]
+        settings: paint::Settings,
+        /// Also put the table between its markers in this document, and the plots beside it.
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
+    /// Whether a reference picture gives its style and leaves the content to the prompt.
+    Style {
+        #[command(flatten)]
+        settings: styled::Settings,
         /// Also put the table between its markers in this document, and the plot beside it.
         #[arg(long)]
         write: Option<PathBuf>,
@@ -129,6 +147,20 @@ fn main() -> Result<()> {
         Command::Probes { settings, write } => {
             let judge = Judge::open(&arguments.judge)?;
             let results = probes::evaluate(&judge, settings)?;
+            results.save(&arguments.out, write.as_deref())?;
+            println!("{}", results.markdown());
+            Ok(())
+        }
+        Command::Paint { settings, write } => {
+            let (judge, kept) = (Judge::open(&arguments.judge)?, arguments.out.join("paint-kept.json"));
+            let results = paint::evaluate(&judge, &Pack::open(&arguments.pack)?, settings, &kept)?;
+            results.save(&arguments.out, write.as_deref())?;
+            println!("{}", results.markdown());
+            Ok(())
+        }
+        Command::Style { settings, write } => {
+            let judge = Judge::open(&arguments.judge)?;
+            let results = styled::evaluate(&judge, &Pack::open(&arguments.pack)?, settings)?;
             results.save(&arguments.out, write.as_deref())?;
             println!("{}", results.markdown());
             Ok(())

@@ -5,9 +5,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use ediffi::{Conditioning, Pipeline, Request, Runtime, StageConfig};
+use ediffi::{Conditioning, Painter, Pipeline, Request, Runtime, StageConfig};
 use ediffi_cascade::{SamplerSettings, Stage, StageEvent, StageJob};
 use ediffi_core::guidance::Guidance;
+use ediffi_core::nn::ScoreBias;
 use ediffi_core::pool::Residency;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::seed::{Noise, NoiseSource};
@@ -17,6 +18,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::judge::network::SIDE;
+use crate::rows::Rows;
 use crate::work;
 
 /// Pictures of a batch of the base; a later stage has fewer, by its size.
@@ -54,8 +56,17 @@ impl Model {
     /// # Errors
     /// As [`Pipeline::open`].
     pub fn open(folder: &Path) -> Result<Self> {
+        Self::open_on(folder, None)
+    }
+
+    /// As [`Model::open`], on this many of the cores.
+    ///
+    /// # Errors
+    /// As [`Pipeline::open`].
+    pub fn open_on(folder: &Path, cores: Option<usize>) -> Result<Self> {
         let pipeline = Pipeline::builder(folder).keep_encoders(true).open()?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = cores.unwrap_or_else(all).max(1);
         let workers = if pipeline.runtime().device == Device::Cpu { cores } else { 1 };
         tch::set_num_threads((cores / workers) as i32);
         Ok(Self { pipeline, workers })
@@ -109,11 +120,34 @@ impl Model {
     /// # Errors
     /// As [`Stage::sample`].
     pub fn draw(&self, wishes: &[Wish], stages: usize, settings: &SamplerSettings) -> Result<Tensor> {
+        self.drawn(wishes, stages, settings, None)
+    }
+
+    /// The base's pictures of wishes that are painted, each by the painter at its place.
+    ///
+    /// # Shapes
+    /// As [`Model::draw`].
+    ///
+    /// # Errors
+    /// As [`Stage::sample`].
+    pub fn draw_painted(&self, wishes: &[Wish], painters: &[Painter], settings: &SamplerSettings) -> Result<Tensor> {
+        self.drawn(wishes, 1, settings, Some(painters))
+    }
+
+    fn drawn(
+        &self,
+        wishes: &[Wish],
+        stages: usize,
+        settings: &SamplerSettings,
+        painters: Option<&[Painter]>,
+    ) -> Result<Tensor> {
         let stages = self.stages().get(..stages.clamp(1, self.stages().len())).unwrap_or_default();
         let side = stages.last().map_or(SIDE, |stage| stage.size);
         let most = (BATCH as i64 * SIDE * SIDE / (side * side)).clamp(1, BATCH as i64) as usize;
         self.each(wishes, stages, most, |opened, wish| {
             let mut picture: Option<Tensor> = None;
+            let batch = wish.first..wish.first + wish.seeds.len();
+            let rows = painters.map(|painters| Rows(painters.get(batch).unwrap_or_default()));
             for (index, stage) in opened.iter_mut().enumerate() {
                 let settings = if index == 0 { settings.clone() } else { stage.settings() };
                 let (conditioning, unconditional) = (stage.select(&wish.conditioning), Conditioning::default());
@@ -126,7 +160,7 @@ impl Model {
                     width: stage.size(),
                     low_res: picture.as_ref(),
                     settings,
-                    paint: None,
+                    paint: rows.as_ref().filter(|_| index == 0).map(|rows| rows as &dyn ScoreBias),
                     tiling: None,
                 };
                 picture = Some(stage.sample(job, &mut ())?);
