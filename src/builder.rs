@@ -1,10 +1,12 @@
 //! How to open a pipeline.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
+use ediffi_paint::WeightFunction;
 
 use crate::{Pipeline, Result};
 
@@ -36,6 +38,7 @@ pub struct PipelineBuilder {
     pub(crate) stages: Vec<PathBuf>,
     pub(crate) enlarger: Option<PathBuf>,
     pub(crate) noise_level: Option<usize>,
+    pub(crate) paint_weight: Option<Arc<dyn WeightFunction>>,
 }
 
 impl PipelineBuilder {
@@ -52,6 +55,7 @@ impl PipelineBuilder {
             stages: Vec::new(),
             enlarger: None,
             noise_level: None,
+            paint_weight: None,
         }
     }
 
@@ -142,6 +146,14 @@ impl PipelineBuilder {
     #[must_use]
     pub fn clean_captions(mut self, clean: bool) -> Self {
         self.clean_captions = clean;
+        self
+    }
+
+    /// Scales paint by a rule of one's own, in the place of the [`Strength`](ediffi_paint::Strength) that canvases carry. It
+    /// is not stored in the pictures: only a pipeline with the same rule draws them again.
+    #[must_use]
+    pub fn paint_weight(mut self, weight: impl WeightFunction + 'static) -> Self {
+        self.paint_weight = Some(Arc::new(weight));
         self
     }
 

@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::shape::Needs;
-use crate::{Error, Request, Result, StyleImage, embeddings_file};
+use crate::style::StyleReference;
+use crate::{Error, Request, Result, Style, embeddings_file};
 
 /// For each token, the characters of the text that it covers; none for special and padding tokens.
 pub(crate) type Spans = Vec<Option<Range<usize>>>;
 
-/// What the encoders made of a request's prompt, negative prompt and style image.
+/// What the encoders made of a request's prompt, negative prompt and style.
 ///
 /// They are made by [`Pipeline::encode`](crate::Pipeline::encode), kept in a safetensors file if wanted, and drawn with
 /// any seed, size and settings by [`Pipeline::sample`](crate::Pipeline::sample), which needs no encoder.
@@ -35,7 +36,7 @@ pub(crate) struct Source {
     pub(crate) negative_prompt: Option<String>,
     pub(crate) unconditional: bool,
     pub(crate) truncate: bool,
-    pub(crate) style: Option<StyleImage>,
+    pub(crate) style: Option<Vec<StyleReference>>,
 }
 
 /// One text as the encoders see it. What no network of the model takes is `None`.
@@ -62,7 +63,7 @@ impl Source {
             negative_prompt: request.negative_prompt.clone(),
             unconditional: request.unconditional,
             truncate: request.truncate,
-            style: request.style.as_ref().map(|style| style.image.clone()),
+            style: request.style.as_ref().map(|style| style.references.clone()),
         }
     }
 }
@@ -85,7 +86,7 @@ impl Embeddings {
             ("the negative prompt", own.negative_prompt == source.negative_prompt),
             ("whether there is a prompt", own.unconditional == source.unconditional),
             ("whether a prompt may be truncated", own.truncate == source.truncate),
-            ("the style image", own.style == source.style),
+            ("the style references", own.style == source.style),
         ]
         .into_iter()
         .find_map(|(name, same)| (!same).then_some(name))
@@ -98,7 +99,7 @@ impl Embeddings {
         let Source { prompt, negative_prompt, unconditional, truncate, style } = self.source.clone();
         let request = Request { negative_prompt, unconditional, truncate, ..Request::new(prompt) };
         match style {
-            Some(image) => request.style(image),
+            Some(references) => request.style(Style { references, strength: 1.0 }),
             None => request,
         }
     }
@@ -222,6 +223,7 @@ pub(crate) mod tests {
     use image::RgbImage;
 
     use super::*;
+    use crate::StyleImage;
 
     pub(crate) fn ramp(shape: &[i64], start: f32) -> Tensor {
         let count = shape.iter().product::<i64>();
@@ -265,7 +267,7 @@ pub(crate) mod tests {
         };
         assert_eq!(differs(Request { prompt: "a dog".to_owned(), ..embeddings.request() }), "the prompt");
         assert_eq!(differs(embeddings.request().negative_prompt("noise")), "the negative prompt");
-        assert_eq!(differs(Request { style: None, ..embeddings.request() }), "the style image");
+        assert_eq!(differs(Request { style: None, ..embeddings.request() }), "the style references");
         let narrow = Needs { clip_image: Some(7), ..needs };
         let error = embeddings.check(&embeddings.request(), narrow).unwrap_err();
         assert_eq!(error.to_string(), "the CLIP image embedding has shape [1, 6], the model takes [1, 7]");

@@ -68,7 +68,7 @@ impl<'a> File<'a> {
         let negative = source.negative_prompt.is_some().then(|| self.text("negative")).transpose()?;
         let style = self.tensor("style.clip_image", 2)?;
         if style.is_some() && source.style.is_none() {
-            return Err("it has a style embedding without a style image".to_owned());
+            return Err("it has a style embedding without style references".to_owned());
         }
         Ok(Embeddings { prompt: self.text("prompt")?, negative, style, source })
     }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use crate::embeddings::Source;
 use crate::guard::guarded;
 use crate::pipeline::State;
-use crate::{Embeddings, Observer, Pipeline, Request, Result};
+use crate::{Embeddings, Observer, Pipeline, Request, Result, Style, StyleEmbedding, validate};
 
 impl Pipeline {
-    /// Encodes prompt, negative prompt and style image of a request, to draw them later with [`Pipeline::sample`]; its other
+    /// Encodes prompt, negative prompt and style of a request, to draw them later with [`Pipeline::sample`]; its other
     /// settings are checked, and left alone.
     ///
     /// ```no_run
@@ -32,6 +32,33 @@ impl Pipeline {
         let _no_grad = tch::no_grad_guard();
         self.validate(request)?;
         guarded(|| Ok(self.embed(&mut *self.state()?, request, &mut ())?.0))
+    }
+
+    /// Encodes a style, the mean of its references, to keep it and use it in many requests without the pictures. Its strength
+    /// is left alone: a request has one of its own.
+    ///
+    /// ```no_run
+    /// use ediffi::{Pipeline, Request, StyleEmbedding, StyleImage};
+    ///
+    /// let pipeline = Pipeline::open("models/icons")?;
+    /// pipeline.encode_style(StyleImage::open("ink.png")?)?.save("ink.safetensors")?;
+    ///
+    /// let request = Request::new("a red apple").style(StyleEmbedding::load("ink.safetensors")?);
+    /// pipeline.generate(&request)?;
+    /// # Ok::<(), ediffi::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) for a style that the model cannot take;
+    /// [`Error::Encoders`](crate::Error::Encoders) for a CLIP that cannot be loaded or run;
+    /// [`Error::Busy`](crate::Error::Busy).
+    pub fn encode_style(&self, style: impl Into<Style>) -> Result<StyleEmbedding> {
+        let _no_grad = tch::no_grad_guard();
+        let request = Request::unconditional().style(style);
+        let references = request.style.as_ref().map_or(&[][..], |style| &style.references);
+        let foreign = self.encoders.foreign_styles(Some(references))?;
+        validate::validate_style(&request, self.abilities(true), foreign)?;
+        guarded(|| self.encoders.encode_style(&mut self.state()?.loaded, self.keep_encoders, references))
     }
 
     /// The embeddings of a request that was checked, and how long the encoders took.

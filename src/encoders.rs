@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 use ediffi_cascade::{path_inside, read_json};
 use ediffi_core::runtime::Runtime;
 use ediffi_encoders::clip::rgb8;
-use ediffi_encoders::{Clip, ClipConfig, Encoded, T5, T5Config, TextTokenizer};
+use ediffi_encoders::{Clip, ClipConfig, Encoded, Fingerprint, T5, T5Config, TextTokenizer};
 use tch::{Device, Kind, Tensor};
 
 use crate::deepfloyd::{PublishedText, clean, unusable};
-use crate::embeddings::{EncodedText, EncodedTokens, Source};
+use crate::embeddings::{EncodedText, EncodedTokens, Source, Spans};
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::shape::Needs;
-use crate::validate::Encoders;
-use crate::{Embeddings, Error, Event, Observer, Problem, Result};
+use crate::style::{self, StyleReference, StyleSource};
+use crate::validate::{Encoders, NO_STYLE_ENCODER};
+use crate::{Embeddings, Error, Event, Observer, Problem, Result, StyleEmbedding};
 
 /// What is known of the encoders without loading them.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct EncoderSet {
     /// For the length of prompts; opened when first needed, and small enough to stay.
     t5_tokenizer: OnceCell<TextTokenizer>,
     clip_tokenizer: OnceCell<TextTokenizer>,
+    clip_fingerprint: OnceCell<Fingerprint>,
 }
 
 /// How T5 is stored and read.
@@ -46,6 +48,11 @@ pub(crate) struct LoadedEncoders {
 }
 
 impl EncoderSet {
+    fn new(t5: Option<T5Files>, clip: Option<(PathBuf, ClipConfig)>, needs: Needs, runtime: Runtime) -> Self {
+        let (t5_tokenizer, clip_tokenizer, clip_fingerprint) = Default::default();
+        Self { t5, clip, needs, runtime, t5_tokenizer, clip_tokenizer, clip_fingerprint }
+    }
+
     /// Looks at the encoders of a model folder whose networks take `needs`.
     pub(crate) fn open(folder: &Path, manifest: &Manifest, needs: Needs, runtime: Runtime) -> Result<Self> {
         let wrong = |key: &str, what: &str, got: i64, taken: i64| Error::Manifest {
@@ -80,8 +87,7 @@ impl EncoderSet {
                 Some((path, config))
             }
         };
-        let (t5_tokenizer, clip_tokenizer) = (OnceCell::new(), OnceCell::new());
-        Ok(Self { t5, clip, needs, runtime, t5_tokenizer, clip_tokenizer })
+        Ok(Self::new(t5, clip, needs, runtime))
     }
 
     /// The encoder of a published folder.
@@ -99,8 +105,7 @@ impl EncoderSet {
             return Err(unusable(folder, reason));
         }
         let t5 = text.map(|text| T5Files::Published(text, clean_captions));
-        let (t5_tokenizer, clip_tokenizer) = (OnceCell::new(), OnceCell::new());
-        Ok(Self { t5, clip: None, needs, runtime, t5_tokenizer, clip_tokenizer })
+        Ok(Self::new(t5, None, needs, runtime))
     }
 
     /// What T5 reads in the place of `text`.
@@ -147,26 +152,102 @@ impl EncoderSet {
     }
 
     fn lost_by_t5(&self, text: &str) -> Result<Option<String>> {
-        let (Some(files), Some(t5)) = (&self.t5, self.needs.t5) else { return Ok(None) };
+        let (Some(tokenizer), Some(t5)) = (self.t5_tokenizer()?, self.needs.t5) else { return Ok(None) };
+        lost(tokenizer, &self.prepared(text), t5.tokens)
+    }
+
+    fn lost_by_clip(&self, text: &str) -> Result<Option<String>> {
+        let (Some(tokenizer), Some(clip)) = (self.clip_tokenizer()?, self.needs.clip_text) else { return Ok(None) };
+        lost(tokenizer, text, clip.tokens)
+    }
+
+    fn t5_tokenizer(&self) -> Result<Option<&TextTokenizer>> {
+        let Some(files) = &self.t5 else { return Ok(None) };
         let open = || match files {
             T5Files::Own(folder, config) => {
                 TextTokenizer::t5(folder, config.eos_token_id, config.pad_token_id, config.vocab_size)
             }
             T5Files::Published(text, _) => text.open_tokenizer(),
         };
-        lost(get_or_open(&self.t5_tokenizer, open)?, &self.prepared(text), t5.tokens)
+        get_or_make(&self.t5_tokenizer, open).map(Some)
     }
 
-    fn lost_by_clip(&self, text: &str) -> Result<Option<String>> {
-        let (Some((folder, config)), Some(clip)) = (&self.clip, self.needs.clip_text) else { return Ok(None) };
+    fn clip_tokenizer(&self) -> Result<Option<&TextTokenizer>> {
+        let Some((folder, config)) = &self.clip else { return Ok(None) };
         let open = || {
             let text = &config.text_config;
             TextTokenizer::clip(folder, text.vocab_size, text.max_position_embeddings)
         };
-        lost(get_or_open(&self.clip_tokenizer, open)?, text, clip.tokens)
+        get_or_make(&self.clip_tokenizer, open).map(Some)
     }
 
-    /// Encodes texts and style image. One encoder is in memory at a time, unless `keep`.
+    /// The prompt's tokens as [`Embeddings`] have them for networks that take `needs`, without embedding them.
+    pub(crate) fn columns(&self, source: &Source, needs: Needs) -> Result<Vec<(&'static str, Spans)>> {
+        let blank = |count: i64| vec![None; usize::try_from(count).unwrap_or(0)];
+        let spans = |tokenizer: Option<&TextTokenizer>, text: &str, count: i64| -> Result<Spans> {
+            let Some(tokenizer) = tokenizer.filter(|_| !source.prompt.trim().is_empty()) else {
+                return Ok(blank(count));
+            };
+            Ok(tokenizer.encode(&[text], count)?.spans.pop().unwrap_or_default())
+        };
+        let mut columns = Vec::with_capacity(2);
+        if let Some(t5) = needs.t5 {
+            let prepared = self.prepared(&source.prompt);
+            let found = spans(self.t5_tokenizer()?, &prepared, t5.tokens)?;
+            columns
+                .push(("t5", if self.keeps_characters(&source.prompt, &prepared) { found } else { blank(t5.tokens) }));
+        }
+        if let Some(clip) = needs.clip_text {
+            columns.push(("clip", spans(self.clip_tokenizer()?, &source.prompt, clip.tokens)?));
+        }
+        Ok(columns)
+    }
+
+    /// Whether the characters of what T5 reads are those of the prompt but for their case, so that its tokens can be found
+    /// in it.
+    fn keeps_characters(&self, text: &str, prepared: &str) -> bool {
+        matches!(self.t5, Some(T5Files::Own(..))) || prepared == text.to_lowercase()
+    }
+
+    /// The style embeddings that another CLIP than the model's has made. Nothing is loaded for it.
+    pub(crate) fn foreign_styles(&self, references: Option<&[StyleReference]>) -> Result<Vec<Problem>> {
+        let Some((folder, config)) = &self.clip else { return Ok(Vec::new()) };
+        let mut problems = Vec::new();
+        for reference in references.unwrap_or_default() {
+            let StyleSource::Embedding(embedding) = &reference.source else { continue };
+            let own = get_or_make(&self.clip_fingerprint, || Clip::fingerprint(folder, None))?;
+            let (values, width) = (embedding.values().len(), config.projection_dim);
+            if embedding.fingerprint() != own.digest() || i64::try_from(values) != Ok(width) {
+                let (made_by, wanted) = (embedding.made_by(), own.to_string());
+                problems.push(Problem::StyleOfAnother { values, made_by, wanted, width });
+            }
+        }
+        Ok(problems)
+    }
+
+    /// The mean of references that were checked.
+    pub(crate) fn encode_style(
+        &self,
+        loaded: &mut LoadedEncoders,
+        keep: bool,
+        references: &[StyleReference],
+    ) -> Result<StyleEmbedding> {
+        let Some((folder, _)) = &self.clip else {
+            return Err(Error::InvalidRequest { problems: vec![Problem::Style { reason: NO_STYLE_ENCODER }] });
+        };
+        let own = get_or_make(&self.clip_fingerprint, || Clip::fingerprint(folder, None))?;
+        if has_pictures(references) {
+            get_or_load(&mut loaded.clip, || Ok(Clip::open(folder, self.runtime)?))?;
+        }
+        let mean = style_of(references, loaded.clip.as_ref())?;
+        if !keep {
+            loaded.clip = None;
+        }
+        let values = mean.as_ref().map(StyleEmbedding::values_of).transpose()?.unwrap_or_default();
+        Ok(StyleEmbedding::new(values, own.name(), own.digest()))
+    }
+
+    /// Encodes texts and style. One encoder is in memory at a time, unless `keep`.
     pub(crate) fn encode(
         &self,
         loaded: &mut LoadedEncoders,
@@ -176,7 +257,7 @@ impl EncoderSet {
     ) -> Result<Embeddings> {
         let texts = self.texts(source);
         let mut encoded: Vec<EncodedText> = texts.iter().map(|_| EncodedText::default()).collect();
-        let mut style = None;
+        let style;
         if let (Some(files), Some(needed)) = (&self.t5, self.needs.t5)
             && !texts.is_empty()
         {
@@ -191,8 +272,7 @@ impl EncoderSet {
                     T5Files::Published(..) => {
                         let prepared = self.prepared(text);
                         let mut tokens = on_cpu(t5.encode_filled(&[&prepared], needed.tokens)?)?;
-                        // Its characters are those of the prompt where only their case has changed.
-                        if prepared != text.to_lowercase() {
+                        if !self.keeps_characters(text, &prepared) {
                             tokens.spans.fill(None);
                         }
                         tokens
@@ -204,8 +284,8 @@ impl EncoderSet {
             }
         }
         let reads = self.needs.clip_text.is_some() && !texts.is_empty();
-        let looks = self.needs.clip_image.is_some() && source.style.is_some();
-        if let Some((folder, _)) = self.clip.as_ref().filter(|_| reads || looks) {
+        let references = source.style.as_deref().filter(|_| self.needs.clip_image.is_some()).unwrap_or_default();
+        if let Some((folder, _)) = self.clip.as_ref().filter(|_| reads || has_pictures(references)) {
             started("clip", observer)?;
             let clip = get_or_load(&mut loaded.clip, || Ok(Clip::open(folder, self.runtime)?))?;
             if let Some(needed) = self.needs.clip_text {
@@ -213,14 +293,12 @@ impl EncoderSet {
                     encode_clip(clip, text, needed.tokens, encoded)?;
                 }
             }
-            if let Some(image) = source.style.as_ref().filter(|_| looks) {
-                let (width, height) = image.pixels().dimensions();
-                let picture = rgb8(image.pixels().as_raw(), width as usize, height as usize)?;
-                style = Some(to_cpu(&clip.encode_image(&[picture])?)?);
-            }
+            style = style_of(references, loaded.clip.as_ref())?;
             if !keep {
                 loaded.clip = None;
             }
+        } else {
+            style = style_of(references, None)?;
         }
         let mut by_name = texts.iter().map(|(which, _)| *which).zip(encoded);
         let (mut prompt, mut negative) = (EncodedText::default(), None);
@@ -232,6 +310,30 @@ impl EncoderSet {
         }
         Ok(Embeddings::new(source.clone(), prompt, negative, style))
     }
+}
+
+/// Whether CLIP has to look at any of them.
+fn has_pictures(references: &[StyleReference]) -> bool {
+    references.iter().any(|reference| reference.weight > 0.0 && matches!(reference.source, StyleSource::Image(_)))
+}
+
+/// The mean of references; `clip` looks at those that are pictures, each alone, so that none depends on the others.
+fn style_of(references: &[StyleReference], clip: Option<&Clip>) -> Result<Option<Tensor>> {
+    let mut embeddings = Vec::with_capacity(references.len());
+    for reference in references.iter().filter(|reference| reference.weight > 0.0) {
+        let embedding = match (&reference.source, clip) {
+            (StyleSource::Embedding(embedding), _) => embedding.tensor()?,
+            (StyleSource::Image(image), Some(clip)) => {
+                let (width, height) = image.pixels().dimensions();
+                let picture = rgb8(image.pixels().as_raw(), width as usize, height as usize)?;
+                to_cpu(&clip.encode_image(&[picture])?)?
+            }
+            // Refused when the request was checked: a model without CLIP takes no style.
+            (StyleSource::Image(_), None) => continue,
+        };
+        embeddings.push((embedding, reference.weight));
+    }
+    style::mean(&embeddings)
 }
 
 const PROMPT: &str = "prompt";
@@ -268,15 +370,12 @@ fn lost(tokenizer: &TextTokenizer, text: &str, tokens: i64) -> Result<Option<Str
     Ok(tokenizer.encode(&[text], tokens)?.truncated.pop().flatten())
 }
 
-fn get_or_open(
-    cell: &OnceCell<TextTokenizer>,
-    open: impl FnOnce() -> ediffi_encoders::Result<TextTokenizer>,
-) -> Result<&TextTokenizer> {
-    if let Some(tokenizer) = cell.get() {
-        return Ok(tokenizer);
+fn get_or_make<T>(cell: &OnceCell<T>, make: impl FnOnce() -> ediffi_encoders::Result<T>) -> Result<&T> {
+    if let Some(made) = cell.get() {
+        return Ok(made);
     }
-    let tokenizer = open()?;
-    Ok(cell.get_or_init(|| tokenizer))
+    let made = make()?;
+    Ok(cell.get_or_init(|| made))
 }
 
 fn get_or_load<T>(slot: &mut Option<T>, load: impl FnOnce() -> Result<T>) -> Result<&T> {

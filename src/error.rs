@@ -134,6 +134,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file is no file of a style embedding.
+    #[error("{} holds no style: {reason}", path.display())]
+    StyleFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Bytes that are no PNG file, or a damaged one.
     #[error("no readable PNG file")]
     PngDecode {

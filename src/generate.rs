@@ -8,10 +8,8 @@ use ediffi_core::conditioning::Conditioning;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::pool::Residency;
 use ediffi_core::seed::{NoiseSource, image_seeds};
-use ediffi_paint::Painter;
 use tch::{Device, Tensor};
 
-use crate::embeddings::text_tokens;
 use crate::guard::guarded;
 use crate::pipeline::State;
 use crate::{
@@ -129,7 +127,10 @@ impl Pipeline {
         encoding: Duration,
     ) -> Result<Generation> {
         let plans = self.plans(state, request)?;
-        let painter = self.painter(embeddings, request)?;
+        let painter = match self.shapes.first() {
+            Some(first) => self.bound(request, &embeddings.columns(first.needs))?,
+            None => None,
+        };
         let seeds = image_seeds(request.seed, request.images);
         let unconditional = embeddings.unconditional();
         let mut conditional = embeddings.conditioning();
@@ -195,12 +196,6 @@ impl Pipeline {
         let images = images(&pictures, request, &plan)?;
         tracing::debug!(images = images.len(), "generated");
         Ok(Generation { images, stages: reports, encoding })
-    }
-
-    fn painter(&self, embeddings: &Embeddings, request: &Request) -> Result<Option<Painter>> {
-        let (Some(canvas), Some(first)) = (&request.canvas, self.shapes.first()) else { return Ok(None) };
-        let columns = embeddings.columns(first.needs);
-        Ok(Some(Painter::new(canvas, &text_tokens(&request.prompt, &columns))?))
     }
 }
 

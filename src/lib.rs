@@ -11,8 +11,8 @@
 //! ```
 //!
 //! - A [`Pipeline`] is an opened model folder, or several folders of published models (DeepFloyd IF) made into one cascade. [`PipelineBuilder`] chooses device, precision and memory.
-//! - A [`Request`] says what to draw: prompt, negative prompt, seed, size, settings of the stages, a style image
-//!   ([`StyleImage`]), and a painted [`Canvas`].
+//! - A [`Request`] says what to draw: prompt, negative prompt, seed, size, settings of the stages, a [`Style`] taken
+//!   from pictures, and a painted [`Canvas`].
 //! - A [`Generation`] holds the images. A saved image holds its request: [`Request::from_png`].
 //! - An [`Observer`] sees the steps of a generation as [`Event`]s, may look at previews, and may stop it.
 //! - [`Pipeline::encode`] and [`Pipeline::sample`] are the two halves of [`Pipeline::generate`], with [`Embeddings`] between.
@@ -32,6 +32,7 @@
 //! emits `tracing` events.
 
 mod base64;
+mod bindings;
 mod builder;
 mod deepfloyd;
 mod embeddings;
@@ -66,8 +67,8 @@ pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
 pub use observer::{Event, Observer, Preview};
 pub use pipeline::Pipeline;
 pub use problem::Problem;
-pub use request::{MAX_IMAGES, MAX_SIDE, Request, StageSettings, Style};
-pub use style::{STYLE_SIDE, StyleImage};
+pub use request::{MAX_IMAGES, MAX_SIDE, Request, StageSettings};
+pub use style::{MAX_STYLE_REFERENCES, STYLE_SIDE, Style, StyleEmbedding, StyleImage, StyleReference, StyleSource};
 pub use worker::{QUEUE_CAPACITY, Worker};
 
 // What a user of this crate sets or reads, so that no other crate has to be named.
@@ -94,9 +95,14 @@ pub use ediffi_core::solver::{Churn, Solver, Variance};
 #[doc(no_inline)]
 pub use ediffi_core::timesteps::Preset;
 #[doc(no_inline)]
-pub use ediffi_paint::{Canvas, Growth, Mask, Occurrence, Palette, Region, Shape, Statistic, Strength};
+pub use ediffi_paint::{
+    Binding, BoundTokens, Canvas, ColourReading, Growth, Mask, Occurrence, Painter, Palette, PaletteEntry, Region,
+    Shape, Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction, region_colour,
+};
 
-/// The guide's program compiles.
+/// The guides' programs compile.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/deepfloyd.md")]
-struct DeepFloydGuide;
+#[doc = include_str!("../docs/paint-with-words.md")]
+#[doc = include_str!("../docs/style.md")]
+struct Guides;

@@ -2,10 +2,12 @@
 
 use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ediffi_cascade::{Cascade, Enlarger, Stage};
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
+use ediffi_paint::WeightFunction;
 
 use crate::deepfloyd::{self, Folders, Published};
 use crate::embeddings::Source;
@@ -32,6 +34,8 @@ pub struct Pipeline {
     pub(crate) batch: usize,
     /// Makes the pictures of the last stage larger.
     pub(crate) enlarger: Option<Enlarger>,
+    /// How paint is scaled, if not as the canvas says.
+    pub(crate) paint_weight: Option<Arc<dyn WeightFunction>>,
     state: RefCell<State>,
 }
 
@@ -65,7 +69,7 @@ impl Pipeline {
 
     pub(crate) fn assemble(builder: PipelineBuilder, runtime: Runtime) -> Result<Self> {
         let PipelineBuilder { folder, residency, keep_encoders, batch, clean_captions, .. } = builder;
-        let PipelineBuilder { experts, stages, enlarger, noise_level, .. } = builder;
+        let PipelineBuilder { experts, stages, enlarger, noise_level, paint_weight, .. } = builder;
         let published = deepfloyd::is_published(&folder);
         let alone = experts.is_empty() && stages.is_empty();
         if !published && !alone {
@@ -112,7 +116,19 @@ impl Pipeline {
         let enlarger = enlarger.map(|file| Enlarger::open(&file, precise)).transpose()?;
         tracing::debug!(folder = %folder.display(), ?runtime, stages = shapes.len(), "opened");
         let state = RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None });
-        Ok(Self { folder, manifest, runtime, encoders, shapes, needs, keep_encoders, batch, enlarger, state })
+        Ok(Self {
+            folder,
+            manifest,
+            runtime,
+            encoders,
+            shapes,
+            needs,
+            keep_encoders,
+            batch,
+            enlarger,
+            paint_weight,
+            state,
+        })
     }
 
     /// The model folder.
@@ -138,8 +154,10 @@ impl Pipeline {
     /// # Errors
     /// [`Error::InvalidRequest`] with everything that is wrong; [`Error::Encoders`] for a tokenizer that cannot be read.
     pub fn validate(&self, request: &Request) -> Result<()> {
-        let too_long = self.encoders.too_long(&Source::of(request))?;
-        validate::validate(request, self.abilities(true), too_long)
+        let source = Source::of(request);
+        let mut problems = self.encoders.too_long(&source)?;
+        problems.extend(self.encoders.foreign_styles(source.style.as_deref())?);
+        validate::validate(request, self.abilities(true), problems)
     }
 
     /// Which expert of which stage would run which step. Nothing is loaded for it.

@@ -84,8 +84,8 @@ pub enum Problem {
         /// What the side of the picture has to be a multiple of, so that every stage can take it.
         unit: u64,
     },
-    /// A style image for a model whose networks take none, or that has no encoder for it.
-    #[error("there is a style image, but {reason}")]
+    /// A style for a model whose networks take none, or that has no encoder for it.
+    #[error("there is a style, but {reason}")]
     Style {
         /// What the model lacks.
         reason: &'static str,
@@ -95,6 +95,32 @@ pub enum Problem {
     StyleStrength {
         /// The strength.
         strength: f64,
+    },
+    /// The references of the style are too many, or none.
+    #[error("the style has {references} references: it has to be 1 to {}", crate::MAX_STYLE_REFERENCES)]
+    StyleReferences {
+        /// How many there are.
+        references: usize,
+    },
+    /// The weights of the style's references are no weights.
+    #[error(
+        "the weights of the style's references are {weights:?}: they have to be finite, not negative, and not all 0"
+    )]
+    StyleWeights {
+        /// The weights.
+        weights: Vec<f64>,
+    },
+    /// A style embedding was made by another CLIP than the model's.
+    #[error("a style embedding of {values} values was made by {made_by}, the model's CLIP is {wanted} with {width}")]
+    StyleOfAnother {
+        /// Numbers in the embedding.
+        values: usize,
+        /// Name and fingerprint of the CLIP that made it.
+        made_by: String,
+        /// Those of the model's CLIP.
+        wanted: String,
+        /// Numbers of an embedding of the model's CLIP.
+        width: i64,
     },
     /// The canvas cannot be painted.
     #[error("canvas: {reason}")]

@@ -10,7 +10,7 @@ use ediffi_core::solver::Solver;
 use ediffi_paint::Canvas;
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, StyleImage, metadata};
+use crate::{Result, Style, metadata};
 
 /// The most images of one request.
 pub const MAX_IMAGES: usize = 4096;
@@ -49,7 +49,7 @@ pub struct Request {
     /// Whether the end of a prompt that is too long may be left unread.
     #[serde(default, skip_serializing_if = "is_false")]
     pub truncate: bool,
-    /// The picture whose style to take.
+    /// Whose style the picture shall have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub style: Option<Style>,
     /// Where the words of the prompt shall appear.
@@ -73,19 +73,6 @@ pub struct Request {
     /// What differs from the model's own settings, by the name of the stage.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stages: BTreeMap<String, StageSettings>,
-}
-
-/// The style of a request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct Style {
-    /// The picture whose style to take.
-    pub image: StyleImage,
-    /// 1 takes the style as the network was trained to, 0 not at all. It scales the image embedding, between the zeros
-    /// that stand for no style and the whole; the paper has no such knob.
-    #[serde(default = "whole")]
-    pub strength: f64,
 }
 
 /// What differs from a stage's own settings; what is `None` stays as the model has it.
@@ -115,10 +102,6 @@ pub struct StageSettings {
 
 fn one() -> usize {
     1
-}
-
-fn whole() -> f64 {
-    1.0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -213,17 +196,19 @@ impl Request {
         self
     }
 
-    /// Takes the style of a picture.
+    /// Takes the style of a picture ([`StyleImage`](crate::StyleImage)), of an embedding kept from before
+    /// ([`StyleEmbedding`](crate::StyleEmbedding)), or of several of them ([`Style`]). What is in the picture stays with the
+    /// prompt.
     #[must_use]
-    pub fn style(self, image: StyleImage) -> Self {
-        self.style_with_strength(image, 1.0)
+    pub fn style(mut self, style: impl Into<Style>) -> Self {
+        self.style = Some(style.into());
+        self
     }
 
-    /// Takes the style of a picture to some degree: see [`Style::strength`].
+    /// Takes a style to some degree: see [`Style::strength`](field@Style::strength).
     #[must_use]
-    pub fn style_with_strength(mut self, image: StyleImage, strength: f64) -> Self {
-        self.style = Some(Style { image, strength });
-        self
+    pub fn style_with_strength(self, style: impl Into<Style>, strength: f64) -> Self {
+        self.style(style.into().strength(strength))
     }
 
     /// Sets where words of the prompt shall appear: paint-with-words.
@@ -291,6 +276,7 @@ mod tests {
     use ediffi_paint::Region;
 
     use super::*;
+    use crate::StyleImage;
 
     fn full() -> Request {
         let style = StyleImage::new(image::RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7]))).unwrap();

@@ -5,7 +5,10 @@ use ediffi_paint::locate;
 
 use crate::request::{MAX_IMAGES, MAX_SIDE};
 use crate::shape::{Needs, StageShape};
-use crate::{Error, Problem, Request, Result};
+use crate::{Error, MAX_STYLE_REFERENCES, Problem, Request, Result, Style};
+
+/// Why a model without an encoder of pictures takes no style.
+pub(crate) const NO_STYLE_ENCODER: &str = "the model has no encoder for it";
 
 /// What a pipeline can do.
 #[derive(Debug, Clone, Copy)]
@@ -149,14 +152,38 @@ fn check_sampler(settings: &SamplerSettings, wrong: &mut impl FnMut(&'static str
 
 fn style(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem>) {
     let Some(style) = &request.style else { return };
+    references(style, problems);
     if abilities.needs.clip_image.is_none() {
         problems.push(Problem::Style { reason: "no network of the model takes one" });
     } else if abilities.encoders.is_some_and(|encoders| !encoders.image) {
-        problems.push(Problem::Style { reason: "the model has no encoder for it" });
+        problems.push(Problem::Style { reason: NO_STYLE_ENCODER });
     }
     if !(style.strength >= 0.0 && style.strength.is_finite()) {
         problems.push(Problem::StyleStrength { strength: style.strength });
     }
+}
+
+fn references(style: &Style, problems: &mut Vec<Problem>) {
+    let references = style.references.len();
+    if !(1..=MAX_STYLE_REFERENCES).contains(&references) {
+        problems.push(Problem::StyleReferences { references });
+    }
+    let weights: Vec<f64> = style.references.iter().map(|reference| reference.weight).collect();
+    let sound = weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0);
+    // The sum of finite weights may still overflow.
+    let sum: f64 = weights.iter().sum();
+    if references > 0 && !(sound && sum > 0.0 && sum.is_finite()) {
+        problems.push(Problem::StyleWeights { weights });
+    }
+}
+
+/// Checks a style alone, to be encoded without a prompt.
+///
+/// # Errors
+/// [`Error::InvalidRequest`] with everything that is wrong.
+pub(crate) fn validate_style(request: &Request, abilities: Abilities<'_>, mut problems: Vec<Problem>) -> Result<()> {
+    style(request, abilities, &mut problems);
+    if problems.is_empty() { Ok(()) } else { Err(Error::InvalidRequest { problems }) }
 }
 
 fn canvas(request: &Request, stages: &[StageShape], problems: &mut Vec<Problem>) {
@@ -354,6 +381,19 @@ mod tests {
         for strength in [-0.1, f64::NAN, f64::INFINITY] {
             let found = problems(&a().style_with_strength(style(), strength));
             assert!(matches!(found[..], [Problem::StyleStrength { .. }]));
+        }
+    }
+
+    #[test]
+    fn styles_have_references_with_weights() {
+        let of = |weights: &[f64]| a().style(Style::mean(weights.iter().map(|&weight| (style(), weight))));
+        assert_eq!(problems(&of(&[0.0, 2.5])), []);
+        assert_eq!(problems(&of(&[])), [Problem::StyleReferences { references: 0 }]);
+        assert_eq!(problems(&of(&[1.0; MAX_STYLE_REFERENCES])), []);
+        let many = MAX_STYLE_REFERENCES + 1;
+        assert_eq!(problems(&of(&vec![1.0; many])), [Problem::StyleReferences { references: many }]);
+        for weights in [[0.0, 0.0], [1.0, -0.5], [1.0, f64::NAN], [f64::INFINITY, 1.0], [f64::MAX, f64::MAX]] {
+            assert!(matches!(problems(&of(&weights))[..], [Problem::StyleWeights { .. }]), "{weights:?}");
         }
     }
 

@@ -34,6 +34,8 @@ pub struct BoundTokens {
     pub spans: Vec<Range<usize>>,
     /// The encoder's tokens that overlap those places, ascending from 0; empty where the encoder cut the text off before.
     pub tokens: Vec<usize>,
+    /// The characters that each of these tokens covers, spaces around them left out.
+    pub pieces: Vec<String>,
 }
 
 /// Finds the tokens of every region of a canvas.
@@ -54,7 +56,9 @@ fn bind_region(region: &Region, encoders: &[TextTokens<'_>]) -> Result<Binding> 
     let bound = |encoder: &TextTokens<'_>| {
         let spans = locate(encoder.text, phrase, region.occurrence)?;
         let tokens = overlapping(&spans, encoder.offsets);
-        Ok(BoundTokens { encoder: encoder.encoder.to_owned(), spans, tokens })
+        let pieces = tokens.iter().filter_map(|&token| encoder.offsets.get(token)?.clone());
+        let pieces = pieces.map(|Range { start, end }| piece(encoder.text, start, end)).collect();
+        Ok(BoundTokens { encoder: encoder.encoder.to_owned(), spans, tokens, pieces })
     };
     let encoders: Vec<BoundTokens> = encoders.iter().map(bound).collect::<Result<_>>()?;
     if encoders.iter().all(|encoder| encoder.tokens.is_empty()) {
@@ -66,6 +70,10 @@ fn bind_region(region: &Region, encoders: &[TextTokens<'_>]) -> Result<Binding> 
         }
     }
     Ok(Binding { phrase: phrase.clone(), encoders })
+}
+
+fn piece(text: &str, start: usize, end: usize) -> String {
+    text.chars().skip(start).take(end.saturating_sub(start)).collect::<String>().trim().to_owned()
 }
 
 /// The tokens that share a character with one of the spans.
@@ -143,6 +151,7 @@ mod tests {
         let [bound] = &binding.encoders[..] else { panic!("one encoder") };
         assert_eq!((binding.phrase.as_str(), bound.encoder.as_str()), ("red apple", "clip"));
         assert_eq!((bound.spans.first(), bound.spans.len(), &bound.tokens[..]), (Some(&(2..11)), 1, &[2, 3][..]));
+        assert_eq!(bound.pieces, ["red", "apple"]);
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub use canvas::{Canvas, MAX_REGIONS};
 pub use downscale::{Window, area_average};
 pub use error::{Error, Result};
 pub use mask::{MAX_SIDE, Mask};
-pub use palette::{ColourReading, Palette, PaletteEntry, Unmatched};
+pub use palette::{ColourReading, Palette, PaletteEntry, Stray, Unmatched, UnmatchedColour};
 pub use preview::region_colour;
 pub use region::{Occurrence, Region};
 pub use shape::Shape;

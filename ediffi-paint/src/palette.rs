@@ -12,8 +12,8 @@ use crate::{Canvas, Error, MAX_SIDE, Mask, Occurrence, Region, Result};
 /// the noise of a JPEG file, narrow enough to keep the twelve strongest colours apart.
 const DEFAULT_TOLERANCE: u32 = 40;
 
-/// How many of the unmatched colours are named.
-const NAMED_COLOURS: usize = 8;
+/// How many of the unmatched colours, and of a phrase's stray pixels, are named.
+const NAMED: usize = 8;
 
 /// One colour and the phrase it stands for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,6 +99,9 @@ pub struct ColourReading {
     pub canvas: Canvas,
     /// The pixels that belong to no entry and not to the background. They are left unpainted.
     pub unmatched: Unmatched,
+    /// Painted pixels that none of their eight neighbours shares its phrase with, for each phrase that has some. They are
+    /// painted all the same, but seldom meant: the soft edge between two colours may pass near a third one.
+    pub stray: Vec<Stray>,
 }
 
 /// Pixels whose colour is near no colour of the palette.
@@ -106,8 +109,30 @@ pub struct ColourReading {
 pub struct Unmatched {
     /// How many there are.
     pub pixels: usize,
-    /// The most frequent of their colours, with the number of pixels, most frequent first; at most eight.
-    pub colours: Vec<([u8; 3], usize)>,
+    /// The most frequent of their colours, most frequent first; at most eight.
+    pub colours: Vec<UnmatchedColour>,
+}
+
+/// One colour that is near no colour of the palette.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnmatchedColour {
+    /// Red, green and blue.
+    pub colour: [u8; 3],
+    /// How many pixels have it.
+    pub pixels: usize,
+    /// Column and row of the first of them, on the canvas, row by row from the upper left corner.
+    pub first: (u32, u32),
+}
+
+/// Pixels of a phrase that stand alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// The phrase.
+    pub phrase: String,
+    /// How many there are.
+    pub pixels: usize,
+    /// Column and row of the first of them, on the canvas; at most eight.
+    pub places: Vec<(u32, u32)>,
 }
 
 impl Palette {
@@ -149,13 +174,14 @@ impl Palette {
         self.check_distinct()?;
         let (width, height) = reduced(picture.dimensions());
         let mut owners = Vec::with_capacity(width as usize * height as usize);
-        let mut strangers: HashMap<[u8; 3], usize> = HashMap::new();
+        let mut strangers: HashMap<[u8; 3], UnmatchedColour> = HashMap::new();
         for (x, y) in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
             let source = (nearest(x, width, picture.width()), nearest(y, height, picture.height()));
             let colour = picture.get_pixel_checked(source.0, source.1).map_or([0; 3], |pixel| pixel.0);
             let owner = self.owner(colour);
             if owner == Owner::Nobody {
-                *strangers.entry(colour).or_default() += 1;
+                let stranger = UnmatchedColour { colour, pixels: 0, first: (x, y) };
+                strangers.entry(colour).or_insert(stranger).pixels += 1;
             }
             owners.push(owner);
         }
@@ -172,7 +198,30 @@ impl Palette {
             Ok(Region { phrase, mask, weight, occurrence, sigma })
         };
         let regions: Vec<Region> = self.entries.iter().enumerate().map(region).collect::<Result<_>>()?;
-        Ok(ColourReading { canvas: Canvas::new(regions)?, unmatched: Unmatched::count(strangers) })
+        let stray = self.stray(&owners, width as usize);
+        Ok(ColourReading { canvas: Canvas::new(regions)?, unmatched: Unmatched::count(strangers), stray })
+    }
+
+    /// `owners`: row by row, `width` each.
+    fn stray(&self, owners: &[Owner], width: usize) -> Vec<Stray> {
+        let alone = |index: usize, owner: Owner| {
+            let (x, y) = (index % width, index / width);
+            let columns = x.saturating_sub(1)..=(x + 1).min(width - 1);
+            let mut around =
+                (y.saturating_sub(1)..=y + 1).flat_map(|row| columns.clone().map(move |x| row * width + x));
+            !around.any(|other| other != index && owners.get(other) == Some(&owner))
+        };
+        let of = |(entry, PaletteEntry { phrase, .. }): (usize, &PaletteEntry)| {
+            let owner = Owner::Entry(entry);
+            let own = owners.iter().enumerate().filter(|(_, other)| **other == owner);
+            let found: Vec<usize> = own.map(|(index, _)| index).filter(|&index| alone(index, owner)).collect();
+            // A region of a single pixel is small, but all there is.
+            let whole = owners.iter().filter(|other| **other == owner).count() == 1;
+            let place = |&index: &usize| ((index % width) as u32, (index / width) as u32);
+            let places = found.iter().take(NAMED).map(place).collect();
+            (!found.is_empty() && !whole).then(|| Stray { phrase: phrase.clone(), pixels: found.len(), places })
+        };
+        self.entries.iter().enumerate().filter_map(of).collect()
     }
 
     fn check_distinct(&self) -> Result<()> {
@@ -208,11 +257,11 @@ enum Owner {
 }
 
 impl Unmatched {
-    fn count(colours: HashMap<[u8; 3], usize>) -> Self {
-        let pixels = colours.values().sum();
-        let mut colours: Vec<_> = colours.into_iter().collect();
-        colours.sort_unstable_by_key(|&(colour, count)| (std::cmp::Reverse(count), colour));
-        colours.truncate(NAMED_COLOURS);
+    fn count(colours: HashMap<[u8; 3], UnmatchedColour>) -> Self {
+        let mut colours: Vec<UnmatchedColour> = colours.into_values().collect();
+        let pixels = colours.iter().map(|colour| colour.pixels).sum();
+        colours.sort_unstable_by_key(|colour| (std::cmp::Reverse(colour.pixels), colour.colour));
+        colours.truncate(NAMED);
         Self { pixels, colours }
     }
 }
@@ -275,10 +324,31 @@ mod tests {
     #[test]
     fn other_colours_are_counted_and_left_unpainted() {
         let reading = palette().read(&picture(&[RED, GREEN, BLUE, GREEN, [9, 9, 90]])).unwrap();
-        assert_eq!(reading.unmatched, Unmatched { pixels: 3, colours: vec![(GREEN, 2), ([9, 9, 90], 1)] });
+        let unmatched = |colour, pixels, x| UnmatchedColour { colour, pixels, first: (x, 0) };
+        let expected = vec![unmatched(GREEN, 2, 1), unmatched([9, 9, 90], 1, 4)];
+        assert_eq!(reading.unmatched, Unmatched { pixels: 3, colours: expected });
         assert_eq!(reading.canvas.regions()[0].mask.levels(), [255, 0, 0, 0, 0]);
         let exact = palette().tolerance(0).read(&picture(&[RED, BLUE, [254, 0, 0]])).unwrap();
-        assert_eq!(exact.unmatched, Unmatched { pixels: 1, colours: vec![([254, 0, 0], 1)] });
+        assert_eq!(exact.unmatched, Unmatched { pixels: 1, colours: vec![unmatched([254, 0, 0], 1, 2)] });
+    }
+
+    #[test]
+    fn stray_pixels_are_reported_with_their_places() {
+        const WHITE: [u8; 3] = [255; 3];
+        let rows = [[RED, RED, WHITE, WHITE, RED], [RED, WHITE, BLUE, WHITE, WHITE], [WHITE, WHITE, WHITE, WHITE, RED]];
+        let picture = RgbImage::from_raw(5, 3, rows.concat().concat()).unwrap();
+        let reading = palette().read(&picture).unwrap();
+        // The cat's only pixel is its region; the apple has two beside the three that hang together.
+        let expected = Stray { phrase: "apple".to_owned(), pixels: 2, places: vec![(4, 0), (4, 2)] };
+        assert_eq!(reading.stray, [expected]);
+        assert_eq!(reading.canvas.regions()[0].mask.levels()[4], 255, "painted all the same");
+        let many = picture_of_dots(20);
+        let reading = Palette::new([PaletteEntry::new(RED, "apple")]).read(&many).unwrap();
+        assert_eq!((reading.stray[0].pixels, reading.stray[0].places.len()), (20, NAMED));
+    }
+
+    fn picture_of_dots(count: u32) -> RgbImage {
+        RgbImage::from_fn(2 * count, 1, |x, _| Rgb(if x % 2 == 0 { RED } else { [255; 3] }))
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The factor w in front of the masks, from the scores of one attention layer.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use tch::{Kind, Tensor};
 
@@ -22,6 +23,12 @@ pub trait WeightFunction: Debug + Send + Sync {
     /// # Errors
     /// Whatever goes wrong in a tensor operation.
     fn weight(&self, sigma: f64, scores: &Tensor) -> Result<Option<Tensor>>;
+}
+
+impl<W: WeightFunction + ?Sized> WeightFunction for Arc<W> {
+    fn weight(&self, sigma: f64, scores: &Tensor) -> Result<Option<Tensor>> {
+        (**self).weight(sigma, scores)
+    }
 }
 
 impl WeightFunction for Strength {

@@ -7,6 +7,7 @@ use ediffi_core::nn::{ScoreBias, Site, attend, attend_biased};
 use ediffi_paint::{
     Canvas, Error, Painter, Region, Result, Strength, TextTokens, WeightFunction, Window, area_average,
 };
+use proptest::prelude::*;
 use tch::{Kind, Tensor};
 
 const PROMPT: &str = "a cat and a dog";
@@ -104,20 +105,74 @@ fn no_weight_is_no_bias() {
     assert!(bias(&painter(&canvas(1.0)), 0.0, &scores).is_none());
 }
 
+/// Queries, keys and values of `rows` pictures. `keys`: the text columns and whatever else is attended to.
+fn parts(rows: i64, keys: i64) -> [Tensor; 3] {
+    let of = |tokens, phase| wave(&[rows, HEADS, tokens, DEPTH], phase);
+    [of(SIDE * SIDE, 0.0), of(keys, 1.0), of(keys, 2.0)]
+}
+
+/// The attention of a layer that is painted for its first `conditional` rows at sigma 5.
+fn attended([q, k, v]: &[Tensor; 3], conditional: i64, hook: &dyn ScoreBias) -> Tensor {
+    attend_biased(q, k, v, (SIDE, SIDE), COLUMNS, conditional, 5.0, hook).unwrap()
+}
+
 #[test]
-fn unconditional_rows_and_zero_weight_leave_attention_as_it_is() {
-    let [query, key, value] = [0.0, 1.0, 2.0].map(|phase| wave(&[4, HEADS, SIDE * SIDE, DEPTH], phase));
-    // Two more keys stand for the image embedding and the null token.
-    let [key, value] = [key, value].map(|x| x.narrow(2, 0, COLUMNS + 2));
-    let painted = |weight| {
-        let painter = painter(&canvas(weight));
-        attend_biased(&query, &key, &value, (SIDE, SIDE), COLUMNS, 2, 5.0, &painter).unwrap()
+fn zero_weight_leaves_attention_as_it_is() {
+    // Two more keys stand for the image embedding and the null token, sixteen for the pixels of joint attention.
+    for keys in [COLUMNS, COLUMNS + 2, COLUMNS + SIDE * SIDE] {
+        let parts = parts(4, keys);
+        let [q, k, v] = &parts;
+        assert_eq!(attended(&parts, 2, &painter(&canvas(0.0))), attend(q, k, v).unwrap());
+    }
+}
+
+#[test]
+fn unconditional_rows_come_out_bit_for_bit() {
+    for keys in [COLUMNS + 2, COLUMNS + SIDE * SIDE] {
+        let parts = parts(4, keys);
+        let [q, k, v] = &parts;
+        let (plain, painted) = (attend(q, k, v).unwrap(), attended(&parts, 2, &painter(&canvas(0.4))));
+        assert_eq!(painted.narrow(0, 2, 2), plain.narrow(0, 2, 2));
+        assert!(!painted.narrow(0, 0, 2).allclose(&plain.narrow(0, 0, 2), 1e-2, 1e-2, false));
+    }
+}
+
+#[test]
+fn two_pictures_together_are_attended_as_each_alone() {
+    let painter = painter(&canvas(0.4));
+    let together = parts(2, COLUMNS + 2);
+    let all = attended(&together, 2, &painter);
+    for row in 0..2 {
+        let alone = together.each_ref().map(|x| x.narrow(0, row, 1));
+        assert!(attended(&alone, 1, &painter).allclose(&all.narrow(0, row, 1), 1e-6, 1e-6, false), "row {row}");
+    }
+}
+
+/// Where text and pixels share one softmax, paint takes from all pixels alike: among themselves they keep their shares.
+#[test]
+fn joint_attention_is_painted_in_its_text_columns_alone() {
+    let keys = COLUMNS + SIDE * SIDE;
+    let [q, k, _] = parts(1, keys);
+    // With the identity for values, attention gives its own weights.
+    let identity = Tensor::eye(keys, (Kind::Float, tch::Device::Cpu)).expand([1, HEADS, keys, keys], false);
+    let parts = [q, k, identity];
+    let [plain, painted] = [0.0, 1.0].map(|weight| attended(&parts, 1, &painter(&canvas(weight))));
+    let sum = |x: &Tensor, pixel: i64, from: i64, count: i64| {
+        x.select(0, 0).select(0, 0).select(0, pixel).narrow(0, from, count).sum(Kind::Double).double_value(&[])
     };
-    let plain = attend(&query, &key, &value).unwrap();
-    assert_eq!(painted(0.0), plain);
-    let painted = painted(0.4);
-    assert!(painted.narrow(0, 2, 2).allclose(&plain.narrow(0, 2, 2), 1e-5, 1e-6, false));
-    assert!(!painted.narrow(0, 0, 2).allclose(&plain.narrow(0, 0, 2), 1e-2, 1e-2, false));
+    for pixel in 0..SIDE * SIDE {
+        let shares = |x: &Tensor| {
+            let pixels = x.select(0, 0).select(0, 0).select(0, pixel).narrow(0, COLUMNS, SIDE * SIDE);
+            &pixels / pixels.sum(Kind::Float)
+        };
+        assert!(shares(&plain).allclose(&shares(&painted), 1e-4, 1e-6, false), "pixel {pixel}");
+        let in_cat = pixel % SIDE < 2;
+        let cat = |x: &Tensor| CAT.map(|column| sum(x, pixel, column, 1)).iter().sum::<f64>();
+        assert_eq!(cat(&painted) > cat(&plain) + 1e-3, in_cat, "pixel {pixel}");
+        let blank = pixel % SIDE >= 2 && pixel / SIDE < 2;
+        let unchanged = (sum(&painted, pixel, COLUMNS, SIDE * SIDE) - sum(&plain, pixel, COLUMNS, SIDE * SIDE)).abs();
+        assert_eq!(unchanged < 1e-6, blank, "pixel {pixel}");
+    }
 }
 
 #[test]
@@ -127,6 +182,93 @@ fn attention_grows_with_weight_and_sigma() {
     assert!(by_weight.is_sorted_by(|a, b| a < b), "{by_weight:?}");
     let by_sigma = [0.0, 0.1, 1.0, 10.0, 80.0].map(|sigma| mass(&painter(&canvas(0.4)), sigma, CAT, left));
     assert!(by_sigma.is_sorted_by(|a, b| a < b), "{by_sigma:?}");
+}
+
+/// The attention of every pixel (first row, first head) to the cat, as a map.
+fn map_of_cat(painter: &Painter, sigma: f64, scores: &Tensor) -> Tensor {
+    let biased = bias(painter, sigma, scores).map_or_else(|| scores.shallow_clone(), |bias| scores + bias);
+    let attention = biased.softmax(-1, Kind::Float).select(0, 0).select(0, 0);
+    CAT.map(|column| attention.select(1, column)).iter().sum::<Tensor>().view([SIDE, SIDE])
+}
+
+/// A cat painted with these levels, each over a cell of the feature map.
+fn levels(levels: &[u8]) -> ndarray::Array2<f32> {
+    ndarray::Array2::from_shape_fn((16, 16), |(y, x)| f32::from(levels[y / 4 * 4 + x / 4]) / 255.0)
+}
+
+fn cat_in(mask: &ndarray::Array2<f32>, weight: f64) -> Painter {
+    let canvas = Canvas::new([Region::from_array("cat", mask.view()).unwrap()]).unwrap();
+    painter(&canvas.with_strength(Strength::new(weight)).unwrap())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn more_weight_and_more_noise_draw_more_attention(
+        painted in prop::collection::vec(any::<u8>(), 16),
+        (weight, more) in (0.01_f64..2.0, 0.01_f64..1.0),
+        (sigma, louder) in (0.01_f64..40.0, 0.1_f64..40.0),
+        phase in 0.0_f64..6.0,
+    ) {
+        prop_assume!(painted.iter().any(|&level| level > 0));
+        let (scores, mask) = (scores(1, SIDE * SIDE, phase), levels(&painted));
+        let map = |weight, sigma| map_of_cat(&cat_in(&mask, weight), sigma, &scores);
+        let (base, stronger, noisier) = (map(weight, sigma), map(weight + more, sigma), map(weight, sigma + louder));
+        for (pixel, &level) in (0_i64..).zip(&painted) {
+            let at = |map: &Tensor| map.double_value(&[pixel / SIDE, pixel % SIDE]);
+            // Where the phrase has nearly all attention already, rounding is all that can grow.
+            let full = at(&base) > 1.0 - 1e-5;
+            if level == 0 {
+                prop_assert!((at(&stronger) - at(&base)).abs() < 1e-6 && (at(&noisier) - at(&base)).abs() < 1e-6);
+            } else if !full {
+                prop_assert!(at(&stronger) > at(&base) - 1e-7 && at(&noisier) > at(&base) - 1e-7, "pixel {}", pixel);
+            }
+            if level > 100 && !full && more > 0.05 {
+                prop_assert!(at(&stronger) > at(&base), "pixel {}", pixel);
+            }
+        }
+    }
+
+    /// Mirrored and turned together with what the pixels ask for, the canvas mirrors and turns the attention.
+    #[test]
+    fn a_flipped_or_turned_canvas_flips_or_turns_the_attention(
+        painted in prop::collection::vec(any::<u8>(), 16),
+        phase in 0.0_f64..6.0,
+    ) {
+        prop_assume!(painted.iter().any(|&level| level > 0));
+        let (scores, mask) = (scores(1, SIDE * SIDE, phase), levels(&painted));
+        let plain = map_of_cat(&cat_in(&mask, 0.5), 5.0, &scores);
+        let moved = |how: &dyn Fn(&Tensor) -> Tensor| {
+            let pixels = scores.view([1, HEADS, SIDE, SIDE, COLUMNS]);
+            how(&pixels).contiguous().view([1, HEADS, SIDE * SIDE, COLUMNS])
+        };
+        let left_right = mask.slice(ndarray::s![.., ..;-1]).to_owned();
+        let flipped = map_of_cat(&cat_in(&left_right, 0.5), 5.0, &moved(&|x| x.flip([3])));
+        prop_assert!(flipped.allclose(&plain.flip([1]), 1e-5, 1e-6, false));
+        let upside_down = mask.slice(ndarray::s![..;-1, ..]).to_owned();
+        let flipped = map_of_cat(&cat_in(&upside_down, 0.5), 5.0, &moved(&|x| x.flip([2])));
+        prop_assert!(flipped.allclose(&plain.flip([0]), 1e-5, 1e-6, false));
+        // A quarter turn against the clock: what was the right column is the upper row.
+        let turned = mask.t().slice(ndarray::s![..;-1, ..]).to_owned();
+        let map = map_of_cat(&cat_in(&turned, 0.5), 5.0, &moved(&|x| x.rot90(1, [2, 3])));
+        prop_assert!(map.allclose(&plain.rot90(1, [0, 1]), 1e-5, 1e-6, false));
+    }
+}
+
+#[test]
+fn moving_the_mask_moves_the_attention() {
+    let (upper_left, lower_right) = (|y: i64, x: i64| y < 2 && x < 2, |y: i64, x: i64| y >= 2 && x >= 2);
+    let at = |x: Range<u32>, y: Range<u32>| {
+        let cat = Region::rectangle("cat", (16, 16), x, y).unwrap();
+        let painter = painter(&Canvas::new([cat]).unwrap());
+        (mass(&painter, 5.0, CAT, upper_left), mass(&painter, 5.0, CAT, lower_right))
+    };
+    let nowhere = painter(&canvas(0.0));
+    let plain = (mass(&nowhere, 5.0, CAT, upper_left), mass(&nowhere, 5.0, CAT, lower_right));
+    let (first, second) = (at(0..8, 0..8), at(8..16, 8..16));
+    assert!(first.0 > 1.5 * plain.0 && first.1 == plain.1, "{first:?} {plain:?}");
+    assert!(second.1 > 1.5 * plain.1 && second.0 == plain.0, "{second:?} {plain:?}");
 }
 
 #[test]

@@ -9,4 +9,5 @@ mod generate;
 mod model;
 mod paint;
 mod png;
+mod style;
 mod worker;

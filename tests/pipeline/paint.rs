@@ -1,7 +1,7 @@
 //! Paint-with-words through the public API.
 
-use ediffi::{Canvas, Error, Problem, Region, Request, Strength};
-use tch::Tensor;
+use ediffi::{Canvas, Error, Growth, Problem, Region, Request, Statistic, Strength, WeightFunction};
+use tch::{Kind, Tensor};
 
 use crate::model::{Model, apple, distance};
 
@@ -52,4 +52,59 @@ fn a_phrase_that_no_encoder_reads_is_an_error() {
     let model = Model::new();
     let error = model.open().generate(&request).unwrap_err();
     assert!(matches!(&error, Error::Paint(_)) && error.to_string().contains("dog"), "{error}");
+}
+
+#[test]
+fn two_painted_images_together_are_those_alone() {
+    let model = Model::new();
+    let request = apple().canvas(canvas("red apple", 0..4, 2.0));
+    let together = model.builder().batch(2).open().unwrap().generate(&request.clone().images(2)).unwrap();
+    for (k, image) in together.images.iter().enumerate() {
+        let alone = drawn(&request.clone().seed(7 + k as u64));
+        // A hundredth of a step of an 8-bit pixel.
+        assert!(distance(&alone, image.tensor()) < 0.01 * 2.0 / 255.0, "image {k}");
+    }
+}
+
+#[test]
+fn bindings_say_which_tokens_a_region_takes() {
+    let model = Model::new();
+    let pipeline = model.open();
+    assert!(pipeline.bindings(&apple()).unwrap().is_empty());
+    let bindings = pipeline.bindings(&apple().canvas(canvas("red apple", 0..4, 2.0))).unwrap();
+    let [binding] = &bindings[..] else { panic!("{bindings:?}") };
+    let [t5, clip] = &binding.encoders[..] else { panic!("{binding:?}") };
+    assert_eq!((binding.phrase.as_str(), t5.encoder.as_str(), clip.encoder.as_str()), ("red apple", "t5", "clip"));
+    // CLIP has a token in front.
+    assert_eq!((&t5.tokens[..], &clip.tokens[..]), (&[1, 2][..], &[2, 3][..]));
+    assert_eq!((&t5.pieces, &clip.pieces), (&vec!["red".to_owned(), "apple".to_owned()], &t5.pieces));
+    assert!(matches!(pipeline.bindings(&apple().canvas(canvas("dog", 0..4, 1.0))), Err(Error::InvalidRequest { .. })));
+    let long = Request::new("a a a a a a a a a a a a dog").truncate(true).canvas(canvas("dog", 0..4, 1.0));
+    assert!(matches!(pipeline.bindings(&long), Err(Error::Paint(_))));
+}
+
+/// Paints with the same number at every noise level.
+#[derive(Debug)]
+struct Flat(f64);
+
+impl WeightFunction for Flat {
+    fn weight(&self, _: f64, scores: &Tensor) -> ediffi_paint::Result<Option<Tensor>> {
+        Ok(Some(Tensor::f_full([1, 1, 1, 1], self.0, (Kind::Float, scores.device()))?))
+    }
+}
+
+#[test]
+fn a_rule_of_ones_own_takes_the_place_of_the_canvas() {
+    let model = Model::new();
+    let request = apple().canvas(canvas("red apple", 0..4, 0.0));
+    let with = |weight| {
+        let pipeline = model.builder().paint_weight(Flat(weight)).open().unwrap();
+        pipeline.generate(&request).unwrap().images.remove(0).tensor().shallow_clone()
+    };
+    assert!(distance(&with(3.0), &drawn(&request)) > 1e-5, "the canvas alone has no weight");
+    assert!(distance(&with(3.0), &with(1.0)) > 1e-5);
+    // What a constant is in the words of the canvas.
+    let one = Strength { statistic: Statistic::One, growth: Growth::Constant, ..Strength::new(3.0) };
+    let constant = canvas("red apple", 0..4, 0.0).with_strength(one).unwrap();
+    assert_eq!(distance(&with(3.0), &drawn(&apple().canvas(constant))), 0.0);
 }

@@ -71,6 +71,7 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
 }
 
 /// As [`attend`] with the bias of `hook` added to the scores of the first `text` columns of the first `conditional` rows.
+/// The other rows go through [`attend`] alone, and so come out bit for bit as they do without a hook.
 ///
 /// # Shapes
 /// As [`attend`], with a = `height` · `width`.
@@ -90,16 +91,31 @@ pub fn attend_biased(
 ) -> Result<Tensor> {
     let (n, heads, queries, d) = q.size4()?;
     let keys = k.size4()?.2;
-    let head = |x: &Tensor| -> Result<Tensor> { Ok(x.f_narrow(0, 0, conditional)?.f_to_kind(Kind::Float)?) };
-    let text_keys = head(k)?.f_narrow(2, 0, text)?;
-    let scores = head(q)?.f_matmul(&text_keys.f_transpose(2, 3)?)?.f_mul_scalar(1.0 / (d as f64).sqrt())?;
+    let painted = |x: &Tensor| x.f_narrow(0, 0, conditional);
+    // Scaling the keys is cheaper than scaling the scores, of which there are more.
+    let text_keys = painted(k)?.f_narrow(2, 0, text)?.f_to_kind(Kind::Float)?.f_mul_scalar((d as f64).powf(-0.5))?;
+    let scores = painted(q)?.f_to_kind(Kind::Float)?.f_matmul(&text_keys.f_transpose(2, 3)?)?;
     let Some(bias) = hook.bias(&Site::new(sigma, height, width, &scores))? else {
         return attend(q, k, v);
     };
-    // The fused kernel takes an additive mask over all rows and columns; zero where nothing is painted.
-    let mut mask = Tensor::f_zeros([n, heads, queries, keys], (Kind::Float, q.device()))?;
-    let bias = bias.f_to_kind(Kind::Float)?.f_expand([conditional, heads, queries, text], false)?;
-    mask.f_narrow(0, 0, conditional)?.f_narrow(3, 0, text)?.f_copy_(&bias)?;
-    mask = mask.f_to_kind(q.kind())?;
-    Ok(Tensor::f_scaled_dot_product_attention(q, k, v, Some(&mask), 0.0, false, None, false)?)
+    // The fused kernel takes an additive mask over all columns; zero where nothing is painted.
+    let bias = bias.f_to_kind(q.kind())?.f_expand([conditional, heads, queries, text], false)?;
+    let mask = bias.f_constant_pad_nd([0, keys - text])?;
+    let (q_painted, k_painted, v_painted) = (painted(q)?, painted(k)?, painted(v)?);
+    let first = Tensor::f_scaled_dot_product_attention(
+        &q_painted,
+        &k_painted,
+        &v_painted,
+        Some(&mask),
+        0.0,
+        false,
+        None,
+        false,
+    )?;
+    if conditional == n {
+        return Ok(first);
+    }
+    let rest = |x: &Tensor| x.f_narrow(0, conditional, n - conditional);
+    let others = attend(&rest(q)?, &rest(k)?, &rest(v)?)?;
+    Ok(Tensor::f_cat(&[first, others], 0)?)
 }

@@ -1,4 +1,4 @@
-//! The style image of a request.
+//! A picture whose style a request takes.
 
 use std::io::Cursor;
 use std::path::Path;

@@ -1,0 +1,298 @@
+//! `evaluate icons`: how good a model's pictures are, beside renders of the same scenes.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind as TensorKind, Tensor};
+use train_icons::pack::Pack;
+use train_icons::scene::Scene;
+
+use crate::bootstrap::{Measure, mean, share};
+use crate::document::{self, Table, number, percent};
+use crate::error::{Error, Result};
+use crate::frechet;
+use crate::judge::network::SIDE;
+use crate::judge::{Accuracy, Judge, Verdict, tensor};
+use crate::machine;
+use crate::model::{Model, Wish, Without};
+use crate::plot::{Axis, Line, Plot};
+use crate::prompts::{self, Kind, Prompt};
+use crate::times;
+use crate::wanted::Facts;
+
+/// Noise levels at which the denoising loss is measured.
+pub const SIGMAS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 40.0];
+/// The most scenes of the denoising loss.
+const LOSSES: usize = 200;
+/// How many times as many reference renders as prompts the Fréchet distance has.
+const REFERENCES: usize = 2;
+
+/// Where the pictures come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Last {
+    /// The base's pictures, 64×64.
+    Base,
+    /// Those of the last stage, reduced to what the judge sees.
+    Last,
+}
+
+/// What to evaluate.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// The model folder.
+    #[arg(long, default_value = "models/icons")]
+    pub model: PathBuf,
+    /// How many prompts.
+    #[arg(long, default_value_t = prompts::ALL)]
+    pub prompts: usize,
+    /// Which stage's pictures are judged.
+    #[arg(long, value_enum, default_value_t = Last::Base)]
+    pub stage: Last,
+    /// Leave a text encoder out.
+    #[arg(long, value_enum)]
+    pub without: Option<Without>,
+}
+
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// What is measured.
+    pub name: String,
+    /// On renders of the scenes that the prompts were written for.
+    pub renders: Option<Measure>,
+    /// On the model's pictures.
+    pub model: Option<Measure>,
+}
+
+/// The denoising loss at a noise level.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Loss {
+    /// The noise level.
+    pub sigma: f64,
+    /// Mean squared error of the estimate, per pixel and channel in [-1, 1].
+    pub error: Measure,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// The model folder.
+    pub model: PathBuf,
+    /// Which stage's pictures were judged.
+    pub stage: Last,
+    /// The encoder that was left out.
+    pub without: Option<Without>,
+    /// How many prompts.
+    pub prompts: usize,
+    /// What computed.
+    pub machine: String,
+    /// The judge's fingerprint.
+    pub judge: String,
+    /// The judge's own accuracy.
+    pub judge_accuracy: Option<Accuracy>,
+    /// Shares in [0, 1].
+    pub shares: Vec<Row>,
+    /// The Fréchet distance to other renders.
+    pub frechet: Row,
+    /// The base's denoising loss.
+    pub loss: Vec<Loss>,
+    /// Milliseconds of a step of one picture, by stage.
+    pub times: Vec<times::StepTime>,
+    /// Seconds that drawing all pictures took, all workers together at work.
+    pub drawing_seconds: f64,
+    /// Seconds of the whole evaluation.
+    pub seconds: f64,
+}
+
+/// A share: what it is called, which prompts it is of, which facts.
+type ShareOf = (&'static str, &'static [Kind], fn(&Facts) -> (f64, f64));
+
+const TRAINED: &[Kind] = &[Kind::One, Kind::Two, Kind::Same, Kind::Three];
+
+/// The shares, in the order of the table.
+const SHARES: [ShareOf; 14] = [
+    ("one object: it is there", &[Kind::One], |facts| facts.whole),
+    ("two objects: both are there", &[Kind::Two], |facts| facts.whole),
+    ("two objects: each of them", &[Kind::Two], |facts| facts.objects),
+    ("three objects: each of them", &[Kind::Three], |facts| facts.objects),
+    ("unseen style of a concept: it is there", &[Kind::HeldOutStyle], |facts| facts.whole),
+    ("unseen style of a concept: the style is right", &[Kind::HeldOutStyle], |facts| facts.style),
+    ("unseen pair: both are there", &[Kind::HeldOutPair], |facts| facts.whole),
+    ("objects that are there were asked for", TRAINED, |facts| facts.asked_for),
+    ("style", TRAINED, |facts| facts.style),
+    ("relation: both there and placed as asked", &[Kind::Two], |facts| facts.relation),
+    ("relation, where both are there", &[Kind::Two], |facts| facts.placed),
+    ("count of two or three: exact", &[Kind::Same], |facts| facts.count),
+    ("colour of objects that are there", TRAINED, |facts| facts.colour),
+    ("colour of the background", TRAINED, |facts| facts.background),
+];
+
+/// Evaluates a model.
+///
+/// # Errors
+/// Those of the model, of the scenes and of the judge.
+pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Results> {
+    let began = Instant::now();
+    let model = Model::open(&settings.model)?;
+    let base = model.base()?.clone();
+    if base.size != SIDE {
+        let reason = format!("its base draws {} pixels, the judge looks at {SIDE}", base.size);
+        return Err(Error::Setting { what: "model", reason });
+    }
+    let renderer = train_icons::render::Renderer::new(pack)?;
+    let render = |prompts: &[Prompt]| -> Result<Tensor> {
+        let draw = |scene: &Scene| renderer.render(scene, SIDE as u32);
+        let pixels = prompts.iter().map(|prompt| Ok(draw(&prompt.scene)?)).collect::<Result<Vec<_>>>()?;
+        tensor(&pixels, SIDE)
+    };
+    let prompts = prompts::prompts(settings.prompts)?;
+    let clean = render(&prompts)?;
+    let wishes = prompts
+        .iter()
+        .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, settings.without))
+        .collect::<Result<Vec<_>>>()?;
+    let stages = if settings.stage == Last::Base { 1 } else { model.stages().len() };
+    let drawing = Instant::now();
+    let pictures = model.draw(&wishes, stages, &base.settings())?;
+    let drawing_seconds = drawing.elapsed().as_secs_f64();
+
+    let (ideal, drawn) = (look(judge, &clean)?, look(judge, &pictures)?);
+    let shares = SHARES.map(|(name, kinds, of)| {
+        let measure = |verdicts: &[Verdict]| {
+            let pairs = prompts.iter().zip(verdicts).filter(|(prompt, _)| kinds.contains(&prompt.kind));
+            share(&pairs.map(|(prompt, verdict)| of(&Facts::new(&prompt.wanted, verdict))).collect::<Vec<_>>())
+        };
+        Row { name: name.to_owned(), renders: measure(&ideal), model: measure(&drawn) }
+    });
+    let reference = look(judge, &render(&prompts::references(settings.prompts * REFERENCES)?)?)?;
+    let reference = frechet::features(&reference)?;
+    let distance = |verdicts: &[Verdict]| frechet::measure(&frechet::features(verdicts)?, &reference);
+    let frechet = Row {
+        name: "Fréchet distance to other renders".to_owned(),
+        renders: Some(distance(&ideal)?),
+        model: Some(distance(&drawn)?),
+    };
+    let loss = losses(&model, &wishes, &clean)?;
+    let times = times::step_times(&settings.model, stages)?;
+    Ok(Results {
+        model: settings.model.clone(),
+        stage: settings.stage,
+        without: settings.without,
+        prompts: prompts.len(),
+        machine: machine::describe(&model),
+        judge: judge.fingerprint().to_owned(),
+        judge_accuracy: judge.accuracy(),
+        shares: shares.to_vec(),
+        frechet,
+        loss,
+        times,
+        drawing_seconds,
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+/// Looks at many pictures, a few at a time.
+///
+/// # Errors
+/// As [`Judge::look_at`].
+pub fn look(judge: &Judge, pictures: &Tensor) -> Result<Vec<Verdict>> {
+    let mut verdicts = Vec::new();
+    for part in pictures.f_split(64, 0)? {
+        verdicts.extend(judge.look_at(&part)?);
+    }
+    Ok(verdicts)
+}
+
+/// The denoising loss on evenly chosen scenes.
+fn losses(model: &Model, wishes: &[Wish], clean: &Tensor) -> Result<Vec<Loss>> {
+    let every = wishes.len().div_ceil(LOSSES).max(1);
+    let places: Vec<i64> = (0..wishes.len() as i64).step_by(every).collect();
+    let clean = clean.f_index_select(0, &Tensor::f_from_slice(&places)?)?;
+    let chosen: Vec<Wish> = wishes
+        .iter()
+        .step_by(every)
+        .map(|wish| Wish { conditioning: wish.conditioning.shallow_clone(), seed: wish.seed })
+        .collect();
+    let mut losses = Vec::new();
+    for sigma in SIGMAS {
+        let error = model.estimate(&chosen, &clean, sigma)?.f_sub(&clean)?.f_square()?;
+        let errors = error.f_mean_dim([1_i64, 2, 3].as_slice(), false, TensorKind::Double)?;
+        if let Some(error) = mean(&Vec::<f64>::try_from(errors)?) {
+            losses.push(Loss { sigma, error });
+        }
+    }
+    Ok(losses)
+}
+
+impl Results {
+    /// What tells this evaluation from others of the same model: `icons`, `icons-last`, `icons-without-t5`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let stage = if self.stage == Last::Last { "-last" } else { "" };
+        let without = match self.without {
+            None => "",
+            Some(Without::T5) => "-without-t5",
+            Some(Without::Clip) => "-without-clip",
+        };
+        format!("icons{stage}{without}")
+    }
+
+    /// The results as Markdown.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut shares = Table::new(&["%, with 95 % interval", "asked", "renders (ceiling)", "model"]);
+        for row in &self.shares {
+            let asked = row.model.or(row.renders).map_or(0, |measure| measure.samples);
+            shares.row([row.name.clone(), asked.to_string(), percent(row.renders), percent(row.model)]);
+        }
+        let Row { name, renders, model } = &self.frechet;
+        let mut table = Table::new(&["", "renders (floor)", "model"]);
+        table.row([name.clone(), number(*renders, 3), number(*model, 3)]);
+        let mut loss = Table::new(&["σ", "squared error × 1000"]);
+        for Loss { sigma, error } in &self.loss {
+            loss.row([sigma.to_string(), number(Some(error.times(1e3)), 2)]);
+        }
+        let mut times = Table::new(&["stage", "side", "ms a step"]);
+        for time in &self.times {
+            times.row([time.stage.clone(), time.side.to_string(), number(Some(time.milliseconds), 1)]);
+        }
+        format!(
+            "{} prompts, {} stage; {}. Judge `{}`. Drawn in {:.0} s, evaluated in {:.0} s.\n\n{shares}\n{table}\n{loss}\n{times}",
+            self.prompts,
+            if self.stage == Last::Base { "base" } else { "last" },
+            self.machine,
+            self.judge,
+            self.drawing_seconds,
+            self.seconds,
+        )
+    }
+
+    /// Draws the plots into a folder, their names beginning with `evaluation-`.
+    ///
+    /// # Errors
+    /// As [`Plot::save`].
+    pub fn plots(&self, folder: &Path) -> Result<()> {
+        let point = |loss: &Loss| (loss.sigma, loss.error.value, Some((loss.error.low, loss.error.high)));
+        Plot {
+            title: "Denoising loss of the base on held-out scenes".to_owned(),
+            x: Axis::logarithmic("σ"),
+            y: Axis::logarithmic("squared error per pixel"),
+            lines: vec![Line { name: "model".to_owned(), points: self.loss.iter().map(point).collect() }],
+        }
+        .save(&folder.join(format!("evaluation-{}-loss.png", self.name())))
+    }
+
+    /// Writes JSON and plots into `out`; with a document, its table between the markers of [`Results::name`] and the plots
+    /// into the folder `images` beside it.
+    ///
+    /// # Errors
+    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
+    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
+        document::json(&out.join(format!("{}.json", self.name())), self)?;
+        let Some(page) = page else { return self.plots(out) };
+        self.plots(&page.with_file_name("images"))?;
+        document::replace(page, &self.name(), &self.markdown())
+    }
+}

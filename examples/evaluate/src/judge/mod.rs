@@ -1,0 +1,293 @@
+//! The judge: a small frozen network that looks at a picture and says what it shows.
+//!
+//! It is trained on renders that the generator never sees, checked on others, and shipped with its accuracy in the header
+//! of its file: [`Judge::open`] refuses one that has not shown at least [`NEEDED`] % on held-out renders.
+
+pub mod check;
+pub mod decode;
+pub mod network;
+pub mod scenes;
+pub mod spoil;
+pub mod targets;
+pub mod train;
+
+use std::path::Path;
+
+use ediffi_core::weights::WeightsFile;
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+use train_icons::colour::Colour;
+use train_icons::style::Style;
+
+use crate::error::{Error, Result};
+use network::{Network, SIDE};
+
+/// The judge of this repository, from its root.
+pub const DEFAULT_PATH: &str = "examples/evaluate/judge/v1.safetensors";
+/// The format of its file: another architecture or other classes get another number.
+pub const FORMAT: &str = "ediffi-judge/1";
+/// The percentage of objects, styles and relations that a judge has to recognise before it is used.
+pub const NEEDED: f64 = 95.0;
+
+/// Pictures looked at together.
+const BATCH: usize = 64;
+
+/// An object that the judge sees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Detection {
+    /// What it is: a name of [`train_icons::concepts::SMALL`].
+    pub concept: String,
+    /// How sure the judge is, from 0 to 1.
+    pub confidence: f32,
+    /// Centre from the left, in sides of the picture.
+    pub x: f32,
+    /// Centre from the top.
+    pub y: f32,
+    /// Width.
+    pub width: f32,
+    /// Height.
+    pub height: f32,
+    /// The colour it most looks like. For a drawing without one colour that captions would name it means nothing.
+    pub colour: Colour,
+}
+
+/// What the judge says about one picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The objects, the surest first.
+    pub detections: Vec<Detection>,
+    /// The style.
+    pub style: Style,
+    /// How sure it is of the style, from 0 to 1.
+    pub style_confidence: f32,
+    /// The colour of the background.
+    pub background: Colour,
+    /// What pictures are compared by; see [`crate::frechet`].
+    #[serde(skip)]
+    pub features: Vec<f32>,
+}
+
+/// The judge.
+#[derive(Debug)]
+pub struct Judge {
+    network: Network,
+    fingerprint: String,
+    accuracy: Option<Accuracy>,
+}
+
+/// What a judge got right on held-out renders, in percent.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accuracy {
+    /// Objects that it found, with the right concept.
+    pub recall: f64,
+    /// Detections that were right.
+    pub precision: f64,
+    /// Styles.
+    pub style: f64,
+    /// Relations of two objects.
+    pub relation: f64,
+    /// Renders that it was checked on.
+    pub renders: usize,
+}
+
+impl Judge {
+    /// Opens a judge that has shown its accuracy.
+    ///
+    /// # Errors
+    /// A file that is missing, of another format, or changed since it was checked; [`Error::Unreliable`] for a judge below
+    /// [`NEEDED`] %.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let judge = Self::unproven(path)?;
+        let wrong = |reason: &str| Error::NoJudge { path: path.to_owned(), reason: reason.to_owned() };
+        let accuracy = judge.accuracy.ok_or_else(|| wrong("it was never checked"))?;
+        let shares = [
+            ("objects", accuracy.recall),
+            ("detections", accuracy.precision),
+            ("styles", accuracy.style),
+            ("relations", accuracy.relation),
+        ];
+        match shares.into_iter().find(|(_, share)| share.is_nan() || *share < NEEDED) {
+            Some((what, found)) => Err(Error::Unreliable { path: path.to_owned(), what, found, needed: NEEDED }),
+            None => Ok(judge),
+        }
+    }
+
+    /// Opens a judge whatever its accuracy, to check it.
+    ///
+    /// # Errors
+    /// A file that is missing, of another format, or changed since it was checked.
+    pub fn unproven(path: &Path) -> Result<Self> {
+        let wrong = |reason: String| Error::NoJudge { path: path.to_owned(), reason };
+        let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
+        let format = file.text("format").unwrap_or("none");
+        if format != FORMAT {
+            return Err(wrong(format!("its format is {format}, not {FORMAT}")));
+        }
+        let fingerprint = fingerprint(path)?;
+        if let Some(stamped) = file.text("fingerprint").filter(|stamped| *stamped != fingerprint) {
+            return Err(wrong(format!("its weights are {fingerprint}, and {stamped} was checked")));
+        }
+        let accuracy = match file.text("accuracy") {
+            Some(text) => Some(serde_json::from_str(text).map_err(|error| wrong(format!("its accuracy: {error}")))?),
+            None => None,
+        };
+        let network = file.build(Device::Cpu, Kind::Float, Network::new)?;
+        Ok(Self { network, fingerprint, accuracy })
+    }
+
+    /// What tells these weights from others.
+    #[must_use]
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// What it got right when it was checked.
+    #[must_use]
+    pub fn accuracy(&self) -> Option<Accuracy> {
+        self.accuracy
+    }
+
+    /// Looks at pictures of any size; those that are not 64×64 are reduced to it by averaging.
+    ///
+    /// # Errors
+    /// An error of libtorch, such as for a picture without pixels.
+    pub fn look(&self, pictures: &[RgbImage]) -> Result<Vec<Verdict>> {
+        let mut verdicts = Vec::with_capacity(pictures.len());
+        for batch in pictures.chunks(BATCH) {
+            let small = batch.iter().map(reduced).collect::<Result<Vec<_>>>()?;
+            verdicts.extend(self.look_at(&Tensor::f_cat(&small, 0)?)?);
+        }
+        Ok(verdicts)
+    }
+
+    /// Looks at pictures that are tensors already.
+    ///
+    /// # Shapes
+    /// `pictures`: [n, 3, 64, 64] in [-1, 1]
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn look_at(&self, pictures: &Tensor) -> Result<Vec<Verdict>> {
+        let _no_grad = tch::no_grad_guard();
+        decode::decode(&self.network.forward(&pictures.f_clamp(-1.0, 1.0)?)?)
+    }
+}
+
+/// RGB bytes of pictures of `side` pixels as a tensor.
+///
+/// # Shapes
+/// → [n, 3, side, side] in [-1, 1]
+///
+/// # Errors
+/// Pictures that do not all have this size.
+pub fn tensor<B: AsRef<[u8]>>(pictures: &[B], side: i64) -> Result<Tensor> {
+    let bytes: Vec<u8> = pictures.iter().flat_map(|picture| picture.as_ref().iter().copied()).collect();
+    pixels(&bytes, side, side)
+}
+
+fn pixels(bytes: &[u8], width: i64, height: i64) -> Result<Tensor> {
+    let x = Tensor::f_from_slice(bytes)?.f_reshape([-1, height, width, 3])?.f_permute([0, 3, 1, 2])?;
+    Ok(x.f_to_kind(Kind::Float)?.f_div_scalar(127.5)?.f_sub_scalar(1.0)?.f_contiguous()?)
+}
+
+/// A picture at the judge's size, [1, 3, 64, 64].
+fn reduced(picture: &RgbImage) -> Result<Tensor> {
+    let x = pixels(picture.as_raw(), picture.width().into(), picture.height().into())?;
+    if (picture.width(), picture.height()) == (SIDE as u32, SIDE as u32) {
+        return Ok(x);
+    }
+    Ok(x.f_adaptive_avg_pool2d([SIDE, SIDE])?)
+}
+
+/// 64 bits of FNV-1a over the values of a safetensors file: enough to tell versions apart, not to withstand malice.
+pub(crate) fn fingerprint(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let short = || Error::NoJudge { path: path.to_owned(), reason: "it is cut short".to_owned() };
+    let length = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length)).ok_or_else(short)?;
+    let start = usize::try_from(length).ok().and_then(|length| length.checked_add(8)).ok_or_else(short)?;
+    let values = bytes.get(start..).ok_or_else(short)?;
+    let hash = values
+        .iter()
+        .fold(0xCBF2_9CE4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
+    Ok(format!("{hash:016x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use ediffi_core::weights::{Fresh, Scope, save};
+
+    use super::*;
+
+    /// An untrained judge in a file whose header says these things.
+    fn untrained(path: &Path, notes: &[(&str, &str)]) {
+        let mut fresh = Fresh::new(1, Device::Cpu);
+        Network::new(Scope::root(&mut fresh)).unwrap();
+        let tensors: Vec<_> =
+            fresh.into_named().into_iter().map(|(name, x)| (name, x.to_kind(Kind::BFloat16))).collect();
+        let notes: HashMap<_, _> = notes.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+        save(path, &tensors, notes).unwrap();
+    }
+
+    fn accuracy(relation: f64) -> String {
+        format!(r#"{{"recall":99,"precision":98,"style":97,"relation":{relation},"renders":10}}"#)
+    }
+
+    #[test]
+    fn only_a_judge_that_is_right_often_enough_is_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("judge.safetensors");
+        untrained(&path, &[("format", FORMAT)]);
+        let fingerprint = Judge::unproven(&path).unwrap().fingerprint().to_owned();
+        let refused = |notes: &[(&str, &str)]| {
+            untrained(&path, notes);
+            Judge::open(&path).unwrap_err().to_string()
+        };
+        let format = ("format", FORMAT);
+        assert!(refused(&[format]).contains("judge.safetensors` is no judge of this version: it was never checked"));
+        assert!(refused(&[("format", "other")]).contains("its format is other"));
+        let stamp = ("fingerprint", fingerprint.as_str());
+        assert!(refused(&[format, stamp, ("accuracy", &accuracy(94.9))]).contains("94.9 % of relations, and 95 %"));
+        assert!(refused(&[format, ("fingerprint", "0"), ("accuracy", &accuracy(99.0))]).contains("and 0 was checked"));
+        assert!(refused(&[format, stamp, ("accuracy", "[]")]).contains("its accuracy"));
+        untrained(&path, &[format, stamp, ("accuracy", &accuracy(95.0))]);
+        assert_eq!(Judge::open(&path).unwrap().accuracy().unwrap().relation, 95.0);
+        assert!(
+            Judge::open(folder.path().join("none.safetensors")).unwrap_err().to_string().contains("none.safetensors")
+        );
+    }
+
+    #[test]
+    fn a_checked_judge_keeps_its_weights() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from.safetensors"), folder.path().join("to.safetensors"));
+        untrained(&from, &[("format", FORMAT), ("steps", "7")]);
+        let right = crate::bootstrap::share(&[(1.0, 1.0)]);
+        let report = check::Report {
+            renders: String::new(),
+            recall: right,
+            precision: right,
+            style: right,
+            relation: right,
+            colour: None,
+            background: None,
+        };
+        check::stamp(&from, &to, &report, 40).unwrap();
+        let judge = Judge::open(&to).unwrap();
+        assert_eq!(judge.fingerprint(), Judge::unproven(&from).unwrap().fingerprint());
+        assert_eq!(judge.accuracy().map(|accuracy| (accuracy.recall, accuracy.renders)), Some((100.0, 40)));
+    }
+
+    #[test]
+    fn larger_pictures_are_averaged_to_the_judge_s_size() {
+        let small = RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * 4) as u8, (y * 4) as u8, ((x ^ y) * 4) as u8]));
+        let large = RgbImage::from_fn(256, 256, |x, y| *small.get_pixel(x / 4, y / 4));
+        let apart = (reduced(&small).unwrap() - reduced(&large).unwrap()).abs().max().double_value(&[]);
+        assert!(apart < 1e-6, "{apart}");
+        assert_eq!(reduced(&RgbImage::new(100, 70)).unwrap().size(), [1, 3, 64, 64]);
+    }
+}

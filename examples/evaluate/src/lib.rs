@@ -1,0 +1,38 @@
+//! Measures the models of this repository.
+//!
+//! [`judge::Judge`] is a small frozen network that says what a picture of icons shows: which objects where, in which style,
+//! in which colours. [`icons`] asks a model for several hundred fixed prompts and compares what the judge sees with what the
+//! captions asked for; [`solvers`] compares the ways to sample; [`probes`] exchanges captions on the way; [`paint`] and
+//! [`styled`] measure the paper's two instruments. Everything measured has a bootstrap interval
+//! ([`bootstrap`]), and goes into JSON, Markdown tables and plots ([`document`], [`plot`]).
+//!
+//! ```no_run
+//! use evaluate::judge::{DEFAULT_PATH, Judge};
+//!
+//! let judge = Judge::open(DEFAULT_PATH)?;
+//! let picture = image::open("out.png")?.to_rgb8();
+//! for verdict in judge.look(&[picture])? {
+//!     println!("{} style: {:?}", verdict.style.word(), verdict.detections);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod bootstrap;
+pub mod document;
+pub mod error;
+pub mod frechet;
+pub mod icons;
+pub mod judge;
+pub mod machine;
+pub mod model;
+pub mod paint;
+pub mod placed;
+pub mod plot;
+pub mod probes;
+pub mod prompts;
+pub mod rows;
+pub mod solvers;
+pub mod styled;
+pub mod times;
+pub mod wanted;
+pub mod work;

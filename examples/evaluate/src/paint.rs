@@ -1,0 +1,389 @@
+//! `evaluate paint`: how often painted objects are where they were painted, for every rule of the weight and every w'.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ediffi::{Growth, Request, Statistic, Strength};
+use serde::{Deserialize, Serialize};
+use train_icons::pack::Pack;
+use train_icons::render::Renderer;
+
+use crate::bootstrap::{Measure, share};
+use crate::document::{self, Table, number, percent};
+use crate::error::{Error, Result};
+use crate::icons::look;
+use crate::judge::network::SIDE;
+use crate::judge::{Judge, fingerprint, tensor};
+use crate::machine;
+use crate::model::Model;
+use crate::placed::{Outcome, Placed, placed};
+use crate::plot::{Axis, Line, Plot};
+
+/// What to evaluate.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// The model folder.
+    #[arg(long, default_value = "models/icons")]
+    pub model: PathBuf,
+    /// How many prompts.
+    #[arg(long, default_value_t = 200)]
+    pub prompts: usize,
+    /// The values of w' to try with every rule.
+    #[arg(long, value_delimiter = ',', default_values_t = [0.1, 0.25, 0.6, 1.5, 4.0])]
+    pub weights: Vec<f64>,
+    /// How many threads draw; one a core unless said.
+    #[arg(long)]
+    pub threads: Option<usize>,
+}
+
+/// The rules: what they are called, and how they are made of a w'.
+const RULES: [(&str, Statistic, Growth); 5] = [
+    ("max · log(1+σ)", Statistic::Max, Growth::Log),
+    ("max · log(1+σ²)", Statistic::Max, Growth::LogSquared),
+    ("max · 1", Statistic::Max, Growth::Constant),
+    ("std · log(1+σ)", Statistic::Std, Growth::Log),
+    ("std · log(1+σ²)", Statistic::Std, Growth::LogSquared),
+];
+
+/// What was measured with one rule and one w'.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cell {
+    /// The rule; `no paint` and `renders` are what it is compared with.
+    pub rule: String,
+    /// w'; 0 without paint.
+    pub weight: f64,
+    /// Share of the objects whose centre was seen in their box.
+    pub inside: Option<Measure>,
+    /// The same, for pairs that never met in training.
+    pub inside_held_out: Option<Measure>,
+    /// Mean intersection over union of an object and its box.
+    pub iou: Option<Measure>,
+    /// Share of the objects that were seen anywhere.
+    pub seen: Option<Measure>,
+    /// Share of the named styles that were right.
+    pub style: Option<Measure>,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// The model folder.
+    pub model: PathBuf,
+    /// How many prompts.
+    pub prompts: usize,
+    /// What computed.
+    pub machine: String,
+    /// The judge's fingerprint.
+    pub judge: String,
+    /// Renders with every object in its box, then no paint, then the rules.
+    pub cells: Vec<Cell>,
+    /// Seconds of this run; cells of an earlier one that was stopped are not in it.
+    pub seconds: f64,
+}
+
+/// The outcomes of a run so far, kept so that a run that was stopped goes on.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    /// What they are outcomes of.
+    key: String,
+    /// By rule and w'.
+    outcomes: BTreeMap<String, Vec<Outcome>>,
+}
+
+/// Evaluates a model. `kept` is a file that each finished cell goes to, and that an earlier run may have left.
+///
+/// # Errors
+/// Those of the model, of the scenes and of the judge.
+pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) -> Result<Results> {
+    let began = Instant::now();
+    let model = Model::open_on(&settings.model, settings.threads)?;
+    let base = model.base()?.clone();
+    if base.size != SIDE {
+        let reason = format!("its base draws {} pixels, the judge looks at {SIDE}", base.size);
+        return Err(Error::Setting { what: "model", reason });
+    }
+    let prompts = placed(settings.prompts)?;
+    let key = key(&model, judge, settings.prompts)?;
+    let mut done = Kept::open(kept, key);
+    let renderer = Renderer::new(pack)?;
+    let renders = prompts.iter().map(|prompt| prompt.render(&renderer)).collect::<Result<Vec<_>>>()?;
+    let outcomes = |verdicts: &[_]| prompts.iter().zip(verdicts).map(|(p, verdict)| Outcome::new(p, verdict)).collect();
+    let ideal: Vec<Outcome> = outcomes(&look(judge, &tensor(&renders, SIDE)?)?);
+    let mut cells = vec![Cell::new("renders", 0.0, &prompts, &ideal)];
+
+    let wish = |prompt: &Placed| model.wish(&prompt.scene.caption, prompt.seed, None);
+    let wishes = prompts.iter().map(wish).collect::<Result<Vec<_>>>()?;
+    let bar = indicatif::ProgressBar::new((1 + RULES.len() * settings.weights.len()) as u64);
+    for (rule, strength) in strengths(&settings.weights) {
+        let name = format!("{rule} {}", strength.as_ref().map_or(0.0, |strength| strength.weight));
+        let found = match done.outcomes.get(&name) {
+            Some(found) => found.clone(),
+            None => {
+                let pictures = match &strength {
+                    None => model.draw(&wishes, 1, &base.settings())?,
+                    Some(strength) => {
+                        let bound = |prompt: &Placed| {
+                            let canvas =
+                                prompt.canvas()?.with_strength(strength.clone()).map_err(ediffi::Error::from)?;
+                            let request = Request::new(&prompt.scene.caption).canvas(canvas);
+                            model.pipeline().painter(&request)?.ok_or(Error::Worker)
+                        };
+                        let painters = prompts.iter().map(bound).collect::<Result<Vec<_>>>()?;
+                        model.draw_painted(&wishes, &painters, &base.settings())?
+                    }
+                };
+                let found: Vec<Outcome> = outcomes(&look(judge, &pictures)?);
+                done.outcomes.insert(name, found.clone());
+                document::json(kept, &done)?;
+                found
+            }
+        };
+        cells.push(Cell::new(rule, strength.map_or(0.0, |strength| strength.weight), &prompts, &found));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(Results {
+        model: settings.model.clone(),
+        prompts: prompts.len(),
+        machine: machine::describe(&model),
+        judge: judge.fingerprint().to_owned(),
+        cells,
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+/// No paint, then every rule with every w'.
+fn strengths(weights: &[f64]) -> Vec<(&'static str, Option<Strength>)> {
+    let of = |(name, statistic, growth): (&'static str, Statistic, Growth)| {
+        let strength = move |&weight: &f64| (name, Some(Strength { statistic, growth, ..Strength::new(weight) }));
+        weights.iter().map(strength).collect::<Vec<_>>()
+    };
+    std::iter::once(("no paint", None)).chain(RULES.into_iter().flat_map(of)).collect()
+}
+
+/// What outcomes depend on: another base, judge or number of prompts has others.
+fn key(model: &Model, judge: &Judge, prompts: usize) -> Result<String> {
+    let experts = &model.base()?.experts;
+    let weights = experts.iter().map(|expert| fingerprint(&model.pipeline().folder().join(&expert.weights)));
+    let weights = weights.collect::<Result<Vec<_>>>()?.join("-");
+    Ok(format!("{weights} {} {prompts}", judge.fingerprint()))
+}
+
+impl Kept {
+    /// What an earlier run left, if it was of the same kind.
+    fn open(path: &Path, key: String) -> Self {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let found: Option<Self> = serde_json::from_str(&text).ok().filter(|kept: &Self| kept.key == key);
+        found.unwrap_or(Self { key, outcomes: BTreeMap::new() })
+    }
+}
+
+impl Cell {
+    fn new(rule: &str, weight: f64, prompts: &[Placed], outcomes: &[Outcome]) -> Self {
+        let of = |chosen: &dyn Fn(&Placed) -> bool, part: &dyn Fn(&Outcome) -> (f64, f64)| {
+            let pairs = prompts.iter().zip(outcomes).filter(|(prompt, _)| chosen(prompt));
+            share(&pairs.map(|(_, outcome)| part(outcome)).collect::<Vec<_>>())
+        };
+        let inside = |outcome: &Outcome| (f64::from(outcome.inside), Outcome::OBJECTS);
+        let style = |outcome: &Outcome| outcome.style.map_or((0.0, 0.0), |right| (f64::from(u8::from(right)), 1.0));
+        Self {
+            rule: rule.to_owned(),
+            weight,
+            inside: of(&|_| true, &inside),
+            inside_held_out: of(&|prompt| prompt.held_out, &inside),
+            iou: of(&|_| true, &|outcome| (f64::from(outcome.iou), Outcome::OBJECTS)),
+            seen: of(&|_| true, &|outcome| (f64::from(outcome.seen), Outcome::OBJECTS)),
+            style: of(&|_| true, &style),
+        }
+    }
+}
+
+impl Results {
+    /// The results as Markdown.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let headings =
+            ["weight rule", "w′", "in its box, %", "unseen pairs, %", "mean IoU", "object seen, %", "style right, %"];
+        let mut table = Table::new(&headings);
+        for cell in &self.cells {
+            let weight = if cell.weight > 0.0 { cell.weight.to_string() } else { String::new() };
+            let shares = [cell.inside, cell.inside_held_out].map(percent);
+            let [inside, held_out] = shares;
+            let iou = number(cell.iou, 3);
+            table.row([cell.rule.clone(), weight, inside, held_out, iou, percent(cell.seen), percent(cell.style)]);
+        }
+        format!(
+            "{} prompts of two objects, base stage; model `{}`; {}. Judge `{}`. {:.0} s.\n\n{}\n{table}",
+            self.prompts,
+            self.model.display(),
+            self.machine,
+            self.judge,
+            self.seconds,
+            self.summary(),
+        )
+    }
+
+    /// The best rule beside no paint, in a sentence.
+    fn summary(&self) -> String {
+        let value = |cell: &Cell| cell.inside.map_or(0.0, |measure| measure.value);
+        let rules = self.cells.iter().filter(|cell| cell.weight > 0.0);
+        let best = rules.max_by(|a, b| value(a).total_cmp(&value(b)));
+        let plain = self.cells.iter().find(|cell| cell.rule == "no paint");
+        let (Some(best), Some(plain)) = (best, plain) else { return String::new() };
+        format!(
+            "Most objects are in their boxes with **{}, w′ = {}**: {} % of them, and {} % without paint (95 % intervals in \
+             brackets).\n",
+            best.rule,
+            best.weight,
+            percent(best.inside),
+            percent(plain.inside)
+        )
+    }
+
+    /// The results as comma-separated values.
+    #[must_use]
+    pub fn csv(&self) -> String {
+        let mut text = "rule,weight".to_owned();
+        for name in ["inside", "inside_held_out", "iou", "seen", "style"] {
+            text.push_str(&format!(",{name},{name}_low,{name}_high"));
+        }
+        text.push('\n');
+        for cell in &self.cells {
+            text.push_str(&format!("{},{}", cell.rule, cell.weight));
+            for measure in [cell.inside, cell.inside_held_out, cell.iou, cell.seen, cell.style] {
+                match measure {
+                    Some(Measure { value, low, high, .. }) => text.push_str(&format!(",{value},{low},{high}")),
+                    None => text.push_str(",,,"),
+                }
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Draws the plots into a folder, their names beginning with `paint-`.
+    ///
+    /// # Errors
+    /// As [`Plot::save`].
+    pub fn plots(&self, folder: &Path) -> Result<()> {
+        let weights: Vec<f64> = self.cells.iter().map(|cell| cell.weight).filter(|weight| *weight > 0.0).collect();
+        let ends = weights.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), &w| (low.min(w), high.max(w)));
+        let plot = |title: &str, label: &str, of: fn(&Cell) -> Option<Measure>| {
+            let point = |cell: &Cell| of(cell).map(|m| (cell.weight, m.value, Some((m.low, m.high))));
+            let rule = |(name, ..): &(&str, Statistic, Growth)| {
+                let own = self.cells.iter().filter(|cell| cell.rule == *name);
+                Line { name: (*name).to_owned(), points: own.filter_map(point).collect() }
+            };
+            // What does not depend on w' is a level line.
+            let level = |name: &str| {
+                let value = self.cells.iter().find(|cell| cell.rule == name).and_then(of);
+                let points = value.map(|m| vec![(ends.0, m.value, None), (ends.1, m.value, None)]);
+                Line { name: name.to_owned(), points: points.unwrap_or_default() }
+            };
+            let lines = RULES.iter().map(rule).chain([level("no paint"), level("renders")]).collect();
+            Plot { title: title.to_owned(), x: Axis::logarithmic("w'"), y: Axis::linear(label), lines }
+        };
+        plot("Objects in their boxes", "share of the objects", |cell| cell.inside)
+            .save(&folder.join("paint-inside.png"))?;
+        plot("Overlap of objects and boxes", "mean IoU", |cell| cell.iou).save(&folder.join("paint-iou.png"))?;
+        plot("Objects seen anywhere", "share of the objects", |cell| cell.seen).save(&folder.join("paint-seen.png"))
+    }
+
+    /// Writes JSON, CSV and plots into `out`; with a document, its table between its markers and the plots into the folder
+    /// `images` beside it.
+    ///
+    /// # Errors
+    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
+    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
+        document::json(&out.join("paint.json"), self)?;
+        document::write(&out.join("paint.csv"), self.csv().as_bytes())?;
+        let Some(page) = page else { return self.plots(out) };
+        self.plots(&page.with_file_name("images"))?;
+        document::replace(page, "paint", &self.markdown())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pictures of which `right` of ten have both objects in their boxes.
+    fn cell(rule: &str, weight: f64, right: usize) -> Cell {
+        let prompts = placed(10).unwrap();
+        let of = |index: usize| {
+            let inside = if index < right { 2 } else { 0 };
+            Outcome { seen: 2, inside, iou: f32::from(inside) / 2.0, style: (index % 2 == 0).then_some(true) }
+        };
+        Cell::new(rule, weight, &prompts, &(0..10).map(of).collect::<Vec<_>>())
+    }
+
+    fn results() -> Results {
+        let rule = RULES[0].0;
+        Results {
+            model: PathBuf::from("models/icons"),
+            prompts: 10,
+            machine: "a machine".to_owned(),
+            judge: "j".to_owned(),
+            cells: vec![
+                cell("renders", 0.0, 10),
+                cell("no paint", 0.0, 2),
+                cell(rule, 0.25, 6),
+                cell(rule, 1.5, 9),
+                cell(rule, 4.0, 5),
+            ],
+            seconds: 3.0,
+        }
+    }
+
+    #[test]
+    fn shares_are_of_objects_and_held_out_pairs_are_apart() {
+        let cell = cell("no paint", 0.0, 5);
+        let value = |measure: Option<Measure>| measure.map(|measure| (measure.value, measure.samples));
+        assert_eq!((value(cell.inside), value(cell.seen)), (Some((0.5, 20)), Some((1.0, 20))));
+        // Prompts 3 and 7 are held out; the first of them is right.
+        assert_eq!(value(cell.inside_held_out), Some((0.5, 4)));
+        assert_eq!((value(cell.iou), value(cell.style)), (Some((0.25, 20)), Some((1.0, 5))));
+    }
+
+    #[test]
+    fn every_rule_meets_every_weight_once() {
+        let all = strengths(&[0.1, 4.0]);
+        assert_eq!(all.len(), 1 + 2 * RULES.len());
+        assert!(all[0].1.is_none());
+        assert!(all[1..].iter().all(|(_, strength)| strength.as_ref().is_some_and(|s| s.check().is_ok())));
+    }
+
+    #[test]
+    fn the_page_names_the_best_and_the_table_has_every_cell() {
+        let folder = tempfile::tempdir().unwrap();
+        let page = folder.path().join("paint-with-words.md");
+        std::fs::write(&page, "# Paint\n<!-- paint -->\n<!-- /paint -->\nend\n").unwrap();
+        results().save(folder.path(), Some(&page)).unwrap();
+        let text = std::fs::read_to_string(&page).unwrap();
+        assert!(text.contains("**max · log(1+σ), w′ = 1.5**: 90.0"), "{text}");
+        assert!(text.contains("and 20.0"), "{text}");
+        assert_eq!(text.matches("\n| ").count(), 2 + results().cells.len(), "{text}");
+        assert!(text.ends_with("end\n"));
+        for name in
+            ["paint.json", "paint.csv", "images/paint-inside.png", "images/paint-iou.png", "images/paint-seen.png"]
+        {
+            assert!(folder.path().join(name).is_file(), "{name}");
+        }
+        assert_eq!(results().csv().lines().count(), 1 + results().cells.len());
+    }
+
+    #[test]
+    fn a_run_goes_on_only_with_outcomes_of_its_own_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kept.json");
+        let mut kept = Kept::open(&path, "a".to_owned());
+        assert!(kept.outcomes.is_empty());
+        let outcome = Outcome { seen: 1, inside: 1, iou: 0.25, style: None };
+        kept.outcomes.insert("no paint 0".to_owned(), vec![outcome]);
+        document::json(&path, &kept).unwrap();
+        assert_eq!(Kept::open(&path, "a".to_owned()).outcomes["no paint 0"], [outcome]);
+        assert!(Kept::open(&path, "b".to_owned()).outcomes.is_empty());
+    }
+}

@@ -1,0 +1,282 @@
+//! `evaluate probes`: when in sampling the caption matters (eDiff-I, figure 4): pictures whose caption is exchanged for
+//! another one on the way.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ediffi::Conditioning;
+use ediffi_cascade::{SamplerSettings, Stage, StageEvent, StageJob};
+use ediffi_core::denoiser::Denoiser;
+use ediffi_core::schedule::Schedule;
+use ediffi_core::seed::{Noise, NoiseSource};
+use ediffi_core::solver::Solver;
+use serde::{Deserialize, Serialize};
+use tch::{Kind as TensorKind, Tensor};
+
+use crate::bootstrap::{Measure, share};
+use crate::document::{self, Table, percent};
+use crate::error::{Error, Result};
+use crate::icons::look;
+use crate::judge::Judge;
+use crate::machine;
+use crate::model::{Model, Wish};
+use crate::plot::{Axis, Line, Plot};
+use crate::prompts::{self, Kind, Prompt};
+use crate::wanted::Facts;
+
+/// Shares of the steps after which the caption is exchanged; the paper's two are 40 % and 93 %.
+const SHARES: [f64; 9] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.93, 1.0];
+
+/// What to probe.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// The model folder.
+    #[arg(long, default_value = "models/icons")]
+    pub model: PathBuf,
+    /// How many pairs of captions.
+    #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u32).range(1..))]
+    pub pairs: u32,
+    /// Steps; the paper's 25.
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(2..))]
+    pub steps: u32,
+}
+
+/// What pictures show whose caption was exchanged after a share of the steps.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// The share of the steps that the first caption had.
+    pub share: f64,
+    /// Steps that it had.
+    pub steps: usize,
+    /// The noise level from which on the second caption was asked.
+    pub sigma: f64,
+    /// Pictures that show the first caption's object.
+    pub first: Option<Measure>,
+    /// Pictures that show the second caption's object.
+    pub second: Option<Measure>,
+    /// Distance to the picture of the first caption alone, in distances between the pictures of both captions.
+    pub moved: Option<Measure>,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// The model folder.
+    pub model: PathBuf,
+    /// How many pairs of captions.
+    pub pairs: usize,
+    /// How pictures were sampled.
+    pub sampler: SamplerSettings,
+    /// What computed.
+    pub machine: String,
+    /// The judge's fingerprint.
+    pub judge: String,
+    /// One entry a share.
+    pub points: Vec<Point>,
+    /// Seconds of all of it.
+    pub seconds: f64,
+}
+
+/// Exchanges captions.
+///
+/// # Errors
+/// Those of the model and of the judge.
+pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
+    let began = Instant::now();
+    let model = Model::open(&settings.model)?;
+    let base = model.base()?;
+    let sampler = SamplerSettings { steps: settings.steps as usize, ..base.settings() };
+    let sigmas = sampler.sigmas()?;
+    let (first, second) = pairs(settings.pairs as usize)?;
+    let wishes = |prompts: &[Prompt]| -> Result<Vec<Wish>> {
+        // Both captions start from the same noise.
+        let wish = |(seed, prompt): (u64, &Prompt)| model.wish(&prompt.scene.caption, seed, None);
+        (2_000_000..).zip(prompts).map(wish).collect()
+    };
+    let (a, b) = (wishes(&first)?, wishes(&second)?);
+    let mut drawn = Vec::new();
+    for share in SHARES {
+        let steps = (share * sampler.steps as f64).round() as usize;
+        // The estimate at `sigmas[i]` makes step i; the caption changes between two of them.
+        let sigma = sigmas.get(steps).copied().unwrap_or(0.0);
+        drawn.push((share, steps, sigma, model.exchanged(&a, &b, sigma, &sampler)?));
+    }
+    let apart = |x: &Tensor, y: &Tensor| -> Result<Vec<f64>> {
+        let squares = x.f_sub(y)?.f_square()?.f_mean_dim([1_i64, 2, 3].as_slice(), false, TensorKind::Double)?;
+        Ok(Vec::try_from(squares.f_sqrt()?)?)
+    };
+    let (Some((.., only_second)), Some((.., only_first))) = (drawn.first(), drawn.last()) else {
+        return Err(Error::Worker);
+    };
+    let whole = apart(only_first, only_second)?;
+    let mut points = Vec::new();
+    for (part, steps, sigma, pictures) in &drawn {
+        let verdicts = look(judge, pictures)?;
+        let shown = |prompts: &[Prompt]| {
+            let facts =
+                prompts.iter().zip(&verdicts).map(|(prompt, verdict)| Facts::new(&prompt.wanted, verdict).whole);
+            share(&facts.collect::<Vec<_>>())
+        };
+        let moved: Vec<(f64, f64)> = apart(pictures, only_first)?.into_iter().zip(whole.iter().copied()).collect();
+        let (first, second, moved) = (shown(&first), shown(&second), share(&moved));
+        points.push(Point { share: *part, steps: *steps, sigma: *sigma, first, second, moved });
+    }
+    Ok(Results {
+        model: settings.model.clone(),
+        pairs: first.len(),
+        sampler,
+        machine: machine::describe(&model),
+        judge: judge.fingerprint().to_owned(),
+        points,
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+/// Pairs of captions of one object each, of different concepts.
+fn pairs(count: usize) -> Result<(Vec<Prompt>, Vec<Prompt>)> {
+    let all = prompts::prompts(8 * count.max(8))?;
+    let ones: Vec<&Prompt> = all.iter().filter(|prompt| prompt.kind == Kind::One).collect();
+    let concept = |prompt: &Prompt| prompt.wanted.objects.first().map(|object| object.concept.clone());
+    let different = |pair: &&[&Prompt]| matches!(pair, [a, b] if concept(a) != concept(b));
+    let chosen: Vec<&[&Prompt]> = ones.chunks(2).filter(different).take(count).collect();
+    let of = |place: usize| chosen.iter().filter_map(|pair| pair.get(place)).map(|prompt| (*prompt).clone()).collect();
+    Ok((of(0), of(1)))
+}
+
+impl Model {
+    /// The base's pictures whose caption is exchanged: estimates at noise levels above `sigma` are made for `first`, those at
+    /// and below it for `second`. The noise is that of `first`.
+    ///
+    /// # Shapes
+    /// → [wishes, 3, size, size] in [-1, 1]
+    ///
+    /// # Errors
+    /// As [`Stage::sample`].
+    pub fn exchanged(&self, first: &[Wish], second: &[Wish], sigma: f64, settings: &SamplerSettings) -> Result<Tensor> {
+        let sigmas = settings.sigmas()?;
+        self.pairs(first, second, |stage, conditionings, seeds| {
+            let mut noise = Noise::new(seeds, 0);
+            let size = stage.size();
+            let start = settings.solver.start(sigmas.first().copied().unwrap_or(0.0));
+            let x = noise.normal(&[seeds.len() as i64, 3, size, size])?.f_mul_scalar(start)?;
+            let mut exchanging = Exchanging { stage, conditionings, seeds, sigma, settings, failure: None };
+            let picture = settings.solver.solve(&mut exchanging, x, &sigmas, &mut noise, &mut ());
+            if let Some(failure) = exchanging.failure {
+                return Err(failure.into());
+            }
+            Ok(picture?.f_clamp(-1.0, 1.0)?)
+        })
+    }
+}
+
+/// A stage as a denoiser that asks for another caption at low noise.
+struct Exchanging<'a> {
+    stage: &'a mut Stage,
+    conditionings: &'a [Conditioning; 2],
+    seeds: &'a [u64],
+    sigma: f64,
+    settings: &'a SamplerSettings,
+    /// What went wrong in the stage, whose errors a solver cannot pass on.
+    failure: Option<ediffi_cascade::Error>,
+}
+
+impl Denoiser for Exchanging<'_> {
+    fn denoise(&mut self, x: &Tensor, sigma: f64) -> ediffi_core::Result<Tensor> {
+        let [first, second] = self.conditionings;
+        let size = self.stage.size();
+        let job = StageJob {
+            conditioning: if sigma > self.sigma { first } else { second },
+            unconditional: &Conditioning::default(),
+            seeds: self.seeds,
+            stage_index: 0,
+            height: size,
+            width: size,
+            low_res: None,
+            // One step from here: it begins with the estimate that is asked for.
+            settings: SamplerSettings {
+                solver: Solver::Euler,
+                steps: 1,
+                schedule: Schedule::Custom(vec![sigma, 0.0]),
+                ..self.settings.clone()
+            },
+            paint: None,
+            tiling: None,
+        };
+        let mut estimate = None;
+        let mut keep = |event: &StageEvent<'_>| {
+            if let StageEvent::Step { denoised, .. } = event {
+                estimate = Some(denoised.shallow_clone());
+            }
+            ControlFlow::Continue(())
+        };
+        let mut here = Here(x.f_div_scalar(sigma)?);
+        self.failure = self.stage.sample_from(job, &mut here, &mut keep).err();
+        estimate.filter(|_| self.failure.is_none()).ok_or(ediffi_core::Error::Cancelled)
+    }
+}
+
+/// Noise that makes a stage begin where another solver stands.
+struct Here(Tensor);
+
+impl NoiseSource for Here {
+    fn normal(&mut self, _shape: &[i64]) -> ediffi_core::Result<Tensor> {
+        Ok(self.0.shallow_clone())
+    }
+}
+
+impl Results {
+    /// The results as Markdown.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let mut table = Table::new(&[
+            "first caption's share of the steps",
+            "σ of the exchange",
+            "first object seen, %",
+            "second object seen, %",
+            "way from the first picture to the second, %",
+        ]);
+        for point in &self.points {
+            table.row([
+                format!("{:.0} % ({} of {})", point.share * 100.0, point.steps, self.sampler.steps),
+                format!("{:.3}", point.sigma),
+                percent(point.first),
+                percent(point.second),
+                percent(point.moved),
+            ]);
+        }
+        let (solver, steps) = (self.sampler.solver, self.sampler.steps);
+        format!(
+            "{} pairs of captions, base stage, {solver} with {steps} steps; {}; {:.0} s.\n\n{table}",
+            self.pairs, self.machine, self.seconds
+        )
+    }
+
+    /// Writes JSON and the plot into `out`; with a document, its table between the markers `probes` and the plot into the
+    /// folder `images` beside it.
+    ///
+    /// # Errors
+    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
+    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
+        document::json(&out.join("probes.json"), self)?;
+        let line = |name: &str, of: fn(&Point) -> Option<Measure>| {
+            let place = |point: &Point| {
+                let measure = of(point)?.times(100.0);
+                Some((point.share * 100.0, measure.value, Some((measure.low, measure.high))))
+            };
+            Line { name: name.to_owned(), points: self.points.iter().filter_map(place).collect() }
+        };
+        let plot = Plot {
+            title: "Captions exchanged on the way".to_owned(),
+            x: Axis::linear("first caption's share of the steps, %"),
+            y: Axis::linear("% of pictures"),
+            lines: vec![
+                line("first object seen", |point| point.first),
+                line("second object seen", |point| point.second),
+            ],
+        };
+        let images = page.map_or_else(|| out.to_owned(), |page| page.with_file_name("images"));
+        plot.save(&images.join("evaluation-probes.png"))?;
+        page.map_or(Ok(()), |page| document::replace(page, "probes", &self.markdown()))
+    }
+}

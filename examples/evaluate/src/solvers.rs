@@ -1,0 +1,285 @@
+//! `evaluate solvers`: how near each way to sample comes to the exact solution, and what the judge says, against the number
+//! of evaluations of the network.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ediffi_cascade::SamplerSettings;
+use ediffi_core::schedule::Schedule;
+use ediffi_core::solver::Solver;
+use serde::{Deserialize, Serialize};
+use tch::{Kind as TensorKind, Tensor};
+
+use crate::bootstrap::{Measure, mean, share};
+use crate::document::{self, Table};
+use crate::error::{Error, Result};
+use crate::icons::look;
+use crate::judge::network::SIDE;
+use crate::judge::{Judge, Verdict};
+use crate::machine;
+use crate::model::{Model, Wish};
+use crate::plot::{Axis, Line, Plot};
+use crate::prompts::{self, Kind, Prompt};
+use crate::wanted::Facts;
+
+/// Evaluations of the network that a picture may cost.
+const EVALUATIONS: [usize; 7] = [5, 8, 10, 14, 20, 30, 50];
+
+/// What to compare.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// The model folder.
+    #[arg(long, default_value = "models/icons")]
+    pub model: PathBuf,
+    /// How many prompts: of one object and of two, half each.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(2..))]
+    pub prompts: u32,
+    /// Steps of the reference.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..))]
+    pub reference: u32,
+}
+
+/// One way to sample, measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// The solver.
+    pub solver: Solver,
+    /// The name of the schedule.
+    pub schedule: String,
+    /// Steps of the schedule.
+    pub steps: usize,
+    /// Evaluations of the denoiser: with guidance each is two rows of the network.
+    pub evaluations: usize,
+    /// Root of the mean squared distance to the reference, over the pixels of a picture, in [-1, 1]; a mean over pictures.
+    pub distance: Option<Measure>,
+    /// Objects that the judge finds.
+    pub recall: Option<Measure>,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// The model folder.
+    pub model: PathBuf,
+    /// How many prompts.
+    pub prompts: usize,
+    /// What the reference was drawn with.
+    pub reference: SamplerSettings,
+    /// Objects that the judge finds in the reference.
+    pub reference_recall: Option<Measure>,
+    /// What computed.
+    pub machine: String,
+    /// The judge's fingerprint.
+    pub judge: String,
+    /// Every way to sample.
+    pub points: Vec<Point>,
+    /// Seconds of the whole comparison.
+    pub seconds: f64,
+}
+
+/// Compares every solver on every schedule, all from the same noise.
+///
+/// # Errors
+/// Those of the model and of the judge.
+pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
+    let began = Instant::now();
+    let model = Model::open(&settings.model)?;
+    let base = model.base()?.clone();
+    if base.size != SIDE {
+        let reason = format!("its base draws {} pixels, the judge looks at {SIDE}", base.size);
+        return Err(Error::Setting { what: "model", reason });
+    }
+    let prompts = chosen(settings.prompts as usize)?;
+    let wishes = prompts
+        .iter()
+        .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, None))
+        .collect::<Result<Vec<Wish>>>()?;
+    let reference = SamplerSettings { steps: settings.reference as usize, ..base.settings() };
+    let exact = model.draw(&wishes, 1, &reference)?;
+    let reference_recall = recall(&prompts, &look(judge, &exact)?);
+    let mut points = Vec::new();
+    for (name, schedule) in schedules(&base.sampler.schedule)? {
+        for solver in Solver::all() {
+            for evaluations in EVALUATIONS {
+                let Some((steps, made)) = steps(solver, &schedule, evaluations)? else { continue };
+                let way = SamplerSettings { solver, steps, schedule: schedule.clone(), ..base.settings() };
+                let pictures = model.draw(&wishes, 1, &way)?;
+                points.push(Point {
+                    solver,
+                    schedule: name.clone(),
+                    steps,
+                    evaluations: made,
+                    distance: mean(&distances(&pictures, &exact)?),
+                    recall: recall(&prompts, &look(judge, &pictures)?),
+                });
+            }
+        }
+    }
+    Ok(Results {
+        model: settings.model.clone(),
+        prompts: prompts.len(),
+        reference,
+        reference_recall,
+        machine: machine::describe(&model),
+        judge: judge.fingerprint().to_owned(),
+        points,
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+/// Prompts of one and of two objects, half each.
+fn chosen(count: usize) -> Result<Vec<Prompt>> {
+    let all = prompts::prompts(4 * count.max(8))?;
+    let of = |kind: Kind, count: usize| all.iter().filter(move |prompt| prompt.kind == kind).take(count).cloned();
+    Ok(of(Kind::One, count.div_ceil(2)).chain(of(Kind::Two, count / 2)).collect())
+}
+
+fn recall(prompts: &[Prompt], verdicts: &[Verdict]) -> Option<Measure> {
+    let facts = prompts.iter().zip(verdicts).map(|(prompt, verdict)| Facts::new(&prompt.wanted, verdict).objects);
+    share(&facts.collect::<Vec<_>>())
+}
+
+/// Root mean squared distances of pictures, one a row.
+fn distances(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
+    let squares = a.f_sub(b)?.f_square()?.f_mean_dim([1_i64, 2, 3].as_slice(), false, TensorKind::Double)?;
+    Ok(Vec::try_from(squares.f_sqrt()?)?)
+}
+
+/// The schedules, between the ends of the model's own.
+fn schedules(own: &Schedule) -> Result<Vec<(String, Schedule)>> {
+    let (min, max) = match *own {
+        Schedule::Karras { min, max, .. } | Schedule::Deis { min, max, .. } | Schedule::Exponential { min, max } => {
+            (min, max)
+        }
+        _ => {
+            let reason = "its schedule is a list, not a rule with two ends".to_owned();
+            return Err(Error::Setting { what: "model", reason });
+        }
+    };
+    Ok(vec![
+        ("karras 7".to_owned(), Schedule::Karras { min, max, rho: 7.0 }),
+        ("karras 3".to_owned(), Schedule::Karras { min, max, rho: 3.0 }),
+        ("deis 6".to_owned(), Schedule::Deis { min, max, order: 6.0 }),
+        ("exponential".to_owned(), Schedule::Exponential { min, max }),
+    ])
+}
+
+/// The most steps that cost at most so many evaluations, and what they cost; none where fewer than two do.
+fn steps(solver: Solver, schedule: &Schedule, evaluations: usize) -> Result<Option<(usize, usize)>> {
+    let mut best = None;
+    for steps in 2..=evaluations {
+        let cost = solver.evaluations(&schedule.sigmas(steps)?);
+        if cost > evaluations {
+            break;
+        }
+        best = Some((steps, cost));
+    }
+    Ok(best)
+}
+
+impl Results {
+    /// The results as Markdown: the distances, then what the judge finds on the schedule of the model's family.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let heading = |first: &str| {
+            let mut headings = vec![first.to_owned(), "schedule".to_owned()];
+            headings.extend(EVALUATIONS.map(|evaluations| format!("≤ {evaluations}")));
+            headings
+        };
+        let table = |first: &str, cell: &dyn Fn(&Point) -> Option<String>| {
+            let headings = heading(first);
+            let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
+            for (schedule, solver) in self.ways() {
+                let of = |most: usize| {
+                    let ways = self.points.iter().filter(|point| point.schedule == schedule && point.solver == solver);
+                    let within = ways.filter(|point| point.evaluations <= most);
+                    within.max_by_key(|point| point.evaluations).and_then(cell).unwrap_or_else(|| "–".to_owned())
+                };
+                table.row([solver.to_string(), schedule.clone()].into_iter().chain(EVALUATIONS.map(of)));
+            }
+            table
+        };
+        let distance = |point: &Point| point.distance.map(|measure| format!("{:.3}", measure.value));
+        let recall = |point: &Point| point.recall.map(|measure| format!("{:.0}", measure.value * 100.0));
+        format!(
+            "{} prompts, base stage; reference: {} with {} steps, in which the judge finds {} % of the objects; {}; {:.0} s.\n\n{}\n{}",
+            self.prompts,
+            self.reference.solver,
+            self.reference.steps,
+            document::percent(self.reference_recall),
+            self.machine,
+            self.seconds,
+            table("distance to the reference", &distance),
+            table("objects that the judge finds, %", &recall),
+        )
+    }
+
+    /// Schedules and solvers in the order they were measured.
+    fn ways(&self) -> Vec<(String, Solver)> {
+        let mut ways: Vec<(String, Solver)> = Vec::new();
+        for point in &self.points {
+            if !ways.iter().any(|(schedule, solver)| *schedule == point.schedule && *solver == point.solver) {
+                ways.push((point.schedule.clone(), point.solver));
+            }
+        }
+        ways
+    }
+
+    /// Draws the plot: the distance of every solver on the first schedule.
+    ///
+    /// # Errors
+    /// As [`Plot::save`].
+    pub fn plots(&self, folder: &Path) -> Result<()> {
+        let first = self.points.first().map(|point| point.schedule.clone()).unwrap_or_default();
+        let line = |solver: Solver| {
+            let of = self.points.iter().filter(|point| point.schedule == first && point.solver == solver);
+            let place = |point: &Point| Some((point.evaluations as f64, point.distance?.value, None));
+            Line { name: solver.to_string(), points: of.filter_map(place).collect() }
+        };
+        Plot {
+            title: format!("Distance to {} steps, schedule {first}", self.reference.steps),
+            x: Axis::logarithmic("evaluations of the denoiser"),
+            y: Axis::logarithmic("root mean squared distance"),
+            lines: Solver::all().map(line).collect(),
+        }
+        .save(&folder.join("evaluation-solvers.png"))
+    }
+
+    /// Writes JSON and plot into `out`; with a document, its tables between the markers `solvers` and the plot into the
+    /// folder `images` beside it.
+    ///
+    /// # Errors
+    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
+    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
+        document::json(&out.join("solvers.json"), self)?;
+        let Some(page) = page else { return self.plots(out) };
+        self.plots(&page.with_file_name("images"))?;
+        document::replace(page, "solvers", &self.markdown())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_cost_what_they_say() {
+        let schedule = Schedule::Karras { min: 0.05, max: 80.0, rho: 7.0 };
+        let of = |solver: &str, most| steps(solver.parse().unwrap(), &schedule, most).unwrap();
+        assert_eq!(of("euler", 10), Some((10, 10)));
+        // Two evaluations a step but one for the last: five steps cost nine, six eleven.
+        assert_eq!(of("heun", 10), Some((5, 9)));
+        assert_eq!(of("kutta-3", 10), Some((4, 10)));
+        assert_eq!(of("kutta-3", 3), None);
+        // The grid of DEIS makes one evaluation more than it has steps.
+        let deis = Schedule::Deis { min: 0.05, max: 80.0, order: 6.0 };
+        assert_eq!(steps(Solver::Euler, &deis, 10).unwrap(), Some((9, 10)));
+    }
+
+    #[test]
+    fn half_of_the_prompts_have_two_objects() {
+        let prompts = chosen(10).unwrap();
+        assert_eq!(prompts.len(), 10);
+        assert_eq!(prompts.iter().filter(|prompt| prompt.wanted.objects.len() == 2).count(), 5);
+    }
+}

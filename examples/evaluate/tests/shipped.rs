@@ -1,0 +1,105 @@
+//! The judge and the model of this repository, together.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use ediffi::Request;
+use evaluate::icons::look;
+use evaluate::judge::check::check;
+use evaluate::judge::scenes::Examples;
+use evaluate::judge::{DEFAULT_PATH, Judge, NEEDED};
+use evaluate::model::{Model, Without};
+use evaluate::prompts::prompts;
+use tch::{Kind, Tensor};
+use train_icons::pack::{self, Pack};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The sprite pack, or a line that says what was skipped.
+fn pack(test: &str) -> Option<Pack> {
+    let pack = Pack::open(root().join(pack::DEFAULT_PATH)).ok();
+    if pack.is_none() {
+        let _ = writeln!(std::io::stdout(), "skipped: {test}: no sprite pack, `cargo xtask icons` builds it");
+    }
+    pack
+}
+
+#[test]
+fn the_judge_is_right_as_often_as_it_says() {
+    let Some(pack) = pack("the_judge_is_right_as_often_as_it_says") else { return };
+    let judge = Judge::open(root().join(DEFAULT_PATH)).unwrap();
+    let reports = check(&judge, &Examples::new(&pack).unwrap(), 120).unwrap();
+    let report = &reports[0];
+    for (what, measure) in [
+        ("recall", report.recall),
+        ("precision", report.precision),
+        ("style", report.style),
+        ("relation", report.relation),
+    ] {
+        let measure = measure.unwrap();
+        // On so few renders a judge of this accuracy may look a little worse, but not much.
+        assert!(measure.high * 100.0 >= NEEDED && measure.value * 100.0 >= NEEDED - 4.0, "{what}: {measure:?}");
+    }
+}
+
+fn base(model: &Model, steps: usize) -> evaluate::error::Result<ediffi_cascade::SamplerSettings> {
+    Ok(ediffi_cascade::SamplerSettings { steps, ..model.base()?.settings() })
+}
+
+/// The evaluation draws what the library draws for the same prompt and seed.
+#[test]
+fn pictures_are_those_of_the_library() {
+    let model = Model::open(&root().join("models/icons")).unwrap();
+    let texts = ["a red apple, flat style", "a cat left of a dog", "two stars"];
+    let wishes: Vec<_> = (7..).zip(texts).map(|(seed, text)| model.wish(text, seed, None).unwrap()).collect();
+    let pictures = model.draw(&wishes, 1, &base(&model, 4).unwrap()).unwrap();
+    for ((row, seed), text) in (0..).zip(7..).zip(texts) {
+        let request = Request::new(text).seed(seed).steps("base", 4).last_stage("base");
+        let generation = model.pipeline().generate(&request).unwrap();
+        let apart = (generation.images[0].tensor() - pictures.get(row)).abs().mean(Kind::Float).double_value(&[]);
+        let other = (generation.images[0].tensor() - pictures.get((row + 1) % 3)).abs().mean(Kind::Float);
+        // Batches round differently, in bf16 visibly.
+        assert!(apart < 0.05 && other.double_value(&[]) > 5.0 * apart, "{text}: {apart} {other}");
+    }
+}
+
+#[test]
+fn an_encoder_that_is_left_out_changes_the_picture() {
+    let model = Model::open(&root().join("models/icons")).unwrap();
+    let draw = |without| {
+        model.draw(&[model.wish("a banana, ink style", 3, without).unwrap()], 1, &base(&model, 3).unwrap()).unwrap()
+    };
+    let both = draw(None);
+    for without in [Without::T5, Without::Clip] {
+        assert!((draw(Some(without)) - &both).abs().mean(Kind::Float).double_value(&[]) > 0.01, "{without:?}");
+    }
+}
+
+/// With hardly any noise the estimate is the picture itself; with much noise it is not.
+#[test]
+fn the_denoising_loss_grows_with_the_noise() {
+    let Some(pack) = pack("the_denoising_loss_grows_with_the_noise") else { return };
+    let model = Model::open(&root().join("models/icons")).unwrap();
+    let examples = Examples::new(&pack).unwrap();
+    let chosen = prompts(18).unwrap();
+    let pixels: Vec<_> = chosen.iter().map(|prompt| examples.renderer().render(&prompt.scene, 64).unwrap()).collect();
+    let clean = evaluate::judge::tensor(&pixels, 64).unwrap();
+    let wishes: Vec<_> =
+        chosen.iter().map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, None).unwrap()).collect();
+    let error = |sigma| {
+        let estimate: Tensor = model.estimate(&wishes, &clean, sigma).unwrap();
+        assert_eq!(estimate.size(), clean.size());
+        (estimate - &clean).square().mean(Kind::Double).double_value(&[])
+    };
+    let errors = [0.1, 1.0, 10.0].map(error);
+    assert!(errors[0] < 0.01 && errors[0] < errors[1] && errors[1] < errors[2], "{errors:?}");
+    // The judge sees the objects of renders, and none in noise.
+    let judge = Judge::open(root().join(DEFAULT_PATH)).unwrap();
+    let found: usize = look(&judge, &clean).unwrap().iter().map(|verdict| verdict.detections.len()).sum();
+    let wanted: usize = chosen.iter().map(|prompt| prompt.wanted.objects.len()).sum();
+    assert!(found * 10 >= wanted * 9, "{found} of {wanted}");
+    let noise = look(&judge, &(clean.zeros_like().uniform_(-1.0, 1.0))).unwrap();
+    assert!(noise.iter().map(|verdict| verdict.detections.len()).sum::<usize>() <= 2, "{noise:?}");
+}

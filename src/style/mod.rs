@@ -1,0 +1,173 @@
+//! The style of a request: pictures, or embeddings of them, and how much of their style to take.
+
+mod embedding;
+mod image;
+mod mean;
+
+use serde::{Deserialize, Serialize};
+
+pub use embedding::StyleEmbedding;
+pub use image::{STYLE_SIDE, StyleImage};
+pub(crate) use mean::mean;
+
+/// The most references of one style. They travel in the request, and so in every picture made from it.
+pub const MAX_STYLE_REFERENCES: usize = 32;
+
+/// Whose style a picture shall have, and how much of it (eDiff-I, section 4.4).
+///
+/// ```no_run
+/// use ediffi::{Request, Style, StyleImage};
+///
+/// let ink = StyleImage::open("ink.png")?;
+/// let flat = StyleImage::open("flat.png")?;
+/// let style = Style::mean([(ink, 2.0), (flat, 1.0)]).strength(0.8);
+/// let request = Request::new("a red apple").style(style);
+/// # Ok::<(), ediffi::Error>(())
+/// ```
+///
+/// In JSON: `{"references": [{"image": "BASE64", "weight": 2.0}, {"embedding": {..}}], "strength": 0.8}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Style {
+    /// Where the style comes from: 1 to [`MAX_STYLE_REFERENCES`]. The network sees the mean of their embeddings under
+    /// their weights, brought to the mean of their lengths: embeddings that point in different directions have a mean that
+    /// is shorter than any of them, and would be a weaker style. A single reference is taken as it is.
+    pub references: Vec<StyleReference>,
+    /// 1 takes the style as the network was trained to, 0 not at all, more exaggerates it. It scales the image embedding,
+    /// between the zeros that stand for no style and the whole; the paper has no such knob.
+    #[serde(default = "whole")]
+    pub strength: f64,
+}
+
+/// One source of a style, and its share in the mean.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Stored", into = "Stored")]
+#[non_exhaustive]
+pub struct StyleReference {
+    /// The picture, or what CLIP made of it.
+    pub source: StyleSource,
+    /// Its weight beside those of the others, at least 0; default 1. They need not add up to one.
+    pub weight: f64,
+}
+
+/// What a style can come from.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum StyleSource {
+    /// A picture, which the model's CLIP will look at.
+    Image(StyleImage),
+    /// What this CLIP made of a picture before.
+    Embedding(StyleEmbedding),
+}
+
+fn whole() -> f64 {
+    1.0
+}
+
+impl Style {
+    /// The mean of several pictures or embeddings, each with its weight.
+    #[must_use]
+    pub fn mean<S: Into<StyleSource>>(references: impl IntoIterator<Item = (S, f64)>) -> Self {
+        let reference = |(source, weight): (S, f64)| StyleReference { source: source.into(), weight };
+        Self { references: references.into_iter().map(reference).collect(), strength: whole() }
+    }
+
+    /// Adds a picture or an embedding with its weight.
+    #[must_use]
+    pub fn and(mut self, source: impl Into<StyleSource>, weight: f64) -> Self {
+        self.references.push(StyleReference { source: source.into(), weight });
+        self
+    }
+
+    /// Sets how much of the style to take: see the field [`strength`](Self::strength).
+    #[must_use]
+    pub fn strength(mut self, strength: f64) -> Self {
+        self.strength = strength;
+        self
+    }
+}
+
+impl<S: Into<StyleSource>> From<S> for Style {
+    fn from(source: S) -> Self {
+        Self::mean([(source, 1.0)])
+    }
+}
+
+impl From<StyleImage> for StyleSource {
+    fn from(image: StyleImage) -> Self {
+        Self::Image(image)
+    }
+}
+
+impl From<StyleEmbedding> for StyleSource {
+    fn from(embedding: StyleEmbedding) -> Self {
+        Self::Embedding(embedding)
+    }
+}
+
+/// The stored form of a reference.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    image: Option<StyleImage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    embedding: Option<StyleEmbedding>,
+    #[serde(default = "whole")]
+    weight: f64,
+}
+
+impl From<StyleReference> for Stored {
+    fn from(StyleReference { source, weight }: StyleReference) -> Self {
+        match source {
+            StyleSource::Image(image) => Self { image: Some(image), embedding: None, weight },
+            StyleSource::Embedding(embedding) => Self { image: None, embedding: Some(embedding), weight },
+        }
+    }
+}
+
+impl TryFrom<Stored> for StyleReference {
+    type Error = &'static str;
+
+    fn try_from(stored: Stored) -> Result<Self, Self::Error> {
+        let source = match (stored.image, stored.embedding) {
+            (Some(image), None) => image.into(),
+            (None, Some(embedding)) => embedding.into(),
+            _ => return Err("a style reference has either an `image` or an `embedding`"),
+        };
+        Ok(Self { source, weight: stored.weight })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::image::RgbImage;
+
+    use super::*;
+
+    fn picture(level: u8) -> StyleImage {
+        StyleImage::new(RgbImage::from_pixel(3, 2, ::image::Rgb([level, 8, 7]))).unwrap()
+    }
+
+    #[test]
+    fn a_style_comes_back_from_json() {
+        let embedding = StyleEmbedding::new(vec![0.1, -3e-9, 7.5], "clip", &"ab".repeat(32));
+        let style = Style::from(picture(1)).and(picture(2), 0.3).and(embedding, 2.0).strength(1.7);
+        let json = serde_json::to_string(&style).unwrap();
+        assert_eq!(serde_json::from_str::<Style>(&json).unwrap(), style, "{json}");
+        assert_eq!(style.references.iter().map(|reference| reference.weight).collect::<Vec<_>>(), [1.0, 0.3, 2.0]);
+    }
+
+    #[test]
+    fn a_reference_has_one_source() {
+        let image = serde_json::to_value(picture(1)).unwrap();
+        let read = |json: serde_json::Value| serde_json::from_value::<Style>(json).map_err(|error| error.to_string());
+        let short = read(serde_json::json!({ "references": [{ "image": image }] })).unwrap();
+        assert_eq!(short, Style::from(picture(1)));
+        let none = read(serde_json::json!({ "references": [{ "weight": 2 }] })).unwrap_err();
+        assert!(none.contains("either an `image` or an `embedding`"), "{none}");
+        let unknown = read(serde_json::json!({ "references": [{ "image": image, "hue": 1 }] })).unwrap_err();
+        assert!(unknown.contains("hue"), "{unknown}");
+    }
+}
