@@ -1,15 +1,17 @@
 //! The training of the judge.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use ediffi_core::weights::{Fresh, Scope};
-use ediffi_train::log::{Entry, LossLog};
+use ediffi_train::lineage::Lineage;
 use ediffi_train::optimizer::AdamWSettings;
 use ediffi_train::prefetch::Prefetch;
-use ediffi_train::state::{Replica, TrainState};
+use ediffi_train::run::{Begin, Progress, Run, Worker};
+use ediffi_train::state::TrainState;
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -26,10 +28,8 @@ use crate::error::{Error, Result};
 
 /// Stream of a batch's dice beside those of its scenes.
 const SPOILT: u64 = 18;
-/// Steps between lines of the log.
-const LOGGED: u64 = 50;
-/// Steps between checkpoints.
-const SAVED: u64 = 500;
+/// Time between checkpoints.
+const SAVED: Duration = Duration::from_secs(120);
 
 /// How the judge is trained.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,7 +46,7 @@ pub struct Training {
     /// Learning rate.
     #[arg(long, default_value_t = 2e-3)]
     pub rate: f64,
-    /// Go on from the checkpoint in the folder, if there is one.
+    /// Go on from the checkpoint in the folder, if there is one; otherwise one that is there is an error.
     #[arg(long)]
     pub resume: bool,
 }
@@ -65,8 +65,7 @@ struct Batch {
 pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training) -> Result<()> {
     tch::set_num_threads(1);
     std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
-    let rows = training.batch * training.workers;
-    let steps = training.pictures.div_ceil(rows);
+    let steps = training.pictures.div_ceil(training.batch * training.workers);
     let mut fresh = Fresh::new(7, Device::Cpu);
     Network::new(Scope::root(&mut fresh))?;
     let settings = AdamWSettings {
@@ -77,64 +76,48 @@ pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training)
         ..AdamWSettings::default()
     };
     let mut state = TrainState::new(fresh.into_named(), settings, 0.998)?;
-    let weights: i64 = state.parameters().iter().map(|(_, tensor)| tensor.numel() as i64).sum();
-    let checkpoint = folder.join("judge.checkpoint.safetensors");
-    if training.resume && checkpoint.is_file() {
-        state.resume(&checkpoint)?;
-    }
+    let run = Run {
+        name: "judge",
+        folder,
+        begin: if training.resume { Begin::Resume } else { Begin::New },
+        steps,
+        batch: training.batch,
+        accumulate: training.workers,
+        checkpoint_every: SAVED,
+        lineage: Lineage::default().with("batch", training.batch).with("workers", training.workers),
+    };
+    run.begin(&mut state)?;
     let examples = Arc::new(examples);
-    let (size, first) = (training.batch, state.step() * training.workers);
-    let maker = Arc::clone(&examples);
-    let batches = Prefetch::new(first, 4, move |number| batch(&maker, number, size))?;
+    let (size, maker) = (training.batch, Arc::clone(&examples));
+    let batches = Prefetch::new(run.first_batch(&state), 4, move |number| batch(&maker, number, size))?;
     let mut workers = Vec::new();
     for _ in 0..training.workers {
         let replica = state.replica()?;
         let network = Network::new(Scope::root(&mut replica.source()))?;
-        workers.push((replica, network));
+        let loss = move |_, batch: Batch| Ok(batch.targets.loss(&network.forward(&batch.pictures)?)?);
+        workers.push(Worker { replica, loss: Box::new(loss) });
     }
-    let mut log = LossLog::resume(&folder.join("judge.csv"), state.step())?;
-    let bar = ProgressBar::new(training.pictures).with_position(state.pictures());
+    let bar = ProgressBar::new(steps).with_position(state.step());
     if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} eta {eta}") {
         bar.set_style(style);
     }
+    let weights: i64 = state.parameters().iter().map(|(_, tensor)| tensor.numel() as i64).sum();
     bar.set_prefix(format!("judge ({weights} weights)"));
-    let (mut loss, mut gradient, mut began) = (0.0, 0.0, Instant::now());
-    while state.step() < steps {
-        let share = (0..training.workers).map(|_| batches.next()?).collect::<Result<Vec<_>>>()?;
-        loss += spread(&mut workers, share)? / LOGGED as f64;
-        let rate = state.rate();
-        let replicas: Vec<&Replica> = workers.iter().map(|(replica, _)| replica).collect();
-        gradient += state.update_from(&replicas, rows, workers.len())? / LOGGED as f64;
-        bar.set_position(state.pictures());
-        if state.step().is_multiple_of(LOGGED) {
-            let speed = (LOGGED * rows) as f64 / began.elapsed().as_secs_f64();
-            bar.set_message(format!("loss {loss:.4} {speed:.0} images/s"));
-            log.write(&Entry { step: state.step(), pictures: state.pictures(), loss, gradient, rate, speed })?;
-            (loss, gradient, began) = (0.0, 0.0, Instant::now());
+    let observe = |_: &TrainState, progress: &Progress| {
+        bar.set_position(progress.step);
+        if let Some(entry) = &progress.entry {
+            bar.set_message(format!("loss {:.4} {:.0} pictures/s", entry.loss, entry.speed));
         }
-        if state.step().is_multiple_of(SAVED) {
-            state.save(&checkpoint, HashMap::new())?;
-            export(&state, out)?;
-        }
-    }
+        Ok(ControlFlow::Continue(()))
+    };
+    run.train(&mut state, || batches.next()?, &mut workers, observe)?;
     bar.finish();
-    state.save(&checkpoint, HashMap::new())?;
     export(&state, out)
 }
 
 fn export(state: &TrainState, out: &Path) -> Result<()> {
     let notes = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
     Ok(state.export(out, "", Kind::BFloat16, notes)?)
-}
-
-/// The mean loss of one batch a worker, whose gradients stay in the replicas.
-fn spread(workers: &mut [(Replica, Network)], batches: Vec<Batch>) -> Result<f64> {
-    let losses = crate::work::spread(workers.iter_mut().zip(batches), |((_, network), batch)| {
-        let loss = batch.targets.loss(&network.forward(&batch.pictures)?)?;
-        loss.f_backward()?;
-        Ok(loss.f_detach()?.f_double_value(&[])?)
-    })?;
-    Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
 }
 
 /// Batch `number`: rendered on all cores, spoilt a little.

@@ -34,27 +34,25 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     let settings = Lineage::default().with("seed", workshop.plan.seed).with("batch", rows);
     let mut run = workshop.run(&name, &task, begin, settings);
     let data = workshop.data(rows);
-    // Training a tokenizer twice numbers its tokens differently: a network that goes on needs those it began with.
-    let vocabulary = if tokenizer_path.is_file() && (run.resumes() || (begin == Begin::Resume && weights.is_file())) {
-        run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
-        if workshop.is_trained(&weights, training.steps, &run.lineage)? {
-            println!("{name}: trained");
-            return Ok(Outcome::Trained);
-        }
+    // Training a tokenizer twice gives other tokens, as the order of its sums is nobody's: those that are there are kept, and a
+    // network that goes on has those it began with.
+    let t5_files = ["tokenizer.json", "config.json"].map(|file| t5_folder.join(file));
+    let kept = begin == Begin::Resume && t5_files.iter().chain([&tokenizer_path]).all(|file| file.is_file());
+    let vocabulary = if kept {
         vocabulary::size(&tokenizer_path)?
     } else {
-        if run.checkpoint().is_file() {
-            std::fs::remove_file(run.checkpoint())?;
-        }
         let captions = (0..20_000)
             .map(|i| Ok(data.sampler.scene(data.seed ^ 0x7E47, i, Split::Train)?.caption))
             .collect::<Result<Vec<_>>>()?;
         let t5_vocabulary = vocabulary::t5(&captions, &t5_folder.join("tokenizer.json"))?;
         write_json(&t5_folder.join("config.json"), &dimensions::t5(t5_vocabulary))?;
-        let vocabulary = vocabulary::clip(&captions, &tokenizer_path)?;
-        run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
-        vocabulary
+        vocabulary::clip(&captions, &tokenizer_path)?
     };
+    run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
+    if kept && workshop.is_trained(&weights, training.steps, &run.lineage)? {
+        println!("{name}: trained");
+        return Ok(Outcome::Trained);
+    }
     let notes = run.lineage.notes();
     let tokenizer = TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?;
     let config = dimensions::clip(vocabulary, tokenizer.end());
