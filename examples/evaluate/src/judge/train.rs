@@ -98,19 +98,23 @@ pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training)
         bar.set_style(style);
     }
     bar.set_prefix(format!("judge ({weights} weights)"));
-    let (mut loss, mut gradient, mut began) = (0.0, 0.0, Instant::now());
+    let (mut loss, mut gradient, mut waiting, mut began) = (0.0, 0.0, 0.0, Instant::now());
     while state.step() < steps {
+        let asked = Instant::now();
         let share = (0..training.workers).map(|_| batches.next()?).collect::<Result<Vec<_>>>()?;
+        waiting += asked.elapsed().as_secs_f64();
         loss += spread(&mut workers, share)? / LOGGED as f64;
         let rate = state.rate();
         let replicas: Vec<&Replica> = workers.iter().map(|(replica, _)| replica).collect();
         gradient += state.update_from(&replicas, rows, workers.len())? / LOGGED as f64;
         bar.set_position(state.pictures());
         if state.step().is_multiple_of(LOGGED) {
-            let speed = (LOGGED * rows) as f64 / began.elapsed().as_secs_f64();
+            let seconds = began.elapsed().as_secs_f64();
+            let (speed, waiting_share) = ((LOGGED * rows) as f64 / seconds, waiting / seconds);
             bar.set_message(format!("loss {loss:.4} {speed:.0} images/s"));
-            log.write(&Entry { step: state.step(), pictures: state.pictures(), loss, gradient, rate, speed })?;
-            (loss, gradient, began) = (0.0, 0.0, Instant::now());
+            let (step, pictures) = (state.step(), state.pictures());
+            log.write(&Entry { step, pictures, loss, gradient, rate, speed, waiting: waiting_share })?;
+            (loss, gradient, waiting, began) = (0.0, 0.0, 0.0, Instant::now());
         }
         if state.step().is_multiple_of(SAVED) {
             state.save(&checkpoint, HashMap::new())?;
