@@ -79,6 +79,22 @@ fn an_encoder_that_is_left_out_changes_the_picture() {
     }
 }
 
+/// A caption that is exchanged before the first step, or never, draws the picture of one caption alone.
+#[test]
+fn exchanged_captions_lie_between_the_two() {
+    let model = Model::open(&root().join("models/icons")).unwrap();
+    let settings = base(&model, 5).unwrap();
+    let wish = |text| [model.wish(text, 4, None).unwrap()];
+    let (a, b) = (wish("a red apple, flat style"), wish("a cat on a blue background, noto style"));
+    let apart = |x: &Tensor, y: &Tensor| (x - y).abs().mean(Kind::Float).double_value(&[]);
+    let [first, second] = [&a, &b].map(|wish| model.draw(wish, 1, &settings).unwrap());
+    let exchanged = |sigma| model.exchanged(&a, &b, sigma, &settings).unwrap();
+    let whole = apart(&first, &second);
+    assert!(apart(&exchanged(0.0), &first) < 0.02 * whole && apart(&exchanged(1e3), &second) < 0.02 * whole);
+    let between = exchanged(1.0);
+    assert!(apart(&between, &first) > 0.02 * whole && apart(&between, &second) > 0.02 * whole, "{whole}");
+}
+
 /// With hardly any noise the estimate is the picture itself; with much noise it is not.
 #[test]
 fn the_denoising_loss_grows_with_the_noise() {
