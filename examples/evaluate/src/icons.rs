@@ -28,6 +28,9 @@ const LOSSES: usize = 200;
 /// How many times as many reference renders as prompts the Fréchet distance has.
 const REFERENCES: usize = 2;
 
+/// The most pictures of the sheet.
+const SHOWN: usize = 60;
+
 /// Where the pictures come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -129,11 +132,12 @@ const SHARES: [ShareOf; 14] = [
     ("colour of the background", TRAINED, |facts| facts.background),
 ];
 
-/// Evaluates a model.
+/// Evaluates a model. A sheet of some of its pictures, evenly chosen, is written into `out`: numbers alone do not say what
+/// is wrong.
 ///
 /// # Errors
 /// Those of the model, of the scenes and of the judge.
-pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Results> {
+pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> Result<Results> {
     let began = Instant::now();
     let model = Model::open(&settings.model)?;
     let base = model.base()?.clone();
@@ -157,6 +161,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
     let drawing = Instant::now();
     let pictures = model.draw(&wishes, stages, &base.settings())?;
     let drawing_seconds = drawing.elapsed().as_secs_f64();
+    sheet(&pictures, &out.join("icons-pictures.png"))?;
 
     let (ideal, drawn) = (look(judge, &clean)?, look(judge, &pictures)?);
     let shares = SHARES.map(|(name, kinds, of)| {
@@ -191,6 +196,19 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
         drawing_seconds,
         seconds: began.elapsed().as_secs_f64(),
     })
+}
+
+/// Writes up to [`SHOWN`] pictures, evenly chosen, as a sheet.
+fn sheet(pictures: &Tensor, path: &Path) -> Result<()> {
+    let every = (pictures.size4()?.0 as usize).div_ceil(SHOWN).max(1);
+    let bytes = pictures.f_add_scalar(1.0)?.f_mul_scalar(127.5)?.f_round()?.f_clamp(0.0, 255.0)?;
+    let bytes = bytes.f_permute([0, 2, 3, 1])?.f_to_kind(TensorKind::Uint8)?.f_contiguous()?;
+    let chosen = (0..pictures.size4()?.0).step_by(every);
+    let chosen = chosen.map(|row| Ok(Vec::<u8>::try_from(bytes.f_get(row)?.f_reshape([-1])?)?));
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
+    }
+    Ok(train_icons::sheet::write(path, &chosen.collect::<Result<Vec<_>>>()?, SIDE as u32, 12)?)
 }
 
 /// Looks at many pictures, a few at a time.

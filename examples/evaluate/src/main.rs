@@ -132,7 +132,7 @@ fn main() -> Result<()> {
         }
         Command::Icons { settings, write } => {
             let judge = Judge::open(&arguments.judge)?;
-            let results = icons::evaluate(&judge, &Pack::open(&arguments.pack)?, settings)?;
+            let results = icons::evaluate(&judge, &Pack::open(&arguments.pack)?, settings, &arguments.out)?;
             results.save(&arguments.out, write.as_deref())?;
             println!("{}", results.markdown());
             Ok(())
@@ -184,7 +184,7 @@ fn judge_check(
         evaluate::document::replace(page, "judge", &text)?;
     }
     if let (true, Some(report)) = (freeze, reports.first()) {
-        stamp(from, &arguments.judge, report, renders)?;
+        stamp(from, &arguments.judge, report)?;
         let judge = Judge::open(&arguments.judge)?;
         println!("{}: {}, {:?}", arguments.judge.display(), judge.fingerprint(), judge.accuracy());
     }

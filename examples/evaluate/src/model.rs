@@ -98,12 +98,12 @@ impl Model {
         self.workers
     }
 
-    /// Encodes a prompt.
+    /// Encodes a prompt. The end of one that is too long is left unread, as it was in training.
     ///
     /// # Errors
     /// As [`Pipeline::encode`].
     pub fn wish(&self, prompt: &str, seed: u64, without: Option<Without>) -> Result<Wish> {
-        let conditioning = self.pipeline.encode(&Request::new(prompt))?.conditioning();
+        let conditioning = self.pipeline.encode(&Request::new(prompt).truncate(true))?.conditioning();
         let conditioning = match without {
             None => conditioning,
             Some(Without::T5) => Conditioning { t5: None, ..conditioning },
@@ -253,6 +253,8 @@ impl Model {
         run: impl Fn(&mut [Stage], Batch) -> Result<Tensor> + Sync,
     ) -> Result<Tensor> {
         let (folder, runtime): (&Path, Runtime) = (self.pipeline.folder(), self.pipeline.runtime());
+        // Few wishes are shared out, so that no worker stands idle.
+        let most = most.min(wishes.len().div_ceil(self.workers)).max(1);
         let mut batches = VecDeque::new();
         for (number, wishes) in wishes.chunks(most).enumerate() {
             let rows: Vec<&Conditioning> = wishes.iter().map(|wish| &wish.conditioning).collect();

@@ -314,7 +314,7 @@ mod tests {
         let prompts = placed(10).unwrap();
         let of = |index: usize| {
             let inside = if index < right { 2 } else { 0 };
-            Outcome { seen: 2, inside, iou: f32::from(inside) / 2.0, style: (index % 2 == 0).then_some(true) }
+            Outcome { seen: 2, inside, iou: f32::from(inside) / 2.0, style: index.is_multiple_of(2).then_some(true) }
         };
         Cell::new(rule, weight, &prompts, &(0..10).map(of).collect::<Vec<_>>())
     }

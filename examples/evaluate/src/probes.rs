@@ -98,8 +98,8 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     let mut drawn = Vec::new();
     for share in SHARES {
         let steps = (share * sampler.steps as f64).round() as usize;
-        // The estimate at `sigmas[i]` makes step i; the caption changes between two of them.
-        let sigma = sigmas.get(steps).copied().unwrap_or(0.0);
+        // The estimate at `sigmas[i]` makes step i; the caption changes between two of them, or never.
+        let sigma = sigmas.get(steps).copied().filter(|_| steps < sampler.steps).unwrap_or(0.0);
         drawn.push((share, steps, sigma, model.exchanged(&a, &b, sigma, &sampler)?));
     }
     let apart = |x: &Tensor, y: &Tensor| -> Result<Vec<f64>> {

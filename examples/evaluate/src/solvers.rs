@@ -23,7 +23,7 @@ use crate::prompts::{self, Kind, Prompt};
 use crate::wanted::Facts;
 
 /// Evaluations of the network that a picture may cost.
-const EVALUATIONS: [usize; 7] = [5, 8, 10, 14, 20, 30, 50];
+const EVALUATIONS: [usize; 6] = [5, 8, 12, 20, 32, 50];
 
 /// What to compare.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,7 +32,7 @@ pub struct Settings {
     #[arg(long, default_value = "models/icons")]
     pub model: PathBuf,
     /// How many prompts: of one object and of two, half each.
-    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..))]
     pub prompts: u32,
     /// Steps of the reference.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..))]
@@ -158,7 +158,6 @@ fn schedules(own: &Schedule) -> Result<Vec<(String, Schedule)>> {
     };
     Ok(vec![
         ("karras 7".to_owned(), Schedule::Karras { min, max, rho: 7.0 }),
-        ("karras 3".to_owned(), Schedule::Karras { min, max, rho: 3.0 }),
         ("deis 6".to_owned(), Schedule::Deis { min, max, order: 6.0 }),
         ("exponential".to_owned(), Schedule::Exponential { min, max }),
     ])

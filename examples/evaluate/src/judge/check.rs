@@ -22,7 +22,9 @@ const NEAR: f32 = 0.4;
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Which renders.
-    pub renders: String,
+    pub kind: String,
+    /// How many.
+    pub renders: usize,
     /// Objects that it found, with the right concept near the right place.
     pub recall: Option<Measure>,
     /// Detections that were right.
@@ -74,7 +76,8 @@ fn report(name: &str, facts: &[(Layout, Facts)], of: impl Fn(Layout) -> bool) ->
     let chosen: Vec<Facts> = facts.iter().filter(|(layout, _)| of(*layout)).map(|(_, facts)| *facts).collect();
     let measure = |part: fn(&Facts) -> (f64, f64)| share(&chosen.iter().map(part).collect::<Vec<_>>());
     Report {
-        renders: format!("{name} ({})", chosen.len()),
+        kind: name.to_owned(),
+        renders: chosen.len(),
         recall: measure(|facts| facts.recall),
         precision: measure(|facts| facts.precision),
         style: measure(|facts| facts.style),
@@ -91,7 +94,7 @@ pub fn table(reports: &[Report]) -> Markdown {
         Markdown::new(&["renders", "recall %", "precision %", "style %", "relation %", "colour %", "background %"]);
     for report in reports {
         let shares = [report.recall, report.precision, report.style, report.relation, report.colour, report.background];
-        table.row([report.renders.clone()].into_iter().chain(shares.map(percent)));
+        table.row([format!("{} ({})", report.kind, report.renders)].into_iter().chain(shares.map(percent)));
     }
     table
 }
@@ -100,14 +103,14 @@ pub fn table(reports: &[Report]) -> Markdown {
 ///
 /// # Errors
 /// Files that cannot be read or written.
-pub fn stamp(from: &Path, to: &Path, report: &Report, renders: usize) -> Result<()> {
+pub fn stamp(from: &Path, to: &Path, report: &Report) -> Result<()> {
     let value = |measure: Option<Measure>| measure.map_or(0.0, |measure| (measure.value * 1e4).round() / 1e2);
     let accuracy = Accuracy {
         recall: value(report.recall),
         precision: value(report.precision),
         style: value(report.style),
         relation: value(report.relation),
-        renders,
+        renders: report.renders,
     };
     let file = WeightsFile::open(from, |name| Some(name.to_owned()))?;
     let table = Table::of(Network::new)?;

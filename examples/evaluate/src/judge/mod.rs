@@ -268,7 +268,8 @@ mod tests {
         untrained(&from, &[("format", FORMAT), ("steps", "7")]);
         let right = crate::bootstrap::share(&[(1.0, 1.0)]);
         let report = check::Report {
-            renders: String::new(),
+            kind: String::new(),
+            renders: 40,
             recall: right,
             precision: right,
             style: right,
@@ -276,7 +277,7 @@ mod tests {
             colour: None,
             background: None,
         };
-        check::stamp(&from, &to, &report, 40).unwrap();
+        check::stamp(&from, &to, &report).unwrap();
         let judge = Judge::open(&to).unwrap();
         assert_eq!(judge.fingerprint(), Judge::unproven(&from).unwrap().fingerprint());
         assert_eq!(judge.accuracy().map(|accuracy| (accuracy.recall, accuracy.renders)), Some((100.0, 40)));
