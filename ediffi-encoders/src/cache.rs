@@ -10,11 +10,21 @@ use serde::de::DeserializeOwned;
 use tch::{Kind, Tensor};
 
 use crate::batch::lengths;
-use crate::encoded::{Encoded, EncodedClip};
+use crate::encoded::{Encoded, EncodedClip, Filling};
 use crate::fingerprint::Fingerprint;
 use crate::{Error, Result};
 
-const FORMAT: &str = "ediffi-encoded/1";
+const FORMAT: &str = "ediffi-encoded/2";
+
+/// What embeddings are, in the words that the header of a file and the errors have for it.
+const CLIP: &str = "tokens and pooled embeddings of CLIP";
+
+fn words(filling: Filling) -> &'static str {
+    match filling {
+        Filling::Zeros => "tokens with zeros after the end of a text",
+        Filling::Embedded => "tokens with embedded filling after the end of a text",
+    }
+}
 
 impl Encoded {
     /// Writes the embeddings of `texts`, with the texts, their lengths and the model that made them, to a safetensors file.
@@ -22,19 +32,22 @@ impl Encoded {
     /// # Errors
     /// Not as many texts as embeddings, or a file that cannot be written.
     pub fn save(&self, path: &Path, model: &Fingerprint, texts: &[&str]) -> Result<()> {
-        let tensors = [("tokens", &self.tokens)];
-        write(path, model, texts, &tensors, &self.mask, &self.spans, &self.truncated)
+        let (kind, tensors) = (words(self.filling), &[("tokens", &self.tokens)][..]);
+        let (mask, spans, truncated) = (&self.mask, &self.spans, &self.truncated);
+        write(path, model, texts, &Parts { kind, tensors, mask, spans, truncated })
     }
 
     /// Reads what [`save`](Self::save) wrote, and the texts.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] if another model than `model` made the embeddings; [`Error::CacheFile`] for a file that holds
-    /// something else or is damaged; a file that cannot be read.
-    pub fn load(path: &Path, model: &Fingerprint) -> Result<(Vec<String>, Self)> {
-        let mut kept = read(path, model)?;
+    /// [`Error::OtherModel`] if another model than `model` made the embeddings; [`Error::OtherEncoding`] if they are not
+    /// those with `filling`; [`Error::CacheFile`] for a file that holds something else or is damaged; a file that cannot be
+    /// read.
+    pub fn load(path: &Path, model: &Fingerprint, filling: Filling) -> Result<(Vec<String>, Self)> {
+        let mut kept = read(path, model, words(filling))?;
         let tokens = kept.per_token("tokens")?;
-        Ok((kept.texts, Self { tokens, mask: kept.mask, spans: kept.spans, truncated: kept.truncated }))
+        let Kept { texts, mask, spans, truncated, .. } = kept;
+        Ok((texts, Self { tokens, filling, mask, spans, truncated }))
     }
 }
 
@@ -44,8 +57,9 @@ impl EncodedClip {
     /// # Errors
     /// As [`Encoded::save`].
     pub fn save(&self, path: &Path, model: &Fingerprint, texts: &[&str]) -> Result<()> {
-        let tensors = [("tokens", &self.tokens), ("penultimate", &self.penultimate), ("pooled", &self.pooled)];
-        write(path, model, texts, &tensors, &self.mask, &self.spans, &self.truncated)
+        let tensors = &[("tokens", &self.tokens), ("penultimate", &self.penultimate), ("pooled", &self.pooled)][..];
+        let (mask, spans, truncated) = (&self.mask, &self.spans, &self.truncated);
+        write(path, model, texts, &Parts { kind: CLIP, tensors, mask, spans, truncated })
     }
 
     /// As [`Encoded::load`].
@@ -53,7 +67,7 @@ impl EncodedClip {
     /// # Errors
     /// As [`Encoded::load`].
     pub fn load(path: &Path, model: &Fingerprint) -> Result<(Vec<String>, Self)> {
-        let mut kept = read(path, model)?;
+        let mut kept = read(path, model, CLIP)?;
         let (tokens, penultimate) = (kept.per_token("tokens")?, kept.per_token("penultimate")?);
         let pooled = kept.tensor("pooled")?;
         if pooled.dim() != 2 || pooled.size().first() != Some(&(kept.texts.len() as i64)) {
@@ -70,31 +84,36 @@ fn damaged(path: &Path, reason: String) -> Error {
     Error::CacheFile { path: path.to_owned(), reason }
 }
 
-fn write(
-    path: &Path,
-    model: &Fingerprint,
-    texts: &[&str],
-    tensors: &[(&str, &Tensor)],
-    mask: &Tensor,
-    spans: &Spans,
-    truncated: &[Option<String>],
-) -> Result<()> {
-    let lengths = lengths(mask)?;
+/// What is kept of either encoder's embeddings.
+struct Parts<'a> {
+    kind: &'a str,
+    tensors: &'a [(&'a str, &'a Tensor)],
+    mask: &'a Tensor,
+    spans: &'a Spans,
+    truncated: &'a [Option<String>],
+}
+
+fn write(path: &Path, model: &Fingerprint, texts: &[&str], parts: &Parts<'_>) -> Result<()> {
+    let lengths = lengths(parts.mask)?;
     if lengths.len() != texts.len() {
         return Err(damaged(path, format!("{} embeddings cannot be those of {} texts", lengths.len(), texts.len())));
     }
     let json = |source| ediffi_core::Error::Json { path: path.to_owned(), source };
-    let header = HashMap::from([
+    let mut header = HashMap::from([
         ("format".to_owned(), FORMAT.to_owned()),
+        ("encoding".to_owned(), parts.kind.to_owned()),
         ("model".to_owned(), model.name().to_owned()),
         ("fingerprint".to_owned(), model.digest().to_owned()),
         ("texts".to_owned(), serde_json::to_string(texts).map_err(json)?),
         ("lengths".to_owned(), serde_json::to_string(&lengths).map_err(json)?),
-        ("spans".to_owned(), serde_json::to_string(spans).map_err(json)?),
-        ("truncated".to_owned(), serde_json::to_string(truncated).map_err(json)?),
+        ("spans".to_owned(), serde_json::to_string(parts.spans).map_err(json)?),
+        ("truncated".to_owned(), serde_json::to_string(parts.truncated).map_err(json)?),
     ]);
+    if let Some(variant) = model.variant() {
+        header.insert("variant".to_owned(), variant.to_owned());
+    }
     let named = |(name, tensor): &(&str, &Tensor)| ((*name).to_owned(), tensor.shallow_clone());
-    Ok(weights::save(path, &tensors.iter().map(named).collect::<Vec<_>>(), header)?)
+    Ok(weights::save(path, &parts.tensors.iter().map(named).collect::<Vec<_>>(), header)?)
 }
 
 /// What a file holds.
@@ -126,7 +145,7 @@ impl Kept<'_> {
     }
 }
 
-fn read<'a>(path: &'a Path, model: &Fingerprint) -> Result<Kept<'a>> {
+fn read<'a>(path: &'a Path, model: &Fingerprint, kind: &str) -> Result<Kept<'a>> {
     let bytes = std::fs::read(path).map_err(|source| ediffi_core::Error::ReadFile { path: path.to_owned(), source })?;
     let format = |error: safetensors::SafeTensorError| damaged(path, error.to_string());
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(format)?;
@@ -137,10 +156,16 @@ fn read<'a>(path: &'a Path, model: &Fingerprint) -> Result<Kept<'a>> {
         None => return Err(damaged(path, "its header names no format".to_owned())),
     }
     let text = |key: &str| header.get(key).ok_or_else(|| damaged(path, format!("its header has no `{key}`")));
-    let made_by = Fingerprint::from_parts(text("model")?.clone(), text("fingerprint")?.clone());
+    let variant = header.get("variant").cloned();
+    let made_by = Fingerprint::from_parts(text("model")?.clone(), variant, text("fingerprint")?.clone());
     if made_by != *model {
         let (made_by, wanted) = (made_by.to_string(), model.to_string());
         return Err(Error::OtherModel { path: path.to_owned(), made_by, wanted });
+    }
+    let kept = text("encoding")?;
+    if kept != kind {
+        let (kept, wanted) = (kept.clone(), kind.to_owned());
+        return Err(Error::OtherEncoding { path: path.to_owned(), kept, wanted });
     }
     let texts: Vec<String> = parse(path, "texts", text("texts")?)?;
     let lengths: Vec<usize> = parse(path, "lengths", text("lengths")?)?;

@@ -10,11 +10,22 @@ use tch::Tensor;
 
 use crate::Error;
 
+/// What stands in the columns after the token that ends a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filling {
+    /// Zeros: [`T5::encode`](crate::T5::encode).
+    Zeros,
+    /// What the network makes of the filling: [`T5::encode_filled`](crate::T5::encode_filled).
+    Embedded,
+}
+
 /// Embedded texts, one embedding per token. Columns are the positions of tokens.
 #[derive(Debug)]
 pub struct Encoded {
-    /// [n, tokens, width] f32. Zero after the token that ends the text, unless filling was asked for.
+    /// [n, tokens, width] f32.
     pub tokens: Tensor,
+    /// What `tokens` holds after the token that ends a text.
+    pub filling: Filling,
     /// [n, tokens] bool, on the device of `tokens`: true up to and including the token that ends the text.
     pub mask: Tensor,
     /// Per text and column the range of characters (not bytes) of the text that the token stands for; `None` for tokens

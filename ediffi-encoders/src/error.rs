@@ -116,6 +116,16 @@ pub enum Error {
         /// The model they were wanted of.
         wanted: String,
     },
+    /// Kept embeddings of another encoding of the same model.
+    #[error("the embeddings in {} are {kept}, not {wanted}", path.display())]
+    OtherEncoding {
+        /// The file.
+        path: PathBuf,
+        /// What they are.
+        kept: String,
+        /// What they were wanted to be.
+        wanted: String,
+    },
     /// A file that holds no kept embeddings, or damaged ones.
     #[error("{} holds no embeddings: {reason}", path.display())]
     CacheFile {
@@ -143,6 +153,15 @@ pub enum Error {
         file: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A repository without a tokenizer.
+    #[cfg(feature = "hub")]
+    #[error("{repository} on the hub has no tokenizer: looked for {looked_for}")]
+    NoTokenizerOnHub {
+        /// The repository.
+        repository: String,
+        /// The files it could have been in.
+        looked_for: String,
     },
     /// A repository without weights in a format that is read.
     #[cfg(feature = "hub")]

@@ -2,29 +2,56 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::OnceLock;
 
-use ediffi_core::weights::WeightsFile;
+use ediffi_core::weights::{self, Names, WeightsFile};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::tokenizer::TextTokenizer;
 use crate::{Error, Result};
 
-/// A model's name and a digest of its dimensions, its tokenizer and samples of all its weights (SHA-256).
+/// A model's name and variant, and a digest of its dimensions, its tokenizer and its weights (SHA-256).
 ///
-/// It is made without loading the model, in a fraction of a second, and does not depend on where the model's folder lies, on
-/// how its weights are cut into files, or on the precision it runs in. Of a large tensor 17 places are looked at: training
-/// changes all of them, but a few rows that were edited in a table of words may lie between.
+/// It does not depend on where the model's folder lies, on how its weights are cut into files, or on the precision it runs
+/// in; the same weights stored in another precision are another model. Tables of words, of which a training may change a few
+/// rows, go into the digest whole, and so do small tensors; of a large matrix the first and the last bytes and 15 places
+/// between do, since a training changes all of it. So it takes about as long as reading the tables. A few numbers of a large
+/// matrix that were edited by hand can stay unnoticed.
 #[derive(Debug, Clone)]
 pub struct Fingerprint {
     name: String,
+    variant: Option<String>,
     digest: String,
 }
 
-impl Fingerprint {
-    pub(crate) fn of(folder: &Path, config: &impl Serialize, tokenizer: &Path, weights: &WeightsFile) -> Result<Self> {
+/// The files of a text encoder, and what tells it from others once somebody asks: opening a model does not read it twice.
+///
+/// The weights stay mapped, so that the answer is about those that were loaded even where the file was replaced since.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    name: String,
+    variant: Option<String>,
+    /// Of everything but the weights.
+    hash: Sha256,
+    weights: WeightsFile,
+    found: OnceLock<Fingerprint>,
+}
+
+impl Identity {
+    /// Opens the weights in `folder`, of which `config` and `tokenizer` are open already.
+    pub(crate) fn open(
+        folder: &Path,
+        variant: Option<&str>,
+        names: Names,
+        config: &impl Serialize,
+        tokenizer: &TextTokenizer,
+    ) -> Result<Self> {
+        let weights = WeightsFile::open(&weights::find(folder, variant)?, names)?;
         let mut hash = Sha256::new();
         let path = folder.join("config.json");
         hash.update(serde_json::to_vec(config).map_err(|source| ediffi_core::Error::Json { path, source })?);
+        let tokenizer = tokenizer.path();
         let mut tokenizer_files = vec![tokenizer.to_owned()];
         if tokenizer.file_name().is_some_and(|name| name == "vocab.json") {
             tokenizer_files.push(tokenizer.with_file_name("merges.txt"));
@@ -34,21 +61,62 @@ impl Fingerprint {
                 .map_err(|source| Error::from(ediffi_core::Error::ReadFile { path: path.clone(), source }))?;
             hash.update(&bytes);
         }
-        weights.sample(|bytes| hash.update(bytes))?;
+        let (name, variant) = (name_of(folder), variant.map(str::to_owned));
+        Ok(Self { name, variant, hash, weights, found: OnceLock::new() })
+    }
+
+    pub(crate) fn weights(&self) -> &WeightsFile {
+        &self.weights
+    }
+
+    pub(crate) fn fingerprint(&self) -> Result<&Fingerprint> {
+        if let Some(found) = self.found.get() {
+            return Ok(found);
+        }
+        let mut hash = self.hash.clone();
+        self.weights.sample(is_table, |bytes| hash.update(bytes))?;
         let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-        let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Self { name, digest })
+        let (name, variant) = (self.name.clone(), self.variant.clone());
+        Ok(self.found.get_or_init(|| Fingerprint { name, variant, digest }))
+    }
+}
+
+/// Whether the networks look up rows of the tensor `name`: T5's words, CLIP's words and positions.
+fn is_table(name: &str) -> bool {
+    name == "shared.weight" || name.contains("embedding")
+}
+
+/// The name of a folder; in the cache of the Hugging Face hub, where folders bear the names of commits, that of the repository
+/// and the folder in it.
+fn name_of(folder: &Path) -> String {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let parts: Vec<_> = folder.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    let cached = parts.windows(3).enumerate().find_map(|(index, part)| match part {
+        [repository, snapshots, _commit] if *snapshots == "snapshots" => {
+            let repository = repository.strip_prefix("models--")?.replace("--", "/");
+            let within = parts.iter().skip(index + 3).map(AsRef::as_ref);
+            Some(std::iter::once(repository.as_str()).chain(within).collect::<Vec<&str>>().join("/"))
+        }
+        _ => None,
+    });
+    cached.unwrap_or_else(|| parts.last().map(|name| name.clone().into_owned()).unwrap_or_default())
+}
+
+impl Fingerprint {
+    pub(crate) fn from_parts(name: String, variant: Option<String>, digest: String) -> Self {
+        Self { name, variant, digest }
     }
 
-    pub(crate) fn from_parts(name: String, digest: String) -> Self {
-        Self { name, digest }
-    }
-
-    /// The name of the model's folder.
+    /// The name of the model's folder; of a model in the cache of the Hugging Face hub, that of its repository.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The variant that was asked for, such as `fp16`.
+    #[must_use]
+    pub fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
     }
 
     /// 64 hexadecimal digits.
@@ -69,6 +137,27 @@ impl Eq for Fingerprint {}
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` ({})", self.name, self.digest.get(..12).unwrap_or(&self.digest))
+        let digest = self.digest.get(..12).unwrap_or(&self.digest);
+        match &self.variant {
+            Some(variant) => write!(f, "`{}` (variant {variant}, {digest})", self.name),
+            None => write!(f, "`{}` ({digest})", self.name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_has_the_name_of_its_folder_or_of_its_repository() {
+        for (folder, name) in [
+            ("/models/t5-v1_1-xxl", "t5-v1_1-xxl"),
+            ("/hub/models--google--t5-v1_1-xxl/snapshots/3db67ab1af984cf1", "google/t5-v1_1-xxl"),
+            ("/hub/models--org--pipe/snapshots/3db67ab1/text_encoder", "org/pipe/text_encoder"),
+            ("/models--org--pipe/other/text_encoder", "text_encoder"),
+        ] {
+            assert_eq!(name_of(Path::new(folder)), name);
+        }
     }
 }

@@ -26,7 +26,7 @@
 //! | the same for networks trained on "CLIP skip" | [`EncodedClip::penultimate`] | [texts, tokens, width] |
 //! | how well a text fits a picture | [`EncodedClip::pooled`] and [`ClipVision::encode`] | [texts, projection], [pictures, projection] |
 //! | the style of a picture | [`ClipVision::encode`] | [pictures, projection] |
-//! | what stands where in a picture | [`ClipVisionOutput::tokens`] of [`ClipVisionNetwork::outputs`] | [pictures, 1 + patches, width] |
+//! | what stands where in a picture | [`ClipOutput::tokens`] of [`ClipVisionNetwork::outputs`] | [pictures, 1 + patches, width] |
 //!
 //! Embeddings are f32 and not normalised: divide by their length before taking cosines. Beside the tokens stand the mask,
 //! the range of characters of the original text that each token stands for ([`Encoded::spans`]), and the end of a text that
@@ -36,7 +36,8 @@
 //!
 //! Weights are mapped and copied once, tensor by tensor, straight to their device and precision; while a model is read it
 //! takes hardly more than its own size. Drop an encoder when its texts are encoded; [`Encoded::save`] keeps embeddings, under
-//! the [`Fingerprint`] of the model that made them.
+//! the [`Fingerprint`] of the model that made them ([`T5::model`], [`Clip::model`]; [`T5::fingerprint`] has it of a folder
+//! without loading the model).
 //!
 //! # Networks
 //!
@@ -46,7 +47,7 @@
 //! # The hub
 //!
 //! With the feature `hub`, `T5::from_hub("org/name", runtime)` and `Clip::from_hub` download what they need of a model of
-//! the Hugging Face hub.
+//! the Hugging Face hub. The fingerprint of a model that was opened so bears the name of its repository.
 
 mod batch;
 mod cache;
@@ -60,10 +61,10 @@ pub mod t5;
 pub mod tokenizer;
 
 pub use clip::{
-    Clip, ClipConfig, ClipText, ClipTextConfig, ClipTextNetwork, ClipTextOutput, ClipVision, ClipVisionConfig,
-    ClipVisionNetwork, ClipVisionOutput,
+    Clip, ClipConfig, ClipOutput, ClipText, ClipTextConfig, ClipTextNetwork, ClipVision, ClipVisionConfig,
+    ClipVisionNetwork,
 };
-pub use encoded::{Encoded, EncodedClip};
+pub use encoded::{Encoded, EncodedClip, Filling};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
 pub use t5::{T5, T5Config, T5Network};

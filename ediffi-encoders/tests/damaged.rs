@@ -1,28 +1,15 @@
 //! Damaged and hostile files: errors, never a panic, and no memory beyond what the files justify.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::path::{Path, PathBuf};
+mod common;
 
-use ediffi_core::runtime::Runtime;
-use ediffi_encoders::{Clip, Encoded, Error, T5, TextTokenizer};
+use std::path::Path;
+
+use common::{CPU, copy, fixture, megabytes, unpacked};
+use ediffi_encoders::{Clip, Encoded, Error, Filling, T5, TextTokenizer};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tch::{Device, Kind};
-
-const CPU: Runtime = Runtime { device: Device::Cpu, kind: Kind::Float };
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-fn copy(name: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(fixture(name)).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-    }
-    folder
-}
 
 /// One change of a file.
 #[derive(Debug, Clone)]
@@ -66,13 +53,6 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// Megabytes of address space that the process had at most; `None` where the system does not tell.
-fn address_space() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes / 1024)
-}
-
 /// Opens copies of a fixture with `file` changed again and again. `within` is how much of the file is changed.
 fn damage(
     name: &str,
@@ -86,7 +66,7 @@ fn damage(
     let whole = std::fs::read(&path).unwrap();
     // What the libraries take for themselves at first use is not counted.
     open(folder.path()).unwrap();
-    let before = address_space();
+    let before = megabytes("VmPeak");
     let mut runner = TestRunner::new_with_rng(
         Config { cases, failure_persistence: None, ..Config::default() },
         TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]),
@@ -109,8 +89,8 @@ fn damage(
         refused += usize::from(open(folder.path()).is_err());
     }
     assert_eq!(refused, 3, "{file}");
-    if let (Some(before), Some(after)) = (before, address_space()) {
-        assert!(after - before < 512, "{file}: {before} MB of address space became {after}");
+    if let (Some(before), Some(after)) = (before, megabytes("VmPeak")) {
+        assert!(after - before < 512.0, "{file}: {before} MB of address space became {after}");
     }
 }
 
@@ -150,10 +130,8 @@ fn damaged_tokenizers_are_errors() {
 
 #[test]
 fn damaged_sentencepiece_models_are_errors() {
-    let mut bytes = Vec::new();
-    let packed = std::fs::File::open(fixture("tokenizers/small.spiece.model.gz")).unwrap();
-    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed), &mut bytes).unwrap();
     let folder = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(unpacked(folder.path(), "small.spiece.model")).unwrap();
     let path = folder.path().join("spiece.model");
     let open = || TextTokenizer::t5(&path, 1, 0, 26)?.encode(&["a réd ａｐｐｌｅ"], 30).map(drop);
     let mut runner = TestRunner::new_with_rng(
@@ -208,7 +186,7 @@ fn a_kept_embedding_that_is_damaged_is_an_error() {
             change.apply(&mut bytes, within);
         }
         std::fs::write(&path, bytes).unwrap();
-        if let Ok((texts, encoded)) = Encoded::load(&path, &model) {
+        if let Ok((texts, encoded)) = Encoded::load(&path, &model, Filling::Zeros) {
             assert_eq!((texts.len(), encoded.tokens.size().len()), (1, 3));
             assert_eq!(encoded.mask.size(), encoded.tokens.size()[..2]);
         }

@@ -1,9 +1,12 @@
 //! The encoders opened from folders: batches, padding, errors; and the networks as something to train.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+mod common;
 
+use std::collections::HashMap;
+use std::path::Path;
+
+use common::{CPU, TEXTS, changed, close, copy, fixture, tensors};
 use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::{Fresh, Scope, save};
 use ediffi_encoders::t5::FeedForwardKind;
@@ -12,29 +15,6 @@ use ediffi_encoders::{
     T5Network,
 };
 use tch::{Device, Kind, Tensor};
-
-const CPU: Runtime = Runtime { device: Device::Cpu, kind: Kind::Float };
-const TEXTS: [&str; 3] = ["a red apple left of a cat", "a dog", ""];
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-/// A copy of a fixture with one file changed by `change`.
-fn changed(name: &str, file: &str, change: impl Fn(String) -> String) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(fixture(name)).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-    }
-    let path = folder.path().join(file);
-    std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
-    folder
-}
-
-fn close(a: &Tensor, b: &Tensor) -> bool {
-    a.size() == b.size() && a.allclose(b, 1e-5, 1e-5, false)
-}
 
 #[test]
 fn a_batch_is_its_texts_one_by_one() {
@@ -183,32 +163,9 @@ fn dimensions_that_make_no_network_name_the_field() {
 
 /// A copy of a fixture with its tensors changed by `change`.
 fn reweighted(name: &str, change: impl Fn(Vec<(String, Tensor)>) -> Vec<(String, Tensor)>) -> tempfile::TempDir {
-    let folder = changed(name, "config.json", |json| json);
-    let tensors = Tensor::read_safetensors(fixture(name).join("model.safetensors")).unwrap();
-    save(&folder.path().join("model.safetensors"), &change(tensors), HashMap::new()).unwrap();
+    let folder = copy(name);
+    save(&folder.path().join("model.safetensors"), &change(tensors(name)), HashMap::new()).unwrap();
     folder
-}
-
-#[test]
-fn t5_in_f16_survives_what_lies_beyond_the_range_of_f16() {
-    let folder = reweighted("t5", |mut tensors| {
-        for (name, x) in &mut tensors {
-            // Products of the feed-forward layers, and weights of their last maps, above 65504.
-            let factor = match name.rsplit('.').nth(1) {
-                Some("wi_0" | "wi_1") => 500.0,
-                Some("wo") => 1e6,
-                _ => 1.0,
-            };
-            let _ = x.g_mul_scalar_(factor);
-        }
-        tensors
-    });
-    let encode = |kind| {
-        let runtime = Runtime { device: Device::Cpu, kind };
-        T5::open(folder.path(), runtime).unwrap().encode(&TEXTS, 16).unwrap().tokens
-    };
-    let difference = (encode(Kind::Half) - encode(Kind::Float)).abs().max().double_value(&[]);
-    assert!(difference < 0.02, "{difference}");
 }
 
 #[test]

@@ -1,37 +1,15 @@
 //! Folders as they are published: halves, variants, shards, tokenizers beside; what is kept of embeddings; wrong folders.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod common;
+
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use ediffi_core::runtime::Runtime;
+use common::{CPU, TEXTS, close, copy, fixture, tensors};
 use ediffi_core::weights::save;
-use ediffi_encoders::{Clip, ClipText, ClipVision, Encoded, EncodedClip, Error, T5};
+use ediffi_encoders::{Clip, ClipText, ClipVision, Error, T5};
 use tch::{Device, Kind, Tensor};
-
-const CPU: Runtime = Runtime { device: Device::Cpu, kind: Kind::Float };
-const TEXTS: [&str; 3] = ["a red apple left of a cat", "a dog", ""];
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-fn copy(name: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(fixture(name)).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-    }
-    folder
-}
-
-fn tensors(name: &str) -> Vec<(String, Tensor)> {
-    Tensor::read_safetensors(fixture(name).join("model.safetensors")).unwrap()
-}
-
-fn close(a: &Tensor, b: &Tensor) -> bool {
-    a.size() == b.size() && a.allclose(b, 1e-5, 1e-5, false)
-}
 
 #[test]
 fn variants_and_shards_of_t5_are_opened() {
@@ -175,75 +153,4 @@ fn a_text_does_not_depend_on_its_neighbours() {
         assert!(close(&clip_batch.tokens.narrow(0, index, 1), &single.tokens), "{text}");
         assert!(close(&clip_batch.pooled.narrow(0, index, 1), &single.pooled), "{text}");
     }
-}
-
-#[test]
-fn kept_embeddings_come_back_and_those_of_other_weights_are_refused_by_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("kept.safetensors");
-    let model = T5::fingerprint(&fixture("t5"), None).unwrap();
-    let encoded = T5::open(&fixture("t5"), CPU).unwrap().encode(&TEXTS, 6).unwrap();
-    encoded.save(&path, &model, &TEXTS).unwrap();
-    let (texts, kept) = Encoded::load(&path, &model).unwrap();
-    assert_eq!(texts, TEXTS);
-    assert!(kept.tokens.equal(&encoded.tokens) && kept.mask.equal(&encoded.mask));
-    assert_eq!((&kept.spans, &kept.truncated), (&encoded.spans, &encoded.truncated));
-    assert!(matches!(encoded.save(&path, &model, &TEXTS[1..]), Err(Error::CacheFile { .. })));
-
-    // One weight of one layer is another.
-    let other = copy("t5");
-    assert_eq!(T5::fingerprint(other.path(), None).unwrap(), model, "a copy is the same model");
-    let mut tensors = tensors("t5");
-    let (_, weight) =
-        tensors.iter_mut().find(|(name, _)| name.ends_with("block.1.layer.1.DenseReluDense.wo.weight")).unwrap();
-    let _ = weight.get(3).get(5).fill_(9.0);
-    save(&other.path().join("model.safetensors"), &tensors, HashMap::new()).unwrap();
-    let wanted = T5::fingerprint(other.path(), None).unwrap();
-    let error = Encoded::load(&path, &wanted).unwrap_err();
-    assert!(matches!(error, Error::OtherModel { .. }));
-    let (text, name) = (error.to_string(), other.path().file_name().unwrap().to_string_lossy().into_owned());
-    assert!(text.contains("kept.safetensors") && text.contains("`t5`") && text.contains(&name), "{text}");
-
-    let model = ClipText::fingerprint(&fixture("clip"), None).unwrap();
-    let encoded = ClipText::open(&fixture("clip"), CPU).unwrap().encode(&TEXTS, 8).unwrap();
-    encoded.save(&path, &model, &TEXTS).unwrap();
-    let (_, kept) = EncodedClip::load(&path, &model).unwrap();
-    assert!(kept.tokens.equal(&encoded.tokens) && kept.pooled.equal(&encoded.pooled));
-    assert!(kept.penultimate.equal(&encoded.penultimate));
-    let damaged = Encoded { tokens: kept.pooled, mask: kept.mask, spans: kept.spans, truncated: kept.truncated };
-    damaged.save(&path, &model, &TEXTS).unwrap();
-    assert!(matches!(Encoded::load(&path, &model), Err(Error::CacheFile { .. })));
-    std::fs::write(&path, "{}").unwrap();
-    assert!(matches!(Encoded::load(&path, &model), Err(Error::CacheFile { .. })));
-}
-
-#[test]
-fn a_sharded_model_has_the_fingerprint_of_the_whole_file() {
-    let folder = copy("t5");
-    let path = |name: &str| folder.path().join(name);
-    let whole = T5::fingerprint(folder.path(), None).unwrap();
-    let all = tensors("t5");
-    let mut map = serde_json::Map::new();
-    for (name, part) in [("1.safetensors", &all[..4]), ("2.safetensors", &all[4..])] {
-        save(&path(name), part, HashMap::new()).unwrap();
-        part.iter().for_each(|(tensor, _)| drop(map.insert(tensor.clone(), name.into())));
-    }
-    std::fs::remove_file(path("model.safetensors")).unwrap();
-    std::fs::write(path("model.safetensors.index.json"), serde_json::json!({ "weight_map": map }).to_string()).unwrap();
-    assert_eq!(T5::fingerprint(folder.path(), None).unwrap(), whole);
-}
-
-#[test]
-fn f16_stays_finite_where_its_products_do_not_fit() {
-    let folder = copy("t5");
-    let mut tensors = tensors("t5");
-    for (name, weight) in &mut tensors {
-        if name.ends_with("SelfAttention.o.weight") || name.ends_with("SelfAttention.v.weight") {
-            let _ = weight.g_mul_scalar_(3000.0);
-        }
-    }
-    save(&folder.path().join("model.safetensors"), &tensors, HashMap::new()).unwrap();
-    let runtime = Runtime { device: Device::Cpu, kind: Kind::Half };
-    let encoded = T5::open(folder.path(), runtime).unwrap().encode(&TEXTS, 16).unwrap();
-    assert!(encoded.tokens.isfinite().all().int64_value(&[]) == 1);
 }

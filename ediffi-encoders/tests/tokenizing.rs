@@ -1,17 +1,19 @@
 //! Where tokens stand in a text, and what happens to texts that are too long.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
 
 use ediffi_encoders::{Error, TextTokenizer, Tokens};
 use tch::{Kind, Tensor};
 
 fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name).join("tokenizer.json")
+    common::fixture(name).join("tokenizer.json")
 }
 
 fn t5() -> TextTokenizer {
-    TextTokenizer::t5(&path("t5"), 1, 0, 1000).unwrap()
+    TextTokenizer::t5(&path("t5"), 1, 0, 60).unwrap()
 }
 
 fn clip() -> TextTokenizer {
@@ -153,11 +155,36 @@ fn impossible_numbers_of_tokens_are_errors() {
 
 #[test]
 fn a_tokenizer_of_another_network_is_an_error() {
-    let error = TextTokenizer::t5(&path("t5"), 1, 0, 10).unwrap_err();
-    assert!(error.to_string().contains("the network has 10"), "{error}");
-    let error = TextTokenizer::clip(&path("t5"), 1000, 77).unwrap_err();
+    // It has 60 ids, CLIP's 595; up to four times as many rows are room for tokens to come.
+    for rows in [10, 59, 241, 32128] {
+        let error = TextTokenizer::t5(&path("t5"), 1, 0, rows).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, Error::TokenizerMismatch { .. }) && text.contains("0 to 59"), "{text}");
+        assert!(text.contains(&format!("the network has {rows} rows in shared.weight")), "{text}");
+    }
+    assert!(TextTokenizer::t5(&path("t5"), 1, 0, 240).is_ok());
+    let error = TextTokenizer::clip(&path("clip"), 49408, 77).unwrap_err().to_string();
+    assert!(error.contains("0 to 594") && error.contains("49408 rows in text_model"), "{error}");
+    let error = TextTokenizer::clip(&path("t5"), 60, 77).unwrap_err();
     assert!(error.to_string().contains("<|startoftext|>"), "{error}");
     let config = path("t5").with_file_name("config.json");
-    assert!(matches!(TextTokenizer::t5(&config, 1, 0, 1000), Err(Error::TokenizerFile { .. })));
+    assert!(matches!(TextTokenizer::t5(&config, 1, 0, 60), Err(Error::TokenizerFile { .. })));
     assert!(matches!(TextTokenizer::t5(Path::new("missing.json"), 1, 0, 9), Err(Error::NoTokenizer { .. })));
+}
+
+#[test]
+fn an_end_that_is_no_end_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = common::unpacked(folder.path(), "bytes.spiece.model");
+    let json = common::unpacked(folder.path(), "bytes.tokenizer.json");
+    // Filling, the unknown, a byte, a piece of words, none.
+    for (path, rows) in [(model, 420), (json, 420), (path("t5"), 60)] {
+        assert!(TextTokenizer::t5(&path, 1, 0, rows).is_ok());
+        for end in [0, 2, 3, 59] {
+            let error = TextTokenizer::t5(&path, end, 0, rows).unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, Error::TokenizerMismatch { .. }), "{text}");
+            assert!(text.contains(&format!("token {end}")) && text.contains("not `</s>`"), "{text}");
+        }
+    }
 }

@@ -1,12 +1,14 @@
 //! The ids of the real vocabularies of T5 and CLIP against the original tokenizers: see `fixtures/generate_tokenizers.py`.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::collections::HashMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
+mod common;
 
+use std::collections::HashMap;
+
+use common::{fixture, unpacked};
 use ediffi_encoders::{TextTokenizer, Tokens};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tch::{Kind, Tensor};
 
@@ -18,41 +20,38 @@ struct Row {
     clip: Vec<i64>,
 }
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizers").join(name)
+fn read<T: DeserializeOwned>(name: &str) -> T {
+    serde_json::from_str(&std::fs::read_to_string(fixture(&format!("tokenizers/{name}"))).unwrap()).unwrap()
 }
 
 fn rows() -> Vec<Row> {
-    let rows: Vec<Row> = serde_json::from_str(&std::fs::read_to_string(fixture("expected.json")).unwrap()).unwrap();
+    let rows: Vec<Row> = read("expected.json");
     assert!(rows.len() >= 60);
     rows
 }
 
-/// The uncompressed fixture `name` in `folder`.
-fn unpacked(folder: &Path, name: &str) -> PathBuf {
-    let mut bytes = Vec::new();
-    let packed = std::fs::File::open(fixture(&format!("{name}.gz"))).unwrap();
-    flate2::read::GzDecoder::new(packed).read_to_end(&mut bytes).unwrap();
-    let path = folder.join(name);
-    std::fs::write(&path, bytes).unwrap();
-    path
-}
+/// As many tokens as a text is cut to here.
+const MOST: usize = 4096;
 
-/// The ids of the text itself.
-fn ids(tokenizer: &TextTokenizer, text: &str, special: usize) -> Vec<i64> {
-    let tokens = tokenizer.encode(&[text], 4096).unwrap();
-    assert_eq!(tokens.truncated, [None]);
+/// The ids of the text itself, of which `special` ones more are around it, and whether that is all of it.
+fn ids(tokenizer: &TextTokenizer, text: &str, special: usize) -> (Vec<i64>, bool) {
+    let tokens = tokenizer.encode(&[text], MOST as i64).unwrap();
     let used = tokens.mask.sum(Kind::Int64).int64_value(&[]) as usize;
     let ids = Vec::<i64>::try_from(tokens.ids.flatten(0, -1)).unwrap();
-    ids[special - 1..used - 1].to_vec()
+    (ids[special - 1..used - 1].to_vec(), tokens.truncated[0].is_none())
 }
 
-fn assert_same(tokenizer: &TextTokenizer, special: usize, expected: fn(&Row) -> &Vec<i64>) {
-    // As many tokens as a text can have.
-    for row in rows().into_iter().filter(|row| expected(row).len() < 4095) {
-        let got = ids(tokenizer, &row.text, special);
-        assert_eq!(&got, expected(&row), "{:?} by {}", row.text, tokenizer.path().display());
+/// Asserts the ids of every text; of one with more tokens than fit, those that do, and that the rest is reported as cut.
+/// `cut` is how many texts are so long.
+fn assert_same(tokenizer: &TextTokenizer, special: usize, cut: usize, expected: fn(&Row) -> &Vec<i64>) {
+    let room = MOST - special;
+    for row in rows() {
+        let (got, whole) = ids(tokenizer, &row.text, special);
+        let expected = expected(&row);
+        assert_eq!(got, expected[..expected.len().min(room)], "{:?} by {}", row.text, tokenizer.path().display());
+        assert_eq!(whole, expected.len() <= room, "{:?} by {}", row.text, tokenizer.path().display());
     }
+    assert_eq!(rows().iter().filter(|row| expected(row).len() > room).count(), cut);
 }
 
 #[test]
@@ -60,7 +59,7 @@ fn t5_gives_the_ids_of_sentencepiece_from_either_of_its_files() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["t5.tokenizer.json", "t5.spiece.model"] {
         let tokenizer = TextTokenizer::t5(&unpacked(folder.path(), name), 1, 0, 32128).unwrap();
-        assert_same(&tokenizer, 1, |row| &row.t5);
+        assert_same(&tokenizer, 1, 0, |row| &row.t5);
     }
     // The best known ids of T5, its end included.
     let tokenizer = TextTokenizer::t5(&folder.path().join("t5.spiece.model"), 1, 0, 32128).unwrap();
@@ -73,7 +72,30 @@ fn t5_gives_the_ids_of_sentencepiece_from_either_of_its_files() {
 fn a_small_model_gives_the_ids_of_sentencepiece() {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = TextTokenizer::t5(&unpacked(folder.path(), "small.spiece.model"), 1, 0, 26).unwrap();
-    assert_same(&tokenizer, 1, |row| &row.small);
+    assert_same(&tokenizer, 1, 1, |row| &row.small);
+}
+
+#[test]
+fn unknown_characters_are_spelled_in_bytes_from_either_file() {
+    #[derive(Deserialize)]
+    struct Bytes {
+        text: String,
+        bytes: Vec<i64>,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let open = |name: &str| TextTokenizer::t5(&unpacked(folder.path(), name), 1, 0, 420).unwrap();
+    let (model, json) = (open("bytes.spiece.model"), open("bytes.tokenizer.json"));
+    let rows: Vec<Bytes> = read("bytes.json");
+    assert!(rows.len() >= 60);
+    // Ids 3 to 258 are the bytes.
+    assert!(rows.iter().filter(|row| row.bytes.iter().any(|id| (3..259).contains(id))).count() > 30);
+    for row in rows {
+        let tokens = [&model, &json].map(|tokenizer| {
+            assert_eq!(ids(tokenizer, &row.text, 1), (row.bytes.clone(), true), "{:?}", row.text);
+            tokenizer.encode(&[&row.text], MOST as i64).unwrap()
+        });
+        assert_eq!(tokens[0].spans, tokens[1].spans, "{:?}", row.text);
+    }
 }
 
 /// The vocabulary that belongs to CLIP's merges (Radford et al. 2021, released code): all bytes, all bytes at the end of a
@@ -101,7 +123,7 @@ fn clip_gives_the_ids_of_transformers_from_either_of_its_files() {
     std::fs::write(folder.path().join("vocab.json"), serde_json::to_string(&vocabulary).unwrap()).unwrap();
     let tokenizer = TextTokenizer::clip(folder.path(), 49408, 4096).unwrap();
     assert!(tokenizer.path().ends_with("vocab.json"));
-    assert_same(&tokenizer, 2, |row| &row.clip);
+    assert_same(&tokenizer, 2, 0, |row| &row.clip);
 
     // The pipeline as published in CLIP's tokenizer.json.
     let special = |id: usize, content: &str| {
@@ -128,7 +150,7 @@ fn clip_gives_the_ids_of_transformers_from_either_of_its_files() {
     std::fs::write(folder.path().join("tokenizer.json"), whole.to_string()).unwrap();
     let tokenizer = TextTokenizer::clip(folder.path(), 49408, 4096).unwrap();
     assert!(tokenizer.path().ends_with("tokenizer.json"));
-    assert_same(&tokenizer, 2, |row| &row.clip);
+    assert_same(&tokenizer, 2, 0, |row| &row.clip);
 }
 
 /// Characters of `text` that no token stands for.

@@ -30,13 +30,7 @@ pub fn find(folder: &Path, variant: Option<&str>) -> Result<PathBuf> {
 /// As [`find`].
 pub fn find_called(folder: &Path, stem: &str, variant: Option<&str>) -> Result<PathBuf> {
     let named = |variant: Option<&str>| {
-        let part = variant.map(|variant| format!(".{variant}")).unwrap_or_default();
-        let names = [
-            format!("{stem}{part}.safetensors"),
-            format!("{stem}.safetensors.index{part}.json"),
-            format!("{stem}{part}.safetensors.index.json"),
-        ];
-        names.iter().map(|name| folder.join(name)).find(|path| path.is_file())
+        candidates(stem, variant).iter().map(|name| folder.join(name)).find(|path| path.is_file())
     };
     let all = if variant.is_some() { BTreeSet::new() } else { variants(folder, stem) };
     let only = || all.first().filter(|_| all.len() == 1).and_then(|only| named(Some(only)));
@@ -54,6 +48,18 @@ pub fn find_called(folder: &Path, stem: &str, variant: Option<&str>) -> Result<P
         std::io::Error::other(format!("there are several variants ({list}) and none was named"))
     };
     Err(Error::ReadFile { path: folder.join(expected), source })
+}
+
+/// The names that published folders give to the weights of a `variant` that are called `stem`, such as `model`: one file, or
+/// an index of shards under either of two names.
+#[must_use]
+pub fn candidates(stem: &str, variant: Option<&str>) -> [String; 3] {
+    let part = variant.map(|variant| format!(".{variant}")).unwrap_or_default();
+    [
+        format!("{stem}{part}.safetensors"),
+        format!("{stem}.safetensors.index{part}.json"),
+        format!("{stem}{part}.safetensors.index.json"),
+    ]
 }
 
 /// The variants that a folder has weights of.

@@ -89,7 +89,7 @@ impl MappedFile {
 
     /// Gives back the memory that the pages of a tensor take, so that the file and the copies made of it are never in
     /// memory as a whole at the same time. The kernel keeps them as cache while it has room.
-    fn forget(&self, info: &TensorInfo) {
+    pub(crate) fn forget(&self, info: &TensorInfo) {
         #[cfg(unix)]
         {
             let (begin, end) = info.data_offsets;

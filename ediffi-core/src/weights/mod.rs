@@ -11,7 +11,7 @@ mod params;
 mod save;
 mod table;
 
-pub use folder::{find, find_called, shards};
+pub use folder::{candidates, find, find_called, shards};
 pub use fresh::Fresh;
 pub use loader::{Names, WeightsFile, load};
 pub use params::{Init, Params, Role, Scope, Spec};

@@ -87,6 +87,14 @@ impl Clip {
         ClipText::fingerprint(folder, variant)
     }
 
+    /// What tells the text half from those of other models: see [`ClipText::model`].
+    ///
+    /// # Errors
+    /// As [`ClipText::model`].
+    pub fn model(&self) -> Result<&Fingerprint> {
+        self.text.model()
+    }
+
     /// The dimensions of both halves.
     #[must_use]
     pub fn config(&self) -> &ClipConfig {

@@ -12,7 +12,7 @@ use super::encoder::{text_names, vision_names};
 use super::{ClipTextConfig, ClipTextNetwork, ClipVisionConfig, ClipVisionNetwork, Preprocess};
 use crate::batch;
 use crate::encoded::{EncodedClip, finite, parse_config, read_config};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, Identity};
 use crate::tokenizer::TextTokenizer;
 use crate::{Error, Result};
 
@@ -25,6 +25,7 @@ use crate::{Error, Result};
 pub struct ClipText {
     network: ClipTextNetwork,
     tokenizer: TextTokenizer,
+    identity: Identity,
 }
 
 impl ClipText {
@@ -44,13 +45,14 @@ impl ClipText {
         let _guard = tch::no_grad_guard();
         let (config, projection) = text_config(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
-        let file = WeightsFile::open(&weights::find(folder, variant)?, text_names)?;
+        let identity = Identity::open(folder, variant, text_names, &config, &tokenizer)?;
+        let file = identity.weights();
         let projection = file.contains("text_projection.weight").then_some(projection);
         tracing::debug!(folder = %folder.display(), ?runtime, "opening the text half of clip");
         let network = file.build(runtime.device, runtime.kind, |scope| {
             ClipTextNetwork::build(scope, &config, projection, runtime.kind)
         })?;
-        Ok(Self { network, tokenizer })
+        Ok(Self { network, tokenizer, identity })
     }
 
     /// What tells the model in a folder from others, without loading it: see [`Fingerprint`].
@@ -60,8 +62,17 @@ impl ClipText {
     pub fn fingerprint(folder: &Path, variant: Option<&str>) -> Result<Fingerprint> {
         let (config, _) = text_config(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
-        let file = WeightsFile::open(&weights::find(folder, variant)?, text_names)?;
-        Fingerprint::of(folder, &config, tokenizer.path(), &file)
+        Identity::open(folder, variant, text_names, &config, &tokenizer)?.fingerprint().cloned()
+    }
+
+    /// What tells this model from others: [`EncodedClip::save`] keeps embeddings under it.
+    ///
+    /// It is found when it is first asked for, which takes about as long as reading the table of words.
+    ///
+    /// # Errors
+    /// A file that was cut short since it was opened.
+    pub fn model(&self) -> Result<&Fingerprint> {
+        self.identity.fingerprint()
     }
 
     /// The dimensions of the network.
@@ -201,6 +212,14 @@ fn half_config<T: serde::de::DeserializeOwned>(path: &Path, mut json: Value, key
         None => json,
     };
     Ok((parse_config(path, part)?, projection))
+}
+
+/// Whether the configuration in a folder is one of a CLIP model with a text half.
+#[cfg(feature = "hub")]
+pub(crate) fn has_text(folder: &Path) -> Result<bool> {
+    let types = ["clip", "clip_text_model", "clip_vision_model"];
+    let json = read_config(&folder.join("config.json"), &types, "clip, clip_text_model or clip_vision_model")?;
+    Ok(json.get("model_type").is_none_or(|kind| kind != "clip_vision_model"))
 }
 
 fn text_config(folder: &Path) -> Result<(ClipTextConfig, i64)> {

@@ -11,8 +11,11 @@ mod vision;
 
 pub use config::{Activation, ClipConfig, ClipTextConfig, ClipVisionConfig};
 pub use encoder::{Clip, text_names, vision_names};
+#[cfg(feature = "hub")]
+pub(crate) use halves::has_text;
 pub use halves::{ClipText, ClipVision};
 pub use picture::{open_picture, picture, rgb8};
 pub use preprocess::Preprocess;
-pub use text::{ClipTextNetwork, ClipTextOutput};
-pub use vision::{ClipVisionNetwork, ClipVisionOutput};
+pub use text::ClipTextNetwork;
+pub use transformer::ClipOutput;
+pub use vision::ClipVisionNetwork;

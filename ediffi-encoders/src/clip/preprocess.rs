@@ -12,15 +12,22 @@ use crate::{Error, Result};
 const MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 const STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
+/// From bytes to [0, 1].
+const SCALE: f64 = 1.0 / 255.0;
+
 /// Pictures more stretched than this are refused: enlarged to the network's size they would fill the memory.
 const STRETCH: i64 = 100;
 
+/// Pictures are made at most so many times as large as what is kept of them. Published files say 1 to 1.15.
+const MARGIN: i64 = 4;
+
 /// The preparation of pictures for one network: shorter side to `size` by the bicubic filter of Pillow, middle square of
-/// `crop`, mean and standard deviation of the channels.
+/// `crop`, bytes times `scale`, mean and standard deviation of the channels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preprocess {
     size: i64,
     crop: i64,
+    scale: f64,
     mean: [f64; 3],
     std: [f64; 3],
 }
@@ -31,8 +38,13 @@ struct File {
     size: Option<Size>,
     crop_size: Option<Size>,
     resample: Option<i64>,
+    rescale_factor: Option<f64>,
     image_mean: Option<[f64; 3]>,
     image_std: Option<[f64; 3]>,
+    do_resize: Option<bool>,
+    do_center_crop: Option<bool>,
+    do_rescale: Option<bool>,
+    do_normalize: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -53,7 +65,7 @@ impl Preprocess {
     /// What OpenAI's models want, for pictures of `image_size`.
     #[must_use]
     pub fn new(image_size: i64) -> Self {
-        Self { size: image_size, crop: image_size, mean: MEAN, std: STD }
+        Self { size: image_size, crop: image_size, scale: SCALE, mean: MEAN, std: STD }
     }
 
     /// As the file at `path` says, for a network that takes pictures of `image_size`; as [`new`](Self::new) where it says
@@ -68,6 +80,12 @@ impl Preprocess {
         }
         let file: File = read_json(path)?;
         let wrong = |key, reason: String| Err(Error::Preprocessor { path: path.to_owned(), key, reason });
+        // Without them a picture would have any size, and the network takes one.
+        for (key, step) in [("do_resize", file.do_resize), ("do_center_crop", file.do_center_crop)] {
+            if step == Some(false) {
+                return wrong(key, format!("pictures have to become squares of {image_size} pixels"));
+            }
+        }
         let crop = match file.crop_size {
             None => image_size,
             Some(Size::Number(side) | Size::ShortestEdge { shortest_edge: side }) => side,
@@ -84,18 +102,26 @@ impl Preprocess {
             Some(Size::Number(side) | Size::ShortestEdge { shortest_edge: side }) => side,
             Some(Size::Square { .. }) => return wrong("size", "only a shortest_edge is supported".to_owned()),
         };
-        if !(crop..=1 << 14).contains(&size) {
-            return wrong("size", format!("{size} is not between crop_size {crop} and 2^14"));
+        let most = crop.saturating_mul(MARGIN);
+        if !(crop..=most).contains(&size) {
+            return wrong("size", format!("{size} is not between crop_size {crop} and {most}"));
         }
         // Pillow's number of the bicubic filter.
         if let Some(filter) = file.resample.filter(|&filter| filter != 3) {
             return wrong("resample", format!("filter {filter} is not the bicubic one, 3"));
         }
-        let (mean, std) = (file.image_mean.unwrap_or(MEAN), file.image_std.unwrap_or(STD));
+        let scale = if file.do_rescale == Some(false) { 1.0 } else { file.rescale_factor.unwrap_or(SCALE) };
+        if !(scale > 0.0 && scale.is_finite()) {
+            return wrong("rescale_factor", format!("{scale} is not positive"));
+        }
+        let (mean, std) = match file.do_normalize {
+            Some(false) => ([0.0; 3], [1.0; 3]),
+            _ => (file.image_mean.unwrap_or(MEAN), file.image_std.unwrap_or(STD)),
+        };
         if std.iter().any(|&s| s <= 0.0) {
             return wrong("image_std", format!("{std:?} is not positive"));
         }
-        Ok(Self { size, crop, mean, std })
+        Ok(Self { size, crop, scale, mean, std })
     }
 
     /// Prepares one picture.
@@ -128,31 +154,35 @@ impl Preprocess {
             }
             _ => return refuse("expected u8, or floating point in [0, 1]"),
         };
-        let picture = resize(&picture, height, width)?.f_to_kind(Kind::Float)?.f_div_scalar(255.0)?;
-        let middle = picture.f_narrow(2, (height - self.crop) / 2, self.crop)?.f_narrow(
-            3,
-            (width - self.crop) / 2,
-            self.crop,
-        )?;
+        let middle = self.resize(&picture, height, width)?.f_to_kind(Kind::Float)?.f_mul_scalar(self.scale)?;
         let channels = |values: &[f64; 3]| -> Result<Tensor> {
             Ok(Tensor::f_from_slice(values)?.f_to_kind(Kind::Float)?.f_reshape([1, 3, 1, 1])?)
         };
         Ok(middle.f_sub(&channels(&self.mean)?)?.f_div(&channels(&self.std)?)?.f_squeeze_dim(0)?)
     }
-}
 
-/// Pillow's bicubic filter: one axis after the other, each rounded to bytes. The vertical axis goes first where the height
-/// shrinks by more than twice of what the width does (Pillow 13, `Resample.c`).
-///
-/// # Shapes
-/// `picture`: [1, 3, h, w] u8 → [1, 3, `height`, `width`] u8
-fn resize(picture: &Tensor, height: i64, width: i64) -> Result<Tensor> {
-    let (_, _, old_height, old_width) = picture.size4()?;
-    let shrinks = old_height - height;
-    let vertical_first = shrinks > 0 && shrinks > 2 * (old_width - width);
-    let between = if vertical_first { [height, old_width] } else { [old_height, width] };
-    let picture = picture.f_internal_upsample_bicubic2d_aa(between, false, None, None)?;
-    Ok(picture.f_internal_upsample_bicubic2d_aa([height, width], false, None, None)?)
+    /// The middle of `picture` after Pillow's bicubic filter: one axis after the other, each rounded to bytes. The vertical
+    /// axis goes first where the height shrinks by more than twice of what the width does (Pillow 13, `Resample.c`).
+    ///
+    /// A row does not depend on other rows while columns are made, nor a column on others: what will not be kept is cut off
+    /// in between, so that a long picture is never whole in its new size.
+    ///
+    /// # Shapes
+    /// `picture`: [1, 3, h, w] u8, to be made `height` · `width` → [1, 3, crop, crop] u8
+    fn resize(&self, picture: &Tensor, height: i64, width: i64) -> Result<Tensor> {
+        let (_, _, old_height, old_width) = picture.size4()?;
+        let shrinks = old_height - height;
+        let vertical_first = shrinks > 0 && shrinks > 2 * (old_width - width);
+        let axes = if vertical_first { [(2, height), (3, width)] } else { [(3, width), (2, height)] };
+        let mut picture = picture.shallow_clone();
+        for (axis, side) in axes {
+            let (_, _, rows, columns) = picture.size4()?;
+            let shape = if axis == 2 { [side, columns] } else { [rows, side] };
+            let made = picture.f_internal_upsample_bicubic2d_aa(shape, false, None, None)?;
+            picture = made.f_narrow(axis, (side - self.crop) / 2, self.crop)?;
+        }
+        Ok(picture)
+    }
 }
 
 #[cfg(test)]
@@ -188,13 +218,54 @@ mod tests {
             (r#"{ "crop_size": { "height": 224, "width": 220 } }"#, "crop_size"),
             (r#"{ "size": 200 }"#, "size"),
             (r#"{ "size": { "height": 224, "width": 224 } }"#, "size"),
+            (r#"{ "size": 897 }"#, "size"),
+            (r#"{ "size": 16384 }"#, "size"),
             (r#"{ "resample": 2 }"#, "resample"),
+            (r#"{ "do_resize": false }"#, "do_resize"),
+            (r#"{ "do_center_crop": false }"#, "do_center_crop"),
+            (r#"{ "rescale_factor": 0 }"#, "rescale_factor"),
+            (r#"{ "rescale_factor": -0.5 }"#, "rescale_factor"),
             (r#"{ "image_std": [1, 1, 0] }"#, "image_std"),
         ] {
             match open(json, 224).unwrap_err() {
                 Error::Preprocessor { key, .. } => assert_eq!(key, culprit),
                 other => panic!("{json}: {other}"),
             }
+        }
+    }
+
+    #[test]
+    fn steps_that_a_file_leaves_out_or_changes_are_so() {
+        // One colour, which no filter changes: 51 is a fifth of 255.
+        let grey = Tensor::full([3, 8, 8], 51, (Kind::Uint8, Device::Cpu));
+        let first = |json: &str| open(json, 4).unwrap().apply(&grey).unwrap().double_value(&[0, 0, 0]);
+        let close =
+            |json: &str, expected: f64| assert!((first(json) - expected).abs() < 1e-4, "{json}: {}", first(json));
+        close(r#"{ "do_resize": true, "do_rescale": true, "do_normalize": true }"#, (0.2 - MEAN[0]) / STD[0]);
+        close(r#"{ "do_normalize": false }"#, 0.2);
+        close(r#"{ "do_normalize": false, "do_rescale": false, "rescale_factor": 7 }"#, 51.0);
+        close(r#"{ "rescale_factor": 0.5, "image_mean": [1, 1, 1], "image_std": [2, 2, 2] }"#, 12.25);
+    }
+
+    #[test]
+    fn a_picture_cut_between_the_axes_is_the_middle_of_the_whole() {
+        let options = (Kind::Int64, Device::Cpu);
+        for (height, width) in [(9, 40), (40, 9), (37, 23), (300, 41), (5, 5), (3, 290)] {
+            let picture = (Tensor::arange(3 * height * width, options) * 7).remainder(251);
+            let picture = picture.reshape([1, 3, height, width]).to_kind(Kind::Uint8);
+            let side = |side: i64| 16 * side / height.min(width);
+            let (new_height, new_width) = (side(height), side(width));
+            let cut = Preprocess { size: 16, ..Preprocess::new(10) };
+            let kept = cut.resize(&picture, new_height, new_width).unwrap();
+            let shrinks = height - new_height;
+            let between = match shrinks > 0 && shrinks > 2 * (width - new_width) {
+                true => [new_height, width],
+                false => [height, new_width],
+            };
+            let whole = picture.internal_upsample_bicubic2d_aa(between, false, None, None);
+            let whole = whole.internal_upsample_bicubic2d_aa([new_height, new_width], false, None, None);
+            let middle = whole.narrow(2, (new_height - 10) / 2, 10).narrow(3, (new_width - 10) / 2, 10);
+            assert!(kept.equal(&middle), "{height}x{width}");
         }
     }
 

@@ -6,19 +6,7 @@ use ediffi_core::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::config::{ClipTextConfig, in_range};
-use super::transformer::{Attending, Transformer};
-
-/// What the text half makes of a batch of texts.
-#[derive(Debug)]
-pub struct ClipTextOutput {
-    /// [n, tokens, width] f32, after the final norm.
-    pub tokens: Tensor,
-    /// [n, tokens, width] f32, after the last layer but one, without a norm.
-    pub penultimate: Tensor,
-    /// [n, projection] f32: the token that ends the text, projected into the space of pictures; [n, width] in a network
-    /// without projection. Not normalised.
-    pub pooled: Tensor,
-}
+use super::transformer::{Attending, ClipOutput, Transformer};
 
 /// The text half of CLIP. Parameters are named as in published files: `text_model...`, `text_projection.weight`.
 #[derive(Debug)]
@@ -89,19 +77,14 @@ impl ClipTextNetwork {
     ///
     /// # Errors
     /// More tokens than the network has positions, an id outside the table, or shapes that do not fit.
-    pub fn forward(&self, ids: &Tensor) -> Result<ClipTextOutput> {
+    pub fn forward(&self, ids: &Tensor) -> Result<ClipOutput> {
         let (n, _) = ids.size2()?;
         let (penultimate, last) = self.transformer.forward_last_two(self.embed(ids)?)?;
         let tokens = self.norm.forward(&last)?;
         let width = self.config.hidden_size;
         let end = text_end(ids, self.config.eos_token_id)?.f_reshape([n, 1, 1])?.f_expand([n, 1, width], false)?;
         let end = tokens.f_gather(1, &end, false)?.f_squeeze_dim(1)?;
-        let pooled = self.projection.as_ref().map_or(Ok(end.shallow_clone()), |projection| projection.forward(&end))?;
-        Ok(ClipTextOutput {
-            tokens: tokens.f_to_kind(Kind::Float)?,
-            penultimate: penultimate.f_to_kind(Kind::Float)?,
-            pooled: pooled.f_to_kind(Kind::Float)?,
-        })
+        ClipOutput::new(&tokens, &penultimate, &end, self.projection.as_ref())
     }
 
     /// What goes into the first layer and what comes out of each, without the final norm.
@@ -112,9 +95,7 @@ impl ClipTextNetwork {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn hidden_states(&self, ids: &Tensor) -> Result<Vec<Tensor>> {
-        let mut states = Vec::new();
-        let _ = self.transformer.forward(self.embed(ids)?, |state| states.push(state.shallow_clone()))?;
-        states.iter().map(|state| Ok(state.f_to_kind(Kind::Float)?)).collect()
+        self.transformer.states(self.embed(ids)?)
     }
 
     /// # Shapes

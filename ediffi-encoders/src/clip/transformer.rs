@@ -3,7 +3,7 @@
 use ediffi_core::Result;
 use ediffi_core::nn::{LayerNorm, Linear, attend, merge_heads, split_heads};
 use ediffi_core::weights::Scope;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::config::{Activation, Dimensions};
 
@@ -14,6 +14,36 @@ pub(super) enum Attending {
     Before,
     /// All.
     All,
+}
+
+/// What a half of CLIP makes of a batch. Columns are the tokens of a text; of a picture the class token and the patches, row
+/// by row.
+#[derive(Debug)]
+pub struct ClipOutput {
+    /// [n, columns, width] f32, after the last layer; of texts after the final norm too.
+    pub tokens: Tensor,
+    /// [n, columns, width] f32, after the last layer but one, without a norm.
+    pub penultimate: Tensor,
+    /// [n, projection] f32: the token that ends a text, or the normed class token of a picture, projected into the space that
+    /// texts and pictures share; [n, width] in a network without projection. Not normalised.
+    pub pooled: Tensor,
+}
+
+impl ClipOutput {
+    /// `pooled`: [n, width], still to be projected.
+    pub(super) fn new(
+        tokens: &Tensor,
+        penultimate: &Tensor,
+        pooled: &Tensor,
+        projection: Option<&Linear>,
+    ) -> Result<Self> {
+        let projected = projection.map(|projection| projection.forward(pooled)).transpose()?;
+        Ok(Self {
+            tokens: tokens.f_to_kind(Kind::Float)?,
+            penultimate: penultimate.f_to_kind(Kind::Float)?,
+            pooled: projected.as_ref().unwrap_or(pooled).f_to_kind(Kind::Float)?,
+        })
+    }
 }
 
 /// Layers after each other, named `layers.0`, `layers.1`, ... in a file.
@@ -31,11 +61,21 @@ impl Transformer {
         Ok(Self { layers, attending })
     }
 
+    /// What goes into the first layer and what comes out of each.
+    ///
+    /// # Shapes
+    /// `x`: [n, tokens, width] → layers + 1 times the same, f32
+    pub(super) fn states(&self, x: Tensor) -> Result<Vec<Tensor>> {
+        let mut states = Vec::with_capacity(self.layers.len() + 1);
+        let _ = self.forward(x, |state| states.push(state.shallow_clone()))?;
+        states.iter().map(|state| Ok(state.f_to_kind(Kind::Float)?)).collect()
+    }
+
     /// `seen` gets what goes into the first layer and what comes out of each.
     ///
     /// # Shapes
     /// `x`: [n, tokens, width] → the same
-    pub(super) fn forward(&self, x: Tensor, mut seen: impl FnMut(&Tensor)) -> Result<Tensor> {
+    fn forward(&self, x: Tensor, mut seen: impl FnMut(&Tensor)) -> Result<Tensor> {
         seen(&x);
         self.layers.iter().try_fold(x, |x, layer| {
             let x = layer.forward(&x, self.attending)?;

@@ -6,19 +6,7 @@ use ediffi_core::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::config::{ClipVisionConfig, in_range};
-use super::transformer::{Attending, Transformer};
-
-/// What the picture half makes of a batch of pictures. Columns are the class token and the patches, row by row.
-#[derive(Debug)]
-pub struct ClipVisionOutput {
-    /// [n, 1 + patches, width] f32, after the last layer, without a norm.
-    pub tokens: Tensor,
-    /// [n, 1 + patches, width] f32, after the last layer but one, without a norm.
-    pub penultimate: Tensor,
-    /// [n, projection] f32: the class token, normed and projected into the space of texts; [n, width] in a network without
-    /// projection. Not normalised.
-    pub pooled: Tensor,
-}
+use super::transformer::{Attending, ClipOutput, Transformer};
 
 /// The picture half of CLIP. Parameters are named as in published files: `vision_model...`, `visual_projection.weight`.
 #[derive(Debug)]
@@ -108,16 +96,10 @@ impl ClipVisionNetwork {
     ///
     /// # Errors
     /// Pictures of another size.
-    pub fn outputs(&self, pixels: &Tensor) -> Result<ClipVisionOutput> {
+    pub fn outputs(&self, pixels: &Tensor) -> Result<ClipOutput> {
         let (penultimate, tokens) = self.transformer.forward_last_two(self.embed(pixels)?)?;
         let class = self.norm_after.forward(&tokens.f_select(1, 0)?)?;
-        let pooled =
-            self.projection.as_ref().map_or(Ok(class.shallow_clone()), |projection| projection.forward(&class))?;
-        Ok(ClipVisionOutput {
-            tokens: tokens.f_to_kind(Kind::Float)?,
-            penultimate: penultimate.f_to_kind(Kind::Float)?,
-            pooled: pooled.f_to_kind(Kind::Float)?,
-        })
+        ClipOutput::new(&tokens, &penultimate, &class, self.projection.as_ref())
     }
 
     /// What goes into the first layer and what comes out of each, without a norm.
@@ -128,9 +110,7 @@ impl ClipVisionNetwork {
     /// # Errors
     /// Pictures of another size.
     pub fn hidden_states(&self, pixels: &Tensor) -> Result<Vec<Tensor>> {
-        let mut states = Vec::new();
-        let _ = self.transformer.forward(self.embed(pixels)?, |state| states.push(state.shallow_clone()))?;
-        states.iter().map(|state| Ok(state.f_to_kind(Kind::Float)?)).collect()
+        self.transformer.states(self.embed(pixels)?)
     }
 
     /// # Shapes

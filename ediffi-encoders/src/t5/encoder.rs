@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use ediffi_core::runtime::Runtime;
-use ediffi_core::weights::{self, WeightsFile};
+use ediffi_core::weights::Scope;
 use tch::Tensor;
 
 use super::{T5Config, T5Network};
 use crate::batch;
-use crate::encoded::{Encoded, finite, parse_config, read_config};
-use crate::fingerprint::Fingerprint;
+use crate::encoded::{self, Encoded, Filling, finite, parse_config};
+use crate::fingerprint::{Fingerprint, Identity};
 use crate::tokenizer::TextTokenizer;
 use crate::{Error, Result};
 
@@ -28,6 +28,7 @@ pub fn names(stored: &str) -> Option<String> {
 pub struct T5 {
     network: T5Network,
     tokenizer: TextTokenizer,
+    identity: Identity,
 }
 
 impl T5 {
@@ -50,14 +51,13 @@ impl T5 {
     /// As [`open`](Self::open).
     pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
         let _guard = tch::no_grad_guard();
-        let config = config(folder)?;
+        let config = read_config(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
-        let file = weights::find(folder, variant)?;
-        tracing::debug!(file = %file.display(), ?runtime, "opening t5");
-        let network = weights::load(&file, names, runtime.device, runtime.kind, |scope| {
-            T5Network::new(scope, &config, runtime.kind)
-        })?;
-        Ok(Self { network, tokenizer })
+        let identity = Identity::open(folder, variant, names, &config, &tokenizer)?;
+        tracing::debug!(folder = %folder.display(), ?runtime, "opening t5");
+        let build = |scope: Scope<'_>| T5Network::new(scope, &config, runtime.kind);
+        let network = identity.weights().build(runtime.device, runtime.kind, build)?;
+        Ok(Self { network, tokenizer, identity })
     }
 
     /// What tells the model in a folder from others, without loading it: see [`Fingerprint`].
@@ -65,10 +65,19 @@ impl T5 {
     /// # Errors
     /// A file that is missing or unreadable.
     pub fn fingerprint(folder: &Path, variant: Option<&str>) -> Result<Fingerprint> {
-        let config = config(folder)?;
+        let config = read_config(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
-        let file = WeightsFile::open(&weights::find(folder, variant)?, names)?;
-        Fingerprint::of(folder, &config, tokenizer.path(), &file)
+        Identity::open(folder, variant, names, &config, &tokenizer)?.fingerprint().cloned()
+    }
+
+    /// What tells this model from others: [`Encoded::save`] keeps embeddings under it.
+    ///
+    /// It is found when it is first asked for, which takes about as long as reading the table of words.
+    ///
+    /// # Errors
+    /// A file that was cut short since it was opened.
+    pub fn model(&self) -> Result<&Fingerprint> {
+        self.identity.fingerprint()
     }
 
     /// The dimensions of the network.
@@ -99,7 +108,8 @@ impl T5 {
         let device = self.network.device();
         let [tokens] = batch::run(&cut, device, |ids, mask| Ok([self.network.forward(ids, mask)?]))?;
         let mask = cut.mask.f_to_device(device)?;
-        Ok(Encoded { tokens: finite(tokens, WHAT)?, mask, spans: cut.spans, truncated: cut.truncated })
+        let (tokens, filling) = (finite(tokens, WHAT)?, Filling::Zeros);
+        Ok(Encoded { tokens, filling, mask, spans: cut.spans, truncated: cut.truncated })
     }
 
     /// As [`encode`](Self::encode), but with the embeddings that the network itself gives to the filling, where `encode`
@@ -120,18 +130,19 @@ impl T5 {
         let rows = (0..texts.len() as i64)
             .map(|row| Ok(self.network.forward(&ids.f_narrow(0, row, 1)?, &mask.f_narrow(0, row, 1)?)?))
             .collect::<Result<Vec<Tensor>>>()?;
-        let tokens = finite(Tensor::f_cat(&rows, 0)?, WHAT)?;
-        Ok(Encoded { tokens, mask, spans: cut.spans, truncated: cut.truncated })
+        let (tokens, filling) = (finite(Tensor::f_cat(&rows, 0)?, WHAT)?, Filling::Embedded);
+        Ok(Encoded { tokens, filling, mask, spans: cut.spans, truncated: cut.truncated })
     }
 }
 
 /// What the errors call it.
 const WHAT: &str = "the T5 embedding (f16 can overflow: use bf16 or f32)";
 
-fn config(folder: &Path) -> Result<T5Config> {
+/// The configuration in a folder.
+pub(crate) fn read_config(folder: &Path) -> Result<T5Config> {
     let path = folder.join("config.json");
     // mT5 is T5 v1.1 with another vocabulary.
-    let json = read_config(&path, &["t5", "mt5"], "t5 or mt5")?;
+    let json = encoded::read_config(&path, &["t5", "mt5"], "t5 or mt5")?;
     let config: T5Config = parse_config(&path, json)?;
     config.validate().map_err(Error::from)?;
     Ok(config)

@@ -6,5 +6,7 @@ mod encoder;
 mod network;
 
 pub use config::{FeedForwardKind, T5Config};
+#[cfg(feature = "hub")]
+pub(crate) use encoder::read_config;
 pub use encoder::{T5, names};
 pub use network::T5Network;

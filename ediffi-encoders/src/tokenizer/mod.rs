@@ -55,12 +55,21 @@ impl TextTokenizer {
     /// holds one of them or has a folder `tokenizer` beside it that does.
     ///
     /// # Errors
-    /// A file that is missing or no tokenizer, or one with more tokens than the `vocabulary` rows of the network.
+    /// A file that is missing or no tokenizer; [`Error::TokenizerMismatch`] for one whose token `end` is not `</s>`, with more
+    /// tokens than the `vocabulary` rows of the network, or with fewer than a quarter as many.
     pub fn t5(path: &Path, end: i64, filling: i64, vocabulary: i64) -> Result<Self> {
         let path = open::find(path, &["tokenizer.json", "spiece.model"])?;
         let cutter = guarded(&path, || open::t5(&path))?;
         let this = Self { path, cutter, start: None, end, filling, most: MOST };
         this.check("shared.weight", vocabulary)?;
+        let named = u32::try_from(end).ok().and_then(|end| match &this.cutter {
+            Cutter::Pieces(pieces) => pieces.unreachable(end).map(str::to_owned),
+            Cutter::Pipeline(tokenizer) => tokenizer.id_to_token(end),
+        });
+        if named.as_deref() != Some("</s>") {
+            let named = named.map(|piece| format!(" but `{piece}`")).unwrap_or_default();
+            return Err(this.mismatch(format!("token {end}, which is to end a text, is not `</s>`{named}")));
+        }
         Ok(this)
     }
 
@@ -69,8 +78,8 @@ impl TextTokenizer {
     /// `merges.txt` beside it, or a folder that holds one of them or has a folder `tokenizer` beside it that does.
     ///
     /// # Errors
-    /// A file that is missing or no tokenizer, one without the two special tokens, or one with more tokens than the
-    /// `vocabulary` rows of the network.
+    /// A file that is missing or no tokenizer; [`Error::TokenizerMismatch`] for one without the two special tokens, with more
+    /// tokens than the `vocabulary` rows of the network, or with fewer than a quarter as many.
     pub fn clip(path: &Path, vocabulary: i64, most: i64) -> Result<Self> {
         let path = open::find(path, &["tokenizer.json", "vocab.json"])?;
         let cutter = guarded(&path, || open::clip(&path))?;
@@ -109,14 +118,22 @@ impl TextTokenizer {
         own.max(self.end).max(self.filling)
     }
 
-    /// An id without a row in the network's table is an error on the CPU and the end of the process on CUDA.
-    fn check(&self, table: &'static str, vocabulary: i64) -> Result<()> {
+    /// Whether it can be the tokenizer of a network with `rows` rows in the tensor `table`.
+    ///
+    /// An id without a row is an error on the CPU and the end of the process on CUDA. Rows without an id are usual: tables are
+    /// rounded up and have room for tokens to come, in published models less than 1 % of them. A tokenizer that
+    /// leaves three quarters of a table unused was made for another one.
+    fn check(&self, table: &'static str, rows: i64) -> Result<()> {
         let (least, greatest) = (self.end.min(self.filling).min(0), self.greatest());
-        if greatest < vocabulary && least >= 0 {
-            return Ok(());
+        if least < 0 || greatest >= rows || 4 * (greatest + 1) < rows {
+            let reason = format!("it gives ids from {least} to {greatest}, the network has {rows} rows in {table}");
+            return Err(self.mismatch(reason));
         }
-        let reason = format!("it gives ids from {least} to {greatest}, the network has {vocabulary} rows in {table}");
-        Err(Error::TokenizerMismatch { path: self.path.clone(), reason })
+        Ok(())
+    }
+
+    fn mismatch(&self, reason: String) -> Error {
+        Error::TokenizerMismatch { path: self.path.clone(), reason }
     }
 
     /// Cuts texts into tokens, each text cut or filled up to `tokens` of them. A text that is cut keeps the token that ends

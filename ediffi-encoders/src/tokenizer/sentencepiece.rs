@@ -44,6 +44,8 @@ pub(super) struct SentencePiece {
     pieces: HashMap<String, Found>,
     /// Bytes of the longest of them.
     longest: usize,
+    /// What never is found, by its id.
+    unreachable: HashMap<u32, String>,
     /// How many ids there are.
     ids: usize,
     unknown: u32,
@@ -73,6 +75,7 @@ impl SentencePiece {
         let normal = || all.iter().filter(|piece| piece.kind == PieceKind::Normal).map(|piece| piece.score);
         let (best, worst) = (normal().fold(f32::MIN, f32::max), normal().fold(f32::MAX, f32::min));
         let (mut pieces, mut unknown, mut spelled) = (HashMap::with_capacity(all.len()), None, HashMap::new());
+        let mut unreachable = HashMap::new();
         let ids = all.len();
         for (id, piece) in all.into_iter().enumerate() {
             let id = u32::try_from(id).map_err(|_| "it has more pieces than ids")?;
@@ -88,7 +91,10 @@ impl SentencePiece {
                     spelled.insert(piece.text, id);
                     continue;
                 }
-                PieceKind::Unreachable => continue,
+                PieceKind::Unreachable => {
+                    unreachable.insert(id, piece.text);
+                    continue;
+                }
             };
             if piece.text.is_empty() || pieces.insert(piece.text.clone(), Found { id, score }).is_some() {
                 return Err(format!("its piece {id}, `{}`, is empty or not the first of its kind", piece.text));
@@ -99,6 +105,7 @@ impl SentencePiece {
             charsmap,
             longest: pieces.keys().map(String::len).max().unwrap_or(0),
             pieces,
+            unreachable,
             ids,
             unknown: unknown.ok_or("it has no piece for what it does not know")?,
             unknown_score: worst - UNKNOWN_PENALTY,
@@ -110,6 +117,11 @@ impl SentencePiece {
     /// How many ids there are.
     pub(super) fn ids(&self) -> usize {
         self.ids
+    }
+
+    /// The text of a piece that never is found in a text, such as the end of one.
+    pub(super) fn unreachable(&self, id: u32) -> Option<&str> {
+        self.unreachable.get(&id).map(String::as_str)
     }
 
     /// The ids of a text, each with the range of characters of the text that it stands for.

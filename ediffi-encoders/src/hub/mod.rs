@@ -1,0 +1,192 @@
+//! Models by their names on the Hugging Face hub (feature `hub`).
+//!
+//! Only the files that an encoder needs are downloaded, into the cache that all programs of Hugging Face share, and only
+//! safetensors: there is no code for pickled weights. All files of one opening are of one commit, and weights are checked
+//! against the SHA-256 that the hub names. Where the hub cannot be reached, or with `HF_HUB_OFFLINE`, the cache alone is
+//! used. The environment variables `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE` and
+//! `HF_HUB_DISABLE_IMPLICIT_TOKEN` mean what they mean elsewhere.
+
+mod remote;
+
+use std::path::{Path, PathBuf};
+
+use ediffi_core::runtime::Runtime;
+use ediffi_core::weights::{self, Names};
+use hf_hub::HFError;
+
+use crate::{Clip, Error, Result, T5, clip, t5, tokenizer};
+use remote::{Remote, Snapshot, is_within, no_answer};
+
+impl T5 {
+    /// Opens the T5 model `repository`, such as `org/name`, of the hub: see [`HubModel`].
+    ///
+    /// # Errors
+    /// As [`HubModel::t5`] and [`T5::open`].
+    pub fn from_hub(repository: &str, runtime: Runtime) -> Result<Self> {
+        Self::open(&HubModel::new(repository).t5()?, runtime)
+    }
+}
+
+impl Clip {
+    /// Opens the CLIP model `repository`, such as `org/name`, of the hub: see [`HubModel`].
+    ///
+    /// # Errors
+    /// As [`HubModel::clip`] and [`Clip::open`].
+    pub fn from_hub(repository: &str, runtime: Runtime) -> Result<Self> {
+        Self::open(&HubModel::new(repository).clip()?, runtime)
+    }
+}
+
+/// A model on the hub, and which state and part of it is meant.
+#[derive(Debug, Clone)]
+pub struct HubModel {
+    repository: String,
+    revision: String,
+    variant: Option<String>,
+    subfolder: Option<String>,
+}
+
+/// What an encoder needs besides its configuration and weights.
+struct Needs<'a> {
+    /// Which tensors it has a use for.
+    names: Names,
+    /// Sets of files of which the first complete one is its tokenizer.
+    tokenizers: &'a [&'a [&'a str]],
+    /// Files that are taken if there are any.
+    optional: &'a [&'a str],
+    /// Whether the encoder that the configuration in a folder describes has a tokenizer.
+    has_tokenizer: fn(&Path) -> Result<bool>,
+}
+
+impl HubModel {
+    /// The newest state of the model `repository`, such as `org/name`.
+    #[must_use]
+    pub fn new(repository: impl Into<String>) -> Self {
+        Self { repository: repository.into(), revision: "main".to_owned(), variant: None, subfolder: None }
+    }
+
+    /// The state under the name of a branch, a tag or a commit.
+    #[must_use]
+    pub fn revision(self, revision: impl Into<String>) -> Self {
+        Self { revision: revision.into(), ..self }
+    }
+
+    /// The weights under the name of a variant, such as `fp16`.
+    #[must_use]
+    pub fn variant(self, variant: impl Into<String>) -> Self {
+        Self { variant: Some(variant.into()), ..self }
+    }
+
+    /// The encoder in a folder of the repository, such as `text_encoder` of a pipeline, whose tokenizer may stand in the
+    /// folder `tokenizer`.
+    #[must_use]
+    pub fn subfolder(self, subfolder: impl Into<String>) -> Self {
+        Self { subfolder: Some(subfolder.into()), ..self }
+    }
+
+    /// Downloads what [`T5::open`] (or `open_variant`) needs and the cache does not have; gives the folder.
+    ///
+    /// The small files come first, so that a model of another architecture or one without a tokenizer is refused before its
+    /// weights are downloaded.
+    ///
+    /// # Errors
+    /// [`Error::Hub`]: no such repository or file, no right to it, no connection and nothing in the cache;
+    /// [`Error::Architecture`]; [`Error::NoTokenizerOnHub`]; [`Error::NoSafetensors`]; [`Error::Download`].
+    pub fn t5(&self) -> Result<PathBuf> {
+        self.download(&Needs {
+            names: t5::names,
+            tokenizers: &[&["tokenizer.json"], &["spiece.model"]],
+            optional: &[],
+            has_tokenizer: |folder| t5::read_config(folder).map(|_| true),
+        })
+    }
+
+    /// Downloads what [`Clip::open`], [`ClipText::open`](crate::ClipText::open) and
+    /// [`ClipVision::open`](crate::ClipVision::open) need and the cache does not have; gives the folder.
+    ///
+    /// # Errors
+    /// As [`t5`](Self::t5).
+    pub fn clip(&self) -> Result<PathBuf> {
+        self.download(&Needs {
+            names: |stored| clip::text_names(stored).or_else(|| clip::vision_names(stored)),
+            tokenizers: &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
+            optional: &["preprocessor_config.json"],
+            has_tokenizer: clip::has_text,
+        })
+    }
+
+    fn download(&self, needs: &Needs<'_>) -> Result<PathBuf> {
+        let remote = Remote::new(&self.repository, &self.revision)?;
+        let parts = [("revision", Some(&self.revision)), ("subfolder", self.subfolder.as_ref())];
+        for (what, part) in parts.into_iter().chain([("variant", self.variant.as_ref())]) {
+            if let Some(part) = part.filter(|part| !is_within(part)) {
+                return Err(remote.error(HFError::InvalidParameter(format!("`{part}` is no {what}"))));
+            }
+        }
+        if remote.offline() {
+            return self.collect(&remote.kept()?, needs);
+        }
+        match remote.newest() {
+            Ok(snapshot) => {
+                let folder = self.collect(&snapshot, needs)?;
+                // Only now: a name in the cache stands for a commit of which everything that was asked for is there.
+                remote.remember(&snapshot)?;
+                Ok(folder)
+            }
+            Err(error) if no_answer(&error) => {
+                let kept = remote.kept().and_then(|snapshot| self.collect(&snapshot, needs));
+                let Ok(folder) = kept else { return Err(remote.error(error)) };
+                tracing::warn!(repository = self.repository, %error, "the hub does not answer: opening from the cache");
+                Ok(folder)
+            }
+            Err(error) => Err(remote.error(error)),
+        }
+    }
+
+    /// Brings the files of `snapshot` that are needed into its folder.
+    fn collect(&self, snapshot: &Snapshot<'_>, needs: &Needs<'_>) -> Result<PathBuf> {
+        let within = |name: &str| self.subfolder.as_ref().map_or(name.to_owned(), |folder| format!("{folder}/{name}"));
+        let config = within("config.json");
+        let [weights, indices @ ..] = weights::candidates("model", self.variant.as_deref()).map(|name| within(&name));
+        let mut sets: Vec<Vec<String>> =
+            needs.tokenizers.iter().map(|set| set.iter().map(|name| within(name)).collect()).collect();
+        if let Some(subfolder) = &self.subfolder {
+            let beside = tokenizer::beside(Path::new(subfolder));
+            let named = |set: &&[&str]| set.iter().map(|name| format!("{beside}/{name}")).collect();
+            sets.extend(needs.tokenizers.iter().map(named));
+        }
+        let optional: Vec<String> = needs.optional.iter().map(|name| within(name)).collect();
+        let all = [vec![config.clone(), weights.clone()], indices.to_vec(), sets.concat(), optional.clone()].concat();
+        let there = snapshot.list(&all)?;
+
+        let config = snapshot.fetch(&config, &there)?;
+        let folder = config.parent().map(Path::to_owned).unwrap_or_default();
+        if (needs.has_tokenizer)(&folder)? {
+            let Some(set) = sets.iter().find(|set| set.iter().all(|path| there.has(path))) else {
+                let (repository, looked_for) = (self.repository.clone(), sets.concat().join(", "));
+                return Err(Error::NoTokenizerOnHub { repository, looked_for });
+            };
+            set.iter().try_for_each(|path| snapshot.fetch(path, &there).map(drop))?;
+        }
+        for path in &optional {
+            if there.has(path) {
+                snapshot.fetch(path, &there)?;
+            } else {
+                snapshot.note_absent(path)?;
+            }
+        }
+        if there.has(&weights) {
+            snapshot.fetch(&weights, &there)?;
+        } else if let Some(index) = indices.iter().find(|path| there.has(path)) {
+            let index = snapshot.fetch(index, &there)?;
+            let shards = weights::shards(&index, needs.names)?;
+            let shards: Vec<String> =
+                shards.iter().filter_map(|path| Some(within(path.file_name()?.to_str()?))).collect();
+            let there = snapshot.list(&shards)?;
+            shards.iter().try_for_each(|shard| snapshot.fetch(shard, &there).map(drop))?;
+        } else {
+            return Err(Error::NoSafetensors { repository: self.repository.clone(), looked_for: weights });
+        }
+        Ok(folder)
+    }
+}

@@ -1,0 +1,78 @@
+//! What the tests of this crate share.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "helpers of tests, of which each file uses some")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ediffi_core::runtime::Runtime;
+use tch::{Device, Kind, Tensor};
+
+pub const CPU: Runtime = Runtime { device: Device::Cpu, kind: Kind::Float };
+pub const TEXTS: [&str; 3] = ["a red apple left of a cat", "a dog", ""];
+
+/// A file or folder beside these tests.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// A copy of a folder of the fixtures.
+pub fn copy(name: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture(name)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    folder
+}
+
+/// A copy of a folder of the fixtures with one file changed by `change`.
+pub fn changed(name: &str, file: &str, change: impl Fn(String) -> String) -> tempfile::TempDir {
+    let folder = copy(name);
+    let path = folder.path().join(file);
+    std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
+    folder
+}
+
+/// The weights of a folder of the fixtures.
+pub fn tensors(name: &str) -> Vec<(String, Tensor)> {
+    Tensor::read_safetensors(fixture(name).join("model.safetensors")).unwrap()
+}
+
+pub fn close(a: &Tensor, b: &Tensor) -> bool {
+    a.size() == b.size() && a.allclose(b, 1e-5, 1e-5, false)
+}
+
+/// The uncompressed `tokenizers/NAME.gz` of the fixtures, in `folder`.
+pub fn unpacked(folder: &Path, name: &str) -> PathBuf {
+    let packed = std::fs::File::open(fixture(&format!("tokenizers/{name}.gz"))).unwrap();
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(packed), &mut bytes).unwrap();
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}
+
+/// A number of megabytes (10^6) that the system says about this process, such as `VmHWM`; `None` where it says nothing.
+pub fn megabytes(key: &str) -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse::<f64>().ok().map(|kilobytes| kilobytes * 1024.0 / 1e6)
+}
+
+/// The environment variable that a test's process has where [`child`] started it.
+pub const CHILD: &str = "EDIFFI_TEST_CHILD";
+
+/// This program once more, running the test `name` alone, which finds `value` in [`CHILD`].
+pub fn child(name: &str, value: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture"]).env(CHILD, value);
+    command
+}
+
+/// What a test that [`child`] started printed after `says: `.
+pub fn said(output: &std::process::Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = text.lines().find_map(|line| line.split_once("says: ").map(|(_, said)| said.to_owned()));
+    assert!(said.is_some(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    said.unwrap()
+}
