@@ -104,7 +104,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) ->
         let reason = format!("its base draws {} pixels, the judge looks at {SIDE}", base.size);
         return Err(Error::Setting { what: "model", reason });
     }
-    let prompts = placed(settings.prompts)?;
+    let prompts = placed(settings.prompts, |caption| model.reads(caption))?;
     let key = key(&model, judge, settings.prompts)?;
     let mut done = Kept::open(kept, key);
     let renderer = Renderer::new(pack)?;
@@ -311,7 +311,7 @@ mod tests {
 
     /// Pictures of which `right` of ten have both objects in their boxes.
     fn cell(rule: &str, weight: f64, right: usize) -> Cell {
-        let prompts = placed(10).unwrap();
+        let prompts = placed(10, |_| true).unwrap();
         let of = |index: usize| {
             let inside = if index < right { 2 } else { 0 };
             Outcome { seen: 2, inside, iou: f32::from(inside) / 2.0, style: (index % 2 == 0).then_some(true) }
