@@ -43,7 +43,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 240)]
     pub prompts: usize,
     /// The strengths to try.
-    #[arg(long, value_delimiter = ',', default_values_t = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0.5, 1.0, 1.5, 2.0, 3.0])]
     pub strengths: Vec<f64>,
     /// How many threads draw; one a core unless said.
     #[arg(long)]
