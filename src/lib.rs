@@ -68,7 +68,9 @@ pub use observer::{Event, Observer, Preview};
 pub use pipeline::Pipeline;
 pub use problem::Problem;
 pub use request::{MAX_IMAGES, MAX_SIDE, Request, StageSettings};
-pub use style::{MAX_STYLE_REFERENCES, STYLE_SIDE, Style, StyleEmbedding, StyleImage, StyleReference, StyleSource};
+pub use style::{
+    MAX_STYLE_PIXELS, MAX_STYLE_REFERENCES, STYLE_SIDE, Style, StyleEmbedding, StyleImage, StyleReference, StyleSource,
+};
 pub use worker::{QUEUE_CAPACITY, Worker};
 
 // What a user of this crate sets or reads, so that no other crate has to be named.

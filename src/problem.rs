@@ -102,6 +102,16 @@ pub enum Problem {
         /// How many there are.
         references: usize,
     },
+    /// The pictures of the style are too large to travel with the request.
+    #[error(
+        "the style's pictures have {pixels} pixels together, more than {}: embeddings of them are small \
+         (`Pipeline::encode_style`)",
+        crate::MAX_STYLE_PIXELS
+    )]
+    StylePixels {
+        /// How many they have.
+        pixels: u64,
+    },
     /// The weights of the style's references are no weights.
     #[error(
         "the weights of the style's references are {weights:?}: they have to be finite, not negative, and not all 0"

@@ -5,7 +5,7 @@ use ediffi_paint::locate;
 
 use crate::request::{MAX_IMAGES, MAX_SIDE};
 use crate::shape::{Needs, StageShape};
-use crate::{Error, MAX_STYLE_REFERENCES, Problem, Request, Result, Style};
+use crate::{Error, MAX_STYLE_PIXELS, MAX_STYLE_REFERENCES, Problem, Request, Result, Style};
 
 /// Why a model without an encoder of pictures takes no style.
 pub(crate) const NO_STYLE_ENCODER: &str = "the model has no encoder for it";
@@ -167,6 +167,10 @@ fn references(style: &Style, problems: &mut Vec<Problem>) {
     let references = style.references.len();
     if !(1..=MAX_STYLE_REFERENCES).contains(&references) {
         problems.push(Problem::StyleReferences { references });
+    }
+    let pixels = style.pixels();
+    if pixels > MAX_STYLE_PIXELS {
+        problems.push(Problem::StylePixels { pixels });
     }
     let weights: Vec<f64> = style.references.iter().map(|reference| reference.weight).collect();
     let sound = weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0);
@@ -392,6 +396,10 @@ mod tests {
         assert_eq!(problems(&of(&[1.0; MAX_STYLE_REFERENCES])), []);
         let many = MAX_STYLE_REFERENCES + 1;
         assert_eq!(problems(&of(&vec![1.0; many])), [Problem::StyleReferences { references: many }]);
+        let tall = || StyleImage::new(image::RgbImage::new(448, 14_000)).unwrap();
+        assert_eq!(problems(&a().style(tall())), []);
+        let found = problems(&a().style(Style::from(tall()).and(tall(), 1.0)));
+        assert_eq!(found, [Problem::StylePixels { pixels: 2 * 448 * 14_000 }]);
         for weights in [[0.0, 0.0], [1.0, -0.5], [1.0, f64::NAN], [f64::INFINITY, 1.0], [f64::MAX, f64::MAX]] {
             assert!(matches!(problems(&of(&weights))[..], [Problem::StyleWeights { .. }]), "{weights:?}");
         }

@@ -211,17 +211,21 @@ impl Palette {
                 (y.saturating_sub(1)..=y + 1).flat_map(|row| columns.clone().map(move |x| row * width + x));
             !around.any(|other| other != index && owners.get(other) == Some(&owner))
         };
-        let of = |(entry, PaletteEntry { phrase, .. }): (usize, &PaletteEntry)| {
-            let owner = Owner::Entry(entry);
-            let own = owners.iter().enumerate().filter(|(_, other)| **other == owner);
-            let found: Vec<usize> = own.map(|(index, _)| index).filter(|&index| alone(index, owner)).collect();
-            // A region of a single pixel is small, but all there is.
-            let whole = owners.iter().filter(|other| **other == owner).count() == 1;
-            let place = |&index: &usize| ((index % width) as u32, (index / width) as u32);
-            let places = found.iter().take(NAMED).map(place).collect();
-            (!found.is_empty() && !whole).then(|| Stray { phrase: phrase.clone(), pixels: found.len(), places })
-        };
-        self.entries.iter().enumerate().filter_map(of).collect()
+        let stray = |entry: &PaletteEntry| Stray { phrase: entry.phrase.clone(), pixels: 0, places: Vec::new() };
+        let mut found: Vec<(usize, Stray)> = self.entries.iter().map(|entry| (0, stray(entry))).collect();
+        for (index, &owner) in owners.iter().enumerate() {
+            let Owner::Entry(entry) = owner else { continue };
+            let Some((whole, stray)) = found.get_mut(entry) else { continue };
+            *whole += 1;
+            if alone(index, owner) {
+                stray.pixels += 1;
+                if stray.places.len() < NAMED {
+                    stray.places.push(((index % width) as u32, (index / width) as u32));
+                }
+            }
+        }
+        // A region of a single pixel is small, but all there is.
+        found.into_iter().filter(|(whole, stray)| stray.pixels > 0 && *whole > 1).map(|(_, stray)| stray).collect()
     }
 
     fn check_distinct(&self) -> Result<()> {

@@ -3,8 +3,9 @@
 use std::error::Error;
 use std::path::Path;
 
+use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::imageops::{self, FilterType};
-use image::{ImageFormat, Rgb, RgbImage};
+use image::{Rgb, RgbImage};
 use plotters::backend::BitMapBackend;
 use plotters::prelude::IntoDrawingArea;
 use plotters::style::{FontStyle, IntoFont, RGBColor, TextStyle, register_font};
@@ -66,8 +67,11 @@ impl Sheet {
 
     /// Writes the sheet as PNG under a temporary name, and renames it.
     pub(crate) fn save(&self, path: &Path) -> Result<(), Box<dyn Error>> {
+        let mut bytes = Vec::new();
+        let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, PngFilter::Adaptive);
+        self.picture.write_with_encoder(encoder)?;
         let temporary = path.with_extension("tmp");
-        self.picture.save_with_format(&temporary, ImageFormat::Png)?;
+        std::fs::write(&temporary, bytes).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(std::fs::rename(&temporary, path)?)
     }
 }

@@ -13,6 +13,10 @@ pub(crate) use mean::mean;
 /// The most references of one style. They travel in the request, and so in every picture made from it.
 pub const MAX_STYLE_REFERENCES: usize = 32;
 
+/// The most pixels of one style's pictures together: 48 megabytes of base64 at worst, which leaves room for the rest of the
+/// request in what is read from a picture's file.
+pub const MAX_STYLE_PIXELS: u64 = 12_000_000;
+
 /// Whose style a picture shall have, and how much of it (eDiff-I, section 4.4).
 ///
 /// ```no_run
@@ -78,6 +82,15 @@ impl Style {
     pub fn and(mut self, source: impl Into<StyleSource>, weight: f64) -> Self {
         self.references.push(StyleReference { source: source.into(), weight });
         self
+    }
+
+    /// Pixels of its pictures together.
+    pub(crate) fn pixels(&self) -> u64 {
+        let of = |reference: &StyleReference| match &reference.source {
+            StyleSource::Image(image) => u64::from(image.pixels().width()) * u64::from(image.pixels().height()),
+            StyleSource::Embedding(_) => 0,
+        };
+        self.references.iter().map(of).sum()
     }
 
     /// Sets how much of the style to take: see the field [`strength`](Self::strength).

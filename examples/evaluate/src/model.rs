@@ -98,6 +98,12 @@ impl Model {
         self.workers
     }
 
+    /// Whether the encoders read a prompt to its end.
+    #[must_use]
+    pub fn reads(&self, prompt: &str) -> bool {
+        self.pipeline.validate(&Request::new(prompt)).is_ok()
+    }
+
     /// Encodes a prompt. The end of one that is too long is left unread, as it was in training.
     ///
     /// # Errors

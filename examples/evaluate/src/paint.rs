@@ -46,6 +46,9 @@ const RULES: [(&str, Statistic, Growth); 5] = [
     ("std · log(1+σ²)", Statistic::Std, Growth::LogSquared),
 ];
 
+/// What pictures without a canvas are called.
+const NO_PAINT: &str = "no paint";
+
 /// What was measured with one rule and one w'.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cell {
@@ -104,7 +107,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) ->
         let reason = format!("its base draws {} pixels, the judge looks at {SIDE}", base.size);
         return Err(Error::Setting { what: "model", reason });
     }
-    let prompts = placed(settings.prompts)?;
+    let prompts = placed(settings.prompts, |caption| model.reads(caption))?;
     let key = key(&model, judge, settings.prompts)?;
     let mut done = Kept::open(kept, key);
     let renderer = Renderer::new(pack)?;
@@ -160,7 +163,7 @@ fn strengths(weights: &[f64]) -> Vec<(&'static str, Option<Strength>)> {
         let strength = move |&weight: &f64| (name, Some(Strength { statistic, growth, ..Strength::new(weight) }));
         weights.iter().map(strength).collect::<Vec<_>>()
     };
-    std::iter::once(("no paint", None)).chain(RULES.into_iter().flat_map(of)).collect()
+    std::iter::once((NO_PAINT, None)).chain(RULES.into_iter().flat_map(of)).collect()
 }
 
 /// What outcomes depend on: another base, judge or number of prompts has others.
@@ -200,6 +203,12 @@ impl Cell {
     }
 }
 
+impl Cell {
+    fn inside_share(&self) -> f64 {
+        self.inside.map_or(0.0, |measure| measure.value)
+    }
+}
+
 impl Results {
     /// The results as Markdown.
     #[must_use]
@@ -215,7 +224,8 @@ impl Results {
             table.row([cell.rule.clone(), weight, inside, held_out, iou, percent(cell.seen), percent(cell.style)]);
         }
         format!(
-            "{} prompts of two objects, base stage; model `{}`; {}. Judge `{}`. {:.0} s.\n\n{}\n{table}",
+            "{} prompts of two objects, base stage; model `{}`; {}. Judge `{}`. {:.0} s; 95 % intervals in \
+             brackets.\n\n{}\n{table}",
             self.prompts,
             self.model.display(),
             self.machine,
@@ -227,19 +237,23 @@ impl Results {
 
     /// The best rule beside no paint, in a sentence.
     fn summary(&self) -> String {
-        let value = |cell: &Cell| cell.inside.map_or(0.0, |measure| measure.value);
         let rules = self.cells.iter().filter(|cell| cell.weight > 0.0);
-        let best = rules.max_by(|a, b| value(a).total_cmp(&value(b)));
-        let plain = self.cells.iter().find(|cell| cell.rule == "no paint");
+        let best = rules.max_by(|a, b| a.inside_share().total_cmp(&b.inside_share()));
+        let plain = self.cells.iter().find(|cell| cell.rule == NO_PAINT);
         let (Some(best), Some(plain)) = (best, plain) else { return String::new() };
-        format!(
-            "Most objects are in their boxes with **{}, w′ = {}**: {} % of them, and {} % without paint (95 % intervals in \
-             brackets).\n",
-            best.rule,
-            best.weight,
-            percent(best.inside),
-            percent(plain.inside)
-        )
+        let (Cell { rule, weight, .. }, inside, without) = (best, percent(best.inside), percent(plain.inside));
+        // Where the intervals overlap, nothing has been shown.
+        let shown = best.inside.zip(plain.inside).is_some_and(|(best, plain)| best.low > plain.high);
+        if shown {
+            format!(
+                "Most objects are in their boxes with **{rule}, w′ = {weight}**: {inside} % of them, and {without} % without paint.\n"
+            )
+        } else {
+            format!(
+                "**Paint shows no effect on this model**: no rule puts more objects into their boxes than chance does. The best, \
+                 {rule} with w′ = {weight}, has {inside} % of them there; without paint it is {without} %.\n"
+            )
+        }
     }
 
     /// The results as comma-separated values.
@@ -282,7 +296,7 @@ impl Results {
                 let points = value.map(|m| vec![(ends.0, m.value, None), (ends.1, m.value, None)]);
                 Line { name: name.to_owned(), points: points.unwrap_or_default() }
             };
-            let lines = RULES.iter().map(rule).chain([level("no paint"), level("renders")]).collect();
+            let lines = RULES.iter().map(rule).chain([level(NO_PAINT), level("renders")]).collect();
             Plot { title: title.to_owned(), x: Axis::logarithmic("w'"), y: Axis::linear(label), lines }
         };
         plot("Objects in their boxes", "share of the objects", |cell| cell.inside)
@@ -311,7 +325,7 @@ mod tests {
 
     /// Pictures of which `right` of ten have both objects in their boxes.
     fn cell(rule: &str, weight: f64, right: usize) -> Cell {
-        let prompts = placed(10).unwrap();
+        let prompts = placed(10, |_| true).unwrap();
         let of = |index: usize| {
             let inside = if index < right { 2 } else { 0 };
             Outcome { seen: 2, inside, iou: f32::from(inside) / 2.0, style: index.is_multiple_of(2).then_some(true) }
@@ -364,6 +378,10 @@ mod tests {
         let text = std::fs::read_to_string(&page).unwrap();
         assert!(text.contains("**max · log(1+σ), w′ = 1.5**: 90.0"), "{text}");
         assert!(text.contains("and 20.0"), "{text}");
+        let mut weak = results();
+        weak.cells.retain(|cell| cell.weight == 0.0);
+        weak.cells.push(cell(RULES[0].0, 0.25, 3));
+        assert!(weak.markdown().contains("Paint shows no effect on this model"), "{}", weak.markdown());
         assert_eq!(text.matches("\n| ").count(), 2 + results().cells.len(), "{text}");
         assert!(text.ends_with("end\n"));
         for name in

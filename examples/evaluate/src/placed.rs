@@ -82,19 +82,21 @@ pub struct Placed {
     pub seed: u64,
 }
 
-/// `count` prompts, a quarter of them of held-out pairs. The same count always gives the same prompts, boxes and seeds.
+/// `count` prompts that `reads` accepts (a model whose encoders are short reads not all captions), a quarter of them of
+/// held-out pairs. The same count always gives the same prompts, boxes and seeds.
 ///
 /// The prompts join their objects by "and": a relation in words would contradict the boxes.
 ///
 /// # Errors
 /// A configuration of the sampler without held-out scenes.
-pub fn placed(count: usize) -> Result<Vec<Placed>> {
+pub fn placed(count: usize, reads: impl Fn(&str) -> bool) -> Result<Vec<Placed>> {
+    let usable = |sampled: &Sampled| joined(sampled) && sampled.1.as_ref().map_or(true, |scene| reads(&scene.caption));
     let mix = Mix { one: 0.0, placed: 0.0, two: 1.0, three: 0.0, same: 0.0 };
     let trained = Sampler::new(SamplerConfig { mix, ..SamplerConfig::small() })?;
     let held = Sampler::new(SamplerConfig::small())?;
     // Both are endless.
-    let mut of_trained = (0..).map(|index| (index, trained.scene(SEED, index, Split::Train))).filter(joined);
-    let mut of_held_out = (0..).map(|index| (index, held.scene(SEED + 1, index, Split::HeldOut))).filter(joined);
+    let mut of_trained = (0..).map(|index| (index, trained.scene(SEED, index, Split::Train))).filter(usable);
+    let mut of_held_out = (0..).map(|index| (index, held.scene(SEED + 1, index, Split::HeldOut))).filter(usable);
     let mut found = Vec::with_capacity(count);
     for number in 0..count {
         let held_out = number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1;
@@ -208,7 +210,7 @@ mod tests {
 
     #[test]
     fn prompts_are_of_two_objects_in_boxes_of_their_own() {
-        let prompts = placed(40).unwrap();
+        let prompts = placed(40, |_| true).unwrap();
         assert_eq!(prompts.len(), 40);
         assert_eq!(prompts.iter().filter(|prompt| prompt.held_out).count(), 10);
         for prompt in &prompts {
@@ -222,6 +224,8 @@ mod tests {
             assert_eq!((canvas.width(), canvas.height(), canvas.regions().len()), (64, 64, 2));
         }
         assert_ne!(prompts[0].areas, prompts[1].areas);
+        let short = placed(8, |caption| caption.len() < 30).unwrap();
+        assert!(short.len() == 8 && short.iter().all(|prompt| prompt.scene.caption.len() < 30));
     }
 
     #[test]
@@ -237,7 +241,7 @@ mod tests {
 
     #[test]
     fn an_object_counts_where_it_is_seen() {
-        let prompt = &placed(1).unwrap()[0];
+        let prompt = &placed(1, |_| true).unwrap()[0];
         let at = |object: usize, area: &Area, shift: f32| Detection {
             concept: prompt.scene.objects[object].concept.clone(),
             confidence: 0.9,

@@ -43,7 +43,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 240)]
     pub prompts: usize,
     /// The strengths to try.
-    #[arg(long, value_delimiter = ',', default_values_t = [0.25, 0.5, 0.75, 1.0, 1.5, 2.0])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0.5, 1.0, 1.5, 2.0, 3.0])]
     pub strengths: Vec<f64>,
     /// How many threads draw; one a core unless said.
     #[arg(long)]
@@ -92,8 +92,13 @@ pub struct Results {
     pub seconds: f64,
 }
 
-/// `count` prompts; the same count always gives the same.
-fn prompts(count: usize) -> Result<Vec<Prompt>> {
+/// A prompt with the style in words.
+fn named(scene: &Scene) -> String {
+    format!("{}, {} style", scene.caption, scene.style.word())
+}
+
+/// `count` prompts that `reads` accepts with the style in words; the same count always gives the same.
+fn prompts(count: usize, reads: impl Fn(&str) -> bool) -> Result<Vec<Prompt>> {
     let none = Mix { one: 0.0, placed: 0.0, two: 0.0, three: 0.0, same: 0.0 };
     let sampler = |mix| {
         let config = SamplerConfig { mix, omit_style: 1.0, paraphrase: 0.0, ..SamplerConfig::small() };
@@ -103,6 +108,9 @@ fn prompts(count: usize) -> Result<Vec<Prompt>> {
     let prompt = |index: u64| {
         let sampler = if index % TWO_EVERY == TWO_EVERY - 1 { &two } else { &one };
         let scene = sampler.scene(SEED, index, Split::Train)?;
+        if !reads(&named(&scene)) {
+            return Ok(None);
+        }
         let shown = |reference: &Scene| {
             let named = |concept: &String| scene.objects.iter().any(|object| object.concept == *concept);
             reference.objects.iter().any(|object| named(&object.concept))
@@ -117,9 +125,9 @@ fn prompts(count: usize) -> Result<Vec<Prompt>> {
                 references.push(candidate);
             }
         }
-        Ok(Prompt { wanted: Wanted::of(&scene), scene, references, seed: PICTURES + index })
+        Ok(Some(Prompt { wanted: Wanted::of(&scene), scene, references, seed: PICTURES + index }))
     };
-    (0..count as u64).map(prompt).collect()
+    (0..).map(prompt).filter_map(Result::transpose).take(count).collect()
 }
 
 /// Evaluates a model.
@@ -135,10 +143,9 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
         return Err(Error::Setting { what: "model", reason });
     }
     let renderer = Renderer::new(pack)?;
-    let prompts = prompts(settings.prompts)?;
+    let prompts = prompts(settings.prompts, |caption| model.reads(caption))?;
     let plain = prompts.iter().map(|p| model.wish(&p.scene.caption, p.seed, None)).collect::<Result<Vec<_>>>()?;
-    let named = |prompt: &Prompt| format!("{}, {} style", prompt.scene.caption, prompt.scene.style.word());
-    let words = prompts.iter().map(|p| model.wish(&named(p), p.seed, None)).collect::<Result<Vec<_>>>()?;
+    let words = prompts.iter().map(|p| model.wish(&named(&p.scene), p.seed, None)).collect::<Result<Vec<_>>>()?;
     let single = prompts.iter().map(|p| embedding(&model, &renderer, p, 1)).collect::<Result<Vec<_>>>()?;
     let several = prompts.iter().map(|p| embedding(&model, &renderer, p, SEVERAL)).collect::<Result<Vec<_>>>()?;
 
@@ -304,7 +311,7 @@ mod tests {
 
     #[test]
     fn prompts_leave_the_style_to_references_of_other_things() {
-        let prompts = prompts(12).unwrap();
+        let prompts = prompts(12, |_| true).unwrap();
         assert_eq!(prompts.iter().filter(|prompt| prompt.scene.objects.len() == 2).count(), 4);
         for prompt in &prompts {
             assert!(!prompt.scene.caption.contains("style"), "{}", prompt.scene.caption);
@@ -319,7 +326,7 @@ mod tests {
 
     #[test]
     fn style_content_and_what_leaks_are_counted() {
-        let prompts = prompts(1).unwrap();
+        let prompts = prompts(1, |_| true).unwrap();
         let prompt = &prompts[0];
         let seen = |concept: &str| crate::judge::Detection {
             concept: concept.to_owned(),
