@@ -86,7 +86,8 @@ mod tests {
         }
     }
 
-    /// The smaller picture of stage II is that of diffusers before and after the noise.
+    /// The smaller picture of stage II is that of diffusers before and after the noise. Corners that are not aligned fail here,
+    /// and noise without its weight.
     #[test]
     fn the_condition_is_that_of_diffusers() {
         let path =

@@ -112,7 +112,7 @@ mod tests {
     }
 
     /// The image behind strong noise is a difference of two numbers as large as sigma: so large are its roundings, in the
-    /// recorded values too.
+    /// recorded values too. Swapped coefficients fail here, and a variance that is not interpolated in logarithms.
     #[test]
     fn single_steps_are_those_of_diffusers() {
         let io = tensors();
