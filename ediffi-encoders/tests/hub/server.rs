@@ -21,7 +21,7 @@ pub(crate) struct Server {
     /// The commit that `main` is, and the one that it becomes as soon as somebody has asked for it.
     pub(crate) main: Mutex<&'static str>,
     pub(crate) then: Mutex<Option<&'static str>>,
-    requests: Mutex<Vec<String>>,
+    pub(crate) requests: Mutex<Vec<String>>,
     /// How many bytes of large files may be sent before connections break.
     pub(crate) patience: Mutex<Option<usize>>,
     /// A byte of large files that arrives changed.
