@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example paint_cost` draws the same request with and without a canvas in turns, so that whatever
 //! else the machine does falls on both alike, and prints the median of each and their ratio.
-#![allow(clippy::print_stdout, reason = "printing is what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 
 #[path = "shared/report.rs"]
 mod report;
