@@ -41,7 +41,7 @@ use serde::Deserialize;
 use sheet::Sheet;
 
 /// Side of a picture on the overlay, and the space between.
-const PANEL: u32 = 192;
+const PANEL: u32 = 256;
 const GAP: u32 = 12;
 
 /// Draw what is painted.

@@ -28,7 +28,7 @@ use report::report;
 use sheet::Sheet;
 
 /// Side of a picture on the grid, and the space between.
-const CELL: u32 = 112;
+const CELL: u32 = 144;
 const GAP: u32 = 8;
 
 /// Draw prompts in the styles of pictures.

@@ -14,6 +14,8 @@ use crate::error::{Error, Result};
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (720, 440);
 const FONT: &str = "sans-serif";
+/// Height of a line of the legend, as a part of that of the data.
+const LEGEND_LINE: f64 = 0.06;
 
 /// Colours that differ for most eyes (Okabe & Ito 2008), black last.
 const COLOURS: [RGBColor; 8] = [
@@ -134,7 +136,11 @@ impl Plot {
             .collect();
         let all = || lines.iter().flat_map(|(_, points)| points);
         let x = Axis::range(all().map(|point| point.0));
-        let y = Axis::range(all().flat_map(|&(_, y, ends)| [y, ends.map_or(y, |e| e.0), ends.map_or(y, |e| e.1)]));
+        let mut y = Axis::range(all().flat_map(|&(_, y, ends)| [y, ends.map_or(y, |e| e.0), ends.map_or(y, |e| e.1)]));
+        if lines.len() > 1 {
+            // Room above the data, so that the legend covers none of it.
+            y.end += (y.end - y.start) * LEGEND_LINE * (lines.len() as f64 + 0.5);
+        }
         let area = BitMapBackend::with_buffer(pixels, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let mut chart = ChartBuilder::on(&area)
