@@ -33,7 +33,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Writes results as JSON.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn json(path: &Path, results: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_string_pretty(results)?;
     text.push('\n');
