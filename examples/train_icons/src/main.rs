@@ -87,11 +87,12 @@ fn train(arguments: Arguments) -> train::Result<()> {
         runtime,
         sampler: Arc::new(Sampler::new(SamplerConfig::small())?),
         renderer: Arc::new(Renderer::new(&Pack::open(&arguments.pack)?)?),
+        pack: ediffi_train::lineage::fingerprint(&arguments.pack)?,
         cadence: arguments.cadence,
         began: Instant::now(),
     };
     if train::execute::execute(&workshop, &arguments.only, &arguments.restart)? == Outcome::Stopped {
-        println!("stopped; the same command goes on");
+        println!("stopped; the same command goes on, without --restart");
         return Ok(());
     }
     let out = match arguments.out {

@@ -27,7 +27,7 @@ sampling = { steps = 2, schedule = { karras = { min = 0.05, max = 80.0, rho = 7.
 [[stages.networks]]
 name = "shared"
 cell = "(0, 0)"
-training = { steps = 5, learning-rate = 1e-3, cosine = true, ema = 0.5 }
+training = { steps = 8, learning-rate = 1e-3, cosine = true, ema = 0.5 }
 [[stages.networks]]
 name = "high"
 cell = "(1, 1)"
@@ -37,7 +37,7 @@ training = { steps = 2, learning-rate = 1e-3, ema = 0.5 }
 name = "low"
 cell = "all but (1, 1)"
 parent = "shared"
-training = { steps = 5, learning-rate = 1e-3, ema = 0.5 }
+training = { steps = 8, learning-rate = 1e-3, ema = 0.5 }
 
 [[stages]]
 name = "sr256"
@@ -99,16 +99,24 @@ impl Place {
 
     /// Starts the program and kills it as soon as `name` has a checkpoint of step `step` or later, before it is trained.
     fn kill(&self, name: &str, step: u64) {
-        let mut child = self.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        self.kill_with(name, step, &[]);
+    }
+
+    fn kill_with(&self, name: &str, step: u64, more: &[&str]) {
+        let mut child = self.command(more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let checkpoint = self.path("run").join(format!("{name}.checkpoint.safetensors"));
         let began = Instant::now();
-        while steps(&checkpoint).is_none_or(|done| done < step) {
+        // Until it has begun, a checkpoint is another training's.
+        let before = std::fs::metadata(&checkpoint).and_then(|file| file.modified()).ok();
+        let changed = || std::fs::metadata(&checkpoint).and_then(|file| file.modified()).ok() != before;
+        while !changed() || steps(&checkpoint).is_none_or(|done| done < step) {
             assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
             assert!(began.elapsed() < Duration::from_secs(300), "no checkpoint of {name}");
             std::thread::sleep(Duration::from_millis(2));
         }
         child.kill().unwrap();
         child.wait().unwrap();
+        assert!(!self.path("run").join(format!("{name}.safetensors")).exists(), "{name} was trained before the kill");
     }
 
     fn trained(&self, name: &str) -> String {
@@ -181,21 +189,25 @@ fn what_is_not_of_this_plan_is_refused_by_name_and_trained_anew_when_asked() {
     let error = place.refused(&["--only", "base.medium"]);
     assert!(error.contains("base.medium") && error.contains("base.high"), "{error}");
     // Longer: it goes on. With another batch: it is another run.
-    place.plan(&PLAN.replacen("steps = 5", "steps = 6", 1));
+    place.plan(&PLAN.replacen("steps = 8", "steps = 9", 1));
     place.train(&["--only", "base.shared"]);
     let checkpoint = place.path("run").join("base.shared.checkpoint.safetensors");
-    assert_eq!(steps(&checkpoint), Some(6));
+    assert_eq!(steps(&checkpoint), Some(9));
     place.plan(&PLAN.replace("batch = 2", "batch = 1"));
     let error = place.refused(&["--only", "base.shared"]);
     assert!(error.contains("batch 2, not 1") && error.contains("--restart base.shared"), "{error}");
     // Cut short.
-    place.plan(&PLAN.replacen("steps = 5", "steps = 7", 1));
+    place.plan(&PLAN.replacen("steps = 8", "steps = 10", 1));
     let bytes = std::fs::read(&checkpoint).unwrap();
     std::fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
     let error = place.refused(&["--only", "base.shared"]);
     assert!(error.contains("base.shared.checkpoint.safetensors"), "{error}");
-    place.train(&["--only", "base.shared", "--restart", "base.shared"]);
-    assert_eq!(steps(&checkpoint), Some(7));
+    // Killed while it starts over: what was trained before is gone, and the next run goes on from there.
+    place.kill_with("base.shared", 1, &["--only", "base.shared", "--restart", "base.shared"]);
+    place.train(&["--only", "base.shared"]);
+    assert_eq!(steps(&checkpoint), Some(10));
+    let error = place.refused(&["--only", "clip", "--restart", "base.shared"]);
+    assert!(error.contains("--restart base.shared"), "{error}");
     // A model of a plan that is not trained to its end is not put together.
     let error = place.refused(&["--only", "clip", "--out", "model"]);
     assert!(error.contains("base.high is not trained"), "{error}");
@@ -221,5 +233,5 @@ fn a_full_disk_loses_nothing_that_is_written() {
     assert!(error(&output).contains("base.shared.checkpoint.safetensors"), "{}", error(&output));
     assert_eq!(std::fs::read(&checkpoint).unwrap(), before, "the checkpoint of step {step} is untouched");
     place.train(&["--only", "base.shared"]);
-    assert_eq!(steps(&checkpoint), Some(5));
+    assert_eq!(steps(&checkpoint), Some(8));
 }

@@ -8,8 +8,8 @@ use ediffi_train::plan::StagePlan;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
-use super::clip::write_json;
 use super::execute::side;
+use super::files::{folder_of, write, write_json};
 use super::workshop::Workshop;
 use super::{Result, dimensions};
 
@@ -56,7 +56,6 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
     for stage in &workshop.plan.stages {
         write_json(&out.join(&stage.name).join("config.json"), &network(stage)?)?;
     }
-    std::fs::create_dir_all(out.join(RECORDS))?;
     for task in workshop.plan.tasks() {
         let log = format!("{}.csv", task.name());
         if workshop.folder.join(&log).is_file() {
@@ -95,24 +94,12 @@ fn halve(from: &Path, to: &Path) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let bytes = std::fs::read(from)?;
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)?;
-    if let Some(folder) = to.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
+    folder_of(to)?;
     Ok(weights::save(to, &tensors, header.metadata().clone().unwrap_or_default())?)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
     write(to, &std::fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?)
-}
-
-/// Writes a file under another name and renames it.
-fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let temporary = path.with_extension("tmp");
-    std::fs::write(&temporary, bytes)?;
-    Ok(std::fs::rename(temporary, path)?)
 }
 
 fn pipeline_stage(stage: &StagePlan, experts: Vec<Value>) -> Result<Value> {

@@ -39,6 +39,11 @@ pub fn train(workshop: &Workshop, stage: &StagePlan, network: &NetworkPlan, begi
         return Ok(Outcome::Trained);
     }
     let (runtime, joint) = (workshop.runtime, trains_t5(stage, network));
+    let t5 = workshop.t5().join("model.safetensors");
+    workshop.discard(begin, &weights)?;
+    if joint {
+        workshop.discard(begin, &t5)?;
+    }
     let parent = workshop.parent(stage, network);
     let learner = |params: &mut dyn Params| Learner::new(params, workshop, joint);
     let mut fresh = Fresh::new(seed_of(&name, workshop.plan.seed), runtime.device);
@@ -92,7 +97,7 @@ pub fn train(workshop: &Workshop, stage: &StagePlan, network: &NetworkPlan, begi
     }
     if joint {
         // T5 first: weights that are there are taken for trained.
-        state.export(&workshop.t5().join("model.safetensors"), "t5.", Kind::BFloat16, notes.clone())?;
+        state.export(&t5, "t5.", Kind::BFloat16, notes.clone())?;
     }
     state.export(&weights, if joint { "base." } else { "" }, Kind::Float, notes)?;
     Ok(Outcome::Trained)

@@ -1,6 +1,5 @@
 //! The tiny CLIP: text and image tower, trained contrastively (Radford et al. 2021).
 
-use std::path::Path;
 use std::sync::Mutex;
 
 use ediffi_core::weights::{Fresh, Scope};
@@ -17,6 +16,7 @@ use train_icons::split::Split;
 use super::batches::Pictures;
 use super::dimensions::{self, TOKENS, VISION_SIZE};
 use super::encoders::clip_pixels;
+use super::files::write_json;
 use super::workshop::{Outcome, Workshop, first_batch, seed_of};
 use super::{Result, vocabulary};
 
@@ -34,6 +34,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     let settings = Lineage::default().with("seed", workshop.plan.seed).with("batch", rows);
     let mut run = workshop.run(&name, &task, begin, settings);
     let data = workshop.data(rows);
+    workshop.discard(begin, &weights)?;
     // Training a tokenizer twice gives other tokens, as the order of its sums is nobody's: those that are there are kept, and a
     // network that goes on has those it began with.
     let t5_files = ["tokenizer.json", "config.json"].map(|file| t5_folder.join(file));
@@ -115,14 +116,4 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
 fn normalised(x: &Tensor) -> Result<Tensor> {
     let norm = x.f_square()?.f_sum_dim_intlist(-1_i64, true, Kind::Float)?.f_add_scalar(1e-12)?.f_sqrt()?;
     Ok(x.f_div(&norm)?)
-}
-
-/// Writes `value` as JSON under a temporary name and renames it.
-pub fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let temporary = path.with_extension("json.tmp");
-    std::fs::write(&temporary, serde_json::to_string_pretty(value)? + "\n")?;
-    Ok(std::fs::rename(temporary, path)?)
 }

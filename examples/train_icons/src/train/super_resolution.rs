@@ -42,6 +42,7 @@ pub fn train(
         println!("{name}: trained");
         return Ok(Outcome::Trained);
     }
+    workshop.discard(begin, &weights)?;
     let config = dimensions::super_resolution();
     let encoders = || -> Result<_> { Ok((Clip::open(&workshop.clip(), runtime)?, T5::open(&workshop.t5(), runtime)?)) };
     let mut fresh = Fresh::new(seed_of(&name, workshop.plan.seed), runtime.device);

@@ -46,6 +46,8 @@ pub struct Workshop {
     pub sampler: Arc<Sampler>,
     /// Draws pictures.
     pub renderer: Arc<Renderer>,
+    /// Fingerprint of the sprite pack that they are drawn from.
+    pub pack: String,
     /// How often to save and look.
     pub cadence: Cadence,
     /// When the program began.
@@ -88,7 +90,7 @@ impl Workshop {
         Arc::new(Data { sampler, renderer, seed: self.plan.seed, rows })
     }
 
-    /// The settings that decide what a network is trained on, and what it stands on: the plan's numbers, CLIP with both
+    /// The settings that decide what a network is trained on, and what it stands on: seed, batch and noise levels, sprites, CLIP with both
     /// tokenizers, T5 unless it trains with the network, and the network it starts from.
     pub fn lineage(&self, stage: &StagePlan, network: &NetworkPlan) -> Result<Lineage> {
         let parent = self.parent(stage, network);
@@ -103,6 +105,7 @@ impl Workshop {
             .with("accumulate", self.plan.accumulate)
             .with("noise", format!("ln sigma ~ N({}, {}^2)", stage.noise.p_mean(), stage.noise.p_std()))
             .with("cell", &network.cell)
+            .with("pack", &self.pack)
             .with_file("clip", &self.clip().join("model.safetensors"))?
             .with_file("clip-tokenizer", &self.clip().join("tokenizer.json"))?
             .with_file("t5-tokenizer", &self.t5().join("tokenizer.json"))?;
@@ -127,6 +130,14 @@ impl Workshop {
         let checkpoint_every = Duration::from_secs_f64(60.0 * self.cadence.checkpoint_minutes.clamp(0.0, 1e6));
         let (folder, steps) = (self.folder.as_path(), task.training().steps);
         Run { name, folder, begin, steps, batch, accumulate, checkpoint_every, lineage }
+    }
+
+    /// Takes away what an earlier training has left, so that one that is stopped on the way is not taken for trained.
+    pub fn discard(&self, begin: Begin, export: &Path) -> Result<()> {
+        if begin == Begin::Restart && export.is_file() {
+            std::fs::remove_file(export).map_err(|error| format!("{}: {error}", export.display()))?;
+        }
+        Ok(())
     }
 
     /// Whether the weights of a task are there, with all its steps and of this lineage.
