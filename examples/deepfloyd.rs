@@ -103,7 +103,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         _ => Precision::Auto,
     };
     let pipeline = builder.precision(precision).open()?;
-    let request = request(arguments);
+    let request = request(arguments)?;
     for plan in pipeline.plan(&request)? {
         let stages = &pipeline.manifest().stages;
         let experts = stages.iter().find(|stage| stage.name == plan.stage).map(|stage| &stage.experts);
@@ -128,7 +128,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn request(arguments: &Arguments) -> Request {
+fn request(arguments: &Arguments) -> Result<Request, String> {
     let mut request = Request::new(&arguments.prompt).seed(arguments.seed).images(arguments.images);
     if let Some(negative) = &arguments.negative {
         request = request.negative_prompt(negative);
@@ -142,6 +142,11 @@ fn request(arguments: &Arguments) -> Request {
     for (stage, solver) in &arguments.solver {
         request = request.solver(stage, *solver);
         if !matches!(solver, Solver::Ddpm(_)) {
+            if arguments.preset.iter().any(|(other, _)| other == stage) {
+                return Err(format!(
+                    "--preset {stage}=.. and --solver {stage}=..: a preset is a list of the published sampler's steps"
+                ));
+            }
             // Above sigma 160 the table is steep and the picture lost; below 0.0064 it ends.
             request = request.schedule(stage, Schedule::Karras { min: 0.0064, max: 80.0, rho: 7.0 });
         }
@@ -152,7 +157,7 @@ fn request(arguments: &Arguments) -> Request {
     for (stage, scale) in &arguments.guidance {
         request = request.guidance(stage, *scale);
     }
-    request
+    Ok(request)
 }
 
 /// `LOW..=DIR` or `LOW..HIGH=DIR`.
@@ -232,10 +237,19 @@ mod tests {
             .solver("sr-256", Solver::DpmPp2M)
             .schedule("sr-256", karras)
             .steps("sr-256", 20);
-        assert_eq!(request(&arguments), expected);
+        assert_eq!(request(&arguments).unwrap(), expected);
         // The published sampler under another name keeps its own noise levels.
         let tuned = parse(&["--base", "a", "--solver", "base=ddpm-fixed-small", "a cat"]).unwrap();
-        assert_eq!(request(&tuned), Request::new("a cat").solver("base", "ddpm-fixed-small".parse().unwrap()));
+        let tuning = Request::new("a cat").solver("base", "ddpm-fixed-small".parse().unwrap());
+        assert_eq!(request(&tuned).unwrap(), tuning);
+        // A preset is the published sampler's: another solver for the same stage would drop it.
+        let both = |solver| {
+            request(&parse(&["--base", "a", "--preset", "base=smart27", "--solver", solver, "a cat"]).unwrap())
+        };
+        assert_eq!(both("base=ddpm-fixed-small").unwrap(), tuning.schedule("base", Schedule::Preset(Preset::Smart27)));
+        assert!(both("sr-256=dpmpp-2m").is_ok());
+        let error = both("base=dpmpp-2m").unwrap_err();
+        assert!(error.contains("--preset base=.. and --solver base=.."), "{error}");
         for wrong in [&["a cat"][..], &["--base", "a"], &["--base", "a", "--preset", "base=smart28", "a cat"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }

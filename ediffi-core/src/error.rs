@@ -189,11 +189,9 @@ pub enum Error {
     },
     /// A folder holds weights in a format that can run code when it is read, and no others.
     #[error(
-        "{} holds {file} but no {expected}: files of pickled Python can run code when they are read, and are not. The model's \
-         safetensors files are beside them on its page; or convert this one, in Python: `import torch; from safetensors.torch \
-         import save_file; save_file({{k: v.contiguous() for k, v in torch.load('{file}', weights_only=True).items()}}, \
-         '{expected}')`",
-        folder.display()
+        "{} holds {file} but no {expected}: files of pickled Python can run code when they are read, and are not. {}",
+        folder.display(),
+        instead_of_pickle(file, expected)
     )]
     WeightsPickled {
         /// The folder.
@@ -343,6 +341,21 @@ fn differences(missing: &[String], unexpected: &[String], mismatched: &[ShapeMis
         .flatten()
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+/// What to do with a `file` of pickled Python. A shard is not the whole model, and a name that is more than letters, digits
+/// and `._-` is not put into a line of Python to paste. The clones are there for tensors that share memory, such as T5's
+/// table of words, which safetensors does not write.
+fn instead_of_pickle(file: &str, expected: &str) -> String {
+    let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if file.contains("-of-") || !plain(file) || !plain(expected) {
+        return "Take the safetensors files of the repository that the model comes from".to_owned();
+    }
+    format!(
+        "The model's safetensors files are beside them on its page; or convert this one, in Python: `import torch; from \
+         safetensors.torch import save_file; save_file({{k: v.contiguous().clone() for k, v in torch.load('{file}', \
+         weights_only=True).items()}}, '{expected}')`"
+    )
 }
 
 /// What libtorch complains about, without the C++ backtrace that follows it.

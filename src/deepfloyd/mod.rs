@@ -7,6 +7,8 @@ mod caption;
 mod folder;
 mod scheduler;
 mod text;
+#[cfg(test)]
+mod warnings;
 mod weights;
 
 use std::path::{Path, PathBuf};

@@ -21,13 +21,19 @@ pub(crate) struct PublishedText {
 
 impl PublishedText {
     /// The first encoder among `folders` that can be used: all of a family have the same. If none can, what is wrong with the
-    /// first that there is.
+    /// first that there is. One that is passed over for another is in the log.
     pub(crate) fn first<'a>(folders: impl Iterator<Item = &'a Path>, half: bool) -> Result<Option<Self>> {
         let mut wrong = None;
         for folder in folders {
             match Self::find(folder, half) {
                 Ok(None) => {}
-                Ok(found) => return Ok(found),
+                Ok(found) => {
+                    if let Some(error) = &wrong {
+                        let error: &(dyn std::error::Error + 'static) = error;
+                        tracing::warn!(error, used = %folder.display(), "a text encoder that cannot be used is passed over");
+                    }
+                    return Ok(found);
+                }
                 Err(error) => wrong = wrong.or(Some(error)),
             }
         }
@@ -60,5 +66,31 @@ impl PublishedText {
 
     pub(crate) fn load(&self, runtime: Runtime) -> Result<T5> {
         Ok(T5::open_variant(&self.encoder, self.variant, runtime)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::warnings::with_warnings;
+    use super::*;
+
+    /// An encoder that is passed over for another is named, with what is wrong with it.
+    #[test]
+    fn an_encoder_that_is_passed_over_is_in_the_log() {
+        let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("ediffi-core/tests/fixtures/deepfloyd/stage-1");
+        let folder = tempfile::tempdir().unwrap();
+        let broken = folder.path().join("IF-I-XL");
+        std::fs::create_dir_all(broken.join("text_encoder")).unwrap();
+        std::fs::copy(whole.join("text_encoder/config.json"), broken.join("text_encoder/config.json")).unwrap();
+        let first = |folders: [&Path; 2]| with_warnings(|| PublishedText::first(folders.into_iter(), false));
+        let (found, warnings) = first([&broken, &whole]);
+        assert!(found.unwrap().unwrap().encoder.starts_with(&whole));
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(["IF-I-XL", "licence", "stage-1"].iter().all(|part| warnings[0].contains(part)), "{warnings:?}");
+        // Nothing is passed over where the first can be used, nor where none can: that is an error.
+        let (found, warnings) = first([&whole, &broken]);
+        assert!(found.is_ok() && warnings.is_empty(), "{warnings:?}");
+        let (found, warnings) = first([&broken, &broken]);
+        assert!(found.is_err() && warnings.is_empty(), "{warnings:?}");
     }
 }

@@ -71,7 +71,7 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
 }
 
 /// As [`attend`] with the bias of `hook` added to the scores of the first `text` columns of the first `conditional` rows.
-/// The other rows go through [`attend`] alone, and so come out bit for bit as they do without a hook.
+/// The other rows go through [`attend`] alone, and so come out as they do without a hook, on the CPU bit for bit.
 ///
 /// # Shapes
 /// As [`attend`], with a = `height` · `width`.

@@ -161,6 +161,17 @@ mod tests {
         assert!(found(&["config.json"], None).unwrap_err().starts_with("model.safetensors: "));
         let pickled = found(&["pytorch_model.bin", "config.json"], None).unwrap_err();
         assert!(pickled.contains("holds pytorch_model.bin but no model.safetensors"), "{pickled}");
+        assert!(
+            pickled.contains(".clone() for k, v in torch.load('pytorch_model.bin', weights_only=True)"),
+            "{pickled}"
+        );
+        // No line to paste where it would convert a part of the model, or run what the name says.
+        for file in ["pytorch_model-00001-of-00002.bin", "a', print('b.bin", "a b.pt", "gewichte-größe.ckpt"] {
+            let error = found(&[file], None).unwrap_err();
+            assert!(error.contains("safetensors files of the repository") && !error.contains("torch.load"), "{error}");
+            assert!(error.contains(file), "{error}");
+        }
+        assert!(!found(&["model.bin"], Some("a'b")).unwrap_err().contains("torch.load"));
         assert!(found(&["model.safetensors"], Some("fp16")).unwrap_err().starts_with("model.fp16.safetensors: "));
         let error = found(&["model.fp16.safetensors", "model.bf16.safetensors"], None).unwrap_err();
         assert!(error.contains("bf16, fp16"), "{error}");
