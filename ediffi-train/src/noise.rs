@@ -14,7 +14,8 @@ use crate::error::expect_setting;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tail {
-    /// The share of all levels that is drawn from the tail, 0 to 1, of a network whose levels reach into it.
+    /// The share of all levels that is drawn from the tail, 0 to 1, of a network that owns the whole of it. One that owns a
+    /// part draws as much of the share as its part of the tail is, in ln σ.
     pub share: f64,
     /// Where the tail begins.
     pub from: f64,
@@ -33,10 +34,13 @@ impl Tail {
         expect_setting(self.to > self.from && self.to.is_finite(), "tail.to", self.to, "is not above tail.from")
     }
 
-    /// The part of the tail inside `interval`.
+    /// The part of the tail inside `interval`, with its part of the share: whole for E⁹₅₁₁, whose levels begin at 9.6096, of a
+    /// tail from 9.61; next to nothing for a network that reaches into the tail by a sliver.
     fn inside(&self, interval: SigmaInterval) -> Option<Self> {
         let (from, to) = (self.from.max(interval.low()), self.to.min(interval.high()));
-        (from < to && self.share > 0.0).then_some(Self { share: self.share, from, to })
+        // At most the whole, however the logarithms round.
+        let part = ((to / from).ln() / (self.to / self.from).ln()).min(1.0);
+        (from < to && self.share * part > 0.0).then_some(Self { share: self.share * part, from, to })
     }
 }
 
@@ -55,7 +59,8 @@ impl NoiseLevels {
         Self { distribution, interval, tail: None }
     }
 
-    /// The same with a share of the levels from the part of `tail` inside the interval, if there is one.
+    /// The same with a share of the levels from the part of `tail` inside the interval, if there is one: the tail's share
+    /// times that part, in ln σ.
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) for a tail that makes no sense.
@@ -175,6 +180,36 @@ mod tests {
             let body = 0.75 * NoiseLevels::new(noise, interval).share_above(30.0);
             assert!((levels.share_above(30.0) - above - body).abs() < 1e-12);
         }
+    }
+
+    /// A network that owns a part of the tail draws that part of the share: 0.25 · ln(20/10) / ln(160/10) is a sixteenth.
+    #[test]
+    fn a_part_of_the_tail_has_its_part_of_the_share() {
+        let noise = LogNormal::default();
+        let tail = Tail { share: 0.25, from: 10.0, to: 160.0 };
+        let share = |low: f64, high: f64| {
+            let levels = NoiseLevels::new(noise, SigmaInterval::new(low, high).unwrap()).with_tail(&tail).unwrap();
+            levels.tail.map_or(0.0, |tail| tail.share)
+        };
+        assert!((share(1.0, 20.0) - 0.0625).abs() < 1e-12, "{}", share(1.0, 20.0));
+        assert!((share(20.0, 500.0) - 0.1875).abs() < 1e-12, "{}", share(20.0, 500.0));
+        assert_eq!((share(9.0, 500.0), share(10.0, 160.0), share(1.0, 10.0)), (0.25, 0.25, 0.0));
+        // A sliver has hardly any, and its levels are drawn.
+        let sliver = SigmaInterval::new(1.0, 10.001).unwrap();
+        let levels = NoiseLevels::new(noise, sliver).with_tail(&tail).unwrap();
+        assert!(levels.tail.unwrap().share < 1e-5 && levels.share_above(10.0) < 2e-5);
+        let drawn = levels.draw(1000, &mut ChaCha8Rng::seed_from_u64(7));
+        assert!(drawn.iter().all(|sigma| sliver.contains(*sigma)) && drawn.iter().any(|sigma| *sigma < 2.0));
+    }
+
+    /// E⁹₅₁₁ begins a little below the tail: it owns the whole of it.
+    #[test]
+    fn the_expert_of_the_highest_noise_has_the_whole_share() {
+        let noise = LogNormal::default();
+        let high = noise.interval(Node::new(9, 511).unwrap());
+        assert!(high.low() < TAIL.from && (high.low() - 9.6096).abs() < 1e-3, "{high}");
+        let levels = NoiseLevels::new(noise, high).with_tail(&TAIL).unwrap();
+        assert_eq!(levels.tail.unwrap(), TAIL);
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Bootstrap intervals (Efron 1979): how much a number would vary with other pictures of the same kind.
+//! Bootstrap intervals (Efron 1979): how much a number would vary with other pictures of the same kind. Where all pictures are
+//! alike a bootstrap knows no spread, and the exact interval of Clopper and Pearson (1934) takes its place.
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// How often the pictures are drawn again.
+/// How often the pictures of a share or a mean are drawn again.
 pub const RESAMPLES: usize = 2000;
 /// Seed of what is drawn.
 const SEED: u64 = 0x626F_6F74;
@@ -33,7 +34,8 @@ impl Measure {
     }
 }
 
-/// Draws `len` positions below `len` with replacement, [`RESAMPLES`] times, and hands each draw to `statistic`.
+/// Draws `len` positions below `len` with replacement, `times` times, and hands each draw to `statistic`. Of nothing the draws
+/// are empty.
 pub fn resample(len: usize, times: usize, mut statistic: impl FnMut(&[usize]) -> f64) -> Vec<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(SEED);
     let mut drawn = vec![0; len];
@@ -59,18 +61,57 @@ pub fn interval(value: f64, mut resampled: Vec<f64>, samples: usize) -> Measure 
 
 /// The sum of what was right over the sum of what was asked, both of each picture: a share of pictures where each asks one
 /// thing, of objects where some ask more. `None` when nothing was asked.
+///
+/// Where all is right, or all is wrong, the interval is that of Clopper and Pearson over the n pictures that ask: none of n
+/// leaves the shares up to 1 − 0.025^(1/n) likely enough.
 #[must_use]
 pub fn share(pictures: &[(f64, f64)]) -> Option<Measure> {
+    let measure = ratio(pictures)?;
+    let all = |alike: fn(&(f64, f64)) -> bool| pictures.iter().filter(|(_, asked)| *asked > 0.0).all(alike);
+    if all(|(right, _)| *right == 0.0) {
+        return Some(Measure { low: 0.0, high: unseen(pictures), ..measure });
+    }
+    if all(|(right, asked)| right == asked) {
+        return Some(Measure { low: 1.0 - unseen(pictures), high: 1.0, ..measure });
+    }
+    Some(measure)
+}
+
+/// How much more was right in the same pictures in one way than in another, over what was asked: of each picture the first,
+/// the other and what was asked. The pictures are drawn in pairs, so what makes one prompt harder than another does not
+/// widen the interval. `None` when nothing was asked.
+///
+/// Where no picture differs, up to 1 − 0.025^(1/n) of all such pictures may, in either direction.
+#[must_use]
+pub fn difference(pictures: &[(f64, f64, f64)]) -> Option<Measure> {
+    let gains: Vec<(f64, f64)> = pictures.iter().map(|(first, other, asked)| (first - other, *asked)).collect();
+    let measure = ratio(&gains)?;
+    if gains.iter().filter(|(_, asked)| *asked > 0.0).any(|(gain, _)| *gain != 0.0) {
+        return Some(measure);
+    }
+    Some(Measure { low: -unseen(&gains), high: unseen(&gains), ..measure })
+}
+
+/// The largest share that none of the pictures that ask would still show in one sample out of forty.
+fn unseen(pictures: &[(f64, f64)]) -> f64 {
+    let asking = pictures.iter().filter(|(_, asked)| *asked > 0.0).count();
+    1.0 - TAIL.powf(1.0 / asking.max(1) as f64)
+}
+
+/// The sum of the first numbers over the sum of the second: quantities of pictures, which may be alike without being all or
+/// nothing of what they could be. `None` where the second are not above zero.
+#[must_use]
+pub fn ratio(pictures: &[(f64, f64)]) -> Option<Measure> {
     let asking: Vec<(f64, f64)> = pictures.iter().copied().filter(|(_, asked)| *asked > 0.0).collect();
-    let ratio = |pairs: &mut dyn Iterator<Item = (f64, f64)>| {
+    let over = |pairs: &mut dyn Iterator<Item = (f64, f64)>| {
         let (right, asked) = pairs.fold((0.0, 0.0), |(a, b), (c, d)| (a + c, b + d));
         right / asked
     };
     if asking.is_empty() {
         return None;
     }
-    let value = ratio(&mut asking.iter().copied());
-    let drawn = |places: &[usize]| ratio(&mut places.iter().filter_map(|&place| asking.get(place).copied()));
+    let value = over(&mut asking.iter().copied());
+    let drawn = |places: &[usize]| over(&mut places.iter().filter_map(|&place| asking.get(place).copied()));
     let resampled = resample(asking.len(), RESAMPLES, drawn);
     let asked: f64 = asking.iter().map(|(_, asked)| asked).sum();
     Some(interval(value, resampled, asked as usize))
@@ -80,7 +121,7 @@ pub fn share(pictures: &[(f64, f64)]) -> Option<Measure> {
 #[must_use]
 pub fn mean(values: &[f64]) -> Option<Measure> {
     let pairs: Vec<(f64, f64)> = values.iter().map(|value| (*value, 1.0)).collect();
-    share(&pairs)
+    ratio(&pairs)
 }
 
 #[cfg(test)]
@@ -126,6 +167,47 @@ mod tests {
     fn what_asks_nothing_does_not_count() {
         assert_eq!(share(&[]), None);
         assert_eq!(share(&[(0.0, 0.0)]), None);
-        assert_eq!(share(&[(1.0, 1.0), (0.0, 0.0)]).map(|measure| (measure.value, measure.low)), Some((1.0, 1.0)));
+        let one = share(&[(1.0, 1.0), (0.0, 0.0)]).unwrap();
+        // Of one picture hardly anything is known.
+        assert!(one.value == 1.0 && (one.low - 0.025).abs() < 1e-12, "{one:?}");
+        assert_eq!(resample(0, 3, |drawn| drawn.len() as f64), [0.0; 3]);
+        assert_eq!((mean(&[]), difference(&[])), (None, None));
+    }
+
+    /// Clopper and Pearson: with a share p, none of n happens with the probability (1 − p)ⁿ; at the upper end that is 0.025.
+    #[test]
+    fn all_and_nothing_have_the_exact_interval() {
+        for n in [1, 24, 30, 400] {
+            let of = |right: f64, asked: f64| share(&vec![(right, asked); n]).unwrap();
+            let (none, all) = (of(0.0, 1.0), of(1.0, 1.0));
+            assert_eq!((none.value, none.low, all.value, all.high), (0.0, 0.0, 1.0, 1.0));
+            assert!(((1.0 - none.high).powi(n as i32) - 0.025).abs() < 1e-12, "{none:?}");
+            assert!((all.low.powi(n as i32) - 0.025).abs() < 1e-12, "{all:?}");
+            // Two objects of a picture are no two pictures.
+            assert_eq!((of(0.0, 2.0).high, of(0.0, 2.0).samples), (none.high, 2 * n));
+        }
+        // The rule of three.
+        assert!((share(&[(0.0, 1.0); 1000]).unwrap().high - 3.69e-3).abs() < 1e-4);
+        // Equal quantities are equal, not all of something.
+        assert_eq!(mean(&[1.0; 9]).map(|measure| (measure.low, measure.high)), Some((1.0, 1.0)));
+    }
+
+    /// Of 200 pictures 60 gain and 20 lose, whatever else is right in both: √((60 + 20 − 40² / 200) / 200²) is the standard
+    /// error of the difference, far below that of two shares that do not know of each other.
+    #[test]
+    fn pictures_are_compared_in_pairs() {
+        let picture = |i: usize| match i {
+            0..60 => (1.0, 0.0, 1.0),
+            60..80 => (0.0, 1.0, 1.0),
+            _ if i.is_multiple_of(2) => (1.0, 1.0, 1.0),
+            _ => (0.0, 0.0, 1.0),
+        };
+        let got = difference(&(0..200).map(picture).collect::<Vec<_>>()).unwrap();
+        let wide = 1.96 * (80.0_f64 - 8.0).sqrt() / 200.0;
+        assert!((got.value - 0.2).abs() < 1e-12);
+        assert!((got.high - 0.2 - wide).abs() < 0.2 * wide && (0.2 - got.low - wide).abs() < 0.2 * wide, "{got:?}");
+        let same = difference(&[(1.0, 1.0, 2.0); 24]).unwrap();
+        let end = 1.0 - 0.025_f64.powf(1.0 / 24.0);
+        assert!(same.value == 0.0 && (same.high - end).abs() < 1e-12 && (same.low + end).abs() < 1e-12, "{same:?}");
     }
 }

@@ -92,6 +92,24 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The scenes hold nothing of the kind that is looked for.
+    #[error("none of {tried} scenes in a row makes {what}")]
+    Candidates {
+        /// What was looked for.
+        what: &'static str,
+        /// How many scenes were tried.
+        tried: u64,
+    },
+    /// Two lists that belong together row by row do not have the same number of rows.
+    #[error("{what}: {found} for {expected} prompts")]
+    Rows {
+        /// What there is too much or too little of.
+        what: &'static str,
+        /// How many there should be.
+        expected: usize,
+        /// How many there are.
+        found: usize,
+    },
     /// A thread of the sampler ended early.
     #[error("a worker panicked")]
     Worker,

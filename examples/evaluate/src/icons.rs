@@ -48,8 +48,8 @@ pub struct Settings {
     #[arg(long, default_value = "models/icons")]
     pub model: PathBuf,
     /// How many prompts.
-    #[arg(long, default_value_t = prompts::ALL)]
-    pub prompts: usize,
+    #[arg(long, default_value_t = prompts::ALL as u32, value_parser = clap::value_parser!(u32).range(2..))]
+    pub prompts: u32,
     /// Which stage's pictures are judged.
     #[arg(long, value_enum, default_value_t = Last::Base)]
     pub stage: Last,
@@ -151,7 +151,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
         let pixels = prompts.iter().map(|prompt| Ok(draw(&prompt.scene)?)).collect::<Result<Vec<_>>>()?;
         tensor(&pixels, SIDE)
     };
-    let prompts = prompts::prompts(settings.prompts)?;
+    let prompts = prompts::prompts(settings.prompts as usize)?;
     let clean = render(&prompts)?;
     let wishes = prompts
         .iter()
@@ -161,7 +161,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
     let drawing = Instant::now();
     let pictures = model.draw(&wishes, stages, &base.settings())?;
     let drawing_seconds = drawing.elapsed().as_secs_f64();
-    sheet(&pictures, &out.join("icons-pictures.png"))?;
+    sheet(&pictures, &out.join(format!("{}-pictures.png", name(settings.stage, settings.without))))?;
 
     let (ideal, drawn) = (look(judge, &clean)?, look(judge, &pictures)?);
     let shares = SHARES.map(|(name, kinds, of)| {
@@ -171,7 +171,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
         };
         Row { name: name.to_owned(), renders: measure(&ideal), model: measure(&drawn) }
     });
-    let reference = look(judge, &render(&prompts::references(settings.prompts * REFERENCES)?)?)?;
+    let reference = look(judge, &render(&prompts::references(settings.prompts as usize * REFERENCES)?)?)?;
     let reference = frechet::features(&reference)?;
     let distance = |verdicts: &[Verdict]| frechet::measure(&frechet::features(verdicts)?, &reference);
     let frechet = Row {
@@ -196,6 +196,16 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
         drawing_seconds,
         seconds: began.elapsed().as_secs_f64(),
     })
+}
+
+fn name(stage: Last, without: Option<Without>) -> String {
+    let stage = if stage == Last::Last { "-last" } else { "" };
+    let without = match without {
+        None => "",
+        Some(Without::T5) => "-without-t5",
+        Some(Without::Clip) => "-without-clip",
+    };
+    format!("icons{stage}{without}")
 }
 
 /// Writes up to [`SHOWN`] pictures, evenly chosen, as a sheet.
@@ -248,13 +258,7 @@ impl Results {
     /// What tells this evaluation from others of the same model: `icons`, `icons-last`, `icons-without-t5`.
     #[must_use]
     pub fn name(&self) -> String {
-        let stage = if self.stage == Last::Last { "-last" } else { "" };
-        let without = match self.without {
-            None => "",
-            Some(Without::T5) => "-without-t5",
-            Some(Without::Clip) => "-without-clip",
-        };
-        format!("icons{stage}{without}")
+        name(self.stage, self.without)
     }
 
     /// The results as Markdown.

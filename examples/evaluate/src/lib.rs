@@ -3,7 +3,7 @@
 //! [`judge::Judge`] is a small frozen network that says what a picture of icons shows: which objects where, in which style,
 //! in which colours. [`icons`] asks a model for several hundred fixed prompts and compares what the judge sees with what the
 //! captions asked for; [`solvers`] compares the ways to sample; [`probes`] exchanges captions on the way; [`paint`] and
-//! [`styled`] measure the paper's two instruments. Everything measured has a bootstrap interval
+//! [`styled`] measure the paper's two instruments. Everything measured has an interval
 //! ([`bootstrap`]), and goes into JSON, Markdown tables and plots ([`document`], [`plot`]).
 //!
 //! ```no_run
@@ -23,9 +23,11 @@ pub mod error;
 pub mod frechet;
 pub mod icons;
 pub mod judge;
+mod kept;
 pub mod machine;
 pub mod model;
 pub mod paint;
+mod pairs;
 pub mod placed;
 pub mod plot;
 pub mod probes;

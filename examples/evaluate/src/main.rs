@@ -10,6 +10,7 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use evaluate::judge::check::{check, stamp, table};
@@ -117,8 +118,18 @@ enum JudgeCommand {
 /// Programs report any error in words.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    let Err(error) = evaluate(&Arguments::parse()) else { return ExitCode::SUCCESS };
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(why) = cause {
+        eprintln!("  because: {why}");
+        cause = why.source();
+    }
+    ExitCode::FAILURE
+}
+
+fn evaluate(arguments: &Arguments) -> Result<()> {
     let trained = arguments.out.join("judge.safetensors");
     match &arguments.command {
         Command::Judge { command: JudgeCommand::Train { training } } => {
@@ -128,7 +139,7 @@ fn main() -> Result<()> {
         Command::Judge { command: JudgeCommand::Check { weights, renders, write, freeze } } => {
             let from = weights.as_deref().unwrap_or(&trained);
             let examples = Examples::new(&Pack::open(&arguments.pack)?)?;
-            judge_check(from, &arguments, &examples, *renders as usize, write.as_deref(), *freeze)
+            judge_check(from, arguments, &examples, *renders as usize, write.as_deref(), *freeze)
         }
         Command::Icons { settings, write } => {
             let judge = Judge::open(&arguments.judge)?;

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use ediffi::{Conditioning, Painter, Pipeline, Request, Runtime, StageConfig};
+use ediffi::{Conditioning, Painter, Pipeline, Problem, Request, Runtime, StageConfig};
 use ediffi_cascade::{SamplerSettings, Stage, StageEvent, StageJob};
 use ediffi_core::guidance::Guidance;
 use ediffi_core::nn::ScoreBias;
@@ -99,9 +99,16 @@ impl Model {
     }
 
     /// Whether the encoders read a prompt to its end.
-    #[must_use]
-    pub fn reads(&self, prompt: &str) -> bool {
-        self.pipeline.validate(&Request::new(prompt)).is_ok()
+    ///
+    /// # Errors
+    /// As [`Pipeline::validate`], for anything else that is wrong: a tokenizer that cannot be read refuses no prompt.
+    pub fn reads(&self, prompt: &str) -> Result<bool> {
+        let long = |problem: &Problem| matches!(problem, Problem::TooLong { .. });
+        match self.pipeline.validate(&Request::new(prompt)) {
+            Ok(()) => Ok(true),
+            Err(ediffi::Error::InvalidRequest { problems }) if problems.iter().all(long) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Encodes a prompt. The end of one that is too long is left unread, as it was in training.

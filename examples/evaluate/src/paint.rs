@@ -1,6 +1,5 @@
 //! `evaluate paint`: how often painted objects are where they were painted, for every rule of the weight and every w'.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -9,14 +8,16 @@ use serde::{Deserialize, Serialize};
 use train_icons::pack::Pack;
 use train_icons::render::Renderer;
 
-use crate::bootstrap::{Measure, share};
+use crate::bootstrap::{Measure, difference, share};
 use crate::document::{self, Table, number, percent};
 use crate::error::{Error, Result};
 use crate::icons::look;
 use crate::judge::network::SIDE;
-use crate::judge::{Judge, fingerprint, tensor};
+use crate::judge::{Judge, Verdict, tensor};
+use crate::kept::{Kept, key};
 use crate::machine;
 use crate::model::Model;
+use crate::pairs::paired;
 use crate::placed::{Outcome, Placed, placed};
 use crate::plot::{Axis, Line, Plot};
 
@@ -27,8 +28,8 @@ pub struct Settings {
     #[arg(long, default_value = "models/icons")]
     pub model: PathBuf,
     /// How many prompts.
-    #[arg(long, default_value_t = 200)]
-    pub prompts: usize,
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..))]
+    pub prompts: u32,
     /// The values of w' to try with every rule.
     #[arg(long, value_delimiter = ',', default_values_t = [0.1, 0.25, 0.6, 1.5, 4.0])]
     pub weights: Vec<f64>,
@@ -38,12 +39,14 @@ pub struct Settings {
 }
 
 /// The rules: what they are called, and how they are made of a w'.
-const RULES: [(&str, Statistic, Growth); 5] = [
+const RULES: [(&str, Statistic, Growth); 7] = [
     ("max · log(1+σ)", Statistic::Max, Growth::Log),
     ("max · log(1+σ²)", Statistic::Max, Growth::LogSquared),
     ("max · 1", Statistic::Max, Growth::Constant),
     ("std · log(1+σ)", Statistic::Std, Growth::Log),
     ("std · log(1+σ²)", Statistic::Std, Growth::LogSquared),
+    ("constant w", Statistic::One, Growth::Constant),
+    ("w · log(1+σ)", Statistic::One, Growth::Log),
 ];
 
 /// What pictures without a canvas are called.
@@ -58,7 +61,9 @@ pub struct Cell {
     pub weight: f64,
     /// Share of the objects whose centre was seen in their box.
     pub inside: Option<Measure>,
-    /// The same, for pairs that never met in training.
+    /// How many more of the objects are in their box than without paint, of the same prompts and seeds; of the rules only.
+    pub gain: Option<Measure>,
+    /// Share of the objects in their box, of pairs that never met in training.
     pub inside_held_out: Option<Measure>,
     /// Mean intersection over union of an object and its box.
     pub iou: Option<Measure>,
@@ -85,16 +90,6 @@ pub struct Results {
     pub seconds: f64,
 }
 
-/// The outcomes of a run so far, kept so that a run that was stopped goes on.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Kept {
-    /// What they are outcomes of.
-    key: String,
-    /// By rule and w'.
-    outcomes: BTreeMap<String, Vec<Outcome>>,
-}
-
 /// Evaluates a model. `kept` is a file that each finished cell goes to, and that an earlier run may have left.
 ///
 /// # Errors
@@ -107,14 +102,17 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) ->
         let reason = format!("its base draws {} pixels, the judge looks at {SIDE}", base.size);
         return Err(Error::Setting { what: "model", reason });
     }
-    let prompts = placed(settings.prompts, |caption| model.reads(caption))?;
-    let key = key(&model, judge, settings.prompts)?;
+    let prompts = placed(settings.prompts as usize, |caption| model.reads(caption))?;
+    let key = key(&model, judge, &prompts)?;
     let mut done = Kept::open(kept, key);
     let renderer = Renderer::new(pack)?;
     let renders = prompts.iter().map(|prompt| prompt.render(&renderer)).collect::<Result<Vec<_>>>()?;
-    let outcomes = |verdicts: &[_]| prompts.iter().zip(verdicts).map(|(p, verdict)| Outcome::new(p, verdict)).collect();
-    let ideal: Vec<Outcome> = outcomes(&look(judge, &tensor(&renders, SIDE)?)?);
-    let mut cells = vec![Cell::new("renders", 0.0, &prompts, &ideal)];
+    let outcomes = |verdicts: &[Verdict]| -> Result<Vec<Outcome>> {
+        Ok(paired("pictures", &prompts, verdicts)?.map(|(prompt, verdict)| Outcome::new(prompt, verdict)).collect())
+    };
+    let ideal = outcomes(&look(judge, &tensor(&renders, SIDE)?)?)?;
+    let mut cells = vec![Cell::new("renders", 0.0, &prompts, &ideal, None)?];
+    let mut plain: Option<Vec<Outcome>> = None;
 
     let wish = |prompt: &Placed| model.wish(&prompt.scene.caption, prompt.seed, None);
     let wishes = prompts.iter().map(wish).collect::<Result<Vec<_>>>()?;
@@ -137,13 +135,16 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) ->
                         model.draw_painted(&wishes, &painters, &base.settings())?
                     }
                 };
-                let found: Vec<Outcome> = outcomes(&look(judge, &pictures)?);
+                let found = outcomes(&look(judge, &pictures)?)?;
                 done.outcomes.insert(name, found.clone());
                 document::json(kept, &done)?;
                 found
             }
         };
-        cells.push(Cell::new(rule, strength.map_or(0.0, |strength| strength.weight), &prompts, &found));
+        let weight = strength.map_or(0.0, |strength| strength.weight);
+        cells.push(Cell::new(rule, weight, &prompts, &found, plain.as_deref())?);
+        // The first is without paint.
+        plain.get_or_insert(found);
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -166,40 +167,38 @@ fn strengths(weights: &[f64]) -> Vec<(&'static str, Option<Strength>)> {
     std::iter::once((NO_PAINT, None)).chain(RULES.into_iter().flat_map(of)).collect()
 }
 
-/// What outcomes depend on: another base, judge or number of prompts has others.
-fn key(model: &Model, judge: &Judge, prompts: usize) -> Result<String> {
-    let experts = &model.base()?.experts;
-    let weights = experts.iter().map(|expert| fingerprint(&model.pipeline().folder().join(&expert.weights)));
-    let weights = weights.collect::<Result<Vec<_>>>()?.join("-");
-    Ok(format!("{weights} {} {prompts}", judge.fingerprint()))
-}
-
-impl Kept {
-    /// What an earlier run left, if it was of the same kind.
-    fn open(path: &Path, key: String) -> Self {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let found: Option<Self> = serde_json::from_str(&text).ok().filter(|kept: &Self| kept.key == key);
-        found.unwrap_or(Self { key, outcomes: BTreeMap::new() })
-    }
-}
-
 impl Cell {
-    fn new(rule: &str, weight: f64, prompts: &[Placed], outcomes: &[Outcome]) -> Self {
+    /// `plain`: the outcomes without paint, to compare with.
+    fn new(
+        rule: &str,
+        weight: f64,
+        prompts: &[Placed],
+        outcomes: &[Outcome],
+        plain: Option<&[Outcome]>,
+    ) -> Result<Self> {
+        let rows: Vec<(&Placed, &Outcome)> = paired("outcomes", prompts, outcomes)?.collect();
         let of = |chosen: &dyn Fn(&Placed) -> bool, part: &dyn Fn(&Outcome) -> (f64, f64)| {
-            let pairs = prompts.iter().zip(outcomes).filter(|(prompt, _)| chosen(prompt));
+            let pairs = rows.iter().filter(|(prompt, _)| chosen(prompt));
             share(&pairs.map(|(_, outcome)| part(outcome)).collect::<Vec<_>>())
+        };
+        let gain = |plain| -> Result<Option<Measure>> {
+            let both = paired("outcomes without paint", outcomes, plain)?;
+            let inside = |outcome: &Outcome| f64::from(outcome.inside);
+            let gains = both.map(|(painted, plain)| (inside(painted), inside(plain), Outcome::OBJECTS));
+            Ok(difference(&gains.collect::<Vec<_>>()))
         };
         let inside = |outcome: &Outcome| (f64::from(outcome.inside), Outcome::OBJECTS);
         let style = |outcome: &Outcome| outcome.style.map_or((0.0, 0.0), |right| (f64::from(u8::from(right)), 1.0));
-        Self {
+        Ok(Self {
             rule: rule.to_owned(),
             weight,
             inside: of(&|_| true, &inside),
+            gain: plain.map(gain).transpose()?.flatten(),
             inside_held_out: of(&|prompt| prompt.held_out, &inside),
             iou: of(&|_| true, &|outcome| (f64::from(outcome.iou), Outcome::OBJECTS)),
             seen: of(&|_| true, &|outcome| (f64::from(outcome.seen), Outcome::OBJECTS)),
             style: of(&|_| true, &style),
-        }
+        })
     }
 }
 
@@ -213,15 +212,22 @@ impl Results {
     /// The results as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let headings =
-            ["weight rule", "w′", "in its box, %", "unseen pairs, %", "mean IoU", "object seen, %", "style right, %"];
+        let headings = [
+            "weight rule",
+            "w′",
+            "in its box, %",
+            "gain, points",
+            "unseen pairs, %",
+            "mean IoU",
+            "object seen, %",
+            "style right, %",
+        ];
         let mut table = Table::new(&headings);
         for cell in &self.cells {
             let weight = if cell.weight > 0.0 { cell.weight.to_string() } else { String::new() };
-            let shares = [cell.inside, cell.inside_held_out].map(percent);
-            let [inside, held_out] = shares;
-            let iou = number(cell.iou, 3);
-            table.row([cell.rule.clone(), weight, inside, held_out, iou, percent(cell.seen), percent(cell.style)]);
+            let [inside, gain, held_out, seen, style] =
+                [cell.inside, cell.gain, cell.inside_held_out, cell.seen, cell.style].map(percent);
+            table.row([cell.rule.clone(), weight, inside, gain, held_out, number(cell.iou, 3), seen, style]);
         }
         format!(
             "{} prompts of two objects, base stage; model `{}`; {}. Judge `{}`. {:.0} s; 95 % intervals in \
@@ -237,21 +243,23 @@ impl Results {
 
     /// The best rule beside no paint, in a sentence.
     fn summary(&self) -> String {
-        let rules = self.cells.iter().filter(|cell| cell.weight > 0.0);
-        let best = rules.max_by(|a, b| a.inside_share().total_cmp(&b.inside_share()));
+        let rules = || self.cells.iter().filter(|cell| cell.weight > 0.0);
+        let best = rules().max_by(|a, b| a.inside_share().total_cmp(&b.inside_share()));
         let plain = self.cells.iter().find(|cell| cell.rule == NO_PAINT);
         let (Some(best), Some(plain)) = (best, plain) else { return String::new() };
         let (Cell { rule, weight, .. }, inside, without) = (best, percent(best.inside), percent(plain.inside));
-        // Where the intervals overlap, nothing has been shown.
-        let shown = best.inside.zip(plain.inside).is_some_and(|(best, plain)| best.low > plain.high);
-        if shown {
+        let (count, gain) = (rules().count(), percent(best.gain));
+        let chance = "The largest of many is in part luck, which this interval does not know of.";
+        if best.gain.is_some_and(|gain| gain.low > 0.0) {
             format!(
-                "Most objects are in their boxes with **{rule}, w′ = {weight}**: {inside} % of them, and {without} % without paint.\n"
+                "The largest of {count} rules is **{rule}, w′ = {weight}**: {inside} % of the objects are in their boxes, and \
+                 {without} % without paint; on the same prompts and seeds it gains {gain} points. {chance}\n"
             )
         } else {
             format!(
-                "**Paint shows no effect on this model**: no rule puts more objects into their boxes than chance does. The best, \
-                 {rule} with w′ = {weight}, has {inside} % of them there; without paint it is {without} %.\n"
+                "**No effect shown**: the largest of {count} rules, {rule} with w′ = {weight}, has {inside} % of the objects in \
+                 their boxes; without paint it is {without} %. On the same prompts and seeds it gains {gain} points, an interval \
+                 that holds zero. {chance}\n"
             )
         }
     }
@@ -260,13 +268,13 @@ impl Results {
     #[must_use]
     pub fn csv(&self) -> String {
         let mut text = "rule,weight".to_owned();
-        for name in ["inside", "inside_held_out", "iou", "seen", "style"] {
+        for name in ["inside", "gain", "inside_held_out", "iou", "seen", "style"] {
             text.push_str(&format!(",{name},{name}_low,{name}_high"));
         }
         text.push('\n');
         for cell in &self.cells {
             text.push_str(&format!("{},{}", cell.rule, cell.weight));
-            for measure in [cell.inside, cell.inside_held_out, cell.iou, cell.seen, cell.style] {
+            for measure in [cell.inside, cell.gain, cell.inside_held_out, cell.iou, cell.seen, cell.style] {
                 match measure {
                     Some(Measure { value, low, high, .. }) => text.push_str(&format!(",{value},{low},{high}")),
                     None => text.push_str(",,,"),
@@ -323,14 +331,22 @@ impl Results {
 mod tests {
     use super::*;
 
-    /// Pictures of which `right` of ten have both objects in their boxes.
-    fn cell(rule: &str, weight: f64, right: usize) -> Cell {
-        let prompts = placed(10, |_| true).unwrap();
+    /// How many of ten are right without paint.
+    const PLAIN: usize = 2;
+
+    fn outcomes(right: usize) -> Vec<Outcome> {
         let of = |index: usize| {
             let inside = if index < right { 2 } else { 0 };
             Outcome { seen: 2, inside, iou: f32::from(inside) / 2.0, style: index.is_multiple_of(2).then_some(true) }
         };
-        Cell::new(rule, weight, &prompts, &(0..10).map(of).collect::<Vec<_>>())
+        (0..10).map(of).collect()
+    }
+
+    /// Pictures of which `right` of ten have both objects in their boxes.
+    fn cell(rule: &str, weight: f64, right: usize) -> Cell {
+        let prompts = placed(10, |_| Ok(true)).unwrap();
+        let plain = (weight > 0.0).then(|| outcomes(PLAIN));
+        Cell::new(rule, weight, &prompts, &outcomes(right), plain.as_deref()).unwrap()
     }
 
     fn results() -> Results {
@@ -342,7 +358,7 @@ mod tests {
             judge: "j".to_owned(),
             cells: vec![
                 cell("renders", 0.0, 10),
-                cell("no paint", 0.0, 2),
+                cell("no paint", 0.0, PLAIN),
                 cell(rule, 0.25, 6),
                 cell(rule, 1.5, 9),
                 cell(rule, 4.0, 5),
@@ -362,6 +378,21 @@ mod tests {
     }
 
     #[test]
+    fn rules_are_compared_picture_by_picture() {
+        let (strong, equal) = (cell(RULES[0].0, 1.5, 9), cell(RULES[0].0, 0.25, PLAIN));
+        let gain = strong.gain.unwrap();
+        assert!((gain.value - 0.7).abs() < 1e-12 && gain.low > 0.0, "{gain:?}");
+        // Nothing changed in ten pictures, which says little.
+        let gain = equal.gain.unwrap();
+        assert!(gain.value == 0.0 && gain.low < -0.3 && gain.high > 0.3, "{gain:?}");
+        assert_eq!(cell("no paint", 0.0, PLAIN).gain, None);
+        let (prompts, few) = (placed(10, |_| Ok(true)).unwrap(), &outcomes(3)[..9]);
+        assert!(matches!(Cell::new("", 1.0, &prompts, few, None), Err(Error::Rows { expected: 10, found: 9, .. })));
+        let compared = Cell::new("", 1.0, &prompts, &outcomes(3), Some(few));
+        assert!(matches!(compared, Err(Error::Rows { expected: 10, found: 9, .. })));
+    }
+
+    #[test]
     fn every_rule_meets_every_weight_once() {
         let all = strengths(&[0.1, 4.0]);
         assert_eq!(all.len(), 1 + 2 * RULES.len());
@@ -376,12 +407,16 @@ mod tests {
         std::fs::write(&page, "# Paint\n<!-- paint -->\n<!-- /paint -->\nend\n").unwrap();
         results().save(folder.path(), Some(&page)).unwrap();
         let text = std::fs::read_to_string(&page).unwrap();
-        assert!(text.contains("**max · log(1+σ), w′ = 1.5**: 90.0"), "{text}");
-        assert!(text.contains("and 20.0"), "{text}");
+        assert!(text.contains("The largest of 3 rules is **max · log(1+σ), w′ = 1.5**: 90.0"), "{text}");
+        assert!(text.contains("and 20.0") && text.contains("it gains 70.0"), "{text}");
         let mut weak = results();
         weak.cells.retain(|cell| cell.weight == 0.0);
         weak.cells.push(cell(RULES[0].0, 0.25, 3));
-        assert!(weak.markdown().contains("Paint shows no effect on this model"), "{}", weak.markdown());
+        let weak = weak.markdown();
+        assert!(
+            weak.contains("**No effect shown**: the largest of 1 rules") && weak.contains("gains 10.0 (0.0–"),
+            "{weak}"
+        );
         assert_eq!(text.matches("\n| ").count(), 2 + results().cells.len(), "{text}");
         assert!(text.ends_with("end\n"));
         for name in
@@ -390,18 +425,5 @@ mod tests {
             assert!(folder.path().join(name).is_file(), "{name}");
         }
         assert_eq!(results().csv().lines().count(), 1 + results().cells.len());
-    }
-
-    #[test]
-    fn a_run_goes_on_only_with_outcomes_of_its_own_kind() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kept.json");
-        let mut kept = Kept::open(&path, "a".to_owned());
-        assert!(kept.outcomes.is_empty());
-        let outcome = Outcome { seen: 1, inside: 1, iou: 0.25, style: None };
-        kept.outcomes.insert("no paint 0".to_owned(), vec![outcome]);
-        document::json(&path, &kept).unwrap();
-        assert_eq!(Kept::open(&path, "a".to_owned()).outcomes["no paint 0"], [outcome]);
-        assert!(Kept::open(&path, "b".to_owned()).outcomes.is_empty());
     }
 }

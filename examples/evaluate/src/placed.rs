@@ -9,7 +9,7 @@ use train_icons::sampler::Sampler;
 use train_icons::scene::Scene;
 use train_icons::split::{Split, is_held_out_cell};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::judge::network::SIDE;
 use crate::judge::{Detection, Verdict};
 
@@ -23,6 +23,8 @@ const BOXES: u64 = 23;
 const HELD_OUT_EVERY: usize = 4;
 /// Side of a box, in sides of the picture: what objects of two have in training, with a little room.
 const SIDES: [f32; 2] = [0.42, 0.5];
+/// After so many scenes in a row without a usable one, there is none.
+pub(crate) const CANDIDATES: u64 = 10_000;
 /// How much of its box a rendered object fills.
 const FILLS: f32 = 0.95;
 
@@ -88,32 +90,40 @@ pub struct Placed {
 /// The prompts join their objects by "and": a relation in words would contradict the boxes.
 ///
 /// # Errors
-/// A configuration of the sampler without held-out scenes.
-pub fn placed(count: usize, reads: impl Fn(&str) -> bool) -> Result<Vec<Placed>> {
-    let usable = |sampled: &Sampled| joined(sampled) && sampled.1.as_ref().map_or(true, |scene| reads(&scene.caption));
+/// A configuration of the sampler without held-out scenes; those of `reads`; [`Error::Candidates`] when it accepts nothing.
+pub fn placed(count: usize, reads: impl Fn(&str) -> Result<bool>) -> Result<Vec<Placed>> {
     let mix = Mix { one: 0.0, placed: 0.0, two: 1.0, three: 0.0, same: 0.0 };
     let trained = Sampler::new(SamplerConfig { mix, ..SamplerConfig::small() })?;
     let held = Sampler::new(SamplerConfig::small())?;
-    // Both are endless.
-    let mut of_trained = (0..).map(|index| (index, trained.scene(SEED, index, Split::Train))).filter(usable);
-    let mut of_held_out = (0..).map(|index| (index, held.scene(SEED + 1, index, Split::HeldOut))).filter(usable);
+    let next = |held_out: bool, from: u64| -> Result<(u64, Scene)> {
+        for index in from..from + CANDIDATES {
+            let scene = if held_out {
+                held.scene(SEED + 1, index, Split::HeldOut)?
+            } else {
+                trained.scene(SEED, index, Split::Train)?
+            };
+            if joined(&scene) && reads(&scene.caption)? {
+                return Ok((index, scene));
+            }
+        }
+        Err(Error::Candidates { what: "a prompt that the model reads", tried: CANDIDATES })
+    };
+    let (mut of_trained, mut of_held_out) = (0, 0);
     let mut found = Vec::with_capacity(count);
     for number in 0..count {
         let held_out = number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1;
-        let next = if held_out { of_held_out.next() } else { of_trained.next() };
-        let Some((index, scene)) = next else { break };
+        let from = if held_out { &mut of_held_out } else { &mut of_trained };
+        let (index, scene) = next(held_out, *from)?;
+        *from = index + 1;
         let mut dice = Dice::new(SEED + u64::from(held_out), index, BOXES);
         let areas = boxes(&mut dice);
-        found.push(Placed { scene: scene?, areas, held_out, seed: PICTURES + number as u64 });
+        found.push(Placed { scene, areas, held_out, seed: PICTURES + number as u64 });
     }
     Ok(found)
 }
 
-type Sampled = (u64, train_icons::error::Result<Scene>);
-
-/// Whether a scene is of two different objects that its caption joins by "and". What fails is kept, to be reported.
-fn joined((_, scene): &Sampled) -> bool {
-    let Ok(scene) = scene else { return true };
+/// Whether a scene is of two different objects that its caption joins by "and".
+fn joined(scene: &Scene) -> bool {
     let [a, b] = scene.objects.as_slice() else { return false };
     let (first, second) = if a.span.start < b.span.start { (a, b) } else { (b, a) };
     let length = second.span.start.saturating_sub(first.span.end);
@@ -210,7 +220,7 @@ mod tests {
 
     #[test]
     fn prompts_are_of_two_objects_in_boxes_of_their_own() {
-        let prompts = placed(40, |_| true).unwrap();
+        let prompts = placed(40, |_| Ok(true)).unwrap();
         assert_eq!(prompts.len(), 40);
         assert_eq!(prompts.iter().filter(|prompt| prompt.held_out).count(), 10);
         for prompt in &prompts {
@@ -224,8 +234,21 @@ mod tests {
             assert_eq!((canvas.width(), canvas.height(), canvas.regions().len()), (64, 64, 2));
         }
         assert_ne!(prompts[0].areas, prompts[1].areas);
-        let short = placed(8, |caption| caption.len() < 30).unwrap();
+        let short = placed(8, |caption| Ok(caption.len() < 30)).unwrap();
         assert!(short.len() == 8 && short.iter().all(|prompt| prompt.scene.caption.len() < 30));
+    }
+
+    /// A model that reads nothing, and one that cannot be asked, end the search.
+    #[test]
+    fn a_search_without_an_end_is_an_error() {
+        assert!(matches!(placed(2, |_| Ok(false)), Err(Error::Candidates { tried: CANDIDATES, .. })));
+        let asked = std::cell::Cell::new(0);
+        let broken = |_: &str| {
+            asked.set(asked.get() + 1);
+            Err(Error::Worker)
+        };
+        assert!(matches!(placed(2, broken), Err(Error::Worker)) && asked.get() == 1);
+        assert!(placed(0, |_| Ok(false)).unwrap().is_empty());
     }
 
     #[test]
@@ -241,7 +264,7 @@ mod tests {
 
     #[test]
     fn an_object_counts_where_it_is_seen() {
-        let prompt = &placed(1, |_| true).unwrap()[0];
+        let prompt = &placed(1, |_| Ok(true)).unwrap()[0];
         let at = |object: usize, area: &Area, shift: f32| Detection {
             concept: prompt.scene.objects[object].concept.clone(),
             confidence: 0.9,

@@ -14,7 +14,7 @@ use ediffi_core::solver::Solver;
 use serde::{Deserialize, Serialize};
 use tch::{Kind as TensorKind, Tensor};
 
-use crate::bootstrap::{Measure, share};
+use crate::bootstrap::{Measure, ratio, share};
 use crate::document::{self, Table, percent};
 use crate::error::{Error, Result};
 use crate::icons::look;
@@ -119,7 +119,7 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
             share(&facts.collect::<Vec<_>>())
         };
         let moved: Vec<(f64, f64)> = apart(pictures, only_first)?.into_iter().zip(whole.iter().copied()).collect();
-        let (first, second, moved) = (shown(&first), shown(&second), share(&moved));
+        let (first, second, moved) = (shown(&first), shown(&second), ratio(&moved));
         points.push(Point { share: *part, steps: *steps, sigma: *sigma, first, second, moved });
     }
     Ok(Results {

@@ -21,6 +21,8 @@ use crate::judge::network::SIDE;
 use crate::judge::{Judge, Verdict};
 use crate::machine;
 use crate::model::{Model, Wish};
+use crate::pairs::paired;
+use crate::placed::CANDIDATES;
 use crate::plot::{Axis, Line, Plot};
 use crate::wanted::{Facts, Wanted};
 
@@ -31,7 +33,7 @@ const PICTURES: u64 = 3_000_000;
 /// Every so manieth prompt has two objects.
 const TWO_EVERY: u64 = 3;
 /// References of a mean.
-const SEVERAL: u64 = 4;
+const SEVERAL: usize = 4;
 
 /// What to evaluate.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,8 +42,8 @@ pub struct Settings {
     #[arg(long, default_value = "models/icons")]
     pub model: PathBuf,
     /// How many prompts.
-    #[arg(long, default_value_t = 240)]
-    pub prompts: usize,
+    #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u32).range(2..))]
+    pub prompts: u32,
     /// The strengths to try.
     #[arg(long, value_delimiter = ',', default_values_t = [0.5, 1.0, 1.5, 2.0, 3.0])]
     pub strengths: Vec<f64>,
@@ -71,7 +73,8 @@ pub struct Row {
     pub style: Option<Measure>,
     /// Share of the objects that are there.
     pub objects: Option<Measure>,
-    /// Share of the pictures that show something of their reference which the prompt does not ask for.
+    /// Share of the pictures that show something of the references they were given which the prompt does not ask for. Without
+    /// a reference, that of the first one which they might have been given: how often this happens by chance.
     pub leaked: Option<Measure>,
 }
 
@@ -98,7 +101,7 @@ fn named(scene: &Scene) -> String {
 }
 
 /// `count` prompts that `reads` accepts with the style in words; the same count always gives the same.
-fn prompts(count: usize, reads: impl Fn(&str) -> bool) -> Result<Vec<Prompt>> {
+fn prompts(count: usize, reads: impl Fn(&str) -> Result<bool>) -> Result<Vec<Prompt>> {
     let none = Mix { one: 0.0, placed: 0.0, two: 0.0, three: 0.0, same: 0.0 };
     let sampler = |mix| {
         let config = SamplerConfig { mix, omit_style: 1.0, paraphrase: 0.0, ..SamplerConfig::small() };
@@ -108,7 +111,7 @@ fn prompts(count: usize, reads: impl Fn(&str) -> bool) -> Result<Vec<Prompt>> {
     let prompt = |index: u64| {
         let sampler = if index % TWO_EVERY == TWO_EVERY - 1 { &two } else { &one };
         let scene = sampler.scene(SEED, index, Split::Train)?;
-        if !reads(&named(&scene)) {
+        if !reads(&named(&scene))? {
             return Ok(None);
         }
         let shown = |reference: &Scene| {
@@ -117,17 +120,28 @@ fn prompts(count: usize, reads: impl Fn(&str) -> bool) -> Result<Vec<Prompt>> {
         };
         // The first is the scene's own reference; the others are those of other scenes in the same style.
         let mut references = vec![sampler.style_reference(SEED, index, Split::Train)?];
-        let mut other = 0;
-        while (references.len() as u64) < SEVERAL {
+        for other in 0..CANDIDATES {
+            if references.len() == SEVERAL {
+                return Ok(Some(Prompt { wanted: Wanted::of(&scene), scene, references, seed: PICTURES + index }));
+            }
             let candidate = one.scene(SEED + 1 + index, other, Split::Train)?;
-            other += 1;
             if candidate.style == scene.style && !shown(&candidate) {
                 references.push(candidate);
             }
         }
-        Ok(Some(Prompt { wanted: Wanted::of(&scene), scene, references, seed: PICTURES + index }))
+        Err(Error::Candidates { what: "a reference", tried: CANDIDATES })
     };
-    (0..).map(prompt).filter_map(Result::transpose).take(count).collect()
+    let (mut found, mut from) = (Vec::with_capacity(count), 0);
+    while found.len() < count {
+        // The first that is usable, or the first error.
+        let next = (from..from + CANDIDATES).find_map(|index| Some((index, prompt(index).transpose()?)));
+        let Some((index, prompt)) = next else {
+            return Err(Error::Candidates { what: "a prompt that the model reads", tried: CANDIDATES });
+        };
+        from = index + 1;
+        found.push(prompt?);
+    }
+    Ok(found)
 }
 
 /// Evaluates a model.
@@ -143,21 +157,22 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
         return Err(Error::Setting { what: "model", reason });
     }
     let renderer = Renderer::new(pack)?;
-    let prompts = prompts(settings.prompts, |caption| model.reads(caption))?;
+    let prompts = prompts(settings.prompts as usize, |caption| model.reads(caption))?;
     let plain = prompts.iter().map(|p| model.wish(&p.scene.caption, p.seed, None)).collect::<Result<Vec<_>>>()?;
     let words = prompts.iter().map(|p| model.wish(&named(&p.scene), p.seed, None)).collect::<Result<Vec<_>>>()?;
     let single = prompts.iter().map(|p| embedding(&model, &renderer, p, 1)).collect::<Result<Vec<_>>>()?;
     let several = prompts.iter().map(|p| embedding(&model, &renderer, p, SEVERAL)).collect::<Result<Vec<_>>>()?;
 
-    let row = |way: &str, strength: Option<f64>, wishes: &[Wish]| -> Result<Row> {
+    let row = |way: &str, given: Option<(f64, usize)>, wishes: &[Wish]| -> Result<Row> {
         let verdicts = look(judge, &model.draw(wishes, 1, &base.settings())?)?;
-        Ok(Row::new(way, strength, &prompts, &verdicts))
+        Row::new(way, given, &prompts, &verdicts)
     };
     let mut rows = vec![row("no reference", None, &plain)?, row("style in words", None, &words)?];
     for &strength in &settings.strengths {
-        rows.push(row("reference", Some(strength), &styled(&plain, &single, strength)?)?);
+        rows.push(row("reference", Some((strength, 1)), &styled(&plain, &single, strength)?)?);
     }
-    rows.push(row(&format!("mean of {SEVERAL} references"), Some(1.0), &styled(&plain, &several, 1.0)?)?);
+    let mean = styled(&plain, &several, 1.0)?;
+    rows.push(row(&format!("mean of {SEVERAL} references"), Some((1.0, SEVERAL)), &mean)?);
     Ok(Results {
         model: settings.model.clone(),
         prompts: prompts.len(),
@@ -172,13 +187,13 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
 ///
 /// # Shapes
 /// → [1, width]
-fn embedding(model: &Model, renderer: &Renderer, prompt: &Prompt, count: u64) -> Result<Tensor> {
+fn embedding(model: &Model, renderer: &Renderer, prompt: &Prompt, count: usize) -> Result<Tensor> {
     let render = |scene: &Scene| -> Result<(StyleImage, f64)> {
         let side = SIDE as u32;
         let pixels = image::RgbImage::from_raw(side, side, renderer.render(scene, side)?).ok_or(Error::Worker)?;
         Ok((StyleImage::new(pixels)?, 1.0))
     };
-    let references = prompt.references.iter().take(count as usize).map(render).collect::<Result<Vec<_>>>()?;
+    let references = prompt.references.iter().take(count).map(render).collect::<Result<Vec<_>>>()?;
     let embedding = model.pipeline().encode_style(Reference::mean(references))?;
     Ok(Tensor::f_from_slice(embedding.values())?.f_unsqueeze(0)?)
 }
@@ -189,30 +204,33 @@ fn styled(wishes: &[Wish], embeddings: &[Tensor], strength: f64) -> Result<Vec<W
         let clip_image = Some(embedding.f_mul_scalar(strength)?);
         Ok(Wish { conditioning: Conditioning { clip_image, ..wish.conditioning.shallow_clone() }, seed: wish.seed })
     };
-    wishes.iter().zip(embeddings).map(with).collect()
+    paired("style embeddings", wishes, embeddings)?.map(with).collect()
 }
 
 impl Row {
-    fn new(way: &str, strength: Option<f64>, prompts: &[Prompt], verdicts: &[Verdict]) -> Self {
+    /// `given`: the strength, and how many of the references were used.
+    fn new(way: &str, given: Option<(f64, usize)>, prompts: &[Prompt], verdicts: &[Verdict]) -> Result<Self> {
+        let rows: Vec<_> = paired("pictures", prompts, verdicts)?.collect();
         let of = |part: &dyn Fn(&Prompt, &Verdict) -> (f64, f64)| {
-            share(&prompts.iter().zip(verdicts).map(|(prompt, verdict)| part(prompt, verdict)).collect::<Vec<_>>())
+            share(&rows.iter().map(|(prompt, verdict)| part(prompt, verdict)).collect::<Vec<_>>())
         };
+        let used = given.map_or(1, |(_, used)| used);
         let right = |yes: bool| (f64::from(u8::from(yes)), 1.0);
         let leaked = |prompt: &Prompt, verdict: &Verdict| {
             let asked = |concept: &str| prompt.wanted.objects.iter().any(|object| object.concept == concept);
             let shown = |concept: &str| {
-                let first = prompt.references.first();
-                first.is_some_and(|scene| scene.objects.iter().any(|object| object.concept == concept))
+                let mut objects = prompt.references.iter().take(used).flat_map(|scene| &scene.objects);
+                objects.any(|object| object.concept == concept)
             };
             right(verdict.detections.iter().any(|seen| !asked(&seen.concept) && shown(&seen.concept)))
         };
-        Self {
+        Ok(Self {
             way: way.to_owned(),
-            strength,
+            strength: given.map(|(strength, _)| strength),
             style: of(&|prompt, verdict| right(verdict.style == prompt.scene.style)),
             objects: of(&|prompt, verdict| Facts::new(&prompt.wanted, verdict).objects),
             leaked: of(&leaked),
-        }
+        })
     }
 }
 
@@ -311,11 +329,11 @@ mod tests {
 
     #[test]
     fn prompts_leave_the_style_to_references_of_other_things() {
-        let prompts = prompts(12, |_| true).unwrap();
+        let prompts = prompts(12, |_| Ok(true)).unwrap();
         assert_eq!(prompts.iter().filter(|prompt| prompt.scene.objects.len() == 2).count(), 4);
         for prompt in &prompts {
             assert!(!prompt.scene.caption.contains("style"), "{}", prompt.scene.caption);
-            assert_eq!(prompt.references.len() as u64, SEVERAL);
+            assert_eq!(prompt.references.len(), SEVERAL);
             for reference in &prompt.references {
                 assert_eq!(reference.style, prompt.scene.style);
                 let shared = |concept: &str| prompt.scene.objects.iter().any(|object| object.concept == concept);
@@ -326,7 +344,7 @@ mod tests {
 
     #[test]
     fn style_content_and_what_leaks_are_counted() {
-        let prompts = prompts(1, |_| true).unwrap();
+        let prompts = prompts(1, |_| Ok(true)).unwrap();
         let prompt = &prompts[0];
         let seen = |concept: &str| crate::judge::Detection {
             concept: concept.to_owned(),
@@ -337,18 +355,25 @@ mod tests {
             height: 0.5,
             colour: train_icons::colour::Colour::Red,
         };
-        let row = |concepts: &[&str], style| {
+        let row = |concepts: &[&str], style, used| {
             let detections = concepts.iter().map(|concept| seen(concept)).collect();
             let background = prompt.scene.background.colour();
             let verdict = Verdict { detections, style, style_confidence: 1.0, background, features: Vec::new() };
-            let row = Row::new("reference", Some(1.0), &prompts, &[verdict]);
+            let row = Row::new("reference", Some((1.0, used)), &prompts, &[verdict]).unwrap();
             [row.style, row.objects, row.leaked].map(|measure| measure.map(|measure| measure.value))
         };
         let own = prompt.scene.objects[0].concept.as_str();
         let other = prompt.references[0].objects[0].concept.as_str();
         let wrong = train_icons::style::Style::Vintage;
-        assert_eq!(row(&[own], prompt.scene.style), [Some(1.0), Some(1.0), Some(0.0)]);
-        assert_eq!(row(&[own, other], wrong), [Some(0.0), Some(1.0), Some(1.0)]);
-        assert_eq!(row(&[], prompt.scene.style), [Some(1.0), Some(0.0), Some(0.0)]);
+        assert_eq!(row(&[own], prompt.scene.style, 1), [Some(1.0), Some(1.0), Some(0.0)]);
+        assert_eq!(row(&[own, other], wrong, 1), [Some(0.0), Some(1.0), Some(1.0)]);
+        assert_eq!(row(&[], prompt.scene.style, 1), [Some(1.0), Some(0.0), Some(0.0)]);
+        // What the later references show leaks only where they were used.
+        let of_first = |concept: &str| prompt.references[0].objects.iter().any(|object| object.concept == concept);
+        let mut later = prompt.references[1..].iter().flat_map(|scene| &scene.objects);
+        let later = later.find(|object| !of_first(&object.concept)).unwrap().concept.as_str();
+        assert_eq!(row(&[own, later], wrong, 1)[2], Some(0.0));
+        assert_eq!(row(&[own, later], wrong, SEVERAL)[2], Some(1.0));
+        assert!(matches!(Row::new("", None, &prompts, &[]), Err(Error::Rows { expected: 1, found: 0, .. })));
     }
 }

@@ -67,6 +67,15 @@ fn pictures_are_those_of_the_library() {
     }
 }
 
+/// A prompt that is too long is not read; whatever else is wrong is an error, and no reason to try the next prompt.
+#[test]
+fn only_what_is_too_long_is_not_read() {
+    let model = Model::open(&root().join("models/icons")).unwrap();
+    assert!(model.reads("a red apple, flat style").unwrap());
+    assert!(!model.reads(&"a red apple and ".repeat(40)).unwrap());
+    assert!(model.reads("").unwrap_err().to_string().contains("the prompt is empty"));
+}
+
 #[test]
 fn an_encoder_that_is_left_out_changes_the_picture() {
     let model = Model::open(&root().join("models/icons")).unwrap();

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use ediffi_core::weights::{Init, Spec, Table, WeightsFile, save};
+use ediffi_train::lineage::fingerprint;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::network::{Network, SIDE};
 use super::scenes::{CHECK, Example, Examples, Layout, Truth, place};
-use super::{Accuracy, Detection, FORMAT, Judge, Verdict, fingerprint, tensor};
+use super::{Accuracy, Detection, FORMAT, Judge, Verdict, tensor};
 use crate::bootstrap::{Measure, share};
 use crate::document::{Table as Markdown, percent};
 use crate::error::Result;

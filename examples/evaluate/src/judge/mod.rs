@@ -14,6 +14,7 @@ pub mod train;
 use std::path::Path;
 
 use ediffi_core::weights::WeightsFile;
+use ediffi_train::lineage::fingerprint;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -200,19 +201,6 @@ fn reduced(picture: &RgbImage) -> Result<Tensor> {
         return Ok(x);
     }
     Ok(x.f_adaptive_avg_pool2d([SIDE, SIDE])?)
-}
-
-/// 64 bits of FNV-1a over the values of a safetensors file: enough to tell versions apart, not to withstand malice.
-pub(crate) fn fingerprint(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let short = || Error::NoJudge { path: path.to_owned(), reason: "it is cut short".to_owned() };
-    let length = bytes.first_chunk::<8>().map(|length| u64::from_le_bytes(*length)).ok_or_else(short)?;
-    let start = usize::try_from(length).ok().and_then(|length| length.checked_add(8)).ok_or_else(short)?;
-    let values = bytes.get(start..).ok_or_else(short)?;
-    let hash = values
-        .iter()
-        .fold(0xCBF2_9CE4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
-    Ok(format!("{hash:016x}"))
 }
 
 #[cfg(test)]
