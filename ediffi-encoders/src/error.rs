@@ -106,6 +106,12 @@ pub enum Error {
         /// Why.
         source: image::ImageError,
     },
+    /// Weights that were written to after a model was opened from them.
+    #[error("{} was written to since it was opened: what the model loaded cannot be told from other weights any more", path.display())]
+    WeightsChanged {
+        /// The file.
+        path: PathBuf,
+    },
     /// Kept embeddings that another model made.
     #[error("the embeddings in {} were made by {made_by}, not by {wanted}", path.display())]
     OtherModel {

@@ -9,6 +9,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::tokenizer::TextTokenizer;
+use crate::watched::Watched;
 use crate::{Error, Result};
 
 /// A model's name and variant, and a digest of its dimensions, its tokenizer and its weights (SHA-256).
@@ -27,7 +28,9 @@ pub struct Fingerprint {
 
 /// The files of a text encoder, and what tells it from others once somebody asks: opening a model does not read it twice.
 ///
-/// The weights stay mapped, so that the answer is about those that were loaded even where the file was replaced since.
+/// The weights stay mapped, so that the answer is about those that were loaded even where another file has taken their name
+/// since. A file that was written to in its place cannot answer any more, and is an error; it is known by its length and its
+/// time of modification, so that one that was written to and given its old time and length again stays unnoticed.
 #[derive(Debug)]
 pub(crate) struct Identity {
     name: String,
@@ -35,6 +38,8 @@ pub(crate) struct Identity {
     /// Of everything but the weights.
     hash: Sha256,
     weights: WeightsFile,
+    /// The files of the weights.
+    files: Vec<Watched>,
     found: OnceLock<Fingerprint>,
 }
 
@@ -47,7 +52,13 @@ impl Identity {
         config: &impl Serialize,
         tokenizer: &TextTokenizer,
     ) -> Result<Self> {
-        let weights = WeightsFile::open(&weights::find(folder, variant)?, names)?;
+        let path = weights::find(folder, variant)?;
+        let is_index = path.extension().is_some_and(|extension| extension == "json");
+        let paths = if is_index { weights::shards(&path, names)? } else { vec![path.clone()] };
+        let files = paths.iter().map(|path| Watched::open(path)).collect::<Result<Vec<_>>>()?;
+        let weights = WeightsFile::open(&path, names)?;
+        // Those that were mapped are those that are watched.
+        files.iter().try_for_each(Watched::check_name)?;
         let mut hash = Sha256::new();
         let path = folder.join("config.json");
         hash.update(serde_json::to_vec(config).map_err(|source| ediffi_core::Error::Json { path, source })?);
@@ -62,7 +73,7 @@ impl Identity {
             hash.update(&bytes);
         }
         let (name, variant) = (name_of(folder), variant.map(str::to_owned));
-        Ok(Self { name, variant, hash, weights, found: OnceLock::new() })
+        Ok(Self { name, variant, hash, weights, files, found: OnceLock::new() })
     }
 
     pub(crate) fn weights(&self) -> &WeightsFile {
@@ -74,7 +85,10 @@ impl Identity {
             return Ok(found);
         }
         let mut hash = self.hash.clone();
+        // Before, since a map of a file that was cut short must not be read; after, since it may be written to meanwhile.
+        self.files.iter().try_for_each(Watched::check)?;
         self.weights.sample(is_table, |bytes| hash.update(bytes))?;
+        self.files.iter().try_for_each(Watched::check)?;
         let digest = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let (name, variant) = (self.name.clone(), self.variant.clone());
         Ok(self.found.get_or_init(|| Fingerprint { name, variant, digest }))

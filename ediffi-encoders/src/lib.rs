@@ -59,6 +59,7 @@ mod fingerprint;
 pub mod hub;
 pub mod t5;
 pub mod tokenizer;
+mod watched;
 
 pub use clip::{
     Clip, ClipConfig, ClipOutput, ClipText, ClipTextConfig, ClipTextNetwork, ClipVision, ClipVisionConfig,

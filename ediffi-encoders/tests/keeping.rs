@@ -121,6 +121,30 @@ fn the_fingerprint_of_an_open_model_is_that_of_the_weights_it_was_opened_with() 
 }
 
 #[test]
+fn weights_written_to_in_their_place_have_no_fingerprint_any_more() {
+    let bytes = std::fs::read(fixture("t5").join("model.safetensors")).unwrap();
+    let other: Vec<u8> = bytes.iter().rev().copied().collect();
+    for content in [&other[..], &bytes[..bytes.len() / 2], &[]] {
+        let folder = copy("t5");
+        let path = folder.path().join("model.safetensors");
+        // Not to depend on how finely the system counts time.
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let (asked, late) = (T5::open(folder.path(), CPU).unwrap(), T5::open(folder.path(), CPU).unwrap());
+        assert_eq!(asked.model().unwrap(), &of(&fixture("t5")));
+        std::fs::write(&path, content).unwrap();
+        let error = late.model().unwrap_err();
+        assert!(matches!(&error, Error::WeightsChanged { path: named } if *named == path), "{error}");
+        // What was asked for in time is known.
+        assert_eq!(asked.model().unwrap(), &of(&fixture("t5")));
+    }
+    let folder = copy("clip");
+    let clip = ClipText::open(folder.path(), CPU).unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), "").unwrap();
+    assert!(matches!(clip.model(), Err(Error::WeightsChanged { .. })));
+}
+
+#[test]
 fn a_sharded_model_has_the_fingerprint_of_the_whole_file() {
     let folder = copy("t5");
     let path = |name: &str| folder.path().join(name);

@@ -70,7 +70,7 @@ impl ClipText {
     /// It is found when it is first asked for, which takes about as long as reading the table of words.
     ///
     /// # Errors
-    /// A file that was cut short since it was opened.
+    /// As [`T5::model`](crate::T5::model).
     pub fn model(&self) -> Result<&Fingerprint> {
         self.identity.fingerprint()
     }

@@ -1,9 +1,10 @@
 //! Models by their names on the Hugging Face hub (feature `hub`).
 //!
 //! Only the files that an encoder needs are downloaded, into the cache that all programs of Hugging Face share, and only
-//! safetensors: there is no code for pickled weights. All files of one opening are of one commit, and weights are checked
-//! against the SHA-256 that the hub names. Where the hub cannot be reached, or with `HF_HUB_OFFLINE`, the cache alone is
-//! used. The environment variables `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE` and
+//! safetensors: there is no code for pickled weights. All files of one opening are of one commit. Weights are checked
+//! against the SHA-256 that the hub names when they are downloaded; a file that the cache has already is known by its size.
+//! Where the hub cannot be reached or is too busy to answer, or with `HF_HUB_OFFLINE`, the cache alone is used. The
+//! environment variables `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE` and
 //! `HF_HUB_DISABLE_IMPLICIT_TOKEN` mean what they mean elsewhere.
 
 mod remote;
@@ -126,20 +127,20 @@ impl HubModel {
         if remote.offline() {
             return self.collect(&remote.kept()?, needs);
         }
-        match remote.newest() {
-            Ok(snapshot) => {
-                let folder = self.collect(&snapshot, needs)?;
-                // Only now: a name in the cache stands for a commit of which everything that was asked for is there.
-                remote.remember(&snapshot)?;
-                Ok(folder)
-            }
+        let newest = remote.newest().map_err(|error| remote.error(error)).and_then(|snapshot| {
+            let folder = self.collect(&snapshot, needs)?;
+            // Only now: a name in the cache stands for a commit of which everything that was asked for is there.
+            remote.remember(&snapshot)?;
+            Ok(folder)
+        });
+        match newest {
             Err(error) if no_answer(&error) => {
                 let kept = remote.kept().and_then(|snapshot| self.collect(&snapshot, needs));
-                let Ok(folder) = kept else { return Err(remote.error(error)) };
+                let Ok(folder) = kept else { return Err(error) };
                 tracing::warn!(repository = self.repository, %error, "the hub does not answer: opening from the cache");
                 Ok(folder)
             }
-            Err(error) => Err(remote.error(error)),
+            found => found,
         }
     }
 

@@ -1,18 +1,25 @@
 //! One commit of a repository of the hub, and the folder of the shared cache that keeps it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
 use hf_hub::repository::RepoTypeModel;
 use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync};
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::header::{CONTENT_RANGE, RANGE};
+use reqwest::{StatusCode, Url};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
 
-/// Bytes asked for at once. What has arrived of a file is kept in such parts when a download breaks off.
-const PART: u64 = 16 << 20;
+/// Bytes of a download that are in memory at once.
+const BUFFER: usize = 1 << 20;
+
+/// As long as the description of a model's files may be, in bytes: it takes some hundred a file, and a model has at most some
+/// hundred files.
+const ANSWER: u64 = 4 << 20;
 
 /// A repository under one of its names, and its place in the cache.
 pub(super) struct Remote<'a> {
@@ -129,7 +136,7 @@ impl<'a> Remote<'a> {
     }
 
     /// Asks the hub about files. `hf-hub` asks the same, but leaves out of the answer what a file outside git is named by.
-    fn ask(&self, commit: &str, paths: &[String]) -> std::result::Result<Vec<Listed>, reqwest::Error> {
+    fn ask(&self, commit: &str, paths: &[String]) -> std::result::Result<Vec<Listed>, HFError> {
         #[derive(Deserialize)]
         #[serde(tag = "type", rename_all = "lowercase")]
         enum Entry {
@@ -138,22 +145,30 @@ impl<'a> Remote<'a> {
             Other,
         }
         let url = format!("{}/api/models/{}/paths-info/{commit}", self.endpoint, self.name);
-        let ask = || {
-            let request =
-                reqwest::blocking::Client::builder().build()?.post(url).json(&serde_json::json!({ "paths": paths }));
-            let request = match token() {
-                Some(token) => request.bearer_auth(token),
-                None => request,
-            };
-            request.send()?.error_for_status()?.json::<Vec<Entry>>()
-        };
-        // On a thread of its own: the blocking client must not be used on one that runs asynchronous tasks.
-        let answer = std::thread::scope(|scope| scope.spawn(ask).join());
-        let entries = answer.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        let answer = apart(|| {
+            let request = Client::builder().build()?.post(&url).json(&serde_json::json!({ "paths": paths }));
+            let mut answer = Vec::new();
+            send(request)?.take(ANSWER + 1).read_to_end(&mut answer).map_err(broken)?;
+            Ok::<_, HFError>(answer)
+        })?;
+        if answer.len() as u64 > ANSWER {
+            return Err(HFError::Other(format!("the answer of {url} is longer than {ANSWER} bytes")));
+        }
+        let entries: Vec<Entry> = serde_json::from_slice(&answer)?;
         Ok(entries
             .into_iter()
             .filter_map(|entry| if let Entry::File(file) = entry { Some(file) } else { None })
             .collect())
+    }
+
+    /// Where the hub has the file `path` of `commit`.
+    fn url(&self, commit: &str, path: &str) -> std::result::Result<Url, HFError> {
+        let mut url = Url::parse(&format!("{}/{}/resolve/{commit}", self.endpoint, self.name))?;
+        match url.path_segments_mut() {
+            Ok(mut segments) => drop(segments.extend(path.split('/'))),
+            Err(()) => return Err(HFError::InvalidParameter(format!("{} is no address of a hub", self.endpoint))),
+        }
+        Ok(url)
     }
 }
 
@@ -166,7 +181,7 @@ impl Snapshot<'_> {
             let kept = |path: &String| Some(Listed { path: path.clone(), size: size(path)?, lfs: None });
             return Ok(Listing(paths.iter().filter_map(kept).collect()));
         }
-        let listed = self.remote.ask(&self.commit, paths).map_err(|error| self.remote.error(error.into()))?;
+        let listed = self.remote.ask(&self.commit, paths).map_err(|error| self.remote.error(error))?;
         // The name becomes one of a file.
         let wrong = |file: &&Listed| file.lfs.as_ref().is_some_and(|large| !is_hexadecimal(&large.oid, 64));
         match listed.iter().find(wrong) {
@@ -186,14 +201,26 @@ impl Snapshot<'_> {
         if !self.online {
             return Err(self.remote.error(HFError::LocalEntryNotFound { path: path.to_owned() }));
         }
-        if let Some((listed, large)) = listed.and_then(|listed| Some((listed, listed.lfs.as_ref()?))) {
+        // A file of another size is a damaged one, which the client would take for the right one.
+        let damaged = kept.is_file();
+        if damaged {
+            fs::remove_file(&kept)
+                .map_err(|source| Error::from(ediffi_core::Error::WriteFile { path: kept.clone(), source }))?;
+        }
+        let large = listed.and_then(|listed| Some((listed, listed.lfs.as_ref()?)));
+        if let Some((listed, large)) = large {
             self.complete(listed, &large.oid)?;
         }
         let download = self.remote.repository.download_file().filename(path.to_owned()).revision(self.commit.clone());
-        // A file of another size is a damaged one, which the client would take for the right one; what was completed above
-        // is right.
-        let damaged = kept.is_file() && listed.is_some_and(|listed| listed.lfs.is_none());
-        download.force_download(damaged).send().map_err(|error| self.remote.error(error))
+        // What was completed above is right.
+        let download = download.force_download(damaged && large.is_none());
+        let fetched = download.send().map_err(|error| self.remote.error(error))?;
+        match (listed, fetched.metadata()) {
+            (Some(listed), Ok(found)) if found.len() != listed.size => {
+                Err(self.damaged(listed, format!("the hub lists {} bytes, {} came", listed.size, found.len())))
+            }
+            _ => Ok(fetched),
+        }
     }
 
     /// Notes that the commit has no file `path`, as other programs do that share the cache. Without a connection that is
@@ -215,8 +242,8 @@ impl Snapshot<'_> {
         self.remote.cache.join("snapshots").join(&self.commit).join(path)
     }
 
-    /// Brings a large file into the cache part by part, going on where an earlier download broke off, and checks it; the
-    /// client itself would begin anew, and check nothing.
+    /// Brings a large file into the cache, going on where an earlier download broke off, and checks it; the client itself
+    /// would begin anew, and check nothing.
     fn complete(&self, file: &Listed, sha256: &str) -> Result<()> {
         let blobs = self.remote.cache.join("blobs");
         let (blob, part) = (blobs.join(sha256), blobs.join(format!("{sha256}.incomplete")));
@@ -234,24 +261,14 @@ impl Snapshot<'_> {
         if there() {
             return Ok(());
         }
-        let mut target = OpenOptions::new().create(true).append(true).open(&part).map_err(io)?;
+        let target = OpenOptions::new().create(true).append(true).open(&part).map_err(io)?;
         let mut have = target.metadata().map_err(io)?.len();
         if have > file.size {
             target.set_len(0).map_err(io)?;
             have = 0;
         }
-        while have < file.size {
-            let range = have..(have + PART).min(file.size);
-            tracing::debug!(file = file.path, have, size = file.size, "downloading");
-            let request = self.remote.repository.download_file_to_bytes().filename(file.path.clone());
-            let request = request.revision(self.commit.clone()).range(range.clone());
-            let bytes = request.send().map_err(|error| self.remote.error(error))?;
-            if bytes.len() as u64 != range.end - range.start {
-                let (expected, got) = (range.end - range.start, bytes.len());
-                return Err(self.damaged(file, format!("{expected} bytes were asked for, {got} came")));
-            }
-            target.write_all(&bytes).map_err(io)?;
-            have = range.end;
+        if have < file.size {
+            apart(|| self.append(file, have, &target, &part))?;
         }
         target.sync_all().map_err(io)?;
         let found = hash(&part).map_err(io)?;
@@ -261,6 +278,48 @@ impl Snapshot<'_> {
             return Err(self.damaged(file, format!("its SHA-256 is {found}, the hub names {sha256}")));
         }
         fs::rename(&part, blob).map_err(io)
+    }
+
+    /// Appends to `target`, the file `part`, what is missing of `file` after `have` bytes: as it arrives, and never more than
+    /// the file's size.
+    fn append(&self, file: &Listed, have: u64, mut target: &File, part: &Path) -> Result<()> {
+        let failed = |error| self.remote.error(error);
+        let io = |source| Error::from(ediffi_core::Error::WriteFile { path: part.to_owned(), source });
+        let url = self.remote.url(&self.commit, &file.path).map_err(failed)?;
+        tracing::debug!(file = file.path, have, size = file.size, "downloading");
+        let request = || Ok(Client::builder().build()?.get(url).header(RANGE, format!("bytes={have}-")));
+        let answer = request().and_then(send).map_err(failed)?;
+        let range = answer.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+        let expected = format!("bytes {have}-{}/{}", file.size - 1, file.size);
+        let mut have = have;
+        match answer.status() {
+            StatusCode::PARTIAL_CONTENT if range == Some(expected.as_str()) => {}
+            // The whole file, from a server that knows no ranges.
+            StatusCode::OK if answer.content_length().is_none_or(|length| length == file.size) => {
+                target.set_len(0).map_err(io)?;
+                have = 0;
+            }
+            status => {
+                let (range, length) = (range.unwrap_or("no range"), answer.content_length());
+                let came = format!("{status} came with {range} and the length {length:?}");
+                return Err(self.damaged(file, format!("{expected} was asked for, {came}")));
+            }
+        }
+        let mut body = answer.take(file.size - have);
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = body.read(&mut buffer).map_err(|error| failed(broken(error)))?;
+            if read == 0 {
+                break;
+            }
+            target.write_all(buffer.get(..read).unwrap_or_default()).map_err(io)?;
+            have += read as u64;
+        }
+        if have == file.size {
+            Ok(())
+        } else {
+            Err(self.damaged(file, format!("the hub lists {} bytes, {have} came", file.size)))
+        }
     }
 
     fn damaged(&self, file: &Listed, reason: String) -> Error {
@@ -274,12 +333,40 @@ pub(super) fn is_within(path: &str) -> bool {
 }
 
 /// Whether the hub gave no answer, so that what the cache has is the best there is.
-pub(super) fn no_answer(error: &HFError) -> bool {
-    match error {
-        HFError::Request { source, .. } => source.is_connect() || source.is_timeout(),
-        HFError::Http { context } => context.status.is_server_error(),
+pub(super) fn no_answer(error: &Error) -> bool {
+    let Error::Hub { source, .. } = error else { return false };
+    match source.as_ref() {
+        HFError::Request { source, .. } => {
+            source.is_connect() || source.is_timeout() || source.status().is_some_and(is_busy)
+        }
+        HFError::Http { context } => is_busy(context.status),
+        HFError::RateLimited { .. } => true,
         _ => false,
     }
+}
+
+fn is_busy(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// Runs `work` on a thread of its own: the blocking client must not be used on one that runs asynchronous tasks.
+fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let done = std::thread::scope(|scope| scope.spawn(work).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The answer to `request` under the user's token; an answer that says no is an error.
+fn send(request: RequestBuilder) -> std::result::Result<Response, HFError> {
+    let request = match token() {
+        Some(token) => request.bearer_auth(token),
+        None => request,
+    };
+    Ok(request.send()?.error_for_status()?)
+}
+
+/// Why an answer ended too early.
+fn broken(error: io::Error) -> HFError {
+    error.downcast::<reqwest::Error>().map_or_else(HFError::Io, HFError::from)
 }
 
 /// The user's token, from where `hf-hub` takes it too.

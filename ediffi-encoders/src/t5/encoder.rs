@@ -75,7 +75,8 @@ impl T5 {
     /// It is found when it is first asked for, which takes about as long as reading the table of words.
     ///
     /// # Errors
-    /// A file that was cut short since it was opened.
+    /// [`Error::WeightsChanged`](crate::Error::WeightsChanged): a file of the weights was written to in its place since the model was opened. One that was
+    /// replaced by another, as programs do that write a new file and rename it, does no harm.
     pub fn model(&self) -> Result<&Fingerprint> {
         self.identity.fingerprint()
     }

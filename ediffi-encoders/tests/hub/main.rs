@@ -28,7 +28,7 @@ fn files() -> Files {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("shard.safetensors");
     let mut tensors = tensors("t5");
-    // Read in three parts, and not wanted by the encoder.
+    // Large, and not wanted by the encoder.
     tensors.push(("lm_head.weight".to_owned(), Tensor::ones([10 << 20], (Kind::Float, Device::Cpu))));
     save(&path, &tensors, HashMap::new()).unwrap();
     let map: HashMap<&str, &str> = tensors.iter().map(|(name, _)| (name.as_str(), SHARD)).collect();
@@ -44,16 +44,24 @@ fn files() -> Files {
     files
 }
 
-/// How often a part of the shard was sent.
-fn parts(requests: &[String]) -> usize {
+/// How often the shard was sent, or a part of it.
+fn sent(requests: &[String]) -> usize {
     requests.iter().filter(|request| request.starts_with("GET /elsewhere") && request.contains("bytes=")).count()
+}
+
+/// How many bytes the cache keeps of a download that broke off.
+fn incomplete(cache: &Path) -> u64 {
+    let blobs = std::fs::read_dir(cache.join("hub/models--org--name/blobs")).unwrap().flatten();
+    let part = blobs.filter(|file| file.path().extension().is_some_and(|extension| extension == "incomplete"));
+    part.map(|file| file.metadata().unwrap().len()).sum()
 }
 
 /// [`child`] with `cache` and the server at `address`. The environment of a process cannot be changed safely while it runs, so
 /// it is that of a process of its own.
 fn command(cache: &Path, address: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = common::child("child", "main");
-    for variable in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"] {
+    let removed = ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_DISABLE_IMPLICIT_TOKEN", "HF_HUB_CACHE", "HF_HUB_OFFLINE"];
+    for variable in removed {
         command.env_remove(variable);
     }
     command.env("NO_PROXY", "127.0.0.1").env("HF_ENDPOINT", address).env("HF_HOME", cache);
@@ -94,7 +102,7 @@ fn only_the_files_that_are_needed_are_downloaded_and_only_once() {
     for unused in ["00002-of-00002", ".bin", ".h5", "README"] {
         assert!(!requests.iter().any(|request| request.contains(unused)), "{unused}: {requests:?}");
     }
-    assert_eq!(parts(&requests), 3, "{requests:?}");
+    assert_eq!(sent(&requests), 1, "{requests:?}");
     assert!(!requests.iter().any(|request| request.starts_with("GET /elsewhere") && !request.contains("bytes=")));
     // From the cache, after asking which state is the newest; then without asking.
     assert_eq!(open(cache.path(), &address, &[]), expected());
@@ -137,12 +145,86 @@ fn a_download_that_breaks_off_goes_on_where_it_stopped() {
     *server.patience.lock().unwrap() = Some(20 << 20);
     let said = open(cache.path(), &address, &[]);
     assert!(said.contains("org/name"), "{said}");
+    let kept = incomplete(cache.path());
+    assert!(kept > 10 << 20, "{kept}");
     *server.patience.lock().unwrap() = None;
     server.requests();
     assert_eq!(open(cache.path(), &address, &[]), expected());
     let ranges: Vec<String> = server.requests().into_iter().filter(|request| request.contains("bytes=")).collect();
-    assert_eq!(ranges.iter().filter(|request| request.contains("bytes=0-")).count(), 0, "{ranges:?}");
-    assert!(ranges[0].contains(&format!("bytes={}-", 16 << 20)), "{ranges:?}");
+    assert!(ranges.len() == 1 && ranges[0].contains(&format!("bytes={kept}-")), "{kept}: {ranges:?}");
+}
+
+#[test]
+fn a_server_that_sends_the_whole_file_whatever_is_asked_for_is_understood() {
+    let (server, address) = Server { ignores_ranges: true, ..Server::of(files()) }.start();
+    let cache = tempfile::tempdir().unwrap();
+    *server.patience.lock().unwrap() = Some(20 << 20);
+    assert!(open(cache.path(), &address, &[]).contains("org/name"));
+    assert!(incomplete(cache.path()) > 10 << 20);
+    *server.patience.lock().unwrap() = None;
+    assert_eq!(open(cache.path(), &address, &[]), expected());
+}
+
+#[test]
+fn a_server_that_lies_about_a_size_is_refused_by_name() {
+    for (ignores_ranges, longer, length) in [
+        (false, 7, None),
+        (false, -7, None),
+        (true, 7, None),
+        (true, -7, None),
+        (true, 0, Some(1 << 62)),
+        (true, 0, Some(7)),
+    ] {
+        let (_server, address) = Server { ignores_ranges, longer, length, ..Server::of(files()) }.start();
+        let cache = tempfile::tempdir().unwrap();
+        let refused = open(cache.path(), &address, &[]);
+        assert!(refused.contains("org/name") && refused.contains(SHARD), "{refused}");
+        assert!(refused.contains("was asked for"), "{refused}");
+        assert_eq!(incomplete(cache.path()), 0);
+    }
+    // More than the part that it says it sends.
+    let (_server, address) = Server { length: Some(1 << 62), ..Server::of(files()) }.start();
+    let cache = tempfile::tempdir().unwrap();
+    assert_eq!(open(cache.path(), &address, &[]), expected());
+}
+
+#[test]
+fn a_file_of_another_size_in_the_cache_is_downloaded_again() {
+    let (server, address) = Server::of(files()).start();
+    let cache = tempfile::tempdir().unwrap();
+    assert_eq!(open(cache.path(), &address, &[]), expected());
+    let snapshot = cache.path().join("hub/models--org--name/snapshots").join(FIRST);
+    for name in ["config.json", "tokenizer.json", SHARD] {
+        let kept = snapshot.join(name);
+        // A copy instead of a link, as where there are no links; then the file that the link leads to.
+        std::fs::remove_file(&kept).unwrap();
+        std::fs::write(&kept, &files()[name][..100]).unwrap();
+        assert_eq!(open(cache.path(), &address, &[]), expected(), "{name}");
+        std::fs::OpenOptions::new().write(true).open(&kept).unwrap().set_len(100).unwrap();
+        assert_eq!(open(cache.path(), &address, &[]), expected(), "{name}");
+        assert_eq!(kept.metadata().unwrap().len(), files()[name].len() as u64);
+    }
+    // At the beginning, and when what the link leads to was damaged.
+    assert_eq!(sent(&server.requests()), 2);
+}
+
+#[test]
+fn a_hub_that_is_too_busy_to_list_files_does_not_stop_a_complete_cache() {
+    let (server, address) = Server::of(files()).start();
+    let (cache, empty) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    assert_eq!(open(cache.path(), &address, &[]), expected());
+    for status in ["503 Service Unavailable", "429 Too Many Requests"] {
+        *server.busy.lock().unwrap() = Some((status, 0));
+        assert_eq!(open(cache.path(), &address, &[]), expected(), "{status}");
+        let said = open(empty.path(), &address, &[]);
+        assert!(said.contains("org/name") && said.contains(&status[..3]), "{said}");
+    }
+    // An answer, though not the one hoped for; and one that has no end.
+    for (status, length, reason) in [("403 Forbidden", 0, "403"), ("200 OK", 5 << 20, "longer than")] {
+        *server.busy.lock().unwrap() = Some((status, length));
+        let said = open(cache.path(), &address, &[]);
+        assert!(said.contains("org/name") && said.contains(reason), "{said}");
+    }
 }
 
 #[test]
@@ -161,7 +243,7 @@ fn a_byte_that_arrives_changed_is_refused_by_name() {
     *server.flipped.lock().unwrap() = None;
     server.requests();
     assert_eq!(open(cache.path(), &address, &[]), expected());
-    assert_eq!(parts(&server.requests()), 3);
+    assert_eq!(sent(&server.requests()), 1);
 }
 
 #[test]
@@ -178,7 +260,7 @@ fn weights_that_another_commit_has_too_are_not_downloaded_again() {
     assert_eq!(open(cache.path(), &address, &[]), expected());
     let requests = server.requests();
     assert!(requests.iter().any(|request| request.contains(SECOND)), "{requests:?}");
-    assert_eq!(parts(&requests), 0, "{requests:?}");
+    assert_eq!(sent(&requests), 0, "{requests:?}");
     // The name in the cache has moved with the one on the hub.
     let main = std::fs::read_to_string(cache.path().join("hub/models--org--name/refs/main")).unwrap();
     assert_eq!(main, SECOND);
@@ -195,7 +277,7 @@ fn two_programs_at_once_download_once() {
     for program in [start(), start()] {
         assert_eq!(said(&program.wait_with_output().unwrap()), expected());
     }
-    assert_eq!(parts(&server.requests()), 3);
+    assert_eq!(sent(&server.requests()), 1);
 }
 
 #[test]

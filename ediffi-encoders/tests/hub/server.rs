@@ -26,6 +26,14 @@ pub(crate) struct Server {
     pub(crate) patience: Mutex<Option<usize>>,
     /// A byte of large files that arrives changed.
     pub(crate) flipped: Mutex<Option<usize>>,
+    /// Whether large files are sent whole whatever part of them is asked for.
+    pub(crate) ignores_ranges: bool,
+    /// By how many bytes large files are longer where they are listed than they are.
+    pub(crate) longer: isize,
+    /// The length that the answers with large files name, where it is not their own.
+    pub(crate) length: Option<u64>,
+    /// The status and the length of the answer to those who ask for a list of files, where it is not the list.
+    pub(crate) busy: Mutex<Option<(&'static str, usize)>>,
     pub(crate) token: Option<String>,
 }
 
@@ -96,8 +104,11 @@ impl Server {
                 path.strip_prefix("/api/models/org/name/paths-info/").and_then(|r| self.files(r))
             {
                 let asked: HashMap<String, Vec<String>> = serde_json::from_slice(&body)?;
-                let found: Vec<_> = asked["paths"].iter().filter_map(|path| listed(files, path)).collect();
-                respond(&mut stream, "200 OK", &[], Some(serde_json::to_string(&found)?.as_bytes()))?;
+                let found: Vec<_> = asked["paths"].iter().filter_map(|path| self.listed(files, path)).collect();
+                match *self.busy.lock().unwrap() {
+                    Some((status, length)) => respond(&mut stream, status, &[], Some(&vec![b' '; length]))?,
+                    None => respond(&mut stream, "200 OK", &[], Some(serde_json::to_string(&found)?.as_bytes()))?,
+                }
             } else if let Some((commit, file, bytes)) = self.file(path, "/org/name/resolve/") {
                 let tag = if bytes.len() < LARGE { object(bytes) } else { sha256(bytes) };
                 let facts = [
@@ -139,43 +150,44 @@ impl Server {
         bytes: &[u8],
         range: Option<&str>,
     ) -> std::io::Result<()> {
-        let ends = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
-        let (start, end) =
-            ends.map_or((0, bytes.len()), |(a, b)| (a.parse().unwrap(), b.parse::<usize>().unwrap() + 1));
-        let mut part = bytes[start..end].to_vec();
+        let range = range.filter(|_| !self.ignores_ranges);
+        let start = range.map_or(0, |range| {
+            range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')).unwrap().parse().unwrap()
+        });
+        let mut part = bytes[start..].to_vec();
         if let Some(byte) = self.flipped.lock().unwrap().and_then(|at| part.get_mut(at.checked_sub(start)?)) {
             *byte ^= 1;
         }
         if method == "HEAD" {
             return respond(stream, "200 OK", &[format!("X-Linked-Size: {}", bytes.len())], None);
         }
-        let mut patience = self.patience.lock().unwrap();
-        match patience.as_mut() {
-            Some(left) if *left < part.len() => {
-                write!(stream, "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\n\r\n", part.len())?;
-                stream.write_all(&part[..*left])?;
-                *left = 0;
-                stream.shutdown(std::net::Shutdown::Both)
+        let status = match range {
+            Some(_) => {
+                format!("206 Partial Content\r\nContent-Range: bytes {start}-{}/{}", bytes.len() - 1, bytes.len())
             }
-            left => {
-                if let Some(left) = left {
-                    *left -= part.len();
-                }
-                let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
-                let facts = [format!("Content-Range: bytes {start}-{}/{}", end - 1, bytes.len())];
-                respond(stream, status, &facts, Some(&part))
-            }
-        }
+            None => "200 OK".to_owned(),
+        };
+        let length = self.length.unwrap_or(part.len() as u64);
+        write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n")?;
+        let sent = self.patience.lock().unwrap().as_mut().map_or(part.len(), |left| {
+            let sent = part.len().min(*left);
+            *left -= sent;
+            sent
+        });
+        stream.write_all(&part[..sent])?;
+        if sent as u64 == length { Ok(()) } else { stream.shutdown(std::net::Shutdown::Both) }
     }
-}
 
-fn listed(files: &Files, path: &str) -> Option<serde_json::Value> {
-    let bytes = files.get(path)?;
-    let mut entry = serde_json::json!({ "type": "file", "path": path, "size": bytes.len(), "oid": object(bytes) });
-    if bytes.len() >= LARGE {
-        entry["lfs"] = serde_json::json!({ "oid": sha256(bytes), "size": bytes.len(), "pointerSize": 130 });
+    fn listed(&self, files: &Files, path: &str) -> Option<serde_json::Value> {
+        let bytes = files.get(path)?;
+        let mut entry = serde_json::json!({ "type": "file", "path": path, "size": bytes.len(), "oid": object(bytes) });
+        if bytes.len() >= LARGE {
+            let size = bytes.len().strict_add_signed(self.longer);
+            entry["size"] = size.into();
+            entry["lfs"] = serde_json::json!({ "oid": sha256(bytes), "size": size, "pointerSize": 130 });
+        }
+        Some(entry)
     }
-    Some(entry)
 }
 
 /// A name for a small file's content.
