@@ -195,14 +195,16 @@ impl Snapshot<'_> {
         let listed = listing.get(path);
         let kept = self.path(path);
         let same = |found: fs::Metadata| found.is_file() && listed.is_none_or(|listed| listed.size == found.len());
-        if kept.metadata().is_ok_and(same) {
+        // Looked at once: another program may be bringing the file, and what it has brought is not damaged.
+        let found = kept.metadata().ok();
+        let damaged = found.as_ref().is_some_and(fs::Metadata::is_file);
+        if found.is_some_and(same) {
             return Ok(kept);
         }
         if !self.online {
             return Err(self.remote.error(HFError::LocalEntryNotFound { path: path.to_owned() }));
         }
         // A file of another size is a damaged one, which the client would take for the right one.
-        let damaged = kept.is_file();
         if damaged {
             fs::remove_file(&kept)
                 .map_err(|source| Error::from(ediffi_core::Error::WriteFile { path: kept.clone(), source }))?;

@@ -151,7 +151,8 @@ fn a_download_that_breaks_off_goes_on_where_it_stopped() {
     server.requests();
     assert_eq!(open(cache.path(), &address, &[]), expected());
     let ranges: Vec<String> = server.requests().into_iter().filter(|request| request.contains("bytes=")).collect();
-    assert!(ranges.len() == 1 && ranges[0].contains(&format!("bytes={kept}-")), "{kept}: {ranges:?}");
+    let goes_on = |request: &String| request.ends_with(&format!("bytes={kept}-"));
+    assert!(!ranges.is_empty() && ranges.iter().all(goes_on), "{kept}: {ranges:?}");
 }
 
 #[test]
