@@ -206,12 +206,21 @@ impl Snapshot<'_> {
         }
         // A file of another size is a damaged one, which the client would take for the right one.
         if damaged {
-            fs::remove_file(&kept)
-                .map_err(|source| Error::from(ediffi_core::Error::WriteFile { path: kept.clone(), source }))?;
+            match fs::remove_file(&kept) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(ediffi_core::Error::WriteFile { path: kept, source }.into());
+                }
+                // Gone: another program has found the same.
+                _ => {}
+            }
         }
         let large = listed.and_then(|listed| Some((listed, listed.lfs.as_ref()?)));
         if let Some((listed, large)) = large {
             self.complete(listed, &large.oid)?;
+            // The client would take a link away to make it again, which another program may just be opening.
+            if kept.metadata().is_ok_and(|found| found.is_file() && found.len() == listed.size) {
+                return Ok(kept);
+            }
         }
         let download = self.remote.repository.download_file().filename(path.to_owned()).revision(self.commit.clone());
         // What was completed above is right.
