@@ -92,9 +92,11 @@ fn spread<B: Send, E: From<Error> + Send>(
     std::thread::scope(|scope| {
         let pairs = workers.iter_mut().zip(shares);
         let threads: Vec<_> = pairs.map(|(worker, share)| scope.spawn(move || worker.run(share))).collect();
+        // All are waited for first: a scope panics itself for a thread that panicked unseen.
+        let ended: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         let mut values = Vec::new();
-        for thread in threads {
-            values.extend(thread.join().map_err(|_| E::from(Error::Worker))??);
+        for losses in ended {
+            values.extend(losses.map_err(|_| E::from(Error::Worker))??);
         }
         Ok(values)
     })
