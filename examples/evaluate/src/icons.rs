@@ -140,11 +140,7 @@ const SHARES: [ShareOf; 14] = [
 pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> Result<Results> {
     let began = Instant::now();
     let model = Model::open(&settings.model)?;
-    let base = model.base()?.clone();
-    if base.size != SIDE {
-        let reason = format!("its base draws {} pixels, the judge looks at {SIDE}", base.size);
-        return Err(Error::Setting { what: "model", reason });
-    }
+    let base = model.judged_base()?.clone();
     let renderer = train_icons::render::Renderer::new(pack)?;
     let render = |prompts: &[Prompt]| -> Result<Tensor> {
         let draw = |scene: &Scene| renderer.render(scene, SIDE as u32);

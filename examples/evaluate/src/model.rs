@@ -92,6 +92,19 @@ impl Model {
         self.stages().first().ok_or_else(|| Error::Setting { what: "model", reason: "it has no stages".to_owned() })
     }
 
+    /// The base, if its pictures are of the size that the judge looks at.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a base of another size, and those of [`base`](Self::base).
+    pub fn judged_base(&self) -> Result<&StageConfig> {
+        let base = self.base()?;
+        if base.size == SIDE {
+            return Ok(base);
+        }
+        let reason = format!("its base draws {} pixels, the judge looks at {SIDE}", base.size);
+        Err(Error::Setting { what: "model", reason })
+    }
+
     /// How many threads draw.
     #[must_use]
     pub fn workers(&self) -> usize {

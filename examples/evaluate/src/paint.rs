@@ -97,11 +97,7 @@ pub struct Results {
 pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) -> Result<Results> {
     let began = Instant::now();
     let model = Model::open_on(&settings.model, settings.threads)?;
-    let base = model.base()?.clone();
-    if base.size != SIDE {
-        let reason = format!("its base draws {} pixels, the judge looks at {SIDE}", base.size);
-        return Err(Error::Setting { what: "model", reason });
-    }
+    let base = model.judged_base()?.clone();
     let prompts = placed(settings.prompts as usize, |caption| model.reads(caption))?;
     let key = key(&model, judge, &prompts)?;
     let mut done = Kept::open(kept, key);

@@ -85,7 +85,7 @@ pub struct Results {
 pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     let began = Instant::now();
     let model = Model::open(&settings.model)?;
-    let base = model.base()?;
+    let base = model.judged_base()?;
     let sampler = SamplerSettings { steps: settings.steps as usize, ..base.settings() };
     let sigmas = sampler.sigmas()?;
     let (first, second) = pairs(settings.pairs as usize)?;

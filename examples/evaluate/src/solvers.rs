@@ -14,7 +14,6 @@ use crate::bootstrap::{Measure, mean, share};
 use crate::document::{self, Table};
 use crate::error::{Error, Result};
 use crate::icons::look;
-use crate::judge::network::SIDE;
 use crate::judge::{Judge, Verdict};
 use crate::machine;
 use crate::model::{Model, Wish};
@@ -84,11 +83,7 @@ pub struct Results {
 pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     let began = Instant::now();
     let model = Model::open(&settings.model)?;
-    let base = model.base()?.clone();
-    if base.size != SIDE {
-        let reason = format!("its base draws {} pixels, the judge looks at {SIDE}", base.size);
-        return Err(Error::Setting { what: "model", reason });
-    }
+    let base = model.judged_base()?.clone();
     let prompts = chosen(settings.prompts as usize)?;
     let wishes = prompts
         .iter()

@@ -151,11 +151,7 @@ fn prompts(count: usize, reads: impl Fn(&str) -> Result<bool>) -> Result<Vec<Pro
 pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Results> {
     let began = Instant::now();
     let model = Model::open_on(&settings.model, settings.threads)?;
-    let base = model.base()?.clone();
-    if base.size != SIDE {
-        let reason = format!("its base draws {} pixels, the judge looks at {SIDE}", base.size);
-        return Err(Error::Setting { what: "model", reason });
-    }
+    let base = model.judged_base()?.clone();
     let renderer = Renderer::new(pack)?;
     let prompts = prompts(settings.prompts as usize, |caption| model.reads(caption))?;
     let plain = prompts.iter().map(|p| model.wish(&p.scene.caption, p.seed, None)).collect::<Result<Vec<_>>>()?;
