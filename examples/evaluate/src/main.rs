@@ -9,6 +9,9 @@
 //! evaluate probes --write docs/evaluation.md
 //! ```
 
+#[path = "../../shared/report.rs"]
+mod report;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -119,14 +122,7 @@ enum JudgeCommand {
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> ExitCode {
-    let Err(error) = evaluate(&Arguments::parse()) else { return ExitCode::SUCCESS };
-    eprintln!("error: {error}");
-    let mut cause = error.source();
-    while let Some(why) = cause {
-        eprintln!("  because: {why}");
-        cause = why.source();
-    }
-    ExitCode::FAILURE
+    report::report(evaluate(&Arguments::parse()).map_err(|error| error as Box<dyn std::error::Error>))
 }
 
 fn evaluate(arguments: &Arguments) -> Result<()> {

@@ -7,6 +7,8 @@
 //! ```
 //! See `docs/training.md`.
 
+#[path = "../../shared/report.rs"]
+mod report;
 mod train;
 
 use std::path::PathBuf;
@@ -59,14 +61,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let Err(error) = train(Arguments::parse()) else { return ExitCode::SUCCESS };
-    eprintln!("error: {error}");
-    let mut cause = error.source();
-    while let Some(why) = cause {
-        eprintln!("  because: {why}");
-        cause = why.source();
-    }
-    ExitCode::FAILURE
+    report::report(train(Arguments::parse()).map_err(|error| error as Box<dyn std::error::Error>))
 }
 
 fn train(arguments: Arguments) -> train::Result<()> {
