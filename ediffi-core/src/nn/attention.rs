@@ -17,13 +17,30 @@ pub struct Site<'a> {
     /// q·k / √d of the text columns, f32, [conditional rows, heads, height·width, text columns]. Columns are the T5
     /// tokens, then the CLIP text tokens.
     pub scores: &'a Tensor,
+    /// Queries of the conditional rows, and keys of the columns after the text.
+    others: Option<(&'a Tensor, &'a Tensor)>,
 }
 
 impl<'a> Site<'a> {
-    /// A site with these scores.
+    /// A site with these scores, of a layer without other columns.
     #[must_use]
     pub fn new(sigma: f64, height: i64, width: i64, scores: &'a Tensor) -> Self {
-        Self { sigma, height, width, scores }
+        Self { sigma, height, width, scores, others: None }
+    }
+
+    /// q·k / √d of the columns after the text, computed when asked for: in eDiff-I's layers the CLIP image where the network takes
+    /// one, then the null token; in DeepFloyd's the pixels. Empty for a site that was made without them.
+    ///
+    /// # Shapes
+    /// → f32 [conditional rows, heads, height·width, other columns]
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn other_scores(&self) -> Result<Tensor> {
+        match self.others {
+            Some((q, k)) => scaled_scores(q, k),
+            None => Ok(self.scores.f_narrow(-1, 0, 0)?),
+        }
     }
 }
 
@@ -89,19 +106,19 @@ pub fn attend_biased(
     sigma: f64,
     hook: &dyn ScoreBias,
 ) -> Result<Tensor> {
-    let (n, heads, queries, d) = q.size4()?;
+    let (n, heads, queries, _) = q.size4()?;
     let keys = k.size4()?.2;
     let painted = |x: &Tensor| x.f_narrow(0, 0, conditional);
-    // Scaling the keys is cheaper than scaling the scores, of which there are more.
-    let text_keys = painted(k)?.f_narrow(2, 0, text)?.f_to_kind(Kind::Float)?.f_mul_scalar((d as f64).powf(-0.5))?;
-    let scores = painted(q)?.f_to_kind(Kind::Float)?.f_matmul(&text_keys.f_transpose(2, 3)?)?;
-    let Some(bias) = hook.bias(&Site::new(sigma, height, width, &scores))? else {
+    let (q_painted, k_painted, v_painted) = (painted(q)?, painted(k)?, painted(v)?);
+    let scores = scaled_scores(&q_painted, &k_painted.f_narrow(2, 0, text)?)?;
+    let other_keys = k_painted.f_narrow(2, text, keys - text)?;
+    let site = Site { others: Some((&q_painted, &other_keys)), ..Site::new(sigma, height, width, &scores) };
+    let Some(bias) = hook.bias(&site)? else {
         return attend(q, k, v);
     };
     // The fused kernel takes an additive mask over all columns; zero where nothing is painted.
     let bias = bias.f_to_kind(q.kind())?.f_expand([conditional, heads, queries, text], false)?;
     let mask = bias.f_constant_pad_nd([0, keys - text])?;
-    let (q_painted, k_painted, v_painted) = (painted(q)?, painted(k)?, painted(v)?);
     let first = Tensor::f_scaled_dot_product_attention(
         &q_painted,
         &k_painted,
@@ -118,4 +135,45 @@ pub fn attend_biased(
     let rest = |x: &Tensor| x.f_narrow(0, conditional, n - conditional);
     let others = attend(&rest(q)?, &rest(k)?, &rest(v)?)?;
     Ok(Tensor::f_cat(&[first, others], 0)?)
+}
+
+/// q kᵀ / √d in f32. Scaling the keys is cheaper than scaling the scores, of which there are more.
+fn scaled_scores(q: &Tensor, k: &Tensor) -> Result<Tensor> {
+    let d = q.size4()?.3 as f64;
+    let k = k.f_to_kind(Kind::Float)?.f_mul_scalar(d.powf(-0.5))?;
+    Ok(q.f_to_kind(Kind::Float)?.f_matmul(&k.f_transpose(2, 3)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tch::Device;
+
+    use super::*;
+    use crate::seed::{Noise, NoiseSource as _};
+
+    /// Keeps the scores of all columns.
+    #[derive(Debug, Default)]
+    struct Keep(Mutex<Option<Tensor>>);
+
+    impl ScoreBias for Keep {
+        fn bias(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
+            *self.0.lock().unwrap() = Some(Tensor::f_cat(&[site.scores, &site.other_scores()?], -1)?);
+            Ok(None)
+        }
+    }
+
+    #[test]
+    fn a_hook_can_see_the_scores_of_every_column() {
+        let draw = |stage, tokens| Noise::new(&[1, 2], stage).normal(&[2, 3, tokens, 4]).unwrap();
+        let (q, k) = (draw(1, 6), draw(2, 5));
+        let keep = Keep::default();
+        let _ = attend_biased(&q, &k, &k, (2, 3), 3, 1, 1.0, &keep).unwrap();
+        let seen = keep.0.lock().unwrap().take().unwrap();
+        let expected = q.narrow(0, 0, 1).matmul(&k.narrow(0, 0, 1).transpose(2, 3)) / 2.0;
+        assert!((seen - expected).abs().max().double_value(&[]) < 1e-6);
+        let alone = Tensor::zeros([1, 3, 6, 3], (Kind::Float, Device::Cpu));
+        assert_eq!(Site::new(1.0, 2, 3, &alone).other_scores().unwrap().size(), [1, 3, 6, 0]);
+    }
 }

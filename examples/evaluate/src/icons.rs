@@ -6,7 +6,6 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tch::{Kind as TensorKind, Tensor};
 use train_icons::pack::Pack;
-use train_icons::scene::Scene;
 
 use crate::bootstrap::{Measure, mean, share};
 use crate::document::{self, Table, number, percent};
@@ -110,12 +109,12 @@ pub struct Results {
 }
 
 /// A share: what it is called, which prompts it is of, which facts.
-type ShareOf = (&'static str, &'static [Kind], fn(&Facts) -> (f64, f64));
+pub(crate) type ShareOf = (&'static str, &'static [Kind], fn(&Facts) -> (f64, f64));
 
 const TRAINED: &[Kind] = &[Kind::One, Kind::Two, Kind::Same, Kind::Three];
 
 /// The shares, in the order of the table.
-const SHARES: [ShareOf; 14] = [
+pub(crate) const SHARES: [ShareOf; 14] = [
     ("one object: it is there", &[Kind::One], |facts| facts.whole),
     ("two objects: both are there", &[Kind::Two], |facts| facts.whole),
     ("two objects: each of them", &[Kind::Two], |facts| facts.objects),
@@ -141,14 +140,8 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
     let began = Instant::now();
     let model = Model::open(&settings.model)?;
     let base = model.judged_base()?.clone();
-    let renderer = train_icons::render::Renderer::new(pack)?;
-    let render = |prompts: &[Prompt]| -> Result<Tensor> {
-        let draw = |scene: &Scene| renderer.render(scene, SIDE as u32);
-        let pixels = prompts.iter().map(|prompt| Ok(draw(&prompt.scene)?)).collect::<Result<Vec<_>>>()?;
-        tensor(&pixels, SIDE)
-    };
     let prompts = prompts::prompts(settings.prompts as usize)?;
-    let clean = render(&prompts)?;
+    let clean = renders(pack, &prompts)?;
     let wishes = prompts
         .iter()
         .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, settings.without))
@@ -167,7 +160,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
         };
         Row { name: name.to_owned(), renders: measure(&ideal), model: measure(&drawn) }
     });
-    let reference = look(judge, &render(&prompts::references(settings.prompts as usize * REFERENCES)?)?)?;
+    let reference = look(judge, &renders(pack, &prompts::references(settings.prompts as usize * REFERENCES)?)?)?;
     let reference = frechet::features(&reference)?;
     let distance = |verdicts: &[Verdict]| frechet::measure(&frechet::features(verdicts)?, &reference);
     let frechet = Row {
@@ -175,7 +168,10 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
         renders: Some(distance(&ideal)?),
         model: Some(distance(&drawn)?),
     };
-    let loss = losses(&model, &wishes, &clean)?;
+    let loss = errors(&model, &wishes, &clean)?
+        .into_iter()
+        .filter_map(|(sigma, errors)| Some(Loss { sigma, error: mean(&errors)? }))
+        .collect();
     let times = times::step_times(&settings.model, stages)?;
     Ok(Results {
         model: settings.model.clone(),
@@ -229,8 +225,15 @@ pub fn look(judge: &Judge, pictures: &Tensor) -> Result<Vec<Verdict>> {
     Ok(verdicts)
 }
 
-/// The denoising loss on evenly chosen scenes.
-fn losses(model: &Model, wishes: &[Wish], clean: &Tensor) -> Result<Vec<Loss>> {
+/// Renders of the prompts' scenes.
+pub(crate) fn renders(pack: &Pack, prompts: &[Prompt]) -> Result<Tensor> {
+    let renderer = train_icons::render::Renderer::new(pack)?;
+    let draw = |prompt: &Prompt| Ok(renderer.render(&prompt.scene, SIDE as u32)?);
+    tensor(&prompts.iter().map(draw).collect::<Result<Vec<_>>>()?, SIDE)
+}
+
+/// The mean squared error of the base's estimates of evenly chosen scenes, at each of [`SIGMAS`].
+pub(crate) fn errors(model: &Model, wishes: &[Wish], clean: &Tensor) -> Result<Vec<(f64, Vec<f64>)>> {
     let every = wishes.len().div_ceil(LOSSES).max(1);
     let places: Vec<i64> = (0..wishes.len() as i64).step_by(every).collect();
     let clean = clean.f_index_select(0, &Tensor::f_from_slice(&places)?)?;
@@ -239,15 +242,12 @@ fn losses(model: &Model, wishes: &[Wish], clean: &Tensor) -> Result<Vec<Loss>> {
         .step_by(every)
         .map(|wish| Wish { conditioning: wish.conditioning.shallow_clone(), seed: wish.seed })
         .collect();
-    let mut losses = Vec::new();
-    for sigma in SIGMAS {
+    let at = |sigma| {
         let error = model.estimate(&chosen, &clean, sigma)?.f_sub(&clean)?.f_square()?;
         let errors = error.f_mean_dim([1_i64, 2, 3].as_slice(), false, TensorKind::Double)?;
-        if let Some(error) = mean(&Vec::<f64>::try_from(errors)?) {
-            losses.push(Loss { sigma, error });
-        }
-    }
-    Ok(losses)
+        Ok((sigma, Vec::<f64>::try_from(errors)?))
+    };
+    SIGMAS.into_iter().map(at).collect()
 }
 
 impl Results {

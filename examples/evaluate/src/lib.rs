@@ -17,7 +17,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod attention;
 pub mod bootstrap;
+pub mod compare;
 pub mod document;
 pub mod error;
 pub mod frechet;

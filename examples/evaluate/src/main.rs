@@ -7,6 +7,8 @@
 //! evaluate style --write docs/style.md
 //! evaluate solvers --write docs/evaluation.md
 //! evaluate probes --write docs/evaluation.md
+//! evaluate attention --write docs/experts.md
+//! evaluate compare --name experts --variant A=DIR --variant C=DIR --write docs/experts.md
 //! ```
 
 #[path = "../../shared/report.rs"]
@@ -20,7 +22,7 @@ use evaluate::judge::check::{check, stamp, table};
 use evaluate::judge::scenes::Examples;
 use evaluate::judge::train::{Training, train};
 use evaluate::judge::{self, Judge};
-use evaluate::{icons, paint, probes, solvers, styled};
+use evaluate::{attention, compare, icons, paint, probes, solvers, styled};
 use train_icons::pack::{self, Pack};
 
 /// The large temporary tensors of a network make the C library's allocator expensive.
@@ -73,6 +75,22 @@ enum Command {
         #[command(flatten)]
         settings: probes::Settings,
         /// Also put the table between its markers in this document, and the plot beside it.
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
+    /// Where the cross-attention of the base looks, by noise level.
+    Attention {
+        #[command(flatten)]
+        settings: attention::Settings,
+        /// Also put the table between its markers in this document, and the plot beside it.
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
+    /// Models, or one with fewer encoders, on the same prompts and seeds.
+    Compare {
+        #[command(flatten)]
+        settings: compare::Settings,
+        /// Also put the tables between their markers in this document, and the plot beside it.
         #[arg(long)]
         write: Option<PathBuf>,
     },
@@ -154,6 +172,19 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
         Command::Probes { settings, write } => {
             let judge = Judge::open(&arguments.judge)?;
             let results = probes::evaluate(&judge, settings)?;
+            results.save(&arguments.out, write.as_deref())?;
+            println!("{}", results.markdown());
+            Ok(())
+        }
+        Command::Attention { settings, write } => {
+            let results = attention::evaluate(settings)?;
+            results.save(&arguments.out, write.as_deref())?;
+            println!("{}", results.markdown());
+            Ok(())
+        }
+        Command::Compare { settings, write } => {
+            let judge = Judge::open(&arguments.judge)?;
+            let results = compare::evaluate(&judge, &Pack::open(&arguments.pack)?, settings)?;
             results.save(&arguments.out, write.as_deref())?;
             println!("{}", results.markdown());
             Ok(())

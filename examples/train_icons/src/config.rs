@@ -84,7 +84,7 @@ impl SamplerConfig {
         Self {
             concepts: concepts::SMALL.iter().map(|&name| name.to_owned()).collect(),
             styles: vec![Style::Noto, Style::Flat, Style::Ink],
-            mix: Mix { one: 0.65, placed: 0.0, two: 0.30, three: 0.02, same: 0.03 },
+            mix: Mix { one: 0.45, placed: 0.0, two: 0.47, three: 0.03, same: 0.05 },
             sizes: Sizes { one: [0.62, 0.85], placed: [0.3, 0.4], two: [0.38, 0.46], three: [0.27, 0.31] },
             jitter: 0.05,
             rotation: 0.0,

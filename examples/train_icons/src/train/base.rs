@@ -1,4 +1,4 @@
-//! The 64×64 base: the shared network with T5, then alone, then its experts.
+//! The 64×64 base: the shared network, then its experts.
 
 use std::path::Path;
 
@@ -8,7 +8,6 @@ use ediffi_core::precondition::Sample;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::UNet;
 use ediffi_core::weights::{self, Fresh, Params, Scope};
-use ediffi_encoders::t5::{T5Config, T5Network};
 use ediffi_train::dropout::ConditioningDropout;
 use ediffi_train::loss::denoising_loss;
 use ediffi_train::noise::NoiseLevels;
@@ -21,14 +20,14 @@ use tch::{Kind, Tensor};
 
 use super::batches::{Pictures, dice, normal};
 use super::dimensions;
-use super::encoders::{Clip, T5, json, t5_tokenizer};
-use super::workshop::{Outcome, Workshop, first_batch, seed_of, trains_t5};
+use super::encoders::{Clip, T5};
+use super::workshop::{Outcome, Workshop, first_batch, seed_of};
 use super::{Result, preview};
 
 /// What tells the noise of a batch from its scenes.
 const NOISE: u64 = 0x6E01_5E00;
 
-/// Trains one network of the base and exports its averaged weights, and T5's if that trained with it.
+/// Trains one network of the base and exports its averaged weights.
 pub fn train(workshop: &Workshop, stage: &StagePlan, network: &NetworkPlan, begin: Begin) -> Result<Outcome> {
     let task = Task::Network(stage, network);
     let (name, training) = (task.name(), task.training());
@@ -38,14 +37,10 @@ pub fn train(workshop: &Workshop, stage: &StagePlan, network: &NetworkPlan, begi
         println!("{name}: trained");
         return Ok(Outcome::Trained);
     }
-    let (runtime, joint) = (workshop.runtime, trains_t5(stage, network));
-    let t5 = workshop.t5().join("model.safetensors");
+    let runtime = workshop.runtime;
     workshop.discard(begin, &weights)?;
-    if joint {
-        workshop.discard(begin, &t5)?;
-    }
     let parent = workshop.parent(stage, network);
-    let learner = |params: &mut dyn Params| Learner::new(params, workshop, joint);
+    let learner = |params: &mut dyn Params| Learner::new(params, workshop);
     let mut fresh = Fresh::new(seed_of(&name, workshop.plan.seed), runtime.device);
     let _ = learner(&mut fresh)?;
     let mut state = TrainState::new(fresh.into_named(), training.optimizer(), training.ema)?;
@@ -95,11 +90,7 @@ pub fn train(workshop: &Workshop, stage: &StagePlan, network: &NetworkPlan, begi
     if state.step() < run.steps {
         return Ok(Outcome::Stopped);
     }
-    if joint {
-        // T5 first: weights that are there are taken for trained.
-        state.export(&t5, "t5.", Kind::BFloat16, notes.clone())?;
-    }
-    state.export(&weights, if joint { "base." } else { "" }, Kind::Float, notes)?;
+    state.export(&weights, "", Kind::Float, notes)?;
     Ok(Outcome::Trained)
 }
 
@@ -110,39 +101,26 @@ fn open(path: &Path, Runtime { device, kind }: Runtime) -> Result<UNet> {
     Ok(weights::load(path, names, device, kind, |scope| UNet::new(scope, &dimensions::base(), kind))?)
 }
 
-/// A network under training with the encoders that it is conditioned by.
+/// A network under training with the frozen encoders that it is conditioned by.
 struct Learner {
     network: UNet,
     clip: Clip,
     t5: T5,
-    /// Whether T5 trains with the network.
-    joint: bool,
 }
 
 impl Learner {
-    /// The network, and T5 if it trains, from `params`; frozen encoders from the run folder.
-    fn new(params: &mut dyn Params, workshop: &Workshop, joint: bool) -> Result<Self> {
-        let (runtime, folder) = (workshop.runtime, workshop.t5());
-        let clip = Clip::open(&workshop.clip(), runtime)?;
-        let mut scope = Scope::root(params);
-        let base = if joint { scope.at("base") } else { scope.again() };
-        let network = UNet::new(base, &dimensions::base(), runtime.kind)?;
-        let t5 = if joint {
-            let config: T5Config = json(&folder.join("config.json"))?;
-            let tokenizer = t5_tokenizer(&folder, &config)?;
-            T5 { network: T5Network::new(scope.at("t5"), &config, runtime.kind)?, tokenizer }
-        } else {
-            T5::open(&folder, runtime)?
-        };
-        Ok(Self { network, clip, t5, joint })
+    /// The network from `params`; encoders from the run folder.
+    fn new(params: &mut dyn Params, workshop: &Workshop) -> Result<Self> {
+        let runtime = workshop.runtime;
+        let (clip, t5) = (Clip::open(&workshop.clip(), runtime)?, T5::open(&workshop.t5(), runtime)?);
+        let network = UNet::new(Scope::root(params), &dimensions::base(), runtime.kind)?;
+        Ok(Self { network, clip, t5 })
     }
 
-    /// Embeddings of a batch; the gradient of T5 is kept when it trains.
+    /// Embeddings of a batch.
     fn conditioning(&self, batch: &Pictures, rows: i64) -> Result<Conditioning> {
         let (clip_text, pooled) = self.clip.encode(&batch.captions)?;
-        let t5 = if self.joint {
-            self.t5.encode(&batch.captions)?
-        } else {
+        let t5 = {
             let _no_grad = tch::no_grad_guard();
             self.t5.encode(&batch.captions)?
         };

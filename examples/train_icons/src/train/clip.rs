@@ -11,7 +11,6 @@ use ediffi_train::prefetch::Prefetch;
 use ediffi_train::run::{Begin, Worker};
 use ediffi_train::state::TrainState;
 use tch::{Kind, Tensor};
-use train_icons::split::Split;
 
 use super::batches::Pictures;
 use super::dimensions::{self, TOKENS, VISION_SIZE};
@@ -23,11 +22,10 @@ use super::{Result, vocabulary};
 /// Cosines are multiplied by this before the softmax. CLIP learns it and ends near 100; a few dozen concepts need less.
 const SCALE: f64 = 20.0;
 
-/// Trains both tokenizers and CLIP, and exports the folder `clip`; of T5, tokenizer and configuration.
+/// Trains CLIP's tokenizer and CLIP, and exports the folder `clip`.
 pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result<Outcome> {
-    let (clip_folder, t5_folder, runtime) = (workshop.clip(), workshop.t5(), workshop.runtime);
+    let (clip_folder, runtime) = (workshop.clip(), workshop.runtime);
     std::fs::create_dir_all(&clip_folder)?;
-    std::fs::create_dir_all(&t5_folder)?;
     let (weights, tokenizer_path) = (clip_folder.join("model.safetensors"), clip_folder.join("tokenizer.json"));
     let (task, rows) = (Task::Encoder(encoder), encoder.batch.unwrap_or(workshop.plan.batch));
     let (name, training) = (task.name(), task.training());
@@ -37,17 +35,11 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     workshop.discard(begin, &weights)?;
     // Training a tokenizer twice gives other tokens, as the order of its sums is nobody's: those that are there are kept, and a
     // network that goes on has those it began with.
-    let t5_files = ["tokenizer.json", "config.json"].map(|file| t5_folder.join(file));
-    let kept = begin == Begin::Resume && t5_files.iter().chain([&tokenizer_path]).all(|file| file.is_file());
+    let kept = begin == Begin::Resume && tokenizer_path.is_file();
     let vocabulary = if kept {
         vocabulary::size(&tokenizer_path)?
     } else {
-        let captions = (0..20_000)
-            .map(|i| Ok(data.sampler.scene(data.seed ^ 0x7E47, i, Split::Train)?.caption))
-            .collect::<Result<Vec<_>>>()?;
-        let t5_vocabulary = vocabulary::t5(&captions, &t5_folder.join("tokenizer.json"))?;
-        write_json(&t5_folder.join("config.json"), &dimensions::t5(t5_vocabulary))?;
-        vocabulary::clip(&captions, &tokenizer_path)?
+        vocabulary::clip(&vocabulary::captions(&data.sampler, data.seed)?, &tokenizer_path)?
     };
     run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
     if kept && workshop.is_trained(&weights, training.steps, &run.lineage)? {

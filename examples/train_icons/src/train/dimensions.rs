@@ -1,6 +1,6 @@
 //! The dimensions of the small model.
 //!
-//! Sized for a CPU of two cores and for a model folder of 32 MB: patches of 4×4 pixels, attention at the lowest resolution
+//! Sized for a CPU of two cores and for a model folder of 32 MB: patches of 4×4 pixels, self-attention at the lowest resolution
 //! only.
 
 use ediffi_core::nn::Norm;
@@ -13,7 +13,7 @@ pub const TOKENS: i64 = 32;
 /// Side of the pictures that the image tower sees.
 pub const VISION_SIZE: i64 = 64;
 /// Common width of the encoders and of the space that CLIP projects into.
-const WIDTH: i64 = 128;
+pub const WIDTH: i64 = 128;
 
 /// The tiny T5 encoder.
 #[must_use]
@@ -74,7 +74,7 @@ fn level(multiplier: i64, blocks: usize, self_attention: bool, cross_attention: 
     Level { multiplier, blocks, self_attention, cross_attention }
 }
 
-/// The 64×64 base: 16×16 positions of 80 channels and 8×8 of 160, with attention at the latter.
+/// The 64×64 base: 16×16 positions of 80 channels, which read the text, and 8×8 of 160, which also attend to each other.
 #[must_use]
 pub fn base() -> UNetConfig {
     UNetConfig {
@@ -82,8 +82,8 @@ pub fn base() -> UNetConfig {
         low_res: false,
         patch: 4,
         channels: 80,
-        levels: vec![level(1, 2, false, false), level(2, 2, true, true)],
-        head_channels: 80,
+        levels: vec![level(1, 2, false, true), level(2, 2, true, true)],
+        head_channels: 40,
         norm: Norm::Group(16),
         embedding_width: 256,
         context: Some(context()),

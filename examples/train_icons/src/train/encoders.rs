@@ -6,7 +6,7 @@ use ediffi_core::runtime::Runtime;
 use ediffi_core::weights;
 use ediffi_encoders::clip::{ClipConfig, ClipTextNetwork, ClipVisionNetwork};
 use ediffi_encoders::t5::{T5Config, T5Network};
-use ediffi_encoders::tokenizer::TextTokenizer;
+use ediffi_encoders::tokenizer::{TextTokenizer, Tokens};
 use tch::{Kind, Tensor};
 
 use super::Result;
@@ -104,7 +104,11 @@ impl T5 {
     /// Token embeddings of captions, zeros past the end; tracks gradients unless the caller forbids it.
     pub fn encode(&self, captions: &[String]) -> Result<Tensor> {
         let texts: Vec<&str> = captions.iter().map(String::as_str).collect();
-        let tokens = self.tokenizer.encode(&texts, TOKENS)?;
+        self.embed(&self.tokenizer.encode(&texts, TOKENS)?)
+    }
+
+    /// Embeddings of tokens, zeros past the end; tracks gradients unless the caller forbids it.
+    pub fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
         let device = self.network.device();
         let mask = tokens.mask.f_to_device(device)?;
         let out = self.network.forward(&tokens.ids.f_to_device(device)?, &mask)?;

@@ -4,7 +4,7 @@ use ediffi_train::plan::{StagePlan, Task};
 use ediffi_train::run::Begin;
 
 use super::workshop::{Outcome, Workshop};
-use super::{Result, base, clip, super_resolution};
+use super::{Result, base, clip, super_resolution, t5};
 
 /// Trains the tasks of the plan in order: all of them, or those of `only`. Those of `restart` begin anew.
 pub fn execute(workshop: &Workshop, only: &[String], restart: &[String]) -> Result<Outcome> {
@@ -22,8 +22,11 @@ pub fn execute(workshop: &Workshop, only: &[String], restart: &[String]) -> Resu
         }
         let begin = if restart.contains(&name) { Begin::Restart } else { Begin::Resume };
         let outcome = match &task {
-            Task::Encoder(encoder) if encoder.name == "clip" => clip::train(workshop, encoder, begin),
-            Task::Encoder(encoder) => Err(format!("this program trains no encoder {:?}", encoder.name).into()),
+            Task::Encoder(encoder) => match encoder.name.as_str() {
+                "clip" => clip::train(workshop, encoder, begin),
+                "t5" => t5::train(workshop, encoder, begin),
+                other => Err(format!("this program trains no encoder {other:?}: there are clip and t5").into()),
+            },
             Task::Network(stage, network) => match side(stage)? {
                 64 => base::train(workshop, stage, network, begin),
                 side => super_resolution::train(workshop, stage, network, begin, side),

@@ -11,6 +11,7 @@ pub mod files;
 pub mod plans;
 pub mod preview;
 pub mod super_resolution;
+pub mod t5;
 pub mod vocabulary;
 pub mod workshop;
 

@@ -37,7 +37,11 @@ pub fn find(name: &str) -> Result<TrainingPlan> {
     };
     let mut plan = paper::plan(name, configuration, &budget())?;
     let clip = Training { steps: 500, learning_rate: 1e-3, warm_up: 100, cosine: true, ema: 0.998 };
-    plan.encoders = vec![EncoderPlan { name: "clip".to_owned(), batch: Some(64), training: clip }];
+    let t5 = Training { steps: 2500, learning_rate: 1e-3, warm_up: 200, cosine: true, ema: 0.998 };
+    let encoder = |(name, batch, training): (&str, u64, _)| {
+        EncoderPlan { name: name.to_owned(), batch: Some(batch), training }
+    };
+    plan.encoders = [("clip", 64, clip), ("t5", 128, t5)].map(encoder).to_vec();
     Ok(plan)
 }
 
@@ -69,9 +73,29 @@ mod tests {
         for name in NAMES.split(", ") {
             let plan = find(name).unwrap();
             assert_eq!(plan.name, name);
-            assert_eq!(plan.encoders[0].name, "clip");
+            let encoders: Vec<_> = plan.encoders.iter().map(|encoder| encoder.name.as_str()).collect();
+            assert_eq!(encoders, ["clip", "t5"]);
             let stages: Vec<_> = plan.stages.iter().map(|stage| stage.name.as_str()).collect();
             assert_eq!(stages, ["base", "sr256", "sr1024"]);
+        }
+    }
+
+    /// Files of the comparison of docs/experts.md.
+    #[test]
+    fn compared_plans_differ_in_their_experts_alone_and_not_in_how_long_these_train() {
+        let icons = find("icons").unwrap();
+        for (name, experts) in [("a", 1), ("c", 2), ("d", 3)] {
+            let path = format!("{}/plans/experts-{name}.toml", env!("CARGO_MANIFEST_DIR"));
+            let plan = find(&path).unwrap();
+            assert_eq!((plan.seed, plan.batch, plan.accumulate), (icons.seed, icons.batch, icons.accumulate));
+            assert_eq!(plan.encoders, icons.encoders, "{name}");
+            let (base, shipped) = (&plan.stages[0], &icons.stages[0]);
+            assert_eq!((&base.noise, &base.sampling), (&shipped.noise, &shipped.sampling), "{name}");
+            assert_eq!(base.networks[..2], shipped.networks[..2], "{name}");
+            let leaves = &base.networks[2..];
+            assert_eq!((leaves.len(), base.experts().unwrap().len()), (experts, experts), "{name}");
+            assert_eq!(leaves.iter().map(|leaf| leaf.training.steps).sum::<u64>(), 600, "{name}");
+            assert!(leaves.iter().all(|leaf| leaf.training.learning_rate == leaves[0].training.learning_rate));
         }
     }
 

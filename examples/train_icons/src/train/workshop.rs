@@ -90,8 +90,8 @@ impl Workshop {
         Arc::new(Data { sampler, renderer, seed: self.plan.seed, rows })
     }
 
-    /// The settings that decide what a network is trained on, and what it stands on: seed, batch and noise levels, sprites, CLIP with both
-    /// tokenizers, T5 unless it trains with the network, and the network it starts from.
+    /// The settings that decide what a network is trained on, and what it stands on: seed, batch and noise levels, sprites, both encoders
+    /// with their tokenizers, and the network it starts from.
     pub fn lineage(&self, stage: &StagePlan, network: &NetworkPlan) -> Result<Lineage> {
         let parent = self.parent(stage, network);
         if let Some(absent) = parent.as_ref().filter(|parent| !parent.is_file()) {
@@ -108,12 +108,10 @@ impl Workshop {
             .with("pack", &self.pack)
             .with_file("clip", &self.clip().join("model.safetensors"))?
             .with_file("clip-tokenizer", &self.clip().join("tokenizer.json"))?
+            .with_file("t5", &self.t5().join("model.safetensors"))?
             .with_file("t5-tokenizer", &self.t5().join("tokenizer.json"))?;
         if let Some(tail) = &stage.tail {
             lineage = lineage.with("tail", format!("{} from {} to {}", tail.share, tail.from, tail.to));
-        }
-        if !trains_t5(stage, network) {
-            lineage = lineage.with_file("t5", &self.t5().join("model.safetensors"))?;
         }
         match parent {
             Some(parent) => Ok(lineage.with_file("parent", &parent)?),
@@ -203,12 +201,6 @@ impl Workshop {
     }
 }
 
-/// Whether T5 trains with a network: with the first of the base, from that network's loss. It is frozen from then on, so that all
-/// others see the same embeddings.
-pub fn trains_t5(stage: &StagePlan, network: &NetworkPlan) -> bool {
-    stage.name == "base" && network.parent.is_none()
-}
-
 /// Number of the first batch of something trained: far from the others', so that each sees its own scenes. It follows from the name, as
 /// plans share networks by name.
 pub fn first_batch(name: &str) -> u64 {
@@ -238,16 +230,5 @@ mod tests {
             firsts.sort_unstable();
             assert!(firsts.windows(2).all(|pair| pair[0] < pair[1]), "{name}: {firsts:?}");
         }
-    }
-
-    #[test]
-    fn t5_trains_with_the_first_network_of_the_base_alone() {
-        let plan = plans::find("paper-d").unwrap();
-        let with: Vec<String> = plan
-            .tasks()
-            .filter(|task| matches!(task, Task::Network(stage, network) if trains_t5(stage, network)))
-            .map(|task| task.name())
-            .collect();
-        assert_eq!(with, ["base.e0-0"]);
     }
 }

@@ -1,0 +1,199 @@
+//! `evaluate attention`: where the cross-attention of the base looks, by noise level (eDiff-I, figure 3: at high noise at the words,
+//! at low noise at the null token).
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use ediffi::Conditioning;
+use ediffi_cascade::{SamplerSettings, StageJob};
+use ediffi_core::nn::{ScoreBias, Site};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use crate::bootstrap::{Measure, mean};
+use crate::document::{self, Table, percent};
+use crate::error::{Error, Result};
+use crate::machine;
+use crate::model::{Model, Wish};
+use crate::plot::{Axis, Line, Plot};
+use crate::prompts;
+
+/// Kinds of columns, in the order of their tokens.
+const GROUPS: [&str; 6] =
+    ["T5: words", "T5: past the end", "CLIP: words", "CLIP: past the end", "CLIP image", "null token"];
+
+/// What to watch.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// The model folder.
+    #[arg(long, default_value = "models/icons")]
+    pub model: PathBuf,
+    /// How many prompts.
+    #[arg(long, default_value_t = 96, value_parser = clap::value_parser!(u32).range(2..))]
+    pub prompts: u32,
+}
+
+/// Where attention goes at a noise level.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Level {
+    /// The noise level.
+    pub sigma: f64,
+    /// The share of the attention on each kind of column, over all layers, heads and positions.
+    pub groups: Vec<Option<Measure>>,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// The model folder.
+    pub model: PathBuf,
+    /// How many prompts.
+    pub prompts: usize,
+    /// How pictures were sampled.
+    pub sampler: SamplerSettings,
+    /// What computed.
+    pub machine: String,
+    /// One entry a step.
+    pub levels: Vec<Level>,
+    /// Seconds of all of it.
+    pub seconds: f64,
+}
+
+/// A look of one layer at one noise level: of every row, the share on each kind of column.
+type Look = (f64, Vec<Vec<f64>>);
+
+/// Watches the attention while pictures are drawn.
+///
+/// # Errors
+/// Those of the model.
+pub fn evaluate(settings: &Settings) -> Result<Results> {
+    let began = Instant::now();
+    let model = Model::open(&settings.model)?;
+    let sampler = model.base()?.settings();
+    let prompts = prompts::prompts(settings.prompts as usize)?;
+    let wish = |prompt: &prompts::Prompt| model.wish(&prompt.scene.caption, prompt.seed, None);
+    let wishes = prompts.iter().map(wish).collect::<Result<Vec<_>>>()?;
+    let looks = model.watched(&wishes, &sampler)?;
+    let levels = sampler.sigmas()?.into_iter().filter(|&sigma| sigma > 0.0).map(|sigma| {
+        // Noise levels reach the hook as they stand in the schedule.
+        let here: Vec<&Vec<Vec<f64>>> = looks.iter().filter(|(at, _)| *at == sigma).map(|(_, rows)| rows).collect();
+        let of = |group: usize| {
+            let shares = here.iter().flat_map(|rows| rows.iter().filter_map(|row| row.get(group).copied()));
+            mean(&shares.collect::<Vec<_>>())
+        };
+        Level { sigma, groups: (0..GROUPS.len()).map(of).collect() }
+    });
+    Ok(Results {
+        model: settings.model.clone(),
+        prompts: prompts.len(),
+        levels: levels.collect(),
+        sampler,
+        machine: machine::describe(&model),
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+impl Model {
+    /// Draws the base's pictures and returns where every layer looked at every noise level, a batch at a time.
+    fn watched(&self, wishes: &[Wish], settings: &SamplerSettings) -> Result<Vec<Look>> {
+        let all = Mutex::new(Vec::new());
+        let _ = self.pairs(wishes, wishes, |stage, [conditioning, _], seeds| {
+            let watcher = Watcher { members: members(conditioning)?, looks: Mutex::new(Vec::new()) };
+            let job = StageJob {
+                conditioning,
+                unconditional: &Conditioning::default(),
+                seeds,
+                stage_index: 0,
+                height: stage.size(),
+                width: stage.size(),
+                low_res: None,
+                settings: settings.clone(),
+                paint: Some(&watcher),
+                tiling: None,
+            };
+            let pictures = stage.sample(job, &mut ())?;
+            let looks = watcher.looks.into_inner().unwrap_or_else(PoisonError::into_inner);
+            all.lock().unwrap_or_else(PoisonError::into_inner).extend(looks);
+            Ok(pictures)
+        })?;
+        Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Which text column is of which of the first four [`GROUPS`], [rows, columns, 4] of zeros and ones. Embeddings past the end of a
+/// prompt are zeros.
+fn members(conditioning: &Conditioning) -> Result<Tensor> {
+    let (Some(t5), Some(clip)) = (&conditioning.t5, &conditioning.clip_text) else {
+        return Err(Error::Setting { what: "model", reason: "it does not read both T5 and CLIP".to_owned() });
+    };
+    let text = |x: &Tensor, first: i64| {
+        let past = x.f_abs()?.f_sum_dim_intlist(-1_i64, false, Kind::Float)?.f_eq(0.0)?;
+        past.f_to_kind(Kind::Int64)?.f_add_scalar(first)?.f_one_hot(4)?.f_to_kind(Kind::Float)
+    };
+    Ok(Tensor::f_cat(&[text(t5, 0)?, text(clip, 2)?], 1)?)
+}
+
+/// Looks on and changes nothing.
+#[derive(Debug)]
+struct Watcher {
+    members: Tensor,
+    looks: Mutex<Vec<Look>>,
+}
+
+impl ScoreBias for Watcher {
+    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
+        let scores = Tensor::f_cat(&[site.scores, &site.other_scores()?], -1)?;
+        let attention = scores.f_softmax(-1, Kind::Float)?.f_mean_dim([1_i64, 2].as_slice(), false, Kind::Float)?;
+        let (columns, text) = (attention.size2()?.1, self.members.size3()?.1);
+        let of_text = attention.f_narrow(1, 0, text)?.f_unsqueeze(1)?.f_matmul(&self.members)?.f_squeeze_dim(1)?;
+        // After the text come the CLIP image, where there is one, and the null token.
+        let image = attention.f_narrow(1, text, columns - 1 - text)?.f_sum_dim_intlist(-1_i64, true, Kind::Float)?;
+        let shares = Tensor::f_cat(&[of_text, image, attention.f_narrow(1, columns - 1, 1)?], 1)?;
+        let shares = Vec::<Vec<f64>>::try_from(shares.f_to_kind(Kind::Double)?)?;
+        self.looks.lock().unwrap_or_else(PoisonError::into_inner).push((site.sigma, shares));
+        Ok(None)
+    }
+}
+
+impl Results {
+    /// The results as Markdown.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let headings: Vec<&str> = ["σ"].into_iter().chain(GROUPS).collect();
+        let mut table = Table::new(&headings);
+        for level in &self.levels {
+            let shares = level.groups.iter().map(|group| percent(*group));
+            table.row([format!("{:.3}", level.sigma)].into_iter().chain(shares));
+        }
+        format!(
+            "{} prompts, base stage, % of the attention of all layers; {}; {:.0} s.\n\n{table}",
+            self.prompts, self.machine, self.seconds
+        )
+    }
+
+    /// Writes JSON and the plot into `out`; with a document, its table between the markers `attention` and the plot into the
+    /// folder `images` beside it.
+    ///
+    /// # Errors
+    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
+    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
+        document::json(&out.join("attention.json"), self)?;
+        let line = |(group, name): (usize, &str)| {
+            let point = |level: &Level| {
+                let share = (*level.groups.get(group)?)?.times(100.0);
+                Some((level.sigma, share.value, Some((share.low, share.high))))
+            };
+            Line { name: name.to_owned(), points: self.levels.iter().rev().filter_map(point).collect() }
+        };
+        let plot = Plot {
+            title: "Where the cross-attention looks".to_owned(),
+            x: Axis::logarithmic("σ"),
+            y: Axis::linear("% of the attention"),
+            lines: GROUPS.into_iter().enumerate().map(line).collect(),
+        };
+        let images = page.map_or_else(|| out.to_owned(), |page| page.with_file_name("images"));
+        plot.save(&images.join("attention.png"))?;
+        page.map_or(Ok(()), |page| document::replace(page, "attention", &self.markdown()))
+    }
+}

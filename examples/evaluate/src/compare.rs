@@ -1,0 +1,277 @@
+//! `evaluate compare`: models, or one model with fewer encoders, on the same prompts, seeds and scenes, so that what makes one
+//! prompt harder than another does not hide a difference between them.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Instant;
+
+use clap::ValueEnum as _;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+use train_icons::pack::Pack;
+
+use crate::bootstrap::{Measure, difference, mean, ratio, share};
+use crate::document::{self, Table, number, percent};
+use crate::error::{Error, Result};
+use crate::icons::{SHARES, errors, look, renders};
+use crate::judge::{Judge, Verdict};
+use crate::machine;
+use crate::model::{Model, Without};
+use crate::pairs::paired;
+use crate::plot::{Axis, Line, Plot};
+use crate::prompts::{self, Prompt};
+use crate::wanted::Facts;
+
+/// One of those that are compared: `NAME=FOLDER`, or `NAME=FOLDER,without=t5` (or `clip`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variant {
+    /// What tables and plots call it.
+    pub name: String,
+    /// The model folder.
+    pub model: PathBuf,
+    /// The encoder that is left out.
+    pub without: Option<Without>,
+}
+
+impl FromStr for Variant {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let (name, rest) = text.split_once('=').ok_or("not of the form NAME=FOLDER")?;
+        let (model, without) = match rest.split_once(",without=") {
+            Some((model, without)) => (model, Some(Without::from_str(without, true)?)),
+            None => (rest, None),
+        };
+        if name.is_empty() || model.is_empty() {
+            return Err("neither the name nor the folder may be empty".to_owned());
+        }
+        Ok(Self { name: name.to_owned(), model: model.into(), without })
+    }
+}
+
+/// What to compare.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// `NAME=FOLDER`, at least two; `,without=t5` or `,without=clip` after the folder leaves an encoder out. All are compared with
+    /// the first.
+    #[arg(long = "variant", value_name = "NAME=FOLDER", required = true)]
+    pub variants: Vec<Variant>,
+    /// What this comparison is called: its JSON, its plot and its place in the document.
+    #[arg(long)]
+    pub name: String,
+    /// How many prompts.
+    #[arg(long, default_value_t = prompts::ALL as u32, value_parser = clap::value_parser!(u32).range(2..))]
+    pub prompts: u32,
+}
+
+/// A share of what was asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Share {
+    /// What is measured.
+    pub name: String,
+    /// Of this variant.
+    pub value: Option<Measure>,
+    /// More than of the first, in the same pictures' pairs.
+    pub gain: Option<Measure>,
+}
+
+/// The denoising loss at a noise level.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Loss {
+    /// The noise level.
+    pub sigma: f64,
+    /// Mean squared error of the estimate, per pixel and channel in [-1, 1].
+    pub error: Option<Measure>,
+    /// In errors of the first, on the same scenes with the same noise.
+    pub relative: Option<Measure>,
+}
+
+/// What was measured of one variant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Who.
+    pub variant: Variant,
+    /// Shares in [0, 1].
+    pub shares: Vec<Share>,
+    /// The base's denoising loss.
+    pub loss: Vec<Loss>,
+}
+
+/// Everything that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// What the comparison is called.
+    pub name: String,
+    /// How many prompts.
+    pub prompts: usize,
+    /// What computed.
+    pub machine: String,
+    /// The judge's fingerprint.
+    pub judge: String,
+    /// The first is what the others are compared with.
+    pub compared: Vec<Compared>,
+    /// Seconds of all of it.
+    pub seconds: f64,
+}
+
+/// A variant's pictures as the judge sees them, and its errors by noise level.
+type Observed = (Vec<Verdict>, Vec<(f64, Vec<f64>)>);
+
+/// Compares variants.
+///
+/// # Errors
+/// [`Error::Setting`] for fewer than two variants, or two of one name; those of the models, of the scenes and of the judge.
+pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Results> {
+    let began = Instant::now();
+    let names: std::collections::BTreeSet<&str> = settings.variants.iter().map(|v| v.name.as_str()).collect();
+    if names.len() < settings.variants.len() || names.len() < 2 {
+        let reason = "two variants or more are compared, each under a name of its own".to_owned();
+        return Err(Error::Setting { what: "variant", reason });
+    }
+    let prompts = prompts::prompts(settings.prompts as usize)?;
+    let clean = renders(pack, &prompts)?;
+    let mut compared: Vec<Compared> = Vec::new();
+    let (mut first, mut machine): (Option<Observed>, _) = (None, String::new());
+    for variant in &settings.variants {
+        let model = Model::open(&variant.model)?;
+        machine = machine::describe(&model);
+        let observed = observe(judge, &model, variant, &prompts, &clean)?;
+        compared.push(compare(variant, &prompts, &observed, first.as_ref())?);
+        first.get_or_insert(observed);
+    }
+    Ok(Results {
+        name: settings.name.clone(),
+        prompts: prompts.len(),
+        machine,
+        judge: judge.fingerprint().to_owned(),
+        compared,
+        seconds: began.elapsed().as_secs_f64(),
+    })
+}
+
+fn observe(judge: &Judge, model: &Model, variant: &Variant, prompts: &[Prompt], clean: &Tensor) -> Result<Observed> {
+    let base = model.judged_base()?;
+    let wishes = prompts
+        .iter()
+        .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, variant.without))
+        .collect::<Result<Vec<_>>>()?;
+    let pictures = model.draw(&wishes, 1, &base.settings())?;
+    Ok((look(judge, &pictures)?, errors(model, &wishes, clean)?))
+}
+
+fn compare(
+    variant: &Variant,
+    prompts: &[Prompt],
+    (verdicts, errors): &Observed,
+    first: Option<&Observed>,
+) -> Result<Compared> {
+    let mut shares = Vec::new();
+    for (name, kinds, of) in SHARES {
+        let facts = |verdicts: &[Verdict]| -> Result<Vec<(f64, f64)>> {
+            let pairs = paired("verdicts", prompts, verdicts)?.filter(|(prompt, _)| kinds.contains(&prompt.kind));
+            Ok(pairs.map(|(prompt, verdict)| of(&Facts::new(&prompt.wanted, verdict))).collect())
+        };
+        let own = facts(verdicts)?;
+        let gain = match first {
+            // What is asked of pictures that show more or less is another share: those that ask something depending on the
+            // picture have no difference picture by picture.
+            Some((verdicts, _)) => {
+                let theirs = facts(verdicts)?;
+                let same = own.iter().zip(&theirs).all(|((_, asked), (_, other))| asked == other);
+                let triple = |((right, asked), (other, _)): (&(f64, f64), &(f64, f64))| (*right, *other, *asked);
+                same.then(|| difference(&own.iter().zip(&theirs).map(triple).collect::<Vec<_>>())).flatten()
+            }
+            None => None,
+        };
+        shares.push(Share { name: name.to_owned(), value: share(&own), gain });
+    }
+    let mut loss = Vec::new();
+    for (level, (sigma, own)) in errors.iter().enumerate() {
+        let theirs = first.and_then(|(_, errors)| errors.get(level));
+        let relative = match theirs {
+            Some((_, theirs)) => ratio(&paired("errors", own, theirs)?.map(|(a, b)| (*a, *b)).collect::<Vec<_>>()),
+            None => None,
+        };
+        loss.push(Loss { sigma: *sigma, error: mean(own), relative });
+    }
+    Ok(Compared { variant: variant.clone(), shares, loss })
+}
+
+impl Results {
+    /// The results as Markdown: shares, differences from the first, losses, and losses over the first's.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let names: Vec<&str> = self.compared.iter().map(|one| one.variant.name.as_str()).collect();
+        let [first, others @ ..] = names.as_slice() else { return String::new() };
+        let headings =
+            |corner| [corner].into_iter().chain(names.iter().copied()).collect::<Vec<_>>();
+        let against: Vec<String> = others.iter().map(|other| format!("{other} − {first}")).collect();
+        let over: Vec<String> = others.iter().map(|other| format!("{other} / {first}")).collect();
+        let with = |corner, more: &[String]| {
+            let mut headings = headings(corner);
+            headings.extend(more.iter().map(String::as_str));
+            Table::new(&headings)
+        };
+        let later = || self.compared.iter().skip(1);
+        let mut shares = with("%, with 95 % interval", &against);
+        for (index, share) in self.compared.first().into_iter().flat_map(|one| one.shares.iter().enumerate()) {
+            let of = |one: &Compared| one.shares.get(index).cloned();
+            let values = self.compared.iter().map(|one| percent(of(one).and_then(|share| share.value)));
+            let gains = later().map(|one| percent(of(one).and_then(|share| share.gain)));
+            shares.row([share.name.clone()].into_iter().chain(values).chain(gains));
+        }
+        let mut losses = with("squared error × 1000 at σ", &over);
+        for (index, loss) in self.compared.first().into_iter().flat_map(|one| one.loss.iter().enumerate()) {
+            let of = |one: &Compared| one.loss.get(index).copied();
+            let thousand = |error: Option<Measure>| number(error.map(|error| error.times(1e3)), 2);
+            let values = self.compared.iter().map(|one| thousand(of(one).and_then(|loss| loss.error)));
+            let ratios = later().map(|one| number(of(one).and_then(|loss| loss.relative), 3));
+            losses.row([loss.sigma.to_string()].into_iter().chain(values).chain(ratios));
+        }
+        format!(
+            "{} prompts, base stage; {}. Judge `{}`. Evaluated in {:.0} s.\n\n{shares}\n{losses}",
+            self.prompts, self.machine, self.judge, self.seconds
+        )
+    }
+
+    /// Writes JSON and the plot into `out`; with a document, its tables between the markers of the comparison's name and the plot
+    /// into the folder `images` beside it.
+    ///
+    /// # Errors
+    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
+    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
+        document::json(&out.join(format!("{}.json", self.name)), self)?;
+        let point = |loss: &Loss| loss.relative.map(|ratio| (loss.sigma, ratio.value, Some((ratio.low, ratio.high))));
+        let line = |one: &Compared| Line {
+            name: one.variant.name.clone(),
+            points: one.loss.iter().filter_map(point).collect(),
+        };
+        let first = self.compared.first().map_or("", |one| one.variant.name.as_str());
+        let plot = Plot {
+            title: format!("Denoising loss on held-out scenes, over that of {first}"),
+            x: Axis::logarithmic("σ"),
+            y: Axis::linear("ratio of squared errors"),
+            lines: self.compared.iter().skip(1).map(line).collect(),
+        };
+        let images = page.map_or_else(|| out.to_owned(), |page| page.with_file_name("images"));
+        plot.save(&images.join(format!("compare-{}.png", self.name)))?;
+        page.map_or(Ok(()), |page| document::replace(page, &self.name, &self.markdown()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variant_is_a_name_a_folder_and_at_times_an_encoder_less() {
+        let variant = |text: &str| text.parse::<Variant>();
+        let plain = Variant { name: "A".to_owned(), model: "runs/a".into(), without: None };
+        assert_eq!(variant("A=runs/a").unwrap(), plain);
+        let less = Variant { without: Some(Without::T5), ..plain };
+        assert_eq!(variant("A=runs/a,without=t5").unwrap(), less);
+        for wrong in ["runs/a", "=runs/a", "A=", "A=runs/a,without=vae"] {
+            assert!(variant(wrong).is_err(), "{wrong}");
+        }
+    }
+}
