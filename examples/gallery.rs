@@ -51,7 +51,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Side of a picture on the sheet.
-    #[arg(long, default_value_t = 192)]
+    #[arg(long, default_value_t = 144)]
     side: u32,
 }
 

@@ -246,3 +246,56 @@ impl Readers {
         self.answers.iter().map(|answer| Ok(answer.forward(&read)?)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use train_icons::background::Background;
+
+    use super::*;
+
+    fn object(concept: &str, x: f32, span: Range<usize>, ink: Option<Colour>) -> Object {
+        Object { concept: concept.to_owned(), x, y: 0.5, size: 0.4, rotation: 0.0, ink, span }
+    }
+
+    fn scene(objects: Vec<Object>) -> Scene {
+        let caption = "a cat left of a red star, ink style".to_owned();
+        Scene { caption, style: Style::Ink, background: Background::Plain(Colour::Blue), objects }
+    }
+
+    #[test]
+    fn every_cell_is_labelled_with_what_lies_on_top_there() {
+        let scene = scene(vec![object("cat", 0.25, 2..5, None), object("star", 0.75, 16..24, Some(Colour::Red))]);
+        let labels: Vec<[i64; 3]> = cells(&scene).collect();
+        let concept = |name: &str| concepts::ALL.iter().position(|c| c.name == name).unwrap() as i64 + 1;
+        let colour = |colour: Colour| Colour::ALL.iter().position(|&c| c == colour).unwrap() as i64;
+        let style = Style::ALL.iter().position(|&style| style == Style::Ink).unwrap() as i64;
+        assert_eq!(labels.len() as i64, GRID * GRID);
+        // Row 3, from the left: the middle of column 1 is at 0.19, of column 4 at 0.56, of column 6 at 0.81.
+        let at = |column: usize| labels[3 * GRID as usize + column];
+        assert_eq!(at(1), [concept("cat"), style, UNKNOWN], "an ink drawing has no colour of its own");
+        assert_eq!(at(6), [concept("star"), style, colour(Colour::Red)]);
+        assert_eq!(labels[0], [0, style, colour(Colour::Blue)]);
+        let shown = labels.iter().filter(|[concept, ..]| *concept > 0).count();
+        // Each is 0.4 wide: three or four cells of an eighth.
+        assert!((18..=32).contains(&shown), "{shown}");
+    }
+
+    #[test]
+    fn tokens_that_name_one_object_have_its_place() {
+        let objects = |scene: &Scene| {
+            scene.objects.iter().map(|object| (object.span.clone(), [object.x, object.y])).collect::<Vec<_>>()
+        };
+        let two = scene(vec![object("cat", 0.25, 2..5, None), object("star", 0.75, 16..24, None)]);
+        let same = scene(vec![object("cat", 0.25, 2..5, None), object("cat", 0.75, 2..5, None)]);
+        let captions = Captions {
+            captions: vec![two.caption.clone(), same.caption.clone()],
+            objects: vec![objects(&two), objects(&same)],
+            labels: [(); 3].map(|()| Tensor::new()),
+        };
+        // "a", "cat", "left", …, "red", "star", the end; the same for both captions.
+        let spans = vec![Some(0..1), Some(2..5), Some(6..10), Some(16..19), Some(20..24), None];
+        let (named, places) = captions.places(&[spans.clone(), spans]).unwrap();
+        assert_eq!(Vec::<i64>::try_from(named).unwrap(), [1, 3, 4], "those of the second share their token");
+        assert_eq!(Vec::<f32>::try_from(places.reshape([-1])).unwrap(), [0.25, 0.5, 0.75, 0.5, 0.75, 0.5]);
+    }
+}
