@@ -19,7 +19,7 @@ use crate::model::{Model, Wish};
 use crate::plot::{Axis, Line, Plot};
 use crate::prompts;
 
-/// Kinds of columns, in the order of their tokens.
+/// Kinds of columns, in the order of their tokens. The tokens of start and end count as words.
 const GROUPS: [&str; 6] =
     ["T5: words", "T5: past the end", "CLIP: words", "CLIP: past the end", "CLIP image", "null token"];
 
@@ -63,6 +63,14 @@ pub struct Results {
 /// A look of one layer at one noise level: of every row, the share on each kind of column.
 type Look = (f64, Vec<Vec<f64>>);
 
+/// Of every picture of a batch, the share on one kind of column at a noise level: the mean over the layers.
+fn of_pictures(looks: &[Look], sigma: f64, group: usize) -> Vec<f64> {
+    let layers: Vec<&Vec<Vec<f64>>> = looks.iter().filter(|(at, _)| *at == sigma).map(|(_, rows)| rows).collect();
+    let rows = layers.first().map_or(0, |rows| rows.len());
+    let share = |row: usize| layers.iter().filter_map(|rows| rows.get(row)?.get(group)).sum::<f64>();
+    (0..rows).map(|row| share(row) / layers.len() as f64).collect()
+}
+
 /// Watches the attention while pictures are drawn.
 ///
 /// # Errors
@@ -77,10 +85,9 @@ pub fn evaluate(settings: &Settings) -> Result<Results> {
     let looks = model.watched(&wishes, &sampler)?;
     let levels = sampler.sigmas()?.into_iter().filter(|&sigma| sigma > 0.0).map(|sigma| {
         // Noise levels reach the hook as they stand in the schedule.
-        let here: Vec<&Vec<Vec<f64>>> = looks.iter().filter(|(at, _)| *at == sigma).map(|(_, rows)| rows).collect();
         let of = |group: usize| {
-            let shares = here.iter().flat_map(|rows| rows.iter().filter_map(|row| row.get(group).copied()));
-            mean(&shares.collect::<Vec<_>>())
+            let pictures = looks.iter().map(|batch| of_pictures(batch, sigma, group));
+            mean(&pictures.collect::<Vec<_>>().concat())
         };
         Level { sigma, groups: (0..GROUPS.len()).map(of).collect() }
     });
@@ -95,8 +102,8 @@ pub fn evaluate(settings: &Settings) -> Result<Results> {
 }
 
 impl Model {
-    /// Draws the base's pictures and returns where every layer looked at every noise level, a batch at a time.
-    fn watched(&self, wishes: &[Wish], settings: &SamplerSettings) -> Result<Vec<Look>> {
+    /// Draws the base's pictures and returns where every layer looked at every noise level, batch by batch.
+    fn watched(&self, wishes: &[Wish], settings: &SamplerSettings) -> Result<Vec<Vec<Look>>> {
         let all = Mutex::new(Vec::new());
         let _ = self.pairs(wishes, wishes, |stage, [conditioning, _], seeds| {
             let watcher = Watcher { members: members(conditioning)?, looks: Mutex::new(Vec::new()) };
@@ -114,7 +121,7 @@ impl Model {
             };
             let pictures = stage.sample(job, &mut ())?;
             let looks = watcher.looks.into_inner().unwrap_or_else(PoisonError::into_inner);
-            all.lock().unwrap_or_else(PoisonError::into_inner).extend(looks);
+            all.lock().unwrap_or_else(PoisonError::into_inner).push(looks);
             Ok(pictures)
         })?;
         Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -195,5 +202,45 @@ impl Results {
         let images = page.map_or_else(|| out.to_owned(), |page| page.with_file_name("images"));
         plot.save(&images.join("attention.png"))?;
         page.map_or(Ok(()), |page| document::replace(page, "attention", &self.markdown()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn layers_of_a_picture_are_one_number() {
+        let row = |share: f64| vec![share, 1.0 - share];
+        let looks =
+            vec![(2.0, vec![row(0.2), row(0.6)]), (2.0, vec![row(0.4), row(0.8)]), (1.0, vec![row(1.0), row(1.0)])];
+        let close = |found: Vec<f64>, expected: [f64; 2]| {
+            assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12) && found.len() == 2, "{found:?}");
+        };
+        close(of_pictures(&looks, 2.0, 0), [0.3, 0.7]);
+        close(of_pictures(&looks, 2.0, 1), [0.7, 0.3]);
+        assert!(of_pictures(&looks, 3.0, 0).is_empty());
+    }
+
+    /// Two T5 tokens of which the second is past the end, and one of CLIP, without other columns: what is not text is nothing.
+    #[test]
+    fn words_are_told_from_what_is_past_the_end() {
+        let t5 = Tensor::from_slice(&[1.0_f32, 0.0, 0.0, 0.0]).view([1, 2, 2]);
+        let clip = Tensor::ones([1, 1, 2], (Kind::Float, Device::Cpu));
+        let conditioning = Conditioning { t5: Some(t5), clip_text: Some(clip), ..Conditioning::default() };
+        let members = members(&conditioning).unwrap();
+        let expected = [1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0_f32];
+        assert_eq!(Vec::<f32>::try_from(members.reshape([-1])).unwrap(), expected);
+        assert!(super::members(&Conditioning::default()).is_err());
+        // Scores ln 1, ln 2 and ln 5, of one head at one place; the last column stands for the null token.
+        let scores = Tensor::from_slice(&[1.0_f32, 2.0, 5.0]).log().view([1, 1, 1, 3]);
+        let watcher = Watcher { members: members.narrow(1, 0, 2), looks: Mutex::new(Vec::new()) };
+        assert!(watcher.bias(&Site::new(3.0, 1, 1, &scores)).unwrap().is_none());
+        let (sigma, rows) = watcher.looks.into_inner().unwrap().pop().unwrap();
+        let expected = [0.125, 0.25, 0.0, 0.0, 0.0, 0.625];
+        assert!(rows[0].iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{rows:?}");
+        assert_eq!((sigma, rows[0].len()), (3.0, GROUPS.len()));
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use clap::ValueEnum as _;
+use ediffi_cascade::SamplerSettings;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use train_icons::pack::Pack;
@@ -56,12 +57,18 @@ pub struct Settings {
     /// the first.
     #[arg(long = "variant", value_name = "NAME=FOLDER", required = true)]
     pub variants: Vec<Variant>,
-    /// What this comparison is called: its JSON, its plot and its place in the document.
-    #[arg(long)]
+    /// What this comparison is called: its JSON, its plot and its place in the document. Letters, digits and `-`.
+    #[arg(long, value_parser = plain)]
     pub name: String,
     /// How many prompts.
     #[arg(long, default_value_t = prompts::ALL as u32, value_parser = clap::value_parser!(u32).range(2..))]
     pub prompts: u32,
+}
+
+/// A name that is safe in the names of files.
+fn plain(name: &str) -> std::result::Result<String, String> {
+    let fits = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    if fits { Ok(name.to_owned()) } else { Err("it has other characters than letters, digits and `-`".to_owned()) }
 }
 
 /// A share of what was asked.
@@ -71,7 +78,7 @@ pub struct Share {
     pub name: String,
     /// Of this variant.
     pub value: Option<Measure>,
-    /// More than of the first, in the same pictures' pairs.
+    /// How much more than of the first, picture by picture; `None` where what is asked of a picture depends on what it shows.
     pub gain: Option<Measure>,
 }
 
@@ -91,6 +98,8 @@ pub struct Loss {
 pub struct Compared {
     /// Who.
     pub variant: Variant,
+    /// How its pictures were sampled.
+    pub sampler: SamplerSettings,
     /// Shares in [0, 1].
     pub shares: Vec<Share>,
     /// The base's denoising loss.
@@ -132,11 +141,18 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
     let clean = renders(pack, &prompts)?;
     let mut compared: Vec<Compared> = Vec::new();
     let (mut first, mut machine): (Option<Observed>, _) = (None, String::new());
-    for variant in &settings.variants {
+    // A folder that cannot be opened shows before anything is drawn.
+    let open = |variant: &Variant| {
         let model = Model::open(&variant.model)?;
-        machine = machine::describe(&model);
-        let observed = observe(judge, &model, variant, &prompts, &clean)?;
-        compared.push(compare(variant, &prompts, &observed, first.as_ref())?);
+        model.judged_base()?;
+        Ok(model)
+    };
+    let models = settings.variants.iter().map(open).collect::<Result<Vec<_>>>()?;
+    for (variant, model) in settings.variants.iter().zip(&models) {
+        machine = machine::describe(model);
+        let observed = observe(judge, model, variant, &prompts, &clean)?;
+        let (shares, loss) = compare(&prompts, &observed, first.as_ref())?;
+        compared.push(Compared { variant: variant.clone(), sampler: model.base()?.settings(), shares, loss });
         first.get_or_insert(observed);
     }
     Ok(Results {
@@ -160,11 +176,10 @@ fn observe(judge: &Judge, model: &Model, variant: &Variant, prompts: &[Prompt], 
 }
 
 fn compare(
-    variant: &Variant,
     prompts: &[Prompt],
     (verdicts, errors): &Observed,
     first: Option<&Observed>,
-) -> Result<Compared> {
+) -> Result<(Vec<Share>, Vec<Loss>)> {
     let mut shares = Vec::new();
     for (name, kinds, of) in SHARES {
         let facts = |verdicts: &[Verdict]| -> Result<Vec<(f64, f64)>> {
@@ -173,8 +188,8 @@ fn compare(
         };
         let own = facts(verdicts)?;
         let gain = match first {
-            // What is asked of pictures that show more or less is another share: those that ask something depending on the
-            // picture have no difference picture by picture.
+            // Where what is asked depends on what the picture shows (the colour of objects that are there), there is no
+            // difference picture by picture.
             Some((verdicts, _)) => {
                 let theirs = facts(verdicts)?;
                 let same = own.iter().zip(&theirs).all(|((_, asked), (_, other))| asked == other);
@@ -194,7 +209,7 @@ fn compare(
         };
         loss.push(Loss { sigma: *sigma, error: mean(own), relative });
     }
-    Ok(Compared { variant: variant.clone(), shares, loss })
+    Ok((shares, loss))
 }
 
 impl Results {
@@ -203,8 +218,7 @@ impl Results {
     pub fn markdown(&self) -> String {
         let names: Vec<&str> = self.compared.iter().map(|one| one.variant.name.as_str()).collect();
         let [first, others @ ..] = names.as_slice() else { return String::new() };
-        let headings =
-            |corner| [corner].into_iter().chain(names.iter().copied()).collect::<Vec<_>>();
+        let headings = |corner| [corner].into_iter().chain(names.iter().copied()).collect::<Vec<_>>();
         let against: Vec<String> = others.iter().map(|other| format!("{other} − {first}")).collect();
         let over: Vec<String> = others.iter().map(|other| format!("{other} / {first}")).collect();
         let with = |corner, more: &[String]| {
@@ -240,7 +254,7 @@ impl Results {
     /// # Errors
     /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
     pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
-        document::json(&out.join(format!("{}.json", self.name)), self)?;
+        document::json(&out.join(format!("compare-{}.json", self.name)), self)?;
         let point = |loss: &Loss| loss.relative.map(|ratio| (loss.sigma, ratio.value, Some((ratio.low, ratio.high))));
         let line = |one: &Compared| Line {
             name: one.variant.name.clone(),
@@ -273,5 +287,35 @@ mod tests {
         for wrong in ["runs/a", "=runs/a", "A=", "A=runs/a,without=vae"] {
             assert!(variant(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn names_are_safe_in_paths() {
+        assert_eq!(plain("experts-2").unwrap(), "experts-2");
+        for wrong in ["", "a/b", "icons.json", "a b"] {
+            assert!(plain(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    /// Nothing is seen in the first's pictures and all that is asked in the other's; its errors are half as large.
+    #[test]
+    fn differences_are_those_from_the_first() {
+        let prompts = prompts::prompts(60).unwrap();
+        let verdict = |prompt: &Prompt, seen: bool| {
+            let mut verdict = crate::wanted::tests::perfect(&prompt.scene);
+            verdict.detections.retain(|_| seen);
+            verdict
+        };
+        let verdicts = |seen| prompts.iter().map(|prompt| verdict(prompt, seen)).collect::<Vec<_>>();
+        let errors = |scale: f64| vec![(1.0, (1..=60).map(|n| scale * f64::from(n)).collect::<Vec<_>>())];
+        let (nothing, all) = ((verdicts(false), errors(2.0)), (verdicts(true), errors(1.0)));
+        let (shares, loss) = compare(&prompts, &all, Some(&nothing)).unwrap();
+        let share = |name: &str| shares.iter().find(|share| share.name.starts_with(name)).unwrap();
+        assert_eq!(share("one object").gain.map(|gain| gain.value), Some(1.0));
+        assert_eq!(share("colour of objects").gain, None, "asked of objects that are there alone");
+        let ratio = loss[0].relative.unwrap();
+        assert!((ratio.value - 0.5).abs() < 1e-12 && (ratio.high - ratio.low).abs() < 1e-12, "{ratio:?}");
+        let (alone, loss) = compare(&prompts, &nothing, None).unwrap();
+        assert!(alone.iter().all(|share| share.gain.is_none()) && loss[0].relative.is_none());
     }
 }

@@ -90,12 +90,21 @@ pub fn number(measure: Option<Measure>, digits: usize) -> String {
 /// # Errors
 /// [`Error::Marker`] for a document without these lines; [`Error::Read`] and [`Error::Write`].
 pub fn replace(path: &Path, name: &str, content: &str) -> Result<()> {
+    let (before, after) = between(path, name)?;
+    write(path, format!("{before}<!-- {name} -->\n\n{}\n\n<!-- /{name} -->{after}", content.trim()).as_bytes())
+}
+
+/// What stands before and after the place of `name` in a document.
+///
+/// # Errors
+/// As [`replace`].
+pub fn between(path: &Path, name: &str) -> Result<(String, String)> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let missing = |marker: &str| Error::Marker { path: path.to_owned(), marker: marker.to_owned() };
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
     let (before, rest) = text.split_once(&begin).ok_or_else(|| missing(begin.trim_end()))?;
     let (_, after) = rest.split_once(&end).ok_or_else(|| missing(&end))?;
-    write(path, format!("{before}{begin}\n{}\n\n{end}{after}", content.trim()).as_bytes())
+    Ok((before.to_owned(), after.to_owned()))
 }
 
 #[cfg(test)]

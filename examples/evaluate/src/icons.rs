@@ -14,7 +14,7 @@ use crate::frechet;
 use crate::judge::network::SIDE;
 use crate::judge::{Accuracy, Judge, Verdict, tensor};
 use crate::machine;
-use crate::model::{Model, Wish, Without};
+use crate::model::{Model, Wish};
 use crate::plot::{Axis, Line, Plot};
 use crate::prompts::{self, Kind, Prompt};
 use crate::times;
@@ -52,9 +52,6 @@ pub struct Settings {
     /// Which stage's pictures are judged.
     #[arg(long, value_enum, default_value_t = Last::Base)]
     pub stage: Last,
-    /// Leave a text encoder out.
-    #[arg(long, value_enum)]
-    pub without: Option<Without>,
 }
 
 /// One line of the table.
@@ -84,8 +81,6 @@ pub struct Results {
     pub model: PathBuf,
     /// Which stage's pictures were judged.
     pub stage: Last,
-    /// The encoder that was left out.
-    pub without: Option<Without>,
     /// How many prompts.
     pub prompts: usize,
     /// What computed.
@@ -144,13 +139,13 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
     let clean = renders(pack, &prompts)?;
     let wishes = prompts
         .iter()
-        .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, settings.without))
+        .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, None))
         .collect::<Result<Vec<_>>>()?;
     let stages = if settings.stage == Last::Base { 1 } else { model.stages().len() };
     let drawing = Instant::now();
     let pictures = model.draw(&wishes, stages, &base.settings())?;
     let drawing_seconds = drawing.elapsed().as_secs_f64();
-    sheet(&pictures, &out.join(format!("{}-pictures.png", name(settings.stage, settings.without))))?;
+    sheet(&pictures, &out.join(format!("{}-pictures.png", name(settings.stage))))?;
 
     let (ideal, drawn) = (look(judge, &clean)?, look(judge, &pictures)?);
     let shares = SHARES.map(|(name, kinds, of)| {
@@ -176,7 +171,6 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
     Ok(Results {
         model: settings.model.clone(),
         stage: settings.stage,
-        without: settings.without,
         prompts: prompts.len(),
         machine: machine::describe(&model),
         judge: judge.fingerprint().to_owned(),
@@ -190,14 +184,8 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
     })
 }
 
-fn name(stage: Last, without: Option<Without>) -> String {
-    let stage = if stage == Last::Last { "-last" } else { "" };
-    let without = match without {
-        None => "",
-        Some(Without::T5) => "-without-t5",
-        Some(Without::Clip) => "-without-clip",
-    };
-    format!("icons{stage}{without}")
+fn name(stage: Last) -> &'static str {
+    if stage == Last::Last { "icons-last" } else { "icons" }
 }
 
 /// Writes up to [`SHOWN`] pictures, evenly chosen, as a sheet.
@@ -251,10 +239,10 @@ pub(crate) fn errors(model: &Model, wishes: &[Wish], clean: &Tensor) -> Result<V
 }
 
 impl Results {
-    /// What tells this evaluation from others of the same model: `icons`, `icons-last`, `icons-without-t5`.
+    /// What tells this evaluation from that of another stage: `icons`, `icons-last`.
     #[must_use]
-    pub fn name(&self) -> String {
-        name(self.stage, self.without)
+    pub fn name(&self) -> &'static str {
+        name(self.stage)
     }
 
     /// The results as Markdown.
@@ -311,6 +299,6 @@ impl Results {
         document::json(&out.join(format!("{}.json", self.name())), self)?;
         let Some(page) = page else { return self.plots(out) };
         self.plots(&page.with_file_name("images"))?;
-        document::replace(page, &self.name(), &self.markdown())
+        document::replace(page, self.name(), &self.markdown())
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! [`judge::Judge`] is a small frozen network that says what a picture of icons shows: which objects where, in which style,
 //! in which colours. [`icons`] asks a model for several hundred fixed prompts and compares what the judge sees with what the
-//! captions asked for; [`solvers`] compares the ways to sample; [`probes`] exchanges captions on the way; [`paint`] and
-//! [`styled`] measure the paper's two instruments. Everything measured has an interval
+//! captions asked for; [`compare`] does so for several models side by side; [`solvers`] compares the ways to sample; [`probes`] exchanges
+//! captions on the way; [`attention`] says where cross-attention looks; [`paint`] and [`styled`] measure the paper's two instruments. Everything measured has an interval
 //! ([`bootstrap`]), and goes into JSON, Markdown tables and plots ([`document`], [`plot`]).
 //!
 //! ```no_run

@@ -6,7 +6,7 @@
 //! evaluate paint --write docs/paint-with-words.md
 //! evaluate style --write docs/style.md
 //! evaluate solvers --write docs/evaluation.md
-//! evaluate probes --write docs/evaluation.md
+//! evaluate probes --write docs/experts.md
 //! evaluate attention --write docs/experts.md
 //! evaluate compare --name experts --variant A=DIR --variant C=DIR --write docs/experts.md
 //! ```
@@ -184,6 +184,10 @@ fn evaluate(arguments: &Arguments) -> Result<()> {
         }
         Command::Compare { settings, write } => {
             let judge = Judge::open(&arguments.judge)?;
+            // A comparison takes minutes; a page without a place for it is an error before.
+            if let Some(page) = write {
+                evaluate::document::between(page, &settings.name)?;
+            }
             let results = compare::evaluate(&judge, &Pack::open(&arguments.pack)?, settings)?;
             results.save(&arguments.out, write.as_deref())?;
             println!("{}", results.markdown());

@@ -185,7 +185,7 @@ fn matched<'a>(objects: &[WantedObject], detections: &'a [Detection]) -> Vec<Opt
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use train_icons::config::SamplerConfig;
     use train_icons::sampler::Sampler;
     use train_icons::split::Split;
@@ -197,7 +197,7 @@ mod tests {
     }
 
     /// The perfect verdict on a scene.
-    fn perfect(scene: &Scene) -> Verdict {
+    pub(crate) fn perfect(scene: &Scene) -> Verdict {
         let wanted = Wanted::of(scene);
         let seen = scene.objects.iter().zip(&wanted.objects);
         let detections = seen

@@ -76,7 +76,7 @@ pub struct Sizes {
 }
 
 impl SamplerConfig {
-    /// The data of the shipped model: 36 simple concepts, three styles, mostly one object near the middle.
+    /// The data of the shipped model: 36 simple concepts, three styles, mostly one object near the middle or two beside each other.
     ///
     /// Its variety is low on purpose: a small model that sees a few hundred thousand pictures learns few things well.
     #[must_use]

@@ -158,6 +158,7 @@ fn a_run_that_is_killed_twice_ends_in_the_very_weights_of_an_unbroken_one() {
         std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
         std::fs::copy(whole.path("run").join(file), kept).unwrap();
     }
+    broken.kill("t5", 1);
     broken.kill("base.shared", 2);
     broken.kill("base.low", 1);
     let said = broken.train(&[]);
@@ -186,7 +187,10 @@ fn what_is_not_of_this_plan_is_refused_by_name_and_trained_anew_when_asked() {
     let place = Place::new();
     let error = place.refused(&["--only", "base.shared"]);
     assert!(error.contains("clip/model.safetensors"), "CLIP comes first: {error}");
-    place.train(&["--only", "clip", "--only", "t5"]);
+    place.train(&["--only", "clip"]);
+    let error = place.refused(&["--only", "base.shared"]);
+    assert!(error.contains("t5/model.safetensors"), "then T5: {error}");
+    place.train(&["--only", "t5"]);
     let error = place.refused(&["--only", "base.high"]);
     assert!(error.contains("high starts from shared, which is not trained yet"), "{error}");
     place.train(&["--only", "base.shared"]);

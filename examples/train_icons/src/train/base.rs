@@ -120,10 +120,7 @@ impl Learner {
     /// Embeddings of a batch.
     fn conditioning(&self, batch: &Pictures, rows: i64) -> Result<Conditioning> {
         let (clip_text, pooled) = self.clip.encode(&batch.captions)?;
-        let t5 = {
-            let _no_grad = tch::no_grad_guard();
-            self.t5.encode(&batch.captions)?
-        };
+        let t5 = self.t5.encode(&batch.captions)?;
         let mut clip_image = Tensor::f_zeros([rows, pooled.size2()?.1], (Kind::Float, pooled.device()))?;
         if let Some((with, references)) = &batch.references {
             let embedded = self.clip.encode_pictures(&references.f_to_device(pooled.device())?)?;

@@ -101,13 +101,14 @@ impl T5 {
         Ok(Self { network, tokenizer: t5_tokenizer(folder, &config)? })
     }
 
-    /// Token embeddings of captions, zeros past the end; tracks gradients unless the caller forbids it.
+    /// Token embeddings of captions, zeros past the end.
     pub fn encode(&self, captions: &[String]) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
         let texts: Vec<&str> = captions.iter().map(String::as_str).collect();
         self.embed(&self.tokenizer.encode(&texts, TOKENS)?)
     }
 
-    /// Embeddings of tokens, zeros past the end; tracks gradients unless the caller forbids it.
+    /// Embeddings of tokens, zeros past the end, with their gradients.
     pub fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
         let device = self.network.device();
         let mask = tokens.mask.f_to_device(device)?;

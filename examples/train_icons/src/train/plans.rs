@@ -38,9 +38,8 @@ pub fn find(name: &str) -> Result<TrainingPlan> {
     let mut plan = paper::plan(name, configuration, &budget())?;
     let clip = Training { steps: 500, learning_rate: 1e-3, warm_up: 100, cosine: true, ema: 0.998 };
     let t5 = Training { steps: 2500, learning_rate: 1e-3, warm_up: 200, cosine: true, ema: 0.998 };
-    let encoder = |(name, batch, training): (&str, u64, _)| {
-        EncoderPlan { name: name.to_owned(), batch: Some(batch), training }
-    };
+    let encoder =
+        |(name, batch, training): (&str, u64, _)| EncoderPlan { name: name.to_owned(), batch: Some(batch), training };
     plan.encoders = [("clip", 64, clip), ("t5", 128, t5)].map(encoder).to_vec();
     Ok(plan)
 }
@@ -95,7 +94,12 @@ mod tests {
             let leaves = &base.networks[2..];
             assert_eq!((leaves.len(), base.experts().unwrap().len()), (experts, experts), "{name}");
             assert_eq!(leaves.iter().map(|leaf| leaf.training.steps).sum::<u64>(), 600, "{name}");
-            assert!(leaves.iter().all(|leaf| leaf.training.learning_rate == leaves[0].training.learning_rate));
+            for Training { steps, learning_rate, warm_up, ema, .. } in leaves.iter().map(|leaf| leaf.training) {
+                assert_eq!(learning_rate, 5e-4, "{name}");
+                // The same share of warm-up, and the same weight of the shared network in the average at the end.
+                assert_eq!(warm_up * 600, steps * 48, "{name}");
+                assert!((ema.powf(steps as f64) - 0.3).abs() < 0.01, "{name}");
+            }
         }
     }
 

@@ -104,7 +104,6 @@ pub fn train(
 }
 
 fn texts(clip: &Clip, t5: &T5, captions: &[String]) -> Result<Conditioning> {
-    let _no_grad = tch::no_grad_guard();
     let (clip_text, pooled) = clip.encode(captions)?;
     Ok(Conditioning {
         t5: Some(t5.encode(captions)?),

@@ -27,7 +27,7 @@ use train_icons::split::Split;
 use train_icons::style::Style;
 
 use super::dimensions::{self, TOKENS, WIDTH};
-use super::encoders::{T5, json, t5_tokenizer};
+use super::encoders::{T5, t5_tokenizer};
 use super::files::write_json;
 use super::workshop::{Outcome, Workshop, first_batch, seed_of};
 use super::{Result, vocabulary};
@@ -50,8 +50,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     let (task, rows) = (Task::Encoder(encoder), encoder.batch.unwrap_or(workshop.plan.batch));
     let (name, training) = (task.name(), task.training());
     let data = workshop.data(rows);
-    let [weights, tokenizer_path, config_path] =
-        ["model.safetensors", "tokenizer.json", "config.json"].map(|file| folder.join(file));
+    let [weights, tokenizer_path] = ["model.safetensors", "tokenizer.json"].map(|file| folder.join(file));
     workshop.discard(begin, &weights)?;
     // As CLIP's: a network that goes on has the tokenizer it began with.
     if begin == Begin::Restart || !tokenizer_path.is_file() {
@@ -59,7 +58,6 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
         vocabulary::t5(&captions, &tokenizer_path)?;
     }
     let config = dimensions::t5(vocabulary::size(&tokenizer_path)?);
-    write_json(&config_path, &config)?;
     let lineage = Lineage::default()
         .with("seed", workshop.plan.seed)
         .with("batch", rows)
@@ -73,7 +71,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     let network = |params: &mut dyn Params| -> Result<(T5, Readers)> {
         let mut scope = Scope::root(params);
         let t5 = T5Network::new(scope.at("t5"), &config, runtime.kind)?;
-        let tokenizer = t5_tokenizer(&folder, &json(&config_path)?)?;
+        let tokenizer = t5_tokenizer(&folder, &config)?;
         Ok((T5 { network: t5, tokenizer }, Readers::new(scope.at("readers"))?))
     };
     let mut fresh = Fresh::new(seed_of(&name, workshop.plan.seed), runtime.device);
@@ -101,7 +99,9 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
             }
             let told = tokens.f_flatten(0, 1)?.f_index_select(0, &named.f_to_device(runtime.device)?)?;
             let apart = readers.place.forward(&told)?.f_sub(&places.f_to_device(runtime.device)?)?;
-            let mut sum = apart.f_square()?.f_mean(Kind::Float)?.f_mul_scalar(PLACES)?;
+            // A batch that names nothing, as a small one of "two stars" may, has no error of places.
+            let coordinates = apart.numel().max(1) as f64;
+            let mut sum = apart.f_square()?.f_sum(Kind::Float)?.f_mul_scalar(PLACES / coordinates)?;
             for (answer, labels) in answers.iter().zip(&batch.labels) {
                 let labels = labels.f_to_device(runtime.device)?;
                 let loss = answer.f_flatten(0, 1)?.f_cross_entropy_loss::<Tensor>(
@@ -126,6 +126,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     if asked > 0.0 {
         println!("t5: {:.1} % of the cells with an object are read right", 100.0 * hits / asked);
     }
+    write_json(&folder.join("config.json"), &config)?;
     state.export(&weights, "t5.", Kind::BFloat16, notes)?;
     Ok(Outcome::Trained)
 }
@@ -160,7 +161,7 @@ impl Captions {
             .into_par_iter()
             .map(|row| Ok(sampler.scene(seed, number * rows + row, Split::Train)?))
             .collect::<Result<Vec<Scene>>>()?;
-        let cells: Vec<[i64; 3]> = scenes.iter().flat_map(cells).collect();
+        let cells: Vec<[i64; 3]> = scenes.iter().flat_map(labels).collect();
         let labels = [0, 1, 2].map(|of| cells.iter().map(|cell| cell[of]).collect::<Vec<_>>());
         let tensor = |labels: &[i64]| Tensor::f_from_slice(labels)?.f_reshape([rows as i64, GRID * GRID]);
         let place = |object: &Object| (object.span.clone(), [object.x, object.y]);
@@ -191,7 +192,7 @@ impl Captions {
 }
 
 /// Concept, style and colour of every cell, row after row.
-fn cells(scene: &Scene) -> impl Iterator<Item = [i64; 3]> + '_ {
+fn labels(scene: &Scene) -> impl Iterator<Item = [i64; 3]> + '_ {
     let place = |cell: i64| (cell as f32 + 0.5) / GRID as f32;
     (0..GRID * GRID).map(move |cell| {
         let (x, y) = (place(cell % GRID), place(cell / GRID));
@@ -240,8 +241,7 @@ impl Readers {
         let q = self.cells.forward(&ids)?.f_unsqueeze(0)?.f_expand([rows, -1, -1], false)?;
         let kv = self.kv.forward(tokens)?;
         let half = |from: i64| kv.f_narrow(-1, from, WIDTH);
-        let [q, k, v] =
-            [split_heads(&q, HEADS)?, split_heads(&half(0)?, HEADS)?, split_heads(&half(WIDTH)?, HEADS)?];
+        let [q, k, v] = [split_heads(&q, HEADS)?, split_heads(&half(0)?, HEADS)?, split_heads(&half(WIDTH)?, HEADS)?];
         let read = merge_heads(&attend(&q, &k, &v)?)?;
         self.answers.iter().map(|answer| Ok(answer.forward(&read)?)).collect()
     }
@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn every_cell_is_labelled_with_what_lies_on_top_there() {
         let scene = scene(vec![object("cat", 0.25, 2..5, None), object("star", 0.75, 16..24, Some(Colour::Red))]);
-        let labels: Vec<[i64; 3]> = cells(&scene).collect();
+        let labels: Vec<[i64; 3]> = labels(&scene).collect();
         let concept = |name: &str| concepts::ALL.iter().position(|c| c.name == name).unwrap() as i64 + 1;
         let colour = |colour: Colour| Colour::ALL.iter().position(|&c| c == colour).unwrap() as i64;
         let style = Style::ALL.iter().position(|&style| style == Style::Ink).unwrap() as i64;
@@ -297,5 +297,7 @@ mod tests {
         let (named, places) = captions.places(&[spans.clone(), spans]).unwrap();
         assert_eq!(Vec::<i64>::try_from(named).unwrap(), [1, 3, 4], "those of the second share their token");
         assert_eq!(Vec::<f32>::try_from(places.reshape([-1])).unwrap(), [0.25, 0.5, 0.75, 0.5, 0.75, 0.5]);
+        let (named, places) = captions.places(&[]).unwrap();
+        assert_eq!((named.size(), places.size()), (vec![0], vec![0, 2]), "nothing named, nothing placed");
     }
 }

@@ -12,13 +12,13 @@ use tokenizers::{
     SplitDelimiterBehavior, Tokenizer, TokenizerBuilder,
 };
 use train_icons::sampler::Sampler;
-use train_icons::split as data;
+use train_icons::split::Split as Part;
 
 use super::Result;
 
 /// What the tokenizers are trained on: captions of their own seed.
 pub fn captions(sampler: &Sampler, seed: u64) -> Result<Vec<String>> {
-    (0..20_000).map(|i| Ok(sampler.scene(seed ^ 0x7E47, i, data::Split::Train)?.caption)).collect()
+    (0..20_000).map(|i| Ok(sampler.scene(seed ^ 0x7E47, i, Part::Train)?.caption)).collect()
 }
 
 /// CLIP's pattern of words (Radford et al. 2021, the published tokenizer).

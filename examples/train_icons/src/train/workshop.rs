@@ -90,7 +90,7 @@ impl Workshop {
         Arc::new(Data { sampler, renderer, seed: self.plan.seed, rows })
     }
 
-    /// The settings that decide what a network is trained on, and what it stands on: seed, batch and noise levels, sprites, both encoders
+    /// What a network is trained with and stands on, but for the sampler of scenes: seed, batch and noise levels, sprites, both encoders
     /// with their tokenizers, and the network it starts from.
     pub fn lineage(&self, stage: &StagePlan, network: &NetworkPlan) -> Result<Lineage> {
         let parent = self.parent(stage, network);
@@ -221,14 +221,20 @@ mod tests {
 
     #[test]
     fn no_task_of_a_named_plan_repeats_another_s_batches() {
-        for name in ["icons", "paper-d"] {
-            let plan = plans::find(name).unwrap();
-            let mut firsts: Vec<u64> = plan.tasks().map(|task| first_batch(&task.name())).collect();
+        let file = |name: &str| format!("{}/plans/experts-{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        // The compared plans share a folder, and with it what they train by name.
+        let sharing = ["icons".to_owned(), file("a"), file("c"), file("d")];
+        for names in [sharing.as_slice(), &["paper-d".to_owned()]] {
+            let plans: Vec<_> = names.iter().map(|name| plans::find(name).unwrap()).collect();
+            let mut tasks: Vec<String> = plans.iter().flat_map(|plan| plan.tasks()).map(|task| task.name()).collect();
+            tasks.sort_unstable();
+            tasks.dedup();
+            let mut firsts: Vec<u64> = tasks.iter().map(|name| first_batch(name)).collect();
             assert!(
                 firsts.iter().all(|first| first.checked_add(1 << 32).and_then(|n| n.checked_mul(65_536)).is_some())
             );
             firsts.sort_unstable();
-            assert!(firsts.windows(2).all(|pair| pair[0] < pair[1]), "{name}: {firsts:?}");
+            assert!(firsts.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}: {firsts:?}");
         }
     }
 }
