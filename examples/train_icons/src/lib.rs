@@ -24,6 +24,7 @@ pub mod colour;
 pub mod concepts;
 pub mod config;
 pub mod dice;
+pub mod dimensions;
 pub mod error;
 pub mod layout;
 pub mod pack;

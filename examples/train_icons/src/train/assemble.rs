@@ -7,11 +7,12 @@ use ediffi_core::weights;
 use ediffi_train::plan::StagePlan;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
+use train_icons::dimensions;
 
+use super::Result;
 use super::execute::side;
 use super::files::{folder_of, write, write_json};
 use super::workshop::Workshop;
-use super::{Result, dimensions};
 
 /// The encoders' files.
 const ENCODERS: [&str; 7] = [

@@ -17,9 +17,9 @@ use ediffi_train::run::{Begin, Worker};
 use ediffi_train::state::{Shared, TrainState};
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
+use train_icons::dimensions;
 
 use super::batches::{Pictures, dice, normal};
-use super::dimensions;
 use super::encoders::{Clip, T5};
 use super::workshop::{Outcome, Workshop, first_batch, seed_of};
 use super::{Result, preview};

@@ -11,9 +11,9 @@ use ediffi_train::prefetch::Prefetch;
 use ediffi_train::run::{Begin, Worker};
 use ediffi_train::state::TrainState;
 use tch::{Kind, Tensor};
+use train_icons::dimensions::{self, TOKENS, VISION_SIZE};
 
 use super::batches::Pictures;
-use super::dimensions::{self, TOKENS, VISION_SIZE};
 use super::encoders::clip_pixels;
 use super::files::write_json;
 use super::workshop::{Outcome, Workshop, first_batch, seed_of};

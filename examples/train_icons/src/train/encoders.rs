@@ -8,9 +8,9 @@ use ediffi_encoders::clip::{ClipConfig, ClipTextNetwork, ClipVisionNetwork};
 use ediffi_encoders::t5::{T5Config, T5Network};
 use ediffi_encoders::tokenizer::{TextTokenizer, Tokens};
 use tch::{Kind, Tensor};
+use train_icons::dimensions::TOKENS;
 
 use super::Result;
-use super::dimensions::TOKENS;
 
 /// The mean and deviation that CLIP's pictures are normalised with (the published `preprocessor_config.json`).
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];

@@ -1,10 +1,9 @@
-//! The training of the small model by a plan: its dimensions, its data as batches, and one room for each kind of network.
+//! The training of the small model by a plan: its data as batches, and one room for each kind of network.
 
 pub mod assemble;
 pub mod base;
 pub mod batches;
 pub mod clip;
-pub mod dimensions;
 pub mod encoders;
 pub mod execute;
 pub mod files;

@@ -13,12 +13,13 @@ use ediffi_train::prefetch::Prefetch;
 use ediffi_train::run::{Begin, Worker};
 use ediffi_train::state::{Shared, TrainState};
 use tch::{Kind, Tensor};
+use train_icons::dimensions;
 
 use super::base::loss;
 use super::batches::{Crops, dice};
 use super::encoders::{Clip, T5};
 use super::workshop::{Outcome, Workshop, first_batch, seed_of};
-use super::{Result, dimensions, preview};
+use super::{Result, preview};
 
 /// Side of the crops that both networks train on.
 const CROP: u32 = 64;

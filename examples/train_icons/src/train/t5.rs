@@ -21,12 +21,12 @@ use tch::{Kind, Tensor};
 use train_icons::colour::Colour;
 use train_icons::concepts;
 use train_icons::config::{Mix, SamplerConfig};
+use train_icons::dimensions::{self, TOKENS, WIDTH};
 use train_icons::sampler::Sampler;
 use train_icons::scene::{Object, Scene};
 use train_icons::split::Split;
 use train_icons::style::Style;
 
-use super::dimensions::{self, TOKENS, WIDTH};
 use super::encoders::{T5, t5_tokenizer};
 use super::files::write_json;
 use super::workshop::{Outcome, Workshop, first_batch, seed_of};

@@ -1,0 +1,94 @@
+//! How much a network computes: a closed form of its configuration.
+
+use ediffi_core::unet::{ContextConfig, Layout, UNetConfig};
+
+use super::Result;
+
+/// Multiply-adds of the convolutions, linear maps and attentions of one evaluation for one picture of `side`×`side` pixels.
+/// Norms, nonlinearities and sums are left out, as everybody does.
+///
+/// # Errors
+/// A layout that it does not know.
+pub fn multiply_adds(config: &UNetConfig, side: i64) -> Result<i64> {
+    if config.layout != Layout::Efficient {
+        return Err("only the efficient layout is counted".into());
+    }
+    let width = |level: usize| config.levels.get(level).map_or(0, |level| level.multiplier * config.channels);
+    let positions = |level: usize| ((side / config.patch) >> level).pow(2);
+    let conv = |from: i64, to: i64, level: usize| 9 * from * to * positions(level);
+    let (embedding, context) = (config.embedding_width, config.context.as_ref());
+    let pixels = 3 * config.patch.pow(2);
+    let inputs = if config.low_res { 2 * pixels } else { pixels };
+    let last = config.levels.len() - 1;
+
+    let frame = config.channels * embedding + embedding.pow(2) + conv(inputs, width(0), 0) + conv(width(0), pixels, 0);
+    let mut sum = frame + context.map_or(0, |context| projections(context, embedding));
+    for (index, level) in config.levels.iter().enumerate() {
+        let (w, p) = (width(index), positions(index));
+        let block = |from: i64| {
+            let widened = if from == w { 0 } else { from * w * p };
+            conv(from, w, index) + conv(w, w, index) + embedding * 2 * w + widened
+        };
+        // On the way up, the first block of a level takes in what was kept of the way down.
+        let first = if index < last { 2 * w } else { w };
+        let blocks = block(w) + block(first) + 2 * (level.blocks as i64 - 1) * block(w);
+        // q, k, v and the way out; scores and the sum that they weigh.
+        let own = if level.self_attention { 4 * w * w * p + 2 * p * p * w } else { 0 };
+        let text = context.filter(|_| level.cross_attention).map_or(0, |context| {
+            let tokens = tokens(context);
+            2 * w * w * p + 2 * context.width * w * tokens + 2 * p * tokens * w
+        });
+        let resampled =
+            if index > 0 { conv(width(index - 1), w, index) + conv(w, width(index - 1), index - 1) } else { 0 };
+        sum += blocks + 2 * (own + text) + resampled;
+    }
+    Ok(sum)
+}
+
+/// Tokens that cross-attention reads, the learned one among them.
+fn tokens(context: &ContextConfig) -> i64 {
+    let text = context.t5.map_or(0, |t5| t5.tokens) + context.clip_text.map_or(0, |text| text.tokens);
+    text + i64::from(context.clip_image.is_some()) + 1
+}
+
+/// From the embeddings to tokens and to the pooled vector.
+fn projections(context: &ContextConfig, embedding: i64) -> i64 {
+    let t5 = context.t5.map_or(0, |t5| t5.tokens * t5.width * context.width);
+    let text = context.clip_text.map_or(0, |text| text.tokens * text.width * context.width + text.pooled * embedding);
+    t5 + text + context.clip_image.map_or(0, |width| width * (context.width + embedding))
+}
+
+#[cfg(test)]
+mod tests {
+    use ediffi_core::nn::Norm;
+    use ediffi_core::unet::Level;
+    use train_icons::dimensions;
+
+    use super::*;
+
+    /// One level of 4 channels on pictures of 2×2: the embedding of the noise level 4·8 + 8·8, the first and the last
+    /// convolution 9·3·4·4 each, two blocks of two convolutions 9·4·4·4 and a map of the embedding 8·8.
+    #[test]
+    fn a_small_network_by_hand() {
+        let level = Level { multiplier: 1, blocks: 1, self_attention: false, cross_attention: false };
+        let config = UNetConfig {
+            layout: Layout::Efficient,
+            low_res: false,
+            patch: 1,
+            channels: 4,
+            levels: vec![level],
+            head_channels: 4,
+            norm: Norm::Group(2),
+            embedding_width: 8,
+            context: None,
+        };
+        assert_eq!(multiply_adds(&config, 2).unwrap(), 96 + 2 * 432 + 2 * (2 * 576 + 64));
+        assert!(multiply_adds(&UNetConfig { layout: Layout::Adm, ..config }, 2).is_err());
+    }
+
+    /// What PyTorch's `FlopCounterMode` finds in `comparison/training_speed.py`, halved: it counts a multiply-add as two.
+    #[test]
+    fn the_base_as_pytorch_counts_it() {
+        assert_eq!(multiply_adds(&dimensions::base(), 64).unwrap(), 355_274_752);
+    }
+}

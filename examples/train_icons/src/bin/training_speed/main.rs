@@ -1,0 +1,207 @@
+//! Measures how fast the base of the small model trains, and writes down what another implementation needs to do the same.
+//!
+//! ```text
+//! training_speed FOLDER --workers 2 --steps 60
+//! ```
+//! Leaves in FOLDER the start weights (`weights.safetensors`, its header says the dimensions and the settings) and the batches
+//! (`batches.safetensors`), and prints the losses and the speed as JSON. `comparison/training_speed.py` runs it beside PyTorch.
+//!
+//! A step is a step of a training without its data: loss, gradients, optimizer and running average, but no scenes drawn and no texts
+//! encoded.
+
+mod data;
+mod flops;
+#[path = "../../../../shared/report.rs"]
+mod report;
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use data::Batch;
+use ediffi_core::interval::LogNormal;
+use ediffi_core::nn::channels_last;
+use ediffi_core::precondition::Sample;
+use ediffi_core::unet::UNet;
+use ediffi_core::weights::{Fresh, Scope, save};
+use ediffi_train::lineage::Lineage;
+use ediffi_train::loss::denoising_loss;
+use ediffi_train::optimizer::AdamWSettings;
+use ediffi_train::run::{Begin, Run, Worker};
+use ediffi_train::state::TrainState;
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+use train_icons::dimensions;
+
+/// As in `train-icons`, whose speed this is about.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Programs report any error in words.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Side of the pictures.
+const SIDE: i64 = 64;
+/// Pictures a step, however many workers share them: two batches of 16 in the plan `icons`.
+const PICTURES: u64 = 32;
+/// Steps with pictures of their own; then they come again.
+const STEPS_OF_DATA: u64 = 4;
+/// Precision of the whole training.
+const KIND: Kind = Kind::Float;
+/// Decay of the running average, as the plan `icons` has it for the stem.
+const AVERAGE: f64 = 0.9995;
+/// First steps whose time is not counted.
+const UNCOUNTED: usize = 4;
+
+#[derive(Debug, Parser)]
+#[command(about)]
+struct Arguments {
+    /// Where weights, batches, checkpoint and log go.
+    folder: PathBuf,
+    /// Threads that train side by side, each on its share of a step's pictures and with its share of the cores.
+    #[arg(long, default_value_t = 1)]
+    workers: u64,
+    /// Steps to train.
+    #[arg(long, default_value_t = 60)]
+    steps: u64,
+}
+
+fn main() -> ExitCode {
+    report::report(measure(&Arguments::parse()).map_err(|error| error as Box<dyn std::error::Error>))
+}
+
+fn measure(arguments: &Arguments) -> Result<()> {
+    let Arguments { folder, workers, steps } = arguments;
+    if !PICTURES.is_multiple_of(*workers) {
+        return Err(format!("{workers} workers cannot share the {PICTURES} pictures of a step").into());
+    }
+    if *steps <= UNCOUNTED as u64 {
+        return Err(format!("the first {UNCOUNTED} steps are not counted: {steps} are too few").into());
+    }
+    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let cores = std::thread::available_parallelism()?.get() as u64;
+    tch::set_num_threads(cores as i32);
+    let rates = json!({ "f32": convolution_rate(Kind::Float)?, "bf16": convolution_rate(Kind::BFloat16)? });
+
+    let config = dimensions::base();
+    let settings = AdamWSettings { learning_rate: 1e-3, warm_up: 10, ..AdamWSettings::default() };
+    let context = config.context.as_ref().ok_or("the base reads no text")?;
+    // Noise levels of the base in the plan `icons`.
+    let data = Batch::draw(context, LogNormal::new(0.4, 1.4)?, (STEPS_OF_DATA * PICTURES) as usize, 1)?;
+    let mut fresh = Fresh::new(1, Device::Cpu);
+    let _ = UNet::new(Scope::root(&mut fresh), &config, KIND)?;
+    let parameters = fresh.into_named();
+    let header = json!({
+        "network": config, "learning_rate": settings.learning_rate, "betas": settings.betas,
+        "epsilon": settings.epsilon, "weight_decay": settings.weight_decay, "warm_up": settings.warm_up,
+        "clip": settings.clip, "average": AVERAGE, "sigma_data": Sample::default().sigma_data(),
+        "max_snr": Sample::MAX_SNR, "pictures": PICTURES, "uncounted": UNCOUNTED,
+    });
+    let header = HashMap::from([("training".to_owned(), header.to_string())]);
+    save(&folder.join("weights.safetensors"), &parameters, header)?;
+    save(&folder.join("batches.safetensors"), &data.named(), HashMap::new())?;
+
+    let threads = (cores / workers).max(1);
+    tch::set_num_threads(threads as i32);
+    let mut state = TrainState::new(parameters, settings, AVERAGE)?;
+    let (losses, times) = train(&mut state, &data, folder, *workers, *steps)?;
+    let multiply_adds = flops::multiply_adds(&config, SIDE)?;
+    let report = json!({
+        "workers": workers, "threads": threads, "kind": format!("{KIND:?}"), "losses": losses,
+        "pictures_per_second": PICTURES as f64 / median(times.get(UNCOUNTED..).unwrap_or_default()),
+        "multiply_adds": multiply_adds,
+        // The backward pass is twice the forward pass: gradients by the inputs and by the weights.
+        "gflop_per_picture": 3.0 * 2.0 * multiply_adds as f64 / 1e9,
+        "convolution_gflops": rates,
+    });
+    println!("{report}");
+    Ok(())
+}
+
+/// The mean loss of every step, and how many seconds it took.
+fn train(
+    state: &mut TrainState,
+    data: &Batch,
+    folder: &Path,
+    workers: u64,
+    steps: u64,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    let rows = PICTURES / workers;
+    let run = Run {
+        name: "speed",
+        folder,
+        begin: Begin::Restart,
+        steps,
+        batch: rows,
+        accumulate: workers,
+        checkpoint_every: Duration::MAX,
+        lineage: Lineage::default(),
+    };
+    run.begin(state)?;
+    let (sender, receiver) = mpsc::channel();
+    let mut team = Vec::new();
+    for _ in 0..workers {
+        let replica = state.replica()?;
+        let network = UNet::new(Scope::root(&mut replica.source()), &dimensions::base(), KIND)?;
+        let sender = sender.clone();
+        let loss = move |number: u64, batch: Batch| -> Result<Tensor> {
+            let context = network.context(&batch.conditioning(), rows as i64)?;
+            let sigmas: Vec<f64> = Vec::try_from(&batch.sigmas)?;
+            let losses = denoising_loss(&Sample::default(), &batch.clean, &batch.noise, &sigmas, |x, c_noise| {
+                network.forward(x, c_noise, &context, None).map_err(ediffi_train::Error::from)
+            })?;
+            let loss = losses.f_mean(Kind::Float)?;
+            sender.send((number / workers, loss.f_double_value(&[])?))?;
+            Ok(loss)
+        };
+        team.push(Worker { replica, loss: Box::new(loss) });
+    }
+    let mut number = 0;
+    let next = || {
+        let first = number * rows % (STEPS_OF_DATA * PICTURES);
+        number += 1;
+        data.narrow(first as i64, rows as i64)
+    };
+    let mut times = Vec::new();
+    let mut began = Instant::now();
+    run.train(state, next, &mut team, |_, _| {
+        times.push(began.elapsed().as_secs_f64());
+        began = Instant::now();
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let mut losses = vec![0.0; times.len()];
+    for (step, loss) in receiver.try_iter() {
+        if let Some(sum) = losses.get_mut(step as usize) {
+            *sum += loss / workers as f64;
+        }
+    }
+    Ok((losses, times))
+}
+
+/// GFLOP/s of a 3×3 convolution of 256 channels on 32×32 positions of 16 pictures, forward on all threads: as fast as this
+/// machine convolves.
+fn convolution_rate(kind: Kind) -> Result<f64> {
+    let (rows, side, channels) = (16, 32, 256);
+    let _no_grad = tch::no_grad_guard();
+    let x = channels_last(&Tensor::f_randn([rows, channels, side, side], (KIND, Device::Cpu))?)?.f_to_kind(kind)?;
+    let weight = channels_last(&Tensor::f_randn([channels, channels, 3, 3], (KIND, Device::Cpu))?)?.f_to_kind(kind)?;
+    let mut times = Vec::new();
+    for _ in 0..8 {
+        let began = Instant::now();
+        let _ = x.f_conv2d(&weight, None::<&Tensor>, [1], [1], [1], 1)?;
+        times.push(began.elapsed().as_secs_f64());
+    }
+    let flop = 2 * 9 * channels * channels * side * side * rows;
+    Ok(flop as f64 / 1e9 / median(times.get(2..).unwrap_or_default()))
+}
+
+/// The middle one, the higher of two.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
