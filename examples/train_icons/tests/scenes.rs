@@ -231,12 +231,12 @@ fn ink_shows_and_coloured_objects_do_not_hide() {
 }
 
 #[test]
-fn the_small_preset_is_mostly_one_object() {
+fn the_small_preset_is_mostly_one_object_or_two() {
     let [small, _] = presets();
     let scenes = sample(&small, 12, Split::Train);
     let near = |share: f64, expected: f64| (share - expected).abs() < 0.03;
-    assert!(near(share(&scenes, |scene| scene.objects.len() == 1), 0.65));
-    assert!(near(share(&scenes, |scene| kinds(scene).len() == 2), 0.30));
+    assert!(near(share(&scenes, |scene| scene.objects.len() == 1), 0.45));
+    assert!(near(share(&scenes, |scene| kinds(scene).len() == 2), 0.47));
     for style in [Style::Noto, Style::Flat, Style::Ink] {
         assert!(near(share(&scenes, |scene| scene.style == style), 1.0 / 3.0));
     }
