@@ -85,7 +85,7 @@ impl Axis {
     /// A mark of it in words.
     fn words(&self, place: f64) -> String {
         let value = if self.logarithmic { 10_f64.powf(place) } else { place };
-        let digits = if value == 0.0 { 0.0 } else { (1.0 - value.abs().log10().floor()).clamp(0.0, 6.0) };
+        let digits = if value == 0.0 { 0.0 } else { (2.0 - value.abs().log10().floor()).clamp(0.0, 6.0) };
         let text = format!("{value:.*}", digits as usize);
         if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
     }
