@@ -16,6 +16,7 @@ const PLAN: &str = r#"
 name = "tiny"
 seed = 3
 batch = 2
+accumulate = 2
 
 [[encoders]]
 name = "clip"
