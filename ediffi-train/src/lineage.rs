@@ -41,6 +41,14 @@ impl Lineage {
         Ok(self.with(fact, fingerprint(path)?))
     }
 
+    /// Adds the fingerprint of data that lies in no file, as a program makes it.
+    #[must_use]
+    pub fn with_bytes(self, fact: &str, bytes: &[u8]) -> Self {
+        let mut hash = Fnv::default();
+        hash.write(bytes);
+        self.with(fact, hash)
+    }
+
     /// The facts as the header of a file holds them.
     #[must_use]
     pub fn notes(&self) -> HashMap<String, String> {
@@ -85,18 +93,37 @@ pub fn fingerprint(path: &Path) -> Result<String> {
             return Err(short());
         }
     }
-    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    let mut hash = Fnv::default();
     let mut buffer = vec![0; 1 << 16];
     loop {
         let count = match file.read(&mut buffer) {
-            Ok(0) => return Ok(format!("{hash:016x}")),
+            Ok(0) => return Ok(hash.to_string()),
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(failed(error)),
         };
-        for &byte in buffer.iter().take(count) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-        }
+        hash.write(buffer.get(..count).unwrap_or_default());
+    }
+}
+
+/// FNV-1a of 64 bits.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xCBF2_9CE4_8422_2325)
+    }
+}
+
+impl Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
+    }
+}
+
+impl std::fmt::Display for Fnv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -157,6 +184,7 @@ mod tests {
         for (text, expected) in [("", "cbf29ce484222325"), ("a", "af63dc4c8601ec8c"), ("foobar", "85944171f73967e8")] {
             std::fs::write(&path, text).unwrap();
             assert_eq!(fingerprint(&path).unwrap(), expected);
+            assert_eq!(Lineage::default().with_bytes("text", text.as_bytes()).notes()["text"], expected);
         }
     }
 }

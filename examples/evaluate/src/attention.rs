@@ -15,7 +15,7 @@ use crate::bootstrap::{Measure, mean};
 use crate::document::{self, Table, percent};
 use crate::error::{Error, Result};
 use crate::machine;
-use crate::model::{Model, Wish};
+use crate::model::{BATCH, Model, Wish};
 use crate::plot::{Axis, Line, Plot};
 use crate::prompts;
 
@@ -105,12 +105,15 @@ impl Model {
     /// Draws the base's pictures and returns where every layer looked at every noise level, batch by batch.
     fn watched(&self, wishes: &[Wish], settings: &SamplerSettings) -> Result<Vec<Vec<Look>>> {
         let all = Mutex::new(Vec::new());
-        let _ = self.pairs(wishes, wishes, |stage, [conditioning, _], seeds| {
-            let watcher = Watcher { members: members(conditioning)?, looks: Mutex::new(Vec::new()) };
+        let stages = self.stages().get(..1).unwrap_or_default();
+        let _ = self.each(wishes, stages, BATCH, |opened, batch| {
+            let stage = opened.first_mut().ok_or(Error::Worker)?;
+            let conditioning = stage.select(&batch.conditioning);
+            let watcher = Watcher { members: members(&conditioning)?, looks: Mutex::new(Vec::new()) };
             let job = StageJob {
-                conditioning,
+                conditioning: &conditioning,
                 unconditional: &Conditioning::default(),
-                seeds,
+                seeds: &batch.seeds,
                 stage_index: 0,
                 height: stage.size(),
                 width: stage.size(),

@@ -22,7 +22,7 @@ use crate::rows::Rows;
 use crate::work;
 
 /// Pictures of a batch of the base; a later stage has fewer, by its size.
-const BATCH: usize = 16;
+pub(crate) const BATCH: usize = 16;
 
 /// A text encoder whose embeddings are left out, as zeros: the network knows them from training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -271,7 +271,7 @@ impl Model {
     }
 
     /// Runs the wishes in batches, on every worker with stages of its own, and puts the results together.
-    fn each(
+    pub(crate) fn each(
         &self,
         wishes: &[Wish],
         stages: &[StageConfig],
@@ -311,10 +311,12 @@ impl Model {
 }
 
 /// Some wishes, computed together.
-struct Batch {
+pub(crate) struct Batch {
     first: usize,
-    conditioning: Conditioning,
-    seeds: Vec<u64>,
+    /// Their embeddings, a row each.
+    pub conditioning: Conditioning,
+    /// Their seeds.
+    pub seeds: Vec<u64>,
 }
 
 /// Rows on top of each other. All of them come from one model and have the same embeddings.

@@ -114,20 +114,17 @@ impl Writer {
             (_, 2) => {
                 // (weight, relation, whether the second object comes first in the sentence)
                 let relation = match (content.arrangement, varied) {
+                    // "and" says nothing about places, so it is the word for objects anywhere alone.
+                    (Arrangement::Scattered, _) => Some(("and", dice.chance(0.5))),
                     (Arrangement::Column, false) => dice.weighted([(0.6, ("above", false)), (0.4, ("below", true))]),
-                    (Arrangement::Column, true) => {
-                        dice.weighted([(0.4, ("over", false)), (0.4, ("under", true)), (0.2, ("and", false))])
-                    }
-                    (_, false) => {
-                        dice.weighted([(0.45, ("left of", false)), (0.3, ("right of", true)), (0.25, ("and", false))])
-                    }
+                    (Arrangement::Column, true) => dice.weighted([(0.5, ("over", false)), (0.5, ("under", true))]),
+                    (_, false) => dice.weighted([(0.6, ("left of", false)), (0.4, ("right of", true))]),
                     (_, true) => dice.weighted([
                         (0.25, ("to the left of", false)),
                         (0.25, ("to the right of", true)),
                         (0.15, ("next to", false)),
                         (0.15, ("next to", true)),
-                        (0.1, ("beside", true)),
-                        (0.1, ("and", true)),
+                        (0.2, ("beside", true)),
                     ]),
                 };
                 let (relation, swapped) = relation.unwrap_or(("and", false));

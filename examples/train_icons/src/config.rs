@@ -19,6 +19,9 @@ pub struct SamplerConfig {
     pub mix: Mix,
     /// Sizes, as [smallest, largest].
     pub sizes: Sizes,
+    /// How often two different objects stand anywhere, wherever they do not overlap, instead of in a line. The caption then joins them
+    /// by "and", which says nothing about places: what lets a canvas of paint-with-words say it.
+    pub scattered: f64,
     /// The farthest an object strays from its place, along each axis.
     pub jitter: f32,
     /// The largest turn of an object to either side, in degrees.
@@ -53,7 +56,7 @@ pub struct Mix {
     pub one: f64,
     /// One small object in a named place ("in the top left corner").
     pub placed: f64,
-    /// Two different objects, side by side or one above the other.
+    /// Two different objects, side by side, one above the other, or scattered.
     pub two: f64,
     /// Three different objects in a line.
     pub three: f64,
@@ -76,7 +79,7 @@ pub struct Sizes {
 }
 
 impl SamplerConfig {
-    /// The data of the shipped model: 36 simple concepts, three styles, mostly one object near the middle or two beside each other.
+    /// The data of the shipped model: 36 simple concepts, three styles, mostly one object near the middle or two that do not overlap.
     ///
     /// Its variety is low on purpose: a small model that sees a few hundred thousand pictures learns few things well.
     #[must_use]
@@ -86,6 +89,7 @@ impl SamplerConfig {
             styles: vec![Style::Noto, Style::Flat, Style::Ink],
             mix: Mix { one: 0.45, placed: 0.0, two: 0.47, three: 0.03, same: 0.05 },
             sizes: Sizes { one: [0.62, 0.85], placed: [0.3, 0.4], two: [0.38, 0.46], three: [0.27, 0.31] },
+            scattered: 0.35,
             jitter: 0.05,
             rotation: 0.0,
             backgrounds: vec![Colour::Red, Colour::Yellow, Colour::Green, Colour::Blue, Colour::Purple, Colour::Pink],
@@ -109,6 +113,7 @@ impl SamplerConfig {
             styles: Style::ALL.to_vec(),
             mix: Mix { one: 0.30, placed: 0.10, two: 0.35, three: 0.15, same: 0.10 },
             sizes: Sizes { one: [0.40, 0.85], placed: [0.26, 0.40], two: [0.30, 0.46], three: [0.22, 0.31] },
+            scattered: 0.35,
             jitter: 0.05,
             rotation: 8.0,
             backgrounds: Colour::ALL.into_iter().filter(|&colour| colour != Colour::White).collect(),
@@ -140,6 +145,7 @@ impl SamplerConfig {
             problems.push("no styles".to_owned());
         }
         for (name, probability) in [
+            ("scattered", self.scattered),
             ("white", self.white),
             ("patterned", self.patterned),
             ("black", self.black),

@@ -12,6 +12,8 @@ pub enum Arrangement {
     Row,
     /// Objects from top to bottom.
     Column,
+    /// Objects anywhere, none over another.
+    Scattered,
 }
 
 /// A named place of a picture.
@@ -51,6 +53,9 @@ pub struct Spot {
 /// Space kept free between an object and the picture's edge.
 const MARGIN: f32 = 0.02;
 
+/// So often are scattered objects laid out anew, while they overlap. Two of the largest size are apart in one draw of a hundred.
+const TRIES: usize = 2_000;
+
 /// Finds a spot for each of `count` (1 to 3) objects, in the arrangement's order.
 pub fn place(config: &SamplerConfig, arrangement: Arrangement, count: usize, dice: &mut Dice) -> Vec<Spot> {
     let sizes = match (arrangement, count) {
@@ -59,6 +64,11 @@ pub fn place(config: &SamplerConfig, arrangement: Arrangement, count: usize, dic
         (_, 0..=2) => config.sizes.two,
         _ => config.sizes.three,
     };
+    if arrangement == Arrangement::Scattered
+        && let Some(spots) = (0..TRIES).find_map(|_| scatter(sizes, count, dice))
+    {
+        return spots;
+    }
     (0..count)
         .map(|place| {
             let size = dice.between(sizes);
@@ -68,14 +78,15 @@ pub fn place(config: &SamplerConfig, arrangement: Arrangement, count: usize, dic
                 Arrangement::Single(Some(place)) => {
                     (0.5 + 0.27 * f32::from(place.across), 0.5 + 0.27 * f32::from(place.down))
                 }
-                Arrangement::Row => (along, 0.5),
+                // Scattered objects that found no room stand in a row.
+                Arrangement::Row | Arrangement::Scattered => (along, 0.5),
                 Arrangement::Column => (0.5, along),
             };
             // Along the line each object stays in its own part, across it the whole picture is free.
             let part = 1.0 / count as f32;
             let (free_x, free_y) = match arrangement {
                 Arrangement::Single(_) => (1.0, 1.0),
-                Arrangement::Row => (part, 1.0),
+                Arrangement::Row | Arrangement::Scattered => (part, 1.0),
                 Arrangement::Column => (1.0, part),
             };
             Spot {
@@ -85,6 +96,22 @@ pub fn place(config: &SamplerConfig, arrangement: Arrangement, count: usize, dic
             }
         })
         .collect()
+}
+
+/// Spots anywhere in the picture, if they do not overlap.
+fn scatter(sizes: [f32; 2], count: usize, dice: &mut Dice) -> Option<Vec<Spot>> {
+    let mut spots: Vec<Spot> = Vec::with_capacity(count);
+    for _ in 0..count {
+        let size = dice.between(sizes);
+        let edge = (size / 2.0 + MARGIN).min(0.5);
+        let spot = Spot { x: dice.between([edge, 1.0 - edge]), y: dice.between([edge, 1.0 - edge]), size };
+        let apart = |other: &Spot| (spot.x - other.x).abs().max((spot.y - other.y).abs()) >= (size + other.size) / 2.0;
+        if !spots.iter().all(apart) {
+            return None;
+        }
+        spots.push(spot);
+    }
+    Some(spots)
 }
 
 /// Moves a centre by up to `jitter`, staying in the free part around it and inside the picture.

@@ -15,6 +15,9 @@ use crate::style::Style;
 /// An ink shows on a background when their contrast is at least this (WCAG 2.2, success criterion 1.4.11).
 const SHOWS: f64 = 3.0;
 
+/// Scenes that tell one version of the data from another: enough for something that one in fifty shows.
+const VERSION_SCENES: u64 = 256;
+
 /// ChaCha stream of the scenes.
 const SCENE: u64 = 0;
 /// ChaCha stream of the style references.
@@ -82,6 +85,17 @@ impl Sampler {
             Split::HeldOut => self.held_out_subject(&mut dice),
         }?;
         Ok(self.compose(&subject, &mut dice))
+    }
+
+    /// The version of the data: its first scenes as JSON. Whatever changes what is drawn, configuration or code, changes these.
+    ///
+    /// # Errors
+    /// As [`scene`](Self::scene).
+    pub fn version(&self) -> Result<String> {
+        let scenes = (0..VERSION_SCENES).map(|index| self.scene(0, index, Split::Train)).collect::<Result<Vec<_>>>()?;
+        // Plain data of strings and finite numbers has a JSON.
+        serde_json::to_string(&scenes)
+            .map_err(|error| IconsError::Config { problem: format!("a scene without JSON: {error}") })
     }
 
     /// A style reference for the scene of the same arguments: another training scene in its style, that shows other
@@ -152,6 +166,7 @@ impl Sampler {
         let arrangement = match number {
             1 if subject.placed => Arrangement::Single(dice.pick(&PLACES)),
             1 => Arrangement::Single(None),
+            2 if subject.count == 1 && dice.chance(config.scattered) => Arrangement::Scattered,
             _ if subject.concepts.len() > 1 && dice.chance(0.5) => Arrangement::Column,
             _ => Arrangement::Row,
         };

@@ -143,6 +143,54 @@ fn the_caption_tells_where_things_are() {
 }
 
 #[test]
+fn and_says_nothing_about_places() {
+    let [small, _] = presets();
+    let scenes = sample(&small, 15, Split::Train);
+    let of_two = |scene: &&Scene| scene.objects.len() == 2 && kinds(scene).len() == 2;
+    let two: Vec<&Scene> = scenes.iter().filter(of_two).collect();
+    let between = |scene: &Scene| {
+        let (start, end) = (scene.objects[0].span.clone(), scene.objects[1].span.clone());
+        let (from, to) = (start.end.min(end.end), start.start.max(end.start));
+        scene.caption.chars().skip(from).take(to.saturating_sub(from)).collect::<String>()
+    };
+    let joined: Vec<&&Scene> = two.iter().filter(|scene| between(scene).trim_start().starts_with("and ")).collect();
+    let of_all = joined.len() as f64 / two.len() as f64;
+    assert!((of_all - small.config().scattered).abs() < 0.05, "{of_all}");
+    // The first named object is on every side of the second, and aslant of it.
+    let named_first = |scene: &Scene| usize::from(scene.objects[0].span.start > scene.objects[1].span.start);
+    let apart = joined.iter().map(|scene| {
+        let (a, b) = (&scene.objects[named_first(scene)], &scene.objects[1 - named_first(scene)]);
+        (b.x - a.x, b.y - a.y)
+    });
+    let apart: Vec<(f32, f32)> = apart.collect();
+    let often =
+        |holds: fn(&(f32, f32)) -> bool| apart.iter().filter(|&step| holds(step)).count() as f64 / apart.len() as f64;
+    for share in [often(|s| s.0 > 0.3), often(|s| s.0 < -0.3), often(|s| s.1 > 0.3), often(|s| s.1 < -0.3)] {
+        assert!(share > 0.2, "{share}");
+    }
+    assert!(often(|s| s.0.abs().min(s.1.abs()) > 0.1) > 0.5);
+}
+
+/// Scattered objects that have no room stand in a row.
+#[test]
+fn objects_that_cannot_be_scattered_stand_in_a_row() {
+    let mut config = SamplerConfig { scattered: 1.0, ..SamplerConfig::small() };
+    config.sizes.two = [0.5, 0.5];
+    let scenes = sample(&Sampler::new(config).unwrap(), 1, Split::Train);
+    let two: Vec<&Scene> = scenes.iter().filter(|scene| kinds(scene).len() == 2).collect();
+    assert!(two.len() > 100 && two.iter().all(|scene| scene.objects[0].x < 0.5 && scene.objects[1].x > 0.5 - 1e-6));
+}
+
+#[test]
+fn another_configuration_is_another_version_of_the_data() {
+    let [small, all] = presets().map(|sampler| sampler.version().unwrap());
+    assert_eq!(small, Sampler::new(SamplerConfig::small()).unwrap().version().unwrap());
+    assert_ne!(small, all);
+    let rare = SamplerConfig { patterned: 0.12, ..SamplerConfig::small() };
+    assert_ne!(small, Sampler::new(rare).unwrap().version().unwrap());
+}
+
+#[test]
 fn places_are_where_the_caption_says() {
     let [_, all] = presets();
     let mut places = 0;

@@ -90,7 +90,7 @@ pub struct Examples {
 }
 
 /// How often the scenes that are like the generator's show one object, two, three, or the same several times. A judge that is trained or
-/// checked anew is compared with older ones, so this does not follow the generator's data.
+/// checked anew is compared with older ones, so this does not follow the generator's data, nor are objects scattered but in the free half.
 const MIX: Mix = Mix { one: 0.65, placed: 0.0, two: 0.30, three: 0.02, same: 0.03 };
 
 impl Examples {
@@ -104,7 +104,7 @@ impl Examples {
             let longer = width.max(height);
             ((sprite.concept.clone(), sprite.style), [width / longer, height / longer])
         });
-        let sampler = Sampler::new(SamplerConfig { mix: MIX, ..SamplerConfig::small() })?;
+        let sampler = Sampler::new(SamplerConfig { mix: MIX, scattered: 0.0, ..SamplerConfig::small() })?;
         let renderer = Renderer::new(pack)?;
         Ok(Self { renderer, sampler, shapes: shapes.collect() })
     }

@@ -90,8 +90,8 @@ impl Workshop {
         Arc::new(Data { sampler, renderer, seed: self.plan.seed, rows })
     }
 
-    /// What a network is trained with and stands on, but for the sampler of scenes: seed, batch and noise levels, sprites, both encoders
-    /// with their tokenizers, and the network it starts from.
+    /// What a network is trained with and stands on: seed, batch and noise levels, sprites and the scenes that are drawn of them, both
+    /// encoders with their tokenizers, and the network it starts from.
     pub fn lineage(&self, stage: &StagePlan, network: &NetworkPlan) -> Result<Lineage> {
         let parent = self.parent(stage, network);
         if let Some(absent) = parent.as_ref().filter(|parent| !parent.is_file()) {
@@ -106,6 +106,7 @@ impl Workshop {
             .with("noise", format!("ln sigma ~ N({}, {}^2)", stage.noise.p_mean(), stage.noise.p_std()))
             .with("cell", &network.cell)
             .with("pack", &self.pack)
+            .with_bytes("scenes", self.sampler.version()?.as_bytes())
             .with_file("clip", &self.clip().join("model.safetensors"))?
             .with_file("clip-tokenizer", &self.clip().join("tokenizer.json"))?
             .with_file("t5", &self.t5().join("model.safetensors"))?
