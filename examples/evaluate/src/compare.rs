@@ -6,7 +6,9 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use clap::ValueEnum as _;
+use ediffi::StageConfig;
 use ediffi_cascade::SamplerSettings;
+use ediffi_core::guidance::Guidance;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use train_icons::pack::Pack;
@@ -14,7 +16,8 @@ use train_icons::pack::Pack;
 use crate::bootstrap::{Measure, difference, mean, ratio, share};
 use crate::document::{self, Table, number, percent};
 use crate::error::{Error, Result};
-use crate::icons::{SHARES, errors, look, renders};
+use crate::frechet;
+use crate::icons::{SHARES, errors, look, reference, renders};
 use crate::judge::{Judge, Verdict};
 use crate::machine;
 use crate::model::{Model, Without};
@@ -23,8 +26,8 @@ use crate::plot::{Axis, Line, Plot};
 use crate::prompts::{self, Prompt};
 use crate::wanted::Facts;
 
-/// One of those that are compared: `NAME=FOLDER`, or `NAME=FOLDER,without=t5` (or `clip`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One of those that are compared: `NAME=FOLDER`, with `,without=t5` (or `clip`) and `,guidance=2` after it where wanted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Variant {
     /// What tables and plots call it.
     pub name: String,
@@ -32,6 +35,22 @@ pub struct Variant {
     pub model: PathBuf,
     /// The encoder that is left out.
     pub without: Option<Without>,
+    /// Another scale of guidance than the model's own.
+    pub guidance: Option<f64>,
+}
+
+impl Variant {
+    /// Whether its estimates without guidance are those of the other.
+    fn estimates_as(&self, other: &Self) -> bool {
+        self.model == other.model && self.without == other.without
+    }
+
+    /// What its pictures are sampled with.
+    fn sampler(&self, base: &StageConfig) -> SamplerSettings {
+        let own = base.settings();
+        let guidance = Guidance { scale: self.guidance.unwrap_or(own.guidance.scale), ..own.guidance };
+        SamplerSettings { guidance, ..own }
+    }
 }
 
 impl FromStr for Variant {
@@ -39,22 +58,31 @@ impl FromStr for Variant {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let (name, rest) = text.split_once('=').ok_or("not of the form NAME=FOLDER")?;
-        let (model, without) = match rest.split_once(",without=") {
-            Some((model, without)) => (model, Some(Without::from_str(without, true)?)),
-            None => (rest, None),
-        };
+        let mut parts = rest.split(',');
+        let model = parts.next().unwrap_or_default();
         if name.is_empty() || model.is_empty() {
             return Err("neither the name nor the folder may be empty".to_owned());
         }
-        Ok(Self { name: name.to_owned(), model: model.into(), without })
+        let mut variant = Self { name: name.to_owned(), model: model.into(), without: None, guidance: None };
+        for part in parts {
+            match part.split_once('=') {
+                Some(("without", encoder)) => variant.without = Some(Without::from_str(encoder, true)?),
+                Some(("guidance", scale)) => {
+                    let scale = scale.parse().ok().filter(|scale: &f64| scale.is_finite() && *scale >= 0.0);
+                    variant.guidance = Some(scale.ok_or("guidance is not a number from 0 on")?);
+                }
+                _ => return Err(format!("`{part}` is neither without=ENCODER nor guidance=SCALE")),
+            }
+        }
+        Ok(variant)
     }
 }
 
 /// What to compare.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Settings {
-    /// `NAME=FOLDER`, at least two; `,without=t5` or `,without=clip` after the folder leaves an encoder out. All are compared with
-    /// the first.
+    /// `NAME=FOLDER`, at least two; after the folder, `,without=t5` or `,without=clip` leaves an encoder out and `,guidance=2` samples
+    /// with this scale. All are compared with the first.
     #[arg(long = "variant", value_name = "NAME=FOLDER", required = true)]
     pub variants: Vec<Variant>,
     /// What this comparison is called: its JSON, its plot and its place in the document. Letters, digits and `-`.
@@ -102,6 +130,8 @@ pub struct Compared {
     pub sampler: SamplerSettings,
     /// Shares in [0, 1].
     pub shares: Vec<Share>,
+    /// The Fréchet distance of its pictures to renders of other scenes.
+    pub frechet: Measure,
     /// The base's denoising loss.
     pub loss: Vec<Loss>,
 }
@@ -148,11 +178,14 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
         Ok(model)
     };
     let models = settings.variants.iter().map(open).collect::<Result<Vec<_>>>()?;
+    let reference = reference(judge, pack, prompts.len())?;
     for (variant, model) in settings.variants.iter().zip(&models) {
         machine = machine::describe(model);
-        let observed = observe(judge, model, variant, &prompts, &clean)?;
+        let sampler = variant.sampler(model.judged_base()?);
+        let observed = observe(judge, model, variant, &sampler, &prompts, &clean)?;
         let (shares, loss) = compare(&prompts, &observed, first.as_ref())?;
-        compared.push(Compared { variant: variant.clone(), sampler: model.base()?.settings(), shares, loss });
+        let frechet = frechet::measure(&frechet::features(&observed.0)?, &reference)?;
+        compared.push(Compared { variant: variant.clone(), sampler, shares, frechet, loss });
         first.get_or_insert(observed);
     }
     Ok(Results {
@@ -165,13 +198,19 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
     })
 }
 
-fn observe(judge: &Judge, model: &Model, variant: &Variant, prompts: &[Prompt], clean: &Tensor) -> Result<Observed> {
-    let base = model.judged_base()?;
+fn observe(
+    judge: &Judge,
+    model: &Model,
+    variant: &Variant,
+    sampler: &SamplerSettings,
+    prompts: &[Prompt],
+    clean: &Tensor,
+) -> Result<Observed> {
     let wishes = prompts
         .iter()
         .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, variant.without))
         .collect::<Result<Vec<_>>>()?;
-    let pictures = model.draw(&wishes, 1, &base.settings())?;
+    let pictures = model.draw(&wishes, 1, sampler)?;
     Ok((look(judge, &pictures)?, errors(model, &wishes, clean)?))
 }
 
@@ -213,7 +252,14 @@ fn compare(
 }
 
 impl Results {
-    /// The results as Markdown: shares, differences from the first, losses, and losses over the first's.
+    /// Whether all are one network with the same embeddings: the loss, which knows no guidance, is the same of all then.
+    fn one_network(&self) -> bool {
+        let mut others = self.compared.iter();
+        others.next().is_none_or(|first| others.all(|other| other.variant.estimates_as(&first.variant)))
+    }
+
+    /// The results as Markdown: shares, differences from the first, Fréchet distances, and, where they differ, losses and losses over
+    /// the first's.
     #[must_use]
     pub fn markdown(&self) -> String {
         let names: Vec<&str> = self.compared.iter().map(|one| one.variant.name.as_str()).collect();
@@ -234,6 +280,9 @@ impl Results {
             let gains = later().map(|one| percent(of(one).and_then(|share| share.gain)));
             shares.row([share.name.clone()].into_iter().chain(values).chain(gains));
         }
+        let mut distances = Table::new(&headings(""));
+        let values = self.compared.iter().map(|one| number(Some(one.frechet), 3));
+        distances.row(["Fréchet distance to other renders".to_owned()].into_iter().chain(values));
         let mut losses = with("squared error × 1000 at σ", &over);
         for (index, loss) in self.compared.first().into_iter().flat_map(|one| one.loss.iter().enumerate()) {
             let of = |one: &Compared| one.loss.get(index).copied();
@@ -242,13 +291,14 @@ impl Results {
             let ratios = later().map(|one| number(of(one).and_then(|loss| loss.relative), 3));
             losses.row([loss.sigma.to_string()].into_iter().chain(values).chain(ratios));
         }
+        let losses = if self.one_network() { String::new() } else { format!("\n{losses}") };
         format!(
-            "{} prompts, base stage; {}. Judge `{}`. Evaluated in {:.0} s.\n\n{shares}\n{losses}",
+            "{} prompts, base stage; {}. Judge `{}`. Evaluated in {:.0} s.\n\n{shares}\n{distances}{losses}",
             self.prompts, self.machine, self.judge, self.seconds
         )
     }
 
-    /// Writes JSON and the plot into `out`; with a document, its tables between the markers of the comparison's name and the plot
+    /// Writes JSON and the plot of the losses, where they differ, into `out`; with a document, its tables between the markers of the comparison's name and the plot
     /// into the folder `images` beside it.
     ///
     /// # Errors
@@ -268,7 +318,9 @@ impl Results {
             lines: self.compared.iter().skip(1).map(line).collect(),
         };
         let images = page.map_or_else(|| out.to_owned(), |page| page.with_file_name("images"));
-        plot.save(&images.join(format!("compare-{}.png", self.name)))?;
+        if !self.one_network() {
+            plot.save(&images.join(format!("compare-{}.png", self.name)))?;
+        }
         page.map_or(Ok(()), |page| document::replace(page, &self.name, &self.markdown()))
     }
 }
@@ -278,13 +330,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_variant_is_a_name_a_folder_and_at_times_an_encoder_less() {
+    fn a_variant_is_a_name_a_folder_and_what_is_different() {
         let variant = |text: &str| text.parse::<Variant>();
-        let plain = Variant { name: "A".to_owned(), model: "runs/a".into(), without: None };
+        let plain = Variant { name: "A".to_owned(), model: "runs/a".into(), without: None, guidance: None };
         assert_eq!(variant("A=runs/a").unwrap(), plain);
-        let less = Variant { without: Some(Without::T5), ..plain };
+        let less = Variant { without: Some(Without::T5), ..plain.clone() };
         assert_eq!(variant("A=runs/a,without=t5").unwrap(), less);
-        for wrong in ["runs/a", "=runs/a", "A=", "A=runs/a,without=vae"] {
+        let both = Variant { guidance: Some(1.5), ..less.clone() };
+        assert_eq!(variant("A=runs/a,guidance=1.5,without=t5").unwrap(), both);
+        assert!(both.estimates_as(&less) && !both.estimates_as(&plain));
+        for wrong in ["runs/a", "=runs/a", "A=", "A=runs/a,without=vae", "A=runs/a,guidance=-1", "A=runs/a,steps=3"] {
             assert!(variant(wrong).is_err(), "{wrong}");
         }
     }

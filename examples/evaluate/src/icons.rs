@@ -155,8 +155,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
         };
         Row { name: name.to_owned(), renders: measure(&ideal), model: measure(&drawn) }
     });
-    let reference = look(judge, &renders(pack, &prompts::references(settings.prompts as usize * REFERENCES)?)?)?;
-    let reference = frechet::features(&reference)?;
+    let reference = reference(judge, pack, prompts.len())?;
     let distance = |verdicts: &[Verdict]| frechet::measure(&frechet::features(verdicts)?, &reference);
     let frechet = Row {
         name: "Fréchet distance to other renders".to_owned(),
@@ -211,6 +210,11 @@ pub fn look(judge: &Judge, pictures: &Tensor) -> Result<Vec<Verdict>> {
         verdicts.extend(judge.look_at(&part)?);
     }
     Ok(verdicts)
+}
+
+/// Features of renders of other scenes, more than `prompts`: what pictures are compared with as a whole.
+pub(crate) fn reference(judge: &Judge, pack: &Pack, prompts: usize) -> Result<Tensor> {
+    frechet::features(&look(judge, &renders(pack, &prompts::references(prompts * REFERENCES)?)?)?)
 }
 
 /// Renders of the prompts' scenes.

@@ -1,22 +1,19 @@
 //! The tiny CLIP: text and image tower, trained contrastively (Radford et al. 2021).
 
-use std::sync::Mutex;
-
-use ediffi_core::weights::{Fresh, Scope};
+use ediffi_core::weights::{Params, Scope};
 use ediffi_encoders::clip::{ClipTextNetwork, ClipVisionNetwork};
 use ediffi_encoders::tokenizer::TextTokenizer;
 use ediffi_train::lineage::Lineage;
 use ediffi_train::plan::{EncoderPlan, Task};
-use ediffi_train::prefetch::Prefetch;
-use ediffi_train::run::{Begin, Worker};
-use ediffi_train::state::TrainState;
+use ediffi_train::run::Begin;
 use tch::{Kind, Tensor};
 use train_icons::dimensions::{self, TOKENS, VISION_SIZE};
 
 use super::batches::Pictures;
 use super::encoders::clip_pixels;
 use super::files::write_json;
-use super::workshop::{Outcome, Workshop, first_batch, seed_of};
+use super::lesson::{Answers, learn};
+use super::workshop::{Outcome, Workshop};
 use super::{Result, vocabulary};
 
 /// Cosines are multiplied by this before the softmax. CLIP learns it and ends near 100; a few dozen concepts need less.
@@ -51,51 +48,34 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     let config = dimensions::clip(vocabulary, tokenizer.end());
     let vision_config = config.vision_config.clone().ok_or("no image tower")?;
 
-    let mut fresh = Fresh::new(seed_of(&name, workshop.plan.seed), runtime.device);
-    let towers = |mut scope: Scope<'_>| -> Result<_> {
+    let learner = |params: &mut dyn Params| -> Result<_> {
+        let mut scope = Scope::root(params);
         let text = ClipTextNetwork::new(scope.again(), &config.text_config, config.projection_dim, runtime.kind)?;
-        Ok((text, ClipVisionNetwork::new(scope, &vision_config, config.projection_dim, runtime.kind)?))
+        let vision = ClipVisionNetwork::new(scope, &vision_config, config.projection_dim, runtime.kind)?;
+        Ok((text, vision, TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?))
     };
-    let _ = towers(Scope::root(&mut fresh))?;
-    let mut state = TrainState::new(fresh.into_named(), training.optimizer(), training.ema)?;
-    run.begin(&mut state)?;
-    let offset = first_batch(&name);
-    let next = offset + run.first_batch(&state);
-    let batches = Prefetch::new(next, 4, move |n| data.pictures(n, VISION_SIZE as u32, 0.0))?;
-    let right = Mutex::new((0.0, 0.0));
-    let mut workers = Vec::new();
-    for _ in 0..workshop.workers(run.accumulate) {
-        let replica = state.replica()?;
-        let (text, vision) = towers(Scope::root(&mut replica.source()))?;
-        let tokenizer = TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?;
-        let right = &right;
-        let loss = move |_, batch: Pictures| {
+    let trained = learn(
+        workshop,
+        &task,
+        &run,
+        learner,
+        move |n| data.pictures(n, VISION_SIZE as u32, 0.0),
+        |(text, vision, tokenizer), batch: Pictures| {
             let texts: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
             let ids = tokenizer.encode(&texts, TOKENS)?.ids.f_to_device(runtime.device)?;
             let t = normalised(&text.forward(&ids)?.pooled)?;
             let i = normalised(&vision.forward(&clip_pixels(&batch.pictures.f_to_device(runtime.device)?)?)?)?;
             let logits = t.f_matmul(&i.f_transpose(0, 1)?)?.f_mul_scalar(SCALE)?;
             let own = Tensor::f_arange(logits.size2()?.0, (Kind::Int64, runtime.device))?;
-            let hits = logits.f_argmax(1, false)?.f_eq_tensor(&own)?.f_sum(Kind::Float)?.f_double_value(&[])?;
-            let share = hits / batch.captions.len() as f64;
-            if let Ok(mut right) = right.lock() {
-                *right = (right.0 * 0.99 + share, right.1 * 0.99 + 1.0);
-            }
+            let right = logits.f_argmax(1, false)?.f_eq_tensor(&own)?.f_sum(Kind::Float)?.f_double_value(&[])?;
             let texts = logits.f_log_softmax(1, Kind::Float)?.f_diagonal(0, 0, 1)?.f_mean(Kind::Float)?;
             let pictures = logits.f_log_softmax(0, Kind::Float)?.f_diagonal(0, 0, 1)?.f_mean(Kind::Float)?;
-            Ok(texts.f_add(&pictures)?.f_div_scalar(-2.0)?)
-        };
-        workers.push(Worker { replica, loss: Box::new(loss) });
-    }
-    run.train(&mut state, || batches.next()?, &mut workers, workshop.watch(&run, |_, _| Ok(()))?)?;
-    drop(workers);
-    if state.step() < run.steps {
-        return Ok(Outcome::Stopped);
-    }
-    let (hits, weight) = right.into_inner()?;
-    if weight > 0.0 {
-        let share = 100.0 * hits / weight;
-        println!("clip: {share:.1} % of the last batches' captions find their picture among {rows}");
+            Ok(Answers { loss: texts.f_add(&pictures)?.f_div_scalar(-2.0)?, right, asked: batch.captions.len() as f64 })
+        },
+    )?;
+    let Some((state, right)) = trained else { return Ok(Outcome::Stopped) };
+    if let Some(share) = right {
+        println!("clip: {:.1} % of the last batches' captions find their picture among {rows}", 100.0 * share);
     }
     write_json(&clip_folder.join("config.json"), &config)?;
     let preprocessor = serde_json::json!({ "size": { "shortest_edge": VISION_SIZE },

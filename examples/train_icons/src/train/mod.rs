@@ -7,6 +7,7 @@ pub mod clip;
 pub mod encoders;
 pub mod execute;
 pub mod files;
+pub mod lesson;
 pub mod plans;
 pub mod preview;
 pub mod super_resolution;

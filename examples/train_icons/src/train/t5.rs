@@ -6,16 +6,13 @@
 //! what it shows. What reads the embeddings is thrown away.
 
 use std::ops::Range;
-use std::sync::Mutex;
 
 use ediffi_core::nn::{Embedding, Linear, attend, merge_heads, split_heads};
-use ediffi_core::weights::{Fresh, Params, Scope};
+use ediffi_core::weights::{Params, Scope};
 use ediffi_encoders::t5::T5Network;
 use ediffi_train::lineage::Lineage;
 use ediffi_train::plan::{EncoderPlan, Task};
-use ediffi_train::prefetch::Prefetch;
-use ediffi_train::run::{Begin, Worker};
-use ediffi_train::state::TrainState;
+use ediffi_train::run::Begin;
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
 use train_icons::colour::Colour;
@@ -29,7 +26,8 @@ use train_icons::style::Style;
 
 use super::encoders::{T5, t5_tokenizer};
 use super::files::write_json;
-use super::workshop::{Outcome, Workshop, first_batch, seed_of};
+use super::lesson::{Answers, learn};
+use super::workshop::{Outcome, Workshop};
 use super::{Result, vocabulary};
 
 /// Cells of a side of the grid: positions of a side of the base's lowest resolution.
@@ -68,35 +66,27 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     }
     let notes = lineage.notes();
     let run = workshop.run(&name, &task, begin, lineage);
-    let network = |params: &mut dyn Params| -> Result<(T5, Readers)> {
+    let learner = |params: &mut dyn Params| -> Result<(T5, Readers)> {
         let mut scope = Scope::root(params);
         let t5 = T5Network::new(scope.at("t5"), &config, runtime.kind)?;
         let tokenizer = t5_tokenizer(&folder, &config)?;
         Ok((T5 { network: t5, tokenizer }, Readers::new(scope.at("readers"))?))
     };
-    let mut fresh = Fresh::new(seed_of(&name, workshop.plan.seed), runtime.device);
-    let _ = network(&mut fresh)?;
-    let mut state = TrainState::new(fresh.into_named(), training.optimizer(), training.ema)?;
-    run.begin(&mut state)?;
     let sampler = Sampler::new(SamplerConfig { mix: MIX, ..data.sampler.config().clone() })?;
-    let next = first_batch(&name) + run.first_batch(&state);
-    let batches = Prefetch::new(next, 4, move |n| Captions::draw(&sampler, data.seed, n, rows))?;
-    let right = Mutex::new((0.0, 0.0));
-    let mut workers = Vec::new();
-    for _ in 0..workshop.workers(run.accumulate) {
-        let replica = state.replica()?;
-        let (t5, readers) = network(&mut replica.source())?;
-        let right = &right;
-        let loss = move |_, batch: Captions| {
+    let trained = learn(
+        workshop,
+        &task,
+        &run,
+        learner,
+        move |n| Captions::draw(&sampler, data.seed, n, rows),
+        |(t5, readers), batch: Captions| {
             let texts: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
             let tokens = t5.tokenizer.encode(&texts, TOKENS)?;
             let (named, places) = batch.places(&tokens.spans)?;
             let tokens = t5.embed(&tokens)?;
             let answers = readers.forward(&tokens)?;
-            if let Ok(mut right) = right.lock() {
-                let (hits, asked) = hits(&answers[0], &batch.labels[0])?;
-                *right = (right.0 * 0.99 + hits, right.1 * 0.99 + asked);
-            }
+            let concepts = answers.first().ok_or("no answers")?;
+            let (right, asked) = hits(concepts, &batch.labels[0])?;
             let told = tokens.f_flatten(0, 1)?.f_index_select(0, &named.f_to_device(runtime.device)?)?;
             let apart = readers.place.forward(&told)?.f_sub(&places.f_to_device(runtime.device)?)?;
             // A batch that names nothing, as a small one of "two stars" may, has no error of places.
@@ -113,18 +103,12 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
                 )?;
                 sum = sum.f_add(&loss)?;
             }
-            Ok(sum)
-        };
-        workers.push(Worker { replica, loss: Box::new(loss) });
-    }
-    run.train(&mut state, || batches.next()?, &mut workers, workshop.watch(&run, |_, _| Ok(()))?)?;
-    drop(workers);
-    if state.step() < run.steps {
-        return Ok(Outcome::Stopped);
-    }
-    let (hits, asked) = right.into_inner()?;
-    if asked > 0.0 {
-        println!("t5: {:.1} % of the cells with an object are read right", 100.0 * hits / asked);
+            Ok(Answers { loss: sum, right, asked })
+        },
+    )?;
+    let Some((state, right)) = trained else { return Ok(Outcome::Stopped) };
+    if let Some(share) = right {
+        println!("t5: {:.1} % of the cells with an object are read right", 100.0 * share);
     }
     write_json(&folder.join("config.json"), &config)?;
     state.export(&weights, "t5.", Kind::BFloat16, notes)?;
