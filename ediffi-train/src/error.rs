@@ -71,14 +71,14 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A file was trained beside others, or with other settings.
-    #[error("{} was trained with {fact} {found}, not {expected}", path.display())]
+    #[error("{} {}, not {expected}", path.display(), trained_with(fact, found.as_deref()))]
     Lineage {
         /// The file.
         path: PathBuf,
         /// What differs.
         fact: String,
-        /// As the file has it.
-        found: String,
+        /// As the file has it; `None` for a file that does not say.
+        found: Option<String>,
         /// As it is now.
         expected: String,
     },
@@ -136,6 +136,14 @@ pub(crate) fn expect_shape(what: &'static str, expected: &[i64], got: &[i64]) ->
 /// Fails with the field and its value unless `ok`.
 pub(crate) fn expect_setting(ok: bool, field: &'static str, value: f64, rule: &str) -> Result<()> {
     if ok { Ok(()) } else { Err(Error::Setting { field, reason: format!("{value} {rule}") }) }
+}
+
+/// How a file of another lineage was trained.
+fn trained_with(fact: &str, found: Option<&str>) -> String {
+    match found {
+        Some(found) => format!("was trained with {fact} {found}"),
+        None => format!("does not say with which {fact} it was trained, perhaps by an earlier version"),
+    }
 }
 
 #[cfg(test)]

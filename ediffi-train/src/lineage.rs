@@ -62,12 +62,12 @@ impl Lineage {
     pub fn check(&self, path: &Path) -> Result<()> {
         let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
         for (fact, expected) in &self.facts {
-            let found = file.text(fact).unwrap_or("nothing");
-            if found != expected {
+            let found = file.text(fact);
+            if found != Some(expected) {
                 return Err(Error::Lineage {
                     path: path.to_owned(),
                     fact: fact.clone(),
-                    found: found.to_owned(),
+                    found: found.map(str::to_owned),
                     expected: expected.clone(),
                 });
             }
@@ -153,7 +153,7 @@ mod tests {
         let error = lineage(16).check(&weights).unwrap_err();
         assert!(matches!(error, Error::Lineage { fact, .. } if fact == "t5"));
         write(&weights, 1.0, &Lineage::default());
-        assert!(lineage(16).check(&weights).unwrap_err().to_string().contains("with batch nothing"));
+        assert!(lineage(16).check(&weights).unwrap_err().to_string().contains("does not say with which batch"));
     }
 
     /// The header has other notes, and says them in another order.

@@ -10,7 +10,6 @@ use ediffi::StageConfig;
 use ediffi_cascade::SamplerSettings;
 use ediffi_core::guidance::Guidance;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
 use train_icons::pack::Pack;
 
 use crate::bootstrap::{Measure, difference, mean, ratio, share};
@@ -26,7 +25,8 @@ use crate::plot::{Axis, Line, Plot};
 use crate::prompts::{self, Prompt};
 use crate::wanted::Facts;
 
-/// One of those that are compared: `NAME=FOLDER`, with `,without=t5` (or `clip`) and `,guidance=2` after it where wanted.
+/// One of those that are compared: `NAME=FOLDER`, with `,without=t5` (or `clip`) and `,guidance=2` after it where wanted. A folder's name
+/// has no comma.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Variant {
     /// What tables and plots call it.
@@ -66,6 +66,8 @@ impl FromStr for Variant {
         let mut variant = Self { name: name.to_owned(), model: model.into(), without: None, guidance: None };
         for part in parts {
             match part.split_once('=') {
+                Some(("without", _)) if variant.without.is_some() => return Err("without= stands twice".to_owned()),
+                Some(("guidance", _)) if variant.guidance.is_some() => return Err("guidance= stands twice".to_owned()),
                 Some(("without", encoder)) => variant.without = Some(Without::from_str(encoder, true)?),
                 Some(("guidance", scale)) => {
                     let scale = scale.parse().ok().filter(|scale: &f64| scale.is_finite() && *scale >= 0.0);
@@ -124,7 +126,7 @@ pub struct Loss {
 /// What was measured of one variant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Compared {
-    /// Who.
+    /// Which.
     pub variant: Variant,
     /// How its pictures were sampled.
     pub sampler: SamplerSettings,
@@ -147,14 +149,18 @@ pub struct Results {
     pub machine: String,
     /// The judge's fingerprint.
     pub judge: String,
+    /// The Fréchet distance of renders of the scenes themselves.
+    pub frechet_floor: Measure,
     /// The first is what the others are compared with.
     pub compared: Vec<Compared>,
     /// Seconds of all of it.
     pub seconds: f64,
 }
 
-/// A variant's pictures as the judge sees them, and its errors by noise level.
-type Observed = (Vec<Verdict>, Vec<(f64, Vec<f64>)>);
+/// Errors of the estimates, by noise level.
+type Errors = Vec<(f64, Vec<f64>)>;
+/// A variant's pictures as the judge sees them, and its errors.
+type Observed = (Vec<Verdict>, Errors);
 
 /// Compares variants.
 ///
@@ -179,10 +185,24 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
     };
     let models = settings.variants.iter().map(open).collect::<Result<Vec<_>>>()?;
     let reference = reference(judge, pack, prompts.len())?;
+    let frechet_floor = frechet::measure(&frechet::features(&look(judge, &clean)?)?, &reference)?;
+    // What was estimated once is not estimated again for another guidance.
+    let mut estimates: Vec<(&Variant, Errors)> = Vec::new();
     for (variant, model) in settings.variants.iter().zip(&models) {
         machine = machine::describe(model);
         let sampler = variant.sampler(model.judged_base()?);
-        let observed = observe(judge, model, variant, &sampler, &prompts, &clean)?;
+        let wishes = prompts
+            .iter()
+            .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, variant.without))
+            .collect::<Result<Vec<_>>>()?;
+        let verdicts = look(judge, &model.draw(&wishes, 1, &sampler)?)?;
+        let same = estimates.iter().find(|(other, _)| other.estimates_as(variant));
+        let estimates_of = match same {
+            Some((_, errors)) => errors.clone(),
+            None => errors(model, &wishes, &clean)?,
+        };
+        estimates.push((variant, estimates_of.clone()));
+        let observed = (verdicts, estimates_of);
         let (shares, loss) = compare(&prompts, &observed, first.as_ref())?;
         let frechet = frechet::measure(&frechet::features(&observed.0)?, &reference)?;
         compared.push(Compared { variant: variant.clone(), sampler, shares, frechet, loss });
@@ -193,25 +213,10 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
         prompts: prompts.len(),
         machine,
         judge: judge.fingerprint().to_owned(),
+        frechet_floor,
         compared,
         seconds: began.elapsed().as_secs_f64(),
     })
-}
-
-fn observe(
-    judge: &Judge,
-    model: &Model,
-    variant: &Variant,
-    sampler: &SamplerSettings,
-    prompts: &[Prompt],
-    clean: &Tensor,
-) -> Result<Observed> {
-    let wishes = prompts
-        .iter()
-        .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, variant.without))
-        .collect::<Result<Vec<_>>>()?;
-    let pictures = model.draw(&wishes, 1, sampler)?;
-    Ok((look(judge, &pictures)?, errors(model, &wishes, clean)?))
 }
 
 fn compare(
@@ -280,9 +285,15 @@ impl Results {
             let gains = later().map(|one| percent(of(one).and_then(|share| share.gain)));
             shares.row([share.name.clone()].into_iter().chain(values).chain(gains));
         }
-        let mut distances = Table::new(&headings(""));
-        let values = self.compared.iter().map(|one| number(Some(one.frechet), 3));
-        distances.row(["Fréchet distance to other renders".to_owned()].into_iter().chain(values));
+        let mut distances = Table::new(&[headings("").as_slice(), &["renders (floor)"]].concat());
+        let scales = self.compared.iter().map(|one| one.sampler.guidance.scale.to_string());
+        distances.row(["guidance".to_owned()].into_iter().chain(scales).chain(["–".to_owned()]));
+        let values = self.compared.iter().map(|one| one.frechet).chain([self.frechet_floor]);
+        distances.row(
+            ["Fréchet distance to other renders".to_owned()]
+                .into_iter()
+                .chain(values.map(|value| number(Some(value), 3))),
+        );
         let mut losses = with("squared error × 1000 at σ", &over);
         for (index, loss) in self.compared.first().into_iter().flat_map(|one| one.loss.iter().enumerate()) {
             let of = |one: &Compared| one.loss.get(index).copied();
@@ -298,7 +309,7 @@ impl Results {
         )
     }
 
-    /// Writes JSON and the plot of the losses, where they differ, into `out`; with a document, its tables between the markers of the comparison's name and the plot
+    /// Writes JSON and, where they differ, the plot of the losses into `out`; with a document, its tables between the markers of the comparison's name and the plot
     /// into the folder `images` beside it.
     ///
     /// # Errors
@@ -339,7 +350,15 @@ mod tests {
         let both = Variant { guidance: Some(1.5), ..less.clone() };
         assert_eq!(variant("A=runs/a,guidance=1.5,without=t5").unwrap(), both);
         assert!(both.estimates_as(&less) && !both.estimates_as(&plain));
-        for wrong in ["runs/a", "=runs/a", "A=", "A=runs/a,without=vae", "A=runs/a,guidance=-1", "A=runs/a,steps=3"] {
+        for wrong in [
+            "runs/a",
+            "=runs/a",
+            "A=",
+            "A=runs/a,without=vae",
+            "A=runs/a,guidance=-1",
+            "A=runs/a,steps=3",
+            "A=a,guidance=1,guidance=2",
+        ] {
             assert!(variant(wrong).is_err(), "{wrong}");
         }
     }
@@ -350,6 +369,57 @@ mod tests {
         for wrong in ["", "a/b", "icons.json", "a b"] {
             assert!(plain(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_scale_replaces_the_scale_alone() {
+        let stage = include_str!("../../../models/icons/pipeline.json");
+        let manifest: ediffi::Manifest = serde_json::from_str(stage).unwrap();
+        let own = manifest.stages[0].settings();
+        let variant: Variant = "A=runs/a,guidance=7.5".parse().unwrap();
+        let other = variant.sampler(&manifest.stages[0]);
+        assert_eq!(
+            (other.guidance.scale, other.steps, other.guidance.interval),
+            (7.5, own.steps, own.guidance.interval)
+        );
+        assert_eq!(Variant { guidance: None, ..variant }.sampler(&manifest.stages[0]), own);
+    }
+
+    /// Of one network with several scales there is one loss, which says nothing about them.
+    #[test]
+    fn losses_are_shown_of_different_networks_alone() {
+        let measure = Measure { value: 1.0, low: 0.5, high: 1.5, samples: 9 };
+        let results = |variants: [&str; 2]| Results {
+            name: "two".to_owned(),
+            prompts: 9,
+            machine: String::new(),
+            judge: String::new(),
+            frechet_floor: measure,
+            compared: variants.map(|variant| compared(variant.parse().unwrap(), measure)).to_vec(),
+            seconds: 1.0,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let plot = folder.path().join("compare-two.png");
+        let one = results(["a=A,guidance=1", "b=A,guidance=2"]);
+        one.save(folder.path(), None).unwrap();
+        assert!(!one.markdown().contains("squared error") && !plot.exists());
+        assert!(one.markdown().contains("| guidance | 1 | 2 | – |"), "{}", one.markdown());
+        let two = results(["a=A", "b=B"]);
+        two.save(folder.path(), None).unwrap();
+        assert!(two.markdown().contains("squared error") && plot.exists());
+    }
+
+    fn compared(variant: Variant, measure: Measure) -> Compared {
+        let guidance = Guidance::new(variant.guidance.unwrap_or(3.0));
+        let sampler = SamplerSettings {
+            solver: ediffi_core::solver::Solver::Euler,
+            steps: 2,
+            schedule: ediffi_core::schedule::Schedule::Custom(vec![1.0, 0.5, 0.0]),
+            guidance,
+            rows: ediffi_core::guidance::Rows::default(),
+        };
+        let loss = |sigma| Loss { sigma, error: Some(measure), relative: Some(measure) };
+        Compared { variant, sampler, shares: Vec::new(), frechet: measure, loss: vec![loss(0.5), loss(1.0)] }
     }
 
     /// Nothing is seen in the first's pictures and all that is asked in the other's; its errors are half as large.

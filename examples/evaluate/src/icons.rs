@@ -212,7 +212,7 @@ pub fn look(judge: &Judge, pictures: &Tensor) -> Result<Vec<Verdict>> {
     Ok(verdicts)
 }
 
-/// Features of renders of other scenes, more than `prompts`: what pictures are compared with as a whole.
+/// Features of renders of other scenes, twice as many as `prompts`: what pictures are compared with as a whole.
 pub(crate) fn reference(judge: &Judge, pack: &Pack, prompts: usize) -> Result<Tensor> {
     frechet::features(&look(judge, &renders(pack, &prompts::references(prompts * REFERENCES)?)?)?)
 }

@@ -114,7 +114,7 @@ impl Writer {
             (_, 2) => {
                 // (weight, relation, whether the second object comes first in the sentence)
                 let relation = match (content.arrangement, varied) {
-                    // "and" says nothing about places, so it is the word for objects anywhere alone.
+                    // Between two objects "and" says nothing about places, so it is for objects anywhere alone.
                     (Arrangement::Scattered, _) => Some(("and", dice.chance(0.5))),
                     (Arrangement::Column, false) => dice.weighted([(0.6, ("above", false)), (0.4, ("below", true))]),
                     (Arrangement::Column, true) => dice.weighted([(0.5, ("over", false)), (0.5, ("under", true))]),

@@ -19,8 +19,9 @@ pub struct SamplerConfig {
     pub mix: Mix,
     /// Sizes, as [smallest, largest].
     pub sizes: Sizes,
-    /// How often two different objects stand anywhere, wherever they do not overlap, instead of in a line. The caption then joins them
-    /// by "and", which says nothing about places: what lets a canvas of paint-with-words say it.
+    /// How often two different objects stand anywhere, wherever they do not overlap, instead of in a line. The caption then joins the two
+    /// by "and", which says nothing about places: what lets a canvas of paint-with-words say it. Sizes and places are drawn together until they
+    /// fit, so large pairs are rarer than in a line.
     pub scattered: f64,
     /// The farthest an object strays from its place, along each axis.
     pub jitter: f32,
@@ -166,7 +167,7 @@ impl SamplerConfig {
         for (name, [low, high], most) in [
             ("one", self.sizes.one, 1.0),
             ("placed", self.sizes.placed, 0.5),
-            ("two", self.sizes.two, 0.5),
+            ("two", self.sizes.two, 0.48),
             ("three", self.sizes.three, 1.0 / 3.0),
         ] {
             if !(low > 0.0 && low <= high && high <= most) {

@@ -87,14 +87,15 @@ impl Sampler {
         Ok(self.compose(&subject, &mut dice))
     }
 
-    /// The version of the data: its first scenes as JSON. Whatever changes what is drawn, configuration or code, changes these.
+    /// What tells this data from other data: the configuration and the first training scenes, as JSON. A change of the code that none of
+    /// these scenes shows goes unseen, and so does how they are drawn.
     ///
     /// # Errors
     /// As [`scene`](Self::scene).
     pub fn version(&self) -> Result<String> {
         let scenes = (0..VERSION_SCENES).map(|index| self.scene(0, index, Split::Train)).collect::<Result<Vec<_>>>()?;
         // Plain data of strings and finite numbers has a JSON.
-        serde_json::to_string(&scenes)
+        serde_json::to_string(&(&self.config, scenes))
             .map_err(|error| IconsError::Config { problem: format!("a scene without JSON: {error}") })
     }
 
@@ -166,7 +167,10 @@ impl Sampler {
         let arrangement = match number {
             1 if subject.placed => Arrangement::Single(dice.pick(&PLACES)),
             1 => Arrangement::Single(None),
-            2 if subject.count == 1 && dice.chance(config.scattered) => Arrangement::Scattered,
+            // Nothing is drawn where nothing scatters: the judge's scenes are those of before.
+            2 if subject.count == 1 && config.scattered > 0.0 && dice.chance(config.scattered) => {
+                Arrangement::Scattered
+            }
             _ if subject.concepts.len() > 1 && dice.chance(0.5) => Arrangement::Column,
             _ => Arrangement::Row,
         };

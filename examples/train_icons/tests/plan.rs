@@ -134,8 +134,12 @@ fn error(output: &Output) -> String {
 }
 
 /// The steps of a checkpoint, if there is one.
+fn header(checkpoint: &Path, key: &str) -> Option<String> {
+    Some(WeightsFile::open(checkpoint, |name| Some(name.to_owned())).ok()?.text(key)?.to_owned())
+}
+
 fn steps(checkpoint: &Path) -> Option<u64> {
-    WeightsFile::open(checkpoint, |name| Some(name.to_owned())).ok()?.text("step")?.parse().ok()
+    header(checkpoint, "step")?.parse().ok()
 }
 
 /// Whatever is exported.
@@ -205,10 +209,24 @@ fn what_is_not_of_this_plan_is_refused_by_name_and_trained_anew_when_asked() {
     place.plan(&PLAN.replace("batch = 2", "batch = 1"));
     let error = place.refused(&["--only", "base.shared"]);
     assert!(error.contains("batch 2, not 1") && error.contains("--restart base.shared"), "{error}");
-    // Cut short.
+    // Of other scenes, and of none that it names.
+    let whole = std::fs::read(&checkpoint).unwrap();
+    let data = header(&checkpoint, "data").unwrap();
+    let with = |from: &str, to: &str| {
+        let place = whole.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+        let mut bytes = whole.clone();
+        bytes[place..place + from.len()].copy_from_slice(to.as_bytes());
+        std::fs::write(&checkpoint, bytes).unwrap();
+    };
     place.plan(&PLAN.replacen("steps = 8", "steps = 10", 1));
-    let bytes = std::fs::read(&checkpoint).unwrap();
-    std::fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
+    with(&data, &data.chars().rev().collect::<String>());
+    let error = place.refused(&["--only", "base.shared"]);
+    assert!(error.contains("was trained with data ") && error.contains(&format!("not {data}")), "{error}");
+    with("\"data\"", "\"date\"");
+    let error = place.refused(&["--only", "base.shared"]);
+    assert!(error.contains("does not say with which data"), "{error}");
+    // Cut short.
+    std::fs::write(&checkpoint, &whole[..whole.len() / 2]).unwrap();
     let error = place.refused(&["--only", "base.shared"]);
     assert!(error.contains("base.shared.checkpoint.safetensors"), "{error}");
     // Killed while it starts over: what was trained before is gone, and the next run goes on from there.

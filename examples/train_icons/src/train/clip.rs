@@ -10,9 +10,9 @@ use tch::{Kind, Tensor};
 use train_icons::dimensions::{self, TOKENS, VISION_SIZE};
 
 use super::batches::Pictures;
+use super::encoder_training::{BatchResult, train_encoder};
 use super::encoders::clip_pixels;
 use super::files::write_json;
-use super::lesson::{Answers, learn};
 use super::workshop::{Outcome, Workshop};
 use super::{Result, vocabulary};
 
@@ -26,7 +26,8 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     let (weights, tokenizer_path) = (clip_folder.join("model.safetensors"), clip_folder.join("tokenizer.json"));
     let (task, rows) = (Task::Encoder(encoder), encoder.batch.unwrap_or(workshop.plan.batch));
     let (name, training) = (task.name(), task.training());
-    let settings = Lineage::default().with("seed", workshop.plan.seed).with("batch", rows);
+    // Which word goes with what in a picture does not change with where things stand: the scenes are not among these.
+    let settings = Lineage::default().with("seed", workshop.plan.seed).with("batch", rows).with("pack", &workshop.pack);
     let mut run = workshop.run(&name, &task, begin, settings);
     let data = workshop.data(rows);
     workshop.discard(begin, &weights)?;
@@ -48,17 +49,17 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     let config = dimensions::clip(vocabulary, tokenizer.end());
     let vision_config = config.vision_config.clone().ok_or("no image tower")?;
 
-    let learner = |params: &mut dyn Params| -> Result<_> {
+    let build = |params: &mut dyn Params| -> Result<_> {
         let mut scope = Scope::root(params);
         let text = ClipTextNetwork::new(scope.again(), &config.text_config, config.projection_dim, runtime.kind)?;
         let vision = ClipVisionNetwork::new(scope, &vision_config, config.projection_dim, runtime.kind)?;
         Ok((text, vision, TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?))
     };
-    let trained = learn(
+    let trained = train_encoder(
         workshop,
-        &task,
         &run,
-        learner,
+        training,
+        build,
         move |n| data.pictures(n, VISION_SIZE as u32, 0.0),
         |(text, vision, tokenizer), batch: Pictures| {
             let texts: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
@@ -67,15 +68,16 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
             let i = normalised(&vision.forward(&clip_pixels(&batch.pictures.f_to_device(runtime.device)?)?)?)?;
             let logits = t.f_matmul(&i.f_transpose(0, 1)?)?.f_mul_scalar(SCALE)?;
             let own = Tensor::f_arange(logits.size2()?.0, (Kind::Int64, runtime.device))?;
-            let right = logits.f_argmax(1, false)?.f_eq_tensor(&own)?.f_sum(Kind::Float)?.f_double_value(&[])?;
+            let correct = logits.f_argmax(1, false)?.f_eq_tensor(&own)?.f_sum(Kind::Float)?.f_double_value(&[])?;
             let texts = logits.f_log_softmax(1, Kind::Float)?.f_diagonal(0, 0, 1)?.f_mean(Kind::Float)?;
             let pictures = logits.f_log_softmax(0, Kind::Float)?.f_diagonal(0, 0, 1)?.f_mean(Kind::Float)?;
-            Ok(Answers { loss: texts.f_add(&pictures)?.f_div_scalar(-2.0)?, right, asked: batch.captions.len() as f64 })
+            let loss = texts.f_add(&pictures)?.f_div_scalar(-2.0)?;
+            Ok(BatchResult { loss, correct, total: batch.captions.len() as f64 })
         },
     )?;
-    let Some((state, right)) = trained else { return Ok(Outcome::Stopped) };
-    if let Some(share) = right {
-        println!("clip: {:.1} % of the last batches' captions find their picture among {rows}", 100.0 * share);
+    let Some((state, accuracy)) = trained else { return Ok(Outcome::Stopped) };
+    if let Some(accuracy) = accuracy {
+        println!("clip: {:.1} % of the last batches' captions find their picture among {rows}", 100.0 * accuracy);
     }
     write_json(&clip_folder.join("config.json"), &config)?;
     let preprocessor = serde_json::json!({ "size": { "shortest_edge": VISION_SIZE },

@@ -93,11 +93,11 @@ mod tests {
             assert_eq!(base.networks[..2], shipped.networks[..2], "{name}");
             let leaves = &base.networks[2..];
             assert_eq!((leaves.len(), base.experts().unwrap().len()), (experts, experts), "{name}");
-            assert_eq!(leaves.iter().map(|leaf| leaf.training.steps).sum::<u64>(), 600, "{name}");
+            assert_eq!(leaves.iter().map(|leaf| leaf.training.steps).sum::<u64>(), 1200, "{name}");
             for Training { steps, learning_rate, warm_up, ema, .. } in leaves.iter().map(|leaf| leaf.training) {
                 assert_eq!(learning_rate, 5e-4, "{name}");
                 // The same share of warm-up, and the same weight of the shared network in the average at the end.
-                assert_eq!(warm_up * 600, steps * 48, "{name}");
+                assert_eq!(warm_up * 1200, steps * 96, "{name}");
                 assert!((ema.powf(steps as f64) - 0.3).abs() < 0.01, "{name}");
             }
         }

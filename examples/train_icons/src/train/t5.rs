@@ -24,9 +24,9 @@ use train_icons::scene::{Object, Scene};
 use train_icons::split::Split;
 use train_icons::style::Style;
 
+use super::encoder_training::{BatchResult, train_encoder};
 use super::encoders::{T5, t5_tokenizer};
 use super::files::write_json;
-use super::lesson::{Answers, learn};
 use super::workshop::{Outcome, Workshop};
 use super::{Result, vocabulary};
 
@@ -56,9 +56,11 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
         vocabulary::t5(&captions, &tokenizer_path)?;
     }
     let config = dimensions::t5(vocabulary::size(&tokenizer_path)?);
+    let sampler = Sampler::new(SamplerConfig { mix: MIX, ..data.sampler.config().clone() })?;
     let lineage = Lineage::default()
         .with("seed", workshop.plan.seed)
         .with("batch", rows)
+        .with_bytes("data", sampler.version()?.as_bytes())
         .with_file("tokenizer", &tokenizer_path)?;
     if begin == Begin::Resume && workshop.is_trained(&weights, training.steps, &lineage)? {
         println!("{name}: trained");
@@ -66,18 +68,17 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     }
     let notes = lineage.notes();
     let run = workshop.run(&name, &task, begin, lineage);
-    let learner = |params: &mut dyn Params| -> Result<(T5, Readers)> {
+    let build = |params: &mut dyn Params| -> Result<(T5, Readers)> {
         let mut scope = Scope::root(params);
         let t5 = T5Network::new(scope.at("t5"), &config, runtime.kind)?;
         let tokenizer = t5_tokenizer(&folder, &config)?;
         Ok((T5 { network: t5, tokenizer }, Readers::new(scope.at("readers"))?))
     };
-    let sampler = Sampler::new(SamplerConfig { mix: MIX, ..data.sampler.config().clone() })?;
-    let trained = learn(
+    let trained = train_encoder(
         workshop,
-        &task,
         &run,
-        learner,
+        training,
+        build,
         move |n| Captions::draw(&sampler, data.seed, n, rows),
         |(t5, readers), batch: Captions| {
             let texts: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
@@ -86,7 +87,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
             let tokens = t5.embed(&tokens)?;
             let answers = readers.forward(&tokens)?;
             let concepts = answers.first().ok_or("no answers")?;
-            let (right, asked) = hits(concepts, &batch.labels[0])?;
+            let (correct, total) = hits(concepts, &batch.labels[0])?;
             let told = tokens.f_flatten(0, 1)?.f_index_select(0, &named.f_to_device(runtime.device)?)?;
             let apart = readers.place.forward(&told)?.f_sub(&places.f_to_device(runtime.device)?)?;
             // A batch that names nothing, as a small one of "two stars" may, has no error of places.
@@ -103,12 +104,12 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
                 )?;
                 sum = sum.f_add(&loss)?;
             }
-            Ok(Answers { loss: sum, right, asked })
+            Ok(BatchResult { loss: sum, correct, total })
         },
     )?;
-    let Some((state, right)) = trained else { return Ok(Outcome::Stopped) };
-    if let Some(share) = right {
-        println!("t5: {:.1} % of the cells with an object are read right", 100.0 * share);
+    let Some((state, accuracy)) = trained else { return Ok(Outcome::Stopped) };
+    if let Some(accuracy) = accuracy {
+        println!("t5: {:.1} % of the cells with an object are read right", 100.0 * accuracy);
     }
     write_json(&folder.join("config.json"), &config)?;
     state.export(&weights, "t5.", Kind::BFloat16, notes)?;

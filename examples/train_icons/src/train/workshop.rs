@@ -106,7 +106,7 @@ impl Workshop {
             .with("noise", format!("ln sigma ~ N({}, {}^2)", stage.noise.p_mean(), stage.noise.p_std()))
             .with("cell", &network.cell)
             .with("pack", &self.pack)
-            .with_bytes("scenes", self.sampler.version()?.as_bytes())
+            .with_bytes("data", self.sampler.version()?.as_bytes())
             .with_file("clip", &self.clip().join("model.safetensors"))?
             .with_file("clip-tokenizer", &self.clip().join("tokenizer.json"))?
             .with_file("t5", &self.t5().join("model.safetensors"))?
