@@ -31,7 +31,7 @@ pub struct Settings {
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..))]
     pub prompts: u32,
     /// The values of w' to try with every rule.
-    #[arg(long, value_delimiter = ',', default_values_t = [0.1, 0.25, 0.6, 1.5, 4.0])]
+    #[arg(long, value_delimiter = ',', default_values_t = [0.1, 0.25, 0.4, 0.6, 1.5, 4.0])]
     pub weights: Vec<f64>,
     /// How many threads draw; one a core unless said.
     #[arg(long)]
