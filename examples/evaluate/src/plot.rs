@@ -17,8 +17,8 @@ const FONT: &str = "sans-serif";
 /// Height of a line of the legend, as a part of that of the data.
 const LEGEND_LINE: f64 = 0.06;
 
-/// Colours that differ for most eyes (Okabe & Ito 2008), black last.
-const COLOURS: [RGBColor; 8] = [
+/// Colours that differ for most eyes (Okabe & Ito 2008), and a grey for a ninth line.
+const COLOURS: [RGBColor; 9] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -27,6 +27,7 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(86, 180, 233),
     RGBColor(150, 140, 20),
     RGBColor(0, 0, 0),
+    RGBColor(150, 150, 150),
 ];
 
 /// An axis.
