@@ -71,7 +71,7 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A file was trained beside others, or with other settings.
-    #[error("{} {}, not {expected}", path.display(), trained_with(fact, found.as_deref()))]
+    #[error("{} {}", path.display(), trained_with(fact, found.as_deref(), expected))]
     Lineage {
         /// The file.
         path: PathBuf,
@@ -139,10 +139,12 @@ pub(crate) fn expect_setting(ok: bool, field: &'static str, value: f64, rule: &s
 }
 
 /// How a file of another lineage was trained.
-fn trained_with(fact: &str, found: Option<&str>) -> String {
+fn trained_with(fact: &str, found: Option<&str>, expected: &str) -> String {
     match found {
-        Some(found) => format!("was trained with {fact} {found}"),
-        None => format!("does not say with which {fact} it was trained, perhaps by an earlier version"),
+        Some(found) => format!("was trained with {fact} {found}, not {expected}"),
+        None => format!(
+            "does not say with which {fact} it was trained, perhaps by an earlier version; {expected} is expected"
+        ),
     }
 }
 

@@ -133,11 +133,12 @@ fn error(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The steps of a checkpoint, if there is one.
+/// What the header of a checkpoint says under `key`, if there is one.
 fn header(checkpoint: &Path, key: &str) -> Option<String> {
     Some(WeightsFile::open(checkpoint, |name| Some(name.to_owned())).ok()?.text(key)?.to_owned())
 }
 
+/// The steps of a checkpoint, if there is one.
 fn steps(checkpoint: &Path) -> Option<u64> {
     header(checkpoint, "step")?.parse().ok()
 }

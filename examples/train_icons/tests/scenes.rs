@@ -178,7 +178,8 @@ fn objects_that_cannot_be_scattered_stand_in_a_row() {
     config.sizes.two = [0.48, 0.48];
     let scenes = sample(&Sampler::new(config.clone()).unwrap(), 1, Split::Train);
     let two: Vec<&Scene> = scenes.iter().filter(|scene| kinds(scene).len() == 2).collect();
-    assert!(two.len() > 100 && two.iter().all(|scene| scene.caption.contains(" and ")));
+    let in_a_row = |scene: &Scene| scene.objects[0].x < 0.3 && scene.objects[1].x > 0.7;
+    assert!(two.len() > 100 && two.iter().all(|scene| scene.caption.contains(" and ") && in_a_row(scene)));
     config.sizes.two = [0.48, 0.5];
     assert!(Sampler::new(config).is_err(), "objects that have no room in a row either");
 }

@@ -112,8 +112,8 @@ fn pipeline_stage(stage: &StagePlan, experts: Vec<Value>) -> Result<Value> {
         "precondition": { "sample": { "sigma_data": 0.5 } },
         "experts": experts,
         "sampler": {
-            // docs/evaluation.md, "Solvers": with few steps it is by far the nearest to the solution, with more as near as any. That was
-            // measured on the base.
+            // docs/evaluation.md, "Solvers": with this schedule the nearest to the solution, or as near as any, at every number of
+            // steps. That was measured on the base.
             "solver": if side == 64 { "tab-deis-3" } else { "dpmpp-2m" },
             "steps": stage.sampling.steps,
             "schedule": stage.sampling.schedule,

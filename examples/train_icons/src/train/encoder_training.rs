@@ -45,7 +45,7 @@ pub fn train_encoder<N: Send, B: Send + 'static>(
     let counts = Mutex::new((0.0, 0.0));
     let shared = &counts;
     // A step of an encoder is one batch: one worker on all threads.
-    workshop.workers(run.accumulate);
+    workshop.workers(1);
     let replica = state.replica()?;
     let network = build(&mut replica.source())?;
     let loss = move |_, batch: B| {
