@@ -309,8 +309,8 @@ impl Results {
         )
     }
 
-    /// Writes JSON and, where they differ, the plot of the losses into `out`; with a document, its tables between the markers of the comparison's name and the plot
-    /// into the folder `images` beside it.
+    /// Writes JSON and, where they differ, the plot of the losses into `out`; with a document, its tables between the markers of the
+    /// comparison's name and the plot into the folder `images` beside it.
     ///
     /// # Errors
     /// Files that cannot be written; [`Error::Marker`] for a document without the markers.

@@ -27,8 +27,8 @@ pub fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(apart.f_add(&trace)?.f_sub(&both.f_mul_scalar(2.0)?)?.f_double_value(&[])?.max(0.0))
 }
 
-/// The distance of `a` to a reference `b`, with an interval over the pictures of `a`; `b` is not drawn again. Drawing pictures twice makes any two sets look further apart, so the resampled distances
-/// are moved to have the measured one as their mean.
+/// The distance of `a` to a reference `b`, with an interval over the pictures of `a`; `b` is not drawn again. Drawing pictures twice makes
+/// any two sets look further apart, so the resampled distances are moved to have the measured one as their mean.
 ///
 /// # Errors
 /// As [`distance`].
