@@ -3,9 +3,9 @@
 //! The rooms, in the order a training step passes through them: [`prefetch`] makes batches on background threads,
 //! [`noise`] draws noise levels from the whole distribution or from an expert's interval, [`dropout`] drops embeddings,
 //! [`loss`] is the denoising loss, [`optimizer`] and [`ema`] update the weights, [`state`] keeps all of it in a checkpoint that is
-//! written atomically, [`log`] records the loss. [`run`] is the loop around all of them, with [`lineage`] guarding what a
-//! checkpoint may be resumed beside. [`tree`] says which networks an ensemble is trained as, [`plan`] holds that as data: who starts
-//! from whom, for how long, how fast.
+//! written atomically, [`log`] records the loss. [`run`] is the loop around all of them, its batches shared by [`workers`], with
+//! [`lineage`] guarding what a checkpoint may be resumed beside. [`tree`] says which networks an ensemble is trained as, [`plan`]
+//! holds that as data: who starts from whom, for how long, how fast.
 //!
 //! # Example
 //!
@@ -116,5 +116,6 @@ pub mod prefetch;
 pub mod run;
 pub mod state;
 pub mod tree;
+pub mod workers;
 
 pub use error::{Error, Result};

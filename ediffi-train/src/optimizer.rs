@@ -120,7 +120,7 @@ impl AdamW {
     ) -> Result<f64> {
         let _no_grad = tch::no_grad_guard();
         let mut gradients = Vec::with_capacity(parameters.len());
-        let mut squares = Vec::with_capacity(parameters.len());
+        let mut norms = Vec::with_capacity(parameters.len());
         for (index, (_, parameter)) in parameters.iter().enumerate() {
             let mut gradient = parameter.f_grad()?;
             for (_, copy) in copies.iter().filter_map(|copy| copy.get(index)) {
@@ -136,13 +136,13 @@ impl AdamW {
                 }
             }
             if gradient.defined() {
-                squares.push(gradient.f_square()?.f_sum(Kind::Float)?);
+                norms.push(gradient.f_norm()?);
             }
             gradients.push(gradient);
         }
-        let norm = match squares.is_empty() {
+        let norm = match norms.is_empty() {
             true => 0.0,
-            false => Tensor::f_stack(&squares, 0)?.f_sum(Kind::Double)?.f_sqrt()?.f_double_value(&[])? / accumulated,
+            false => Tensor::f_stack(&norms, 0)?.f_to_kind(Kind::Double)?.f_norm()?.f_double_value(&[])? / accumulated,
         };
         if !norm.is_finite() {
             clear(&mut gradients)?;
@@ -150,24 +150,26 @@ impl AdamW {
         }
         let scale = (self.settings.clip / norm.max(1e-12)).min(1.0) / accumulated;
         let rate = self.settings.rate(step);
+        let decay = rate * self.settings.weight_decay;
         let (beta1, beta2) = self.settings.betas;
         let t = i32::try_from(step + 1).unwrap_or(i32::MAX);
         let (bias1, bias2) = (1.0 - beta1.powi(t), 1.0 - beta2.powi(t));
+        // m̂ / (√v̂ + ε) with both corrections in the two numbers: each pass over the weights counts.
+        let (rate, epsilon) = (rate * bias2.sqrt() / bias1, self.settings.epsilon * bias2.sqrt());
         let moments = self.first.iter_mut().zip(self.second.iter_mut());
-        for (((_, parameter), gradient), (first, second)) in parameters.iter().zip(&gradients).zip(moments) {
+        for (((_, parameter), gradient), (first, second)) in parameters.iter().zip(&mut gradients).zip(moments) {
             if !gradient.defined() {
                 continue;
             }
             let mut parameter = parameter.shallow_clone();
-            let gradient = gradient.f_mul_scalar(scale)?;
-            let _ = first.f_lerp_(&gradient, 1.0 - beta1)?;
-            let _ = second.f_mul_scalar_(beta2)?;
-            let _ = second.f_addcmul_(&gradient, &(gradient.f_mul_scalar(1.0 - beta2)?))?;
+            let _ = gradient.f_mul_scalar_(scale)?;
+            let _ = first.f_lerp_(gradient, 1.0 - beta1)?;
+            let _ = second.f_lerp_(&gradient.f_square()?, 1.0 - beta2)?;
             if parameter.dim() > 1 {
-                let _ = parameter.f_mul_scalar_(1.0 - rate * self.settings.weight_decay)?;
+                let _ = parameter.f_mul_scalar_(1.0 - decay)?;
             }
-            let denominator = second.f_sqrt()?.f_div_scalar_(bias2.sqrt())?.f_add_scalar_(self.settings.epsilon)?;
-            let _ = parameter.f_addcdiv_(&first.f_mul_scalar(-rate / bias1)?, &denominator)?;
+            let denominator = second.f_sqrt()?.f_add_scalar_(epsilon)?;
+            let _ = parameter.f_addcdiv_(&first.f_mul_scalar(-rate)?, &denominator)?;
         }
         clear(&mut gradients)?;
         Ok(norm)

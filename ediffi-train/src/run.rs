@@ -4,11 +4,10 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use tch::Tensor;
-
 use crate::lineage::Lineage;
 use crate::log::{Entry, LossLog};
 use crate::state::{Replica, TrainState};
+use crate::workers::{Team, Worker};
 use crate::{Error, Result};
 
 /// Steps between two lines of the log.
@@ -45,61 +44,6 @@ pub struct Run<'a> {
     pub checkpoint_every: Duration,
     /// What the network stands on; a checkpoint of another lineage is refused.
     pub lineage: Lineage,
-}
-
-/// One of the threads that share the batches of a step.
-pub struct Worker<'a, B, E> {
-    /// Its view of the parameters, which its network is built from.
-    pub replica: Replica,
-    /// The mean loss of a batch by its number.
-    pub loss: Box<dyn FnMut(u64, B) -> std::result::Result<Tensor, E> + Send + 'a>,
-}
-
-impl<B, E> std::fmt::Debug for Worker<'_, B, E> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("replica", &self.replica).finish_non_exhaustive()
-    }
-}
-
-impl<B: Send, E: From<Error> + Send> Worker<'_, B, E> {
-    /// The losses of some batches, whose gradients are left in the replica.
-    fn run(&mut self, batches: Vec<(u64, B)>) -> std::result::Result<Vec<Tensor>, E> {
-        batches
-            .into_iter()
-            .map(|(number, batch)| {
-                let value = (self.loss)(number, batch)?;
-                value.f_backward().map_err(Error::from)?;
-                Ok(value.f_detach().map_err(Error::from)?)
-            })
-            .collect()
-    }
-}
-
-/// Deals the batches of a step out to the workers and runs them side by side.
-fn spread<B: Send, E: From<Error> + Send>(
-    workers: &mut [Worker<'_, B, E>],
-    batches: Vec<(u64, B)>,
-) -> std::result::Result<Vec<Tensor>, E> {
-    if let [worker] = workers {
-        return worker.run(batches);
-    }
-    let mut shares: Vec<Vec<(u64, B)>> = workers.iter().map(|_| Vec::new()).collect();
-    for ((index, batch), turn) in batches.into_iter().zip((0..workers.len()).cycle()) {
-        if let Some(share) = shares.get_mut(turn) {
-            share.push((index, batch));
-        }
-    }
-    std::thread::scope(|scope| {
-        let pairs = workers.iter_mut().zip(shares);
-        let threads: Vec<_> = pairs.map(|(worker, share)| scope.spawn(move || worker.run(share))).collect();
-        // All are waited for first: a scope panics itself for a thread that panicked unseen.
-        let ended: Vec<_> = threads.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
-        let mut values = Vec::new();
-        for losses in ended {
-            values.extend(losses.map_err(|_| E::from(Error::Worker))??);
-        }
-        Ok(values)
-    })
 }
 
 /// What is known after a step.
@@ -176,6 +120,23 @@ impl Run<'_> {
         if workers.is_empty() {
             return Err(Error::Setting { field: "workers", reason: "there are none".to_owned() }.into());
         }
+        let (replicas, losses): (Vec<_>, Vec<_>) =
+            workers.iter_mut().map(|Worker { replica, loss }| (&*replica, loss)).unzip();
+        std::thread::scope(|scope| {
+            let mut team = Team::new(scope, losses);
+            self.steps(state, &mut next, &replicas, &mut team, &mut observe)
+        })
+    }
+
+    /// The loop of [`train`](Self::train).
+    fn steps<B: Send, E: From<Error> + Send>(
+        &self,
+        state: &mut TrainState,
+        mut next: impl FnMut() -> std::result::Result<B, E>,
+        replicas: &[&Replica],
+        team: &mut Team<'_, '_, B, E>,
+        mut observe: impl FnMut(&TrainState, &Progress) -> std::result::Result<ControlFlow<()>, E>,
+    ) -> std::result::Result<(), E> {
         let mut log = LossLog::resume(&self.folder.join(format!("{}.csv", self.name)), state.step())?;
         let mut saved = Instant::now();
         let mut window = Window::new();
@@ -187,11 +148,10 @@ impl Run<'_> {
                 batches.push((number, next()?));
             }
             window.waiting += waiting.elapsed();
-            let values = spread(workers, batches)?;
+            let values = team.step(batches)?;
             let rate = state.rate();
             let pictures = self.accumulate * self.batch;
-            let replicas: Vec<_> = workers.iter().map(|worker| &worker.replica).collect();
-            window.gradient += state.update_from(&replicas, pictures, values.len())?;
+            window.gradient += state.update_from(replicas, pictures, values.len())?;
             // Read after the step: on a GPU, reading waits for what was computed.
             for value in values {
                 window.loss += value.f_double_value(&[]).map_err(Error::from)? / self.accumulate as f64;

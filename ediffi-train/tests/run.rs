@@ -1,15 +1,18 @@
 //! The training loop: numbers of batches, resume, workers, log, and what stops it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use ediffi_train::Error;
 use ediffi_train::lineage::Lineage;
 use ediffi_train::optimizer::AdamWSettings;
-use ediffi_train::run::{Begin, Run, Worker};
+use ediffi_train::run::{Begin, Run};
 use ediffi_train::state::TrainState;
+use ediffi_train::workers::Worker;
 use tch::{Device, Kind, Tensor};
 
 fn run(folder: &Path, steps: u64, accumulate: u64, begin: Begin) -> Run<'_> {
@@ -143,6 +146,29 @@ fn checkpoints_are_written_on_the_way() {
     let (_, mut state) = begin();
     Run { begin: Begin::Resume, ..often }.begin(&mut state).unwrap();
     assert_eq!(state.step(), 2);
+}
+
+/// A thread that ended with every step would give its memory back every time.
+#[test]
+fn workers_keep_their_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let threads = &Mutex::new(HashSet::new());
+    let (_, mut state) = begin();
+    let worker = || {
+        let Worker { replica, mut loss } = worker(&state);
+        let seen = move |number, batch| {
+            threads.lock().unwrap().insert(std::thread::current().id());
+            loss(number, batch)
+        };
+        Worker { replica, loss: Box::new(seen) }
+    };
+    let mut workers = [worker(), worker(), worker()];
+    let mut numbers = 0..;
+    let made = || Ok(numbers.next().unwrap());
+    let observe = |_: &TrainState, _: &_| Ok(ControlFlow::Continue(()));
+    run(folder.path(), 8, 3, Begin::New).train(&mut state, made, &mut workers, observe).unwrap();
+    drop(workers);
+    assert_eq!(threads.lock().unwrap().len(), 3);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Norms. Their statistics are f32 inside libtorch's kernels whatever the precision of the input.
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::conv::channels_last;
 use crate::Result;
 use crate::weights::{Init, Scope};
 
@@ -33,7 +34,26 @@ impl GroupNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
         let (weight, bias) = (self.weight.f_to_kind(kind)?, self.bias.f_to_kind(kind)?);
-        Ok(x.f_group_norm(self.groups, Some(&weight), Some(&bias), self.eps, true)?)
+        let norm = |x: &Tensor| x.f_group_norm(self.groups, Some(&weight), Some(&bias), self.eps, true);
+        if self.is_faster_by_channel(x) { channels_last(&norm(&x.f_contiguous()?)?) } else { Ok(norm(x)?) }
+    }
+
+    /// Whether `x` is better turned channels-first, normed, and turned back. libtorch's CPU kernel for a small channels-last map
+    /// puts the channels of one group, at one position, into a vector: a few of them leave most of it empty, and the norm then
+    /// takes up to ten times as long as both turns and the norm between them (`examples/group_norm_times.rs`). A map of 1024
+    /// positions and more goes through another kernel of libtorch, which has no such weakness.
+    fn is_faster_by_channel(&self, x: &Tensor) -> bool {
+        const FULL_VECTOR: i64 = 24;
+        const LARGE_MAP: i64 = 1024;
+        match *x.size().as_slice() {
+            [_, channels, height, width] => {
+                x.device() == Device::Cpu
+                    && channels < FULL_VECTOR * self.groups
+                    && height * width < LARGE_MAP
+                    && !x.is_contiguous()
+            }
+            _ => false,
+        }
     }
 }
 
@@ -140,5 +160,45 @@ impl RmsNorm {
         let mean_square = wide.f_square()?.f_mean_dim(-1_i64, true, Kind::Float)?;
         let normed = wide.f_mul(&mean_square.f_add_scalar(self.eps)?.f_rsqrt()?)?;
         Ok(normed.f_to_kind(x.kind())?.f_mul(&self.weight.f_to_kind(x.kind())?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::Fresh;
+
+    /// Values and gradients are those of libtorch's own kernel, whichever way they were computed, and a map keeps its memory order.
+    #[test]
+    fn a_turned_map_is_normed_as_any_other() {
+        for (channels, groups, side, turned) in
+            [(80, 16, 16, true), (320, 16, 8, true), (768, 32, 8, false), (64, 32, 32, false)]
+        {
+            tch::manual_seed(1);
+            let norm = GroupNorm::new(Scope::root(&mut Fresh::new(1, Device::Cpu)), channels, groups, 1e-5).unwrap();
+            let options = (Kind::Float, Device::Cpu);
+            let (values, weights) =
+                (Tensor::randn([2, channels, side, side], options), Tensor::randn([2, channels, side, side], options));
+            let map = channels_last(&values).unwrap().set_requires_grad(true);
+            assert_eq!(norm.is_faster_by_channel(&map), turned, "{channels} channels in {groups} groups, {side} wide");
+            assert!(!norm.is_faster_by_channel(&values), "nothing is to be turned");
+            let got = norm.forward(&map).unwrap();
+            (&got * &weights).sum(Kind::Float).backward();
+            let values = values.set_requires_grad(true);
+            let expected = values.group_norm(groups, None::<&Tensor>, None::<&Tensor>, 1e-5, true);
+            (&expected * &weights).sum(Kind::Float).backward();
+            assert_eq!(got.stride(), map.stride());
+            for (got, expected) in [(got, expected), (map.grad(), values.grad())] {
+                assert!((got - expected).abs().max().double_value(&[]) < 2e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_of_tokens_is_normed_too() {
+        let norm = GroupNorm::new(Scope::root(&mut Fresh::new(1, Device::Cpu)), 8, 2, 1e-5).unwrap();
+        let tokens = Tensor::arange(48, (Kind::Float, Device::Cpu)).reshape([1, 6, 8]).transpose(1, 2);
+        let groups = norm.forward(&tokens).unwrap().reshape([2, 24]);
+        assert!(groups.mean_dim(1, false, Kind::Float).abs().max().double_value(&[]) < 1e-5);
     }
 }

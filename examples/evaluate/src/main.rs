@@ -11,6 +11,8 @@
 //! evaluate compare --name experts --variant A=DIR --variant C=DIR --write docs/experts.md
 //! ```
 
+#[path = "../../shared/allocator.rs"]
+mod allocator;
 #[path = "../../shared/report.rs"]
 mod report;
 
@@ -24,10 +26,6 @@ use evaluate::judge::train::{Training, train};
 use evaluate::judge::{self, Judge};
 use evaluate::{attention, compare, icons, paint, probes, solvers, styled};
 use train_icons::pack::{self, Pack};
-
-/// The large temporary tensors of a network make the C library's allocator expensive.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(Debug, Parser)]
 #[command(about)]

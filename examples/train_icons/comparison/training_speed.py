@@ -1,15 +1,15 @@
-"""Trains the base of the small model with this project and with PyTorch, in turn: do they compute the same, and how fast?
+"""Trains the networks of the small model with this project and with PyTorch, in turn: do they compute the same, and how fast?
 
     cargo build --release -p train-icons --bin training_speed
     pip install torch==2.11.0 safetensors numpy
-    python examples/train_icons/comparison/training_speed.py FOLDER [--steps 60] [--rounds 3] [--preload LIBRARY]
+    python examples/train_icons/comparison/training_speed.py FOLDER [--steps 60] [--rounds 3] [--preload LIBRARY] [--only base-f32]
 
 The PyTorch side is a second implementation of the network, the loss and the step. It reads the start weights, the batches and
 the settings that this project's program leaves in FOLDER. Each measurement is a process of its own. Prints tables in Markdown;
-fails when the first losses differ by more than 1e-3, or when both count another amount of work.
+fails when the first losses differ by more than 1e-3 (in bf16 by 1e-2), or when both count another amount of work.
 
-PyTorch gets what makes it fast on a CPU: channels-last maps, fused AdamW, `_foreach` for the running average, and
-`DistributedDataParallel` over one process a core. This project's program has jemalloc in the place of the C library's
+PyTorch gets what makes it fast on a CPU: channels-last maps, fused AdamW, `_foreach` for the running average,
+`DistributedDataParallel` over one process a core, and autocast for bf16. This project's program has jemalloc in the place of the C library's
 allocator; `--preload` gives PyTorch such a library (LD_PRELOAD), in rows of their own.
 """
 
@@ -34,7 +34,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[3]
 # How many of the first losses have to agree, and how well.
-AGREEING, TOLERANCE = 24, 1e-3
+AGREEING, TOLERANCE = 24, {"f32": 1e-3, "bf16": 1e-2}
+# What is compared: networks and precisions.
+KINDS = {
+    f"{name}-{precision}": (network, precision)
+    for name, network in {"base": "base", "sr": "super-resolution"}.items()
+    for precision in ("f32", "bf16")
+}
 
 
 class ResBlock(nn.Module):
@@ -51,6 +57,13 @@ class ResBlock(nn.Module):
         h = self.conv1(F.silu(self.norm1(x)))
         h = torch.addcmul(shift, self.norm2(h), 1 + scale)
         return self.skip(x) + self.conv2(F.silu(h))
+
+
+class PositionNorm(nn.LayerNorm):
+    """Over the channels of each position."""
+
+    def forward(self, x):
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class Attention(nn.Module):
@@ -84,16 +97,19 @@ class Context(nn.Module):
         width, text, image = config["width"], config["clip_text"], config["clip_image"]
         self.t5 = nn.Linear(config["t5"]["width"], width)
         self.clip_text = nn.Linear(text["width"], width)
-        self.clip_image = nn.Linear(image, width)
         self.clip_text_pooled = nn.Linear(text["pooled"], embedding)
-        self.clip_image_pooled = nn.Linear(image, embedding)
+        self.takes_image = image is not None
+        if self.takes_image:
+            self.clip_image, self.clip_image_pooled = nn.Linear(image, width), nn.Linear(image, embedding)
         self.null = nn.Parameter(torch.empty(1, 1, width))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, t5, clip_text, clip_text_pooled, clip_image):
-        image = self.clip_image(clip_image)[:, None]
-        tokens = torch.cat([self.t5(t5), self.clip_text(clip_text), image, self.null.expand(len(t5), -1, -1)], dim=1)
-        return self.norm(tokens), self.clip_text_pooled(clip_text_pooled) + self.clip_image_pooled(clip_image)
+    def forward(self, t5, clip_text, clip_text_pooled, clip_image=None):
+        tokens, pooled = [self.t5(t5), self.clip_text(clip_text)], self.clip_text_pooled(clip_text_pooled)
+        if self.takes_image:
+            tokens.append(self.clip_image(clip_image)[:, None])
+            pooled = pooled + self.clip_image_pooled(clip_image)
+        return self.norm(torch.cat([*tokens, self.null.expand(len(t5), -1, -1)], dim=1)), pooled
 
 
 class UNet(nn.Module):
@@ -101,12 +117,14 @@ class UNet(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        assert config["layout"] == "efficient" and not config["low_res"]
+        assert config["layout"] == "efficient"
         self.patch, self.sinusoids = config["patch"], config["channels"]
         levels, embedding, pixels = config["levels"], config["embedding_width"], 3 * config["patch"] ** 2
         widths = [level["multiplier"] * config["channels"] for level in levels]
 
         def norm(channels):
+            if config["norm"] == "position":
+                return PositionNorm(channels)
             return nn.GroupNorm(config["norm"]["group"], channels)
 
         # What is kept for the way up takes a number, too.
@@ -141,15 +159,19 @@ class UNet(nn.Module):
                 add("up", nn.Conv2d(widths[i], widths[i - 1], 3, padding=1))
         self.noise1, self.noise2 = nn.Linear(self.sinusoids, embedding), nn.Linear(embedding, embedding)
         self.context = Context(config["context"], embedding)
-        self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(2 * pixels if config["low_res"] else pixels, widths[0], 3, padding=1)
         self.norm, self.out = norm(widths[0]), nn.Conv2d(widths[0], pixels, 3, padding=1)
 
-    def forward(self, x, c_noise, *conditioning):
-        tokens, pooled = self.context(*conditioning)
+    def forward(self, x, c_noise, conditioning, low_res=None):
+        tokens, pooled = self.context(**conditioning)
         half = self.sinusoids // 2
         angles = c_noise[:, None] * torch.exp(torch.arange(half) * (-math.log(10_000) / half))
         waves = torch.cat([angles.cos(), angles.sin()], dim=1)
-        embedding = F.silu(self.noise2(F.silu(self.noise1(waves))) + pooled)
+        # In f32 whatever the rest is in.
+        with torch.autocast("cpu", enabled=False):
+            embedding = F.silu(self.noise2(F.silu(self.noise1(waves))) + pooled)
+        if low_res is not None:
+            x = torch.cat([x, low_res], dim=1)
         h = self.stem(F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last))
         kept = []
         for number, kind in enumerate(self.plan):
@@ -174,9 +196,10 @@ def denoising_loss(network, batch, settings):
     c_in, c_noise = 1 / (sigma**2 + data**2).sqrt(), sigma.log() / 4
     weight = (1 + ((data / sigma) ** 2).clamp(max=settings["max_snr"])) / data**2
     noisy = batch["clean"] + batch["noise"] * batch["sigmas"][:, None, None, None]
-    conditioning = [batch[name] for name in ("t5", "clip_text", "clip_text_pooled", "clip_image")]
-    f = network(noisy * c_in.float()[:, None, None, None], c_noise.float(), *conditioning)
-    error = (data * f - batch["clean"]).square().mean(dim=(1, 2, 3))
+    conditioning = {name: x for name, x in batch.items() if name.startswith(("t5", "clip"))}
+    with torch.autocast("cpu", torch.bfloat16, enabled=settings["bf16"]):
+        f = network(noisy * c_in.float()[:, None, None, None], c_noise.float(), conditioning, batch.get("low_res"))
+    error = (data * f.float() - batch["clean"]).square().mean(dim=(1, 2, 3))
     return (error * weight.float()).mean()
 
 
@@ -260,14 +283,15 @@ def difference(a, b):
     return max(abs(x / y - 1) for x, y in zip(a, b, strict=True))
 
 
-def main(folder, steps, rounds, preload):
+def compare(folder, network, precision, steps, rounds, preload):
     program = os.environ.get("TRAINING_SPEED", ROOT / "target/release/training_speed")
     cores = len(os.sched_getaffinity(0))
+    what = ["--network", network, "--precision", precision]
     rows = {}
     for workers in sorted({1, cores}):
         teams = {1: "all threads on one batch"}.get(workers, f"{workers} batches side by side")
         libraries = {"LD_LIBRARY_PATH": str(Path(os.environ.get("LIBTORCH", ROOT / ".libtorch/torch")) / "lib")}
-        rows["ediffi", teams] = ([program, folder, "--workers", workers, "--steps", steps], libraries)
+        rows["ediffi", teams] = ([program, folder, *what, "--workers", workers, "--steps", steps], libraries)
         command = [sys.executable, __file__, folder, "--processes", workers, "--steps", steps]
         rows["PyTorch", teams] = (command, {})
         if preload:
@@ -276,34 +300,37 @@ def main(folder, steps, rounds, preload):
     for _ in range(rounds):
         for row, (command, environment) in rows.items():
             results[row].append(run(command, environment))
-            print(f"{row[0]}, {row[1]}: {results[row][-1]['pictures_per_second']:.1f} pictures/s", file=sys.stderr)
+            print(f"{network}, {precision}, {row[0]}, {row[1]}: {results[row][-1]['pictures_per_second']:.1f} pictures/s", file=sys.stderr)
 
     ours = [result for (who, _), measured in results.items() if who == "ediffi" for result in measured]
     work, rates = ours[0]["gflop_per_picture"], [result["convolution_gflops"] for result in ours]
-    f32, bf16 = (statistics.median(rate[kind] for rate in rates) for kind in ("f32", "bf16"))
-    print(f"\n{cores} cores, PyTorch {torch.__version__}; convolutions: {f32:.0f} GFLOP/s in f32, {bf16:.0f} in bf16;")
-    print(f"{work:.2f} GFLOP to train on one picture; medians of {rounds} runs of {steps} steps of 32 pictures, {ours[0]['kind']}.\n")
-    print("| | a step's pictures | pictures/s | of the rate of convolutions |\n|---|---|---|---|")
-    for (who, teams), measured in results.items():
-        speed = statistics.median(result["pictures_per_second"] for result in measured)
-        print(f"| {who} | {teams} | {speed:.1f} | {100 * speed * work / f32:.0f} % |")
+    rate = statistics.median(rate[precision] for rate in rates)
+    speed = {row: statistics.median(result["pictures_per_second"] for result in measured) for row, measured in results.items()}
+    best = max(value for (who, _), value in speed.items() if who == "PyTorch")
+    print(f"\n### {network} in {precision}\n")
+    print(f"{cores} cores, PyTorch {torch.__version__}; convolutions in {precision}: {rate:.0f} GFLOP/s; {work:.2f} GFLOP to train on one")
+    print(f"picture; medians of {rounds} runs of {steps} steps of 32 pictures.\n")
+    print("| | a step's pictures | pictures/s | to PyTorch's best | of the rate of convolutions |\n|---|---|---|---|---|")
+    for (who, teams), value in speed.items():
+        print(f"| {who} | {teams} | {value:.1f} | {value / best:.2f} × | {100 * value * work / rate:.0f} % |")
 
-    reference = ours[0]["losses"]
-    last = len(reference) - 1
+    last = len(ours[0]["losses"]) - 1
     shown = sorted({0, min(AGREEING, last + 1) - 1, last})
     print("\n| | a step's pictures | " + " | ".join(f"loss of step {step + 1}" for step in shown) + " | largest difference |")
     print("|---|---|" + "---|" * (len(shown) + 1))
     apart = 0.0
     for (who, teams), measured in results.items():
-        losses = measured[0]["losses"]
+        # In bf16 the sums of other batches round otherwise: like is compared with like.
+        losses, reference = measured[0]["losses"], results["ediffi", teams][0]["losses"]
         first = difference(losses[:AGREEING], reference[:AGREEING])
         cells = [f"{losses[step]:.6f}" for step in shown]
-        print(f"| {who} | {teams} | " + " | ".join(cells) + f" | {first:.1e} ({difference(losses, reference):.1e} in all steps) |")
+        told = "" if who == "ediffi" else f"{first:.1e} ({difference(losses, reference):.1e} in all steps)"
+        print(f"| {who} | {teams} | " + " | ".join(cells) + f" | {told} |")
         apart = max(apart, first)
     counted = multiply_adds(folder)
     print(f"\nThe first {min(AGREEING, steps)} losses differ by {apart:.1e} at most.")
-    if apart > TOLERANCE or min(AGREEING, steps) < 20:
-        sys.exit(f"the losses do not agree within {TOLERANCE} over 20 steps")
+    if apart > TOLERANCE[precision] or min(AGREEING, steps) < 20:
+        sys.exit(f"the losses do not agree within {TOLERANCE[precision]} over 20 steps")
     if counted != ours[0]["multiply_adds"]:
         sys.exit(f"PyTorch counts {counted} multiply-adds, this project {ours[0]['multiply_adds']}")
 
@@ -314,10 +341,12 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=60, help="steps of each run, the first few of which are not timed")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind, in turn")
     parser.add_argument("--preload", help="an allocator for PyTorch")
+    parser.add_argument("--only", choices=KINDS, nargs="+", default=list(KINDS), help="which network in which precision")
     parser.add_argument("--processes", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
     if arguments.processes:
         theirs(folder, arguments.processes, arguments.steps)
     else:
-        main(folder, arguments.steps, arguments.rounds, arguments.preload)
+        for kind in arguments.only:
+            compare(folder, *KINDS[kind], arguments.steps, arguments.rounds, arguments.preload)

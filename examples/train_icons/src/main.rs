@@ -7,6 +7,8 @@
 //! ```
 //! See `docs/training.md`.
 
+#[path = "../../shared/allocator.rs"]
+mod allocator;
 #[path = "../../shared/report.rs"]
 mod report;
 mod train;
@@ -23,10 +25,6 @@ use train_icons::config::SamplerConfig;
 use train_icons::pack::{self, Pack};
 use train_icons::render::Renderer;
 use train_icons::sampler::Sampler;
-
-/// The large temporary tensors of a network make the C library's allocator expensive.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[derive(Debug, Parser)]
 #[command(about)]

@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use ediffi_core::weights::{Fresh, Params};
 use ediffi_train::plan::Training;
 use ediffi_train::prefetch::Prefetch;
-use ediffi_train::run::{Run, Worker};
+use ediffi_train::run::Run;
 use ediffi_train::state::TrainState;
+use ediffi_train::workers::Worker;
 use tch::Tensor;
 
 use super::Result;

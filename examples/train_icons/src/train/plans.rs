@@ -93,14 +93,27 @@ mod tests {
             assert_eq!(base.networks[..2], shipped.networks[..2], "{name}");
             let leaves = &base.networks[2..];
             assert_eq!((leaves.len(), base.experts().unwrap().len()), (experts, experts), "{name}");
-            assert_eq!(leaves.iter().map(|leaf| leaf.training.steps).sum::<u64>(), 1200, "{name}");
+            assert_eq!(leaves.iter().map(|leaf| leaf.training.steps).sum::<u64>(), 1800, "{name}");
             for Training { steps, learning_rate, warm_up, ema, .. } in leaves.iter().map(|leaf| leaf.training) {
                 assert_eq!(learning_rate, 5e-4, "{name}");
                 // The same share of warm-up, and the same weight of the shared network in the average at the end.
-                assert_eq!(warm_up * 1200, steps * 96, "{name}");
+                assert_eq!(warm_up * 100, steps * 8, "{name}");
                 assert!((ema.powf(steps as f64) - 0.3).abs() < 0.01, "{name}");
             }
         }
+    }
+
+    /// Files of the experiment on the open tail in docs/experts.md.
+    #[test]
+    fn the_two_plans_of_the_tail_differ_in_the_tail_alone() {
+        let [none, tenth] = ["none", "tenth"]
+            .map(|name| find(&format!("{}/plans/tail-{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap());
+        let base = &tenth.stages[0];
+        assert_eq!((none.stages[0].tail, base.tail.map(|tail| tail.share)), (None, Some(0.1)));
+        let mut same = base.clone();
+        (same.tail, same.networks[0].name) = (None, none.name.clone());
+        let stages = vec![same, tenth.stages[1].clone(), tenth.stages[2].clone()];
+        assert_eq!(TrainingPlan { name: none.name.clone(), stages, ..tenth }, none);
     }
 
     /// Quarters of the training mass at both ends: ln σ = 0.4 ± 0.674490 · 1.4.

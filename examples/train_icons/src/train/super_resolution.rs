@@ -10,8 +10,9 @@ use ediffi_core::weights::{Fresh, Scope};
 use ediffi_train::dropout::ConditioningDropout;
 use ediffi_train::plan::{NetworkPlan, StagePlan, Task};
 use ediffi_train::prefetch::Prefetch;
-use ediffi_train::run::{Begin, Worker};
+use ediffi_train::run::Begin;
 use ediffi_train::state::{Shared, TrainState};
+use ediffi_train::workers::Worker;
 use tch::{Kind, Tensor};
 use train_icons::dimensions;
 

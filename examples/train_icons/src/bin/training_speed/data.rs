@@ -3,11 +3,14 @@
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::interval::{LogNormal, SigmaInterval};
 use ediffi_core::seed::{Noise, NoiseSource, image_seeds, stream};
-use ediffi_core::unet::ContextConfig;
+use ediffi_core::unet::UNetConfig;
 use ediffi_train::noise::NoiseLevels;
 use tch::Tensor;
 
 use super::{Result, SIDE};
+
+/// Noise of the smaller picture that super-resolution is given.
+const LOW_RES_NOISE: f64 = 0.1;
 
 /// Pictures with all that a training step needs besides them.
 pub struct Batch {
@@ -21,35 +24,43 @@ pub struct Batch {
     t5: Tensor,
     clip_text: Tensor,
     clip_text_pooled: Tensor,
-    clip_image: Tensor,
+    /// Of a network that takes a reference picture.
+    clip_image: Option<Tensor>,
+    /// Of super-resolution: [n, 3, side, side].
+    low_res: Option<Tensor>,
 }
 
 impl Batch {
     /// `rows` rows from `seed`. Pictures are squares of 8×8 pixels of one random colour each, so that there is something
     /// to learn and the loss falls.
-    pub fn draw(context: &ContextConfig, levels: LogNormal, rows: usize, seed: u64) -> Result<Self> {
+    pub fn draw(config: &UNetConfig, levels: LogNormal, rows: usize, seed: u64) -> Result<Self> {
+        let context = config.context.as_ref().ok_or("the network reads no text")?;
         let (seeds, n) = (image_seeds(seed, rows), rows as i64);
         let normal = |number: u64, shape: &[i64]| Noise::new(&seeds, number).normal(shape);
         let t5 = context.t5.ok_or("the network reads no T5")?;
         let text = context.clip_text.ok_or("the network reads no CLIP text")?;
-        let image = context.clip_image.ok_or("the network reads no CLIP image")?;
         let coarse = normal(0, &[n, 3, SIDE / 8, SIDE / 8])?.f_mul_scalar(0.5)?;
         let sigmas = NoiseLevels::new(levels, SigmaInterval::ALL).draw(rows, &mut stream(seed, 1));
         let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
+        let clean = coarse.f_upsample_nearest2d([SIDE, SIDE], None, None)?;
+        let spoiled =
+            || -> Result<Tensor> { Ok(clean.f_add(&normal(7, &[n, 3, SIDE, SIDE])?.f_mul_scalar(LOW_RES_NOISE)?)?) };
         Ok(Self {
-            clean: coarse.f_upsample_nearest2d([SIDE, SIDE], None, None)?,
+            low_res: config.low_res.then(spoiled).transpose()?,
+            clean,
             noise: normal(2, &[n, 3, SIDE, SIDE])?,
             sigmas: Tensor::f_from_slice(&sigmas)?,
             t5: normal(3, &[n, t5.tokens, t5.width])?,
             clip_text: normal(4, &[n, text.tokens, text.width])?,
             clip_text_pooled: normal(5, &[n, text.pooled])?,
-            clip_image: normal(6, &[n, image])?,
+            clip_image: context.clip_image.map(|width| normal(6, &[n, width])).transpose()?,
         })
     }
 
     /// `rows` rows from row `first` on, sharing storage.
     pub fn narrow(&self, first: i64, rows: i64) -> Result<Self> {
         let narrow = |x: &Tensor| x.f_narrow(0, first, rows);
+        let narrow_given = |x: &Option<Tensor>| x.as_ref().map(narrow).transpose();
         Ok(Self {
             clean: narrow(&self.clean)?,
             noise: narrow(&self.noise)?,
@@ -57,7 +68,8 @@ impl Batch {
             t5: narrow(&self.t5)?,
             clip_text: narrow(&self.clip_text)?,
             clip_text_pooled: narrow(&self.clip_text_pooled)?,
-            clip_image: narrow(&self.clip_image)?,
+            clip_image: narrow_given(&self.clip_image)?,
+            low_res: narrow_given(&self.low_res)?,
         })
     }
 
@@ -68,22 +80,24 @@ impl Batch {
             t5: share(&self.t5),
             clip_text: share(&self.clip_text),
             clip_text_pooled: share(&self.clip_text_pooled),
-            clip_image: share(&self.clip_image),
-            low_res: None,
+            clip_image: self.clip_image.as_ref().and_then(share),
+            low_res: self.low_res.as_ref().and_then(share),
         }
     }
 
     /// All of it by name, for a file.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let tensors = [
-            ("clean", &self.clean),
-            ("noise", &self.noise),
-            ("sigmas", &self.sigmas),
-            ("t5", &self.t5),
-            ("clip_text", &self.clip_text),
-            ("clip_text_pooled", &self.clip_text_pooled),
-            ("clip_image", &self.clip_image),
+            ("clean", Some(&self.clean)),
+            ("noise", Some(&self.noise)),
+            ("sigmas", Some(&self.sigmas)),
+            ("t5", Some(&self.t5)),
+            ("clip_text", Some(&self.clip_text)),
+            ("clip_text_pooled", Some(&self.clip_text_pooled)),
+            ("clip_image", self.clip_image.as_ref()),
+            ("low_res", self.low_res.as_ref()),
         ];
-        tensors.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).into()
+        let given = tensors.into_iter().filter_map(|(name, tensor)| Some((name, tensor?)));
+        given.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect()
     }
 }

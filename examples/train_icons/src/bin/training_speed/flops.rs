@@ -86,9 +86,10 @@ mod tests {
         assert!(multiply_adds(&UNetConfig { layout: Layout::Adm, ..config }, 2).is_err());
     }
 
-    /// What PyTorch's `FlopCounterMode` finds in `comparison/training_speed.py`, halved: it counts a multiply-add as two.
+    /// Both as PyTorch's `FlopCounterMode` finds them in `comparison/training_speed.py`, halved: it counts a multiply-add as two.
     #[test]
-    fn the_base_as_pytorch_counts_it() {
+    fn the_networks_as_pytorch_counts_them() {
         assert_eq!(multiply_adds(&dimensions::base(), 64).unwrap(), 355_274_752);
+        assert_eq!(multiply_adds(&dimensions::super_resolution(), 64).unwrap(), 143_630_336);
     }
 }

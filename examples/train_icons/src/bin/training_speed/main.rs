@@ -1,7 +1,7 @@
-//! Measures how fast the base of the small model trains, and writes down what another implementation needs to do the same.
+//! Measures how fast the networks of the small model train, and writes down what another implementation needs to do the same.
 //!
 //! ```text
-//! training_speed FOLDER --workers 2 --steps 60
+//! training_speed FOLDER --network base --precision f32 --workers 2 --steps 60
 //! ```
 //! Leaves in FOLDER the start weights (`weights.safetensors`, its header says the dimensions and the settings) and the batches
 //! (`batches.safetensors`), and prints the losses and the speed as JSON. `comparison/training_speed.py` runs it beside PyTorch.
@@ -9,6 +9,8 @@
 //! A step is a step of a training without its data: loss, gradients, optimizer and running average, but no scenes drawn and no texts
 //! encoded.
 
+#[path = "../../../../shared/allocator.rs"]
+mod allocator;
 mod data;
 mod flops;
 #[path = "../../../../shared/report.rs"]
@@ -21,25 +23,22 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use data::Batch;
 use ediffi_core::interval::LogNormal;
 use ediffi_core::nn::channels_last;
 use ediffi_core::precondition::Sample;
-use ediffi_core::unet::UNet;
+use ediffi_core::unet::{UNet, UNetConfig};
 use ediffi_core::weights::{Fresh, Scope, save};
 use ediffi_train::lineage::Lineage;
 use ediffi_train::loss::denoising_loss;
 use ediffi_train::optimizer::AdamWSettings;
-use ediffi_train::run::{Begin, Run, Worker};
+use ediffi_train::run::{Begin, Run};
 use ediffi_train::state::TrainState;
+use ediffi_train::workers::Worker;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use train_icons::dimensions;
-
-/// As in `train-icons`, whose speed this is about.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Programs report any error in words.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -50,8 +49,6 @@ const SIDE: i64 = 64;
 const PICTURES: u64 = 32;
 /// Steps with pictures of their own; then they come again.
 const STEPS_OF_DATA: u64 = 4;
-/// Precision of the whole training.
-const KIND: Kind = Kind::Float;
 /// Decay of the running average, as the plan `icons` has it for the stem.
 const AVERAGE: f64 = 0.9995;
 /// First steps whose time is not counted.
@@ -62,6 +59,12 @@ const UNCOUNTED: usize = 4;
 struct Arguments {
     /// Where weights, batches, checkpoint and log go.
     folder: PathBuf,
+    /// Which of the small model's networks trains.
+    #[arg(long, value_enum, default_value_t)]
+    network: Network,
+    /// What it computes in; its parameters are f32 in any case.
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// Threads that train side by side, each on its share of a step's pictures and with its share of the cores.
     #[arg(long, default_value_t = 1)]
     workers: u64,
@@ -70,12 +73,46 @@ struct Arguments {
     steps: u64,
 }
 
+/// A network of the plan `icons`.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Network {
+    #[default]
+    Base,
+    SuperResolution,
+}
+
+impl Network {
+    /// Its dimensions, and its noise levels in the plan.
+    fn of_the_plan(self) -> Result<(UNetConfig, LogNormal)> {
+        Ok(match self {
+            Self::Base => (dimensions::base(), LogNormal::new(0.4, 1.4)?),
+            Self::SuperResolution => (dimensions::super_resolution(), LogNormal::new(-0.6, 1.2)?),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Precision {
+    #[default]
+    F32,
+    Bf16,
+}
+
+impl Precision {
+    fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     report::report(measure(&Arguments::parse()).map_err(|error| error as Box<dyn std::error::Error>))
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
-    let Arguments { folder, workers, steps } = arguments;
+    let Arguments { folder, network, precision, workers, steps } = arguments;
     if !PICTURES.is_multiple_of(*workers) {
         return Err(format!("{workers} workers cannot share the {PICTURES} pictures of a step").into());
     }
@@ -87,19 +124,18 @@ fn measure(arguments: &Arguments) -> Result<()> {
     tch::set_num_threads(cores as i32);
     let rates = json!({ "f32": convolution_rate(Kind::Float)?, "bf16": convolution_rate(Kind::BFloat16)? });
 
-    let config = dimensions::base();
+    let ((config, levels), kind) = (network.of_the_plan()?, precision.kind());
     let settings = AdamWSettings { learning_rate: 1e-3, warm_up: 10, ..AdamWSettings::default() };
-    let context = config.context.as_ref().ok_or("the base reads no text")?;
-    // Noise levels of the base in the plan `icons`.
-    let data = Batch::draw(context, LogNormal::new(0.4, 1.4)?, (STEPS_OF_DATA * PICTURES) as usize, 1)?;
+    let data = Batch::draw(&config, levels, (STEPS_OF_DATA * PICTURES) as usize, 1)?;
     let mut fresh = Fresh::new(1, Device::Cpu);
-    let _ = UNet::new(Scope::root(&mut fresh), &config, KIND)?;
+    let _ = UNet::new(Scope::root(&mut fresh), &config, kind)?;
     let parameters = fresh.into_named();
     let header = json!({
         "network": config, "learning_rate": settings.learning_rate, "betas": settings.betas,
         "epsilon": settings.epsilon, "weight_decay": settings.weight_decay, "warm_up": settings.warm_up,
         "clip": settings.clip, "average": AVERAGE, "sigma_data": Sample::default().sigma_data(),
         "max_snr": Sample::MAX_SNR, "pictures": PICTURES, "uncounted": UNCOUNTED,
+        "bf16": kind == Kind::BFloat16,
     });
     let header = HashMap::from([("training".to_owned(), header.to_string())]);
     save(&folder.join("weights.safetensors"), &parameters, header)?;
@@ -108,10 +144,10 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let threads = (cores / workers).max(1);
     tch::set_num_threads(threads as i32);
     let mut state = TrainState::new(parameters, settings, AVERAGE)?;
-    let (losses, times) = train(&mut state, &data, folder, *workers, *steps)?;
+    let (losses, times) = train(&mut state, &data, (&config, kind), folder, *workers, *steps)?;
     let multiply_adds = flops::multiply_adds(&config, SIDE)?;
     let report = json!({
-        "workers": workers, "threads": threads, "kind": format!("{KIND:?}"), "losses": losses,
+        "workers": workers, "threads": threads, "losses": losses,
         "pictures_per_second": PICTURES as f64 / median(times.get(UNCOUNTED..).unwrap_or_default()),
         "multiply_adds": multiply_adds,
         // The backward pass is twice the forward pass: gradients by the inputs and by the weights.
@@ -126,6 +162,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
 fn train(
     state: &mut TrainState,
     data: &Batch,
+    (config, kind): (&UNetConfig, Kind),
     folder: &Path,
     workers: u64,
     steps: u64,
@@ -146,7 +183,7 @@ fn train(
     let mut team = Vec::new();
     for _ in 0..workers {
         let replica = state.replica()?;
-        let network = UNet::new(Scope::root(&mut replica.source()), &dimensions::base(), KIND)?;
+        let network = UNet::new(Scope::root(&mut replica.source()), config, kind)?;
         let sender = sender.clone();
         let loss = move |number: u64, batch: Batch| -> Result<Tensor> {
             let context = network.context(&batch.conditioning(), rows as i64)?;
@@ -187,8 +224,10 @@ fn train(
 fn convolution_rate(kind: Kind) -> Result<f64> {
     let (rows, side, channels) = (16, 32, 256);
     let _no_grad = tch::no_grad_guard();
-    let x = channels_last(&Tensor::f_randn([rows, channels, side, side], (KIND, Device::Cpu))?)?.f_to_kind(kind)?;
-    let weight = channels_last(&Tensor::f_randn([channels, channels, 3, 3], (KIND, Device::Cpu))?)?.f_to_kind(kind)?;
+    let x =
+        channels_last(&Tensor::f_randn([rows, channels, side, side], (Kind::Float, Device::Cpu))?)?.f_to_kind(kind)?;
+    let weight =
+        channels_last(&Tensor::f_randn([channels, channels, 3, 3], (Kind::Float, Device::Cpu))?)?.f_to_kind(kind)?;
     let mut times = Vec::new();
     for _ in 0..8 {
         let began = Instant::now();

@@ -1,0 +1,98 @@
+//! The threads that share the batches of a step.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::Scope;
+
+use tch::Tensor;
+
+use crate::Error;
+use crate::state::Replica;
+
+/// One of the threads that share the batches of a step.
+pub struct Worker<'a, B, E> {
+    /// Its view of the parameters, which its network is built from.
+    pub replica: Replica,
+    /// The mean loss of a batch by its number.
+    pub loss: Loss<'a, B, E>,
+}
+
+/// The mean loss of a batch, from its number and the batch.
+pub type Loss<'a, B, E> = Box<dyn FnMut(u64, B) -> Result<Tensor, E> + Send + 'a>;
+
+impl<B, E> std::fmt::Debug for Worker<'_, B, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("replica", &self.replica).finish_non_exhaustive()
+    }
+}
+
+/// Loss and gradients of some batches; the gradients are left in the worker's replica.
+fn run<B, E: From<Error>>(
+    loss: &mut impl FnMut(u64, B) -> Result<Tensor, E>,
+    batches: Vec<(u64, B)>,
+) -> Result<Vec<Tensor>, E> {
+    let gradients = |(number, batch)| {
+        let value = loss(number, batch)?;
+        value.f_backward().map_err(Error::from)?;
+        Ok(value.f_detach().map_err(Error::from)?)
+    };
+    batches.into_iter().map(gradients).collect()
+}
+
+/// The batches of one worker in one step, by their numbers.
+pub(crate) type Share<B> = Vec<(u64, B)>;
+/// The losses of a share.
+pub(crate) type Losses<E> = Result<Vec<Tensor>, E>;
+
+/// Workers at their desks. Several have a thread each, for the whole training: a thread that ended with every step would
+/// take its memory with it, and the next would have it from the kernel again, zeroed page by page.
+pub(crate) enum Team<'scope, 'a, B, E> {
+    /// Works on the calling thread, all of whose cores it may use.
+    One(&'scope mut Loss<'a, B, E>),
+    /// Where shares go to, and losses come from.
+    Many(Vec<(Sender<Share<B>>, Receiver<Losses<E>>)>),
+}
+
+impl<'scope, 'a: 'scope, B: Send + 'scope, E: From<Error> + Send + 'scope> Team<'scope, 'a, B, E> {
+    pub(crate) fn new<'env>(scope: &'scope Scope<'scope, 'env>, mut losses: Vec<&'scope mut Loss<'a, B, E>>) -> Self {
+        if losses.len() == 1
+            && let Some(loss) = losses.pop()
+        {
+            return Self::One(loss);
+        }
+        let desk = |loss: &'scope mut Loss<'a, B, E>| {
+            let (shares, inbox) = channel::<Share<B>>();
+            let (outbox, results) = channel();
+            scope.spawn(move || {
+                // A panic ends this thread's work, not the program: the channels close, and the step fails.
+                let work = || inbox.iter().try_for_each(|share| outbox.send(run(loss, share)));
+                let _ = catch_unwind(AssertUnwindSafe(work));
+            });
+            (shares, results)
+        };
+        Self::Many(losses.into_iter().map(desk).collect())
+    }
+
+    /// Deals the batches of a step out and gathers their losses.
+    pub(crate) fn step(&mut self, batches: Vec<(u64, B)>) -> Losses<E> {
+        let desks = match self {
+            Self::One(loss) => return run(loss, batches),
+            Self::Many(desks) => desks,
+        };
+        let mut shares: Vec<Share<B>> = desks.iter().map(|_| Vec::new()).collect();
+        for (index, batch) in batches.into_iter().enumerate() {
+            let turn = index % shares.len();
+            if let Some(share) = shares.get_mut(turn) {
+                share.push(batch);
+            }
+        }
+        for ((inbox, _), share) in desks.iter().zip(shares) {
+            inbox.send(share).map_err(|_| Error::Worker)?;
+        }
+        let mut values = Vec::new();
+        for (_, results) in desks {
+            values.extend(results.recv().map_err(|_| Error::Worker)??);
+        }
+        Ok(values)
+    }
+}

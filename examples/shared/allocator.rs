@@ -1,0 +1,10 @@
+//! jemalloc, set up for networks: their temporary tensors are large, come and go thousands of times a second, and are the same in
+//! every step.
+#![allow(unsafe_code, reason = "jemalloc is configured by a symbol of a fixed name")]
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What was freed is kept for the next step. Given back to the kernel, it would have to be zeroed again page by page.
+#[unsafe(export_name = "malloc_conf")]
+static MALLOC_CONF: &[u8] = b"dirty_decay_ms:-1,muzzy_decay_ms:-1\0";
