@@ -2,9 +2,9 @@
 //! `ediffi_core::nn::GroupNorm` decides is measured here, beside both ways.
 //!
 //! ```text
-//! cargo run --release -p ediffi-core --example group_norm_times
+//! cargo run --release -p ediffi-core --example group_norm_times [THREADS]
 //! ```
-//! Prints a table in Markdown: milliseconds of a forward pass, medians, on all threads of libtorch.
+//! Prints a table in Markdown: medians of milliseconds, forward alone, and forward and backward.
 
 use std::time::Instant;
 
@@ -34,22 +34,33 @@ const MAPS: [[i64; 4]; 10] = [
 ];
 
 fn main() -> Result<()> {
-    let _no_grad = tch::no_grad_guard();
-    println!("{} threads\n", tch::get_num_threads());
+    if let Some(threads) = std::env::args().nth(1).and_then(|threads| threads.parse().ok()) {
+        tch::set_num_threads(threads);
+    }
+    println!("Milliseconds on {} threads: forward / forward and backward.\n", tch::get_num_threads());
     println!("| map | groups | | channels-last | turned | `GroupNorm` |\n|---|---|---|---|---|---|");
     for [rows, channels, side, groups] in MAPS {
         for kind in [Kind::BFloat16, Kind::Float] {
-            let map = Tensor::f_randn([rows, channels, side, side], (kind, Device::Cpu))?;
-            let map = channels_last(&map)?;
+            let random = || Tensor::f_randn([rows, channels, side, side], (kind, Device::Cpu));
+            let (map, upstream) = (channels_last(&random()?)?.f_set_requires_grad(true)?, channels_last(&random()?)?);
             let mut fresh = Fresh::new(1, Device::Cpu);
             let ours = GroupNorm::new(Scope::root(&mut fresh), channels, groups, EPS)?;
-            let norm = |x: &Tensor| x.f_group_norm(groups, None::<&Tensor>, None::<&Tensor>, EPS, true);
-            let direct = median(|| Ok(norm(&map)?))?;
-            let turned = median(|| channels_last(&norm(&map.f_contiguous()?)?))?;
-            let chosen = median(|| ours.forward(&map))?;
-            println!(
-                "| {rows}×{channels}×{side}×{side} | {groups} | {kind:?} | {direct:.3} | {turned:.3} | {chosen:.3} |"
-            );
+            let parameters = fresh.into_named();
+            // As in `GroupNorm`, of the kind of the map.
+            let one = |index: usize| parameters.get(index).map(|(_, x)| x.f_to_kind(kind)).transpose();
+            let norm = |x: &Tensor| x.f_group_norm(groups, one(0)?, one(1)?, EPS, true);
+            let ways: [&dyn Fn(&Tensor) -> Result<Tensor>; 3] =
+                [&|x| Ok(norm(x)?), &|x| channels_last(&norm(&x.f_contiguous()?)?), &|x| ours.forward(x)];
+            print!("| {rows}×{channels}×{side}×{side} | {groups} | {kind:?} |");
+            for way in ways {
+                let forward = median(|| tch::no_grad(|| way(&map)))?;
+                let both = median(|| {
+                    let y = way(&map)?;
+                    Ok(Tensor::f_run_backward(&[y.f_mul(&upstream)?.f_sum(kind)?], &[&map], false, false)?.remove(0))
+                })?;
+                print!(" {forward:.2} / {both:.2} |");
+            }
+            println!();
         }
     }
     Ok(())

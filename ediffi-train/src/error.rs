@@ -108,13 +108,13 @@ pub enum Error {
         /// Its value.
         value: f64,
     },
-    /// The thread that makes batches cannot be started.
-    #[error("the thread that makes batches cannot be started")]
+    /// A thread of the training cannot be started.
+    #[error("a thread of the training cannot be started")]
     Thread {
         /// Why.
         source: std::io::Error,
     },
-    /// A thread that computes losses is gone: the loss panicked.
+    /// A worker's loss panicked.
     #[error("a training worker panicked")]
     Worker,
     /// The thread that makes batches is gone: the function that makes them panicked.
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn a_thread_that_does_not_start_keeps_its_reason() {
         let error = Error::Thread { source: std::io::ErrorKind::OutOfMemory.into() };
-        assert_eq!(error.to_string(), "the thread that makes batches cannot be started");
+        assert_eq!(error.to_string(), "a thread of the training cannot be started");
         assert_eq!(error.source().unwrap().to_string(), "out of memory");
     }
 }

@@ -109,7 +109,8 @@ impl Run<'_> {
     ///
     /// # Errors
     /// [`Error::Diverged`] when loss or gradients are no longer finite (the last checkpoint is then the last good one), a file
-    /// that cannot be written, no worker, and whatever `next`, the workers and `observe` fail with.
+    /// that cannot be written, no worker, [`Error::Worker`] for one that panicked, [`Error::Thread`] for one whose thread cannot be
+    /// started, and whatever `next`, the workers and `observe` fail with.
     pub fn train<B: Send, E: From<Error> + Send>(
         &self,
         state: &mut TrainState,
@@ -123,7 +124,7 @@ impl Run<'_> {
         let (replicas, losses): (Vec<_>, Vec<_>) =
             workers.iter_mut().map(|Worker { replica, loss }| (&*replica, loss)).unzip();
         std::thread::scope(|scope| {
-            let mut team = Team::new(scope, losses);
+            let mut team = Team::new(scope, losses)?;
             self.steps(state, &mut next, &replicas, &mut team, &mut observe)
         })
     }

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::Scope;
+use std::thread::{Builder, Scope};
 
 use tch::Tensor;
 
@@ -39,44 +39,52 @@ fn run<B, E: From<Error>>(
     batches.into_iter().map(gradients).collect()
 }
 
+/// [`run`], where a panic of the loss is an error.
+fn guarded<B, E: From<Error>>(loss: &mut Loss<'_, B, E>, share: Share<B>) -> Losses<E> {
+    catch_unwind(AssertUnwindSafe(|| run(loss, share))).unwrap_or_else(|_| Err(Error::Worker.into()))
+}
+
 /// The batches of one worker in one step, by their numbers.
 pub(crate) type Share<B> = Vec<(u64, B)>;
 /// The losses of a share.
 pub(crate) type Losses<E> = Result<Vec<Tensor>, E>;
 
-/// Workers at their desks. Several have a thread each, for the whole training: a thread that ended with every step would
-/// take its memory with it, and the next would have it from the kernel again, zeroed page by page.
+/// Workers at their desks. Several have a thread each, for the whole training: jemalloc gives the memory of a thread back to the
+/// kernel when it ends, and a thread of the next step would have to get it again, zeroed page by page.
 pub(crate) enum Team<'scope, 'a, B, E> {
-    /// Works on the calling thread, all of whose cores it may use.
+    /// On the calling thread, with all of libtorch's threads.
     One(&'scope mut Loss<'a, B, E>),
     /// Where shares go to, and losses come from.
     Many(Vec<(Sender<Share<B>>, Receiver<Losses<E>>)>),
 }
 
 impl<'scope, 'a: 'scope, B: Send + 'scope, E: From<Error> + Send + 'scope> Team<'scope, 'a, B, E> {
-    pub(crate) fn new<'env>(scope: &'scope Scope<'scope, 'env>, mut losses: Vec<&'scope mut Loss<'a, B, E>>) -> Self {
+    /// # Errors
+    /// [`Error::Thread`] when a thread cannot be started.
+    pub(crate) fn new<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        mut losses: Vec<&'scope mut Loss<'a, B, E>>,
+    ) -> Result<Self, Error> {
         if losses.len() == 1
             && let Some(loss) = losses.pop()
         {
-            return Self::One(loss);
+            return Ok(Self::One(loss));
         }
         let desk = |loss: &'scope mut Loss<'a, B, E>| {
             let (shares, inbox) = channel::<Share<B>>();
             let (outbox, results) = channel();
-            scope.spawn(move || {
-                // A panic ends this thread's work, not the program: the channels close, and the step fails.
-                let work = || inbox.iter().try_for_each(|share| outbox.send(run(loss, share)));
-                let _ = catch_unwind(AssertUnwindSafe(work));
-            });
-            (shares, results)
+            // Closed channels end the work: those of a training that is over, or failed elsewhere.
+            let work = move || while inbox.recv().is_ok_and(|share| outbox.send(guarded(loss, share)).is_ok()) {};
+            let started = Builder::new().name("worker".to_owned()).spawn_scoped(scope, work);
+            started.map(|_| (shares, results)).map_err(|source| Error::Thread { source })
         };
-        Self::Many(losses.into_iter().map(desk).collect())
+        Ok(Self::Many(losses.into_iter().map(desk).collect::<Result<_, _>>()?))
     }
 
     /// Deals the batches of a step out and gathers their losses.
     pub(crate) fn step(&mut self, batches: Vec<(u64, B)>) -> Losses<E> {
         let desks = match self {
-            Self::One(loss) => return run(loss, batches),
+            Self::One(loss) => return guarded(loss, batches),
             Self::Many(desks) => desks,
         };
         let mut shares: Vec<Share<B>> = desks.iter().map(|_| Vec::new()).collect();

@@ -95,17 +95,24 @@ fn a_checkpoint_of_another_lineage_is_not_resumed() {
     assert!(error.contains("trained with batch 2, not 4"), "{error}");
 }
 
-/// The gradients of a step are added up whoever computed them: 7 batches a step on 1 to 8 workers.
+/// The gradients of a step are added up whoever computed them: 7 batches a step on 1 to 8 workers. The log tells: the weight alone
+/// would not, since clipping and Adam forget the size of a gradient.
 #[test]
 fn the_number_of_workers_does_not_matter() {
     let folder = tempfile::tempdir().unwrap();
-    let (numbers, weight, _) = train(&run(folder.path(), 4, 7, Begin::New), 1);
-    assert_eq!(numbers.len(), 28);
+    let (numbers, _, log) = train(&run(folder.path(), 20, 7, Begin::New), 1);
+    assert_eq!(numbers.len(), 140);
+    let loss_and_gradient = |log: &str| -> Vec<f64> {
+        log.lines().nth(1).unwrap().split(',').skip(2).take(2).map(|number| number.parse().unwrap()).collect()
+    };
+    let expected = loss_and_gradient(&log);
     for count in [2, 3, 8] {
         let folder = tempfile::tempdir().unwrap();
-        let (others, other, _) = train(&run(folder.path(), 4, 7, Begin::New), count);
+        let (others, _, log) = train(&run(folder.path(), 20, 7, Begin::New), count);
         assert_eq!(others, numbers);
-        assert!((other - weight).abs() < 1e-6, "{count} workers: {other} instead of {weight}");
+        for (got, expected) in loss_and_gradient(&log).into_iter().zip(&expected) {
+            assert!((got / expected - 1.0).abs() < 1e-5, "{count} workers: {got} instead of {expected}");
+        }
     }
     let error = run(folder.path(), 9, 1, Begin::Resume).train(
         &mut begin().1,
@@ -187,14 +194,56 @@ fn a_loss_that_is_not_finite_stops_the_training() {
 
 #[test]
 fn a_worker_that_panics_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_, mut state) = begin();
-    let run = run(folder.path(), 1, 2, Begin::New);
-    let broken = |state: &TrainState| Worker::<u64, Error> {
-        replica: state.replica().unwrap(),
-        loss: Box::new(|_, _| std::panic::resume_unwind(Box::new("no message"))),
-    };
-    let mut workers = [broken(&state), broken(&state)];
-    let error = run.train(&mut state, || Ok(0), &mut workers, |_, _| Ok(ControlFlow::Continue(())));
-    assert!(matches!(error.unwrap_err(), Error::Worker));
+    for count in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, mut state) = begin();
+        let run = run(folder.path(), 1, 2, Begin::New);
+        let broken = || Worker::<u64, Error> {
+            replica: state.replica().unwrap(),
+            loss: Box::new(|_, _| std::panic::resume_unwind(Box::new("no message"))),
+        };
+        let mut workers: Vec<_> = (0..count).map(|_| broken()).collect();
+        let error = run.train(&mut state, || Ok(0), &mut workers, |_, _| Ok(ControlFlow::Continue(())));
+        assert!(matches!(error.unwrap_err(), Error::Worker), "{count} workers");
+    }
+}
+
+/// In the second step one of two workers fails while the other is still at work, and goes on working until the first has
+/// failed. The training ends with that failure, whichever of them it is.
+#[test]
+fn a_worker_that_fails_beside_another_at_work_ends_the_training() {
+    for failing in [0, 1] {
+        for panics in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let (_, mut state) = begin();
+            let run = run(folder.path(), 5, 2, Begin::New);
+            let (failed, wait) = std::sync::mpsc::channel::<()>();
+            let mut ends = (Some(failed), Some(wait));
+            let mut worker = |turn| {
+                let Worker { replica, mut loss } = worker(&state);
+                let (failed, wait) = if turn == failing { (ends.0.take(), None) } else { (None, ends.1.take()) };
+                let loss = move |number, batch| match (number / 2, &failed, &wait) {
+                    (1, Some(_), _) if panics => std::panic::resume_unwind(Box::new("no message")),
+                    (1, Some(failed), _) => {
+                        failed.send(()).unwrap();
+                        Err(Error::NoBatches)
+                    }
+                    (1, _, Some(wait)) if !panics => {
+                        wait.recv().unwrap();
+                        loss(number, batch)
+                    }
+                    _ => loss(number, batch),
+                };
+                Worker { replica, loss: Box::new(loss) }
+            };
+            let mut workers = [worker(0), worker(1)];
+            let mut numbers = 0..;
+            let made = || Ok(numbers.next().unwrap());
+            let observe = |_: &TrainState, _: &_| Ok(ControlFlow::Continue(()));
+            let error = run.train(&mut state, made, &mut workers, observe).unwrap_err();
+            let expected = if panics { matches!(error, Error::Worker) } else { matches!(error, Error::NoBatches) };
+            assert!(expected, "worker {failing}: {error}");
+            assert_eq!(state.step(), 1);
+        }
+    }
 }

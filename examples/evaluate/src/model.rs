@@ -50,6 +50,18 @@ pub struct Wish {
     pub seed: u64,
 }
 
+/// Pictures reduced to what the judge sees: the mean of what falls into a pixel.
+///
+/// # Shapes
+/// [n, 3, size, size] → [n, 3, 64, 64]
+///
+/// # Errors
+/// A tensor that is no picture.
+pub fn reduced(pictures: Tensor) -> Result<Tensor> {
+    let (_, _, height, width) = pictures.size4()?;
+    if (height, width) == (SIDE, SIDE) { Ok(pictures) } else { Ok(pictures.f_adaptive_avg_pool2d([SIDE, SIDE])?) }
+}
+
 impl Model {
     /// Opens a model folder on the CPU's cores, one worker a core.
     ///
@@ -146,7 +158,20 @@ impl Model {
     /// # Errors
     /// As [`Stage::sample`].
     pub fn draw(&self, wishes: &[Wish], stages: usize, settings: &SamplerSettings) -> Result<Tensor> {
-        self.drawn(wishes, stages, settings, None)
+        let others = self.stages().iter().take(stages).skip(1).map(StageConfig::settings);
+        let all: Vec<_> = std::iter::once(settings.clone()).chain(others).collect();
+        self.drawn(wishes, &all, None, reduced)
+    }
+
+    /// Draws the pictures of as many stages as there are settings, each with its own.
+    ///
+    /// # Shapes
+    /// → [wishes, 3, size, size] in [-1, 1], on the CPU, of the size of the last of the stages
+    ///
+    /// # Errors
+    /// As [`Stage::sample`].
+    pub fn draw_stages(&self, wishes: &[Wish], settings: &[SamplerSettings]) -> Result<Tensor> {
+        self.drawn(wishes, settings, None, Ok)
     }
 
     /// The base's pictures of wishes that are painted, each by the painter at its place.
@@ -157,25 +182,24 @@ impl Model {
     /// # Errors
     /// As [`Stage::sample`].
     pub fn draw_painted(&self, wishes: &[Wish], painters: &[Painter], settings: &SamplerSettings) -> Result<Tensor> {
-        self.drawn(wishes, 1, settings, Some(painters))
+        self.drawn(wishes, std::slice::from_ref(settings), Some(painters), reduced)
     }
 
     fn drawn(
         &self,
         wishes: &[Wish],
-        stages: usize,
-        settings: &SamplerSettings,
+        settings: &[SamplerSettings],
         painters: Option<&[Painter]>,
+        finish: impl Fn(Tensor) -> Result<Tensor> + Sync,
     ) -> Result<Tensor> {
-        let stages = self.stages().get(..stages.clamp(1, self.stages().len())).unwrap_or_default();
+        let stages = self.stages().get(..settings.len().min(self.stages().len())).unwrap_or_default();
         let side = stages.last().map_or(SIDE, |stage| stage.size);
         let most = (BATCH as i64 * SIDE * SIDE / (side * side)).clamp(1, BATCH as i64) as usize;
         self.each(wishes, stages, most, |opened, wish| {
             let mut picture: Option<Tensor> = None;
             let batch = wish.first..wish.first + wish.seeds.len();
             let rows = painters.map(|painters| Rows(painters.get(batch).unwrap_or_default()));
-            for (index, stage) in opened.iter_mut().enumerate() {
-                let settings = if index == 0 { settings.clone() } else { stage.settings() };
+            for (index, (stage, settings)) in opened.iter_mut().zip(settings).enumerate() {
                 let (conditioning, unconditional) = (stage.select(&wish.conditioning), Conditioning::default());
                 let job = StageJob {
                     conditioning: &conditioning,
@@ -185,14 +209,13 @@ impl Model {
                     height: stage.size(),
                     width: stage.size(),
                     low_res: picture.as_ref(),
-                    settings,
+                    settings: settings.clone(),
                     paint: rows.as_ref().filter(|_| index == 0).map(|rows| rows as &dyn ScoreBias),
                     tiling: None,
                 };
                 picture = Some(stage.sample(job, &mut ())?);
             }
-            let picture = picture.ok_or(Error::Worker)?.f_to_device(Device::Cpu)?;
-            Ok(if side == SIDE { picture } else { picture.f_adaptive_avg_pool2d([SIDE, SIDE])? })
+            finish(picture.ok_or(Error::Worker)?.f_to_device(Device::Cpu)?)
         })
     }
 

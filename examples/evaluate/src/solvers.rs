@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use ediffi::StageConfig;
 use ediffi_cascade::SamplerSettings;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::icons::look;
 use crate::judge::{Judge, Verdict};
 use crate::machine;
-use crate::model::{Model, Wish};
+use crate::model::{Model, Wish, reduced};
 use crate::plot::{Axis, Line, Plot};
 use crate::prompts::{self, Kind, Prompt};
 use crate::wanted::Facts;
@@ -30,6 +31,9 @@ pub struct Settings {
     /// The model folder.
     #[arg(long, default_value = "models/icons")]
     pub model: PathBuf,
+    /// The stage that is sampled in all these ways, those before it in the model's own; the base if none is given.
+    #[arg(long)]
+    pub stage: Option<String>,
     /// How many prompts: of one object and of two, half each.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(2..))]
     pub prompts: u32,
@@ -60,6 +64,10 @@ pub struct Point {
 pub struct Results {
     /// The model folder.
     pub model: PathBuf,
+    /// The stage.
+    pub stage: String,
+    /// Whether it is the base.
+    pub is_base: bool,
     /// How many prompts.
     pub prompts: usize,
     /// What the reference was drawn with.
@@ -79,39 +87,49 @@ pub struct Results {
 /// Compares every solver on every schedule, all from the same noise.
 ///
 /// # Errors
-/// Those of the model and of the judge.
+/// [`Error::Setting`] for a stage that is not there; those of the model and of the judge.
 pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     let began = Instant::now();
     let model = Model::open(&settings.model)?;
-    let base = model.judged_base()?.clone();
+    let base = model.judged_base()?;
+    let name = settings.stage.as_deref().unwrap_or(&base.name);
+    let names = || model.stages().iter().map(|stage| stage.name.as_str()).collect::<Vec<_>>().join(", ");
+    let missing = || Error::Setting { what: "stage", reason: format!("{name} is none of {}", names()) };
+    let index = model.stages().iter().position(|stage| stage.name == name).ok_or_else(missing)?;
+    let mut own: Vec<_> = model.stages().iter().take(index + 1).map(StageConfig::settings).collect();
+    let stage = own.pop().ok_or_else(missing)?;
+    let draw =
+        |wishes: &[Wish], way: &SamplerSettings| model.draw_stages(wishes, &[own.as_slice(), &[way.clone()]].concat());
     let prompts = chosen(settings.prompts as usize)?;
     let wishes = prompts
         .iter()
         .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, None))
         .collect::<Result<Vec<Wish>>>()?;
-    let reference = SamplerSettings { steps: settings.reference as usize, ..base.settings() };
-    let exact = model.draw(&wishes, 1, &reference)?;
-    let reference_recall = recall(&prompts, &look(judge, &exact)?);
+    let reference = SamplerSettings { steps: settings.reference as usize, ..stage.clone() };
+    let exact = draw(&wishes, &reference)?;
+    let reference_recall = recall(&prompts, &look(judge, &reduced(exact.shallow_clone())?)?);
     let mut points = Vec::new();
-    for (name, schedule) in schedules(&base.sampler.schedule)? {
+    for (name, schedule) in schedules(&stage.schedule)? {
         for solver in Solver::all() {
             for evaluations in EVALUATIONS {
                 let Some((steps, made)) = steps(solver, &schedule, evaluations)? else { continue };
-                let way = SamplerSettings { solver, steps, schedule: schedule.clone(), ..base.settings() };
-                let pictures = model.draw(&wishes, 1, &way)?;
+                let way = SamplerSettings { solver, steps, schedule: schedule.clone(), ..stage.clone() };
+                let pictures = draw(&wishes, &way)?;
                 points.push(Point {
                     solver,
                     schedule: name.clone(),
                     steps,
                     evaluations: made,
                     distance: mean(&distances(&pictures, &exact)?),
-                    recall: recall(&prompts, &look(judge, &pictures)?),
+                    recall: recall(&prompts, &look(judge, &reduced(pictures)?)?),
                 });
             }
         }
     }
     Ok(Results {
         model: settings.model.clone(),
+        stage: name.to_owned(),
+        is_base: index == 0,
         prompts: prompts.len(),
         reference,
         reference_recall,
@@ -196,8 +214,9 @@ impl Results {
         let distance = |point: &Point| point.distance.map(|measure| format!("{:.3}", measure.value));
         let recall = |point: &Point| point.recall.map(|measure| format!("{:.0}", measure.value * 100.0));
         format!(
-            "{} prompts, base stage; reference: {} with {} steps, in which the judge finds {} % of the objects; {}; {:.0} s.\n\n{}\n{}",
+            "{} prompts, stage {}; reference: {} with {} steps, in which the judge finds {} % of the objects; {}; {:.0} s.\n\n{}\n{}",
             self.prompts,
+            self.stage,
             self.reference.solver,
             self.reference.steps,
             document::percent(self.reference_recall),
@@ -231,24 +250,30 @@ impl Results {
             Line { name: solver.to_string(), points: of.filter_map(place).collect() }
         };
         Plot {
-            title: format!("Distance to {} steps, schedule {first}", self.reference.steps),
+            title: format!("{}: distance to {} steps, schedule {first}", self.stage, self.reference.steps),
             x: Axis::logarithmic("evaluations of the denoiser"),
             y: Axis::logarithmic("root mean squared distance"),
             lines: Solver::all().map(line).collect(),
         }
-        .save(&folder.join("evaluation-solvers.png"))
+        .save(&folder.join(format!("evaluation-{}.png", self.name())))
     }
 
-    /// Writes JSON and plot into `out`; with a document, its tables between the markers `solvers` and the plot into the
+    /// What its files and its place in a document are called.
+    fn name(&self) -> String {
+        if self.is_base { "solvers".to_owned() } else { format!("solvers-{}", self.stage) }
+    }
+
+    /// Writes JSON and plot into `out`; with a document, its tables between the markers `solvers` (`solvers-sr256` for a stage
+    /// of that name that is not the base) and the plot into the
     /// folder `images` beside it.
     ///
     /// # Errors
     /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
     pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
-        document::json(&out.join("solvers.json"), self)?;
+        document::json(&out.join(format!("{}.json", self.name())), self)?;
         let Some(page) = page else { return self.plots(out) };
         self.plots(&page.with_file_name("images"))?;
-        document::replace(page, "solvers", &self.markdown())
+        document::replace(page, &self.name(), &self.markdown())
     }
 }
 

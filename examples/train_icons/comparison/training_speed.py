@@ -10,7 +10,7 @@ fails when the first losses differ by more than 1e-3 (in bf16 by 1e-2), or when 
 
 PyTorch gets what makes it fast on a CPU: channels-last maps, fused AdamW, `_foreach` for the running average,
 `DistributedDataParallel` over one process a core, and autocast for bf16. This project's program has jemalloc in the place of the C library's
-allocator; `--preload` gives PyTorch such a library (LD_PRELOAD), in rows of their own.
+allocator, and lets it keep what was freed; `--preload` gives PyTorch such a library with the same setting, in rows of their own.
 """
 
 import argparse
@@ -295,7 +295,8 @@ def compare(folder, network, precision, steps, rounds, preload):
         command = [sys.executable, __file__, folder, "--processes", workers, "--steps", steps]
         rows["PyTorch", teams] = (command, {})
         if preload:
-            rows["PyTorch with jemalloc", teams] = (command, {"LD_PRELOAD": preload})
+            name = f"PyTorch with {Path(preload).name}"
+            rows[name, teams] = (command, {"LD_PRELOAD": preload, "MALLOC_CONF": "dirty_decay_ms:-1,muzzy_decay_ms:-1"})
     results = {row: [] for row in rows}
     for _ in range(rounds):
         for row, (command, environment) in rows.items():
@@ -306,7 +307,7 @@ def compare(folder, network, precision, steps, rounds, preload):
     work, rates = ours[0]["gflop_per_picture"], [result["convolution_gflops"] for result in ours]
     rate = statistics.median(rate[precision] for rate in rates)
     speed = {row: statistics.median(result["pictures_per_second"] for result in measured) for row, measured in results.items()}
-    best = max(value for (who, _), value in speed.items() if who == "PyTorch")
+    best = max(value for (who, _), value in speed.items() if who != "ediffi")
     print(f"\n### {network} in {precision}\n")
     print(f"{cores} cores, PyTorch {torch.__version__}; convolutions in {precision}: {rate:.0f} GFLOP/s; {work:.2f} GFLOP to train on one")
     print(f"picture; medians of {rounds} runs of {steps} steps of 32 pictures.\n")
@@ -318,15 +319,17 @@ def compare(folder, network, precision, steps, rounds, preload):
     shown = sorted({0, min(AGREEING, last + 1) - 1, last})
     print("\n| | a step's pictures | " + " | ".join(f"loss of step {step + 1}" for step in shown) + " | largest difference |")
     print("|---|---|" + "---|" * (len(shown) + 1))
-    apart = 0.0
+    apart, first_team = 0.0, next(iter(results))[1]
     for (who, teams), measured in results.items():
-        # In bf16 the sums of other batches round otherwise: like is compared with like.
-        losses, reference = measured[0]["losses"], results["ediffi", teams][0]["losses"]
+        # In bf16 the sums of other batches round otherwise: there, like is compared with like.
+        losses, reference = measured[0]["losses"], results["ediffi", teams if precision == "bf16" else first_team][0]["losses"]
         first = difference(losses[:AGREEING], reference[:AGREEING])
         cells = [f"{losses[step]:.6f}" for step in shown]
-        told = "" if who == "ediffi" else f"{first:.1e} ({difference(losses, reference):.1e} in all steps)"
+        told = "" if losses is reference else f"{first:.1e} ({difference(losses, reference):.1e} in all steps)"
         print(f"| {who} | {teams} | " + " | ".join(cells) + f" | {told} |")
         apart = max(apart, first)
+        if not all(map(math.isfinite, losses)):
+            sys.exit(f"{who}: a loss is not finite")
     counted = multiply_adds(folder)
     print(f"\nThe first {min(AGREEING, steps)} losses differ by {apart:.1e} at most.")
     if apart > TOLERANCE[precision] or min(AGREEING, steps) < 20:

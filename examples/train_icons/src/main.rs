@@ -13,6 +13,7 @@ mod allocator;
 mod report;
 mod train;
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -62,13 +63,20 @@ fn main() -> ExitCode {
     report::report(train(Arguments::parse()).map_err(|error| error as Box<dyn std::error::Error>))
 }
 
+/// Writes to standard output. A reader who has seen enough, as `head`, is no error.
+fn show(text: &str) -> train::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
+}
+
 fn train(arguments: Arguments) -> train::Result<()> {
     let plan = train::plans::find(&arguments.plan)?;
     if arguments.toml {
-        print!("{}", plan.to_toml()?);
-        return Ok(());
+        return show(&plan.to_toml()?);
     }
-    print!("{plan}");
+    show(&plan.to_string())?;
     if arguments.print {
         return Ok(());
     }
