@@ -62,6 +62,11 @@ pub fn reduced(pictures: Tensor) -> Result<Tensor> {
     if (height, width) == (SIDE, SIDE) { Ok(pictures) } else { Ok(pictures.f_adaptive_avg_pool2d([SIDE, SIDE])?) }
 }
 
+/// Pictures of this side in a batch: as many pixels as a batch of the base has.
+fn most(side: i64) -> usize {
+    (BATCH as i64 * SIDE * SIDE / (side * side)).clamp(1, BATCH as i64) as usize
+}
+
 impl Model {
     /// Opens a model folder on the CPU's cores, one worker a core.
     ///
@@ -158,20 +163,7 @@ impl Model {
     /// # Errors
     /// As [`Stage::sample`].
     pub fn draw(&self, wishes: &[Wish], stages: usize, settings: &SamplerSettings) -> Result<Tensor> {
-        let others = self.stages().iter().take(stages).skip(1).map(StageConfig::settings);
-        let all: Vec<_> = std::iter::once(settings.clone()).chain(others).collect();
-        self.drawn(wishes, &all, None, reduced)
-    }
-
-    /// Draws the pictures of as many stages as there are settings, each with its own.
-    ///
-    /// # Shapes
-    /// → [wishes, 3, size, size] in [-1, 1], on the CPU, of the size of the last of the stages
-    ///
-    /// # Errors
-    /// As [`Stage::sample`].
-    pub fn draw_stages(&self, wishes: &[Wish], settings: &[SamplerSettings]) -> Result<Tensor> {
-        self.drawn(wishes, settings, None, Ok)
+        self.drawn(wishes, stages, settings, None)
     }
 
     /// The base's pictures of wishes that are painted, each by the painter at its place.
@@ -182,24 +174,64 @@ impl Model {
     /// # Errors
     /// As [`Stage::sample`].
     pub fn draw_painted(&self, wishes: &[Wish], painters: &[Painter], settings: &SamplerSettings) -> Result<Tensor> {
-        self.drawn(wishes, std::slice::from_ref(settings), Some(painters), reduced)
+        self.drawn(wishes, 1, settings, Some(painters))
+    }
+
+    /// The pictures of the stage of this index, from those of the stage before it, with `settings`.
+    ///
+    /// # Shapes
+    /// `smaller`: [wishes, 3, h, w] in [-1, 1], none for the base → [wishes, 3, size, size], on the CPU
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a stage that is not there, and as [`Stage::sample`].
+    pub fn draw_stage(
+        &self,
+        wishes: &[Wish],
+        index: usize,
+        smaller: Option<&Tensor>,
+        settings: &SamplerSettings,
+    ) -> Result<Tensor> {
+        let missing = || Error::Setting { what: "stage", reason: format!("there is none of number {index}") };
+        let stage = self.stages().get(index).ok_or_else(missing)?;
+        let smaller = Mutex::new(smaller.map(Tensor::shallow_clone));
+        self.each(wishes, std::slice::from_ref(stage), most(stage.size), |opened, wish| {
+            let stage = opened.first_mut().ok_or(Error::Worker)?;
+            let low_res = {
+                let smaller = smaller.lock().unwrap_or_else(PoisonError::into_inner);
+                let rows = |all: &Tensor| all.f_narrow(0, wish.first as i64, wish.seeds.len() as i64);
+                smaller.as_ref().map(rows).transpose()?
+            };
+            let job = StageJob {
+                conditioning: &stage.select(&wish.conditioning),
+                unconditional: &Conditioning::default(),
+                seeds: &wish.seeds,
+                stage_index: index as u64,
+                height: stage.size(),
+                width: stage.size(),
+                low_res: low_res.as_ref(),
+                settings: settings.clone(),
+                paint: None,
+                tiling: None,
+            };
+            Ok(stage.sample(job, &mut ())?.f_to_device(Device::Cpu)?)
+        })
     }
 
     fn drawn(
         &self,
         wishes: &[Wish],
-        settings: &[SamplerSettings],
+        stages: usize,
+        settings: &SamplerSettings,
         painters: Option<&[Painter]>,
-        finish: impl Fn(Tensor) -> Result<Tensor> + Sync,
     ) -> Result<Tensor> {
-        let stages = self.stages().get(..settings.len().min(self.stages().len())).unwrap_or_default();
+        let stages = self.stages().get(..stages.clamp(1, self.stages().len())).unwrap_or_default();
         let side = stages.last().map_or(SIDE, |stage| stage.size);
-        let most = (BATCH as i64 * SIDE * SIDE / (side * side)).clamp(1, BATCH as i64) as usize;
-        self.each(wishes, stages, most, |opened, wish| {
+        self.each(wishes, stages, most(side), |opened, wish| {
             let mut picture: Option<Tensor> = None;
             let batch = wish.first..wish.first + wish.seeds.len();
             let rows = painters.map(|painters| Rows(painters.get(batch).unwrap_or_default()));
-            for (index, (stage, settings)) in opened.iter_mut().zip(settings).enumerate() {
+            for (index, stage) in opened.iter_mut().enumerate() {
+                let settings = if index == 0 { settings.clone() } else { stage.settings() };
                 let (conditioning, unconditional) = (stage.select(&wish.conditioning), Conditioning::default());
                 let job = StageJob {
                     conditioning: &conditioning,
@@ -209,13 +241,14 @@ impl Model {
                     height: stage.size(),
                     width: stage.size(),
                     low_res: picture.as_ref(),
-                    settings: settings.clone(),
+                    settings,
                     paint: rows.as_ref().filter(|_| index == 0).map(|rows| rows as &dyn ScoreBias),
                     tiling: None,
                 };
                 picture = Some(stage.sample(job, &mut ())?);
             }
-            finish(picture.ok_or(Error::Worker)?.f_to_device(Device::Cpu)?)
+            let picture = picture.ok_or(Error::Worker)?.f_to_device(Device::Cpu)?;
+            reduced(picture)
         })
     }
 

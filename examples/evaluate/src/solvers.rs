@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ediffi::StageConfig;
 use ediffi_cascade::SamplerSettings;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
@@ -96,17 +95,20 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     let names = || model.stages().iter().map(|stage| stage.name.as_str()).collect::<Vec<_>>().join(", ");
     let missing = || Error::Setting { what: "stage", reason: format!("{name} is none of {}", names()) };
     let index = model.stages().iter().position(|stage| stage.name == name).ok_or_else(missing)?;
-    let mut own: Vec<_> = model.stages().iter().take(index + 1).map(StageConfig::settings).collect();
-    let stage = own.pop().ok_or_else(missing)?;
-    let draw =
-        |wishes: &[Wish], way: &SamplerSettings| model.draw_stages(wishes, &[own.as_slice(), &[way.clone()]].concat());
     let prompts = chosen(settings.prompts as usize)?;
     let wishes = prompts
         .iter()
         .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, None))
         .collect::<Result<Vec<Wish>>>()?;
+    // The stages before are the same for all ways.
+    let mut smaller: Option<Tensor> = None;
+    for (before, stage) in model.stages().iter().enumerate().take(index) {
+        smaller = Some(model.draw_stage(&wishes, before, smaller.as_ref(), &stage.settings())?);
+    }
+    let draw = |way: &SamplerSettings| model.draw_stage(&wishes, index, smaller.as_ref(), way);
+    let stage = model.stages().get(index).ok_or_else(missing)?.settings();
     let reference = SamplerSettings { steps: settings.reference as usize, ..stage.clone() };
-    let exact = draw(&wishes, &reference)?;
+    let exact = draw(&reference)?;
     let reference_recall = recall(&prompts, &look(judge, &reduced(exact.shallow_clone())?)?);
     let mut points = Vec::new();
     for (name, schedule) in schedules(&stage.schedule)? {
@@ -114,7 +116,7 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
             for evaluations in EVALUATIONS {
                 let Some((steps, made)) = steps(solver, &schedule, evaluations)? else { continue };
                 let way = SamplerSettings { solver, steps, schedule: schedule.clone(), ..stage.clone() };
-                let pictures = draw(&wishes, &way)?;
+                let pictures = draw(&way)?;
                 points.push(Point {
                     solver,
                     schedule: name.clone(),

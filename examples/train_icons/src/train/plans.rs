@@ -59,7 +59,7 @@ fn budget() -> Budget {
         child: Training { steps: 1000, learning_rate: 5e-4, warm_up: 50, cosine: true, ema: 0.998 },
         super_resolution: Training { steps: 3000, ..shared },
         base_sampling: sampling(25, 80.0),
-        super_resolution_sampling: sampling(10, 6.0),
+        super_resolution_sampling: sampling(10, 40.0),
     }
 }
 

@@ -25,8 +25,8 @@ use super::{Result, preview};
 /// Side of the crops that both networks train on.
 const CROP: u32 = 64;
 
-/// Where the sheets' sampling starts: the smaller picture says what more noise would leave open.
-const SIGMA_MAX: f64 = 6.0;
+/// Where the sheets' sampling starts, as in the plan `icons`.
+const SIGMA_MAX: f64 = 40.0;
 
 /// Trains a network that makes pictures of `full` pixels from a quarter of that, and exports its averaged weights.
 pub fn train(
