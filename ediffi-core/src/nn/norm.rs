@@ -175,13 +175,16 @@ mod tests {
         for (channels, groups, side, turned) in
             [(80, 16, 16, true), (320, 16, 8, true), (768, 32, 8, false), (64, 32, 32, false)]
         {
-            tch::manual_seed(1);
-            let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+            let waves = |frequency: f64, shape: &[i64]| {
+                let count = shape.iter().product::<i64>();
+                (Tensor::arange(count, (Kind::Float, Device::Cpu)) * frequency).sin().reshape(shape)
+            };
             let mut fresh = Fresh::new(1, Device::Cpu);
             let mut norm = GroupNorm::new(Scope::root(&mut fresh), channels, groups, 1e-5).unwrap();
-            norm.weight = random(&[channels]).set_requires_grad(true);
-            norm.bias = random(&[channels]).set_requires_grad(true);
-            let (values, upstream) = (random(&[2, channels, side, side]), random(&[2, channels, side, side]));
+            norm.weight = waves(1.1, &[channels]).set_requires_grad(true);
+            norm.bias = waves(1.3, &[channels]).set_requires_grad(true);
+            let shape = [2, channels, side, side];
+            let (values, upstream) = (waves(1.7, &shape), waves(2.3, &shape));
             let map = channels_last(&values).unwrap().set_requires_grad(true);
             assert_eq!(norm.is_faster_by_channel(&map), turned, "{channels} channels in {groups} groups, {side} wide");
             let got = norm.forward(&map).unwrap();
