@@ -54,8 +54,13 @@ pub(crate) type Losses<E> = Result<Vec<Tensor>, E>;
 pub(crate) enum Team<'scope, 'a, B, E> {
     /// On the calling thread, with all of libtorch's threads.
     One(&'scope mut Loss<'a, B, E>),
-    /// Where shares go to, and losses come from.
-    Many(Vec<(Sender<Share<B>>, Receiver<Losses<E>>)>),
+    Many(Vec<Desk<B, E>>),
+}
+
+/// Where a worker's shares go to, and its losses come from.
+pub(crate) struct Desk<B, E> {
+    shares: Sender<Share<B>>,
+    losses: Receiver<Losses<E>>,
 }
 
 impl<'scope, 'a: 'scope, B: Send + 'scope, E: From<Error> + Send + 'scope> Team<'scope, 'a, B, E> {
@@ -72,11 +77,11 @@ impl<'scope, 'a: 'scope, B: Send + 'scope, E: From<Error> + Send + 'scope> Team<
         }
         let desk = |loss: &'scope mut Loss<'a, B, E>| {
             let (shares, inbox) = channel::<Share<B>>();
-            let (outbox, results) = channel();
+            let (outbox, losses) = channel();
             // Closed channels end the work: those of a training that is over, or failed elsewhere.
             let work = move || while inbox.recv().is_ok_and(|share| outbox.send(guarded(loss, share)).is_ok()) {};
             let started = Builder::new().name("worker".to_owned()).spawn_scoped(scope, work);
-            started.map(|_| (shares, results)).map_err(|source| Error::Thread { source })
+            started.map(|_| Desk { shares, losses }).map_err(|source| Error::Thread { source })
         };
         Ok(Self::Many(losses.into_iter().map(desk).collect::<Result<_, _>>()?))
     }
@@ -94,12 +99,12 @@ impl<'scope, 'a: 'scope, B: Send + 'scope, E: From<Error> + Send + 'scope> Team<
                 share.push(batch);
             }
         }
-        for ((inbox, _), share) in desks.iter().zip(shares) {
-            inbox.send(share).map_err(|_| Error::Worker)?;
+        for (desk, share) in desks.iter().zip(shares) {
+            desk.shares.send(share).map_err(|_| Error::Worker)?;
         }
         let mut values = Vec::new();
-        for (_, results) in desks {
-            values.extend(results.recv().map_err(|_| Error::Worker)??);
+        for desk in desks {
+            values.extend(desk.losses.recv().map_err(|_| Error::Worker)??);
         }
         Ok(values)
     }
