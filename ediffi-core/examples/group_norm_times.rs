@@ -5,6 +5,7 @@
 //! cargo run --release -p ediffi-core --example group_norm_times [THREADS]
 //! ```
 //! Prints a table in Markdown: medians of milliseconds, forward alone, and forward and backward.
+#![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
 use std::time::Instant;
 
@@ -12,6 +13,9 @@ use ediffi_core::Result;
 use ediffi_core::nn::{GroupNorm, channels_last};
 use ediffi_core::weights::{Fresh, Scope};
 use tch::{Device, Kind, Tensor};
+
+/// A way to compute the norm of a map.
+type Way<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
 const EPS: f64 = 1e-5;
 /// Runs of each way; the first few are not counted.
@@ -49,7 +53,7 @@ fn main() -> Result<()> {
             // As in `GroupNorm`, of the kind of the map.
             let one = |index: usize| parameters.get(index).map(|(_, x)| x.f_to_kind(kind)).transpose();
             let norm = |x: &Tensor| x.f_group_norm(groups, one(0)?, one(1)?, EPS, true);
-            let ways: [&dyn Fn(&Tensor) -> Result<Tensor>; 3] =
+            let ways: [Way<'_>; 3] =
                 [&|x| Ok(norm(x)?), &|x| channels_last(&norm(&x.f_contiguous()?)?), &|x| ours.forward(x)];
             print!("| {rows}×{channels}×{side}×{side} | {groups} | {kind:?} |");
             for way in ways {
