@@ -11,7 +11,7 @@ use crate::setup;
 pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
     setup::before_building(checkout, &[Need::Npm])?;
     let folder = checkout.root().join(".icons");
-    let pinned = checkout.root().join("examples/train_icons/package.json");
+    let pinned = checkout.root().join("tools/icons/package.json");
     fs::create_dir_all(&folder)
         .and_then(|()| fs::copy(&pinned, folder.join("package.json")))
         .map_err(|error| format!("error: cannot copy {} to {}: {error}", pinned.display(), folder.display()))?;

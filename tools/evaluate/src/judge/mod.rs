@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use network::{Network, SIDE};
 
 /// The judge of this repository, from its root.
-pub const DEFAULT_PATH: &str = "examples/evaluate/judge/v1.safetensors";
+pub const DEFAULT_PATH: &str = "tools/evaluate/judge/v1.safetensors";
 /// The format of its file: another architecture or other classes get another number.
 pub const FORMAT: &str = "ediffi-judge/1";
 /// The percentage of objects, styles and relations that a judge has to recognise before it is used.

@@ -9,11 +9,11 @@
 //! A step is a step of a training without its data: loss, gradients, optimizer and running average, but no scenes drawn and no texts
 //! encoded.
 
-#[path = "../../../../shared/allocator.rs"]
+#[path = "../../../../../examples/shared/allocator.rs"]
 mod allocator;
 mod data;
 mod flops;
-#[path = "../../../../shared/report.rs"]
+#[path = "../../../../../examples/shared/report.rs"]
 mod report;
 
 use std::collections::HashMap;

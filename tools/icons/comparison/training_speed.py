@@ -2,7 +2,7 @@
 
     cargo build --release -p train-icons --bin training_speed
     pip install torch==2.11.0 safetensors numpy
-    python examples/train_icons/comparison/training_speed.py FOLDER [--steps 60] [--rounds 3] [--preload LIBRARY] [--only base-f32]
+    python tools/icons/comparison/training_speed.py FOLDER [--steps 60] [--rounds 3] [--preload LIBRARY] [--only base-f32]
 
 The PyTorch side is a second implementation of the network, the loss and the step. It reads the start weights, the batches and
 the settings that this project's program leaves in FOLDER. Each measurement is a process of its own. Prints tables in Markdown;

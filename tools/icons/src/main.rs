@@ -7,9 +7,9 @@
 //! ```
 //! See `docs/training.md`.
 
-#[path = "../../shared/allocator.rs"]
+#[path = "../../../examples/shared/allocator.rs"]
 mod allocator;
-#[path = "../../shared/report.rs"]
+#[path = "../../../examples/shared/report.rs"]
 mod report;
 mod train;
 

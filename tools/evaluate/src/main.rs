@@ -11,9 +11,9 @@
 //! evaluate compare --name experts --variant A=DIR --variant C=DIR --write docs/experts.md
 //! ```
 
-#[path = "../../shared/allocator.rs"]
+#[path = "../../../examples/shared/allocator.rs"]
 mod allocator;
-#[path = "../../shared/report.rs"]
+#[path = "../../../examples/shared/report.rs"]
 mod report;
 
 use std::path::{Path, PathBuf};
