@@ -8,9 +8,9 @@ use ediffi_paint::TextTokens;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::shape::Needs;
 use crate::style::StyleReference;
 use crate::{Error, Request, Result, Style, embeddings_file};
+use ediffi_core::unet::EmbeddingShapes;
 
 /// For each token, the characters of the text that it covers; none for special and padding tokens.
 pub(crate) type Spans = Vec<Option<Range<usize>>>;
@@ -147,7 +147,7 @@ impl Embeddings {
     ///
     /// # Errors
     /// [`Error::EmbeddingsOfAnother`] and [`Error::EmbeddingsShape`].
-    pub(crate) fn check(&self, request: &Request, needs: Needs) -> Result<()> {
+    pub(crate) fn check(&self, request: &Request, needs: EmbeddingShapes) -> Result<()> {
         if let Some(differs) = self.difference(&Source::of(request)) {
             return Err(Error::EmbeddingsOfAnother { differs });
         }
@@ -174,7 +174,7 @@ impl Embeddings {
 
     /// The prompt's tokens as paint-with-words takes them: those of every encoder that a network listens to. An encoder
     /// whose embedding is absent has columns all the same, of which none is a word.
-    pub(crate) fn columns(&self, needs: Needs) -> Vec<(&'static str, Spans)> {
+    pub(crate) fn columns(&self, needs: EmbeddingShapes) -> Vec<(&'static str, Spans)> {
         let spans = |tokens: &Option<EncodedTokens>, count: i64| {
             let blank = vec![None; usize::try_from(count).unwrap_or(0)];
             tokens.as_ref().map_or(blank, |tokens| tokens.spans.clone())
@@ -248,14 +248,14 @@ pub(crate) mod tests {
     #[test]
     fn an_absent_encoder_has_columns_without_words() {
         let clip_text = Some(ediffi_core::unet::ClipText { tokens: 2, width: 4, pooled: 5 });
-        let columns = embeddings().columns(Needs { clip_text, ..Needs::default() });
+        let columns = embeddings().columns(EmbeddingShapes { clip_text, ..EmbeddingShapes::default() });
         assert_eq!(columns, [("clip", vec![None, None])]);
     }
 
     #[test]
     fn another_request_or_model_is_refused() {
         let embeddings = embeddings();
-        let needs = Needs {
+        let needs = EmbeddingShapes {
             t5: Some(ediffi_core::unet::Tokens { tokens: 3, width: 4 }),
             clip_text: Some(ediffi_core::unet::ClipText { tokens: 2, width: 4, pooled: 5 }),
             clip_image: Some(6),
@@ -268,7 +268,7 @@ pub(crate) mod tests {
         assert_eq!(differs(Request { prompt: "a dog".to_owned(), ..embeddings.request() }), "the prompt");
         assert_eq!(differs(embeddings.request().negative_prompt("noise")), "the negative prompt");
         assert_eq!(differs(Request { style: None, ..embeddings.request() }), "the style references");
-        let narrow = Needs { clip_image: Some(7), ..needs };
+        let narrow = EmbeddingShapes { clip_image: Some(7), ..needs };
         let error = embeddings.check(&embeddings.request(), narrow).unwrap_err();
         assert_eq!(error.to_string(), "the CLIP image embedding has shape [1, 6], the model takes [1, 7]");
     }

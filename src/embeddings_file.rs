@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::Request;
     use crate::embeddings::tests::{embeddings, ramp};
-    use crate::shape::Needs;
+    use ediffi_core::unet::EmbeddingShapes;
 
     fn saved(embeddings: &Embeddings) -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = tempfile::tempdir().unwrap();
@@ -136,7 +136,10 @@ mod tests {
                 assert!(a.zip(b).is_none_or(|(a, b)| a.equal(&b)));
             }
         }
-        let needs = Needs { t5: Some(ediffi_core::unet::Tokens { tokens: 3, width: 4 }), ..Needs::default() };
+        let needs = EmbeddingShapes {
+            t5: Some(ediffi_core::unet::Tokens { tokens: 3, width: 4 }),
+            ..EmbeddingShapes::default()
+        };
         assert_eq!(read.columns(needs), [("t5", vec![Some(0..1), Some(2..5), None])]);
     }
 

@@ -13,17 +13,17 @@ use tch::{Device, Kind, Tensor};
 use crate::deepfloyd::{PublishedText, clean, unusable};
 use crate::embeddings::{EncodedText, EncodedTokens, Source, Spans};
 use crate::manifest::{MANIFEST_FILE, Manifest};
-use crate::shape::Needs;
 use crate::style::{self, StyleReference, StyleSource};
 use crate::validate::{Encoders, NO_STYLE_ENCODER};
 use crate::{Embeddings, Error, Event, Observer, Problem, Result, StyleEmbedding};
+use ediffi_core::unet::EmbeddingShapes;
 
 /// What is known of the encoders without loading them.
 #[derive(Debug)]
 pub(crate) struct EncoderSet {
     t5: Option<T5Files>,
     clip: Option<(PathBuf, ClipConfig)>,
-    needs: Needs,
+    needs: EmbeddingShapes,
     runtime: Runtime,
     /// For the length of prompts; opened when first needed, and small enough to stay.
     t5_tokenizer: OnceCell<TextTokenizer>,
@@ -48,13 +48,13 @@ pub(crate) struct LoadedEncoders {
 }
 
 impl EncoderSet {
-    fn new(t5: Option<T5Files>, clip: Option<(PathBuf, ClipConfig)>, needs: Needs, runtime: Runtime) -> Self {
+    fn new(t5: Option<T5Files>, clip: Option<(PathBuf, ClipConfig)>, needs: EmbeddingShapes, runtime: Runtime) -> Self {
         let (t5_tokenizer, clip_tokenizer, clip_fingerprint) = Default::default();
         Self { t5, clip, needs, runtime, t5_tokenizer, clip_tokenizer, clip_fingerprint }
     }
 
     /// Looks at the encoders of a model folder whose networks take `needs`.
-    pub(crate) fn open(folder: &Path, manifest: &Manifest, needs: Needs, runtime: Runtime) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, manifest: &Manifest, needs: EmbeddingShapes, runtime: Runtime) -> Result<Self> {
         let wrong = |key: &str, what: &str, got: i64, taken: i64| Error::Manifest {
             path: folder.join(MANIFEST_FILE),
             key: key.to_owned(),
@@ -95,7 +95,7 @@ impl EncoderSet {
         folder: &Path,
         text: Option<PublishedText>,
         clean_captions: bool,
-        needs: Needs,
+        needs: EmbeddingShapes,
         runtime: Runtime,
     ) -> Result<Self> {
         let width = text.as_ref().zip(needs.t5).filter(|(text, needed)| text.config.d_model != needed.width);
@@ -182,7 +182,7 @@ impl EncoderSet {
     }
 
     /// The prompt's tokens as [`Embeddings`] have them for networks that take `needs`, without embedding them.
-    pub(crate) fn columns(&self, source: &Source, needs: Needs) -> Result<Vec<(&'static str, Spans)>> {
+    pub(crate) fn columns(&self, source: &Source, needs: EmbeddingShapes) -> Result<Vec<(&'static str, Spans)>> {
         let blank = |count: i64| vec![None; usize::try_from(count).unwrap_or(0)];
         let spans = |tokenizer: Option<&TextTokenizer>, text: &str, count: i64| -> Result<Spans> {
             let Some(tokenizer) = tokenizer.filter(|_| !source.prompt.trim().is_empty()) else {

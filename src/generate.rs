@@ -4,7 +4,6 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use ediffi_cascade::{StageEvent, StageJob, StageObserver};
-use ediffi_core::conditioning::Conditioning;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::pool::Residency;
 use ediffi_core::seed::{NoiseSource, image_seeds};
@@ -157,7 +156,8 @@ impl Pipeline {
             let mut run = || -> Result<()> {
                 for (batch, (seeds, picture)) in seeds.chunks(self.batch).zip(&mut pictures).enumerate() {
                     (watch.batch, watch.first) = (batch, batch * self.batch);
-                    let [conditioning, unconditional] = [rows(&selected[0], seeds)?, rows(&selected[1], seeds)?];
+                    let [conditioning, unconditional] =
+                        [selected[0].repeated(seeds.len() as i64)?, selected[1].repeated(seeds.len() as i64)?];
                     let job = StageJob {
                         conditioning: &conditioning,
                         unconditional: &unconditional,
@@ -203,25 +203,6 @@ impl Pipeline {
 fn styled(style: Option<Tensor>, request: &Request) -> Result<Option<Tensor>> {
     let strength = request.style.as_ref().map_or(1.0, |style| style.strength);
     Ok(style.map(|style| style.f_mul_scalar(strength)).transpose()?)
-}
-
-/// One row for each image.
-fn rows(one: &Conditioning, seeds: &[u64]) -> Result<Conditioning> {
-    let repeat = |x: &Option<Tensor>| -> Result<Option<Tensor>> {
-        let Some(x) = x else { return Ok(None) };
-        let mut times = vec![1; x.dim()];
-        if let Some(rows) = times.first_mut() {
-            *rows = seeds.len() as i64;
-        }
-        Ok(Some(x.f_repeat(times)?))
-    };
-    Ok(Conditioning {
-        t5: repeat(&one.t5)?,
-        clip_text: repeat(&one.clip_text)?,
-        clip_text_pooled: repeat(&one.clip_text_pooled)?,
-        clip_image: repeat(&one.clip_image)?,
-        low_res: None,
-    })
 }
 
 fn images(batches: &[Option<Tensor>], request: &Request, plan: &str) -> Result<Vec<GeneratedImage>> {

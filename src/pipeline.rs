@@ -7,13 +7,14 @@ use std::sync::Arc;
 use ediffi_cascade::{Cascade, Enlarger, Stage};
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
+use ediffi_core::unet::EmbeddingShapes;
 use ediffi_paint::WeightFunction;
 
 use crate::deepfloyd::{self, Folders, Published};
 use crate::embeddings::Source;
 use crate::encoders::{EncoderSet, LoadedEncoders};
 use crate::manifest::{MANIFEST_FILE, Manifest};
-use crate::shape::{Needs, StageShape};
+use crate::shape::StageShape;
 use crate::validate::{self, Abilities};
 use crate::{Embeddings, Error, PipelineBuilder, Request, Result, StagePlan};
 
@@ -29,7 +30,7 @@ pub struct Pipeline {
     pub(crate) encoders: EncoderSet,
     pub(crate) shapes: Vec<StageShape>,
     /// The embeddings that any stage takes.
-    pub(crate) needs: Needs,
+    pub(crate) needs: EmbeddingShapes,
     pub(crate) keep_encoders: bool,
     pub(crate) batch: usize,
     /// Makes the pictures of the last stage larger.
@@ -96,7 +97,7 @@ impl Pipeline {
             return Err(wrong("stages[0].network".to_owned(), reason));
         }
         let shapes: Vec<StageShape> = stages.iter().map(shape).collect();
-        let mut needs = Needs::default();
+        let mut needs = EmbeddingShapes::default();
         for (index, shape) in shapes.iter().enumerate() {
             needs = needs.union(shape.needs).map_err(|embedding| {
                 let reason = format!("it takes {embedding} embeddings of another shape than an earlier stage");
@@ -212,7 +213,7 @@ fn shape(stage: &Stage) -> StageShape {
         name: stage.name().to_owned(),
         size: positive(stage.size()),
         multiple: positive(stage.size_multiple()),
-        needs: stage.context().copied().into(),
+        needs: stage.embeddings(),
         settings: stage.settings(),
     }
 }

@@ -1,7 +1,7 @@
 //! What is known of a stage before anything is loaded, and what a request makes of it.
 
 use ediffi_cascade::{SamplerSettings, Tiling};
-use ediffi_core::unet::{ClipText, ContextConfig, Tokens};
+use ediffi_core::unet::EmbeddingShapes;
 
 use crate::request::StageSettings;
 
@@ -14,50 +14,9 @@ pub(crate) struct StageShape {
     /// What sides have to be multiples of.
     pub(crate) multiple: u64,
     /// The embeddings its networks take.
-    pub(crate) needs: Needs,
+    pub(crate) needs: EmbeddingShapes,
     /// How it samples unless a request says otherwise.
     pub(crate) settings: SamplerSettings,
-}
-
-/// The embeddings that networks take.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Needs {
-    pub(crate) t5: Option<Tokens>,
-    pub(crate) clip_text: Option<ClipText>,
-    pub(crate) clip_image: Option<i64>,
-}
-
-impl Needs {
-    /// What both take together; the name of the embedding on which they differ.
-    pub(crate) fn union(self, other: Self) -> Result<Self, &'static str> {
-        Ok(Self {
-            t5: either(self.t5, other.t5).ok_or("T5")?,
-            clip_text: either(self.clip_text, other.clip_text).ok_or("CLIP text")?,
-            clip_image: either(self.clip_image, other.clip_image).ok_or("CLIP image")?,
-        })
-    }
-
-    /// Whether a text has any effect.
-    pub(crate) fn text(&self) -> bool {
-        self.t5.is_some() || self.clip_text.is_some()
-    }
-}
-
-fn either<T: PartialEq>(a: Option<T>, b: Option<T>) -> Option<Option<T>> {
-    match (a, b) {
-        (Some(a), Some(b)) => (a == b).then_some(Some(a)),
-        (a, b) => Some(a.or(b)),
-    }
-}
-
-impl From<Option<ContextConfig>> for Needs {
-    fn from(context: Option<ContextConfig>) -> Self {
-        context.map_or_else(Self::default, |context| Self {
-            t5: context.t5,
-            clip_text: context.clip_text,
-            clip_image: context.clip_image,
-        })
-    }
 }
 
 impl StageShape {

@@ -1,10 +1,11 @@
 //! The one place where a request is checked.
 
 use ediffi_cascade::SamplerSettings;
+use ediffi_core::unet::EmbeddingShapes;
 use ediffi_paint::locate;
 
 use crate::request::{MAX_IMAGES, MAX_SIDE};
-use crate::shape::{Needs, StageShape};
+use crate::shape::StageShape;
 use crate::{Error, MAX_STYLE_PIXELS, MAX_STYLE_REFERENCES, Problem, Request, Result, Style};
 
 /// Why a model without an encoder of pictures takes no style.
@@ -16,7 +17,7 @@ pub(crate) struct Abilities<'a> {
     /// All stages in order; at least one.
     pub(crate) stages: &'a [StageShape],
     /// The embeddings that any of them takes.
-    pub(crate) needs: Needs,
+    pub(crate) needs: EmbeddingShapes,
     /// Whether the model has an encoder that reads text for one of them, and one that looks at pictures. `None` where
     /// embeddings are at hand.
     pub(crate) encoders: Option<Encoders>,
@@ -192,7 +193,7 @@ pub(crate) fn validate_style(request: &Request, abilities: Abilities<'_>, mut pr
 
 fn canvas(request: &Request, stages: &[StageShape], problems: &mut Vec<Problem>) {
     let (Some(canvas), Some(first)) = (&request.canvas, stages.first()) else { return };
-    if !first.needs.text() {
+    if !first.needs.has_text() {
         let reason = format!("stage `{}`, the one that is painted, takes no text", first.name);
         problems.push(Problem::Canvas { reason });
     }
@@ -223,13 +224,13 @@ mod tests {
     use super::*;
     use crate::StyleImage;
 
-    const TEXT: Needs = Needs {
+    const TEXT: EmbeddingShapes = EmbeddingShapes {
         t5: Some(Tokens { tokens: 4, width: 8 }),
         clip_text: Some(ClipText { tokens: 4, width: 8, pooled: 8 }),
         clip_image: Some(8),
     };
 
-    fn stage(name: &str, size: u64, multiple: u64, needs: Needs) -> StageShape {
+    fn stage(name: &str, size: u64, multiple: u64, needs: EmbeddingShapes) -> StageShape {
         let schedule = Schedule::edm();
         let guidance = Guidance::new(5.0);
         let settings = SamplerSettings { solver: Solver::Euler, steps: 5, schedule, guidance, rows: Rows::default() };
@@ -237,11 +238,11 @@ mod tests {
     }
 
     /// The paper's three stages; the base takes multiples of 8.
-    fn cascade(needs: Needs) -> Vec<StageShape> {
+    fn cascade(needs: EmbeddingShapes) -> Vec<StageShape> {
         vec![stage("base", 64, 8, needs), stage("sr-256", 256, 8, needs), stage("sr-1024", 1024, 8, needs)]
     }
 
-    fn problems_of(request: &Request, needs: Needs, encoders: Option<Encoders>) -> Vec<Problem> {
+    fn problems_of(request: &Request, needs: EmbeddingShapes, encoders: Option<Encoders>) -> Vec<Problem> {
         let stages = cascade(needs);
         match validate(request, Abilities { stages: &stages, needs, encoders }, Vec::new()) {
             Ok(()) => Vec::new(),
@@ -378,7 +379,7 @@ mod tests {
     fn styles_need_a_network_and_an_encoder() {
         let request = a().style(style());
         assert_eq!(problems(&request), []);
-        let deaf = Needs { clip_image: None, ..TEXT };
+        let deaf = EmbeddingShapes { clip_image: None, ..TEXT };
         assert!(matches!(problems_of(&request, deaf, None)[..], [Problem::Style { .. }]));
         let blind = Some(Encoders { text: true, image: false });
         assert!(matches!(problems_of(&request, TEXT, blind)[..], [Problem::Style { .. }]));
@@ -413,7 +414,7 @@ mod tests {
         assert_eq!(found[0].to_string(), "canvas: phrase `dog` is not in the prompt, whose words are: a, cat");
         let request = Request::new("a dog").canvas(canvas());
         assert_eq!(problems(&request), []);
-        assert!(matches!(problems_of(&request, Needs::default(), None)[..], [Problem::Canvas { .. }]));
+        assert!(matches!(problems_of(&request, EmbeddingShapes::default(), None)[..], [Problem::Canvas { .. }]));
         let tiled = request.tiling("base", Tiling { tile: 64, overlap: 16 });
         assert!(matches!(problems(&tiled)[..], [Problem::Canvas { .. }]));
     }

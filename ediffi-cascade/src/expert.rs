@@ -9,6 +9,7 @@ use ediffi_core::denoiser::{Branch, BranchDenoiser, Estimate, estimate_with};
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::{Context, Painted, UNet, UNetConfig};
+use ediffi_core::window::Window;
 use ediffi_core::{Result, weights};
 use tch::{Kind, Tensor};
 
@@ -56,8 +57,6 @@ pub(crate) struct Branches {
     pub(crate) unconditional: Conditioning,
     /// Number of pictures.
     pub(crate) pictures: i64,
-    /// The timestep whose noise has been mixed into the smaller picture, for networks that are told.
-    pub(crate) noise_level: Option<usize>,
 }
 
 impl Branches {
@@ -90,14 +89,7 @@ impl Contexts {
             return Ok(context);
         }
         let (conditioning, rows) = branches.of(branch)?;
-        let context = match branches.noise_level {
-            Some(level) => {
-                let levels = Tensor::f_full([rows], level as i64, (Kind::Int64, network.device()))?;
-                network.context_noised(&conditioning, rows, &levels)?
-            }
-            None => network.context(&conditioning, rows)?,
-        };
-        Ok(slot.insert(context))
+        Ok(slot.insert(network.context(&conditioning, rows)?))
     }
 }
 
@@ -122,7 +114,12 @@ impl BranchDenoiser for ExpertDenoiser<'_, '_> {
             Branch::Conditional | Branch::Both => self.branches.pictures,
             Branch::Unconditional => 0,
         };
-        let painted = self.paint.filter(|_| conditional > 0).map(|hook| Painted { hook, sigma, conditional });
+        let painted = self.paint.filter(|_| conditional > 0).map(|hook| Painted {
+            hook,
+            sigma,
+            conditional,
+            window: Window::WHOLE,
+        });
         let Some(tiles) = self.tiles else {
             self.watch.poll()?;
             return self.expert.estimate(x, sigma, context, painted);

@@ -11,7 +11,7 @@ use ediffi_core::plan::Plan;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::seed::{Noise, NoiseSource};
-use ediffi_core::unet::{ContextConfig, UNetConfig};
+use ediffi_core::unet::{EmbeddingShapes, Io, UNetConfig};
 use tch::{Kind, Tensor};
 
 use crate::config::StageConfig;
@@ -115,13 +115,13 @@ impl Stage {
                 return Err(config.wrong(&format!("experts[{index}].network"), reason));
             }
             let told = config.low_res.noise_level.is_some();
-            if network.takes_noise_level() != told {
+            if network.io().noise_level != told {
                 let reason =
                     if told { "the network is not told a noise_level" } else { "the network needs a noise_level" };
                 return Err(config.wrong("low_res", reason.to_owned()));
             }
         }
-        let size_multiple = networks.iter().map(UNetConfig::size_multiple).fold(1, lcm);
+        let size_multiple = networks.iter().map(|network| network.io().size_multiple).fold(1, lcm);
         if config.size % size_multiple != 0 {
             let reason = format!("{} is no multiple of {size_multiple}, which the network needs", config.size);
             return Err(config.wrong("size", reason));
@@ -163,13 +163,13 @@ impl Stage {
     /// Whether it enlarges the pictures of a stage before it.
     #[must_use]
     pub fn is_super_resolution(&self) -> bool {
-        self.networks.first().is_some_and(|network| network.low_res)
+        self.networks.first().is_some_and(|network| network.io().low_res)
     }
 
-    /// The embeddings it takes, with their numbers of tokens and widths; all experts take the same.
+    /// The embeddings it takes; all experts take the same.
     #[must_use]
-    pub fn context(&self) -> Option<&ContextConfig> {
-        self.networks.first().and_then(|network| network.context.as_ref())
+    pub fn embeddings(&self) -> EmbeddingShapes {
+        self.networks.first().map_or_else(EmbeddingShapes::default, |network| network.io().embeddings)
     }
 
     /// The dimensions of each expert's network.
@@ -216,16 +216,7 @@ impl Stage {
     /// Those of the embeddings that this stage takes.
     #[must_use]
     pub fn select(&self, conditioning: &Conditioning) -> Conditioning {
-        let context = self.context();
-        let all = conditioning.shallow_clone();
-        let clip_text = context.is_some_and(|c| c.clip_text.is_some());
-        Conditioning {
-            t5: all.t5.filter(|_| context.is_some_and(|c| c.t5.is_some())),
-            clip_text: all.clip_text.filter(|_| clip_text),
-            clip_text_pooled: all.clip_text_pooled.filter(|_| clip_text),
-            clip_image: all.clip_image.filter(|_| context.is_some_and(|c| c.clip_image.is_some())),
-            low_res: all.low_res.filter(|_| self.is_super_resolution()),
-        }
+        self.embeddings().select(conditioning)
     }
 
     /// Which expert runs which step. Nothing is loaded for it.
@@ -328,7 +319,8 @@ impl Stage {
         tracing::debug!(%plan, "planned");
         let evaluations = solver.evaluations(&sigmas);
         watch.report(&StageEvent::StageStarted { stage: watch.stage(), plan: &plan, evaluations })?;
-        let shape = [job.seeds.len() as i64, 3, job.height, job.width];
+        let channels = self.networks.first().map_or(3, |network| network.io().channels);
+        let shape = [job.seeds.len() as i64, channels, job.height, job.width];
         let start = solver.start(sigmas.first().copied().unwrap_or(0.0));
         let x = noise.normal(&shape)?.f_to_device(self.runtime.device)?.f_mul_scalar(start)?;
         let branches = self.branches(job, noise)?;
@@ -349,15 +341,17 @@ impl Stage {
             self.config.low_res.condition(&x, job.height, job.width, noise)
         };
         let low_res = job.low_res.map(condition).transpose()?;
+        let pictures = job.seeds.len() as i64;
+        let level = self.config.low_res.noise_level.map(|level| level as i64);
+        let level = level.map(|level| Tensor::f_full([pictures], level, (Kind::Int64, device))).transpose()?;
         let with_picture = |conditioning: &Conditioning| -> ediffi_core::Result<Conditioning> {
-            let low_res = low_res.as_ref().map(Tensor::shallow_clone);
-            Ok(Conditioning { low_res, ..conditioning.to(device, Kind::Float)? })
+            let [low_res, noise_level] = [&low_res, &level].map(|x| x.as_ref().map(Tensor::shallow_clone));
+            Ok(Conditioning { low_res, noise_level, ..conditioning.to(device, Kind::Float)? })
         };
         Ok(Branches {
             conditional: with_picture(job.conditioning)?,
             unconditional: with_picture(job.unconditional)?,
-            pictures: job.seeds.len() as i64,
-            noise_level: self.config.low_res.noise_level,
+            pictures,
         })
     }
 
@@ -391,6 +385,6 @@ fn other_rows(conditioning: &Conditioning, pictures: usize) -> Option<(&'static 
 
 /// What a network takes besides the noisy picture, apart from inner widths: the experts of a stage share it.
 fn inputs(network: &UNetConfig) -> impl PartialEq {
-    let context = network.context.as_ref();
-    (network.low_res, context.and_then(|c| c.t5), context.and_then(|c| c.clip_text), context.and_then(|c| c.clip_image))
+    let Io { channels, low_res, embeddings, .. } = network.io();
+    (channels, low_res, embeddings)
 }

@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{CPU, Log, bytes, embeddings, network, pictures, write_stage};
+use common::{CPU, Log, bytes, dimensions, embeddings, network, pictures, write_stage};
 use ediffi_cascade::{Cascade, CascadeJob, Error, Stage, StageJob};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::pool::Residency;
-use ediffi_core::unet::UNetConfig;
+use ediffi_core::unet::{Adm, UNetConfig};
 use tch::Tensor;
 
 /// Stages of these names and sizes; the first is a base, the others super-resolution.
@@ -23,8 +23,9 @@ fn stages(specs: &[(&str, i64, &UNetConfig)], residency: Residency) -> (tempfile
 
 /// 8 → 16, the second without CLIP's image embedding.
 fn two(residency: Residency) -> (tempfile::TempDir, Cascade) {
-    let (base, mut above) = (network(false), network(true));
+    let (base, mut above) = (network(false), dimensions(true));
     above.context.as_mut().unwrap().clip_image = None;
+    let above = Adm(above).into();
     let (folder, stages) = stages(&[("base", 8, &base), ("above", 16, &above)], residency);
     (folder, Cascade::new(stages).unwrap())
 }

@@ -6,13 +6,14 @@ mod common;
 use std::error::Error as _;
 use std::path::Path;
 
-use common::{CPU, Model, network, stage_config};
+use common::{CPU, Model, dimensions, network, stage_config};
 use ediffi_cascade::{Error, Stage, StageConfig, path_inside, read_json};
 use ediffi_core::guidance::{Guidance, Thresholding};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
+use ediffi_core::unet::{Adm, UNetConfig};
 use serde_json::{Value, json};
 
 /// The first stage of the design's example.
@@ -136,10 +137,14 @@ fn networks_that_do_not_fit_are_named() {
     assert_eq!(opening(&model).to_string(), "stage `base`, size: 9 is no multiple of 2, which the network needs");
     model.config.size = 8;
 
-    let mut other = network(false);
+    let mut other = dimensions(false);
     other.context = None;
     other.levels[1].cross_attention = false;
-    std::fs::write(model.folder.path().join("base/other.json"), serde_json::to_string(&other).unwrap()).unwrap();
+    std::fs::write(
+        model.folder.path().join("base/other.json"),
+        serde_json::to_string(&UNetConfig::from(Adm(other.clone()))).unwrap(),
+    )
+    .unwrap();
     model.config.experts[1].network = Some("base/other.json".into());
     let error = opening(&model).to_string();
     assert_eq!(error, "stage `base`, experts[1].network: its network takes other inputs than that of experts[0]");
@@ -149,7 +154,11 @@ fn networks_that_do_not_fit_are_named() {
     assert!(error.contains("base/other.json") && error.contains("chanels"), "{error}");
 
     other.levels.clear();
-    std::fs::write(model.folder.path().join("base/other.json"), serde_json::to_string(&other).unwrap()).unwrap();
+    std::fs::write(
+        model.folder.path().join("base/other.json"),
+        serde_json::to_string(&UNetConfig::from(Adm(other))).unwrap(),
+    )
+    .unwrap();
     assert!(opening(&model).to_string().contains("levels"));
 }
 

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{Ask, Log, Model, bytes, difference, embeddings, network, pictures};
+use common::{Ask, Log, Model, bytes, difference, dimensions, embeddings, network, pictures};
 use ediffi_cascade::{Error, SamplerSettings, Stage, StageEvent, StageObserver};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::guidance::{Guidance, Rows};
@@ -15,6 +15,7 @@ use ediffi_core::interval::SigmaInterval;
 use ediffi_core::nn::{ScoreBias, Site};
 use ediffi_core::pool::Residency;
 use ediffi_core::solver::{Churn, Solver};
+use ediffi_core::unet::{Adm, UNetConfig};
 use tch::{Kind, Tensor};
 
 fn sample(stage: &mut Stage, seeds: &[u64], change: impl FnOnce(&mut Ask)) -> Tensor {
@@ -106,9 +107,10 @@ fn every_expert_works_where_the_plan_says() {
 #[test]
 fn an_expert_may_have_its_own_network() {
     let mut model = Model::new(&network(false), 8);
-    let mut small = network(false);
+    let mut small = dimensions(false);
     small.levels[1].multiplier = 1;
     small.levels[1].self_attention = false;
+    let small = UNetConfig::from(Adm(small));
     let text = serde_json::to_string(&small).unwrap();
     std::fs::write(model.folder.path().join("base/small.json"), text).unwrap();
     common::write_weights(&model.folder.path().join("base/high.safetensors"), &small, 5);

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Ask, Log, Model, bytes, difference, embeddings, network, pictures};
+use common::{Ask, Log, Model, bytes, difference, dimensions, embeddings, network, pictures};
 use ediffi_cascade::{Error, Stage, Tiling, low_res};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::denoise_with;
@@ -13,7 +13,7 @@ use ediffi_core::pool::Residency;
 use ediffi_core::precondition::Edm;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::seed::{Noise, NoiseSource};
-use ediffi_core::unet::{UNet, UNetConfig};
+use ediffi_core::unet::{Adm, Dimensions, UNet};
 use ediffi_core::weights::{self, Scope};
 use tch::{Device, Kind, Tensor};
 
@@ -68,9 +68,9 @@ fn a_tile_sees_its_part_of_both_pictures() {
 fn tiles_are_close_to_the_whole() {
     let low = pictures(&[1, 2], 16, 16);
     for (attention, tile, tolerance) in [(false, 32, 0.16), (true, 32, 0.22), (false, 48, 0.07), (true, 48, 0.1)] {
-        let mut config = network(true);
+        let mut config = dimensions(true);
         config.levels[1].self_attention = attention;
-        let model = Model::new(&config, 64);
+        let model = Model::new(&Adm(config).into(), 64);
         let mut stage = model.open(Residency::All);
         let mut estimate = |tiling| {
             sample(&mut stage, &[1, 2], |ask| {
@@ -89,9 +89,9 @@ fn tiles_are_close_to_the_whole() {
 /// margin of 28 pixels: tiles then are the whole, to rounding.
 #[test]
 fn tiles_of_a_network_with_position_norms_are_the_whole() {
-    let mut config = UNetConfig { norm: Norm::Position, ..network(true) };
+    let mut config = Dimensions { norm: Norm::Position, ..dimensions(true) };
     config.levels[1].self_attention = false;
-    let model = Model::new(&config, 256);
+    let model = Model::new(&Adm(config).into(), 256);
     let mut stage = model.open(Residency::All);
     let low = pictures(&[1], 64, 64);
     let mut estimate = |tiling| {

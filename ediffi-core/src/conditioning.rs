@@ -16,8 +16,10 @@ pub struct Conditioning {
     pub clip_text_pooled: Option<Tensor>,
     /// Projected CLIP image embedding, [n, width].
     pub clip_image: Option<Tensor>,
-    /// The smaller picture, already enlarged to the stage's size, [n, 3, h, w] in [-1, 1].
+    /// The smaller picture, already enlarged to the stage's size, [n, channels, h, w] in [-1, 1].
     pub low_res: Option<Tensor>,
+    /// The timestep whose noise was added to each smaller picture, `[n]` i64, for networks that are told.
+    pub noise_level: Option<Tensor>,
 }
 
 impl Conditioning {
@@ -31,47 +33,79 @@ impl Conditioning {
             clip_text_pooled: clone(&self.clip_text_pooled),
             clip_image: clone(&self.clip_image),
             low_res: clone(&self.low_res),
+            noise_level: clone(&self.noise_level),
         }
     }
 
-    /// The embeddings followed by `other`'s along the batch; an embedding that only one of them has is zeros in the rows
-    /// of the other.
+    /// Each tensor as `change` makes it.
+    fn map(&self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        self.zip(&Self::default(), |x, _| x.map(&change).transpose())
+    }
+
+    /// Each tensor as `join` makes it of the two.
+    fn zip(
+        &self,
+        other: &Self,
+        join: impl Fn(Option<&Tensor>, Option<&Tensor>) -> Result<Option<Tensor>>,
+    ) -> Result<Self> {
+        Ok(Self {
+            t5: join(self.t5.as_ref(), other.t5.as_ref())?,
+            clip_text: join(self.clip_text.as_ref(), other.clip_text.as_ref())?,
+            clip_text_pooled: join(self.clip_text_pooled.as_ref(), other.clip_text_pooled.as_ref())?,
+            clip_image: join(self.clip_image.as_ref(), other.clip_image.as_ref())?,
+            low_res: join(self.low_res.as_ref(), other.low_res.as_ref())?,
+            noise_level: join(self.noise_level.as_ref(), other.noise_level.as_ref())?,
+        })
+    }
+
+    /// The tensors with their names.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
+        let all = [
+            ("t5", &self.t5),
+            ("clip_text", &self.clip_text),
+            ("clip_text_pooled", &self.clip_text_pooled),
+            ("clip_image", &self.clip_image),
+            ("low_res", &self.low_res),
+            ("noise_level", &self.noise_level),
+        ];
+        all.into_iter().filter_map(|(name, x)| Some((name, x.as_ref()?)))
+    }
+
+    /// The tensors of one row, `rows` times.
+    ///
+    /// # Errors
+    /// An error of libtorch.
+    pub fn repeated(&self, rows: i64) -> Result<Self> {
+        self.map(|x| {
+            let mut times = vec![1; x.dim()];
+            times.iter_mut().take(1).for_each(|first| *first = rows);
+            Ok(x.f_repeat(times)?)
+        })
+    }
+
+    /// The tensors followed by `other`'s along the batch; one that only one of them has is zeros in the rows of the other.
     ///
     /// # Errors
     /// Embeddings of different widths.
     pub fn stacked(&self, other: &Self) -> Result<Self> {
-        Ok(Self {
-            t5: stack(&self.t5, &other.t5)?,
-            clip_text: stack(&self.clip_text, &other.clip_text)?,
-            clip_text_pooled: stack(&self.clip_text_pooled, &other.clip_text_pooled)?,
-            clip_image: stack(&self.clip_image, &other.clip_image)?,
-            low_res: stack(&self.low_res, &other.low_res)?,
+        self.zip(other, |a, b| {
+            Ok(match (a, b) {
+                (None, None) => None,
+                (Some(a), Some(b)) => Some(Tensor::f_cat(&[a, b], 0)?),
+                (Some(a), None) => Some(Tensor::f_cat(&[a, &a.f_zeros_like()?], 0)?),
+                (None, Some(b)) => Some(Tensor::f_cat(&[&b.f_zeros_like()?, b], 0)?),
+            })
         })
     }
 
-    /// Every embedding brought to a device and kind.
+    /// Every tensor brought to a device, and to a kind if it holds fractions.
     ///
     /// # Errors
     /// A device without room.
     pub fn to(&self, device: Device, kind: Kind) -> Result<Self> {
-        let move_to = |x: &Option<Tensor>| -> Result<Option<Tensor>> {
-            Ok(x.as_ref().map(|x| x.f_to_device(device).and_then(|x| x.f_to_kind(kind))).transpose()?)
-        };
-        Ok(Self {
-            t5: move_to(&self.t5)?,
-            clip_text: move_to(&self.clip_text)?,
-            clip_text_pooled: move_to(&self.clip_text_pooled)?,
-            clip_image: move_to(&self.clip_image)?,
-            low_res: move_to(&self.low_res)?,
+        self.map(|x| {
+            let x = x.f_to_device(device)?;
+            Ok(if x.is_floating_point() { x.f_to_kind(kind)? } else { x })
         })
     }
-}
-
-fn stack(a: &Option<Tensor>, b: &Option<Tensor>) -> Result<Option<Tensor>> {
-    Ok(match (a, b) {
-        (None, None) => None,
-        (Some(a), Some(b)) => Some(Tensor::f_cat(&[a, b], 0)?),
-        (Some(a), None) => Some(Tensor::f_cat(&[a, &a.f_zeros_like()?], 0)?),
-        (None, Some(b)) => Some(Tensor::f_cat(&[&b.f_zeros_like()?, b], 0)?),
-    })
 }

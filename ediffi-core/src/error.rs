@@ -290,8 +290,14 @@ pub enum Error {
         given: bool,
     },
     /// A context that another network made.
-    #[error("this context was made by a network with fewer cross-attention layers")]
+    #[error("the context was made by another network")]
     ForeignContext,
+    /// A fault of this library: something that its own code rules out.
+    #[error("internal error: {what}; please report it")]
+    Internal {
+        /// What should not happen.
+        what: &'static str,
+    },
 
     /// The hook that biases scores failed.
     #[error("the score bias failed: {source}")]

@@ -24,5 +24,6 @@ pub mod solver;
 pub mod timesteps;
 pub mod unet;
 pub mod weights;
+pub mod window;
 
 pub use error::{Error, Result, ShapeMismatch};

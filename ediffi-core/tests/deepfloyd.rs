@@ -29,7 +29,7 @@ fn tensors(name: &str) -> Tensors {
 fn network(stage: &str, file: &str) -> UNet {
     let folder = fixture(stage).join("unet");
     let mut config = PublishedUNet::read(&folder.join("config.json")).unwrap().network;
-    let context = config.context.as_mut().unwrap();
+    let context = config.dimensions.context.as_mut().unwrap();
     context.t5 = context.t5.map(|t5| Tokens { tokens: 7, ..t5 });
     let names = |name: &str| Some(name.to_owned());
     weights::load(&folder.join(file), names, Device::Cpu, Kind::Float, |scope| UNet::new(scope, &config, Kind::Float))
@@ -61,15 +61,10 @@ impl Recording {
             let rows = texts.len() as i64;
             let repeated = |x: &Tensor| x.repeat([rows, 1, 1, 1]);
             let t5 = Some(Tensor::cat(texts, 0));
-            let conditioning =
-                Conditioning { t5, low_res: low_res.map(|(x, _)| repeated(x)), ..Conditioning::default() };
-            match low_res {
-                Some((_, level)) => {
-                    let levels = Tensor::full([rows], level, (Kind::Int64, Device::Cpu));
-                    network.context_noised(&conditioning, rows, &levels).unwrap()
-                }
-                None => network.context(&conditioning, rows).unwrap(),
-            }
+            let noise_level = low_res.map(|(_, level)| Tensor::full([rows], level, (Kind::Int64, Device::Cpu)));
+            let low_res = low_res.map(|(x, _)| repeated(x));
+            let conditioning = Conditioning { t5, low_res, noise_level, ..Conditioning::default() };
+            network.context(&conditioning, rows).unwrap()
         };
         let (emb, neg) = (&io["emb"], io.get("neg").unwrap_or(&io["emb"]));
         let (conditional, unconditional, both) = (context(&[emb]), context(&[neg]), context(&[emb, neg]));

@@ -9,18 +9,21 @@ use ediffi_core::Error;
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::nn::{Norm, ScoreBias, Site};
 use ediffi_core::seed::{Noise, NoiseSource};
-use ediffi_core::unet::{ClipText, Context, ContextConfig, Layout, Level, Painted, Tokens, UNet, UNetConfig};
+use ediffi_core::unet::{
+    Adm, ClipText, Context, ContextConfig, Dimensions, Efficient, Level, Painted, Tokens, UNet, UNetConfig,
+};
 use ediffi_core::weights::{self, Fresh, Scope, Table};
+use ediffi_core::window::Window;
 use tch::{Device, Kind, Tensor};
 
 type Named = Vec<(String, Tensor)>;
 
 /// Everything that a network can have, small: sides are multiples of 2.
-fn config(layout: Layout) -> UNetConfig {
+fn dimensions() -> Dimensions {
     let level =
         |multiplier, attention| Level { multiplier, blocks: 1, self_attention: attention, cross_attention: attention };
-    UNetConfig {
-        layout,
+    Dimensions {
+        picture_channels: 3,
         low_res: true,
         patch: 1,
         channels: 8,
@@ -35,6 +38,15 @@ fn config(layout: Layout) -> UNetConfig {
             clip_image: Some(4),
         }),
     }
+}
+
+/// Both layouts of the paper.
+fn layouts() -> [UNetConfig; 2] {
+    [Adm(dimensions()).into(), Efficient(dimensions()).into()]
+}
+
+fn adm() -> UNetConfig {
+    Adm(dimensions()).into()
 }
 
 /// A network about to be trained, and its parameters.
@@ -69,6 +81,7 @@ fn conditioning(seeds: &[u64]) -> Conditioning {
         clip_text_pooled: Some(normal(seeds, 3, &[4])),
         clip_image: Some(normal(seeds, 4, &[4])),
         low_res: Some(normal(seeds, 5, &[3, 8, 6])),
+        noise_level: None,
     }
 }
 
@@ -113,14 +126,14 @@ fn sizes(config: &UNetConfig) -> (BTreeMap<&'static str, i64>, i64) {
 /// and context cannot make up: the paper's blocks are others, or are counted otherwise, than the tables let us build.
 #[test]
 fn the_presets_have_these_sizes() {
-    let (parts, total) = sizes(&UNetConfig::base_64());
+    let (parts, total) = sizes(&Adm::base_64().into());
     assert_eq!(total, 715_492_611);
     assert_eq!((parts["res"], parts["context"]), (562_410_496, 7_348_224));
     assert_eq!((parts["self_attention"], parts["cross_attention"]), (70_368_256, 74_038_272));
-    let (parts, total) = sizes(&UNetConfig::sr_256());
+    let (parts, total) = sizes(&Efficient::sr_256().into());
     assert_eq!(total, 455_986_947);
     assert_eq!((parts["res"], parts["self_attention"], parts["cross_attention"]), (419_895_936, 8_400_896, 8_400_896));
-    let (parts, total) = sizes(&UNetConfig::sr_1024());
+    let (parts, total) = sizes(&Efficient::sr_1024().into());
     assert_eq!(total, 202_671_363);
     assert_eq!((parts["res"], parts["cross_attention"]), (184_949_376, 3_151_872));
     assert!(!parts.contains_key("self_attention"));
@@ -128,8 +141,8 @@ fn the_presets_have_these_sizes() {
 
 #[test]
 fn a_new_network_answers_zero() {
-    for layout in [Layout::Adm, Layout::Efficient] {
-        let (unet, _) = fresh(&config(layout));
+    for layout in layouts() {
+        let (unet, _) = fresh(&layout);
         let answer = output(&unet, &[1, 2], &conditioning(&[1, 2]));
         assert_eq!((answer.size(), answer.kind()), (vec![2, 3, 8, 6], Kind::Float));
         assert_eq!(f64::try_from(answer.abs().max()).unwrap(), 0.0);
@@ -138,8 +151,8 @@ fn a_new_network_answers_zero() {
 
 #[test]
 fn a_row_does_not_depend_on_the_others() {
-    for layout in [Layout::Adm, Layout::Efficient] {
-        let (unet, _) = random(&config(layout));
+    for layout in layouts() {
+        let (unet, _) = random(&layout);
         let batch = output(&unet, &[1, 2, 3], &conditioning(&[1, 2, 3]));
         let others = output(&unet, &[7, 2, 8], &conditioning(&[7, 2, 8]));
         assert!(batch.narrow(0, 1, 1).equal(&others.narrow(0, 1, 1)), "{layout:?}");
@@ -152,7 +165,7 @@ fn a_row_does_not_depend_on_the_others() {
 
 #[test]
 fn every_condition_has_an_effect() {
-    let (unet, _) = random(&config(Layout::Adm));
+    let (unet, _) = random(&adm());
     let seeds = [1];
     let all = output(&unet, &seeds, &conditioning(&seeds));
     for (name, change) in [
@@ -189,16 +202,16 @@ impl ScoreBias for Hook {
 
 #[test]
 fn a_hook_that_paints_nothing_changes_no_bit() {
-    for layout in [Layout::Adm, Layout::Efficient] {
-        let (unet, _) = random(&config(layout));
+    for layout in layouts() {
+        let (unet, _) = random(&layout);
         let seeds = [1, 2, 3, 4];
         let context = unet.context(&conditioning(&seeds), 4).unwrap();
         let plain = forward(&unet, &seeds, &context, None);
         let hook = Hook::default();
-        let painted = Painted { hook: &hook, sigma: 1.5, conditional: 2 };
+        let painted = Painted { hook: &hook, sigma: 1.5, conditional: 2, window: Window::WHOLE };
         assert!(plain.equal(&forward(&unet, &seeds, &context, Some(painted))), "{layout:?}");
         // Conditional rows, heads, pixels, three T5 tokens and two of CLIP.
-        let layers = if layout == Layout::Adm { 4 } else { 2 };
+        let layers = if layout == adm() { 4 } else { 2 };
         assert_eq!(*hook.seen.lock().unwrap(), vec![vec![2, 4, 12, 5]; layers], "{layout:?}");
         // Without conditional rows it is not asked.
         let painted = Painted { conditional: 0, ..painted };
@@ -209,12 +222,17 @@ fn a_hook_that_paints_nothing_changes_no_bit() {
 
 #[test]
 fn paint_reaches_conditional_rows_only() {
-    let (unet, _) = random(&config(Layout::Adm));
+    let (unet, _) = random(&adm());
     let seeds = [1, 2, 3, 4];
     let context = unet.context(&conditioning(&seeds), 4).unwrap();
     let plain = forward(&unet, &seeds, &context, None);
     let hook = Hook { paint: true, ..Hook::default() };
-    let painted = forward(&unet, &seeds, &context, Some(Painted { hook: &hook, sigma: 1.5, conditional: 2 }));
+    let painted = forward(
+        &unet,
+        &seeds,
+        &context,
+        Some(Painted { hook: &hook, sigma: 1.5, conditional: 2, window: Window::WHOLE }),
+    );
     for row in 0..2 {
         assert!(difference(&plain.narrow(0, row, 1), &painted.narrow(0, row, 1)) > 1e-4, "{row}");
         // A masked kernel of attention may add in another order than one without a mask.
@@ -224,7 +242,7 @@ fn paint_reaches_conditional_rows_only() {
 
 #[test]
 fn a_window_of_a_context_is_a_context_of_a_window() {
-    let (unet, _) = random(&config(Layout::Adm));
+    let (unet, _) = random(&adm());
     let seeds = [1, 2];
     let all = conditioning(&seeds);
     let cut = |x: &Tensor| x.narrow(2, 2, 4).narrow(3, 4, 2);
@@ -240,10 +258,10 @@ fn a_window_of_a_context_is_a_context_of_a_window() {
 
 #[test]
 fn weights_survive_being_saved_to_the_last_bit() {
-    for layout in [Layout::Adm, Layout::Efficient] {
+    for layout in layouts() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("unet.safetensors");
-        let config = config(layout);
+        let config = layout;
         let (unet, named) = random(&config);
         weights::save(&path, &named, HashMap::from([("step".to_owned(), "7".to_owned())])).unwrap();
         let loaded = load(&path, &config).unwrap();
@@ -264,7 +282,7 @@ fn weights_survive_being_saved_to_the_last_bit() {
 fn all_that_is_wrong_with_a_file_is_one_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("unet.safetensors");
-    let config = config(Layout::Adm);
+    let config = adm();
     let (_, mut named) = fresh(&config);
     named.retain(|(name, _)| name != "stem.bias" && name != "out.weight");
     named.push(("ema.decay".to_owned(), Tensor::zeros([1], (Kind::Float, Device::Cpu))));
@@ -295,7 +313,7 @@ fn all_that_is_wrong_with_a_file_is_one_error() {
 fn files_that_are_cut_short_or_missing_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("unet.safetensors");
-    let config = config(Layout::Adm);
+    let config = adm();
     assert!(matches!(load(&path, &config), Err(Error::ReadFile { path: named, .. }) if named == path));
     weights::save(&path, &fresh(&config).1, HashMap::new()).unwrap();
     let whole = std::fs::read(&path).unwrap();
@@ -312,9 +330,9 @@ fn files_that_are_cut_short_or_missing_are_errors() {
 #[test]
 fn position_norms_look_no_further_than_the_convolutions() {
     for (norm, local) in [(Norm::Position, true), (Norm::Group(4), false)] {
-        let mut config = UNetConfig { norm, low_res: false, ..config(Layout::Efficient) };
-        config.levels[1].self_attention = false;
-        let (unet, _) = random(&config);
+        let mut local_only = Dimensions { norm, low_res: false, ..dimensions() };
+        local_only.levels[1].self_attention = false;
+        let (unet, _) = random(&Efficient(local_only).into());
         let context = unet.context(&Conditioning { low_res: None, ..conditioning(&[1]) }, 1).unwrap();
         let x = normal(&[1], 0, &[3, 8, 128]);
         let other = Tensor::cat(&[x.narrow(3, 0, 96), normal(&[2], 0, &[3, 8, 32])], 3);
@@ -328,8 +346,9 @@ fn position_norms_look_no_further_than_the_convolutions() {
 
 #[test]
 fn unknown_keys_of_a_configuration_are_named() {
-    let text = serde_json::to_string(&config(Layout::Efficient)).unwrap();
-    assert_eq!(serde_json::from_str::<UNetConfig>(&text).unwrap(), config(Layout::Efficient));
+    let config = UNetConfig::from(Efficient(dimensions()));
+    let text = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<UNetConfig>(&text).unwrap(), config);
     for (from, to) in [
         (r#""norm""#, r#""norms""#),
         (r#""multiplier""#, r#""multipliers""#),
@@ -345,7 +364,7 @@ fn unknown_keys_of_a_configuration_are_named() {
 
 #[test]
 fn inputs_that_do_not_fit_are_named() {
-    let (unet, _) = random(&config(Layout::Adm));
+    let (unet, _) = random(&adm());
     let context = |conditioning: &Conditioning| unet.context(conditioning, 1).unwrap_err().to_string();
     let all = || conditioning(&[1]);
     assert!(context(&Conditioning { t5: Some(normal(&[1], 1, &[3, 5])), ..all() }).contains("t5"));
@@ -353,11 +372,9 @@ fn inputs_that_do_not_fit_are_named() {
     let pooled = Some(normal(&[1], 1, &[5]));
     assert!(context(&Conditioning { clip_text_pooled: pooled, ..all() }).contains("clip_text_pooled"));
     assert!(context(&Conditioning { low_res: None, ..all() }).contains("needs the smaller picture"));
-    let blind = UNetConfig {
-        context: Some(ContextConfig { clip_image: None, ..unet.config().context.unwrap() }),
-        ..unet.config().clone()
-    };
-    let error = fresh(&blind).0.context(&all(), 1).unwrap_err();
+    let context_without_image = ContextConfig { clip_image: None, ..dimensions().context.unwrap() };
+    let blind = Dimensions { context: Some(context_without_image), ..dimensions() };
+    let error = fresh(&Adm(blind).into()).0.context(&all(), 1).unwrap_err();
     assert!(matches!(error, Error::EmbeddingNotTaken { name: "clip_image" }), "{error}");
     let c_noise = Tensor::zeros([1], (Kind::Float, Device::Cpu));
     let context = unet.context(&all(), 1).unwrap();
@@ -365,17 +382,15 @@ fn inputs_that_do_not_fit_are_named() {
         let error = unet.forward(&normal(&[1], 0, &[3, height, width]), &c_noise, &context, None).unwrap_err();
         assert!(matches!(error, Error::ImageSize { multiple: 2, .. }), "{error}");
     }
-    // A context of a network without cross-attention.
-    let mut bare = unet.config().clone();
-    bare.levels[1].cross_attention = false;
-    let foreign = fresh(&bare).0.context(&all(), 1).unwrap();
+    // A context of another network, though of the same dimensions.
+    let foreign = random(&adm()).0.context(&all(), 1).unwrap();
     let error = unet.forward(&normal(&[1], 0, &[3, 8, 6]), &c_noise, &foreign, None).unwrap_err();
     assert!(matches!(error, Error::ForeignContext), "{error}");
 }
 
 #[test]
 fn dimensions_that_make_no_network_name_their_field() {
-    type Change = fn(&mut UNetConfig);
+    type Change = fn(&mut Dimensions);
     let changes: [(&str, Change); 10] = [
         ("levels", |c| c.levels.clear()),
         ("levels", |c| c.levels[0].blocks = 0),
@@ -389,9 +404,9 @@ fn dimensions_that_make_no_network_name_their_field() {
         ("context", |c| c.context.as_mut().unwrap().width = 0),
     ];
     for (field, change) in changes {
-        let mut config = config(Layout::Adm);
-        change(&mut config);
-        let error = Table::of(|scope| UNet::new(scope, &config, Kind::Float)).unwrap_err();
+        let mut changed = dimensions();
+        change(&mut changed);
+        let error = Table::of(|scope| UNet::new(scope, &Adm(changed.clone()), Kind::Float)).unwrap_err();
         assert!(matches!(&error, Error::NetworkConfig { field: named, .. } if *named == field), "{error}");
     }
 }

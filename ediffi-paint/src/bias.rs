@@ -11,20 +11,19 @@ use crate::{Binding, Canvas, Error, Result, TextTokens, WeightFunction, Window, 
 
 /// A canvas bound to the tokens of a prompt: gives every cross-attention layer its bias.
 ///
-/// One painter serves all layers, steps, experts and images of a request; A is made once for each size of feature map and
-/// each set of regions that act together.
+/// One painter serves all layers, steps, experts, tiles and images of a request. It makes A once for each set of regions that
+/// act together, size of feature map, and part of the picture.
 #[derive(Debug)]
 pub struct Painter {
-    layers: Arc<Layers>,
-    bindings: Arc<[Binding]>,
+    layers: Layers,
+    bindings: Vec<Binding>,
     weight: Arc<dyn WeightFunction>,
-    window: Window,
     matrices: Mutex<HashMap<Key, Tensor>>,
 }
 
-/// What an A belongs to: height and width (both, because 64×16 and 16×64 have the same number of pixels), and the regions
-/// that act.
-type Key = (usize, usize, Set);
+/// What an A belongs to: the regions that act, height and width of the feature map (both, because 64×16 and 16×64 have the
+/// same number of pixels), and the bits of the window that it shows.
+type Key = (Set, usize, usize, [u64; 4]);
 
 impl Painter {
     /// Binds a canvas to a prompt. `encoders` are the text encoders that the network listens to, in the order of its
@@ -35,10 +34,9 @@ impl Painter {
     pub fn new(canvas: &Canvas, encoders: &[TextTokens<'_>]) -> Result<Self> {
         let bindings = bind(canvas, encoders)?;
         Ok(Self {
-            layers: Arc::new(Layers::new(canvas, &bindings, encoders)),
-            bindings: bindings.into(),
+            layers: Layers::new(canvas, &bindings, encoders),
+            bindings,
             weight: Arc::new(canvas.strength().clone()),
-            window: Window::WHOLE,
             matrices: Mutex::default(),
         })
     }
@@ -48,21 +46,6 @@ impl Painter {
     pub fn with_weight(mut self, weight: impl WeightFunction + 'static) -> Self {
         self.weight = Arc::new(weight);
         self
-    }
-
-    /// The painter of one tile: its feature maps show only this part of the canvas.
-    ///
-    /// # Errors
-    /// [`Error::Window`].
-    pub fn window(&self, window: Window) -> Result<Self> {
-        window.check()?;
-        Ok(Self {
-            layers: Arc::clone(&self.layers),
-            bindings: Arc::clone(&self.bindings),
-            weight: Arc::clone(&self.weight),
-            window,
-            matrices: Mutex::default(),
-        })
     }
 
     /// Which tokens each region was bound to, in the order of the regions.
@@ -87,7 +70,7 @@ impl Painter {
         let Some(weight) = self.weight.weight(site.sigma, site.scores)? else {
             return Ok(None);
         };
-        let matrix = self.matrix((height, width, active), site.scores.device())?;
+        let matrix = self.matrix(active, (height, width), site.window, site.scores.device())?;
         Ok(Some(weight.f_mul(&matrix)?))
     }
 
@@ -107,15 +90,16 @@ impl Painter {
     ///
     /// # Shapes
     /// The result: `[height * width, columns]`, f32.
-    fn matrix(&self, key: Key, device: Device) -> Result<Tensor> {
-        let (height, width, active) = key;
+    fn matrix(&self, active: Set, (height, width): (usize, usize), window: Window, device: Device) -> Result<Tensor> {
+        let edges = [window.top, window.bottom, window.left, window.right].map(f64::to_bits);
+        let key: Key = (active, height, width, edges);
         let shape = [height * width, self.columns()].map(|side| side as i64);
         // A thread that died while it held the lock left whole tensors behind: one is put in only when it is finished.
         let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(matrix) = matrices.get(&key).filter(|matrix| matrix.device() == device) {
             return Ok(matrix.shallow_clone());
         }
-        let matrix = self.layers.matrix(active, self.window, height, width)?;
+        let matrix = self.layers.matrix(active, window, height, width)?;
         let matrix = Tensor::f_from_slice(&matrix.into_iter().collect::<Vec<f32>>())?.f_view(shape)?;
         let matrix = matrix.f_to_device(device)?;
         matrices.insert(key, matrix.shallow_clone());

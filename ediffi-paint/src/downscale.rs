@@ -3,42 +3,10 @@
 //! The paper samples its masks bilinearly. On a feature map of 8×8 that looks at a few pixels of the canvas and misses a
 //! region that lies between them; the average over the area of each feature sees all of it, and keeps its total.
 
+use ediffi_core::window::Window;
 use ndarray::{Array2, ArrayView2};
 
 use crate::{Error, Result};
-
-/// A part of the canvas, in fractions of its height and width: what one tile of a tiled stage shows.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Window {
-    /// Upper edge, at least 0.
-    pub top: f64,
-    /// Lower edge, at most 1.
-    pub bottom: f64,
-    /// Left edge, at least 0.
-    pub left: f64,
-    /// Right edge, at most 1.
-    pub right: f64,
-}
-
-impl Window {
-    /// The whole canvas.
-    pub const WHOLE: Self = Self { top: 0.0, bottom: 1.0, left: 0.0, right: 1.0 };
-
-    /// Checks that the window is not empty and lies inside the canvas.
-    ///
-    /// # Errors
-    /// [`Error::Window`].
-    pub fn check(&self) -> Result<()> {
-        let &Self { top, bottom, left, right } = self;
-        // Written so that a NaN fails.
-        let inside = |from: f64, to: f64| 0.0 <= from && from < to && to <= 1.0;
-        if inside(top, bottom) && inside(left, right) {
-            Ok(())
-        } else {
-            Err(Error::Window { top, bottom, left, right })
-        }
-    }
-}
 
 /// The mean of `map` over the area of each of `height * width` equal cells of a window. Cells smaller than a pixel are
 /// fine: they repeat it.
@@ -49,7 +17,10 @@ impl Window {
 /// # Errors
 /// [`Error::Window`], and [`Error::TargetSize`] if a side of the result or of the map is 0.
 pub fn area_average(map: ArrayView2<'_, f32>, window: Window, height: usize, width: usize) -> Result<Array2<f32>> {
-    window.check()?;
+    if !window.is_valid() {
+        let Window { top, bottom, left, right } = window;
+        return Err(Error::Window { top, bottom, left, right });
+    }
     if height == 0 || width == 0 || map.is_empty() {
         return Err(Error::TargetSize { height, width });
     }

@@ -60,7 +60,9 @@ mod weight;
 pub use bias::Painter;
 pub use bind::{Binding, BoundTokens, TextTokens, bind};
 pub use canvas::{Canvas, MAX_REGIONS};
-pub use downscale::{Window, area_average};
+pub use downscale::area_average;
+#[doc(no_inline)]
+pub use ediffi_core::window::Window;
 pub use error::{Error, Result};
 pub use mask::{MAX_SIDE, Mask};
 pub use palette::{ColourReading, Palette, PaletteEntry, Stray, Unmatched, UnmatchedColour};

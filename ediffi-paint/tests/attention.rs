@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use ediffi_core::nn::{ScoreBias, Site, attend, attend_biased};
+use ediffi_core::nn::{Painted, ScoreBias, Site, attend, attend_biased};
 use ediffi_paint::{
     Canvas, Error, Painter, Region, Result, Strength, TextTokens, WeightFunction, Window, area_average,
 };
@@ -113,7 +113,8 @@ fn parts(rows: i64, keys: i64) -> [Tensor; 3] {
 
 /// The attention of a layer that is painted for its first `conditional` rows at sigma 5.
 fn attended([q, k, v]: &[Tensor; 3], conditional: i64, hook: &dyn ScoreBias) -> Tensor {
-    attend_biased(q, k, v, (SIDE, SIDE), COLUMNS, conditional, 5.0, hook).unwrap()
+    let painted = Painted { hook, sigma: 5.0, conditional, window: Window::WHOLE };
+    attend_biased(q, k, v, (SIDE, SIDE), COLUMNS, painted).unwrap()
 }
 
 #[test]
@@ -332,11 +333,14 @@ fn tall_and_wide_maps_of_one_area_differ() {
 #[test]
 fn a_tile_shows_its_part_of_the_canvas() {
     let whole = painter(&canvas(0.0)).with_weight(Constant(1.0));
-    let right = whole.window(Window { left: 0.5, ..Window::WHOLE }).unwrap();
-    let bias = bias(&right, 1.0, &scores(1, SIDE * SIDE, 0.0)).unwrap();
+    let scores = scores(1, SIDE * SIDE, 0.0);
+    let seen = |window| whole.bias(&Site::new(1.0, SIDE, SIDE, &scores).showing(window));
+    let bias = seen(Window { left: 0.5, ..Window::WHOLE }).unwrap().unwrap();
     let sum = |column| bias.select(3, column).sum(Kind::Float).double_value(&[]);
     assert_eq!((sum(CAT[0]), sum(DOG[0])), (0.0, 8.0));
-    assert!(matches!(whole.window(Window { left: 0.5, right: 0.2, ..Window::WHOLE }), Err(Error::Window { .. })));
+    let error = seen(Window { left: 0.5, right: 0.2, ..Window::WHOLE }).unwrap_err();
+    let ediffi_core::Error::ScoreBias { source } = error else { panic!("{error}") };
+    assert!(source.to_string().starts_with("the window spans"), "{source}");
 }
 
 #[test]

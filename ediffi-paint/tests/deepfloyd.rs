@@ -11,6 +11,7 @@ use ediffi_core::conditioning::Conditioning;
 use ediffi_core::nn::{ScoreBias, Site};
 use ediffi_core::unet::{Painted, PublishedUNet, Tokens, UNet};
 use ediffi_core::weights;
+use ediffi_core::window::Window;
 use ediffi_paint::{Canvas, Painter, Region, Strength, TextTokens};
 use tch::{Device, Kind, Tensor};
 
@@ -41,7 +42,7 @@ impl Case {
         let open = |(folder, file, io): (&str, &str, &str)| {
             let folder = fixture(folder);
             let mut config = PublishedUNet::read(&folder.join("config.json")).unwrap().network;
-            let context = config.context.as_mut().unwrap();
+            let context = config.dimensions.context.as_mut().unwrap();
             context.t5 = context.t5.map(|t5| Tokens { tokens: COLUMNS, ..t5 });
             let path = folder.join(file);
             let names = |name: &str| Some(name.to_owned());
@@ -55,17 +56,15 @@ impl Case {
     /// The network's answer; the first `conditional` of its two rows are painted.
     fn run(&self, hook: Option<&dyn ScoreBias>, conditional: i64, sigma: f64) -> Tensor {
         let sample = &self.io["sample"];
-        let (x, low_res) = match self.unet.config().low_res {
+        let (x, low_res) = match self.unet.io().low_res {
             true => (sample.narrow(1, 0, 3), Some(sample.narrow(1, 3, 3))),
             false => (sample.shallow_clone(), None),
         };
         let t5 = Some(self.io["encoder_hidden_states"].shallow_clone());
-        let conditioning = Conditioning { t5, low_res, ..Conditioning::default() };
-        let context = match self.io.get("class_labels") {
-            Some(levels) => self.unet.context_noised(&conditioning, 2, levels).unwrap(),
-            None => self.unet.context(&conditioning, 2).unwrap(),
-        };
-        let painted = hook.map(|hook| Painted { hook, sigma, conditional });
+        let noise_level = self.io.get("class_labels").map(Tensor::shallow_clone);
+        let conditioning = Conditioning { t5, low_res, noise_level, ..Conditioning::default() };
+        let context = self.unet.context(&conditioning, 2).unwrap();
+        let painted = hook.map(|hook| Painted { hook, sigma, conditional, window: Window::WHOLE });
         self.unet.forward(&x, &self.io["timestep"], &context, painted).unwrap()
     }
 }

@@ -43,7 +43,7 @@ impl ConditioningDropout {
             clip_text: masked(&conditioning.clip_text, &clip_text)?,
             clip_text_pooled: masked(&conditioning.clip_text_pooled, &clip_text)?,
             clip_image: masked(&conditioning.clip_image, &clip_image)?,
-            low_res: conditioning.low_res.as_ref().map(Tensor::shallow_clone),
+            ..conditioning.shallow_clone()
         })
     }
 }
@@ -96,6 +96,7 @@ mod tests {
             clip_text_pooled: embedding(&[rows, 4]),
             clip_image: embedding(&[rows, 3]),
             low_res: embedding(&[rows, 3, 1, 1]),
+            noise_level: None,
         }
     }
 

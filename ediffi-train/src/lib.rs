@@ -19,7 +19,7 @@
 //! use ediffi_core::precondition::Edm;
 //! use ediffi_core::seed::{Noise, NoiseSource, image_seeds, stream};
 //! use ediffi_core::nn::Norm;
-//! use ediffi_core::unet::{Layout, Level, UNet, UNetConfig};
+//! use ediffi_core::unet::{Dimensions, Efficient, Level, UNet};
 //! use ediffi_core::weights::{Fresh, Scope};
 //! use ediffi_train::loss::denoising_loss;
 //! use ediffi_train::noise::NoiseLevels;
@@ -38,8 +38,8 @@
 //! /// A new network and what its training keeps. Parameters are f32; `Kind::BFloat16` would compute in bf16.
 //! fn begin() -> Result<(UNet, TrainState), Box<dyn std::error::Error>> {
 //!     let level = Level { multiplier: 1, blocks: 1, self_attention: false, cross_attention: false };
-//!     let config = UNetConfig {
-//!         layout: Layout::Efficient,
+//!     let config = Efficient(Dimensions {
+//!         picture_channels: 3,
 //!         low_res: false,
 //!         patch: 2,
 //!         channels: 8,
@@ -48,7 +48,7 @@
 //!         norm: Norm::Group(4),
 //!         embedding_width: 16,
 //!         context: None,
-//!     };
+//!     });
 //!     let mut fresh = Fresh::new(1, Device::Cpu);
 //!     let network = UNet::new(Scope::root(&mut fresh), &config, Kind::Float)?;
 //!     let settings = AdamWSettings { learning_rate: 1e-3, warm_up: 2, ..AdamWSettings::default() };

@@ -9,7 +9,7 @@ use ediffi_core::interval::{LogNormal, SigmaInterval};
 use ediffi_core::nn::Norm;
 use ediffi_core::precondition::Edm;
 use ediffi_core::seed::{Noise, NoiseSource, image_seeds, stream};
-use ediffi_core::unet::{ContextConfig, Layout, Level, Tokens, UNet, UNetConfig};
+use ediffi_core::unet::{ContextConfig, Dimensions, Efficient, Level, Tokens, UNet};
 use ediffi_core::weights::{self, Fresh, Params, Scope, Spec};
 use ediffi_train::Error;
 use ediffi_train::dropout::ConditioningDropout;
@@ -21,12 +21,12 @@ use tch::{Device, Kind, Tensor};
 
 const ROWS: usize = 4;
 
-fn config() -> UNetConfig {
+fn config() -> Efficient {
     let level =
         |multiplier, attention| Level { multiplier, blocks: 1, self_attention: attention, cross_attention: attention };
     let t5 = Some(Tokens { tokens: 3, width: 6 });
-    UNetConfig {
-        layout: Layout::Efficient,
+    Efficient(Dimensions {
+        picture_channels: 3,
         low_res: false,
         patch: 2,
         channels: 8,
@@ -35,7 +35,7 @@ fn config() -> UNetConfig {
         norm: Norm::Group(4),
         embedding_width: 16,
         context: Some(ContextConfig { width: 8, t5, clip_text: None, clip_image: None }),
-    }
+    })
 }
 
 fn begin_as(seed: u64, kind: Kind, settings: AdamWSettings) -> (UNet, TrainState) {

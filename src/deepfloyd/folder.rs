@@ -77,14 +77,14 @@ impl PublishedFolder {
             return Err(unusable(folder, reason));
         }
         let unet = PublishedUNet::read(&part(folder, "unet/config.json")?)?;
-        if unet.network.low_res != (kind == Kind::SuperResolution) {
+        if unet.network.dimensions.low_res != (kind == Kind::SuperResolution) {
             let reason = format!("its network is not that of {}: in_channels does not fit", kind.words());
             return Err(unusable(folder, reason));
         }
         let weights = weights::find(&folder.join("unet"), "diffusion_pytorch_model", half)?;
         let scheduler_file = part(folder, "scheduler/scheduler_config.json")?;
         let scheduler = Scheduler::read(&scheduler_file)?;
-        if scheduler.learns_variance() && !unet.network.predicts_variance() {
+        if scheduler.learns_variance() && !unet.network.switches.variance {
             let reason = "its network predicts no variance (out_channels): set fixed_small".to_owned();
             return Err(Error::Manifest { path: scheduler_file, key: "variance_type".to_owned(), reason });
         }

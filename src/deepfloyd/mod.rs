@@ -98,7 +98,7 @@ fn ensemble(main: &PublishedFolder, others: &[(SigmaInterval, PublishedFolder)])
         .collect();
     let files = owners
         .iter()
-        .map(|(_, folder)| ExpertFiles { weights: folder.weights.clone(), network: folder.unet.network.clone() })
+        .map(|(_, folder)| ExpertFiles { weights: folder.weights.clone(), network: folder.unet.network.clone().into() })
         .collect();
     let (name, low_res) = match main.kind {
         Kind::Base => ("base".to_owned(), LowRes::default()),

@@ -7,7 +7,7 @@ use std::path::Path;
 use ediffi::{DeviceChoice, Generation, Manifest, Pipeline, PipelineBuilder, Precision, Request, StyleImage};
 use ediffi_core::nn::Norm;
 use ediffi_core::seed::{Noise, NoiseSource};
-use ediffi_core::unet::{ClipText, ContextConfig, Layout, Level, Tokens, UNet, UNetConfig};
+use ediffi_core::unet::{Adm, ClipText, ContextConfig, Dimensions, Efficient, Level, Tokens, UNet, UNetConfig};
 use ediffi_core::weights::{self, Fresh, Scope};
 use ediffi_encoders::clip::Activation;
 use ediffi_encoders::t5::FeedForwardKind;
@@ -97,8 +97,8 @@ pub(crate) fn config(context: Option<ContextConfig>, low_res: bool) -> UNetConfi
         self_attention: attention,
         cross_attention: attention && context.is_some(),
     };
-    UNetConfig {
-        layout: if low_res { Layout::Efficient } else { Layout::Adm },
+    let dimensions = Dimensions {
+        picture_channels: 3,
         low_res,
         patch: 1,
         channels: 8,
@@ -107,7 +107,8 @@ pub(crate) fn config(context: Option<ContextConfig>, low_res: bool) -> UNetConfi
         norm: Norm::Group(4),
         embedding_width: 16,
         context,
-    }
+    };
+    if low_res { Efficient(dimensions).into() } else { Adm(dimensions).into() }
 }
 
 /// Writes a network's dimensions, and one file of weights for each expert.

@@ -11,7 +11,7 @@ use ediffi_core::nn::{Norm, ScoreBias};
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::seed::{Noise, NoiseSource};
-use ediffi_core::unet::{ClipText, ContextConfig, Layout, Level, Tokens, UNet, UNetConfig};
+use ediffi_core::unet::{Adm, ClipText, ContextConfig, Dimensions, Level, Tokens, UNet, UNetConfig};
 use ediffi_core::weights::{self, Fresh, Scope};
 use tch::{Device, Kind, Tensor};
 
@@ -19,10 +19,15 @@ pub const CPU: Runtime = Runtime { device: Device::Cpu, kind: Kind::Float };
 
 /// Two levels, the deeper one with both attentions; sides have to be multiples of 2.
 pub fn network(low_res: bool) -> UNetConfig {
+    Adm(dimensions(low_res)).into()
+}
+
+/// The dimensions of [`network`].
+pub fn dimensions(low_res: bool) -> Dimensions {
     let level =
         |multiplier, attention| Level { multiplier, blocks: 1, self_attention: attention, cross_attention: attention };
-    UNetConfig {
-        layout: Layout::Adm,
+    Dimensions {
+        picture_channels: 3,
         low_res,
         patch: 1,
         channels: 8,
@@ -116,7 +121,7 @@ pub fn embeddings(seeds: &[u64]) -> Conditioning {
         clip_text: normal(&[n, 2, 5]),
         clip_text_pooled: normal(&[n, 4]),
         clip_image: normal(&[n, 4]),
-        low_res: None,
+        ..Conditioning::default()
     }
 }
 

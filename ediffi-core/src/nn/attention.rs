@@ -3,6 +3,7 @@
 use tch::{Kind, Tensor};
 
 use crate::Result;
+use crate::window::Window;
 
 /// One cross-attention layer at one noise level, as a [`ScoreBias`] sees it.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub struct Site<'a> {
     pub height: i64,
     /// Width of the feature map.
     pub width: i64,
+    /// The part of the picture that the feature map shows.
+    pub window: Window,
     /// q·k / √d of the text columns, f32, [conditional rows, heads, height·width, text columns]. Columns are the T5
     /// tokens, then the CLIP text tokens.
     pub scores: &'a Tensor,
@@ -22,10 +25,16 @@ pub struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    /// A site with these scores, of a layer without other columns.
+    /// A site that shows the whole picture, with these scores, of a layer without other columns.
     #[must_use]
     pub fn new(sigma: f64, height: i64, width: i64, scores: &'a Tensor) -> Self {
-        Self { sigma, height, width, scores, others: None }
+        Self { sigma, height, width, window: Window::WHOLE, scores, others: None }
+    }
+
+    /// The same site in a network that sees a part of the picture.
+    #[must_use]
+    pub fn showing(self, window: Window) -> Self {
+        Self { window, ..self }
     }
 
     /// q·k / √d of the columns after the text, computed when asked for: in eDiff-I's layers the CLIP image where the network takes
@@ -54,6 +63,19 @@ pub trait ScoreBias: std::fmt::Debug + Send {
     /// # Errors
     /// Whatever keeps the bias from being made.
     fn bias(&self, site: &Site<'_>) -> Result<Option<Tensor>>;
+}
+
+/// Paint-with-words for one evaluation of a network.
+#[derive(Debug, Clone, Copy)]
+pub struct Painted<'a> {
+    /// What biases the scores.
+    pub hook: &'a dyn ScoreBias,
+    /// Noise level of this evaluation.
+    pub sigma: f64,
+    /// How many rows, from the first, are conditional. The hook does not see the others.
+    pub conditional: i64,
+    /// The part of the picture that the network sees.
+    pub window: Window,
 }
 
 /// # Shapes
@@ -87,39 +109,40 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     Ok(Tensor::f_scaled_dot_product_attention::<Tensor>(q, k, v, None, 0.0, false, None, false)?)
 }
 
-/// As [`attend`] with the bias of `hook` added to the scores of the first `text` columns of the first `conditional` rows.
-/// The other rows go through [`attend`] alone, and so come out as they do without a hook, on the CPU bit for bit.
+/// As [`attend`] with the hook's bias added to the scores of the first `text` columns of the conditional rows. The other
+/// rows go through [`attend`] alone: they come out as without a hook, on the CPU bit for bit.
 ///
 /// # Shapes
-/// As [`attend`], with a = `height` · `width`.
+/// As [`attend`], with a = `height` · `width` of the feature map.
 ///
 /// # Errors
 /// Shapes that do not fit, or an error of the hook.
-#[allow(clippy::too_many_arguments, reason = "three tensors of attention and where in the picture they stand")]
 pub fn attend_biased(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     (height, width): (i64, i64),
     text: i64,
-    conditional: i64,
-    sigma: f64,
-    hook: &dyn ScoreBias,
+    painted: Painted<'_>,
 ) -> Result<Tensor> {
+    let Painted { hook, sigma, conditional, window } = painted;
+    if text < 1 || conditional < 1 {
+        return attend(q, k, v);
+    }
     let (n, heads, queries, _) = q.size4()?;
     let keys = k.size4()?.2;
-    let painted = |x: &Tensor| x.f_narrow(0, 0, conditional);
-    let (q_painted, k_painted, v_painted) = (painted(q)?, painted(k)?, painted(v)?);
+    let first = |x: &Tensor| x.f_narrow(0, 0, conditional);
+    let (q_painted, k_painted, v_painted) = (first(q)?, first(k)?, first(v)?);
     let scores = scaled_scores(&q_painted, &k_painted.f_narrow(2, 0, text)?)?;
     let other_keys = k_painted.f_narrow(2, text, keys - text)?;
-    let site = Site { others: Some((&q_painted, &other_keys)), ..Site::new(sigma, height, width, &scores) };
+    let site = Site { sigma, height, width, window, scores: &scores, others: Some((&q_painted, &other_keys)) };
     let Some(bias) = hook.bias(&site)? else {
         return attend(q, k, v);
     };
     // The fused kernel takes an additive mask over all columns; zero where nothing is painted.
     let bias = bias.f_to_kind(q.kind())?.f_expand([conditional, heads, queries, text], false)?;
     let mask = bias.f_constant_pad_nd([0, keys - text])?;
-    let first = Tensor::f_scaled_dot_product_attention(
+    let biased = Tensor::f_scaled_dot_product_attention(
         &q_painted,
         &k_painted,
         &v_painted,
@@ -130,11 +153,11 @@ pub fn attend_biased(
         false,
     )?;
     if conditional == n {
-        return Ok(first);
+        return Ok(biased);
     }
     let rest = |x: &Tensor| x.f_narrow(0, conditional, n - conditional);
     let others = attend(&rest(q)?, &rest(k)?, &rest(v)?)?;
-    Ok(Tensor::f_cat(&[first, others], 0)?)
+    Ok(Tensor::f_cat(&[biased, others], 0)?)
 }
 
 /// q kᵀ / √d in f32. Scaling the keys is cheaper than scaling the scores, of which there are more.
@@ -169,7 +192,8 @@ mod tests {
         let draw = |stage, tokens| Noise::new(&[1, 2], stage).normal(&[2, 3, tokens, 4]).unwrap();
         let (q, k) = (draw(1, 6), draw(2, 5));
         let keep = Keep::default();
-        let _ = attend_biased(&q, &k, &k, (2, 3), 3, 1, 1.0, &keep).unwrap();
+        let painted = Painted { hook: &keep, sigma: 1.0, conditional: 1, window: Window::WHOLE };
+        let _ = attend_biased(&q, &k, &k, (2, 3), 3, painted).unwrap();
         let seen = keep.0.lock().unwrap().take().unwrap();
         let expected = q.narrow(0, 0, 1).matmul(&k.narrow(0, 0, 1).transpose(2, 3)) / 2.0;
         assert!((seen - expected).abs().max().double_value(&[]) < 1e-6);

@@ -3,12 +3,16 @@
 //! Every layer brings its parameters to the precision of its input (free when they are in it already), so that training
 //! in bf16 with f32 master weights and inference in bf16 are the same code.
 
+mod activation;
 mod attention;
 mod conv;
 mod linear;
 mod norm;
+mod shape;
 
-pub use attention::{ScoreBias, Site, attend, attend_biased, merge_heads, split_heads};
+pub use activation::Activation;
+pub use attention::{Painted, ScoreBias, Site, attend, attend_biased, merge_heads, split_heads};
 pub use conv::{Conv2d, channels_last};
 pub use linear::{Embedding, Linear};
 pub use norm::{GroupNorm, LayerNorm, MapNorm, Norm, RmsNorm};
+pub use shape::{chunks, map_to_tokens, tokens_to_map};

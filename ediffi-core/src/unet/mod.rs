@@ -1,23 +1,29 @@
-//! The U-Net: one implementation, driven by a configuration that is stored with the weights.
+//! The U-Net: layouts that are stored as data, and one network that runs what they build.
 //!
-//! It covers eDiff-I's base (ADM with cross-attention) and its super-resolution networks (Efficient U-Net), small
-//! networks over patches of pixels, and the published networks of DeepFloyd IF ([`PublishedUNet`] reads their
-//! configuration).
+//! A layout is one file beside the others: eDiff-I's base ([`Adm`], after ADM), its super-resolution ([`Efficient`], after
+//! Imagen's Efficient U-Net) and the published networks of DeepFloyd IF ([`DeepFloyd`], read by [`PublishedUNet`]). It holds
+//! its dimensions, says what goes in and out ([`Io`]), and builds its network of [`parts`]. [`UNet`] runs any of them, and
+//! layouts of your own: implement [`Layout`].
 
-mod blocks;
-mod builder;
+mod adm;
 mod config;
 mod context;
 mod deepfloyd;
-mod diffusers;
-mod joint;
+mod efficient;
+mod io;
+mod layout;
 mod network;
-#[cfg(test)]
-mod parity;
-mod presets;
+pub mod parts;
+mod pass;
 
-pub use config::{ClipText, ContextConfig, Layout, Level, Tokens, UNetConfig};
-pub use context::Context;
-pub use deepfloyd::{Activation, DeepFloyd, TEXT_TOKENS};
-pub use diffusers::PublishedUNet;
-pub use network::{Painted, UNet};
+pub use crate::nn::Painted;
+pub use adm::Adm;
+pub use config::UNetConfig;
+pub use context::{Context, ContextSource, Encoded};
+pub use deepfloyd::{DeepFloyd, PublishedUNet, Switches, TEXT_TOKENS};
+pub use efficient::Efficient;
+pub use io::{ClipText, EmbeddingShapes, Io, Tokens};
+pub use layout::{Body, Layout};
+pub use network::UNet;
+pub use parts::{ContextConfig, Dimensions, Level};
+pub use pass::{Block, KeysValues, Pass};

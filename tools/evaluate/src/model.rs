@@ -386,7 +386,7 @@ fn stacked(rows: &[&Conditioning]) -> Result<Conditioning> {
         clip_text: stack(|row| row.clip_text.as_ref())?,
         clip_text_pooled: stack(|row| row.clip_text_pooled.as_ref())?,
         clip_image: stack(|row| row.clip_image.as_ref())?,
-        low_res: None,
+        ..Conditioning::default()
     })
 }
 

@@ -4,7 +4,7 @@
 //! only.
 
 use ediffi_core::nn::Norm;
-use ediffi_core::unet::{ClipText, ContextConfig, Layout, Level, Tokens, UNetConfig};
+use ediffi_core::unet::{ClipText, ContextConfig, Dimensions, Efficient, Level, Tokens};
 use ediffi_encoders::clip::{ClipConfig, ClipTextConfig, ClipVisionConfig};
 use ediffi_encoders::t5::{FeedForwardKind, T5Config};
 
@@ -76,9 +76,9 @@ fn level(multiplier: i64, blocks: usize, self_attention: bool, cross_attention: 
 
 /// The 64×64 base: 16×16 positions of 80 channels, which read the text, and 8×8 of 160, which also attend to each other.
 #[must_use]
-pub fn base() -> UNetConfig {
-    UNetConfig {
-        layout: Layout::Efficient,
+pub fn base() -> Efficient {
+    Efficient(Dimensions {
+        picture_channels: 3,
         low_res: false,
         patch: 4,
         channels: 80,
@@ -87,15 +87,15 @@ pub fn base() -> UNetConfig {
         norm: Norm::Group(16),
         embedding_width: 256,
         context: Some(context()),
-    }
+    })
 }
 
 /// Both super-resolution networks: positions of 4×4 pixels of 64 channels, more than the 48 values that one holds, and of
 /// 8×8 pixels of 128 with cross-attention. Style references are the base's alone.
 #[must_use]
-pub fn super_resolution() -> UNetConfig {
-    UNetConfig {
-        layout: Layout::Efficient,
+pub fn super_resolution() -> Efficient {
+    Efficient(Dimensions {
+        picture_channels: 3,
         low_res: true,
         patch: 4,
         channels: 64,
@@ -104,5 +104,5 @@ pub fn super_resolution() -> UNetConfig {
         norm: Norm::Position,
         embedding_width: 128,
         context: Some(ContextConfig { clip_image: None, ..context() }),
-    }
+    })
 }

@@ -84,7 +84,7 @@ fn digits(sigma: f64) -> f64 {
 
 /// The network of a stage.
 fn network(stage: &StagePlan) -> Result<UNetConfig> {
-    Ok(if side(stage)? == 64 { dimensions::base() } else { dimensions::super_resolution() })
+    Ok(if side(stage)? == 64 { dimensions::base() } else { dimensions::super_resolution() }.into())
 }
 
 /// Averaged weights in half the size, with all that the header says of them.

@@ -133,7 +133,7 @@ impl Learner {
             clip_text: Some(clip_text),
             clip_text_pooled: Some(pooled),
             clip_image: Some(clip_image),
-            low_res: None,
+            ..Conditioning::default()
         })
     }
 }

@@ -3,7 +3,7 @@
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::interval::{LogNormal, SigmaInterval};
 use ediffi_core::seed::{Noise, NoiseSource, image_seeds, stream};
-use ediffi_core::unet::UNetConfig;
+use ediffi_core::unet::Efficient;
 use ediffi_train::noise::NoiseLevels;
 use tch::Tensor;
 
@@ -33,8 +33,8 @@ pub struct Batch {
 impl Batch {
     /// `rows` rows from `seed`. Pictures are squares of 8×8 pixels of one random colour each, so that there is something
     /// to learn and the loss falls.
-    pub fn draw(config: &UNetConfig, levels: LogNormal, rows: usize, seed: u64) -> Result<Self> {
-        let context = config.context.as_ref().ok_or("the network reads no text")?;
+    pub fn draw(config: &Efficient, levels: LogNormal, rows: usize, seed: u64) -> Result<Self> {
+        let context = config.0.context.as_ref().ok_or("the network reads no text")?;
         let (seeds, n) = (image_seeds(seed, rows), rows as i64);
         let normal = |number: u64, shape: &[i64]| Noise::new(&seeds, number).normal(shape);
         let t5 = context.t5.ok_or("the network reads no T5")?;
@@ -46,7 +46,7 @@ impl Batch {
         let spoiled =
             || -> Result<Tensor> { Ok(clean.f_add(&normal(7, &[n, 3, SIDE, SIDE])?.f_mul_scalar(LOW_RES_NOISE)?)?) };
         Ok(Self {
-            low_res: config.low_res.then(spoiled).transpose()?,
+            low_res: config.0.low_res.then(spoiled).transpose()?,
             clean,
             noise: normal(2, &[n, 3, SIDE, SIDE])?,
             sigmas: Tensor::f_from_slice(&sigmas)?,
@@ -82,6 +82,7 @@ impl Batch {
             clip_text_pooled: share(&self.clip_text_pooled),
             clip_image: self.clip_image.as_ref().and_then(share),
             low_res: self.low_res.as_ref().and_then(share),
+            noise_level: None,
         }
     }
 

@@ -1,24 +1,15 @@
 //! How much a network computes: a closed form of its configuration.
 
-use ediffi_core::unet::{ContextConfig, Layout, UNetConfig};
-
-use super::Result;
+use ediffi_core::unet::{ContextConfig, Efficient};
 
 /// Multiply-adds of the convolutions, linear maps and attentions of one evaluation for one picture of `side`×`side` pixels.
 /// Norms, nonlinearities and sums are left out, as everybody does.
-///
-/// # Errors
-/// A layout that it does not know.
-pub fn multiply_adds(config: &UNetConfig, side: i64) -> Result<i64> {
-    if config.layout != Layout::Efficient {
-        return Err("only the efficient layout is counted".into());
-    }
-    let width = |level: usize| config.levels.get(level).map_or(0, |level| level.multiplier * config.channels);
+pub fn multiply_adds(Efficient(config): &Efficient, side: i64) -> i64 {
+    let width = |level: usize| config.width(level);
     let positions = |level: usize| ((side / config.patch) >> level).pow(2);
     let conv = |from: i64, to: i64, level: usize| 9 * from * to * positions(level);
     let (embedding, context) = (config.embedding_width, config.context.as_ref());
-    let pixels = 3 * config.patch.pow(2);
-    let inputs = if config.low_res { 2 * pixels } else { pixels };
+    let (inputs, pixels) = config.patch_channels();
     let last = config.levels.len() - 1;
 
     let frame = config.channels * embedding + embedding.pow(2) + conv(inputs, width(0), 0) + conv(width(0), pixels, 0);
@@ -42,7 +33,7 @@ pub fn multiply_adds(config: &UNetConfig, side: i64) -> Result<i64> {
             if index > 0 { conv(width(index - 1), w, index) + conv(w, width(index - 1), index - 1) } else { 0 };
         sum += blocks + 2 * (own + text) + resampled;
     }
-    Ok(sum)
+    sum
 }
 
 /// Tokens that cross-attention reads, the learned one among them.
@@ -61,7 +52,7 @@ fn projections(context: &ContextConfig, embedding: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use ediffi_core::nn::Norm;
-    use ediffi_core::unet::Level;
+    use ediffi_core::unet::{Dimensions, Level};
     use train_icons::dimensions;
 
     use super::*;
@@ -71,8 +62,8 @@ mod tests {
     #[test]
     fn a_small_network_by_hand() {
         let level = Level { multiplier: 1, blocks: 1, self_attention: false, cross_attention: false };
-        let config = UNetConfig {
-            layout: Layout::Efficient,
+        let config = Efficient(Dimensions {
+            picture_channels: 3,
             low_res: false,
             patch: 1,
             channels: 4,
@@ -81,15 +72,14 @@ mod tests {
             norm: Norm::Group(2),
             embedding_width: 8,
             context: None,
-        };
-        assert_eq!(multiply_adds(&config, 2).unwrap(), 96 + 2 * 432 + 2 * (2 * 576 + 64));
-        assert!(multiply_adds(&UNetConfig { layout: Layout::Adm, ..config }, 2).is_err());
+        });
+        assert_eq!(multiply_adds(&config, 2), 96 + 2 * 432 + 2 * (2 * 576 + 64));
     }
 
     /// Both as PyTorch's `FlopCounterMode` finds them in `comparison/training_speed.py`, halved: it counts a multiply-add as two.
     #[test]
     fn the_networks_as_pytorch_counts_them() {
-        assert_eq!(multiply_adds(&dimensions::base(), 64).unwrap(), 355_274_752);
-        assert_eq!(multiply_adds(&dimensions::super_resolution(), 64).unwrap(), 143_630_336);
+        assert_eq!(multiply_adds(&dimensions::base(), 64), 355_274_752);
+        assert_eq!(multiply_adds(&dimensions::super_resolution(), 64), 143_630_336);
     }
 }

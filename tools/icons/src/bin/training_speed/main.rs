@@ -28,7 +28,7 @@ use data::Batch;
 use ediffi_core::interval::LogNormal;
 use ediffi_core::nn::channels_last;
 use ediffi_core::precondition::Sample;
-use ediffi_core::unet::{UNet, UNetConfig};
+use ediffi_core::unet::{Efficient, UNet, UNetConfig};
 use ediffi_core::weights::{Fresh, Scope, save};
 use ediffi_train::lineage::Lineage;
 use ediffi_train::loss::denoising_loss;
@@ -83,7 +83,7 @@ enum Network {
 
 impl Network {
     /// Its dimensions, and its noise levels in the plan.
-    fn of_the_plan(self) -> Result<(UNetConfig, LogNormal)> {
+    fn of_the_plan(self) -> Result<(Efficient, LogNormal)> {
         Ok(match self {
             Self::Base => (dimensions::base(), LogNormal::new(0.4, 1.4)?),
             Self::SuperResolution => (dimensions::super_resolution(), LogNormal::new(-0.6, 1.2)?),
@@ -131,7 +131,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let _ = UNet::new(Scope::root(&mut fresh), &config, kind)?;
     let parameters = fresh.into_named();
     let header = json!({
-        "network": config, "learning_rate": settings.learning_rate, "betas": settings.betas,
+        "network": UNetConfig::from(config.clone()), "learning_rate": settings.learning_rate, "betas": settings.betas,
         "epsilon": settings.epsilon, "weight_decay": settings.weight_decay, "warm_up": settings.warm_up,
         "clip": settings.clip, "average": AVERAGE, "sigma_data": Sample::default().sigma_data(),
         "max_snr": Sample::MAX_SNR, "pictures": PICTURES, "uncounted": UNCOUNTED,
@@ -145,7 +145,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     tch::set_num_threads(threads as i32);
     let mut state = TrainState::new(parameters, settings, AVERAGE)?;
     let (losses, times) = train(&mut state, &data, (&config, kind), folder, *workers, *steps)?;
-    let multiply_adds = flops::multiply_adds(&config, SIDE)?;
+    let multiply_adds = flops::multiply_adds(&config, SIDE);
     let report = json!({
         "workers": workers, "threads": threads, "losses": losses,
         "pictures_per_second": PICTURES as f64 / median(times.get(UNCOUNTED..).unwrap_or_default()),
@@ -162,7 +162,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
 fn train(
     state: &mut TrainState,
     data: &Batch,
-    (config, kind): (&UNetConfig, Kind),
+    (config, kind): (&Efficient, Kind),
     folder: &Path,
     workers: u64,
     steps: u64,

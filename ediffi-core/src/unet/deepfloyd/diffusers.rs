@@ -4,9 +4,11 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::config::{ContextConfig, Layout, Level, Tokens, UNetConfig};
-use super::deepfloyd::{Activation, DeepFloyd, TEXT_TOKENS};
-use crate::nn::Norm;
+use super::network::{DeepFloyd, Switches, TEXT_TOKENS};
+use crate::nn::{Activation, Norm};
+use crate::unet::io::Tokens;
+use crate::unet::layout::Layout;
+use crate::unet::parts::{ContextConfig, Dimensions, Level};
 use crate::{Error, Result};
 
 /// A U-Net as the `config.json` of diffusers' `UNet2DConditionModel` describes it.
@@ -14,7 +16,7 @@ use crate::{Error, Result};
 #[non_exhaustive]
 pub struct PublishedUNet {
     /// Its dimensions.
-    pub network: UNetConfig,
+    pub network: DeepFloyd,
     /// Side in pixels of the square pictures that it was trained for.
     pub sample_size: i64,
 }
@@ -183,7 +185,7 @@ impl Published {
             (Some(name), true) => activation("time_embedding_act_fn", name)?,
             _ => return wrong("resnet_skip_time_act", "it has to be true just where there is a time_embedding_act_fn"),
         };
-        let layout = DeepFloyd {
+        let switches = Switches {
             variance: self.out_channels == 6,
             noise_level: self.class_embed_type.is_some(),
             activation: activation("act_fn", &self.act_fn)?,
@@ -196,8 +198,8 @@ impl Published {
         };
         let Some(text_width) = self.encoder_hid_dim else { return wrong("encoder_hid_dim", "it is missing") };
         let Some(groups) = self.norm_num_groups else { return wrong("norm_num_groups", "it is missing") };
-        let network = UNetConfig {
-            layout: Layout::DeepFloyd(layout),
+        let dimensions = Dimensions {
+            picture_channels: 3,
             low_res: self.in_channels == 6,
             patch: 1,
             channels: self.unit(),
@@ -212,6 +214,7 @@ impl Published {
                 clip_image: None,
             }),
         };
+        let network = DeepFloyd { dimensions, switches };
         network.validate()?;
         let Some(sample_size) = self.sample_size else { return wrong("sample_size", "it is missing") };
         Ok(PublishedUNet { network, sample_size })

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use super::{Layout, PublishedUNet, Tokens, UNet, UNetConfig};
+use super::{DeepFloyd, PublishedUNet};
 use crate::Error;
 use crate::conditioning::Conditioning;
+use crate::unet::{Layout as _, Tokens, UNet, UNetConfig};
 use crate::weights::{self, Table};
 
 /// What a part may be off by, in units of the spread of its output where that is above 1 (within the networks it reaches 3),
@@ -38,12 +39,17 @@ fn same(name: &str) -> Option<String> {
     Some(name.to_owned())
 }
 
-/// A network of the fixtures, for texts of 7 tokens as the recorded evaluations have them.
-fn network(folder: &str, file: &str) -> UNet {
+/// The dimensions of a network of the fixtures, for texts of 7 tokens as the recorded evaluations have them.
+fn config(folder: &str) -> DeepFloyd {
     let mut config = PublishedUNet::read(&fixture(folder).join("config.json")).unwrap().network;
-    if let Some(context) = &mut config.context {
+    if let Some(context) = &mut config.dimensions.context {
         context.t5 = context.t5.map(|t5| Tokens { tokens: 7, ..t5 });
     }
+    config
+}
+
+fn network(folder: &str, file: &str) -> UNet {
+    let config = config(folder);
     let path = fixture(folder).join(file);
     weights::load(&path, same, Device::Cpu, Kind::Float, |scope| UNet::new(scope, &config, Kind::Float)).unwrap()
 }
@@ -60,16 +66,14 @@ fn distance(a: &Tensor, b: &Tensor) -> f64 {
 
 /// The worst difference of each part, in the order of the network.
 fn differences(unet: &UNet, io: &BTreeMap<String, Tensor>) -> Vec<(String, f64)> {
-    let (x, low_res) = match unet.config().low_res {
+    let (x, low_res) = match unet.io().low_res {
         true => (io["sample"].narrow(1, 0, 3), Some(io["sample"].narrow(1, 3, 3))),
         false => (io["sample"].shallow_clone(), None),
     };
     let t5 = Some(io["encoder_hidden_states"].shallow_clone());
-    let conditioning = Conditioning { t5, low_res, ..Conditioning::default() };
-    let context = match io.get("class_labels") {
-        Some(levels) => unet.context_noised(&conditioning, 2, levels).unwrap(),
-        None => unet.context(&conditioning, 2).unwrap(),
-    };
+    let noise_level = io.get("class_labels").map(Tensor::shallow_clone);
+    let conditioning = Conditioning { t5, low_res, noise_level, ..Conditioning::default() };
+    let context = unet.context(&conditioning, 2).unwrap();
     let mut seen = BTreeMap::new();
     let mut order = Vec::new();
     let out = unet
@@ -150,7 +154,7 @@ fn manifest(name: &str) -> Manifest {
     serde_json::from_str(&std::fs::read_to_string(fixture(name)).unwrap()).unwrap()
 }
 
-fn shapes(config: &UNetConfig) -> BTreeMap<String, Vec<i64>> {
+fn shapes(config: &DeepFloyd) -> BTreeMap<String, Vec<i64>> {
     let table = Table::of(|scope| UNet::new(scope, config, Kind::Float)).unwrap();
     table.specs().iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect()
 }
@@ -166,8 +170,8 @@ fn the_full_size_networks_have_the_published_parameters() {
         assert_eq!(found, manifest.shapes, "{name}");
         assert_eq!(found.len(), count, "{name}");
         assert_eq!(found.values().map(|shape| shape.iter().product::<i64>()).sum::<i64>(), elements, "{name}");
-        assert_eq!(published.sample_size, if published.network.low_res { 256 } else { 64 });
-        assert_eq!(published.network.size_multiple(), if published.network.low_res { 16 } else { 8 });
+        assert_eq!(published.sample_size, if published.network.dimensions.low_res { 256 } else { 64 });
+        assert_eq!(published.network.io().size_multiple, if published.network.dimensions.low_res { 16 } else { 8 });
     }
 }
 
@@ -239,7 +243,7 @@ fn the_text_and_the_noise_level_are_asked_for() {
     let zeros = |shape: &[i64]| Some(Tensor::zeros(shape, (Kind::Float, Device::Cpu)));
     let text = || Conditioning { t5: zeros(&[1, 7, 40]), ..Conditioning::default() };
     let level = Tensor::from_slice(&[250_i64]);
-    let error = stage_1.context_noised(&text(), 1, &level).unwrap_err();
+    let error = stage_1.context(&Conditioning { noise_level: Some(level), ..text() }, 1).unwrap_err();
     assert!(matches!(error, Error::EmbeddingNotTaken { name: "noise level" }), "{error}");
     let with_image = Conditioning { clip_image: zeros(&[1, 4]), ..text() };
     assert!(matches!(stage_1.context(&with_image, 1), Err(Error::EmbeddingNotTaken { name: "clip_image" })));
@@ -253,19 +257,17 @@ fn the_text_and_the_noise_level_are_asked_for() {
 
 #[test]
 fn the_layout_comes_back_from_json() {
-    let config = network("stage-2/unet", PLAIN).config().clone();
+    let config = UNetConfig::from(config("stage-2/unet"));
     let text = serde_json::to_string(&config).unwrap();
     assert!(text.contains(r#""layout":{"deepfloyd":{"variance":true"#), "{text}");
     assert_eq!(serde_json::from_str::<UNetConfig>(&text).unwrap(), config);
-    assert!(matches!(config.layout, Layout::DeepFloyd(_)));
 }
 
 /// A network in bf16 stays near the one in f32: norms, softmax and the noise embedding keep their precision.
 #[test]
 fn half_precision_is_near() {
     let io = tensors("unet-stage-1.safetensors");
-    let mut config = network("stage-1/unet", FP16).config().clone();
-    config.context.as_mut().unwrap().t5.as_mut().unwrap().tokens = 7;
+    let config = config("stage-1/unet");
     let path = fixture("stage-1/unet").join(FP16);
     let kind = Kind::BFloat16;
     let unet = weights::load(&path, same, Device::Cpu, kind, |scope| UNet::new(scope, &config, kind)).unwrap();

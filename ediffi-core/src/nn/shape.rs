@@ -1,0 +1,32 @@
+//! Changes of shape between feature maps, tokens and parts.
+
+use tch::Tensor;
+
+use crate::{Error, Result};
+
+/// [n, c, h, w] → [n, h·w, c]; free for a channels-last map.
+///
+/// # Errors
+/// A tensor that is not four-dimensional.
+pub fn map_to_tokens(x: &Tensor) -> Result<Tensor> {
+    let (n, c, h, w) = x.size4()?;
+    Ok(x.f_permute([0, 2, 3, 1])?.f_reshape([n, h * w, c])?)
+}
+
+/// [n, h·w, c] → the shape of `like`, channels-last.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn tokens_to_map(tokens: &Tensor, like: &Tensor) -> Result<Tensor> {
+    let (n, c, h, w) = like.size4()?;
+    Ok(tokens.f_reshape([n, h, w, c])?.f_permute([0, 3, 1, 2])?)
+}
+
+/// `N` equal parts along `axis`.
+///
+/// # Errors
+/// [`Error::Internal`] if the axis has fewer elements than parts.
+pub fn chunks<const N: usize>(x: &Tensor, axis: i64) -> Result<[Tensor; N]> {
+    let parts = x.f_chunk(N as i64, axis)?;
+    parts.try_into().map_err(|_| Error::Internal { what: "a tensor cannot be cut into its parts" })
+}

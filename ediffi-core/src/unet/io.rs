@@ -1,0 +1,131 @@
+//! What goes into a network and what comes out: all that the other crates ask of one.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::conditioning::Conditioning;
+use crate::{Error, Result};
+
+/// Token embeddings of one encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tokens {
+    /// Number of tokens that a text is padded to.
+    pub tokens: i64,
+    /// Width of an embedding.
+    pub width: i64,
+}
+
+/// CLIP's text embeddings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClipText {
+    /// Number of tokens that a text is padded to.
+    pub tokens: i64,
+    /// Width of a token embedding.
+    pub width: i64,
+    /// Width of the pooled and projected embedding, which the network adds to the noise embedding.
+    pub pooled: i64,
+}
+
+/// The embeddings that a network takes, and their shapes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EmbeddingShapes {
+    /// T5 tokens.
+    pub t5: Option<Tokens>,
+    /// CLIP text tokens and their pooled embedding.
+    pub clip_text: Option<ClipText>,
+    /// Width of CLIP's projected image embedding.
+    pub clip_image: Option<i64>,
+}
+
+impl EmbeddingShapes {
+    /// What two networks take together.
+    ///
+    /// # Errors
+    /// The name of the first embedding that both take in different shapes.
+    pub fn union(self, other: Self) -> std::result::Result<Self, &'static str> {
+        fn either<T: PartialEq>(
+            a: Option<T>,
+            b: Option<T>,
+            name: &'static str,
+        ) -> std::result::Result<Option<T>, &'static str> {
+            if a.is_some() && b.is_some() && a != b { Err(name) } else { Ok(a.or(b)) }
+        }
+        Ok(Self {
+            t5: either(self.t5, other.t5, "T5")?,
+            clip_text: either(self.clip_text, other.clip_text, "CLIP text")?,
+            clip_image: either(self.clip_image, other.clip_image, "CLIP image")?,
+        })
+    }
+
+    /// Whether a text has any effect.
+    #[must_use]
+    pub fn has_text(&self) -> bool {
+        self.t5.is_some() || self.clip_text.is_some()
+    }
+
+    /// Those of the embeddings that the network takes.
+    #[must_use]
+    pub fn select(&self, conditioning: &Conditioning) -> Conditioning {
+        let all = conditioning.shallow_clone();
+        Conditioning {
+            t5: all.t5.filter(|_| self.t5.is_some()),
+            clip_text: all.clip_text.filter(|_| self.clip_text.is_some()),
+            clip_text_pooled: all.clip_text_pooled.filter(|_| self.clip_text.is_some()),
+            clip_image: all.clip_image.filter(|_| self.clip_image.is_some()),
+            ..Conditioning::default()
+        }
+    }
+
+    /// The embedding `name` as it was given, if its shape is `expected`.
+    pub(super) fn checked<'a>(
+        name: &'static str,
+        given: &'a Option<Tensor>,
+        expected: &[i64],
+    ) -> Result<Option<&'a Tensor>> {
+        match given {
+            Some(x) if x.size() != expected => {
+                Err(Error::EmbeddingShape { name, expected: expected.to_vec(), got: x.size() })
+            }
+            given => Ok(given.as_ref()),
+        }
+    }
+}
+
+/// The inputs and outputs of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Io {
+    /// Channels of the noisy picture, and of the estimate: 3 for RGB.
+    pub channels: i64,
+    /// Whether the network also predicts, in as many channels again, where between its bounds the variance of a DDPM step
+    /// lies.
+    pub variance: bool,
+    /// Whether the network sees an enlarged smaller picture: super-resolution.
+    pub low_res: bool,
+    /// The embeddings that it takes.
+    pub embeddings: EmbeddingShapes,
+    /// Height and width of a picture have to be multiples of this.
+    pub size_multiple: i64,
+    /// Whether the network is told how much noise was added to the smaller picture ([`Conditioning::noise_level`]).
+    pub noise_level: bool,
+}
+
+impl Io {
+    /// Refuses a conditioning that the network would ignore in part, or that lacks the smaller picture.
+    pub(super) fn check(&self, conditioning: &Conditioning) -> Result<()> {
+        let EmbeddingShapes { t5, clip_text, clip_image } = self.embeddings;
+        let taken = [
+            ("t5", &conditioning.t5, t5.is_some()),
+            ("clip_text", &conditioning.clip_text, clip_text.is_some()),
+            ("clip_text_pooled", &conditioning.clip_text_pooled, clip_text.is_some()),
+            ("clip_image", &conditioning.clip_image, clip_image.is_some()),
+            ("noise level", &conditioning.noise_level, self.noise_level),
+        ];
+        if let Some((name, ..)) = taken.into_iter().find(|(_, given, taken)| given.is_some() && !taken) {
+            return Err(Error::EmbeddingNotTaken { name });
+        }
+        let given = conditioning.low_res.is_some();
+        if given == self.low_res { Ok(()) } else { Err(Error::LowRes { given }) }
+    }
+}

@@ -1,0 +1,92 @@
+//! Attention to the text and to the pixels in one softmax.
+
+use tch::Tensor;
+
+use super::attention::Heads;
+use crate::Result;
+use crate::nn::{
+    GroupNorm, Linear, MapNorm, Norm, attend, attend_biased, map_to_tokens, merge_heads, split_heads, tokens_to_map,
+};
+use crate::unet::pass::{Block, KeysValues, Pass};
+use crate::weights::Scope;
+
+/// Groups of the norm over the text in front of keys and values (diffusers' `Attention`: its
+/// `cross_attention_norm_num_groups` is 32 and no configuration sets another).
+pub const TEXT_NORM_GROUPS: i64 = 32;
+
+/// Pixels attend to the text and, in the same softmax, to each other (diffusers' `AttnAddedKVProcessor`).
+#[derive(Debug)]
+pub struct JointAttention {
+    norm: MapNorm,
+    text_norm: GroupNorm,
+    q: Linear,
+    /// Keys and values of the pixels, unless the layer sees the text alone.
+    own: Option<(Linear, Linear)>,
+    text_k: Linear,
+    text_v: Linear,
+    out: Linear,
+    heads: i64,
+}
+
+impl JointAttention {
+    /// From maps of `width` channels to tokens of `context_width`, and to the pixels too if `see_pixels`.
+    ///
+    /// # Errors
+    /// Parameters that cannot be had.
+    pub fn new(
+        mut scope: Scope<'_>,
+        (width, context_width): (i64, i64),
+        heads: Heads,
+        norm: Norm,
+        eps: f64,
+        see_pixels: bool,
+    ) -> Result<Self> {
+        let own = see_pixels
+            .then(|| -> Result<(Linear, Linear)> {
+                Ok((Linear::new(scope.at("to_k"), width, width)?, Linear::new(scope.at("to_v"), width, width)?))
+            })
+            .transpose()?;
+        Ok(Self {
+            norm: MapNorm::new(scope.at("group_norm"), norm, width, eps)?,
+            text_norm: GroupNorm::new(scope.at("norm_cross"), context_width, TEXT_NORM_GROUPS, eps)?,
+            q: Linear::new(scope.at("to_q"), width, width)?,
+            own,
+            text_k: Linear::new(scope.at("add_k_proj"), context_width, width)?,
+            text_v: Linear::new(scope.at("add_v_proj"), context_width, width)?,
+            out: Linear::zeroed(scope.at("to_out.0"), width, width)?,
+            heads: heads.count(width)?,
+        })
+    }
+}
+
+impl Block for JointAttention {
+    /// The norm's statistics are over all tokens of a text, padding included.
+    fn prepare(&self, tokens: &Tensor) -> Result<Option<KeysValues>> {
+        let tokens = self.text_norm.forward(&tokens.f_transpose(1, 2)?)?.f_transpose(1, 2)?;
+        let split = |layer: &Linear| -> Result<Tensor> {
+            Ok(split_heads(&layer.forward(&tokens)?, self.heads)?.f_contiguous()?)
+        };
+        Ok(Some(KeysValues { keys: split(&self.text_k)?, values: split(&self.text_v)? }))
+    }
+
+    fn forward(&self, h: Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
+        let text = pass.keys_values()?;
+        let (_, _, height, width) = h.size4()?;
+        let pixels = map_to_tokens(&self.norm.forward(&h)?)?;
+        let split = |layer: &Linear| split_heads(&layer.forward(&pixels)?, self.heads);
+        let q = split(&self.q)?;
+        let KeysValues { keys, values } = match &self.own {
+            // The text comes first: that is where paint-with-words looks for it.
+            Some((k, v)) => KeysValues {
+                keys: Tensor::f_cat(&[&text.keys, &split(k)?], 2)?,
+                values: Tensor::f_cat(&[&text.values, &split(v)?], 2)?,
+            },
+            None => text.shallow_clone(),
+        };
+        let attended = match pass.painted {
+            Some(painted) => attend_biased(&q, &keys, &values, (height, width), text.keys.size4()?.2, painted)?,
+            None => attend(&q, &keys, &values)?,
+        };
+        Ok(h.f_add(&tokens_to_map(&self.out.forward(&merge_heads(&attended)?)?, &h)?)?)
+    }
+}

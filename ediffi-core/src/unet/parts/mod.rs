@@ -1,0 +1,24 @@
+//! What layouts are made of. A part knows no layout.
+
+mod attention;
+mod dimensions;
+mod ediffi;
+mod embeddings;
+mod joint;
+mod resample;
+mod resnet;
+mod skip;
+mod text_pool;
+mod time;
+mod trunk;
+
+pub use attention::{CrossAttention, Heads, SelfAttention};
+pub use dimensions::{Dimensions, Level};
+pub use embeddings::{ContextConfig, EmbeddingProjections};
+pub use joint::{JointAttention, TEXT_NORM_GROUPS};
+pub use resample::{Downsample, Resample, Upsample};
+pub use resnet::{Modulation, ResBlock, ResBlockConfig};
+pub use skip::{Concat, Push};
+pub use text_pool::TextPool;
+pub use time::{Sinusoids, TimeEmbedding};
+pub use trunk::Trunk;
