@@ -101,21 +101,24 @@ impl From<DeepFloyd> for UNetConfig {
 impl Serialize for UNetConfig {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         #[derive(Serialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Name<'a> {
+            Adm,
+            Efficient,
+            DeepFloyd(&'a Switches),
+        }
+        #[derive(Serialize)]
         struct Stored<'a> {
-            layout: Value,
+            layout: Name<'a>,
             #[serde(flatten)]
             dimensions: &'a Dimensions,
         }
-        let stored = |layout, dimensions| Stored { layout, dimensions };
-        match self {
-            Self::Adm(Adm(dimensions)) => stored("adm".into(), dimensions),
-            Self::Efficient(Efficient(dimensions)) => stored("efficient".into(), dimensions),
-            Self::DeepFloyd(DeepFloyd { dimensions, switches }) => {
-                let switches = serde_json::to_value(switches).map_err(serde::ser::Error::custom)?;
-                stored(Map::from_iter([("deepfloyd".to_owned(), switches)]).into(), dimensions)
-            }
-        }
-        .serialize(serializer)
+        let (layout, dimensions) = match self {
+            Self::Adm(Adm(dimensions)) => (Name::Adm, dimensions),
+            Self::Efficient(Efficient(dimensions)) => (Name::Efficient, dimensions),
+            Self::DeepFloyd(DeepFloyd { dimensions, switches }) => (Name::DeepFloyd(switches), dimensions),
+        };
+        Stored { layout, dimensions }.serialize(serializer)
     }
 }
 
