@@ -3,10 +3,12 @@
 //! `cargo run --release --example gallery` writes `docs/images/gallery.png` and prints the table of the page.
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
+use std::io::Cursor;
 use std::path::PathBuf;
 
 use clap::Parser;
 use ediffi::{Pipeline, Request};
+use ediffi_core::files::write_atomic;
 use image::imageops::FilterType;
 use image::{Rgb, RgbImage};
 
@@ -76,9 +78,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(folder) = arguments.out.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    let temporary = arguments.out.with_extension("tmp");
-    sheet.save_with_format(&temporary, image::ImageFormat::Png)?;
-    std::fs::rename(&temporary, &arguments.out)?;
+    let mut png = Cursor::new(Vec::new());
+    sheet.write_to(&mut png, image::ImageFormat::Png)?;
+    write_atomic(&arguments.out, png.get_ref())?;
     println!("{}", arguments.out.display());
     Ok(())
 }

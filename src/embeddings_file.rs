@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use ediffi_core::weights;
+use ediffi_core::{files, weights};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 use crate::embeddings::{EncodedText, EncodedTokens, Source, Spans};
-use crate::{Embeddings, Error, Result, files};
+use crate::{Embeddings, Error, Result};
 
 /// The format it says it has.
 const FORMAT: &str = "ediffi-embeddings/1";
@@ -39,7 +39,7 @@ fn named(text: &EncodedText, name: &str) -> Vec<(String, Tensor)> {
 
 /// Reads what [`write`] wrote.
 pub(crate) fn read(path: &Path) -> Result<Embeddings> {
-    let bytes = files::read(path)?;
+    let bytes = files::read_bytes(path)?;
     File::parse(&bytes)
         .and_then(|file| file.embeddings())
         .map_err(|reason| Error::EmbeddingsFile { path: path.to_owned(), reason })

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use ediffi_core::guard::guarded;
+
 use crate::embeddings::Source;
-use crate::guard::guarded;
 use crate::pipeline::State;
 use crate::{Embeddings, Observer, Pipeline, Request, Result, Style, StyleEmbedding, validate};
 

@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use ediffi_cascade::{path_inside, read_json};
+use ediffi_core::files::{path_inside, read_json};
 use ediffi_core::runtime::Runtime;
 use ediffi_encoders::clip::rgb8;
 use ediffi_encoders::{Clip, ClipConfig, Encoded, Fingerprint, T5, T5Config, TextTokenizer};

@@ -24,13 +24,8 @@ pub enum Error {
     /// An observer used the pipeline that it was watching.
     #[error("the pipeline is at work: an observer cannot use the pipeline that it watches")]
     Busy,
-    /// An operation of libtorch failed where `tch` cannot return its error; most likely there was no memory left.
-    #[error("libtorch: {message}")]
-    Torch {
-        /// What libtorch said.
-        message: String,
-    },
-    /// Something failed in the numerical core.
+    /// Something failed in the numerical core, such as an operation of libtorch
+    /// ([`Torch`](ediffi_core::Error::Torch)): most likely no memory was left.
     #[error(transparent)]
     Core(ediffi_core::Error),
     /// Something failed in a text or image encoder.
@@ -218,6 +213,9 @@ impl From<ediffi_core::Error> for Error {
     fn from(error: ediffi_core::Error) -> Self {
         match error {
             ediffi_core::Error::Cancelled => Self::Cancelled,
+            ediffi_core::Error::ReadFile { path, source } => Self::ReadFile { path, source },
+            ediffi_core::Error::WriteFile { path, source } => Self::WriteFile { path, source },
+            ediffi_core::Error::Json { path, source } => Self::Json { path, source },
             other => Self::Core(other),
         }
     }

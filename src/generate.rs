@@ -4,12 +4,12 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use ediffi_cascade::{StageEvent, StageJob, StageObserver};
+use ediffi_core::guard::guarded;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::pool::Residency;
 use ediffi_core::seed::{NoiseSource, image_seeds};
 use tch::{Device, Tensor};
 
-use crate::guard::guarded;
 use crate::pipeline::State;
 use crate::{
     Embeddings, Event, GeneratedImage, Generation, Observer, Pipeline, Preview, Request, Result, StagePlan,

@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use ediffi_core::files;
 use ediffi_core::plan::Plan;
 use image::RgbImage;
 use tch::{Kind, Tensor};
 
 use crate::metadata::Metadata;
-use crate::{Request, Result, files};
+use crate::{Request, Result};
 
 /// The images of one request, and how they were made.
 #[derive(Debug)]
@@ -119,7 +120,7 @@ impl GeneratedImage {
     /// # Errors
     /// [`Error::PngEncode`](crate::Error::PngEncode) and [`Error::WriteFile`](crate::Error::WriteFile).
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        files::write(path.as_ref(), &self.to_png()?)
+        Ok(files::write_atomic(path.as_ref(), &self.to_png()?)?)
     }
 }
 

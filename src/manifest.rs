@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use ediffi_cascade::{StageConfig, path_inside};
+use ediffi_cascade::StageConfig;
+use ediffi_core::files;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// The name of the manifest within its folder.
 pub const MANIFEST_FILE: &str = "pipeline.json";
@@ -81,7 +82,7 @@ impl Manifest {
         let mut text =
             serde_json::to_string_pretty(self).map_err(|source| Error::Json { path: path.clone(), source })?;
         text.push('\n');
-        files::write(&path, text.as_bytes())
+        Ok(files::write_atomic(&path, text.as_bytes())?)
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self> {
@@ -112,7 +113,7 @@ impl Manifest {
         }
         for (key, folder) in [("encoders.t5", &self.encoders.t5), ("encoders.clip", &self.encoders.clip)] {
             if let Some(folder) = folder
-                && path_inside(Path::new("."), folder).is_err()
+                && files::path_inside(Path::new("."), folder).is_err()
             {
                 let (manifest, key) = (path.to_owned(), key.to_owned());
                 return Err(Error::PathOutside { manifest, key, path: folder.clone() });

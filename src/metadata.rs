@@ -6,10 +6,11 @@
 use std::io::Cursor;
 use std::path::Path;
 
+use ediffi_core::files;
 use image::RgbImage;
 use png::text_metadata::ITXtChunk;
 
-use crate::{Error, Request, Result, files};
+use crate::{Error, Request, Result};
 
 const REQUEST: &str = "ediffi:request";
 const SEED: &str = "ediffi:seed";
@@ -37,7 +38,7 @@ pub(crate) struct Metadata {
 impl Metadata {
     /// Reads a file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        Self::read(&files::read(path)?)
+        Self::read(&files::read_bytes(path)?)
     }
 
     /// Reads the bytes of a file. Its pixels are not looked at.

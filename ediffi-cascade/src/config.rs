@@ -1,14 +1,14 @@
 //! One stage as `pipeline.json` describes it.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use ediffi_core::experts::Experts;
+use ediffi_core::files::path_inside;
 use ediffi_core::guidance::{Guidance, Rows};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::precondition::{Edm, Epsilon, Precondition, Sample};
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::low_res::LowRes;
@@ -161,28 +161,4 @@ impl StageConfig {
     pub(crate) fn refused(&self, field: &str, source: ediffi_core::Error) -> Error {
         Error::Setting { stage: self.name.clone(), field: field.to_owned(), source: Box::new(source) }
     }
-}
-
-/// `path` within `folder`. Symbolic links are followed wherever they lead: they are the user's, not the model's.
-///
-/// # Errors
-/// [`PathOutside`](ediffi_core::Error::PathOutside) for a path that is empty, absolute or has a `..`.
-pub fn path_inside(folder: &Path, path: &Path) -> ediffi_core::Result<PathBuf> {
-    let inside = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    if inside && !path.as_os_str().is_empty() {
-        Ok(folder.join(path))
-    } else {
-        Err(ediffi_core::Error::PathOutside { folder: folder.to_owned(), path: path.to_owned() })
-    }
-}
-
-/// What a JSON file says.
-///
-/// # Errors
-/// [`ReadFile`](ediffi_core::Error::ReadFile) or [`Json`](ediffi_core::Error::Json) naming the file, the latter also the
-/// key and the line.
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> ediffi_core::Result<T> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ediffi_core::Error::ReadFile { path: path.to_owned(), source })?;
-    serde_json::from_str(&text).map_err(|source| ediffi_core::Error::Json { path: path.to_owned(), source })
 }

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ediffi_core::Result;
+use ediffi_core::files::{path_inside, read_json};
 use ediffi_core::unet::UNetConfig;
-
-use crate::config::{path_inside, read_json};
 
 /// Where one expert's weights are, and the dimensions of its network.
 #[derive(Debug, Clone)]

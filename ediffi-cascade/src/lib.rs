@@ -27,7 +27,7 @@ mod tiled;
 mod tiling;
 
 pub use cascade::{Cascade, CascadeJob, StageOptions};
-pub use config::{ExpertConfig, PreconditionConfig, SamplerConfig, StageConfig, path_inside, read_json};
+pub use config::{ExpertConfig, PreconditionConfig, SamplerConfig, StageConfig};
 pub use enlarger::Enlarger;
 pub use error::{Error, Result};
 pub use files::ExpertFiles;

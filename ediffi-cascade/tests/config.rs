@@ -4,10 +4,9 @@
 mod common;
 
 use std::error::Error as _;
-use std::path::Path;
 
-use common::{CPU, Model, dimensions, network, stage_config};
-use ediffi_cascade::{Error, Stage, StageConfig, path_inside, read_json};
+use common::{CPU, Model, dimensions, network};
+use ediffi_cascade::{Error, Stage, StageConfig};
 use ediffi_core::guidance::{Guidance, Thresholding};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
@@ -104,16 +103,6 @@ fn a_setting_keeps_its_source() {
     assert!(error.source().unwrap().to_string().starts_with("invalid schedule"));
 }
 
-#[test]
-fn paths_stay_inside_of_the_folder() {
-    let folder = Path::new("/models/icons");
-    assert_eq!(path_inside(folder, Path::new("./base/low")).unwrap(), folder.join("base/low"));
-    for outside in ["", "/base", "..", "base/../..", "base/../low"] {
-        let error = path_inside(folder, Path::new(outside)).unwrap_err();
-        assert!(matches!(error, ediffi_core::Error::PathOutside { .. }), "{outside}");
-    }
-}
-
 fn opening(model: &Model) -> Error {
     Stage::open(model.folder.path(), &model.config, CPU, Residency::All).unwrap_err()
 }
@@ -160,16 +149,4 @@ fn networks_that_do_not_fit_are_named() {
     )
     .unwrap();
     assert!(opening(&model).to_string().contains("levels"));
-}
-
-#[test]
-fn json_that_cannot_be_read_names_its_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("stage.json");
-    assert!(matches!(read_json::<StageConfig>(&path), Err(ediffi_core::Error::ReadFile { .. })));
-    std::fs::write(&path, "{").unwrap();
-    let error = read_json::<StageConfig>(&path).unwrap_err();
-    assert!(matches!(error, ediffi_core::Error::Json { .. }) && error.to_string().contains("stage.json"), "{error}");
-    std::fs::write(&path, serde_json::to_string(&stage_config("base", 8)).unwrap()).unwrap();
-    assert_eq!(read_json::<StageConfig>(&path).unwrap(), stage_config("base", 8));
 }

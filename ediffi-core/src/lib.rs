@@ -9,6 +9,8 @@ pub mod denoiser;
 pub mod ensemble;
 pub mod error;
 pub mod experts;
+pub mod files;
+pub mod guard;
 pub mod guidance;
 pub mod interval;
 pub mod nn;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
 
+use ediffi_core::files::read_bytes;
 use ediffi_core::weights;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
@@ -146,7 +147,7 @@ impl Kept<'_> {
 }
 
 fn read<'a>(path: &'a Path, model: &Fingerprint, kind: &str) -> Result<Kept<'a>> {
-    let bytes = std::fs::read(path).map_err(|source| ediffi_core::Error::ReadFile { path: path.to_owned(), source })?;
+    let bytes = read_bytes(path)?;
     let format = |error: safetensors::SafeTensorError| damaged(path, error.to_string());
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(format)?;
     let header = header.metadata().clone().unwrap_or_default();

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use ediffi_core::Result;
+use ediffi_core::files::read_json;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tch::Tensor;
@@ -59,13 +60,6 @@ pub(crate) fn finite(x: Tensor, what: &str) -> Result<Tensor> {
         return Ok(x);
     }
     Err(ediffi_core::Error::NotFinite { what: what.to_owned() })
-}
-
-/// The JSON file at `path`.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let io = |source| ediffi_core::Error::ReadFile { path: path.to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(io)?;
-    serde_json::from_str(&text).map_err(|source| ediffi_core::Error::Json { path: path.to_owned(), source })
 }
 
 /// The configuration at `path`, whose `model_type`, if it names one, has to be one of `types`.

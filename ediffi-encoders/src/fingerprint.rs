@@ -4,13 +4,14 @@ use std::fmt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use ediffi_core::files::read_bytes;
 use ediffi_core::weights::{self, Names, WeightsFile};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::Result;
 use crate::tokenizer::TextTokenizer;
 use crate::watched::Watched;
-use crate::{Error, Result};
 
 /// A model's name and variant, and a digest of its dimensions, its tokenizer and its weights (SHA-256).
 ///
@@ -68,9 +69,7 @@ impl Identity {
             tokenizer_files.push(tokenizer.with_file_name("merges.txt"));
         }
         for path in tokenizer_files {
-            let bytes = std::fs::read(&path)
-                .map_err(|source| Error::from(ediffi_core::Error::ReadFile { path: path.clone(), source }))?;
-            hash.update(&bytes);
+            hash.update(read_bytes(&path)?);
         }
         let (name, variant) = (name_of(folder), variant.map(str::to_owned));
         Ok(Self { name, variant, hash, weights, files, found: OnceLock::new() })

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::Path;
 
+use ediffi_core::files::write_atomic;
 use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
@@ -65,13 +66,11 @@ impl Sheet {
         Ok(top)
     }
 
-    /// Writes the sheet as PNG under a temporary name, and renames it.
+    /// Writes the sheet as PNG.
     pub(crate) fn save(&self, path: &Path) -> Result<(), Box<dyn Error>> {
         let mut bytes = Vec::new();
         let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, PngFilter::Adaptive);
         self.picture.write_with_encoder(encoder)?;
-        let temporary = path.with_extension("tmp");
-        std::fs::write(&temporary, bytes).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(std::fs::rename(&temporary, path)?)
+        Ok(write_atomic(path, &bytes)?)
     }
 }

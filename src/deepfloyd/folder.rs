@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use ediffi_cascade::SamplerConfig;
+use ediffi_core::files::read_json;
 use ediffi_core::guidance::Guidance;
 use ediffi_core::unet::PublishedUNet;
 use serde::Deserialize;
 
 use super::scheduler::Scheduler;
 use super::{INDEX_FILE, unusable, weights};
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// Which stage a folder holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +59,7 @@ impl PublishedFolder {
                 format!("it has no {INDEX_FILE}: the folder of the whole model is wanted, as it was downloaded");
             return Err(unusable(folder, reason));
         }
-        let index: Index = serde_json::from_str(&files::read_text(&path)?)
-            .map_err(|source| Error::Json { path: path.clone(), source })?;
+        let index: Index = read_json(&path)?;
         let found = match index.class.as_str() {
             "IFPipeline" | "IFImg2ImgPipeline" | "IFInpaintingPipeline" => Kind::Base,
             "IFSuperResolutionPipeline"

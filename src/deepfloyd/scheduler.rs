@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use ediffi_cascade::SamplerConfig;
+use ediffi_core::files::read_json;
 use ediffi_core::guidance::{Guidance, Thresholding};
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::{Solver, Variance};
 use serde::Deserialize;
 
 use super::folder::Kind;
-use crate::{Error, Result, files};
+use crate::{Error, Result};
 
 /// The fields of a `scheduler_config.json` that matter; one that is absent has diffusers' default.
 #[derive(Deserialize)]
@@ -53,8 +54,7 @@ impl Default for Scheduler {
 impl Scheduler {
     /// Reads and checks a `scheduler_config.json`.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let scheduler: Self = serde_json::from_str(&files::read_text(path)?)
-            .map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let scheduler: Self = read_json(path)?;
         scheduler.check().map_err(|(key, reason)| Error::Manifest { path: path.to_owned(), key, reason })?;
         Ok(scheduler)
     }

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use ediffi_core::files::read_json;
 use ediffi_core::runtime::Runtime;
 use ediffi_encoders::{T5, T5Config, TextTokenizer};
 
 use super::{unusable, weights};
-use crate::{Error, Result, files};
+use crate::Result;
 
 /// The encoder of a published folder, looked at and not loaded.
 #[derive(Debug, Clone)]
@@ -47,8 +48,7 @@ impl PublishedText {
         if !path.is_file() {
             return Ok(None);
         }
-        let config: T5Config = serde_json::from_str(&files::read_text(&path)?)
-            .map_err(|source| Error::Json { path: path.clone(), source })?;
+        let config: T5Config = read_json(&path)?;
         // What it says where there are no weights is worth more than what the encoder would say.
         let file = weights::find(&encoder, "model", half)?;
         let halved = file.file_name().is_some_and(|name| name.to_string_lossy().contains(weights::HALF));

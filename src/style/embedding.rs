@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use ediffi_core::weights;
+use ediffi_core::{files, weights};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tch::{Kind, Tensor};
 
-use crate::{Error, Result, base64, files};
+use crate::{Error, Result, base64};
 
 /// The format that its file says it has.
 const FORMAT: &str = "ediffi-style/1";
@@ -76,7 +76,7 @@ impl StyleEmbedding {
     /// [`Error::ReadFile`], or [`Error::StyleFile`] for a file that holds something else or is damaged.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = files::read(path)?;
+        let bytes = files::read_bytes(path)?;
         Self::parse(&bytes).map_err(|reason| Error::StyleFile { path: path.to_owned(), reason })
     }
 

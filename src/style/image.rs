@@ -3,6 +3,7 @@
 use std::io::Cursor;
 use std::path::Path;
 
+use ediffi_core::files;
 use image::imageops::{self, FilterType};
 use image::{ImageFormat, ImageReader, Limits, RgbImage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -55,7 +56,7 @@ impl StyleImage {
     /// [`Error::ReadFile`], or [`Error::StyleImage`] for a file that is no picture.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| Error::ReadFile { path: path.to_owned(), source })?;
+        let bytes = files::read_bytes(path)?;
         Self::from_bytes(&bytes).map_err(|error| match error {
             Error::StyleImage { reason } => Error::StyleImage { reason: format!("{}: {reason}", path.display()) },
             other => other,

@@ -5,11 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use ediffi::{DeviceChoice, Generation, Manifest, Pipeline, PipelineBuilder, Precision, Request, StyleImage};
-use ediffi_core::nn::Norm;
+use ediffi_core::nn::{Activation, Norm};
 use ediffi_core::seed::{Noise, NoiseSource};
 use ediffi_core::unet::{Adm, ClipText, ContextConfig, Dimensions, Efficient, Level, Tokens, UNet, UNetConfig};
 use ediffi_core::weights::{self, Fresh, Scope};
-use ediffi_encoders::clip::Activation;
 use ediffi_encoders::t5::FeedForwardKind;
 use ediffi_encoders::{
     ClipConfig, ClipTextConfig, ClipTextNetwork, ClipVisionConfig, ClipVisionNetwork, T5Config, T5Network,

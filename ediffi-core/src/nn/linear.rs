@@ -27,8 +27,8 @@ impl Linear {
     /// # Errors
     /// Parameters that cannot be had.
     pub fn precise(mut scope: Scope<'_>, inputs: i64, outputs: i64) -> Result<Self> {
-        let weight = scope.norm("weight", &[outputs, inputs], Init::fan_in(inputs))?;
-        Ok(Self { weight, bias: Some(scope.norm("bias", &[outputs], Init::Zeros)?) })
+        let weight = scope.weight_f32("weight", &[outputs, inputs], Init::fan_in(inputs))?;
+        Ok(Self { weight, bias: Some(scope.weight_f32("bias", &[outputs], Init::Zeros)?) })
     }
 
     /// With a bias; everything starts at zero, so that a residual branch starts as the identity.

@@ -22,8 +22,8 @@ impl GroupNorm {
     /// # Errors
     /// Parameters that cannot be had.
     pub fn new(mut scope: Scope<'_>, channels: i64, groups: i64, eps: f64) -> Result<Self> {
-        let weight = scope.norm("weight", &[channels], Init::Ones)?;
-        Ok(Self { weight, bias: scope.norm("bias", &[channels], Init::Zeros)?, groups, eps })
+        let weight = scope.weight_f32("weight", &[channels], Init::Ones)?;
+        Ok(Self { weight, bias: scope.weight_f32("bias", &[channels], Init::Zeros)?, groups, eps })
     }
 
     /// # Shapes
@@ -119,8 +119,8 @@ impl LayerNorm {
     /// # Errors
     /// Parameters that cannot be had.
     pub fn new(mut scope: Scope<'_>, width: i64, eps: f64) -> Result<Self> {
-        let weight = scope.norm("weight", &[width], Init::Ones)?;
-        Ok(Self { weight, bias: scope.norm("bias", &[width], Init::Zeros)?, width, eps })
+        let weight = scope.weight_f32("weight", &[width], Init::Ones)?;
+        Ok(Self { weight, bias: scope.weight_f32("bias", &[width], Init::Zeros)?, width, eps })
     }
 
     /// # Shapes
@@ -148,7 +148,7 @@ impl RmsNorm {
     /// # Errors
     /// Parameters that cannot be had.
     pub fn new(mut scope: Scope<'_>, width: i64, eps: f64) -> Result<Self> {
-        Ok(Self { weight: scope.norm("weight", &[width], Init::Ones)?, eps })
+        Ok(Self { weight: scope.weight_f32("weight", &[width], Init::Ones)?, eps })
     }
 
     /// # Shapes

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::loader::Names;
+use crate::files::read_json;
 use crate::{Error, Result};
 
 /// How the file of a pointer of git-lfs begins.
@@ -104,8 +105,7 @@ pub fn shards(index: &Path, names: Names) -> Result<Vec<PathBuf>> {
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
-    let text = std::fs::read_to_string(index).map_err(|source| Error::ReadFile { path: index.to_owned(), source })?;
-    let parsed: Index = serde_json::from_str(&text).map_err(|source| Error::Json { path: index.to_owned(), source })?;
+    let parsed: Index = read_json(index)?;
     let folder = index.parent().unwrap_or(Path::new(""));
     let needed: BTreeSet<String> =
         parsed.weight_map.into_iter().filter(|(tensor, _)| names(tensor).is_some()).map(|(_, file)| file).collect();

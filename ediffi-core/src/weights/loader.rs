@@ -172,7 +172,7 @@ impl Params for Loader<'_> {
         })?;
         let kind = match spec.role {
             Role::Weight => self.kind,
-            Role::Norm => Kind::Float,
+            Role::F32 => Kind::Float,
         };
         let file =
             self.file.shards.get(*shard).ok_or_else(|| Error::WeightsTruncated { path: self.file.path.clone() })?;

@@ -31,13 +31,13 @@ impl Init {
     }
 }
 
-/// What a parameter is used for, which decides its precision.
+/// In which precision a parameter is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Held in the precision of the network.
+    /// In the precision of the network.
     Weight,
-    /// Held in f32 whatever the precision of the network: norms, whose statistics are f32, and what embeds the noise level.
-    Norm,
+    /// In f32, whatever the precision of the network: parameters of norms and of the noise embedding.
+    F32,
 }
 
 /// One parameter as a layer asks for it.
@@ -49,7 +49,7 @@ pub struct Spec {
     pub shape: Vec<i64>,
     /// Start value when training begins.
     pub init: Init,
-    /// What it is used for.
+    /// In which precision it is held.
     pub role: Role,
 }
 
@@ -107,12 +107,12 @@ impl<'a> Scope<'a> {
         self.get(name, shape, init, Role::Weight)
     }
 
-    /// A parameter of a norm or of the noise embedding, in f32.
+    /// A weight that stays in f32, whatever the precision of the network: of a norm or of the noise embedding.
     ///
     /// # Errors
     /// As [`Params::get`].
-    pub fn norm(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
-        self.get(name, shape, init, Role::Norm)
+    pub fn weight_f32(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        self.get(name, shape, init, Role::F32)
     }
 
     fn get(&mut self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {

@@ -1,5 +1,6 @@
 //! The dimensions of a CLIP model, as its published `config.json` holds them.
 
+use ediffi_core::nn::Activation;
 use ediffi_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -27,18 +28,6 @@ impl ClipConfig {
         self.text_config.validate()?;
         self.vision_config.as_ref().map_or(Ok(()), ClipVisionConfig::validate)
     }
-}
-
-/// The activation between the two linear maps of a feed-forward layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Activation {
-    /// x · sigmoid(1.702 x) (Hendrycks & Gimpel 2016): OpenAI's models.
-    #[default]
-    QuickGelu,
-    /// x · Φ(x): OpenCLIP's models.
-    Gelu,
 }
 
 /// The dimensions of the text half.

@@ -9,7 +9,7 @@ mod text;
 mod transformer;
 mod vision;
 
-pub use config::{Activation, ClipConfig, ClipTextConfig, ClipVisionConfig};
+pub use config::{ClipConfig, ClipTextConfig, ClipVisionConfig};
 pub use encoder::{Clip, text_names, vision_names};
 #[cfg(feature = "hub")]
 pub(crate) use halves::has_text;

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use ediffi_core::files::read_json;
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use crate::encoded::read_json;
 use crate::{Error, Result};
 
 /// Mean and standard deviation of the channels (Radford et al. 2021, released code).

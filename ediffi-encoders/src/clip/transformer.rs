@@ -1,11 +1,11 @@
 //! The pre-norm transformer that both halves of CLIP are made of.
 
 use ediffi_core::Result;
-use ediffi_core::nn::{LayerNorm, Linear, attend, merge_heads, split_heads};
+use ediffi_core::nn::{Activation, LayerNorm, Linear, attend, merge_heads, split_heads};
 use ediffi_core::weights::Scope;
 use tch::{Kind, Tensor};
 
-use super::config::{Activation, Dimensions};
+use super::config::Dimensions;
 
 /// Which tokens a token attends to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,10 +142,6 @@ impl Layer {
         };
         let x = x.f_add(&self.out.forward(&merge_heads(&attended)?)?)?;
         let y = self.fc1.forward(&self.norm2.forward(&x)?)?;
-        let y = match self.activation {
-            Activation::QuickGelu => y.f_mul(&y.f_mul_scalar(1.702)?.f_sigmoid()?)?,
-            Activation::Gelu => y.f_gelu("none")?,
-        };
-        Ok(x.f_add(&self.fc2.forward(&y)?)?)
+        Ok(x.f_add(&self.fc2.forward(&self.activation.apply(&y)?)?)?)
     }
 }

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
 
+use ediffi_core::files::write_atomic;
 use hf_hub::repository::RepoTypeModel;
 use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync};
 use reqwest::blocking::{Client, RequestBuilder, Response};
@@ -123,12 +124,8 @@ impl<'a> Remote<'a> {
             return Ok(());
         }
         let path = self.reference();
-        let temporary = path.with_extension(format!("{}-{:?}.tmp", std::process::id(), std::thread::current().id()));
-        path.parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&temporary, &snapshot.commit))
-            .and_then(|()| fs::rename(&temporary, &path))
-            .map_err(|source| ediffi_core::Error::WriteFile { path, source }.into())
+        make_folder_of(&path)?;
+        Ok(write_atomic(&path, snapshot.commit.as_bytes())?)
     }
 
     fn reference(&self) -> PathBuf {
@@ -245,8 +242,8 @@ impl Snapshot<'_> {
             tracing::warn!(repository = self.remote.name, path, "not in the cache, and perhaps not in the repository");
             return Ok(());
         }
-        let written = note.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| fs::write(&note, ""));
-        written.map_err(|source| ediffi_core::Error::WriteFile { path: note, source }.into())
+        make_folder_of(&note)?;
+        Ok(write_atomic(&note, b"")?)
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -336,6 +333,12 @@ impl Snapshot<'_> {
     fn damaged(&self, file: &Listed, reason: String) -> Error {
         Error::Download { repository: self.remote.name.to_owned(), file: file.path.clone(), reason }
     }
+}
+
+/// Makes the folder that `path` lies in.
+fn make_folder_of(path: &Path) -> Result<()> {
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+    made.map_err(|source| ediffi_core::Error::WriteFile { path: path.to_owned(), source }.into())
 }
 
 /// Whether `path` leads down from a folder of the cache, and not out of it.

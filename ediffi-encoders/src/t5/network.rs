@@ -201,7 +201,7 @@ impl FeedForward {
         let mut wo = scope.at("wo");
         let (shape, init) = ([width, hidden], Init::fan_in(hidden));
         let out = match kind {
-            Kind::Half => wo.norm("weight", &shape, init)?,
+            Kind::Half => wo.weight_f32("weight", &shape, init)?,
             _ => wo.weight("weight", &shape, init)?,
         };
         Ok(Self { inner, out })

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
+use ediffi_core::files::{read_bytes, read_json};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::models::bpe::BPE;
@@ -49,7 +50,7 @@ pub(super) fn t5(path: &Path) -> Result<Cutter> {
     if path.extension().is_none_or(|extension| extension != "json") {
         return Ok(Cutter::Pieces(Box::new(spiece::read(path)?)));
     }
-    let json: Value = crate::encoded::read_json(path)?;
+    let json: Value = read_json(path)?;
     match pieces_of(&json) {
         Some(model) => {
             let model = model.map_err(|reason| Error::SentencePiece { path: path.to_owned(), reason })?;
@@ -143,7 +144,7 @@ fn byte_pairs(vocabulary: &Path, merges: &Path) -> tokenizers::Result<Tokenizer>
 }
 
 fn pipeline(path: &Path) -> Result<Cutter> {
-    let bytes = std::fs::read(path).map_err(|source| ediffi_core::Error::ReadFile { path: path.to_owned(), source })?;
+    let bytes = read_bytes(path)?;
     let failed = |source| Error::TokenizerFile { path: path.to_owned(), source };
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(failed)?;
     // Length is this module's business, whatever the file says.

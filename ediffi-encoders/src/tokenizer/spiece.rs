@@ -2,13 +2,15 @@
 
 use std::path::Path;
 
+use ediffi_core::files::read_bytes;
+
 use super::charsmap::Charsmap;
 use super::sentencepiece::{Piece, PieceKind, SentencePiece};
 use crate::{Error, Result};
 
 /// Reads the model at `path`.
 pub(super) fn read(path: &Path) -> Result<SentencePiece> {
-    let bytes = std::fs::read(path).map_err(|source| ediffi_core::Error::ReadFile { path: path.to_owned(), source })?;
+    let bytes = read_bytes(path)?;
     parse(&bytes).map_err(|reason| Error::SentencePiece { path: path.to_owned(), reason })
 }
 

@@ -1,33 +1,22 @@
 //! Results as JSON and as Markdown tables that are kept in documents.
 
-use std::io::Write as _;
 use std::path::Path;
 
+use ediffi_core::files::write_atomic;
 use serde::Serialize;
 
 use crate::bootstrap::Measure;
 use crate::error::{Error, Result};
 
-/// Writes bytes under a temporary name beside `path` and renames it, so that nobody sees half of them.
+/// Writes a file, and the folder it lies in.
 ///
 /// # Errors
-/// [`Error::Write`] when the file system refuses.
+/// [`Error::Write`] or [`Error::Core`] when the file system refuses.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |source| Error::Write { path: path.to_owned(), source };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: path.to_owned(), source })?;
     }
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
-    let written = std::fs::File::create(&temporary).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()
-    });
-    written.and_then(|()| std::fs::rename(&temporary, path)).map_err(|source| {
-        let _ = std::fs::remove_file(&temporary);
-        failed(source)
-    })
+    Ok(write_atomic(path, bytes)?)
 }
 
 /// Writes results as JSON.
@@ -88,7 +77,7 @@ pub fn number(measure: Option<Measure>, digits: usize) -> String {
 /// Replaces what stands between the lines `<!-- NAME -->` and `<!-- /NAME -->` of a document.
 ///
 /// # Errors
-/// [`Error::Marker`] for a document without these lines; [`Error::Read`] and [`Error::Write`].
+/// [`Error::Marker`] for a document without these lines; [`Error::Read`]; and as [`write()`].
 pub fn replace(path: &Path, name: &str, content: &str) -> Result<()> {
     let (before, after) = between(path, name)?;
     write(path, format!("{before}<!-- {name} -->\n\n{}\n\n<!-- /{name} -->{after}", content.trim()).as_bytes())

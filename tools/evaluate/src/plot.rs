@@ -106,7 +106,7 @@ impl Plot {
     /// Draws it as a PNG file.
     ///
     /// # Errors
-    /// [`Error::Plot`], and [`Error::Write`] for a file that cannot be written.
+    /// [`Error::Plot`], and as [`document::write`] for a file that cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         document::write(path, &self.png()?)
     }

@@ -25,14 +25,8 @@ pub enum IconsError {
         source: std::io::Error,
     },
     /// A file could not be written.
-    #[error("cannot write `{path}`", path = path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Core(#[from] ediffi_core::Error),
     /// A file is not the JSON that was expected.
     #[error("`{path}` is not valid JSON of the expected shape", path = path.display())]
     Json {

@@ -1,9 +1,9 @@
 //! The sprite pack: the SVG text of every (concept, style), in one JSON file.
 
 use std::fs;
-use std::io::{BufWriter, Write as _};
 use std::path::Path;
 
+use ediffi_core::files::write_atomic;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{IconsError, Result};
@@ -84,18 +84,14 @@ impl Pack {
         serde_json::from_slice(&text).map_err(json)
     }
 
-    /// Writes the pack, under a temporary name first.
+    /// Writes the pack.
     ///
     /// # Errors
-    /// [`IconsError::Write`] when the file system refuses.
+    /// [`IconsError::Core`] when the file system refuses.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let temporary = path.with_extension("json.tmp");
-        let write = |source| IconsError::Write { path: path.to_owned(), source };
-        let mut file = BufWriter::new(fs::File::create(&temporary).map_err(write)?);
-        serde_json::to_writer(&mut file, self).map_err(|source| write(source.into()))?;
-        file.flush().map_err(write)?;
-        fs::rename(&temporary, path).map_err(write)
+        let json = serde_json::to_vec(self).map_err(|source| IconsError::Json { path: path.to_owned(), source })?;
+        Ok(write_atomic(path, &json)?)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Contact sheets: many pictures in one, to be looked at.
 
+use std::io::Cursor;
 use std::path::Path;
 
+use ediffi_core::files::write_atomic;
 use image::{ImageFormat, RgbImage, imageops};
 
 use crate::error::{IconsError, Result};
@@ -22,9 +24,9 @@ pub fn write(path: &Path, pictures: &[Vec<u8>], size: u32, columns: u32) -> Resu
             imageops::replace(&mut sheet, &picture, x.into(), y.into());
         }
     }
-    let temporary = path.with_extension("png.tmp");
+    let mut png = Cursor::new(Vec::new());
     sheet
-        .save_with_format(&temporary, ImageFormat::Png)
+        .write_to(&mut png, ImageFormat::Png)
         .map_err(|source| IconsError::Encode { path: path.to_owned(), source })?;
-    std::fs::rename(&temporary, path).map_err(|source| IconsError::Write { path: path.to_owned(), source })
+    Ok(write_atomic(path, png.get_ref())?)
 }

@@ -130,7 +130,7 @@ fn a_pack_that_cannot_be_read_is_an_error() {
     let error = Pack::open(&path).unwrap_err();
     assert!(matches!(&error, IconsError::PackFormat { found, .. } if found == "ediffi-icons/0"));
     let lost = common::pack().save(folder.path().join("nowhere/pack.json"));
-    assert!(matches!(lost, Err(IconsError::Write { .. })));
+    assert!(matches!(lost, Err(IconsError::Core(ediffi_core::Error::WriteFile { .. }))));
 }
 
 #[test]

@@ -20,5 +20,5 @@ fn pictures_lie_in_rows() {
 fn a_sheet_that_cannot_be_written_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let lost = sheet::write(&folder.path().join("nowhere/sheet.png"), &[vec![0; 12]], 2, 1);
-    assert!(matches!(lost, Err(IconsError::Encode { .. })));
+    assert!(matches!(lost, Err(IconsError::Core(ediffi_core::Error::WriteFile { .. }))));
 }

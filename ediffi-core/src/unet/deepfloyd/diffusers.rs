@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::network::{DeepFloyd, Switches, TEXT_TOKENS};
+use crate::files::read_json;
 use crate::nn::{Activation, Norm};
 use crate::unet::io::Tokens;
 use crate::unet::layout::Layout;
@@ -163,10 +164,7 @@ impl PublishedUNet {
     /// [`Error::ReadFile`] and [`Error::Json`] naming the file; [`Error::NetworkConfig`] naming the first field that asks
     /// for something this library does not compute, block types of other models among them.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::ReadFile { path: path.to_owned(), source })?;
-        let published: Published =
-            serde_json::from_str(&text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
-        published.convert()
+        read_json::<Published>(path)?.convert()
     }
 }
 

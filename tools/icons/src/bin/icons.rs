@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use ediffi_core::files::write_atomic;
 use rayon::prelude::*;
 use train_icons::background::Background;
 use train_icons::colour::Colour;
 use train_icons::config::SamplerConfig;
-use train_icons::error::{IconsError, Result};
+use train_icons::error::Result;
 use train_icons::pack::{self, Pack};
 use train_icons::render::Renderer;
 use train_icons::sampler::Sampler;
@@ -141,7 +142,7 @@ fn scenes(arguments: &SheetArguments) -> Result<()> {
 
     let captions: String = scenes.iter().map(|scene| format!("{}\n", scene.caption)).collect();
     let sidecar = arguments.out.with_extension("txt");
-    std::fs::write(&sidecar, captions).map_err(|source| IconsError::Write { path: sidecar, source })
+    Ok(write_atomic(&sidecar, captions.as_bytes())?)
 }
 
 /// One concept alone on white.

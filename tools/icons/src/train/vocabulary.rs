@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ediffi_core::files::write_atomic;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::unigram::{Unigram, UnigramTrainer};
 use tokenizers::normalizers::{Lowercase, NFC, NFKC, Sequence};
@@ -81,9 +82,7 @@ fn finish<M: Model + serde::Serialize>(
     >,
     path: &Path,
 ) -> Result<i64> {
-    let temporary = path.with_extension("json.tmp");
-    tokenizer.save(&temporary, true)?;
-    std::fs::rename(&temporary, path)?;
+    write_atomic(path, tokenizer.to_string(true)?.as_bytes())?;
     size(path)
 }
 
