@@ -1,51 +1,52 @@
-//! From phrases to token columns, through the character offsets of the tokens.
+//! Finds the text tokens of each phrase through their character offsets.
 
 use std::ops::Range;
 
 use crate::{Canvas, Error, Region, Result, locate};
 
-/// The tokens that one text encoder made of the prompt. Plain data: this crate knows no tokenizer.
+/// The tokens that a text encoder made of the prompt, as plain data: this crate knows no tokenizer.
 #[derive(Debug, Clone, Copy)]
 pub struct TextTokens<'a> {
-    /// The encoder's name, for messages and reports: `t5`, `clip`.
+    /// The name of the encoder in messages and reports: `t5` or `clip`.
     pub encoder: &'a str,
-    /// The text on which the offsets count: the prompt, after whatever cleaning comes before the tokenizer.
+    /// The text to which the offsets refer: the prompt as the tokenizer got it, after any cleaning.
     pub text: &'a str,
-    /// For each token that the network sees, padding included, the characters (not bytes) of `text` that it covers. A
-    /// special or padding token has `None`, or an empty range. This is also the number of the encoder's columns.
+    /// The characters (not bytes) of `text` that each token covers; `None` or an empty range for special and padding
+    /// tokens. There is one element for each token that the network sees, padding included.
     pub offsets: &'a [Option<Range<usize>>],
 }
 
-/// What a region was bound to, one for each region of a canvas.
+/// The tokens that a region paints.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
     /// The phrase of the region.
     pub phrase: String,
-    /// One for each encoder, in their order.
+    /// The tokens of each encoder, in the order of the encoders.
     pub encoders: Vec<BoundTokens>,
 }
 
-/// The tokens of one encoder that stand for a phrase.
+/// The tokens of one encoder that belong to a phrase.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundTokens {
-    /// The encoder's name.
+    /// The name of the encoder.
     pub encoder: String,
-    /// Where the phrase stands in the encoder's text, in characters.
+    /// Where the phrase stands in the text of the encoder, in characters.
     pub spans: Vec<Range<usize>>,
-    /// The encoder's tokens that overlap those places, ascending from 0; empty where the encoder cut the text off before.
+    /// The numbers of the tokens that overlap these places, counted from 0, in rising order. Empty if the encoder cut the
+    /// prompt off before the phrase.
     pub tokens: Vec<usize>,
-    /// The characters that each of these tokens covers, spaces around them left out.
+    /// The text that each of these tokens covers, without spaces around it.
     pub pieces: Vec<String>,
 }
 
-/// Finds the tokens of every region of a canvas.
+/// Finds the tokens of every region of a canvas. The result has one element for each region, in their order.
 ///
-/// A token belongs to a phrase if it covers one of its characters. A phrase that only some of the encoders read, because
-/// the others cut the prompt off before it, is painted in those and reported as a warning.
+/// A token belongs to a phrase if it covers one of its characters. If an encoder cut the prompt off before the phrase, the
+/// phrase is painted for the other encoders, and a warning is logged.
 ///
 /// # Errors
-/// [`Error::PhraseNotFound`], [`Error::OccurrenceNotFound`], [`Error::SpanOutside`], [`Error::PhraseCutOff`] if no encoder has a token for a phrase,
-/// and [`Error::TokenOffsets`].
+/// [`Error::PhraseNotFound`], [`Error::OccurrenceNotFound`] and [`Error::SpanOutside`] as for [`locate`];
+/// [`Error::PhraseCutOff`] if no encoder has a token for a phrase; [`Error::TokenOffsets`] if offsets leave the text.
 pub fn bind(canvas: &Canvas, encoders: &[TextTokens<'_>]) -> Result<Vec<Binding>> {
     encoders.iter().try_for_each(check_offsets)?;
     canvas.regions().iter().map(|region| bind_region(region, encoders)).collect()
@@ -79,14 +80,14 @@ fn piece(text: &str, start: usize, end: usize) -> String {
 /// The tokens that share a character with one of the spans.
 fn overlapping(spans: &[Range<usize>], offsets: &[Option<Range<usize>>]) -> Vec<usize> {
     let shares = |token: &Range<usize>| {
-        // An empty token covers nothing, wherever it stands.
+        // An empty token covers no character.
         !token.is_empty() && spans.iter().any(|span| token.start < span.end && span.start < token.end)
     };
     let painted = |(index, token): (usize, &Option<Range<usize>>)| token.as_ref().filter(|t| shares(t)).map(|_| index);
     offsets.iter().enumerate().filter_map(painted).collect()
 }
 
-/// Offsets counted in bytes would paint the wrong tokens without a word; most of them end outside the text.
+/// Checks that all offsets lie inside the text. Offsets in bytes, which would paint wrong tokens, usually do not.
 fn check_offsets(encoder: &TextTokens<'_>) -> Result<()> {
     let characters = encoder.text.chars().count();
     for (index, token) in encoder.offsets.iter().enumerate() {

@@ -1,19 +1,16 @@
-//! The canvas: everything the user painted, checked once, and how it is stored.
+//! The canvas: what the user painted, and its stored form.
 
 use ediffi_core::interval::SigmaInterval;
 use image::GrayImage;
 use serde::{Deserialize, Serialize};
 
-use crate::palette::{ColourReading, Palette};
-use crate::{Error, Mask, Occurrence, Region, Result, Strength};
+use crate::region::{default_weight, every_sigma};
+use crate::{Error, MAX_REGIONS, Mask, Occurrence, Region, Result, Strength};
 
-/// The most regions of one canvas. A prompt has at most 113 tokens, so more phrases than this have no room in it.
-pub const MAX_REGIONS: usize = 64;
-
-/// What the user painted: regions of one size, and how strongly they act. Its regions are known to be sound.
+/// What the user painted: regions of one size, and how strongly they act. The regions have been checked.
 ///
-/// Stored (serde) as the size, the strength and, for each region, its mask as text: runs of `level*count`, row after row.
-/// A canvas that was stored and read back is equal to the first.
+/// serde stores the size, the strength and the regions. A mask is stored as text: runs of `level*count`, row after row.
+/// Reading gives an equal canvas back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Stored", into = "Stored")]
 pub struct Canvas {
@@ -24,11 +21,11 @@ pub struct Canvas {
 }
 
 impl Canvas {
-    /// A canvas of these regions, with the size of their masks and the default [`Strength`].
+    /// A canvas of these regions, as large as their masks, with the default [`Strength`].
     ///
     /// # Errors
-    /// [`Error::EmptyCanvas`], [`Error::TooManyRegions`], [`Error::EmptyPhrase`], [`Error::MaskSize`] where masks differ in
-    /// size, [`Error::EmptyMask`] and [`Error::Weight`].
+    /// [`Error::EmptyCanvas`], [`Error::TooManyRegions`], [`Error::EmptyPhrase`], [`Error::MaskSize`] if the masks differ
+    /// in size, [`Error::EmptyMask`] if a mask paints nothing, and [`Error::Weight`] if a weight is negative or not finite.
     pub fn new(regions: impl IntoIterator<Item = Region>) -> Result<Self> {
         let regions: Vec<Region> = regions.into_iter().collect();
         let Some(first) = regions.first() else {
@@ -62,41 +59,33 @@ impl Canvas {
         Ok(Self { width, height, regions, strength: Strength::default() })
     }
 
-    /// A canvas from one grey picture for each phrase: white is inside.
+    /// A canvas from one grey picture for each phrase. White is inside the region.
     ///
     /// # Errors
-    /// Those of [`Region::from_image`] and [`Canvas::new`].
+    /// The errors of [`Region::from_image`] and [`Canvas::new`].
     pub fn from_masks<'a, P: Into<String>>(masks: impl IntoIterator<Item = (P, &'a GrayImage)>) -> Result<Self> {
         let regions: Vec<Region> =
             masks.into_iter().map(|(phrase, mask)| Region::from_image(phrase, mask)).collect::<Result<_>>()?;
         Self::new(regions)
     }
 
-    /// A canvas from one colour picture: each colour of the palette is a phrase. See [`Palette::read`].
-    ///
-    /// # Errors
-    /// Those of [`Palette::read`].
-    pub fn from_colours(picture: &image::RgbImage, palette: &Palette) -> Result<ColourReading> {
-        palette.read(picture)
-    }
-
     /// Sets how strongly the regions act.
     ///
     /// # Errors
-    /// Those of [`Strength::check`].
+    /// The errors of [`Strength::check`].
     pub fn with_strength(mut self, strength: Strength) -> Result<Self> {
         strength.check()?;
         self.strength = strength;
         Ok(self)
     }
 
-    /// Width of every mask in pixels.
+    /// The width of every mask in pixels.
     #[must_use]
     pub fn width(&self) -> u32 {
         self.width
     }
 
-    /// Height of every mask in pixels.
+    /// The height of every mask in pixels.
     #[must_use]
     pub fn height(&self) -> u32 {
         self.height
@@ -130,21 +119,13 @@ struct Stored {
 #[serde(deny_unknown_fields)]
 struct StoredRegion {
     phrase: String,
-    #[serde(default = "one")]
+    #[serde(default = "default_weight")]
     weight: f64,
     #[serde(default)]
     occurrence: Occurrence,
-    #[serde(default = "always")]
+    #[serde(default = "every_sigma")]
     sigma: SigmaInterval,
     mask: String,
-}
-
-fn one() -> f64 {
-    1.0
-}
-
-fn always() -> SigmaInterval {
-    SigmaInterval::ALL
 }
 
 impl From<Canvas> for Stored {
@@ -169,7 +150,7 @@ impl TryFrom<Stored> for Canvas {
     type Error = Error;
 
     fn try_from(stored: Stored) -> Result<Self> {
-        // Before any mask is unpacked: a short text may stand for millions of pixels.
+        // Checked before a mask is unpacked: a short text may stand for millions of pixels.
         if stored.regions.len() > MAX_REGIONS {
             return Err(Error::TooManyRegions { count: stored.regions.len() });
         }

@@ -45,9 +45,11 @@
 mod bias;
 mod bind;
 mod canvas;
+mod colours;
 mod downscale;
 mod error;
 mod layers;
+mod limits;
 mod mask;
 mod palette;
 mod preview;
@@ -59,13 +61,15 @@ mod weight;
 
 pub use bias::Painter;
 pub use bind::{Binding, BoundTokens, TextTokens, bind};
-pub use canvas::{Canvas, MAX_REGIONS};
+pub use canvas::Canvas;
+pub use colours::{ColourReading, Stray, Unmatched, UnmatchedColour};
 pub use downscale::area_average;
 #[doc(no_inline)]
 pub use ediffi_core::window::Window;
 pub use error::{Error, Result};
-pub use mask::{MAX_SIDE, Mask};
-pub use palette::{ColourReading, Palette, PaletteEntry, Stray, Unmatched, UnmatchedColour};
+pub use limits::{MAX_REGIONS, MAX_SIDE};
+pub use mask::Mask;
+pub use palette::{Palette, PaletteEntry};
 pub use preview::region_colour;
 pub use region::{Occurrence, Region};
 pub use shape::Shape;

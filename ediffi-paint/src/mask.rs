@@ -1,17 +1,13 @@
-//! A mask: one level of 0 to 255 a pixel, and its compact text form.
+//! A mask: a level of 0 to 255 for each pixel, and its stored form as text.
 
 use std::fmt::Write as _;
 
 use image::GrayImage;
 use ndarray::ArrayView2;
 
-use crate::{Error, Result};
+use crate::{Error, MAX_SIDE, Result};
 
-/// The longest side of a mask, in pixels: twice the largest picture that the cascade makes. Feature maps are far smaller,
-/// so more would cost memory and show nowhere.
-pub const MAX_SIDE: u32 = 2048;
-
-/// How much of each pixel a phrase owns: 0 nothing, 255 all of it. Made through [`Region`](crate::Region).
+/// How much of each pixel is painted: 0 is nothing, 255 is all of it. The functions of [`Region`](crate::Region) make it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Mask {
     width: u32,
@@ -20,32 +16,32 @@ pub struct Mask {
 }
 
 impl std::fmt::Debug for Mask {
-    /// Leaves the levels out: they would bury everything else.
+    /// Prints the size only: there may be millions of levels.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Mask").field("width", &self.width).field("height", &self.height).finish_non_exhaustive()
     }
 }
 
 impl Mask {
-    /// Width in pixels.
+    /// The width in pixels.
     #[must_use]
     pub fn width(&self) -> u32 {
         self.width
     }
 
-    /// Height in pixels.
+    /// The height in pixels.
     #[must_use]
     pub fn height(&self) -> u32 {
         self.height
     }
 
-    /// The levels, row after row from the top left; `width * height` of them.
+    /// The `width * height` levels, row after row from the upper left corner.
     #[must_use]
     pub fn levels(&self) -> &[u8] {
         &self.levels
     }
 
-    /// Whether no pixel is painted.
+    /// Whether every level is 0.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.levels.iter().all(|&level| level == 0)
@@ -62,7 +58,7 @@ impl Mask {
         let (width, height) = check_sides(phrase, columns as u64, rows as u64)?;
         let level = |((y, x), &value): ((usize, usize), &f32)| {
             if (0.0..=1.0).contains(&value) {
-                // In range after the check: 0 to 255.
+                // 0 to 255 after the check.
                 Ok((value * 255.0).round() as u8)
             } else {
                 Err(Error::MaskValue { phrase: phrase.to_owned(), y, x, value })
@@ -79,7 +75,7 @@ impl Mask {
         Ok(Self { width, height, levels })
     }
 
-    /// The levels as runs, row after row: `level*count`, or `level` alone for a run of one, with spaces between.
+    /// The levels as runs with spaces between: `level*count`, or `level` for a run of one pixel.
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         for run in self.levels.chunk_by(|a, b| a == b) {
@@ -94,8 +90,8 @@ impl Mask {
         text
     }
 
-    /// Reads what [`to_text`](Self::to_text) wrote. The text may come from a stranger's file, so no more than
-    /// `width * height` levels are ever held.
+    /// Reads what [`to_text`](Self::to_text) wrote. The text may come from a file of unknown origin, so never more than
+    /// `width * height` levels are held in memory.
     pub(crate) fn from_text(phrase: &str, width: u32, height: u32, text: &str) -> Result<Self> {
         check_sides(phrase, width.into(), height.into())?;
         let expected = u64::from(width) * u64::from(height);

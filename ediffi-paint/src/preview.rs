@@ -1,19 +1,19 @@
-//! A picture of the canvas, to look at.
+//! A picture of the canvas.
 
 use image::{Rgb, RgbImage};
 
 use crate::Canvas;
 
-/// A turn by this part of the colour circle, again and again, never lands near where it was before (golden angle).
+/// The golden angle as a part of the full circle, (3 − √5) / 2. Hues that are a multiple of it apart stay distinct.
 const GOLDEN_TURN: f64 = 0.381_966_011_250_105;
 
-/// The colour in which [`Canvas::preview`] shows region `index`.
+/// The colour of region `index` in [`Canvas::preview`].
 #[must_use]
 pub fn region_colour(index: usize) -> [u8; 3] {
     let hue = (index as f64 * GOLDEN_TURN).fract() * 6.0;
-    // Neighbours on the circle, such as 0 and 8, differ in brightness instead.
+    // Regions of similar hue, such as 0 and 8, differ in brightness.
     let value = [235.0, 150.0, 90.0].get(index % 3).copied().unwrap_or(235.0);
-    // A fully saturated colour: one channel full, one empty, one on its way (the usual HSV formula).
+    // HSV to RGB at full saturation: f(n) = v (1 − max(0, min(k, 4 − k, 1))) with k = (n + hue) mod 6, n = 5, 3, 1.
     [5.0, 3.0, 1.0].map(|offset| {
         let position = (offset + hue) % 6.0;
         let amount = position.min(4.0 - position).clamp(0.0, 1.0);
@@ -22,8 +22,8 @@ pub fn region_colour(index: usize) -> [u8; 3] {
 }
 
 impl Canvas {
-    /// The regions in distinct colours on white; a later region covers an earlier one, a half-painted pixel shines
-    /// through. [`region_colour`] says which colour is whose.
+    /// The regions in distinct colours on white; [`region_colour`] gives the colour of each. Later regions cover earlier
+    /// ones. What lies below a half-painted pixel shines through.
     #[must_use]
     pub fn preview(&self) -> RgbImage {
         let mut picture = RgbImage::from_pixel(self.width(), self.height(), Rgb([u8::MAX; 3]));
@@ -39,7 +39,7 @@ impl Canvas {
     }
 }
 
-/// `under` where `level` is 0, `over` where it is 255.
+/// A colour between `under` (`level` 0) and `over` (`level` 255).
 fn mix(under: u8, over: u8, level: u8) -> u8 {
     let [under, over, level] = [under, over, level].map(u32::from);
     // At most 255 * 255 / 255.

@@ -9,46 +9,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Mask, Result, Shape};
 
-/// Which occurrences of a phrase a region paints, where the prompt holds the phrase more than once.
+/// Which places of its phrase in the prompt a region paints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Occurrence {
-    /// Every one.
+    /// Every place where the phrase stands.
     #[default]
     All,
-    /// One of them, counted from 1: `Nth(2)` is the second squirrel of "a squirrel beside a squirrel".
+    /// One place, counted from 1: `Nth(2)` is the second squirrel of "a squirrel beside a squirrel".
     Nth(usize),
-    /// These characters of the prompt, whatever they say; the phrase is then only what the region is called.
+    /// These characters of the prompt. The phrase then only names the region and need not stand in the prompt.
     Span {
         /// The first character, counted from 0.
         start: usize,
-        /// One past the last.
+        /// One past the last character.
         end: usize,
     },
 }
 
-/// One phrase of the prompt and where it shall appear. [`Canvas::new`](crate::Canvas::new) checks it.
+/// A phrase of the prompt and the place where it shall appear. [`Canvas::new`](crate::Canvas::new) checks it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Region {
-    /// Words of the prompt, as they stand there; case does not matter.
+    /// Words of the prompt, in upper or lower case.
     pub phrase: String,
     /// Where the phrase shall appear.
     pub mask: Mask,
-    /// Multiplies the canvas's strength for this phrase; at least 0, default 1.
+    /// Multiplies the strength of the canvas for this phrase; at least 0 (default: 1).
     pub weight: f64,
-    /// Which occurrences of the phrase are painted; default all.
+    /// Which occurrences of the phrase are painted (default: all).
     pub occurrence: Occurrence,
-    /// The noise levels at which the region acts, within those of the canvas's strength; default all.
+    /// The noise levels at which the region acts (default: all). Those of the canvas's strength limit them further.
     pub sigma: SigmaInterval,
 }
 
 impl Region {
     fn new(phrase: String, mask: Mask) -> Self {
-        Self { phrase, mask, weight: 1.0, occurrence: Occurrence::All, sigma: SigmaInterval::ALL }
+        Self { phrase, mask, weight: default_weight(), occurrence: Occurrence::All, sigma: every_sigma() }
     }
 
-    /// A region from a grey picture: black is outside, white is inside, grey is in between.
+    /// A region from a grey picture. White is inside, black is outside, grey is painted in part.
     ///
     /// # Errors
     /// [`Error::MaskSides`](crate::Error::MaskSides) if a side is 0 or above [`MAX_SIDE`](crate::MAX_SIDE).
@@ -58,7 +58,7 @@ impl Region {
         Ok(Self::new(phrase, mask))
     }
 
-    /// A region from numbers in `[0, 1]`, kept with 8 bits.
+    /// A region from numbers in `[0, 1]`, rounded to 8 bits: 1 is inside, 0 is outside.
     ///
     /// # Shapes
     /// `mask`: `[height, width]`.
@@ -71,7 +71,7 @@ impl Region {
         Ok(Self::new(phrase, mask))
     }
 
-    /// A rectangle on a canvas of `size` (width, height). What lies outside the canvas is cut off.
+    /// A rectangle of whole pixels on a canvas of `size` (width, height), cut off at the edge of the canvas.
     ///
     /// # Errors
     /// [`Error::MaskSides`](crate::Error::MaskSides).
@@ -106,7 +106,7 @@ impl Region {
         self
     }
 
-    /// Paints these characters of the prompt, counted from 0, instead of looking for the phrase.
+    /// Paints these characters of the prompt, counted from 0. The phrase is not looked for.
     #[must_use]
     pub fn span(mut self, characters: Range<usize>) -> Self {
         self.occurrence = Occurrence::Span { start: characters.start, end: characters.end };
@@ -119,6 +119,16 @@ impl Region {
         self.sigma = sigma;
         self
     }
+}
+
+/// The weight of a region that gives none.
+pub(crate) fn default_weight() -> f64 {
+    1.0
+}
+
+/// The noise levels of a region that gives none.
+pub(crate) fn every_sigma() -> SigmaInterval {
+    SigmaInterval::ALL
 }
 
 #[cfg(test)]

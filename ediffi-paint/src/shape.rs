@@ -1,34 +1,35 @@
-//! Shapes: regions drawn in code.
+//! Shapes for regions that are drawn in code.
 
 use crate::{Error, Mask, Result};
 
-/// Samples along each side of a pixel: its level is the share of them that lies inside.
+/// Samples along each side of a pixel. The level of the pixel is the share of its samples that lie inside the shape.
 const SAMPLES: u32 = 4;
 
-/// A shape on a canvas, in its pixels: x to the right and y down, (0, 0) being the upper left corner of the canvas. Edges
-/// are soft by a pixel, and what lies outside the canvas is cut off.
+/// A shape on a canvas. Points are (x, y) in pixels, from the upper left corner of the canvas to the right and down. A
+/// pixel on the edge is painted in part. What lies outside the canvas is cut off.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Shape {
-    /// From the left upper to the right lower corner.
+    /// A rectangle between two corners.
     Rectangle {
-        /// Left edge and upper edge.
+        /// The upper left corner.
         from: (f32, f32),
-        /// Right edge and lower edge.
+        /// The lower right corner.
         to: (f32, f32),
     },
-    /// An ellipse with upright axes.
+    /// An ellipse whose axes lie along x and y.
     Ellipse {
         /// Its middle.
         centre: (f32, f32),
         /// Half its width and half its height.
         radii: (f32, f32),
     },
-    /// The inside of a closed line through these points; where it crosses itself, what is enclosed an odd number of times.
+    /// The inside of the closed line through these points, by the even-odd rule: where the line crosses itself, a place
+    /// that it encloses twice is outside.
     Polygon(Vec<(f32, f32)>),
     /// A brush stroke: everything within `radius` of the line through the points. One point makes a dot.
     Stroke {
-        /// The way of the brush.
+        /// The points that the brush passes.
         points: Vec<(f32, f32)>,
         /// Half the width of the stroke.
         radius: f32,
@@ -74,7 +75,7 @@ impl Shape {
         Ok(())
     }
 
-    /// The corners of an upright rectangle that holds the shape.
+    /// The upper left and the lower right corner of the smallest rectangle around the shape.
     fn bounds(&self) -> ((f64, f64), (f64, f64)) {
         let around = |points: &[(f32, f32)], radii: (f32, f32)| {
             let least = |at: fn(&(f32, f32)) -> f32| points.iter().map(at).fold(f32::INFINITY, f32::min);
@@ -100,7 +101,7 @@ impl Shape {
                 along(x, centre.0, radii.0).hypot(along(y, centre.1, radii.1)) <= 1.0
             }
             Self::Polygon(points) => {
-                // A ray to the right crosses the line an odd number of times from inside.
+                // From a place inside, a ray to the right crosses the line an odd number of times.
                 let crossed = |(a, b): &((f64, f64), (f64, f64))| {
                     (a.1 > y) != (b.1 > y) && x < a.0 + (y - a.1) / (b.1 - a.1) * (b.0 - a.0)
                 };
@@ -114,8 +115,8 @@ impl Shape {
     }
 }
 
-/// The line segments through the points, and from the last to the first where the line is closed. One point is a segment
-/// without length.
+/// The segments of the line through the points; a closed line ends where it began. A single point gives one segment of
+/// length 0.
 fn sides(points: &[(f32, f32)], closed: bool) -> impl Iterator<Item = ((f64, f64), (f64, f64))> {
     let wide = |(x, y): (f32, f32)| (f64::from(x), f64::from(y));
     let count = if closed { points.len() } else { points.len().saturating_sub(1).max(1) };
@@ -123,7 +124,7 @@ fn sides(points: &[(f32, f32)], closed: bool) -> impl Iterator<Item = ((f64, f64
     points.iter().zip(ends).take(count).map(move |(&a, &b)| (wide(a), wide(b)))
 }
 
-/// From a point to the nearest point of the segment from `a` to `b`.
+/// The distance from a point to the segment from `a` to `b`.
 fn distance(point: (f64, f64), a: (f64, f64), b: (f64, f64)) -> f64 {
     let (dx, dy) = (b.0 - a.0, b.1 - a.1);
     let length = dx * dx + dy * dy;

@@ -1,15 +1,15 @@
-//! Finding a phrase in the prompt, on characters.
+//! Finds a phrase in the prompt, by characters.
 //!
-//! Token ids are the wrong place to look: `cat` and `cats`, a comma or a capital letter change the ids, and a miss is
-//! silent. Characters are what the user sees.
+//! Token ids would not do: a comma or a capital letter changes them, so a phrase could be missed without notice.
 
 use std::ops::Range;
 
 use crate::{Error, Occurrence, Result};
 
-/// A character of the folded text (lower case, each run of white space one space) and where it comes from.
+/// A character of the folded text, which is in lower case and has one space for each run of white space.
 struct Folded {
     character: char,
+    /// Its place in the original text.
     source: usize,
 }
 
@@ -17,7 +17,7 @@ fn fold(text: &str) -> Vec<Folded> {
     let mut folded: Vec<Folded> = Vec::new();
     for (source, original) in text.chars().enumerate() {
         if !original.is_whitespace() {
-            // One character may become two in lower case; both remember their source.
+            // One character may become two in lower case; both have the same source.
             folded.extend(original.to_lowercase().map(|character| Folded { character, source }));
         } else if folded.last().is_none_or(|last| last.character != ' ') {
             folded.push(Folded { character: ' ', source });
@@ -26,22 +26,22 @@ fn fold(text: &str) -> Vec<Folded> {
     folded
 }
 
-/// Whether a character belongs to a word; so do the accents that follow their letter.
+/// Whether a character belongs to a word. Combining accents do.
 fn in_word(character: char) -> bool {
     character.is_alphanumeric() || character == '_' || ('\u{300}'..='\u{36f}').contains(&character)
 }
 
-/// Whether a word goes on from `left` to `right`, so that no phrase may end between them.
+/// Whether `left` and `right` stand in the same word. A phrase cannot end between them.
 fn joined(left: char, right: char) -> bool {
-    // Scripts without spaces have no words to tell apart.
+    // Kana and CJK ideographs: a phrase may end after any of them.
     let spaceless = |c: char| ('\u{3040}'..='\u{30ff}').contains(&c) || ('\u{3400}'..='\u{9fff}').contains(&c);
     in_word(left) && in_word(right) && !spaceless(left) && !spaceless(right)
 }
 
-/// Every place where `phrase` stands in `text` as whole words, as character ranges from left to right.
+/// Every place where `phrase` stands in `text` as whole words: ranges of characters (not bytes), from left to right.
 ///
-/// Case does not matter, white space of any length matches white space, and places do not overlap (`a a` stands once in
-/// `a a a`). An empty phrase stands nowhere.
+/// Upper and lower case are the same, and so are spaces of any length. Places do not overlap: `a a` stands once in
+/// `a a a`. An empty phrase is found nowhere.
 ///
 /// ```
 /// assert_eq!(ediffi_paint::find("A cat, two cats and a Cat", "cat"), [2..5, 22..25]);
@@ -71,10 +71,10 @@ pub fn find(text: &str, phrase: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// The places of `phrase` in `text` that `occurrence` asks for; at least one.
+/// The places in `text` that a region with this phrase and occurrence paints: ranges of characters, at least one.
 ///
 /// # Errors
-/// [`Error::PhraseNotFound`] with the words of the text, [`Error::OccurrenceNotFound`] or [`Error::SpanOutside`].
+/// [`Error::PhraseNotFound`] with the words of the text, [`Error::OccurrenceNotFound`] and [`Error::SpanOutside`].
 pub fn locate(text: &str, phrase: &str, occurrence: Occurrence) -> Result<Vec<Range<usize>>> {
     let found = match occurrence {
         Occurrence::Span { start, end } => {
@@ -100,17 +100,17 @@ pub fn locate(text: &str, phrase: &str, occurrence: Occurrence) -> Result<Vec<Ra
     }
 }
 
-/// What of the prompt is spelt most like `phrase`: as many neighbouring words as it has itself. None if nothing is.
+/// The words of the prompt that are spelt most like `phrase`, as many as it has. `None` if no words are much like it.
 fn nearest(words: &[String], phrase: &str) -> Option<String> {
     let count = phrase.split_whitespace().count().clamp(1, words.len().max(1));
     let likeness = |text: &str| strsim::normalized_damerau_levenshtein(&text.to_lowercase(), &phrase.to_lowercase());
     let candidates = words.windows(count).map(|words| words.join(" "));
     let best = candidates.map(|text| (likeness(&text), text)).max_by(|a, b| a.0.total_cmp(&b.0));
-    // Half of the characters is where a slip of the pen ends and another word begins.
+    // Less than half alike is another word, not a slip.
     best.filter(|(likeness, _)| *likeness >= 0.5).map(|(_, text)| text)
 }
 
-/// The words of a text, without the punctuation around them: what a phrase can be made of.
+/// The words of a text, without the punctuation around them.
 #[must_use]
 pub fn words(text: &str) -> Vec<String> {
     text.split_whitespace()

@@ -1,29 +1,31 @@
-//! How strongly the paint acts at a noise level.
+//! How strongly the paint acts at each noise level.
 
 use ediffi_core::interval::SigmaInterval;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// The default w′. The paper gives no value. Of six on the shipped model it has the most objects in their boxes (docs/paint-with-words.md,
-/// "Measured"); the public re-implementation for Stable Diffusion uses it in its examples, too (cloneofsimo/paint-with-words-sd).
+/// The default w′. The paper gives no value. The examples of the re-implementation for Stable Diffusion
+/// (cloneofsimo/paint-with-words-sd) use this one. `docs/results/paint-with-words.md` compares six values on the shipped
+/// model.
 pub const DEFAULT_WEIGHT: f64 = 0.4;
 
-/// Where sigma stops to count, the largest noise level of eDiff-I's own sampler. Cosine schedules reach sigmas in the
-/// tens of thousands, where log(1 + σ) would be more than twice what the formula was made for.
+/// Larger sigmas count as this one: the first noise level of eDiff-I's own sampler. Cosine schedules start at tens of
+/// thousands, where log(1 + σ) would be more than twice the largest value of the paper.
 pub const SIGMA_CAP: f64 = 80.0;
 
-/// What of the scores decides how large the bias is. Both statistics make the same w′ fit networks of any scale.
+/// The number that is taken from the attention scores and that multiplies the bias. [`Max`](Self::Max) and
+/// [`Std`](Self::Std) grow with the scores, so the same w′ fits networks of any scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Statistic {
-    /// max(Q·Kᵀ): eDiff-I, the section on paint-with-words.
+    /// max(Q·Kᵀ), as in eDiff-I (section "Paint-with-words").
     #[default]
     Max,
-    /// std(Q·Kᵀ): what users of the Stable Diffusion re-implementation prefer. Steadier than the maximum, which one
-    /// outlier decides.
+    /// std(Q·Kᵀ), as the README of cloneofsimo/paint-with-words-sd recommends for Stable Diffusion. A single large score
+    /// changes it less than the maximum.
     Std,
-    /// Nothing: the bias is the same number whatever the scores.
+    /// 1: the bias does not depend on the scores.
     One,
 }
 
@@ -31,32 +33,33 @@ pub enum Statistic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Growth {
-    /// log(1 + σ): eDiff-I.
+    /// log(1 + σ), as in eDiff-I (section "Paint-with-words").
     #[default]
     Log,
-    /// log(1 + σ²): what users of the Stable Diffusion re-implementation prefer.
+    /// log(1 + σ²), as the README of cloneofsimo/paint-with-words-sd recommends for Stable Diffusion.
     LogSquared,
-    /// Not at all.
+    /// 1: the bias is the same at every noise level.
     Constant,
 }
 
-/// How strongly a canvas acts. [`Canvas::with_strength`](crate::Canvas::with_strength) checks it.
+/// How strongly a canvas acts: w = w′ · growth(σ) · statistic(Q·Kᵀ). The default is the paper's
+/// w = w′ · log(1 + σ) · max(Q·Kᵀ). [`Canvas::with_strength`](crate::Canvas::with_strength) checks it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Strength {
-    /// w′, at least 0. Where attention sees text and pixels in one softmax, the same value acts weaker than where it sees
-    /// text alone: try 0.2 to 2.
+    /// w′, at least 0. Try 0.2 to 2. The same value acts less where one softmax holds text and pixels (DeepFloyd IF) than
+    /// where it holds text only.
     pub weight: f64,
-    /// What of the scores decides how large the bias is.
+    /// The number that is taken from the scores.
     pub statistic: Statistic,
     /// How the bias grows with the noise level.
     pub growth: Growth,
-    /// The noise levels at which the paint acts; at all others it is off.
+    /// The noise levels at which the paint acts (default: all). Outside them the network runs as if unpainted.
     pub sigma: SigmaInterval,
 }
 
 impl Default for Strength {
-    /// The paper's formula at every sigma, with w′ = [`DEFAULT_WEIGHT`].
+    /// The paper's formula at every noise level, with w′ = [`DEFAULT_WEIGHT`].
     fn default() -> Self {
         let (statistic, growth) = (Statistic::default(), Growth::default());
         Self { weight: DEFAULT_WEIGHT, statistic, growth, sigma: SigmaInterval::ALL }
@@ -70,7 +73,7 @@ impl Strength {
         Self { weight, ..Self::default() }
     }
 
-    /// w = w′ · log(1 + σ²) · std(Q·Kᵀ), the formula that users of the Stable Diffusion re-implementation prefer.
+    /// w = w′ · log(1 + σ²) · std(Q·Kᵀ): the formula that the README of cloneofsimo/paint-with-words-sd recommends.
     #[must_use]
     pub fn deviation(weight: f64) -> Self {
         Self { statistic: Statistic::Std, growth: Growth::LogSquared, ..Self::new(weight) }
@@ -85,7 +88,8 @@ impl Strength {
         if weight.is_finite() && weight >= 0.0 { Ok(()) } else { Err(Error::StrengthWeight { weight }) }
     }
 
-    /// The part of w that the scores have no say in: w′ times the growth; 0 where the paint is off.
+    /// The part of w that does not depend on the scores: w′ · growth(σ), with σ capped at [`SIGMA_CAP`]. It is 0 outside
+    /// the interval in which the paint acts.
     #[must_use]
     pub fn factor(&self, sigma: f64) -> f64 {
         if !self.sigma.contains(sigma) {

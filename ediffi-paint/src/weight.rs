@@ -1,4 +1,4 @@
-//! The factor w in front of the masks, from the scores of one attention layer.
+//! The factor w of the bias, computed from the scores of an attention layer.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -7,21 +7,22 @@ use tch::{Kind, Tensor};
 
 use crate::{Result, Statistic, Strength};
 
-/// How strongly the paint acts in one attention layer: w of the paper, already divided by √d.
+/// Computes w/√d of the paper in one attention layer: the factor in front of the masks.
 ///
-/// [`Strength`] is the one that can be stored; another can be given with
-/// [`Painter::with_weight`](crate::Painter::with_weight).
+/// [`Strength`] is the weight function of a canvas, and the only one that can be stored.
+/// [`Painter::with_weight`](crate::Painter::with_weight) takes any other.
 pub trait WeightFunction: Debug + Send + Sync {
-    /// The factor, or `None` where the paint is off. `None` leaves the layer exactly as it is without paint.
+    /// The factor at noise level `sigma`. `None` switches the paint off: the layer then computes what it would compute
+    /// without paint, bit for bit.
     ///
-    /// It must not mix rows: an image would then depend on the others of its batch.
+    /// The factor of a row must depend on that row of the scores alone, so that no image depends on its batch.
     ///
     /// # Shapes
-    /// `scores`: `[rows, heads, pixels, text columns]`, f32, q·k/√d of the conditional rows, not masked. The result: f32,
-    /// broadcastable to them; usually `[rows, heads, 1, 1]`.
+    /// `scores`: `[rows, heads, pixels, text columns]`, f32, Q·Kᵀ/√d of the conditional rows, without a mask. The result:
+    /// f32 and broadcastable to the scores, usually `[rows, heads, 1, 1]`.
     ///
     /// # Errors
-    /// Whatever goes wrong in a tensor operation.
+    /// [`Error::Torch`](crate::Error::Torch) if a tensor operation fails.
     fn weight(&self, sigma: f64, scores: &Tensor) -> Result<Option<Tensor>>;
 }
 
@@ -32,13 +33,13 @@ impl<W: WeightFunction + ?Sized> WeightFunction for Arc<W> {
 }
 
 impl WeightFunction for Strength {
-    /// Maximum, standard deviation or 1 for each row and head, over all pixels and text columns.
+    /// w′ · growth(σ) · statistic, with the statistic of each row and head over all its pixels and text columns.
     ///
-    /// The paper adds w·A to Q·Kᵀ and then divides by √d. The scores here are divided already; max and std pass a positive
-    /// factor through, so w/√d = w′ · log(1 + σ) · max(Q·Kᵀ/√d) is the same number.
+    /// The paper adds w·A to Q·Kᵀ and then divides by √d (eDiff-I, section "Paint-with-words"). The scores here are divided
+    /// already. max and std are homogeneous, so w/√d = w′ · log(1 + σ) · max(Q·Kᵀ/√d).
     ///
-    /// The paper does not say over what the maximum runs. Over the batch it would make an image depend on its neighbours. A
-    /// negative maximum is taken as zero: it would turn the paint into its opposite.
+    /// The paper does not say over which scores the maximum runs. A maximum over the batch would make an image depend on the
+    /// others. A negative maximum counts as 0, because it would push phrases out of their regions.
     fn weight(&self, sigma: f64, scores: &Tensor) -> Result<Option<Tensor>> {
         let factor = self.factor(sigma);
         if factor == 0.0 {
@@ -47,7 +48,7 @@ impl WeightFunction for Strength {
         let scores = scores.f_to_kind(Kind::Float)?;
         let statistic = match self.statistic {
             Statistic::Max => scores.f_amax([2, 3], true)?.f_clamp_min(0.0)?,
-            // Of the population: the estimate for a sample is not a number where there is one pixel and one column.
+            // The deviation of the population: that of a sample is NaN for a single score.
             Statistic::Std => scores.f_std_correction([2_i64, 3].as_slice(), 0.0, true)?,
             Statistic::One => Tensor::f_ones([1, 1, 1, 1], (Kind::Float, scores.device()))?,
         };

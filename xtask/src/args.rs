@@ -7,7 +7,8 @@ cargo xtask COMMAND
   setup [--cuda]                               install libtorch into this checkout (--cuda: with the CUDA libraries)
   demo [\"PROMPT\"] [--seed N] [--out FILE]      set up if needed, draw a picture, print its path (default: out.png)
   test                                         set up if needed, run every test, print how many passed
-  ci                                           formatting, clippy, docs and tests, as continuous integration runs them
+  ci                                           formatting, structure, clippy, docs and tests, as CI runs them
+  structure                                    check the layout: circles, arrows, lengths, links (builds nothing)
   icons                                        fetch the icon packages and build the sprite pack for training
   enlarger                                     fetch Real-ESRGAN's networks for the last enlargement, and convert them
   help                                         this text
@@ -21,6 +22,7 @@ pub(crate) enum Command {
     Demo(Demo),
     Test,
     Ci,
+    Structure,
     Icons,
     Enlarger,
 }
@@ -54,6 +56,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         "demo" => parse_demo(rest).map(Command::Demo),
         "test" => without_arguments(command, rest, Command::Test),
         "ci" => without_arguments(command, rest, Command::Ci),
+        "structure" => without_arguments(command, rest, Command::Structure),
         "icons" => without_arguments(command, rest, Command::Icons),
         "enlarger" => without_arguments(command, rest, Command::Enlarger),
         other => Err(misuse(&format!("there is no command {other:?}"))),
@@ -114,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_command_is_in_the_usage_text_and_parses() {
-        for name in ["setup", "demo", "test", "ci", "icons", "enlarger", "help"] {
+        for name in ["setup", "demo", "test", "ci", "structure", "icons", "enlarger", "help"] {
             assert!(line(&[name]).is_ok(), "{name}");
             let lines = USAGE.lines().filter(|line| line.trim_start().starts_with(name)).count();
             assert_eq!(lines, 1, "{name}");

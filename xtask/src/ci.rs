@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use crate::checkout::{self, Checkout};
-use crate::{setup, test};
+use crate::{setup, structure, test};
 
 /// A check, and how it is run.
 type Step = (&'static str, fn(&Checkout) -> Result<(), String>);
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     ("formatting", formatting),
+    ("structure", structure::run),
     ("set-up", |checkout| setup::before_building(checkout, &[])),
     ("clippy", clippy),
     ("docs", docs),

@@ -4,12 +4,12 @@ use std::fs;
 use std::process::Command;
 
 use crate::checkout::{self, Checkout};
-use crate::prerequisites::Need;
+use crate::prerequisites::Prerequisite;
 use crate::setup;
 
 /// Fetches the pinned icon packages into `.icons`, and packs the sprites of all concepts and styles into one file.
 pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
-    setup::before_building(checkout, &[Need::Npm])?;
+    setup::before_building(checkout, &[Prerequisite::Npm])?;
     let folder = checkout.root().join(".icons");
     let pinned = checkout.root().join("tools/icons/package.json");
     fs::create_dir_all(&folder)

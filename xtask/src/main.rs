@@ -12,6 +12,7 @@ mod icons;
 mod libtorch;
 mod prerequisites;
 mod setup;
+mod structure;
 mod summary;
 mod test;
 
@@ -45,6 +46,7 @@ fn run() -> Result<(), String> {
         Command::Demo(demo) => demo::run(&checkout, &demo),
         Command::Test => test::run(&checkout),
         Command::Ci => ci::run(&checkout),
+        Command::Structure => structure::run(&checkout),
         Command::Icons => icons::run(&checkout),
         Command::Enlarger => enlarger::run(&checkout),
     }

@@ -11,7 +11,7 @@ const PYTHON_MINOR: u32 = 10;
 
 /// One thing that a command needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Need {
+pub(crate) enum Prerequisite {
     /// `python3` with venv and pip, to fetch libtorch.
     Python,
     /// A C++ compiler, to build `tch`.
@@ -33,15 +33,16 @@ enum Answer {
     Said(String),
 }
 
-/// Checks all of `needs`; the error has one line for each that is missing.
-pub(crate) fn check(checkout: &Checkout, needs: &[Need]) -> Result<(), String> {
-    let missing: Vec<_> = needs.iter().filter_map(|&need| problem(need, checkout.root())).collect();
+/// Checks that all are there; the error has one line for each that is missing.
+pub(crate) fn check(checkout: &Checkout, prerequisites: &[Prerequisite]) -> Result<(), String> {
+    let missing: Vec<_> =
+        prerequisites.iter().filter_map(|&prerequisite| problem(prerequisite, checkout.root())).collect();
     if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
 }
 
-fn problem(need: Need, root: &Path) -> Option<String> {
-    match need {
-        Need::Python => {
+fn problem(prerequisite: Prerequisite, root: &Path) -> Option<String> {
+    match prerequisite {
+        Prerequisite::Python => {
             let script = "import sys, venv, ensurepip; print(sys.version_info.major, sys.version_info.minor)";
             match ask("python3", &["-c", script]) {
                 // Tells a python3 without these modules from one that does not start at all.
@@ -51,17 +52,17 @@ fn problem(need: Need, root: &Path) -> Option<String> {
                 answer => python_problem(&answer),
             }
         }
-        Need::Compiler => {
+        Prerequisite::Compiler => {
             let chosen = std::env::var("CXX").ok().filter(|name| !name.trim().is_empty());
             let starts = |name: &str| matches!(ask(name, &["--version"]), Answer::Said(_));
             compiler_problem(chosen.as_deref(), starts)
         }
-        Need::Disk(needed) => match ask("df", &["-Pk", &root.to_string_lossy()]) {
+        Prerequisite::Disk(needed) => match ask("df", &["-Pk", &root.to_string_lossy()]) {
             Answer::Said(table) => disk_problem(free_mib(&table)?, needed),
             // No `df`, no check: a full disk will say so itself.
             Answer::NotFound | Answer::Failed => None,
         },
-        Need::Npm => npm_problem(&ask("npm", &["--version"])),
+        Prerequisite::Npm => npm_problem(&ask("npm", &["--version"])),
     }
 }
 

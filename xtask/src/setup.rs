@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 
 use crate::checkout::{self, Checkout};
 use crate::libtorch::{self, Source, VERSION};
-use crate::prerequisites::{self, Need};
+use crate::prerequisites::{self, Prerequisite};
 
 /// The libraries that `libtorch_cpu` of the Linux wheel is linked to, besides its own: enough to build and to run on
 /// the CPU. All the others serve CUDA, and are three quarters of the full installation.
@@ -48,36 +48,36 @@ impl Extent {
 
 /// `cargo xtask setup`.
 pub(crate) fn run(checkout: &Checkout, cuda: bool) -> Result<(), String> {
-    let ready = prepare(checkout, if cuda { Extent::Cuda } else { Extent::Cpu }, &[Need::Compiler])?;
+    let ready = prepare(checkout, if cuda { Extent::Cuda } else { Extent::Cpu }, &[Prerequisite::Compiler])?;
     eprintln!("{ready}");
     Ok(())
 }
 
 /// What every command that builds calls first: checks what it needs, and sets up if that has not been done.
-pub(crate) fn before_building(checkout: &Checkout, more_needs: &[Need]) -> Result<(), String> {
-    prepare(checkout, Extent::Cpu, &[&[Need::Compiler], more_needs].concat()).map(drop)
+pub(crate) fn before_building(checkout: &Checkout, more: &[Prerequisite]) -> Result<(), String> {
+    prepare(checkout, Extent::Cpu, &[&[Prerequisite::Compiler], more].concat()).map(drop)
 }
 
 /// Makes libtorch ready, and says which it is. Nothing starts before all that is needed is known to be there.
-fn prepare(checkout: &Checkout, wanted: Extent, needs: &[Need]) -> Result<String, String> {
+fn prepare(checkout: &Checkout, wanted: Extent, also: &[Prerequisite]) -> Result<String, String> {
     match checkout.libtorch() {
         Source::User(folder) => {
-            prerequisites::check(checkout, needs)?;
+            prerequisites::check(checkout, also)?;
             libtorch::check(folder, wanted == Extent::Cuda)
         }
         Source::Python => {
-            prerequisites::check(checkout, needs)?;
+            prerequisites::check(checkout, also)?;
             Ok("LIBTORCH_USE_PYTORCH is set: libtorch is the one in python3's PyTorch".to_owned())
         }
         Source::Checkout => {
             let folder = checkout.root().join(".libtorch");
             let shown = folder.join("torch");
             if installed(&folder).is_some_and(|extent| extent >= wanted) {
-                prerequisites::check(checkout, needs)?;
+                prerequisites::check(checkout, also)?;
                 return Ok(format!("libtorch {VERSION} is already installed in {}", shown.display()));
             }
-            let needs = [needs, &[Need::Python, Need::Disk(wanted.mib())]].concat();
-            prerequisites::check(checkout, &needs)?;
+            let all = [also, &[Prerequisite::Python, Prerequisite::Disk(wanted.mib())]].concat();
+            prerequisites::check(checkout, &all)?;
             install(&folder, wanted)?;
             Ok(format!("libtorch {VERSION} is installed in {}", shown.display()))
         }

@@ -9,6 +9,7 @@ mod adm;
 mod config;
 mod context;
 mod deepfloyd;
+mod ediffi;
 mod efficient;
 mod io;
 mod layout;

@@ -2,7 +2,6 @@
 
 mod attention;
 mod dimensions;
-mod ediffi;
 mod embeddings;
 mod joint;
 mod resample;

@@ -1,16 +1,13 @@
 //! eDiff-I's choices, which its base and its super-resolution share: the blocks of ADM, two kinds of attention, and what
 //! stands before and after them.
 
-use super::attention::{CrossAttention, Heads, SelfAttention};
-use super::dimensions::{Dimensions, Level};
-use super::embeddings::EmbeddingProjections;
-use super::resample::Resample;
-use super::resnet::{Modulation, ResBlock, ResBlockConfig};
-use super::time::{Sinusoids, TimeEmbedding};
-use super::trunk::Trunk;
+use super::layout::Body;
+use super::parts::{
+    CrossAttention, Dimensions, EmbeddingProjections, Heads, Level, Modulation, ResBlock, ResBlockConfig, Resample,
+    SelfAttention, Sinusoids, TimeEmbedding, Trunk,
+};
 use crate::Result;
 use crate::nn::{Activation, Conv2d, MapNorm};
-use crate::unet::layout::Body;
 use crate::weights::Scope;
 
 /// Epsilon of the norms of ADM and EDM.
@@ -21,7 +18,7 @@ impl Dimensions {
     ///
     /// # Errors
     /// Parameters that cannot be had.
-    pub fn res(&self, trunk: &mut Trunk<'_>, outputs: i64, resample: Resample) -> Result<()> {
+    pub(super) fn res(&self, trunk: &mut Trunk<'_>, outputs: i64, resample: Resample) -> Result<()> {
         let &Self { embedding_width, norm, .. } = self;
         let config = |inputs| ResBlockConfig {
             inputs,
@@ -42,7 +39,7 @@ impl Dimensions {
     ///
     /// # Errors
     /// Parameters that cannot be had.
-    pub fn attention(&self, trunk: &mut Trunk<'_>, level: &Level) -> Result<()> {
+    pub(super) fn attention(&self, trunk: &mut Trunk<'_>, level: &Level) -> Result<()> {
         let &Self { head_channels, norm, context, .. } = self;
         let (heads, width) = (Heads::Width(head_channels), trunk.channels());
         if level.self_attention {
@@ -62,7 +59,7 @@ impl Dimensions {
     ///
     /// # Errors
     /// Those of `lay_out`, and parameters that cannot be had.
-    pub fn body(
+    pub(super) fn body(
         &self,
         mut scope: Scope<'_>,
         lay_out: impl FnOnce(&Self, &mut Trunk<'_>) -> Result<()>,
