@@ -1,4 +1,4 @@
-//! Where the time of a generation goes: the table of `docs/performance.md`.
+//! Where the time of a generation goes: the table of `docs/results/performance.md`.
 //!
 //! `cargo run --release --example stage_times` runs a request several times and prints the median of each stage. Each run has
 //! a prompt of its own, because a pipeline keeps the embeddings of the last ones.

@@ -1,4 +1,4 @@
-//! Load time, encode time and memory of one encoder: the table of `docs/performance.md`.
+//! Load time, encode time and memory of one encoder: the table of `docs/results/performance.md`.
 //!
 //! `cargo run --release -p ediffi-encoders --example encoder_times -- --model FOLDER --encoder t5 --precision bf16` prints one
 //! line of JSON. `ediffi-encoders/comparison/compare.py` runs it beside `transformers` on the same files.

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! evaluate judge train; evaluate judge check --write
-//! evaluate icons --write docs/evaluation.md
-//! evaluate paint --write docs/paint-with-words.md
-//! evaluate style --write docs/style.md
-//! evaluate solvers --write docs/evaluation.md
-//! evaluate probes --write docs/experts.md
-//! evaluate attention --write docs/experts.md
-//! evaluate compare --name experts --variant A=DIR --variant C=DIR --write docs/experts.md
+//! evaluate icons --write docs/results/evaluation.md
+//! evaluate paint --write docs/results/paint-with-words.md
+//! evaluate style --write docs/results/style.md
+//! evaluate solvers --write docs/results/evaluation.md
+//! evaluate probes --write docs/results/experts.md
+//! evaluate attention --write docs/results/experts.md
+//! evaluate compare --name experts --variant A=DIR --variant C=DIR --write docs/results/experts.md
 //! ```
 
 #[path = "../../../examples/shared/allocator.rs"]

@@ -112,7 +112,7 @@ fn pipeline_stage(stage: &StagePlan, experts: Vec<Value>) -> Result<Value> {
         "precondition": { "sample": { "sigma_data": 0.5 } },
         "experts": experts,
         "sampler": {
-            // docs/evaluation.md, "Solvers": with this schedule the nearest to the solution, or as near as any, at every number of
+            // docs/results/evaluation.md, "Solvers": with this schedule the nearest to the solution, or as near as any, at every number of
             // steps; measured on the base and on the first super-resolution.
             "solver": if side == 64 { "tab-deis-3" } else { "dpmpp-2m" },
             "steps": stage.sampling.steps,

@@ -79,7 +79,7 @@ mod tests {
         }
     }
 
-    /// Files of the comparison of docs/experts.md.
+    /// Files of the comparison of docs/results/experts.md.
     #[test]
     fn compared_plans_differ_in_their_experts_alone_and_not_in_how_long_these_train() {
         let icons = find("icons").unwrap();
@@ -103,7 +103,7 @@ mod tests {
         }
     }
 
-    /// Files of the experiment on the open tail in docs/experts.md.
+    /// Files of the experiment on the open tail in docs/results/experts.md.
     #[test]
     fn the_two_plans_of_the_tail_differ_in_the_tail_alone() {
         let [none, tenth] = ["none", "tenth"]
