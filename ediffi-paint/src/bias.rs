@@ -1,4 +1,4 @@
-//! The score bias of paint-with-words, as the network's cross-attention asks for it.
+//! The score bias that paint-with-words adds in each cross-attention layer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +9,10 @@ use tch::{Device, Tensor};
 use crate::layers::{Layers, Set};
 use crate::{Binding, Canvas, Error, Result, TextTokens, WeightFunction, Window, bind};
 
-/// A canvas bound to the tokens of a prompt: gives every cross-attention layer its bias.
+/// A canvas bound to the tokens of a prompt. It gives every cross-attention layer its bias.
 ///
-/// One painter serves all layers, steps, experts, tiles and images of a request. It makes A once for each set of regions that
-/// act together, size of feature map, and part of the picture.
+/// One painter serves all layers, steps, experts, tiles and images of a request. It computes the matrix A of the paper once
+/// for each set of acting regions, size of feature map and part of the picture, and keeps it.
 #[derive(Debug)]
 pub struct Painter {
     layers: Layers,
@@ -21,16 +21,15 @@ pub struct Painter {
     matrices: Mutex<HashMap<Key, Tensor>>,
 }
 
-/// What an A belongs to: the regions that act, height and width of the feature map (both, because 64×16 and 16×64 have the
-/// same number of pixels), and the bits of the window that it shows.
+/// What a matrix A belongs to: the acting regions, height and width of the feature map, and the bits of its window.
 type Key = (Set, usize, usize, [u64; 4]);
 
 impl Painter {
-    /// Binds a canvas to a prompt. `encoders` are the text encoders that the network listens to, in the order of its
+    /// Binds a canvas to a prompt. `encoders` holds the tokens of each text encoder of the network, in the order of its text
     /// columns: T5, then CLIP text.
     ///
     /// # Errors
-    /// Those of [`bind`].
+    /// The errors of [`bind`].
     pub fn new(canvas: &Canvas, encoders: &[TextTokens<'_>]) -> Result<Self> {
         let bindings = bind(canvas, encoders)?;
         Ok(Self {
@@ -41,26 +40,26 @@ impl Painter {
         })
     }
 
-    /// Takes another weight function in place of the canvas's strength.
+    /// Uses this weight function instead of the strength of the canvas.
     #[must_use]
     pub fn with_weight(mut self, weight: impl WeightFunction + 'static) -> Self {
         self.weight = Arc::new(weight);
         self
     }
 
-    /// Which tokens each region was bound to, in the order of the regions.
+    /// The tokens of each region, in the order of the regions.
     #[must_use]
     pub fn bindings(&self) -> &[Binding] {
         &self.bindings
     }
 
-    /// Number of text columns the scores must have: the tokens of all encoders together.
+    /// The number of text columns that the scores must have: the tokens of all encoders together.
     #[must_use]
     pub fn columns(&self) -> usize {
         self.layers.columns()
     }
 
-    /// The bias of one layer; see [`ScoreBias::bias`].
+    /// The bias of one layer, as [`ScoreBias::bias`] describes it.
     fn score_bias(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
         let (height, width) = self.check_scores(site)?;
         let active = self.layers.active(site.sigma);
@@ -74,7 +73,7 @@ impl Painter {
         Ok(Some(weight.f_mul(&matrix)?))
     }
 
-    /// Height and width of the feature map, once it is known that the scores belong to it and to this prompt.
+    /// Checks that the scores have the rows of the feature map and the columns of this prompt. Returns height and width.
     fn check_scores(&self, site: &Site<'_>) -> Result<(usize, usize)> {
         let shape = site.scores.size();
         let columns = self.columns() as i64;
@@ -86,7 +85,7 @@ impl Painter {
         }
     }
 
-    /// A as a tensor on `device`.
+    /// The matrix A on `device`.
     ///
     /// # Shapes
     /// The result: `[height * width, columns]`, f32.
@@ -94,7 +93,7 @@ impl Painter {
         let edges = [window.top, window.bottom, window.left, window.right].map(f64::to_bits);
         let key: Key = (active, height, width, edges);
         let shape = [height * width, self.columns()].map(|side| side as i64);
-        // A thread that died while it held the lock left whole tensors behind: one is put in only when it is finished.
+        // A poisoned lock still guards whole tensors: each is inserted when it is finished.
         let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(matrix) = matrices.get(&key).filter(|matrix| matrix.device() == device) {
             return Ok(matrix.shallow_clone());
@@ -108,9 +107,11 @@ impl Painter {
 }
 
 impl ScoreBias for Painter {
-    /// w·A/√d of the paper for the text columns of the conditional rows, `[rows, heads, height * width, text columns]` in
-    /// f32; `None` where the paint is off (weight 0, sigma outside the strength's interval), so that the layer's output is
-    /// bit for bit that of an unpainted one.
+    /// w·A/√d of the paper for the text columns of the conditional rows. `None` where no region acts or the weight is 0: the
+    /// layer then computes what it would compute without paint, bit for bit.
+    ///
+    /// # Shapes
+    /// The result: `[rows, heads, height * width, text columns]`, f32.
     fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
         Ok(self.score_bias(site)?)
     }

@@ -1,21 +1,22 @@
-//! Masks at the size of a feature map: the area average.
+//! Scales masks down to the size of a feature map, by area average.
 //!
-//! The paper samples its masks bilinearly. On a feature map of 8×8 that looks at a few pixels of the canvas and misses a
-//! region that lies between them; the average over the area of each feature sees all of it, and keeps its total.
+//! The paper samples its masks bilinearly (eDiff-I, section "Paint-with-words"). On a feature map of 8×8 this reads a few
+//! pixels of the canvas and can miss a region between them. The average over the area of each cell (a box filter) sees
+//! every pixel and keeps the mean of the mask.
 
 use ediffi_core::window::Window;
 use ndarray::{Array2, ArrayView2};
 
 use crate::{Error, Result};
 
-/// The mean of `map` over the area of each of `height * width` equal cells of a window. Cells smaller than a pixel are
-/// fine: they repeat it.
+/// Divides a window of `map` into `height * width` equal cells and returns the mean of each. A cell that cuts a pixel counts
+/// it by the share of its area. Cells may be smaller than a pixel.
 ///
 /// # Shapes
 /// `map`: `[rows, columns]`, any size; the result: `[height, width]`.
 ///
 /// # Errors
-/// [`Error::Window`], and [`Error::TargetSize`] if a side of the result or of the map is 0.
+/// [`Error::Window`] if the window is not valid, [`Error::TargetSize`] if a side of the result or of the map is 0.
 pub fn area_average(map: ArrayView2<'_, f32>, window: Window, height: usize, width: usize) -> Result<Array2<f32>> {
     if !window.is_valid() {
         let Window { top, bottom, left, right } = window;
@@ -24,13 +25,16 @@ pub fn area_average(map: ArrayView2<'_, f32>, window: Window, height: usize, wid
     if height == 0 || width == 0 || map.is_empty() {
         return Err(Error::TargetSize { height, width });
     }
-    // The mean over a rectangle is the mean over its rows of the means over its columns.
+    // The mean over a rectangle is the mean over its rows of the means over its columns, so A = R · M · Cᵀ.
     let rows = shares(map.nrows(), window.top, window.bottom, height);
     let columns = shares(map.ncols(), window.left, window.right, width);
     Ok(rows.dot(&map.mapv(f64::from)).dot(&columns.t()).mapv(|mean| mean as f32))
 }
 
-/// Row i: which part of cell i each of `length` pixels covers. Every row adds up to one.
+/// The share of each of `length` pixels in each cell between the fractions `from` and `to`. Every row adds up to one.
+///
+/// # Shapes
+/// The result: `[cells, length]`.
 fn shares(length: usize, from: f64, to: f64, cells: usize) -> Array2<f64> {
     let size = length as f64;
     let edge = |cell: usize| size * (from + (to - from) * cell as f64 / cells as f64);

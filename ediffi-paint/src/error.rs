@@ -1,22 +1,22 @@
-//! The one error type of the crate.
+//! The error type of the crate.
 
 use crate::{MAX_REGIONS, MAX_SIDE};
 
-/// What this crate's fallible operations return.
+/// The result of this crate's fallible operations.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Everything that can go wrong between a painted picture and a score bias.
+/// Everything that can fail between a painted picture and a score bias.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A canvas was made of no region.
+    /// A canvas has no region.
     #[error("the canvas has no region")]
     EmptyCanvas,
 
-    /// A canvas was made of more regions than it may hold.
+    /// A canvas has more than [`MAX_REGIONS`] regions.
     #[error("the canvas has {count} regions, at most {MAX_REGIONS} are allowed")]
     TooManyRegions {
-        /// How many there were.
+        /// The number of regions.
         count: usize,
     },
 
@@ -27,7 +27,7 @@ pub enum Error {
         index: usize,
     },
 
-    /// A mask has a side of zero or one that is too long.
+    /// A side of a mask is 0 or above [`MAX_SIDE`].
     #[error("the mask of phrase `{phrase}` is {width}x{height}, each side must be 1 to {MAX_SIDE}")]
     MaskSides {
         /// The phrase the mask belongs to.
@@ -38,7 +38,7 @@ pub enum Error {
         height: u64,
     },
 
-    /// The masks of one canvas differ in size.
+    /// The masks of a canvas differ in size.
     #[error("the mask of phrase `{phrase}` is {width}x{height}, but the canvas is {canvas_width}x{canvas_height}")]
     MaskSize {
         /// The phrase the mask belongs to.
@@ -53,7 +53,7 @@ pub enum Error {
         canvas_height: u32,
     },
 
-    /// A mask given as numbers holds one outside `[0, 1]`.
+    /// A mask that was given as numbers holds a number outside `[0, 1]`.
     #[error("the mask of phrase `{phrase}` holds {value} at row {y}, column {x}; values lie in 0 to 1")]
     MaskValue {
         /// The phrase the mask belongs to.
@@ -62,18 +62,18 @@ pub enum Error {
         y: usize,
         /// Column from the left.
         x: usize,
-        /// The value found there.
+        /// The number that was found there.
         value: f32,
     },
 
-    /// Nothing is painted for a phrase.
+    /// A mask is zero everywhere.
     #[error("nothing is painted for phrase `{phrase}`: its mask is zero everywhere")]
     EmptyMask {
         /// The phrase the mask belongs to.
         phrase: String,
     },
 
-    /// A shape encloses nothing.
+    /// A shape has no area: too few points, or a size or coordinate that is not usable.
     #[error("the shape of phrase `{phrase}` is none: {reason}")]
     Shape {
         /// The phrase the shape belongs to.
@@ -87,7 +87,7 @@ pub enum Error {
     MaskRun {
         /// The phrase the mask belongs to.
         phrase: String,
-        /// The text that could not be read.
+        /// The run that could not be read.
         run: String,
     },
 
@@ -96,7 +96,7 @@ pub enum Error {
     MaskLength {
         /// The phrase the mask belongs to.
         phrase: String,
-        /// Pixels in the stored mask; reading stops once there are too many.
+        /// Pixels in the stored mask. Reading stops when there are too many.
         pixels: u64,
         /// Width times height.
         expected: u64,
@@ -118,7 +118,7 @@ pub enum Error {
         weight: f64,
     },
 
-    /// A window does not lie inside the canvas, or is empty.
+    /// A window is empty or does not lie inside the picture.
     #[error(
         "the window spans {top} to {bottom} down and {left} to {right} across; it must lie within 0 to 1 and not be empty"
     )]
@@ -133,7 +133,7 @@ pub enum Error {
         right: f64,
     },
 
-    /// A feature map without a pixel was asked for.
+    /// A mask or its target has no pixel.
     #[error("a mask cannot be scaled to {height}x{width}")]
     TargetSize {
         /// Rows asked for.
@@ -153,7 +153,7 @@ pub enum Error {
         second: String,
     },
 
-    /// A colour of the palette does not occur in the picture.
+    /// The picture lacks a colour of the palette.
     #[error("the colour {} of phrase `{phrase}` is nowhere in the picture", hex(*colour))]
     ColourNotPainted {
         /// The phrase.
@@ -162,18 +162,18 @@ pub enum Error {
         colour: [u8; 3],
     },
 
-    /// A painted phrase does not occur in the prompt as whole words.
+    /// A painted phrase is not in the prompt, as whole words.
     #[error("phrase `{phrase}` is not in the prompt{}, whose words are: {}", meant(nearest.as_deref()), words.join(", "))]
     PhraseNotFound {
         /// The phrase.
         phrase: String,
-        /// Words of the prompt that are spelt much like it.
+        /// The words of the prompt that are spelt most like it.
         nearest: Option<String>,
         /// The words of the prompt, in order.
         words: Vec<String>,
     },
 
-    /// A painted phrase occurs in the prompt, but not as often as the region says.
+    /// A region asks for an occurrence of its phrase that the prompt does not have.
     #[error(
         "occurrence {occurrence} of phrase `{phrase}` was asked for, but the prompt holds {found} (counted from 1)"
     )]
@@ -182,38 +182,38 @@ pub enum Error {
         phrase: String,
         /// The occurrence asked for, counted from 1.
         occurrence: usize,
-        /// How many there are.
+        /// How often the phrase is in the prompt.
         found: usize,
     },
 
-    /// The characters that a region names are not in the prompt, or are only spaces.
+    /// The characters that a region paints are not in the prompt, or are only spaces.
     #[error("phrase `{phrase}` is to be characters {start}..{end} of a prompt of {characters}: there is no word")]
     SpanOutside {
-        /// What the region is called.
+        /// The name of the region.
         phrase: String,
-        /// First character, from 0.
+        /// The first character, from 0.
         start: usize,
-        /// One past the last.
+        /// One past the last character.
         end: usize,
         /// Characters in the prompt.
         characters: usize,
     },
 
-    /// A painted phrase is in the prompt, but no encoder has a token for it: the prompt is longer than they read.
+    /// A painted phrase is in the prompt, but no encoder has a token for it, because the prompt is too long.
     #[error("phrase `{phrase}` lies in a part of the prompt that no encoder reads; move it nearer to the start")]
     PhraseCutOff {
         /// The phrase.
         phrase: String,
     },
 
-    /// A token's offsets do not lie in its text: they were counted in something other than characters.
+    /// The offsets of a token leave its text. They may count bytes instead of characters.
     #[error("token {index} of encoder `{encoder}` covers characters {start}..{end} of a text of {characters}")]
     TokenOffsets {
         /// The encoder.
         encoder: String,
         /// Position of the token.
         index: usize,
-        /// First character.
+        /// The first character.
         start: usize,
         /// One past the last character.
         end: usize,
@@ -221,7 +221,7 @@ pub enum Error {
         characters: usize,
     },
 
-    /// The scores of an attention layer do not have the shape that the painter was made for.
+    /// The scores of an attention layer do not fit the tokens of the painter.
     #[error(
         "attention scores have shape {shape:?}, expected [rows, heads, {height} * {width}, {columns}]: \
          were the painter's encoders the network's, in the same order and length?"
@@ -247,7 +247,7 @@ pub enum Error {
 }
 
 impl From<Error> for ediffi_core::Error {
-    /// What a network says when its score bias failed.
+    /// The error of a network whose score bias failed.
     fn from(error: Error) -> Self {
         match error {
             Error::Torch { source } => Self::Torch { source },
@@ -256,7 +256,7 @@ impl From<Error> for ediffi_core::Error {
     }
 }
 
-/// What a misspelt phrase may have meant.
+/// The hint for a misspelt phrase.
 fn meant(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |nearest| format!(" (did you mean `{nearest}`?)"))
 }

@@ -1,4 +1,4 @@
-//! The matrix A of the paper: which pixel is painted for which text token, and how strongly.
+//! The matrix A of the paper: how strongly each pixel is painted for each text token.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use ndarray::{Array2, Axis};
 
 use crate::{Binding, Canvas, Result, TextTokens, Window, area_average};
 
-/// Regions of a canvas, one bit each.
+/// A set of regions of a canvas, one bit each.
 pub(crate) type Set = u64;
 
-/// Text columns that are painted by the same regions.
+/// The text columns that the same regions paint.
 #[derive(Debug)]
 struct Layer {
     columns: Vec<usize>,
     regions: Vec<usize>,
 }
 
-/// A for every size of feature map.
+/// A canvas and its text columns, from which A is made for a feature map of any size.
 #[derive(Debug)]
 pub(crate) struct Layers {
     canvas: Canvas,
@@ -25,7 +25,7 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// `bindings` are those of `canvas` for `encoders`, whose columns stand one after the other.
+    /// `bindings` are those of `canvas` for `encoders`. The columns of the encoders follow each other.
     pub(crate) fn new(canvas: &Canvas, bindings: &[Binding], encoders: &[TextTokens<'_>]) -> Self {
         let mut owners: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (region, binding) in bindings.iter().enumerate() {
@@ -46,20 +46,20 @@ impl Layers {
         Self { canvas: canvas.clone(), layers, columns }
     }
 
-    /// The regions that act at noise level `sigma`; a weight of zero is no paint.
+    /// The regions that act at noise level `sigma`. A region of weight 0 never acts.
     pub(crate) fn active(&self, sigma: f64) -> Set {
         let regions = self.canvas.regions().iter().enumerate();
         let acts = regions.filter(|(_, region)| region.weight > 0.0 && region.sigma.contains(sigma));
-        // A canvas has at most 64 regions.
+        // A canvas has at most 64 regions (`MAX_REGIONS`).
         acts.fold(0, |set, (index, _)| set | 1 << index)
     }
 
-    /// How many text columns there are, painted or not.
+    /// The number of text columns, painted or not.
     pub(crate) fn columns(&self) -> usize {
         self.columns
     }
 
-    /// A of the regions in `active` for a feature map of `height * width` that shows `window`.
+    /// A of the regions in `active`, for a feature map of `height * width` that shows `window` of the picture.
     ///
     /// # Shapes
     /// The result: `[height * width, columns]`, in standard layout.
@@ -81,11 +81,11 @@ impl Layers {
         Ok(matrix)
     }
 
-    /// Where several regions paint one token the strongest counts. This is decided at the size of the canvas: on a small
-    /// feature map, two regions that meet inside a cell would each fill half of it, and the larger half is not the whole.
+    /// The largest weight × mask of the regions at each pixel of the canvas; `None` without a region. Taking the maximum at
+    /// the size of the canvas, and not of the feature map, lets two regions that meet inside a cell fill it together.
     ///
     /// # Shapes
-    /// `[height, width]` of the canvas: the largest weight × mask of the regions; `None` of no region.
+    /// The result: `[height, width]` of the canvas.
     fn strongest(&self, regions: impl Iterator<Item = usize>) -> Option<Array2<f32>> {
         let mut map = None;
         for region in regions.filter_map(|index| self.canvas.regions().get(index)) {

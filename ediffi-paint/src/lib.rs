@@ -1,23 +1,23 @@
-//! Paint-with-words: the user paints where a phrase of the prompt shall appear.
+//! Paint-with-words: paint where a phrase of the prompt shall appear.
 //!
-//! eDiff-I (Balaji et al. 2022, arXiv 2211.01324, the section on paint-with-words) needs no training for this: every
+//! eDiff-I does this without training (Balaji et al. 2022, arXiv 2211.01324, section "Paint-with-words"). Every
 //! cross-attention layer computes
 //!
 //! ```text
 //! softmax( (Q·Kᵀ + w·A) / √d ) · V        with  w = w′ · log(1 + σ) · max(Q·Kᵀ)
 //! ```
 //!
-//! where column j of `A` is the painted mask of the phrase that holds text token j, and zero for every other token.
-//! This crate makes `w·A/√d` and hands it to the network through [`ediffi_core::nn::ScoreBias`].
+//! Column j of `A` is the mask of the phrase that holds text token j; it is zero for the tokens of no phrase. This crate
+//! computes `w·A/√d` and gives it to the network through [`ediffi_core::nn::ScoreBias`].
 //!
-//! The way from a picture to a bias:
+//! From a picture to a bias:
 //!
-//! 1. a [`Canvas`] holds [`Region`]s: a phrase, a [`Mask`], a weight, an [`Occurrence`] and the noise levels at which it
-//!    acts. It is read from one mask per phrase ([`Canvas::from_masks`]) or from one colour picture and a [`Palette`]
-//!    ([`Canvas::from_colours`]), or drawn in code ([`Shape`]);
-//! 2. [`bind`] finds every phrase in the prompt, on characters, and then the token columns of each encoder through the
-//!    character offsets of its tokens ([`TextTokens`]). A phrase that is not in the prompt is an error;
-//! 3. a [`Painter`] averages the masks down to the size of each feature map and scales them with the [`Strength`].
+//! 1. A [`Canvas`] holds [`Region`]s. Each has a phrase, a [`Mask`], a weight, an [`Occurrence`] and the noise levels at
+//!    which it acts. Read it from one mask per phrase ([`Canvas::from_masks`]) or from a colour picture and a [`Palette`]
+//!    ([`Canvas::from_colours`]), or draw it in code ([`Shape`]).
+//! 2. [`bind`] finds every phrase in the prompt by its characters, and its tokens by their character offsets
+//!    ([`TextTokens`]). A phrase that is not in the prompt is an error.
+//! 3. A [`Painter`] averages the masks down to the size of each feature map and scales them by the [`Strength`].
 //!
 //! ```
 //! use ediffi_paint::{Canvas, Region, Shape};
@@ -35,12 +35,13 @@
 //!
 //! # Choices that the paper leaves open
 //!
-//! - **Scope of the maximum**: per image and attention head, over all pixels and text columns, in f32, and never below
-//!   zero. A maximum over the whole batch would make an image depend on its neighbours.
-//! - **Overlapping regions**: where several regions paint one token, the strongest counts (maximum of weight × mask, taken
-//!   at the full resolution of the canvas). A sum would count a nested phrase (`car` inside `red car`) twice.
-//! - **Down-scaling**: area average, not the paper's bilinear sampling, which loses small regions on an 8×8 feature map.
-//! - **Both tokenizations are painted**; the image embedding and the null token are not, nor are unconditional rows.
+//! - **Scope of the maximum**: each image and attention head has its own, over all pixels and text columns. It is taken in
+//!   f32 and is at least 0. A maximum over the batch would make an image depend on the others.
+//! - **Overlapping regions**: where several regions paint one token, the strongest counts: the maximum of weight × mask at
+//!   the full resolution of the canvas. A sum would count a nested phrase (`car` inside `red car`) twice.
+//! - **Downscaling**: area average. The paper samples bilinearly, which loses small regions on an 8×8 feature map.
+//! - **What is painted**: the tokens of T5 and of CLIP, in the conditional rows. The image embedding and the null token are
+//!   not painted.
 
 mod bias;
 mod bind;
