@@ -169,6 +169,9 @@ mod tests {
             ("b.rs", "use crate::a::A; pub struct B; #[cfg(test)] mod tests { use super::*; }"),
         ]);
         assert_eq!(found, [""; 0]);
+        let inner = ("lib.rs", "mod a; pub struct Own; mod inner { use crate::a::A; fn f() -> A {} }");
+        let found = check([inner, ("a.rs", "use crate::Own; pub struct A;")]);
+        assert_eq!(found[0], "circle: lib.rs, a.rs", "what stands inside a file is part of it");
         let in_tests = ("a.rs", "pub struct A; #[cfg(test)] mod tests { use crate::b::B; }");
         assert_eq!(check([("lib.rs", "mod a; mod b;"), in_tests, ("b.rs", "use crate::a::A; pub struct B;")]), [""; 0]);
     }

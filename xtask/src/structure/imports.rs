@@ -170,6 +170,18 @@ mod tests {
     }
 
     #[test]
+    fn re_exports_of_everything_lead_there_too() {
+        let found = lines([
+            ("lib.rs", "mod a; mod b;"),
+            ("a/mod.rs", "mod inner; mod other; pub use {inner::*, other::*};"),
+            ("a/inner.rs", "pub struct One;"),
+            ("a/other.rs", "pub struct Two; use super::super::b::b;"),
+            ("b.rs", "use crate::a::Two; pub fn b() {}"),
+        ]);
+        assert_eq!(found, ["a/other.rs <- b.rs: b", "b.rs <- a/other.rs: Two"]);
+    }
+
+    #[test]
     fn a_module_imported_by_name_counts_where_it_is_used() {
         let a = ("a.rs", "pub fn f() {} pub struct S;");
         assert_eq!(lines([("lib.rs", "mod a; mod b;"), a, ("b.rs", "use crate::a;")]), [""; 0]);

@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn an_import_against_the_arrows_is_named() {
-        let core = manifest("ediffi-core", "");
+        let core = manifest("ediffi-core", "[dependencies]\ntch = \"1\"");
         let paint =
             |dependency: &str| manifest("ediffi-paint", &format!("[dependencies]\n{dependency}.workspace = true"));
         let encoders = manifest("ediffi-encoders", "[dependencies]\nediffi-core.workspace = true");
