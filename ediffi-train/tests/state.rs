@@ -63,7 +63,7 @@ fn loss(network: &UNet, number: u64, rows: std::ops::Range<usize>) -> Tensor {
     let conditioning = Conditioning { t5: dropped.t5.map(part), ..Conditioning::default() };
     let context = network.context(&conditioning, count).unwrap();
     let losses = denoising_loss(&Edm::default(), &clean, &noise, &sigmas[rows], |x, c_noise| {
-        network.forward(x, c_noise, &context, None).map_err(Error::from)
+        network.forward(x, c_noise, &context, None)
     });
     losses.unwrap().mean(Kind::Float)
 }
@@ -149,9 +149,9 @@ fn two_half_batches_equal_the_whole() {
     }
 }
 
-/// Each worker computes half of the batch on its own thread, in a network of its own over the same weights.
+/// Each rank computes half of the batch on its own thread, in a network of its own over the same weights.
 #[test]
-fn two_workers_equal_the_whole() {
+fn two_replicas_equal_the_whole() {
     let (network, mut whole) = begin(3);
     train(&network, &mut whole, 2);
     loss(&network, 2, 0..4).backward();
