@@ -191,6 +191,25 @@ fn a_loss_that_is_not_finite_stops_the_training() {
     assert!(!run.checkpoint().exists(), "nothing is saved over the last good checkpoint");
 }
 
+/// `tch` panics where it has no room for a number: what libtorch said is kept.
+#[test]
+fn a_panic_of_tch_is_an_error_that_says_why() {
+    for count in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, mut state) = begin();
+        let full = || {
+            let loss = Box::new(|_, _| Ok(Tensor::f_full([1 << 50], 1.0, (Kind::Float, Device::Cpu))?));
+            Rank::<u64, Error> { replica: state.replica().unwrap(), loss }
+        };
+        let mut ranks: Vec<_> = (0..count).map(|_| full()).collect();
+        let observe = |_: &TrainState, _: &_| Ok(ControlFlow::Continue(()));
+        let error = run(folder.path(), 1, 2, Begin::New).train(&mut state, || Ok(0), &mut ranks, observe).unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, Error::Core { source: ediffi_core::Error::Torch { .. } }), "{message}");
+        assert!(message.contains("memory") || message.contains("size"), "{message}");
+    }
+}
+
 #[test]
 fn a_rank_that_panics_is_an_error() {
     for count in [1, 2] {
