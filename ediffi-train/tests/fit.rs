@@ -27,7 +27,7 @@ use ediffi_train::noise::NoiseLevels;
 use ediffi_train::optimizer::AdamWSettings;
 use ediffi_train::random::{batch_rng, normal};
 use ediffi_train::run::{Begin, Run, StepReport};
-use ediffi_train::state::TrainState;
+use ediffi_train::state::{Shared, TrainState};
 use ediffi_train::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
@@ -75,8 +75,18 @@ fn learner(params: &mut dyn Params, low_res: bool, objective: Objective) -> Resu
 fn the_loss_is_made_of_its_parts_in_their_order() {
     for device in devices() {
         for low_res in [false, true] {
-            let objective = Objective::new(Sample::default(), levels(), SEED);
-            let learner = learner(&mut Fresh::new(1, device), low_res, objective).unwrap();
+            let made = |params: &mut dyn Params| {
+                learner(params, low_res, Objective::new(Sample::default(), levels(), SEED)).unwrap()
+            };
+            let mut fresh = Fresh::new(1, device);
+            let _ = made(&mut fresh);
+            // The last layer of a new network is zero and hides what the network is told.
+            let jittered = |(number, (name, x)): (u64, (String, Tensor))| {
+                let jitter = normal(&mut batch_rng(1, number), &x.size()).unwrap().to_device(device) * 0.1;
+                (name, x + jitter)
+            };
+            let parameters: Vec<_> = (0..).zip(fresh.into_named()).map(jittered).collect();
+            let learner = made(&mut Shared(&parameters));
             let batch = batch(2, low_res).unwrap();
             let got: Tensor = learner.loss(5, &batch).unwrap();
 
