@@ -91,14 +91,6 @@ pub enum Error {
         /// What is wrong.
         source: TilingError,
     },
-    /// A parameter of the corruption of smaller pictures makes no sense.
-    #[error("corruption, {field}: {reason}")]
-    Corruption {
-        /// The parameter.
-        field: &'static str,
-        /// What is wrong with it.
-        reason: &'static str,
-    },
     /// A network that was to enlarge finished pictures cannot.
     #[error("enlarger: {reason}")]
     Enlarger {

@@ -6,6 +6,7 @@ use tch::Tensor;
 
 use crate::Result;
 use crate::error::{expect_setting, expect_shape};
+use crate::random::uniform;
 
 /// How often each embedding is replaced by zeros, independently of the others and for each picture.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,12 +51,7 @@ impl ConditioningDropout {
 
 /// 1 for the rows that keep an embedding, 0 for those that lose it.
 fn keep<R: Rng + ?Sized>(rate: f64, rows: i64, rng: &mut R) -> Result<Tensor> {
-    let values: Vec<f32> = (0..rows)
-        .map(|_| {
-            let u = (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-            if u < rate { 0.0 } else { 1.0 }
-        })
-        .collect();
+    let values: Vec<f32> = (0..rows).map(|_| if uniform(rng) < rate { 0.0 } else { 1.0 }).collect();
     Ok(Tensor::f_from_slice(&values)?)
 }
 

@@ -16,6 +16,13 @@ pub enum Error {
         #[from]
         source: ediffi_core::Error,
     },
+    /// An error of the cascade.
+    #[error(transparent)]
+    Cascade {
+        /// The error.
+        #[from]
+        source: ediffi_cascade::Error,
+    },
     /// A file cannot be read or written.
     #[error("cannot read or write {}", path.display())]
     File {
@@ -114,9 +121,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// A worker's loss panicked.
-    #[error("a training worker panicked")]
-    Worker,
+    /// The loss of a rank panicked.
+    #[error("a rank of the data-parallel training panicked")]
+    RankPanicked,
     /// The thread that makes batches is gone: the function that makes them panicked.
     #[error("the thread that makes batches stopped")]
     NoBatches,

@@ -1,42 +1,47 @@
 //! Training of ediffi's expert denoisers.
 //!
-//! The rooms, in the order a training step passes through them: [`prefetch`] makes batches on background threads,
-//! [`noise`] draws noise levels from the whole distribution or from an expert's interval, [`dropout`] drops embeddings,
-//! [`loss`] is the denoising loss, [`optimizer`] and [`ema`] update the weights, [`state`] keeps all of it in a checkpoint that is
-//! written atomically, [`log`] records the loss. [`run`] is the loop around all of them, its batches shared by [`workers`], with
-//! [`lineage`] guarding what a checkpoint may be resumed beside. [`tree`] says which networks an ensemble is trained as, [`plan`]
-//! holds that as data: who starts from whom, for how long, how fast.
+//! The modules, from the outside in: [`plan`] says as data which networks an ensemble is trained as ([`tree`], [`noise_cell`]), who
+//! starts from whom, for how long and how fast. [`fit`] trains one of them on a [`dataset`]. [`run`] is its loop: [`prefetch`] makes batches
+//! on a background thread, [`data_parallel`] ranks compute their loss, [`optimizer`] and [`ema`] update the weights, [`state`] writes all of it
+//! to a checkpoint, [`lineage`] guards what a checkpoint may be resumed beside, and [`log`] records the loss. [`learner`] is the loss of a
+//! base or of super-resolution: [`corruption`] spoils the smaller pictures, [`dropout`] drops embeddings, [`noise`] draws noise levels and
+//! [`loss`] is the denoising loss.
 //!
 //! # Example
 //!
-//! A tiny network, pictures of noise, a checkpoint, and one expert that starts from the shared network:
+//! A tiny network on pictures of noise, and one expert that starts from it:
 //!
 //! ```
-//! use std::collections::HashMap;
+//! use std::ops::ControlFlow;
+//! use std::path::{Path, PathBuf};
+//! use std::time::Duration;
 //!
 //! use ediffi_core::conditioning::Conditioning;
 //! use ediffi_core::interval::{LogNormal, SigmaInterval};
-//! use ediffi_core::precondition::Edm;
-//! use ediffi_core::seed::{Noise, NoiseSource, image_seeds, stream};
 //! use ediffi_core::nn::Norm;
-//! use ediffi_core::unet::{Dimensions, Efficient, Level, UNet};
-//! use ediffi_core::weights::{Fresh, Scope};
-//! use ediffi_train::loss::denoising_loss;
+//! use ediffi_core::precondition::Edm;
+//! use ediffi_core::unet::{Dimensions, Efficient, Level};
+//! use ediffi_core::weights::Params;
+//! use ediffi_train::Error;
+//! use ediffi_train::dataset::Batch;
+//! use ediffi_train::fit::{Setup, fit};
+//! use ediffi_train::learner::{Learner, Objective};
+//! use ediffi_train::lineage::Lineage;
 //! use ediffi_train::noise::NoiseLevels;
 //! use ediffi_train::optimizer::AdamWSettings;
-//! use ediffi_train::prefetch::Prefetch;
-//! use ediffi_train::state::TrainState;
+//! use ediffi_train::random::{batch_rng, normal};
+//! use ediffi_train::run::{Begin, Run};
 //! use ediffi_train::tree::Configuration;
-//! use tch::{Device, Kind, Tensor};
+//! use tch::{Device, Kind};
 //!
-//! /// Batch `number`: a pure function of the number, so that a resumed run sees what an uninterrupted one would have.
-//! fn pictures(number: u64) -> Result<Tensor, ediffi_core::Error> {
-//!     let seeds = image_seeds(4 * number, 4);
-//!     Ok(Noise::new(&seeds, 0).normal(&[4, 3, 8, 8])?.f_tanh()?)
+//! /// Four pictures, of which nothing is said.
+//! fn pictures(number: u64) -> Result<Batch<()>, Error> {
+//!     let pictures = normal(&mut batch_rng(3, number), &[4, 3, 8, 8])?.f_tanh()?;
+//!     Ok(Batch { pictures, smaller: None, text: () })
 //! }
 //!
-//! /// A new network and what its training keeps. Parameters are f32; `Kind::BFloat16` would compute in bf16.
-//! fn begin() -> Result<(UNet, TrainState), Box<dyn std::error::Error>> {
+//! /// Trains the network `name` for two steps and exports it. Called again, it goes on from its checkpoint.
+//! fn train(folder: &Path, name: &str, interval: SigmaInterval, parent: Option<PathBuf>) -> Result<PathBuf, Error> {
 //!     let level = Level { multiplier: 1, blocks: 1, self_attention: false, cross_attention: false };
 //!     let config = Efficient(Dimensions {
 //!         picture_channels: 3,
@@ -49,73 +54,63 @@
 //!         embedding_width: 16,
 //!         context: None,
 //!     });
-//!     let mut fresh = Fresh::new(1, Device::Cpu);
-//!     let network = UNet::new(Scope::root(&mut fresh), &config, Kind::Float)?;
-//!     let settings = AdamWSettings { learning_rate: 1e-3, warm_up: 2, ..AdamWSettings::default() };
-//!     Ok((network, TrainState::new(fresh.into_named(), settings, 0.999)?))
-//! }
-//!
-//! /// Trains up to step `until` on noise levels of `interval`.
-//! fn train(
-//!     network: &UNet,
-//!     state: &mut TrainState,
-//!     interval: SigmaInterval,
-//!     until: u64,
-//! ) -> Result<(), Box<dyn std::error::Error>> {
-//!     let levels = NoiseLevels::new(LogNormal::default(), interval);
-//!     let batches = Prefetch::new(state.step(), 2, pictures)?;
-//!     while state.step() < until {
-//!         let clean = batches.next()??;
-//!         let sigmas = levels.draw(4, &mut stream(7, state.step()));
-//!         let noise = Noise::new(&image_seeds(4 * state.step(), 4), 1).normal(&clean.size())?;
-//!         let context = network.context(&Conditioning::default(), 4)?;
-//!         let losses = denoising_loss(&Edm::default(), &clean, &noise, &sigmas, |x, c_noise| {
-//!             network.forward(x, c_noise, &context, None).map_err(ediffi_train::Error::from)
-//!         })?;
-//!         losses.f_mean(Kind::Float)?.f_backward()?;
-//!         state.update(4, 1)?;
-//!     }
-//!     Ok(())
+//!     let objective = Objective::new(Edm::default(), NoiseLevels::new(LogNormal::default(), interval), 7);
+//!     let learner = |params: &mut dyn Params| {
+//!         let encode = |_: &Batch<()>| Ok(Conditioning::default());
+//!         let learner = Learner::new(params, &config, Kind::Float, objective.clone(), encode)?;
+//!         Ok(move |number, batch: Batch<()>| learner.loss(number, &batch))
+//!     };
+//!     let run = Run {
+//!         name,
+//!         folder,
+//!         begin: Begin::Resume,
+//!         steps: 2,
+//!         batch: 4,
+//!         accumulate: 1,
+//!         first_batch: 0,
+//!         checkpoint_every: Duration::from_secs(180),
+//!         lineage: Lineage::default().with("batch", 4),
+//!     };
+//!     let optimizer = AdamWSettings { learning_rate: 1e-3, warm_up: 2, ..AdamWSettings::default() };
+//!     let setup = Setup { seed: 1, parent, device: Device::Cpu, optimizer, ema: 0.999, ranks: 1 };
+//!     let state = fit(&run, &setup, pictures, learner, |_, _| Ok(ControlFlow::Continue(())))?;
+//!     let weights = folder.join(format!("{name}.safetensors"));
+//!     state.export(&weights, "", Kind::Float, run.lineage.notes())?;
+//!     Ok(weights)
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let temporary = tempfile::tempdir()?;
 //! # let folder = temporary.path();
-//! let (network, mut shared) = begin()?;
-//! train(&network, &mut shared, SigmaInterval::ALL, 2)?;
-//! shared.save(&folder.join("shared.checkpoint.safetensors"), HashMap::new())?;
-//!
-//! // Another process goes on where the first one stopped, and exports the averaged weights.
-//! let (network, mut shared) = begin()?;
-//! shared.resume(&folder.join("shared.checkpoint.safetensors"))?;
-//! train(&network, &mut shared, SigmaInterval::ALL, 4)?;
-//! assert_eq!((shared.step(), shared.pictures()), (4, 16));
-//! shared.export(&folder.join("shared.safetensors"), "", Kind::Float, HashMap::new())?;
-//!
+//! let shared = train(folder, "shared", SigmaInterval::ALL, None)?;
 //! // The expert of the highest noise begins as the shared network and sees its own noise levels alone.
 //! let tree = Configuration::C.base(&LogNormal::default())?;
 //! let expert = tree.experts().last().ok_or("a tree has experts")?;
-//! let (network, mut state) = begin()?;
-//! state.start_from(&folder.join("shared.safetensors"))?;
-//! train(&network, &mut state, expert.interval, 2)?;
-//! state.export(&folder.join(format!("{}.safetensors", expert.name)), "", Kind::BFloat16, HashMap::new())?;
+//! train(folder, &expert.name, expert.interval, Some(shared))?;
 //! # Ok(())
 //! # }
 //! ```
 
+pub mod corruption;
+pub mod data_parallel;
+pub mod dataset;
 pub mod dropout;
 pub mod ema;
 pub mod error;
+pub mod fit;
+pub mod learner;
 pub mod lineage;
 pub mod log;
 pub mod loss;
 pub mod noise;
+pub mod noise_cell;
 pub mod optimizer;
+pub mod pixels;
 pub mod plan;
 pub mod prefetch;
+pub mod random;
 pub mod run;
 pub mod state;
 pub mod tree;
-pub mod workers;
 
 pub use error::{Error, Result};

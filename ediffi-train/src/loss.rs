@@ -18,19 +18,15 @@ use crate::error::expect_shape;
 /// # Errors
 /// An error of the network, or [`Error::Shape`](crate::Error::Shape) for a noise, a number of levels or an F that does
 /// not fit.
-pub fn denoising_loss<E>(
+pub fn denoising_loss(
     precondition: &dyn Precondition,
     clean: &Tensor,
     noise: &Tensor,
     sigmas: &[f64],
-    network: impl FnOnce(&Tensor, &Tensor) -> std::result::Result<Tensor, E>,
-) -> std::result::Result<Tensor, E>
-where
-    E: From<crate::Error>,
-{
-    let target = Targets::new(precondition, clean, noise, sigmas).map_err(E::from)?;
-    let f = network(&target.input, &target.c_noise)?;
-    target.error(&f).map_err(E::from)
+    network: impl FnOnce(&Tensor, &Tensor) -> ediffi_core::Result<Tensor>,
+) -> Result<Tensor> {
+    let targets = Targets::new(precondition, clean, noise, sigmas)?;
+    targets.error(&network(&targets.input, &targets.c_noise)?)
 }
 
 struct Targets {
@@ -84,7 +80,7 @@ mod tests {
         let noise = (&clean * 1.7).sin();
         let sigmas = [0.05, 12.0];
         for p in preconditions {
-            let got = denoising_loss(p, &clean, &noise, &sigmas, |x, _| Ok::<_, Error>(x * 0.5)).unwrap();
+            let got = denoising_loss(p, &clean, &noise, &sigmas, |x, _| Ok(x * 0.5)).unwrap();
             for (row, &sigma) in (0..).zip(&sigmas) {
                 let (x0, e) = (clean.narrow(0, row, 1), noise.narrow(0, row, 1));
                 let d = denoise_with(p, &(&x0 + &e * sigma), sigma, |x, _| Ok(x * 0.5)).unwrap();
@@ -102,7 +98,7 @@ mod tests {
         let noise = (&clean * 2.3).cos();
         let sigmas = [0.3, 4.0];
         let f = (&clean * 0.7 + 0.1).set_requires_grad(true);
-        let loss = denoising_loss(&edm, &clean, &noise, &sigmas, |_, _| Ok::<_, Error>(f.shallow_clone())).unwrap();
+        let loss = denoising_loss(&edm, &clean, &noise, &sigmas, |_, _| Ok(f.shallow_clone())).unwrap();
         loss.mean(Kind::Float).backward();
         for (row, &sigma) in (0..).zip(&sigmas) {
             let (x0, e) = (clean.narrow(0, row, 1), noise.narrow(0, row, 1));
@@ -124,7 +120,7 @@ mod tests {
                 assert!((x.double_value(&[row, 0, 1, 1]) - expected).abs() < 1e-6);
                 assert!((c_noise.double_value(&[row]) - sigma.ln() / 4.0).abs() < 1e-6);
             }
-            Ok::<_, Error>(x.shallow_clone())
+            Ok(x.shallow_clone())
         })
         .unwrap();
     }
@@ -136,7 +132,7 @@ mod tests {
         let row = x.narrow(0, 0, 1);
         let refused =
             |noise: &Tensor, sigmas: &[f64], f: &Tensor| match denoising_loss(&edm, &x, noise, sigmas, |_, _| {
-                Ok::<_, Error>(f.shallow_clone())
+                Ok(f.shallow_clone())
             })
             .unwrap_err()
             {

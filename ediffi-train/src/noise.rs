@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::error::expect_setting;
+use crate::random::uniform;
 
 /// Noise levels on top of the log-normal distribution, evenly spread in ln σ.
 ///
@@ -88,13 +89,7 @@ impl NoiseLevels {
     /// lowers the variance of the loss and leaves the distribution of a batch as it is: row i of n has its level from
     /// slice i of n, lowest noise first, those of the tail last.
     pub fn draw<R: Rng + ?Sized>(&self, rows: usize, rng: &mut R) -> Vec<f64> {
-        let uniform = |rng: &mut R| (rng.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
-        (0..rows)
-            .map(|row| {
-                let u = (row as f64 + uniform(rng)) / rows as f64;
-                self.level(u)
-            })
-            .collect()
+        (0..rows).map(|row| self.level((row as f64 + uniform(rng)) / rows as f64)).collect()
     }
 
     /// The level at the fraction `u` of the mass.

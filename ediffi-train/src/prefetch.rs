@@ -1,30 +1,36 @@
-//! Batches made ahead of time on background threads, in a fixed order.
+//! Batches made ahead of time on a background thread, in order.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use crate::dataset::Dataset;
 use crate::{Error, Result};
 
-/// Hands out batches number `first`, `first + 1`, … while the next ones are being made.
-#[derive(Debug)]
-pub struct Prefetch<T> {
-    batches: Receiver<T>,
+/// Hands out the batches of a data set in order, while the next ones are being made.
+pub struct Prefetch<D: Dataset> {
+    batches: Receiver<std::result::Result<D::Batch, D::Error>>,
 }
 
-impl<T: Send + 'static> Prefetch<T> {
-    /// Makes batches with `make`, a pure function of the batch's number, keeping up to `depth` ready (at least one) and one
-    /// more in hand. `make` runs on one thread of its own and is free to spread its work with rayon. Dropping the
-    /// `Prefetch` ends the thread once the batch it is making is done.
+impl<D: Dataset> std::fmt::Debug for Prefetch<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prefetch").finish_non_exhaustive()
+    }
+}
+
+impl<D: Dataset> Prefetch<D> {
+    /// Makes the batches from number `first` on. `depth` of them are kept ready (at least one), and one more is in hand. They
+    /// are made on one thread; a data set is free to spread its work with rayon. Dropping the `Prefetch` ends the thread
+    /// once the batch it is making is done.
     ///
     /// # Errors
     /// [`Error::Thread`] when the thread cannot be started.
-    pub fn new(first: u64, depth: usize, make: impl Fn(u64) -> T + Send + 'static) -> Result<Self> {
-        let (sender, batches): (SyncSender<T>, _) = sync_channel(depth.max(1));
+    pub fn new(first: u64, depth: usize, data: D) -> Result<Self> {
+        let (sender, batches): (SyncSender<_>, _) = sync_channel(depth.max(1));
         std::thread::Builder::new()
             .name("prefetch".to_owned())
             .spawn(move || {
                 // The channel closes when the trainer is done, which ends the thread.
                 for number in first.. {
-                    if sender.send(make(number)).is_err() {
+                    if sender.send(data.batch(number)).is_err() {
                         return;
                     }
                 }
@@ -36,9 +42,12 @@ impl<T: Send + 'static> Prefetch<T> {
     /// The next batch, waiting for it if need be.
     ///
     /// # Errors
-    /// [`Error::NoBatches`] when the thread that makes them has ended: `make` panicked.
-    pub fn next(&self) -> Result<T> {
-        self.batches.recv().map_err(|_| Error::NoBatches)
+    /// The data set's own, or [`Error::NoBatches`] when its thread has ended: it panicked.
+    pub fn next(&self) -> std::result::Result<D::Batch, D::Error>
+    where
+        D::Error: From<Error>,
+    {
+        self.batches.recv().map_err(|_| Error::NoBatches)?
     }
 }
 
@@ -54,7 +63,7 @@ mod tests {
 
     #[test]
     fn batches_come_in_order_from_the_first() {
-        let batches = Prefetch::new(7, 3, |number| number * 10).unwrap();
+        let batches = Prefetch::new(7, 3, |number| Ok::<_, Error>(number * 10)).unwrap();
         let got: Vec<u64> = (0..5).map(|_| batches.next().unwrap()).collect();
         assert_eq!(got, [70, 80, 90, 100, 110]);
     }
@@ -62,7 +71,7 @@ mod tests {
     #[test]
     fn works_ahead_by_its_depth_and_one_and_ends_when_dropped() {
         let (made, making) = channel();
-        let batches = Prefetch::new(0, 2, move |number| made.send(number).unwrap()).unwrap();
+        let batches = Prefetch::new(0, 2, move |number| Ok::<_, Error>(made.send(number).is_ok())).unwrap();
         // Two wait in the queue and the third is in hand before anyone asks; the fourth only after.
         for number in 0..3 {
             assert_eq!(making.recv_timeout(PATIENCE), Ok(number));
@@ -77,9 +86,8 @@ mod tests {
 
     #[test]
     fn a_maker_that_panics_is_an_error_not_a_hang() {
-        let batches =
-            Prefetch::new(0, 1, |number| if number < 2 { number } else { panic!("the test's maker breaks here") })
-                .unwrap();
+        let make = |number| if number < 2 { Ok::<_, Error>(number) } else { panic!("the test's maker breaks here") };
+        let batches = Prefetch::new(0, 1, make).unwrap();
         assert_eq!((batches.next().unwrap(), batches.next().unwrap()), (0, 1));
         assert!(matches!(batches.next(), Err(Error::NoBatches)));
     }

@@ -1,13 +1,15 @@
-//! The loop around a training step: batches, workers, log, checkpoints, resume.
+//! The loop around a training step: batches, ranks, log, checkpoints, resume.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ediffi_core::weights::WeightsFile;
+
+use crate::data_parallel::{Group, Rank};
 use crate::lineage::Lineage;
 use crate::log::{Entry, LossLog};
 use crate::state::{Replica, TrainState};
-use crate::workers::{Team, Worker};
 use crate::{Error, Result};
 
 /// Steps between two lines of the log.
@@ -25,6 +27,22 @@ pub enum Begin {
     Restart,
 }
 
+impl Begin {
+    /// For [`Restart`](Self::Restart), removes the weights that an earlier run exported to `export`: if the new run is stopped on
+    /// the way, they are not taken for its own.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that cannot be removed.
+    pub fn discard(self, export: &Path) -> Result<()> {
+        match self {
+            Self::Restart if export.is_file() => {
+                std::fs::remove_file(export).map_err(|source| Error::File { path: export.to_owned(), source })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// One network's training: its name decides its files in the run folder.
 #[derive(Debug, Clone)]
 pub struct Run<'a> {
@@ -40,6 +58,8 @@ pub struct Run<'a> {
     pub batch: u64,
     /// Batches whose gradients make one step.
     pub accumulate: u64,
+    /// The number of its first batch in the data set.
+    pub first_batch: u64,
     /// Time between checkpoints: what a kill may cost.
     pub checkpoint_every: Duration,
     /// What the network stands on; a checkpoint of another lineage is refused.
@@ -49,7 +69,7 @@ pub struct Run<'a> {
 /// What is known after a step.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub struct Progress {
+pub struct StepReport {
     /// Steps done.
     pub step: u64,
     /// Steps that the run is to have in all.
@@ -63,8 +83,8 @@ pub struct Progress {
 impl Run<'_> {
     /// The number of the first batch of the next step. The position in the data follows from the step alone.
     #[must_use]
-    pub fn first_batch(&self, state: &TrainState) -> u64 {
-        state.step() * self.accumulate
+    pub fn next_batch(&self, state: &TrainState) -> u64 {
+        self.first_batch + state.step() * self.accumulate
     }
 
     /// The checkpoint file.
@@ -73,10 +93,17 @@ impl Run<'_> {
         self.folder.join(format!("{}.checkpoint.safetensors", self.name))
     }
 
-    /// Whether it goes on from a checkpoint: asked to, and there is one.
-    #[must_use]
-    pub fn resumes(&self) -> bool {
-        self.begin == Begin::Resume && self.checkpoint().is_file()
+    /// Whether the weights that an earlier run exported to `export` have all its steps, so that there is nothing to resume.
+    ///
+    /// # Errors
+    /// [`Error::Lineage`] for weights of another lineage; a file that cannot be read.
+    pub fn is_trained(&self, export: &Path) -> Result<bool> {
+        if self.begin != Begin::Resume || !export.is_file() {
+            return Ok(false);
+        }
+        self.lineage.check(export)?;
+        let file = WeightsFile::open(export, |name| Some(name.to_owned()))?;
+        Ok(file.text("steps").and_then(|done| done.parse::<u64>().ok()).is_some_and(|done| done >= self.steps))
     }
 
     /// Brings `state` to where the run begins.
@@ -104,28 +131,28 @@ impl Run<'_> {
 
     /// Trains until all steps are done or `observe` breaks; then, and from time to time on the way, writes the checkpoint.
     ///
-    /// `next` gives the batches in order, from [`first_batch`](Self::first_batch) on; `workers` share those of a step, and their
-    /// gradients are added up whoever computed them.
+    /// `next` gives the batches in order, from [`next_batch`](Self::next_batch) on. The `ranks` share those of a step, and their
+    /// gradients are added up.
     ///
     /// # Errors
     /// [`Error::Diverged`] when loss or gradients are no longer finite (the last checkpoint is then the last good one), a file
-    /// that cannot be written, no worker, [`Error::Worker`] for one that panicked, [`Error::Thread`] for one whose thread cannot be
-    /// started, and whatever `next`, the workers and `observe` fail with.
+    /// that cannot be written, no rank, [`Error::RankPanicked`], [`Error::Thread`] for a rank whose thread cannot be started, and
+    /// whatever `next`, the ranks and `observe` fail with.
     pub fn train<B: Send, E: From<Error> + Send>(
         &self,
         state: &mut TrainState,
         mut next: impl FnMut() -> std::result::Result<B, E>,
-        workers: &mut [Worker<'_, B, E>],
-        mut observe: impl FnMut(&TrainState, &Progress) -> std::result::Result<ControlFlow<()>, E>,
+        ranks: &mut [Rank<'_, B, E>],
+        mut observe: impl FnMut(&TrainState, &StepReport) -> std::result::Result<ControlFlow<()>, E>,
     ) -> std::result::Result<(), E> {
-        if workers.is_empty() {
-            return Err(Error::Setting { field: "workers", reason: "there are none".to_owned() }.into());
+        if ranks.is_empty() {
+            return Err(Error::Setting { field: "ranks", reason: "there are none".to_owned() }.into());
         }
         let (replicas, losses): (Vec<_>, Vec<_>) =
-            workers.iter_mut().map(|Worker { replica, loss }| (&*replica, loss)).unzip();
+            ranks.iter_mut().map(|Rank { replica, loss }| (&*replica, loss)).unzip();
         std::thread::scope(|scope| {
-            let mut team = Team::new(scope, losses)?;
-            self.steps(state, &mut next, &replicas, &mut team, &mut observe)
+            let mut group = Group::new(scope, losses)?;
+            self.steps(state, &mut next, &replicas, &mut group, &mut observe)
         })
     }
 
@@ -135,21 +162,21 @@ impl Run<'_> {
         state: &mut TrainState,
         mut next: impl FnMut() -> std::result::Result<B, E>,
         replicas: &[&Replica],
-        team: &mut Team<'_, '_, B, E>,
-        mut observe: impl FnMut(&TrainState, &Progress) -> std::result::Result<ControlFlow<()>, E>,
+        group: &mut Group<'_, '_, B, E>,
+        mut observe: impl FnMut(&TrainState, &StepReport) -> std::result::Result<ControlFlow<()>, E>,
     ) -> std::result::Result<(), E> {
         let mut log = LossLog::resume(&self.folder.join(format!("{}.csv", self.name)), state.step())?;
         let mut saved = Instant::now();
         let mut window = Window::new();
         while state.step() < self.steps {
-            let first = self.first_batch(state);
+            let first = self.next_batch(state);
             let waiting = Instant::now();
             let mut batches = Vec::new();
             for number in first..first + self.accumulate {
                 batches.push((number, next()?));
             }
             window.waiting += waiting.elapsed();
-            let values = team.step(batches)?;
+            let values = group.step(batches)?;
             let rate = state.rate();
             let pictures = self.accumulate * self.batch;
             window.gradient += state.update_from(replicas, pictures, values.len())?;
@@ -158,18 +185,18 @@ impl Run<'_> {
                 window.loss += value.f_double_value(&[]).map_err(Error::from)? / self.accumulate as f64;
             }
             window.steps += 1;
-            let mut progress =
-                Progress { step: state.step(), steps: self.steps, pictures: state.pictures(), entry: None };
+            let mut report =
+                StepReport { step: state.step(), steps: self.steps, pictures: state.pictures(), entry: None };
             if state.step().is_multiple_of(LOG_STEPS) {
                 let entry = window.entry(state, rate, pictures);
                 log.write(&entry)?;
                 if !entry.loss.is_finite() {
                     return Err(Error::Diverged { step: entry.step, what: "loss", value: entry.loss }.into());
                 }
-                progress.entry = Some(entry);
+                report.entry = Some(entry);
                 window = Window::new();
             }
-            let stop = observe(state, &progress)?.is_break();
+            let stop = observe(state, &report)?.is_break();
             if stop || saved.elapsed() >= self.checkpoint_every {
                 state.save(&self.checkpoint(), self.lineage.notes())?;
                 saved = Instant::now();

@@ -72,8 +72,8 @@ impl TrainState {
         self.update_from(&[], pictures, accumulated)
     }
 
-    /// A view of the parameters for one worker of a data-parallel training: it shares their storage and collects gradients
-    /// of its own, so that workers on other threads do not meet. Every backward pass since the last update counts: after a
+    /// A view of the parameters for one rank of a data-parallel training: it shares their storage and collects gradients
+    /// of its own, so that ranks on other threads do not meet. Every backward pass since the last update counts: after a
     /// step that failed half way, begin with new replicas.
     ///
     /// # Errors
@@ -206,14 +206,14 @@ fn read(file: &WeightsFile, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Tensor>
     })?)
 }
 
-/// Parameters as one worker of a data-parallel training sees them; see [`TrainState::replica`].
+/// Parameters as one rank of a data-parallel training sees them; see [`TrainState::replica`].
 #[derive(Debug)]
 pub struct Replica {
     parameters: Vec<(String, Tensor)>,
 }
 
 impl Replica {
-    /// The source that the worker builds its network from.
+    /// The source that the rank builds its network from.
     #[must_use]
     pub fn source(&self) -> Shared<'_> {
         Shared(&self.parameters)

@@ -19,11 +19,11 @@ use std::collections::BTreeSet;
 use ediffi_core::interval::{LogNormal, Node, SigmaInterval};
 
 use crate::Result;
-use crate::plan::Cell;
+use crate::noise_cell::NoiseCell;
 
 /// Which networks stand between the shared one and an expert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Growth {
+pub enum Branching {
     /// One at every level of the tree, each started from the one above: the paper's way. Which levels the paper's own
     /// runs stopped at is not published.
     #[default]
@@ -38,7 +38,7 @@ pub struct Planned {
     /// `e3-0` for the paper's E³₀, `rest` for the complement (`rest-0`, `rest-1`, … if it is in parts).
     pub name: String,
     /// The part of the noise distribution that it is trained on.
-    pub cell: Cell,
+    pub cell: NoiseCell,
     /// The noise levels it is trained on, and owns if it is an expert.
     pub interval: SigmaInterval,
     /// Position in the tree's list of the network it is started from; the first network begins with new weights.
@@ -61,12 +61,12 @@ impl ExpertTree {
     ///
     /// # Errors
     /// [`ExpertOverlap`](ediffi_core::Error::ExpertOverlap) if two leaves are the same, or one lies inside another.
-    pub fn new(noise: &LogNormal, leaves: &[Node], growth: Growth) -> Result<Self> {
+    pub fn new(noise: &LogNormal, leaves: &[Node], branching: Branching) -> Result<Self> {
         let root = Node::new(0, 0)?;
         refuse_overlap(noise, leaves)?;
-        let between = |leaf: &Node| match growth {
-            Growth::EveryLevel => std::iter::successors(leaf.parent(), Node::parent).collect(),
-            Growth::Direct => vec![root],
+        let between = |leaf: &Node| match branching {
+            Branching::EveryLevel => std::iter::successors(leaf.parent(), Node::parent).collect(),
+            Branching::Direct => vec![root],
         };
         // Ordered by level, so a parent comes before its children.
         let mut nodes: BTreeSet<Node> = leaves.iter().flat_map(between).collect();
@@ -79,7 +79,7 @@ impl ExpertTree {
                 let mut above = std::iter::successors(node.parent(), Node::parent);
                 Planned {
                     name: format!("e{}-{}", node.level(), node.index()),
-                    cell: Cell::Node(*node),
+                    cell: NoiseCell::Node(*node),
                     interval: noise.interval(*node),
                     parent: above.find_map(|node| order.binary_search(&node).ok()),
                     expert: leaves.contains(node) || leaves.is_empty(),
@@ -90,7 +90,7 @@ impl ExpertTree {
         let parts = gaps.len();
         networks.extend(gaps.into_iter().enumerate().map(|(part, interval)| Planned {
             name: if parts == 1 { "rest".to_owned() } else { format!("rest-{part}") },
-            cell: Cell::AllBut(leaves.to_vec()),
+            cell: NoiseCell::AllBut(leaves.to_vec()),
             interval,
             parent: Some(0),
             expert: true,
@@ -152,7 +152,7 @@ impl Configuration {
             Self::C => &[high],
             Self::D => &[high, low],
         };
-        ExpertTree::new(noise, leaves, Growth::EveryLevel)
+        ExpertTree::new(noise, leaves, Branching::EveryLevel)
     }
 
     /// The tree of the super-resolution to 256 pixels.
@@ -162,7 +162,7 @@ impl Configuration {
     pub fn sr_256(self, noise: &LogNormal) -> Result<ExpertTree> {
         let halves = [Node::new(1, 0)?, Node::new(1, 1)?];
         let leaves: &[Node] = if self == Self::A { &[] } else { &halves };
-        ExpertTree::new(noise, leaves, Growth::EveryLevel)
+        ExpertTree::new(noise, leaves, Branching::EveryLevel)
     }
 }
 
@@ -214,17 +214,17 @@ mod tests {
         let plan = Configuration::D.base(&LogNormal::default()).unwrap();
         let networks = plan.networks();
         assert_eq!(networks.len(), 1 + 3 + 9 + 1);
-        assert_eq!(networks[0].cell, Cell::Node(node(0, 0)));
+        assert_eq!(networks[0].cell, NoiseCell::Node(node(0, 0)));
         assert_eq!((networks[0].parent, networks[0].expert), (None, false));
         for (index, network) in networks.iter().enumerate().skip(1) {
             let parent = network.parent.unwrap();
             assert!(parent < index, "{} is trained before its parent", network.name);
             match &network.cell {
-                Cell::Node(node) => {
+                NoiseCell::Node(node) => {
                     assert!(node.index() == 0 || node.index() == (1 << node.level()) - 1, "{}", network.name);
-                    assert_eq!(networks[parent].cell, Cell::Node(node.parent().unwrap()));
+                    assert_eq!(networks[parent].cell, NoiseCell::Node(node.parent().unwrap()));
                 }
-                Cell::AllBut(nodes) => {
+                NoiseCell::AllBut(nodes) => {
                     assert_eq!((network.name.as_str(), parent, nodes.len()), ("rest", 0, 2));
                 }
             }
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_direct_plan_has_no_networks_in_between() {
         let noise = LogNormal::new(0.4, 1.4).unwrap();
-        let plan = ExpertTree::new(&noise, &[node(2, 0), node(2, 3)], Growth::Direct).unwrap();
+        let plan = ExpertTree::new(&noise, &[node(2, 0), node(2, 3)], Branching::Direct).unwrap();
         let networks: Vec<_> = plan.networks().iter().map(|n| (n.name.as_str(), n.parent)).collect();
         assert_eq!(networks, [("e0-0", None), ("e2-0", Some(0)), ("e2-3", Some(0)), ("rest", Some(0))]);
         let (low, high) = (noise.quantile(0.25), noise.quantile(0.75));
@@ -246,17 +246,17 @@ mod tests {
 
     #[test]
     fn leaves_inside_the_tree_leave_a_complement_in_parts() {
-        let plan = ExpertTree::new(&LogNormal::default(), &[node(2, 1)], Growth::EveryLevel).unwrap();
+        let plan = ExpertTree::new(&LogNormal::default(), &[node(2, 1)], Branching::EveryLevel).unwrap();
         let names: Vec<_> = experts(&plan).iter().map(|e| e.0.to_owned()).collect();
         assert_eq!(names, ["rest-0", "e2-1", "rest-1"]);
-        let root = ExpertTree::new(&LogNormal::default(), &[node(0, 0)], Growth::EveryLevel).unwrap();
+        let root = ExpertTree::new(&LogNormal::default(), &[node(0, 0)], Branching::EveryLevel).unwrap();
         assert_eq!(root, Configuration::A.base(&LogNormal::default()).unwrap());
     }
 
     #[test]
     fn overlapping_leaves_are_refused() {
         for leaves in [[node(3, 0), node(3, 0)], [node(1, 1), node(9, 511)], [node(4, 3), node(2, 0)]] {
-            let error = ExpertTree::new(&LogNormal::default(), &leaves, Growth::EveryLevel).unwrap_err();
+            let error = ExpertTree::new(&LogNormal::default(), &leaves, Branching::EveryLevel).unwrap_err();
             let overlap = matches!(error, Error::Core { source: ediffi_core::Error::ExpertOverlap { .. } });
             assert!(overlap, "{leaves:?}: {error}");
         }

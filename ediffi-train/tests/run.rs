@@ -1,4 +1,4 @@
-//! The training loop: numbers of batches, resume, workers, log, and what stops it.
+//! The training loop: numbers of batches, resume, ranks, log, and what stops it.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::HashSet;
@@ -8,17 +8,17 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use ediffi_train::Error;
+use ediffi_train::data_parallel::Rank;
 use ediffi_train::lineage::Lineage;
 use ediffi_train::optimizer::AdamWSettings;
-use ediffi_train::run::{Begin, Run};
+use ediffi_train::run::{Begin, Run, StepReport};
 use ediffi_train::state::TrainState;
-use ediffi_train::workers::Worker;
 use tch::{Device, Kind, Tensor};
 
 fn run(folder: &Path, steps: u64, accumulate: u64, begin: Begin) -> Run<'_> {
     let lineage = Lineage::default().with("batch", 2);
     let checkpoint_every = Duration::from_secs(3600);
-    Run { name: "net", folder, begin, steps, batch: 2, accumulate, checkpoint_every, lineage }
+    Run { name: "net", folder, begin, steps, batch: 2, accumulate, first_batch: 0, checkpoint_every, lineage }
 }
 
 fn begin() -> (Tensor, TrainState) {
@@ -28,40 +28,39 @@ fn begin() -> (Tensor, TrainState) {
     (weight, state)
 }
 
-/// A worker with a loss of w times the batch's number plus one.
-fn worker(state: &TrainState) -> Worker<'static, u64, Error> {
+/// A rank with a loss of w times the batch's number plus one.
+fn rank(state: &TrainState) -> Rank<'static, u64, Error> {
     let replica = state.replica().unwrap();
     let weight = replica.source().0[0].1.shallow_clone();
     let loss = move |number, batch: u64| {
         assert_eq!(number, batch);
         Ok((&weight * (number as f64 + 1.0)).mean(Kind::Float))
     };
-    Worker { replica, loss: Box::new(loss) }
+    Rank { replica, loss: Box::new(loss) }
 }
 
 /// Trains; returns the numbers of the batches, the weight and the log.
-fn train(run: &Run<'_>, workers: usize) -> (Vec<u64>, f64, String) {
-    train_until(run, workers, u64::MAX)
+fn train(run: &Run<'_>, ranks: usize) -> (Vec<u64>, f64, String) {
+    train_until(run, ranks, u64::MAX)
 }
 
 /// The same, stopped by the observer after `stop` steps.
-fn train_until(run: &Run<'_>, workers: usize, stop: u64) -> (Vec<u64>, f64, String) {
+fn train_until(run: &Run<'_>, ranks: usize, stop: u64) -> (Vec<u64>, f64, String) {
     let (weight, mut state) = begin();
     run.begin(&mut state).unwrap();
     let mut numbers = Vec::new();
-    let mut next = run.first_batch(&state)..;
-    let mut workers: Vec<_> = (0..workers).map(|_| worker(&state)).collect();
+    let mut next = run.next_batch(&state)..;
+    let mut ranks: Vec<_> = (0..ranks).map(|_| rank(&state)).collect();
     let made = || {
         let number = next.next().unwrap();
         numbers.push(number);
         Ok(number)
     };
-    let observe = |state: &TrainState, progress: &_| {
-        let progress: &ediffi_train::run::Progress = progress;
-        assert_eq!((progress.step, progress.pictures), (state.step(), state.pictures()));
-        Ok(if progress.step == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    let observe = |state: &TrainState, report: &StepReport| {
+        assert_eq!((report.step, report.pictures), (state.step(), state.pictures()));
+        Ok(if report.step == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
-    run.train(&mut state, made, &mut workers, observe).unwrap();
+    run.train(&mut state, made, &mut ranks, observe).unwrap();
     (numbers, weight.double_value(&[0, 0]), std::fs::read_to_string(run.folder.join("net.csv")).unwrap())
 }
 
@@ -95,10 +94,10 @@ fn a_checkpoint_of_another_lineage_is_not_resumed() {
     assert!(error.contains("trained with batch 2, not 4"), "{error}");
 }
 
-/// The gradients of a step are added up whoever computed them: 7 batches a step on 1 to 8 workers. The log tells: the weight alone
+/// The gradients of a step are added up whoever computed them: 7 batches a step on 1 to 8 ranks. The log tells: the weight alone
 /// would not, since clipping and Adam forget the size of a gradient.
 #[test]
-fn the_number_of_workers_does_not_matter() {
+fn the_number_of_ranks_does_not_matter() {
     let folder = tempfile::tempdir().unwrap();
     let (numbers, _, log) = train(&run(folder.path(), 20, 7, Begin::New), 1);
     assert_eq!(numbers.len(), 140);
@@ -111,7 +110,7 @@ fn the_number_of_workers_does_not_matter() {
         let (others, _, log) = train(&run(folder.path(), 20, 7, Begin::New), count);
         assert_eq!(others, numbers);
         for (got, expected) in loss_and_gradient(&log).into_iter().zip(&expected) {
-            assert!((got / expected - 1.0).abs() < 1e-5, "{count} workers: {got} instead of {expected}");
+            assert!((got / expected - 1.0).abs() < 1e-5, "{count} ranks: {got} instead of {expected}");
         }
     }
     let error = run(folder.path(), 9, 1, Begin::Resume).train(
@@ -120,7 +119,7 @@ fn the_number_of_workers_does_not_matter() {
         &mut [],
         |_, _| Ok(ControlFlow::Continue(())),
     );
-    assert!(matches!(error.unwrap_err(), Error::Setting { field: "workers", .. }));
+    assert!(matches!(error.unwrap_err(), Error::Setting { field: "ranks", .. }));
 }
 
 /// 20 steps of 2 batches of 2 pictures; batch n has the loss w (n + 1) and the gradient n + 1.
@@ -141,15 +140,15 @@ fn checkpoints_are_written_on_the_way() {
     let folder = tempfile::tempdir().unwrap();
     let often = Run { checkpoint_every: Duration::ZERO, ..run(folder.path(), 3, 1, Begin::New) };
     let (_, mut state) = begin();
-    let mut workers = [worker(&state)];
+    let mut ranks = [rank(&state)];
     let mut next = 0..;
     let made = || next.next().ok_or(Error::NoBatches);
-    let observe = |_: &TrainState, progress: &ediffi_train::run::Progress| match progress.step {
+    let observe = |_: &TrainState, report: &StepReport| match report.step {
         // Killed in the third step: what the second left is there.
         3 => Err(Error::NoBatches),
         _ => Ok(ControlFlow::Continue(())),
     };
-    often.train(&mut state, made, &mut workers, observe).unwrap_err();
+    often.train(&mut state, made, &mut ranks, observe).unwrap_err();
     let (_, mut state) = begin();
     Run { begin: Begin::Resume, ..often }.begin(&mut state).unwrap();
     assert_eq!(state.step(), 2);
@@ -157,24 +156,24 @@ fn checkpoints_are_written_on_the_way() {
 
 /// A thread that ended with every step would give its memory back every time.
 #[test]
-fn workers_keep_their_threads() {
+fn ranks_keep_their_threads() {
     let folder = tempfile::tempdir().unwrap();
     let threads = &Mutex::new(HashSet::new());
     let (_, mut state) = begin();
-    let worker = || {
-        let Worker { replica, mut loss } = worker(&state);
+    let rank = || {
+        let Rank { replica, mut loss } = rank(&state);
         let seen = move |number, batch| {
             threads.lock().unwrap().insert(std::thread::current().id());
             loss(number, batch)
         };
-        Worker { replica, loss: Box::new(seen) }
+        Rank { replica, loss: Box::new(seen) }
     };
-    let mut workers = [worker(), worker(), worker()];
+    let mut ranks = [rank(), rank(), rank()];
     let mut numbers = 0..;
     let made = || Ok(numbers.next().unwrap());
     let observe = |_: &TrainState, _: &_| Ok(ControlFlow::Continue(()));
-    run(folder.path(), 8, 3, Begin::New).train(&mut state, made, &mut workers, observe).unwrap();
-    drop(workers);
+    run(folder.path(), 8, 3, Begin::New).train(&mut state, made, &mut ranks, observe).unwrap();
+    drop(ranks);
     assert_eq!(threads.lock().unwrap().len(), 3);
 }
 
@@ -186,32 +185,51 @@ fn a_loss_that_is_not_finite_stops_the_training() {
     let replica = state.replica().unwrap();
     let weight = replica.source().0[0].1.shallow_clone();
     let loss = Box::new(move |_, ()| Ok((&weight * f64::NAN).sum(Kind::Float)));
-    let mut workers = [Worker { replica, loss }];
-    let error = run.train(&mut state, || Ok(()), &mut workers, |_, _| Ok(ControlFlow::Continue(())));
+    let mut ranks = [Rank { replica, loss }];
+    let error = run.train(&mut state, || Ok(()), &mut ranks, |_, _| Ok(ControlFlow::Continue(())));
     assert!(matches!(error.unwrap_err(), Error::Diverged { step: 0, .. }));
     assert!(!run.checkpoint().exists(), "nothing is saved over the last good checkpoint");
 }
 
+/// `tch` panics where it has no room for a number: what libtorch said is kept.
 #[test]
-fn a_worker_that_panics_is_an_error() {
+fn a_panic_of_tch_is_an_error_that_says_why() {
+    for count in [1, 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, mut state) = begin();
+        let full = || {
+            let loss = Box::new(|_, _| Ok(Tensor::f_full([1 << 50], 1.0, (Kind::Float, Device::Cpu))?));
+            Rank::<u64, Error> { replica: state.replica().unwrap(), loss }
+        };
+        let mut ranks: Vec<_> = (0..count).map(|_| full()).collect();
+        let observe = |_: &TrainState, _: &_| Ok(ControlFlow::Continue(()));
+        let error = run(folder.path(), 1, 2, Begin::New).train(&mut state, || Ok(0), &mut ranks, observe).unwrap_err();
+        let message = error.to_string();
+        assert!(matches!(error, Error::Core { source: ediffi_core::Error::Torch { .. } }), "{message}");
+        assert!(message.contains("memory") || message.contains("size"), "{message}");
+    }
+}
+
+#[test]
+fn a_rank_that_panics_is_an_error() {
     for count in [1, 2] {
         let folder = tempfile::tempdir().unwrap();
         let (_, mut state) = begin();
         let run = run(folder.path(), 1, 2, Begin::New);
-        let broken = || Worker::<u64, Error> {
+        let broken = || Rank::<u64, Error> {
             replica: state.replica().unwrap(),
             loss: Box::new(|_, _| std::panic::resume_unwind(Box::new("no message"))),
         };
-        let mut workers: Vec<_> = (0..count).map(|_| broken()).collect();
-        let error = run.train(&mut state, || Ok(0), &mut workers, |_, _| Ok(ControlFlow::Continue(())));
-        assert!(matches!(error.unwrap_err(), Error::Worker), "{count} workers");
+        let mut ranks: Vec<_> = (0..count).map(|_| broken()).collect();
+        let error = run.train(&mut state, || Ok(0), &mut ranks, |_, _| Ok(ControlFlow::Continue(())));
+        assert!(matches!(error.unwrap_err(), Error::RankPanicked), "{count} ranks");
     }
 }
 
-/// In the second step one of two workers fails while the other is still at work, and goes on working until the first has
+/// In the second step one of two ranks fails while the other is still at work, and goes on working until the first has
 /// failed. The training ends with that failure, whichever of them it is.
 #[test]
-fn a_worker_that_fails_beside_another_at_work_ends_the_training() {
+fn a_rank_that_fails_beside_another_at_work_ends_the_training() {
     for failing in [0, 1] {
         for panics in [false, true] {
             let folder = tempfile::tempdir().unwrap();
@@ -219,8 +237,8 @@ fn a_worker_that_fails_beside_another_at_work_ends_the_training() {
             let run = run(folder.path(), 5, 2, Begin::New);
             let (failed, wait) = std::sync::mpsc::channel::<()>();
             let mut ends = (Some(failed), Some(wait));
-            let mut worker = |turn| {
-                let Worker { replica, mut loss } = worker(&state);
+            let mut rank = |turn| {
+                let Rank { replica, mut loss } = rank(&state);
                 let (failed, wait) = if turn == failing { (ends.0.take(), None) } else { (None, ends.1.take()) };
                 let loss = move |number, batch| match (number / 2, &failed, &wait) {
                     (1, Some(_), _) if panics => std::panic::resume_unwind(Box::new("no message")),
@@ -234,15 +252,16 @@ fn a_worker_that_fails_beside_another_at_work_ends_the_training() {
                     }
                     _ => loss(number, batch),
                 };
-                Worker { replica, loss: Box::new(loss) }
+                Rank { replica, loss: Box::new(loss) }
             };
-            let mut workers = [worker(0), worker(1)];
+            let mut ranks = [rank(0), rank(1)];
             let mut numbers = 0..;
             let made = || Ok(numbers.next().unwrap());
             let observe = |_: &TrainState, _: &_| Ok(ControlFlow::Continue(()));
-            let error = run.train(&mut state, made, &mut workers, observe).unwrap_err();
-            let expected = if panics { matches!(error, Error::Worker) } else { matches!(error, Error::NoBatches) };
-            assert!(expected, "worker {failing}: {error}");
+            let error = run.train(&mut state, made, &mut ranks, observe).unwrap_err();
+            let expected =
+                if panics { matches!(error, Error::RankPanicked) } else { matches!(error, Error::NoBatches) };
+            assert!(expected, "rank {failing}: {error}");
             assert_eq!(state.step(), 1);
         }
     }

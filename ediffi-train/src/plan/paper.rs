@@ -2,10 +2,12 @@
 
 use ediffi_core::interval::LogNormal;
 
-use super::{NetworkPlan, Sampling, StagePlan, Training, TrainingPlan};
+use super::stage::{NetworkTraining, Sampling, StageTraining};
+use super::training::Training;
+use super::training_plan::TrainingPlan;
 use crate::Result;
 use crate::noise::Tail;
-use crate::tree::{Configuration, ExpertTree};
+use crate::tree::{Branching, Configuration, ExpertTree};
 
 /// What a plan of the paper's shape is given.
 ///
@@ -39,14 +41,14 @@ const TAIL: Tail = Tail { share: 0.1, from: 9.61, to: 80.0 };
 /// [`Error::Plan`](crate::Error::Plan) for a budget that makes no sense.
 pub fn plan(name: &str, configuration: Configuration, budget: &Budget) -> Result<TrainingPlan> {
     let noise = LogNormal::default();
-    let stage = |name: &str, tree: &ExpertTree, tail, shared: Training, sampling: &Sampling| StagePlan {
+    let stage = |name: &str, tree: &ExpertTree, tail, shared: Training, sampling: &Sampling| StageTraining {
         name: name.to_owned(),
         noise,
         tail,
         sampling: sampling.clone(),
         networks: networks(tree, shared, budget.child),
     };
-    let alone = ExpertTree::new(&noise, &[], crate::tree::Growth::EveryLevel)?;
+    let alone = ExpertTree::new(&noise, &[], Branching::EveryLevel)?;
     let sampling = &budget.super_resolution_sampling;
     let plan = TrainingPlan {
         name: name.to_owned(),
@@ -65,12 +67,12 @@ pub fn plan(name: &str, configuration: Configuration, budget: &Budget) -> Result
 }
 
 /// The networks of a tree, those without a parent trained like `shared`, all others like `child`.
-fn networks(tree: &ExpertTree, shared: Training, child: Training) -> Vec<NetworkPlan> {
+fn networks(tree: &ExpertTree, shared: Training, child: Training) -> Vec<NetworkTraining> {
     let planned = tree.networks();
     let parent = |index: Option<usize>| index.and_then(|index| planned.get(index));
     planned
         .iter()
-        .map(|network| NetworkPlan {
+        .map(|network| NetworkTraining {
             name: network.name.clone(),
             cell: network.cell.clone(),
             parent: parent(network.parent).map(|parent| parent.name.clone()),
@@ -132,7 +134,7 @@ mod tests {
         let stage = &plan.stages[0];
         let high = stage.networks.iter().find(|network| network.name == "e9-511").unwrap();
         let share = |tail| {
-            let stage = super::StagePlan { tail, ..stage.clone() };
+            let stage = super::StageTraining { tail, ..stage.clone() };
             stage.levels(high).unwrap().share_above(40.0)
         };
         assert!(share(None) < 0.012, "{}", share(None));

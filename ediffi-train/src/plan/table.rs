@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{NetworkPlan, StagePlan, Training, TrainingPlan};
+use super::stage::{NetworkTraining, StageTraining};
+use super::training::Training;
+use super::training_plan::TrainingPlan;
 
 /// Fields of one line of the table.
 const HEADS: [&str; 9] =
@@ -25,7 +27,7 @@ impl fmt::Display for TrainingPlan {
     }
 }
 
-impl StagePlan {
+impl StageTraining {
     fn write(&self, f: &mut fmt::Formatter<'_>, pictures_a_step: u64) -> fmt::Result {
         write!(f, "stage {}: ln sigma ~ N({}, {}^2)", self.name, self.noise.p_mean(), self.noise.p_std())?;
         if let Some(tail) = &self.tail {
@@ -52,7 +54,7 @@ impl StagePlan {
         Ok(())
     }
 
-    fn row(&self, network: &NetworkPlan, own: Option<usize>, pictures_a_step: u64) -> [String; 9] {
+    fn row(&self, network: &NetworkTraining, own: Option<usize>, pictures_a_step: u64) -> [String; 9] {
         let Training { steps, learning_rate, cosine, ema, .. } = network.training;
         let interval = network.cell.interval(&self.noise);
         let total = self.sampling.steps;
@@ -73,7 +75,8 @@ impl StagePlan {
 #[cfg(test)]
 mod tests {
     use super::super::paper::{Budget, plan};
-    use super::super::{Sampling, Training};
+    use super::super::stage::Sampling;
+    use super::*;
     use crate::tree::Configuration;
     use ediffi_core::schedule::Schedule;
 

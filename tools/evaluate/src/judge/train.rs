@@ -3,19 +3,16 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use ediffi_core::weights::{Fresh, Scope};
+use ediffi_core::weights::{Params, Scope};
+use ediffi_train::fit::{Setup, fit};
 use ediffi_train::lineage::Lineage;
 use ediffi_train::optimizer::AdamWSettings;
-use ediffi_train::prefetch::Prefetch;
-use ediffi_train::run::{Begin, Progress, Run};
+use ediffi_train::random::batch_rng;
+use ediffi_train::run::{Begin, Run, StepReport};
 use ediffi_train::state::TrainState;
-use ediffi_train::workers::Worker;
 use indicatif::{ProgressBar, ProgressStyle};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 use train_icons::dice::Dice;
@@ -67,8 +64,6 @@ pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training)
     tch::set_num_threads(1);
     std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
     let steps = training.pictures.div_ceil(training.batch * training.workers);
-    let mut fresh = Fresh::new(7, Device::Cpu);
-    Network::new(Scope::root(&mut fresh))?;
     let settings = AdamWSettings {
         learning_rate: training.rate,
         warm_up: 200,
@@ -76,7 +71,6 @@ pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training)
         clip: 5.0,
         ..AdamWSettings::default()
     };
-    let mut state = TrainState::new(fresh.into_named(), settings, 0.998)?;
     let run = Run {
         name: "judge",
         folder,
@@ -84,34 +78,31 @@ pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training)
         steps,
         batch: training.batch,
         accumulate: training.workers,
+        first_batch: 0,
         checkpoint_every: SAVED,
         lineage: Lineage::default().with("batch", training.batch).with("workers", training.workers),
     };
-    run.begin(&mut state)?;
-    let examples = Arc::new(examples);
-    let (size, maker) = (training.batch, Arc::clone(&examples));
-    let batches = Prefetch::new(run.first_batch(&state), 4, move |number| batch(&maker, number, size))?;
-    let mut workers = Vec::new();
-    for _ in 0..training.workers {
-        let replica = state.replica()?;
-        let network = Network::new(Scope::root(&mut replica.source()))?;
-        let loss = move |_, batch: Batch| Ok(batch.targets.loss(&network.forward(&batch.pictures)?)?);
-        workers.push(Worker { replica, loss: Box::new(loss) });
-    }
-    let bar = ProgressBar::new(steps).with_position(state.step());
+    let setup =
+        Setup { seed: 7, parent: None, device: Device::Cpu, optimizer: settings, ema: 0.998, ranks: training.workers };
+    let learner = |params: &mut dyn Params| {
+        let network = Network::new(Scope::root(params))?;
+        Ok(move |_, batch: Batch| Ok(batch.targets.loss(&network.forward(&batch.pictures)?)?))
+    };
+    let size = training.batch;
+    let batches = move |number| batch(&examples, number, size);
+    let bar = ProgressBar::new(steps);
     if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} eta {eta}") {
         bar.set_style(style);
     }
-    let weights: i64 = state.parameters().iter().map(|(_, tensor)| tensor.numel() as i64).sum();
-    bar.set_prefix(format!("judge ({weights} weights)"));
-    let observe = |_: &TrainState, progress: &Progress| {
-        bar.set_position(progress.step);
-        if let Some(entry) = &progress.entry {
+    bar.set_prefix("judge");
+    let observe = |_: &TrainState, report: &StepReport| {
+        bar.set_position(report.step);
+        if let Some(entry) = &report.entry {
             bar.set_message(format!("loss {:.4} {:.0} pictures/s", entry.loss, entry.speed));
         }
         Ok(ControlFlow::Continue(()))
     };
-    run.train(&mut state, || batches.next()?, &mut workers, observe)?;
+    let state = fit(&run, &setup, batches, learner, observe)?;
     bar.finish();
     export(&state, out)
 }
@@ -131,7 +122,6 @@ fn batch(examples: &Examples, number: u64, size: u64) -> Result<Batch> {
         jumble(&mut example.pixels, &mut dice);
     }
     let pixels: Vec<&[u8]> = made.iter().map(|example| example.pixels.as_slice()).collect();
-    let mut rng = ChaCha8Rng::seed_from_u64(TRAINING);
-    rng.set_stream(number);
+    let mut rng = batch_rng(TRAINING, number);
     Ok(Batch { pictures: spoil(&tensor(&pixels, SIDE)?, &mut rng)?, targets: Targets::new(&made, &spoilt)? })
 }

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use ediffi_core::unet::UNetConfig;
 use ediffi_core::weights;
-use ediffi_train::plan::StagePlan;
+use ediffi_train::plan::{StageTraining, Task};
+use ediffi_train::run::Begin;
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
-use train_icons::dimensions;
 
 use super::Result;
-use super::execute::side;
 use super::files::{folder_of, write, write_json};
+use super::stages::{BASE, network, side};
 use super::workshop::Workshop;
 
 /// The encoders' files.
@@ -36,9 +36,10 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
     for stage in &workshop.plan.stages {
         let mut experts = Vec::new();
         for expert in stage.experts()?.iter().rev() {
-            let name = format!("{}.{}", stage.name, expert.network.name);
+            let task = Task::Network(stage, expert.network);
+            let name = task.name();
             let (path, lineage) = (workshop.weights(&name), workshop.lineage(stage, expert.network)?);
-            if !workshop.is_trained(&path, expert.network.training.steps, &lineage)? {
+            if !workshop.run(&name, &task, Begin::Resume, lineage).is_trained(&path)? {
                 return Err(format!("{name} is not trained: {} is missing or has too few steps", path.display()).into());
             }
             let weights = format!("{}/{}.safetensors", stage.name, expert.network.name);
@@ -55,7 +56,7 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
         halve(from, &out.join(to))?;
     }
     for stage in &workshop.plan.stages {
-        write_json(&out.join(&stage.name).join("config.json"), &network(stage)?)?;
+        write_json(&out.join(&stage.name).join("config.json"), &UNetConfig::from(network(side(stage)?)))?;
     }
     for task in workshop.plan.tasks() {
         let log = format!("{}.csv", task.name());
@@ -82,11 +83,6 @@ fn digits(sigma: f64) -> f64 {
     (sigma * scale).round() / scale
 }
 
-/// The network of a stage.
-fn network(stage: &StagePlan) -> Result<UNetConfig> {
-    Ok(if side(stage)? == 64 { dimensions::base() } else { dimensions::super_resolution() }.into())
-}
-
 /// Averaged weights in half the size, with all that the header says of them.
 fn halve(from: &Path, to: &Path) -> Result<()> {
     let tensors = Tensor::read_safetensors(from)?
@@ -103,7 +99,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     write(to, &std::fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?)
 }
 
-fn pipeline_stage(stage: &StagePlan, experts: Vec<Value>) -> Result<Value> {
+fn pipeline_stage(stage: &StageTraining, experts: Vec<Value>) -> Result<Value> {
     let side = side(stage)?;
     Ok(json!({
         "name": stage.name,
@@ -114,12 +110,12 @@ fn pipeline_stage(stage: &StagePlan, experts: Vec<Value>) -> Result<Value> {
         "sampler": {
             // docs/results/evaluation.md, "Solvers": with this schedule the nearest to the solution, or as near as any, at every number of
             // steps; measured on the base and on the first super-resolution.
-            "solver": if side == 64 { "tab-deis-3" } else { "dpmpp-2m" },
+            "solver": if side == BASE { "tab-deis-3" } else { "dpmpp-2m" },
             "steps": stage.sampling.steps,
             "schedule": stage.sampling.schedule,
         },
         // Guidance makes the base follow the text; super-resolution follows the smaller picture.
-        "guidance": { "scale": if side == 64 { 3.0 } else { 1.0 } },
+        "guidance": { "scale": if side == BASE { 3.0 } else { 1.0 } },
     }))
 }
 

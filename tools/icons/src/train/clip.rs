@@ -3,13 +3,14 @@
 use ediffi_core::weights::{Params, Scope};
 use ediffi_encoders::clip::{ClipTextNetwork, ClipVisionNetwork};
 use ediffi_encoders::tokenizer::TextTokenizer;
+use ediffi_train::dataset::Batch;
 use ediffi_train::lineage::Lineage;
-use ediffi_train::plan::{EncoderPlan, Task};
+use ediffi_train::plan::{EncoderTraining, Task};
 use ediffi_train::run::Begin;
 use tch::{Kind, Tensor};
 use train_icons::dimensions::{self, TOKENS, VISION_SIZE};
 
-use super::batches::Pictures;
+use super::batches::Captions;
 use super::encoder_training::{BatchResult, train_encoder};
 use super::encoders::clip_pixels;
 use super::files::write_json;
@@ -20,17 +21,17 @@ use super::{Result, vocabulary};
 const SCALE: f64 = 20.0;
 
 /// Trains CLIP's tokenizer and CLIP, and exports the folder `clip`.
-pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result<Outcome> {
+pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Result<Outcome> {
     let (clip_folder, runtime) = (workshop.clip(), workshop.runtime);
     std::fs::create_dir_all(&clip_folder)?;
     let (weights, tokenizer_path) = (clip_folder.join("model.safetensors"), clip_folder.join("tokenizer.json"));
-    let (task, rows) = (Task::Encoder(encoder), encoder.batch.unwrap_or(workshop.plan.batch));
-    let (name, training) = (task.name(), task.training());
+    let task = Task::Encoder(encoder);
+    let (name, rows) = (task.name(), workshop.plan.batches(&task).0);
     // Which word goes with what in a picture does not change with where things stand: the scenes are not among these.
     let settings = Lineage::default().with("seed", workshop.plan.seed).with("batch", rows).with("pack", &workshop.pack);
     let mut run = workshop.run(&name, &task, begin, settings);
     let data = workshop.data(rows);
-    workshop.discard(begin, &weights)?;
+    begin.discard(&weights)?;
     // Training a tokenizer twice gives other tokens, as the order of its sums is nobody's: those that are there are kept, and a
     // network that goes on has those it began with.
     let kept = begin == Begin::Resume && tokenizer_path.is_file();
@@ -40,11 +41,10 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
         vocabulary::clip(&vocabulary::captions(&data.sampler, data.seed)?, &tokenizer_path)?
     };
     run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
-    if kept && workshop.is_trained(&weights, training.steps, &run.lineage)? {
+    if kept && run.is_trained(&weights)? {
         println!("{name}: trained");
         return Ok(Outcome::Trained);
     }
-    let notes = run.lineage.notes();
     let tokenizer = TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?;
     let config = dimensions::clip(vocabulary, tokenizer.end());
     let vision_config = config.vision_config.clone().ok_or("no image tower")?;
@@ -58,11 +58,11 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     let trained = train_encoder(
         workshop,
         &run,
-        training,
+        &task,
         build,
         move |n| data.pictures(n, VISION_SIZE as u32, 0.0),
-        |(text, vision, tokenizer), batch: Pictures| {
-            let texts: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
+        |(text, vision, tokenizer), batch: Batch<Captions>| {
+            let texts: Vec<&str> = batch.text.captions.iter().map(String::as_str).collect();
             let ids = tokenizer.encode(&texts, TOKENS)?.ids.f_to_device(runtime.device)?;
             let t = normalised(&text.forward(&ids)?.pooled)?;
             let i = normalised(&vision.forward(&clip_pixels(&batch.pictures.f_to_device(runtime.device)?)?)?)?;
@@ -72,7 +72,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
             let texts = logits.f_log_softmax(1, Kind::Float)?.f_diagonal(0, 0, 1)?.f_mean(Kind::Float)?;
             let pictures = logits.f_log_softmax(0, Kind::Float)?.f_diagonal(0, 0, 1)?.f_mean(Kind::Float)?;
             let loss = texts.f_add(&pictures)?.f_div_scalar(-2.0)?;
-            Ok(BatchResult { loss, correct, total: batch.captions.len() as f64 })
+            Ok(BatchResult { loss, correct, total: batch.text.captions.len() as f64 })
         },
     )?;
     let Some((state, accuracy)) = trained else { return Ok(Outcome::Stopped) };
@@ -83,7 +83,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     let preprocessor = serde_json::json!({ "size": { "shortest_edge": VISION_SIZE },
         "crop_size": { "height": VISION_SIZE, "width": VISION_SIZE } });
     write_json(&clip_folder.join("preprocessor_config.json"), &preprocessor)?;
-    state.export(&weights, "", Kind::BFloat16, notes)?;
+    state.export(&weights, "", Kind::BFloat16, run.lineage.notes())?;
     Ok(Outcome::Trained)
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ediffi_core::conditioning::Conditioning;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::weights;
 use ediffi_encoders::clip::{ClipConfig, ClipTextNetwork, ClipVisionNetwork};
@@ -11,6 +12,7 @@ use tch::{Kind, Tensor};
 use train_icons::dimensions::TOKENS;
 
 use super::Result;
+use super::batches::Captions;
 
 /// The mean and deviation that CLIP's pictures are normalised with (the published `preprocessor_config.json`).
 const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -114,6 +116,40 @@ impl T5 {
         let mask = tokens.mask.f_to_device(device)?;
         let out = self.network.forward(&tokens.ids.f_to_device(device)?, &mask)?;
         Ok(out.f_mul(&mask.f_to_kind(Kind::Float)?.f_unsqueeze(-1)?)?)
+    }
+}
+
+/// Both encoders, frozen.
+pub struct Encoders {
+    clip: Clip,
+    t5: T5,
+}
+
+impl Encoders {
+    /// Opens the folders that the trainings of both exported.
+    pub fn open(clip: &Path, t5: &Path, runtime: Runtime) -> Result<Self> {
+        Ok(Self { clip: Clip::open(clip, runtime)?, t5: T5::open(t5, runtime)? })
+    }
+
+    /// The embeddings of a batch. Rows without a reference have zeros for one.
+    pub fn encode(&self, batch: &Captions) -> Result<Conditioning> {
+        let (clip_text, pooled) = self.clip.encode(&batch.captions)?;
+        let clip_image = match &batch.references {
+            None => None,
+            Some((rows, references)) => {
+                let embedded = self.clip.encode_pictures(&references.f_to_device(pooled.device())?)?;
+                let rows = Tensor::f_from_slice(rows)?.f_to_device(pooled.device())?;
+                let zeros = Tensor::f_zeros(pooled.size(), (Kind::Float, pooled.device()))?;
+                Some(zeros.f_index_copy(0, &rows, &embedded)?)
+            }
+        };
+        Ok(Conditioning {
+            t5: Some(self.t5.encode(&batch.captions)?),
+            clip_text: Some(clip_text),
+            clip_text_pooled: Some(pooled),
+            clip_image,
+            ..Conditioning::default()
+        })
     }
 }
 

@@ -1,10 +1,10 @@
 //! A plan, carried out: what is trained is skipped, what was begun goes on, what is not begun begins.
 
-use ediffi_train::plan::{StagePlan, Task};
+use ediffi_train::plan::Task;
 use ediffi_train::run::Begin;
 
 use super::workshop::{Outcome, Workshop};
-use super::{Result, base, clip, super_resolution, t5};
+use super::{Result, clip, networks, t5};
 
 /// Trains the tasks of the plan in order: all of them, or those of `only`. Those of `restart` begin anew.
 pub fn execute(workshop: &Workshop, only: &[String], restart: &[String]) -> Result<Outcome> {
@@ -27,10 +27,7 @@ pub fn execute(workshop: &Workshop, only: &[String], restart: &[String]) -> Resu
                 "t5" => t5::train(workshop, encoder, begin),
                 other => Err(format!("this program trains no encoder {other:?}: there are clip and t5").into()),
             },
-            Task::Network(stage, network) => match side(stage)? {
-                64 => base::train(workshop, stage, network, begin),
-                side => super_resolution::train(workshop, stage, network, begin, side),
-            },
+            Task::Network(stage, network) => networks::train(workshop, stage, network, begin),
         };
         match outcome {
             Err(error) => return Err(advice(&name, error)),
@@ -48,15 +45,5 @@ fn advice(name: &str, error: Box<dyn std::error::Error + Send + Sync>) -> Box<dy
             format!("{error}. `--restart {name}` trains it anew").into()
         }
         _ => error,
-    }
-}
-
-/// Pixels of a stage.
-pub fn side(stage: &StagePlan) -> Result<u32> {
-    match stage.name.as_str() {
-        "base" => Ok(64),
-        "sr256" => Ok(256),
-        "sr1024" => Ok(1024),
-        other => Err(format!("this program trains no stage {other:?}: there are base, sr256 and sr1024").into()),
     }
 }

@@ -1,16 +1,16 @@
-//! The training of the small model by a plan: its data as batches, and one room for each kind of network.
+//! The training of the small model by a plan: its data as batches, its encoders, its networks, and the model folder.
 
 pub mod assemble;
-pub mod base;
 pub mod batches;
 pub mod clip;
 pub mod encoder_training;
 pub mod encoders;
 pub mod execute;
 pub mod files;
+pub mod networks;
 pub mod plans;
 pub mod preview;
-pub mod super_resolution;
+pub mod stages;
 pub mod t5;
 pub mod vocabulary;
 pub mod workshop;

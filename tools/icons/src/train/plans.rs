@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ediffi_core::schedule::Schedule;
 use ediffi_train::plan::paper::{self, Budget};
-use ediffi_train::plan::{EncoderPlan, Sampling, Training, TrainingPlan};
+use ediffi_train::plan::{EncoderTraining, Sampling, Training, TrainingPlan};
 use ediffi_train::tree::Configuration;
 
 use super::Result;
@@ -38,8 +38,11 @@ pub fn find(name: &str) -> Result<TrainingPlan> {
     let mut plan = paper::plan(name, configuration, &budget())?;
     let clip = Training { steps: 500, learning_rate: 1e-3, warm_up: 100, cosine: true, ema: 0.998 };
     let t5 = Training { steps: 2500, learning_rate: 1e-3, warm_up: 200, cosine: true, ema: 0.998 };
-    let encoder =
-        |(name, batch, training): (&str, u64, _)| EncoderPlan { name: name.to_owned(), batch: Some(batch), training };
+    let encoder = |(name, batch, training): (&str, u64, _)| EncoderTraining {
+        name: name.to_owned(),
+        batch: Some(batch),
+        training,
+    };
     plan.encoders = [("clip", 64, clip), ("t5", 128, t5)].map(encoder).to_vec();
     Ok(plan)
 }
@@ -76,6 +79,24 @@ mod tests {
             assert_eq!(encoders, ["clip", "t5"]);
             let stages: Vec<_> = plan.stages.iter().map(|stage| stage.name.as_str()).collect();
             assert_eq!(stages, ["base", "sr256", "sr1024"]);
+        }
+    }
+
+    #[test]
+    fn no_task_repeats_another_s_batches() {
+        let file = |name: &str| format!("{}/plans/experts-{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        // The compared plans share a folder, and with it what they train by name.
+        let sharing = ["icons".to_owned(), file("a"), file("c"), file("d")];
+        for names in [sharing.as_slice(), &["paper-d".to_owned()]] {
+            let plans: Vec<_> = names.iter().map(|name| find(name).unwrap()).collect();
+            let tasks = plans.iter().flat_map(|plan| plan.tasks());
+            // What has one name is trained once.
+            let mut firsts: Vec<_> = tasks.map(|task| (task.first_batch(), task.name())).collect();
+            firsts.sort_unstable();
+            firsts.dedup();
+            let room = |first: u64| first.checked_add(1 << 32).and_then(|n| n.checked_mul(65_536)).is_some();
+            assert!(firsts.iter().all(|(first, _)| room(*first)));
+            assert!(firsts.windows(2).all(|pair| pair[0].0 < pair[1].0), "{names:?}: {firsts:?}");
         }
     }
 

@@ -7,21 +7,32 @@ use ediffi_core::denoiser::{Branch, BranchDenoiser, denoise_with};
 use ediffi_core::guidance::{Guidance, Guided, Rows};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::precondition::Sample;
+use ediffi_core::runtime::Runtime;
 use ediffi_core::schedule::karras;
 use ediffi_core::seed::{Noise, NoiseSource, image_seeds};
 use ediffi_core::solver::Solver;
 use ediffi_core::unet::{Context, UNet};
+use ediffi_core::weights;
+use ediffi_train::dataset::Batch;
+use ediffi_train::learner::Learner;
+use ediffi_train::pixels::to_rgb;
 use tch::{Device, Kind, Tensor};
-use train_icons::sheet;
+use train_icons::{dimensions, sheet};
 
 use super::Result;
-use super::batches::bytes;
+use super::batches::Captions;
 
 /// Where the sheets' sampling stops, with one last estimate: what is left then is far below what an eye sees.
 const SIGMA_MIN: f64 = 0.05;
 
+/// Where sampling starts: the base's, and super-resolution's, as in the plan `icons`.
+const SIGMA_MAX: [f64; 2] = [80.0, 40.0];
+
+/// Pictures on a line of a sheet.
+const COLUMNS: i64 = 8;
+
 /// What the sheets of the base show.
-pub const PROMPTS: [&str; 16] = [
+const PROMPTS: [&str; 16] = [
     "a red apple",
     "an apple, noto style",
     "an apple, flat style",
@@ -40,8 +51,43 @@ pub const PROMPTS: [&str; 16] = [
     "a heart, ink style",
 ];
 
-/// A network of a sheet, and the noise levels at which it is asked.
-pub type Ranged<'a> = (SigmaInterval, &'a UNet);
+/// Draws the fixed prompts with a network of the base at the noise levels that it trains on, and with `ancestor` at all others.
+pub fn base<F>(path: &Path, learner: &Learner<F>, interval: SigmaInterval, ancestor: Option<&UNet>) -> Result<()>
+where
+    F: Fn(&Batch<Captions>) -> Result<Conditioning>,
+{
+    let captions = PROMPTS.map(str::to_owned).to_vec();
+    let batch = Batch { pictures: Tensor::new(), smaller: None, text: Captions { captions, references: None } };
+    let mut networks = vec![(interval, &learner.network)];
+    networks.extend(ancestor.map(|ancestor| (SigmaInterval::ALL, ancestor)));
+    let rows = PROMPTS.len() as i64;
+    write(path, &sample(&networks, &learner.conditioning(0, &batch)?, rows, 64, (3.0, SIGMA_MAX[0]))?, COLUMNS)
+}
+
+/// Draws crops with a network of super-resolution, in three lines: what it is given, what it makes of it, what it should have made.
+pub fn super_resolution<F>(path: &Path, learner: &Learner<F>, mut crops: Batch<Captions>) -> Result<()>
+where
+    F: Fn(&Batch<Captions>) -> Result<Conditioning>,
+{
+    let (rows, _, _, side) = crops.pictures.size4()?;
+    let shown = COLUMNS.min(rows);
+    crops.pictures = crops.pictures.f_narrow(0, 0, shown)?;
+    crops.smaller = crops.smaller.map(|smaller| smaller.f_narrow(0, 0, shown)).transpose()?;
+    crops.text.captions.truncate(shown as usize);
+    let conditioning = learner.conditioning(u64::MAX, &crops)?;
+    let networks = [(SigmaInterval::ALL, &learner.network)];
+    let sharp = sample(&networks, &conditioning, shown, side, (1.0, SIGMA_MAX[1]))?;
+    let given = conditioning.low_res.ok_or("crops have smaller pictures")?;
+    let lines = [given.f_to_device(Device::Cpu)?, sharp.f_to_device(Device::Cpu)?, crops.pictures];
+    write(path, &Tensor::f_cat(&lines, 0)?, shown)
+}
+
+/// A network of the base after its training.
+pub fn open(path: &Path, Runtime { device, kind }: Runtime) -> Result<UNet> {
+    let _no_grad = tch::no_grad_guard();
+    let names = |name: &str| Some(name.to_owned());
+    Ok(weights::load(path, names, device, kind, |scope| UNet::new(scope, &dimensions::base(), kind))?)
+}
 
 /// A network with its contexts of one sheet.
 struct Previewed<'a> {
@@ -76,8 +122,8 @@ impl BranchDenoiser for Ensemble<'_> {
 ///
 /// # Shapes
 /// → [rows, 3, size, size]
-pub fn sample(
-    networks: &[Ranged<'_>],
+fn sample(
+    networks: &[(SigmaInterval, &UNet)],
     conditioning: &Conditioning,
     rows: i64,
     size: i64,
@@ -100,7 +146,7 @@ pub fn sample(
 }
 
 /// Writes square pictures as a sheet, `columns` a line.
-pub fn write(path: &Path, pictures: &Tensor, columns: i64) -> Result<()> {
+fn write(path: &Path, pictures: &Tensor, columns: i64) -> Result<()> {
     let size = pictures.size4()?.3;
-    Ok(sheet::write(path, &bytes(pictures)?, size as u32, columns as u32)?)
+    Ok(sheet::write(path, &to_rgb(pictures)?, size as u32, columns as u32)?)
 }

@@ -11,7 +11,7 @@ use ediffi_core::nn::{Embedding, Linear, attend, merge_heads, split_heads};
 use ediffi_core::weights::{Params, Scope};
 use ediffi_encoders::t5::T5Network;
 use ediffi_train::lineage::Lineage;
-use ediffi_train::plan::{EncoderPlan, Task};
+use ediffi_train::plan::{EncoderTraining, Task};
 use ediffi_train::run::Begin;
 use rayon::prelude::*;
 use tch::{Kind, Tensor};
@@ -42,14 +42,14 @@ const PLACES: f64 = 10.0;
 const UNKNOWN: i64 = -100;
 
 /// Trains T5's tokenizer and T5, and exports the folder `t5`.
-pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result<Outcome> {
+pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Result<Outcome> {
     let (folder, runtime) = (workshop.t5(), workshop.runtime);
     std::fs::create_dir_all(&folder)?;
-    let (task, rows) = (Task::Encoder(encoder), encoder.batch.unwrap_or(workshop.plan.batch));
-    let (name, training) = (task.name(), task.training());
+    let task = Task::Encoder(encoder);
+    let (name, rows) = (task.name(), workshop.plan.batches(&task).0);
     let data = workshop.data(rows);
     let [weights, tokenizer_path] = ["model.safetensors", "tokenizer.json"].map(|file| folder.join(file));
-    workshop.discard(begin, &weights)?;
+    begin.discard(&weights)?;
     // As CLIP's: a network that goes on has the tokenizer it began with.
     if begin == Begin::Restart || !tokenizer_path.is_file() {
         let captions = vocabulary::captions(&data.sampler, data.seed)?;
@@ -62,12 +62,11 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
         .with("batch", rows)
         .with_bytes("data", sampler.version()?.as_bytes())
         .with_file("tokenizer", &tokenizer_path)?;
-    if begin == Begin::Resume && workshop.is_trained(&weights, training.steps, &lineage)? {
+    let run = workshop.run(&name, &task, begin, lineage);
+    if run.is_trained(&weights)? {
         println!("{name}: trained");
         return Ok(Outcome::Trained);
     }
-    let notes = lineage.notes();
-    let run = workshop.run(&name, &task, begin, lineage);
     let build = |params: &mut dyn Params| -> Result<(T5, Readers)> {
         let mut scope = Scope::root(params);
         let t5 = T5Network::new(scope.at("t5"), &config, runtime.kind)?;
@@ -77,7 +76,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
     let trained = train_encoder(
         workshop,
         &run,
-        training,
+        &task,
         build,
         move |n| Captions::draw(&sampler, data.seed, n, rows),
         |(t5, readers), batch: Captions| {
@@ -112,7 +111,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderPlan, begin: Begin) -> Result
         println!("t5: {:.1} % of the cells with an object are read right", 100.0 * accuracy);
     }
     write_json(&folder.join("config.json"), &config)?;
-    state.export(&weights, "t5.", Kind::BFloat16, notes)?;
+    state.export(&weights, "t5.", Kind::BFloat16, run.lineage.notes())?;
     Ok(Outcome::Trained)
 }
 

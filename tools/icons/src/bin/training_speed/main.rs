@@ -29,13 +29,12 @@ use ediffi_core::interval::LogNormal;
 use ediffi_core::nn::channels_last;
 use ediffi_core::precondition::Sample;
 use ediffi_core::unet::{Efficient, UNet, UNetConfig};
-use ediffi_core::weights::{Fresh, Scope, save};
+use ediffi_core::weights::{Fresh, Params, Scope, save};
+use ediffi_train::fit::{Setup, fit};
 use ediffi_train::lineage::Lineage;
 use ediffi_train::loss::denoising_loss;
 use ediffi_train::optimizer::AdamWSettings;
 use ediffi_train::run::{Begin, Run};
-use ediffi_train::state::TrainState;
-use ediffi_train::workers::Worker;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use train_icons::dimensions;
@@ -43,6 +42,8 @@ use train_icons::dimensions;
 /// Programs report any error in words.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
+/// Seed of the start weights.
+const SEED: u64 = 1;
 /// Side of the pictures.
 const SIDE: i64 = 64;
 /// Pictures a step, however many workers share them: two batches of 16 in the plan `icons`.
@@ -127,7 +128,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     let ((config, levels), kind) = (network.of_the_plan()?, precision.kind());
     let settings = AdamWSettings { learning_rate: 1e-3, warm_up: 10, ..AdamWSettings::default() };
     let data = Batch::draw(&config, levels, (STEPS_OF_DATA * PICTURES) as usize, 1)?;
-    let mut fresh = Fresh::new(1, Device::Cpu);
+    let mut fresh = Fresh::new(SEED, Device::Cpu);
     let _ = UNet::new(Scope::root(&mut fresh), &config, kind)?;
     let parameters = fresh.into_named();
     let header = json!({
@@ -143,8 +144,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
 
     let threads = (cores / workers).max(1);
     tch::set_num_threads(threads as i32);
-    let mut state = TrainState::new(parameters, settings, AVERAGE)?;
-    let (losses, times) = train(&mut state, &data, (&config, kind), folder, *workers, *steps)?;
+    let (losses, times) = train(data, (&config, kind), settings, folder, *workers, *steps)?;
     let multiply_adds = flops::multiply_adds(&config, SIDE);
     let report = json!({
         "workers": workers, "threads": threads, "losses": losses,
@@ -160,9 +160,9 @@ fn measure(arguments: &Arguments) -> Result<()> {
 
 /// The mean loss of every step, and how many seconds it took.
 fn train(
-    state: &mut TrainState,
-    data: &Batch,
+    data: Batch,
     (config, kind): (&Efficient, Kind),
+    optimizer: AdamWSettings,
     folder: &Path,
     workers: u64,
     steps: u64,
@@ -175,37 +175,30 @@ fn train(
         steps,
         batch: rows,
         accumulate: workers,
+        first_batch: 0,
         checkpoint_every: Duration::MAX,
         lineage: Lineage::default(),
     };
-    run.begin(state)?;
+    let setup = Setup { seed: SEED, parent: None, device: Device::Cpu, optimizer, ema: AVERAGE, ranks: workers };
     let (sender, receiver) = mpsc::channel();
-    let mut team = Vec::new();
-    for _ in 0..workers {
-        let replica = state.replica()?;
-        let network = UNet::new(Scope::root(&mut replica.source()), config, kind)?;
+    let learner = |params: &mut dyn Params| {
+        let network = UNet::new(Scope::root(params), config, kind)?;
         let sender = sender.clone();
-        let loss = move |number: u64, batch: Batch| -> Result<Tensor> {
+        Ok(move |number: u64, batch: Batch| {
             let context = network.context(&batch.conditioning(), rows as i64)?;
             let sigmas: Vec<f64> = Vec::try_from(&batch.sigmas)?;
             let losses = denoising_loss(&Sample::default(), &batch.clean, &batch.noise, &sigmas, |x, c_noise| {
-                network.forward(x, c_noise, &context, None).map_err(ediffi_train::Error::from)
+                network.forward(x, c_noise, &context, None)
             })?;
             let loss = losses.f_mean(Kind::Float)?;
             sender.send((number / workers, loss.f_double_value(&[])?))?;
             Ok(loss)
-        };
-        team.push(Worker { replica, loss: Box::new(loss) });
-    }
-    let mut number = 0;
-    let next = || {
-        let first = number * rows % (STEPS_OF_DATA * PICTURES);
-        number += 1;
-        data.narrow(first as i64, rows as i64)
+        })
     };
+    let batches = move |number: u64| data.narrow((number * rows % (STEPS_OF_DATA * PICTURES)) as i64, rows as i64);
     let mut times = Vec::new();
     let mut began = Instant::now();
-    run.train(state, next, &mut team, |_, _| {
+    fit(&run, &setup, batches, learner, |_, _| {
         times.push(began.elapsed().as_secs_f64());
         began = Instant::now();
         Ok(ControlFlow::Continue(()))

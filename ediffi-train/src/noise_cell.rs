@@ -13,22 +13,22 @@ use crate::{Error, Result};
 ///
 /// ```
 /// use ediffi_core::interval::LogNormal;
-/// use ediffi_train::plan::Cell;
+/// use ediffi_train::noise_cell::NoiseCell;
 ///
-/// let rest: Cell = "all but (9, 511) and (3, 0)".parse()?;
+/// let rest: NoiseCell = "all but (9, 511) and (3, 0)".parse()?;
 /// assert_eq!(rest.interval(&LogNormal::default())?.to_string(), "[0.07574224194151892, 9.609593235855247)");
 /// # Ok::<(), ediffi_train::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Cell {
+pub enum NoiseCell {
     /// A cell of the binary tree (eDiff-I §4.1); (0, 0) is the whole distribution.
     Node(Node),
     /// Everything outside these cells.
     AllBut(Vec<Node>),
 }
 
-impl Cell {
+impl NoiseCell {
     /// The whole distribution: the shared network's.
     #[must_use]
     pub fn whole() -> Self {
@@ -53,7 +53,7 @@ impl Cell {
     }
 }
 
-impl fmt::Display for Cell {
+impl fmt::Display for NoiseCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let write = |f: &mut fmt::Formatter<'_>, node: &Node| write!(f, "({}, {})", node.level(), node.index());
         match self {
@@ -70,7 +70,7 @@ impl fmt::Display for Cell {
     }
 }
 
-impl FromStr for Cell {
+impl FromStr for NoiseCell {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -101,7 +101,7 @@ impl FromStr for Cell {
     }
 }
 
-impl TryFrom<String> for Cell {
+impl TryFrom<String> for NoiseCell {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self> {
@@ -109,8 +109,8 @@ impl TryFrom<String> for Cell {
     }
 }
 
-impl From<Cell> for String {
-    fn from(cell: Cell) -> Self {
+impl From<NoiseCell> for String {
+    fn from(cell: NoiseCell) -> Self {
         cell.to_string()
     }
 }
@@ -122,10 +122,10 @@ mod tests {
     #[test]
     fn cells_are_written_as_they_are_read() {
         for text in ["(0, 0)", "(9, 511)", "all", "all but (9, 511)", "all but (9, 511) and (3, 0)"] {
-            assert_eq!(text.parse::<Cell>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<NoiseCell>().unwrap().to_string(), text);
         }
         assert_eq!(
-            " all but (9,511)  and ( 3 , 0 )".parse::<Cell>().unwrap().to_string(),
+            " all but (9,511)  and ( 3 , 0 )".parse::<NoiseCell>().unwrap().to_string(),
             "all but (9, 511) and (3, 0)"
         );
     }
@@ -133,17 +133,17 @@ mod tests {
     #[test]
     fn what_is_no_cell_is_quoted() {
         for text in ["", "9, 511", "(9)", "(9, 511", "(1, 0) and (1, 1)", "all but", "all but (x, 0)", "(-1, 0)"] {
-            let error = text.parse::<Cell>().unwrap_err().to_string();
+            let error = text.parse::<NoiseCell>().unwrap_err().to_string();
             assert!(error.contains(&format!("{text:?}")), "{text}: {error}");
         }
         // A node that the tree has not.
-        assert!("(3, 8)".parse::<Cell>().unwrap_err().to_string().contains("(3, 8)"));
+        assert!("(3, 8)".parse::<NoiseCell>().unwrap_err().to_string().contains("(3, 8)"));
     }
 
     #[test]
     fn a_complement_has_the_levels_between_its_cells() {
         let noise = LogNormal::default();
-        let interval = |text: &str| text.parse::<Cell>().unwrap().interval(&noise);
+        let interval = |text: &str| text.parse::<NoiseCell>().unwrap().interval(&noise);
         let (low, high) = (interval("(3, 0)").unwrap(), interval("(9, 511)").unwrap());
         let rest = interval("all but (9, 511) and (3, 0)").unwrap();
         assert_eq!((rest.low(), rest.high()), (low.high(), high.low()));

@@ -1,0 +1,131 @@
+//! A network under training on pictures: from a batch to its loss.
+
+use std::sync::Arc;
+
+use ediffi_cascade::low_res::enlarge;
+use ediffi_core::conditioning::Conditioning;
+use ediffi_core::precondition::Precondition;
+use ediffi_core::unet::{Layout, UNet};
+use ediffi_core::weights::{Params, Scope};
+use tch::{Kind, Tensor};
+
+use crate::corruption::Corruption;
+use crate::dataset::Batch;
+use crate::dropout::ConditioningDropout;
+use crate::loss::denoising_loss;
+use crate::noise::NoiseLevels;
+use crate::random::{batch_rng, normal};
+use crate::{Error, Result};
+
+/// What a network learns.
+#[derive(Debug, Clone)]
+pub struct Objective {
+    /// The coefficients around the network.
+    pub precondition: Arc<dyn Precondition>,
+    /// The noise levels it is trained on.
+    pub levels: NoiseLevels,
+    /// How often its embeddings are dropped.
+    pub dropout: ConditioningDropout,
+    /// How the smaller pictures are spoilt. A base has none.
+    pub corruption: Corruption,
+    /// Seed of everything random in a batch beside its data: corruption, dropout, noise levels and noise, in this order.
+    pub seed: u64,
+}
+
+impl Objective {
+    /// An objective with the paper's dropout, and the corruption of pictures of 64 pixels.
+    #[must_use]
+    pub fn new(precondition: impl Precondition + 'static, levels: NoiseLevels, seed: u64) -> Self {
+        let (dropout, corruption) = (ConditioningDropout::default(), Corruption::for_64());
+        Self { precondition: Arc::new(precondition), levels, dropout, corruption, seed }
+    }
+}
+
+/// A network and what encodes its batches.
+///
+/// It trains a base on [batches](Batch) of pictures alone, and super-resolution on batches that have the smaller pictures as
+/// well.
+#[derive(Debug)]
+pub struct Learner<F> {
+    /// The network.
+    pub network: UNet,
+    objective: Objective,
+    encode: F,
+}
+
+impl<F> Learner<F> {
+    /// A network over `params` that computes in `kind`. `encode` makes the embeddings of a batch from what is said of it, or
+    /// from its pictures; `low_res` of what it returns is left out.
+    ///
+    /// # Errors
+    /// A layout that makes no network, parameters that do not fit it.
+    pub fn new(
+        params: &mut dyn Params,
+        layout: &dyn Layout,
+        kind: Kind,
+        objective: Objective,
+        encode: F,
+    ) -> Result<Self> {
+        Ok(Self { network: UNet::new(Scope::root(params), layout, kind)?, objective, encode })
+    }
+
+    /// What the network is told of batch `number` at most: the embeddings before any is dropped, and the smaller pictures,
+    /// spoilt and enlarged.
+    ///
+    /// # Errors
+    /// Those of `encode`; a corruption that makes no sense.
+    pub fn conditioning<T, E: From<Error>>(&self, number: u64, batch: &Batch<T>) -> std::result::Result<Conditioning, E>
+    where
+        F: Fn(&Batch<T>) -> std::result::Result<Conditioning, E>,
+    {
+        self.told(batch, &mut batch_rng(self.objective.seed, number))
+    }
+
+    fn told<T, E: From<Error>>(
+        &self,
+        batch: &Batch<T>,
+        rng: &mut impl rand::Rng,
+    ) -> std::result::Result<Conditioning, E>
+    where
+        F: Fn(&Batch<T>) -> std::result::Result<Conditioning, E>,
+    {
+        let low_res = batch.smaller.as_ref().map(|smaller| self.low_res(smaller, &batch.pictures, rng)).transpose()?;
+        Ok(Conditioning { low_res, ..(self.encode)(batch)? })
+    }
+
+    /// The smaller pictures as the network is shown them, in the size of the larger ones.
+    fn low_res(&self, smaller: &Tensor, pictures: &Tensor, rng: &mut impl rand::Rng) -> Result<Tensor> {
+        let spoilt = self.objective.corruption.corrupt(smaller, rng)?;
+        let (_, _, height, width) = pictures.size4()?;
+        Ok(enlarge(&spoilt.f_to_device(self.network.device())?, height, width)?)
+    }
+
+    /// The mean denoising loss of batch `number`. Everything random in it follows from the seed and the number.
+    ///
+    /// # Shapes
+    /// → [] f32, with its gradients
+    ///
+    /// # Errors
+    /// Those of `encode`; embeddings or smaller pictures that the network does not take, or shapes that do not fit it.
+    pub fn loss<T, E: From<Error>>(&self, number: u64, batch: &Batch<T>) -> std::result::Result<Tensor, E>
+    where
+        F: Fn(&Batch<T>) -> std::result::Result<Conditioning, E>,
+    {
+        let mut rng = batch_rng(self.objective.seed, number);
+        let conditioning = self.told(batch, &mut rng)?;
+        Ok(self.denoise(&conditioning, &batch.pictures, &mut rng)?)
+    }
+
+    fn denoise(&self, conditioning: &Conditioning, pictures: &Tensor, rng: &mut impl rand::Rng) -> Result<Tensor> {
+        let Objective { precondition, levels, dropout, .. } = &self.objective;
+        let rows = pictures.size4()?.0;
+        let context = self.network.context(&dropout.apply(conditioning, rows, rng)?, rows)?;
+        let clean = pictures.f_to_device(self.network.device())?;
+        let sigmas = levels.draw(rows as usize, rng);
+        let noise = normal(rng, &clean.size())?.f_to_device(clean.device())?;
+        let losses = denoising_loss(precondition.as_ref(), &clean, &noise, &sigmas, |x, c_noise| {
+            self.network.forward(x, c_noise, &context, None)
+        })?;
+        Ok(losses.f_mean(Kind::Float)?)
+    }
+}

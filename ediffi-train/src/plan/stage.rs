@@ -1,0 +1,134 @@
+//! The training of one stage: its networks, the noise levels of each, and which of them are the experts.
+
+use ediffi_core::experts::Experts;
+use ediffi_core::interval::{LogNormal, SigmaInterval};
+use ediffi_core::schedule::Schedule;
+use serde::{Deserialize, Serialize};
+
+use super::training::Training;
+use crate::noise::{NoiseLevels, Tail};
+use crate::noise_cell::NoiseCell;
+use crate::{Error, Result};
+
+/// The training of the experts of one stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StageTraining {
+    /// Its name; the program that trains knows its resolution and its network.
+    pub name: String,
+    /// The distribution of noise levels, which the cells are cut from.
+    #[serde(default)]
+    pub noise: LogNormal,
+    /// More levels for the open end of the distribution.
+    pub tail: Option<Tail>,
+    /// How the trained stage is sampled.
+    pub sampling: Sampling,
+    /// Its networks, each after the one it starts from.
+    pub networks: Vec<NetworkTraining>,
+}
+
+/// The steps that a trained stage is sampled with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Sampling {
+    /// How many.
+    pub steps: usize,
+    /// Their noise levels.
+    pub schedule: Schedule,
+}
+
+/// The training of one network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct NetworkTraining {
+    /// Its name, which its files have too: small letters, digits and dashes.
+    pub name: String,
+    /// The noise levels it is trained on, and owns if it is an expert.
+    pub cell: NoiseCell,
+    /// The network of the same stage that it starts from; new weights without one.
+    pub parent: Option<String>,
+    /// How long and how fast.
+    pub training: Training,
+}
+
+/// A network that is part of the ensemble, and the noise levels that it owns there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Expert<'a> {
+    /// The network.
+    pub network: &'a NetworkTraining,
+    /// Its noise levels.
+    pub interval: SigmaInterval,
+}
+
+impl StageTraining {
+    pub(super) fn check(&self) -> Result<()> {
+        if let Some(tail) = &self.tail {
+            tail.validate()?;
+        }
+        self.sampling.schedule.sigmas(self.sampling.steps)?;
+        for (index, network) in self.networks.iter().enumerate() {
+            let interval = network.cell.interval(&self.noise)?;
+            let Some(parent) = &network.parent else { continue };
+            let what = format!("{}.{}", self.name, network.name);
+            let before = self.networks.iter().take(index).find(|other| other.name == *parent);
+            let Some(before) = before else {
+                let reason = format!("no network called {parent:?}, its parent, comes before it");
+                return Err(Error::Plan { what, reason });
+            };
+            let known = before.cell.interval(&self.noise)?;
+            if interval.low() < known.low() || interval.high() > known.high() {
+                let reason = format!("its noise levels, {interval}, are not all among its parent's, {known}");
+                return Err(Error::Plan { what, reason });
+            }
+        }
+        self.experts().map(|_| ())
+    }
+
+    /// The networks of the ensemble with what they own, lowest noise first.
+    ///
+    /// # Errors
+    /// [`Error::Ensemble`] unless their noise levels tile (0, ∞).
+    pub fn experts(&self) -> Result<Vec<Expert<'_>>> {
+        let leaf = |network: &&NetworkTraining| {
+            !self.networks.iter().any(|other| other.parent.as_deref() == Some(network.name.as_str()))
+        };
+        let mut experts = self
+            .networks
+            .iter()
+            .filter(leaf)
+            .map(|network| Ok(Expert { network, interval: network.cell.interval(&self.noise)? }))
+            .collect::<Result<Vec<_>>>()?;
+        experts.sort_by(|a, b| a.interval.low().total_cmp(&b.interval.low()));
+        Experts::new(experts.iter().map(|expert| expert.interval).collect())
+            .map_err(|source| Error::Ensemble { stage: self.name.clone(), source })?;
+        Ok(experts)
+    }
+
+    /// How the noise levels of a network's training are drawn.
+    ///
+    /// # Errors
+    /// Those of [`NoiseCell::interval`] and of [`NoiseLevels::with_tail`].
+    pub fn levels(&self, network: &NetworkTraining) -> Result<NoiseLevels> {
+        let levels = NoiseLevels::new(self.noise, network.cell.interval(&self.noise)?);
+        match &self.tail {
+            Some(tail) => levels.with_tail(tail),
+            None => Ok(levels),
+        }
+    }
+
+    /// How many steps of sampling each expert runs, in the order of [`experts`](Self::experts).
+    ///
+    /// # Errors
+    /// Those of [`experts`](Self::experts), and a schedule that makes no noise levels.
+    pub fn sampling_steps(&self) -> Result<Vec<usize>> {
+        let intervals: Vec<_> = self.experts()?.iter().map(|expert| expert.interval).collect();
+        let mut counts = vec![0; intervals.len()];
+        let plan = Experts::new(intervals)?.plan(&self.sampling.schedule.sigmas(self.sampling.steps)?)?;
+        for step in plan.steps() {
+            if let Some(count) = counts.get_mut(step.expert) {
+                *count += 1;
+            }
+        }
+        Ok(counts)
+    }
+}

@@ -1,0 +1,247 @@
+//! A whole plan: everything that is trained for one model.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::stage::{NetworkTraining, StageTraining};
+use super::task::{EncoderTraining, Task};
+use crate::lineage::Lineage;
+use crate::{Error, Result};
+
+/// Everything that is trained for one model, in the order of training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TrainingPlan {
+    /// Its name, for people.
+    pub name: String,
+    /// Seed of data and noise.
+    pub seed: u64,
+    /// Pictures a batch.
+    pub batch: u64,
+    /// Batches whose gradients make one step.
+    #[serde(default = "one")]
+    pub accumulate: u64,
+    /// Encoders that are trained before all networks; none where they are published ones.
+    #[serde(default)]
+    pub encoders: Vec<EncoderTraining>,
+    /// The stages, smallest pictures first.
+    pub stages: Vec<StageTraining>,
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl TrainingPlan {
+    /// Reads and checks a plan in TOML.
+    ///
+    /// # Errors
+    /// [`Error::PlanText`] for text that is no plan, and the errors of [`check`](Self::check).
+    pub fn parse(text: &str) -> Result<Self> {
+        let plan: Self = toml::from_str(text).map_err(|source| Error::PlanText { source: Box::new(source) })?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// Reads and checks the plan in a file.
+    ///
+    /// # Errors
+    /// [`Error::File`] for a file that cannot be read; those of [`parse`](Self::parse).
+    pub fn open(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
+        Self::parse(&text)
+    }
+
+    /// The plan in TOML, which [`parse`](Self::parse) reads back.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] for a number that TOML cannot hold: a seed beyond an `i64`.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::Plan { what: self.name.clone(), reason: error.to_string() })
+    }
+
+    /// Checks that names are unique and can be file names, that each network comes after its parent and is trained on levels that
+    /// its parent has seen, that the experts of every stage tile (0, ∞), and every number.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] naming what is wrong, or [`Error::Ensemble`] for a stage whose experts leave a hole or overlap.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |what: &str, reason: String| Err(Error::Plan { what: what.to_owned(), reason });
+        for (field, value) in [("batch", self.batch), ("accumulate", self.accumulate)] {
+            if !(1..=65_536).contains(&value) {
+                return wrong(field, format!("{value} is not in 1..=65536"));
+            }
+        }
+        if self.stages.is_empty() {
+            return wrong(&self.name, "it has no stages".to_owned());
+        }
+        let mut names: Vec<String> = Vec::new();
+        for task in self.tasks() {
+            let name = task.name();
+            let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            if !name.split('.').all(|part| !part.is_empty() && part.chars().all(letters)) {
+                return wrong(&name, "a name has small letters, digits and dashes".to_owned());
+            }
+            task.training().check(&name)?;
+            if names.contains(&name) {
+                return wrong(&name, "the name stands twice".to_owned());
+            }
+            names.push(name);
+        }
+        for encoder in &self.encoders {
+            if encoder.batch == Some(0) {
+                return wrong(&encoder.name, "a batch of no pictures".to_owned());
+            }
+        }
+        self.stages.iter().try_for_each(StageTraining::check)
+    }
+
+    /// Everything to train, in order.
+    pub fn tasks(&self) -> impl Iterator<Item = Task<'_>> {
+        let stages = self.stages.iter();
+        let networks = stages.flat_map(|stage| stage.networks.iter().map(move |network| Task::Network(stage, network)));
+        self.encoders.iter().map(Task::Encoder).chain(networks)
+    }
+
+    /// What is called `name`: `clip`, or `base.shared`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTask`] listing the names there are.
+    pub fn task(&self, name: &str) -> Result<Task<'_>> {
+        self.tasks().find(|task| task.name() == name).ok_or_else(|| Error::UnknownTask {
+            name: name.to_owned(),
+            known: self.tasks().map(|task| task.name()).collect(),
+        })
+    }
+
+    /// Pictures of one step of a network.
+    #[must_use]
+    pub fn pictures_a_step(&self) -> u64 {
+        self.batch * self.accumulate
+    }
+
+    /// Pictures a batch, and batches a step, of a task.
+    #[must_use]
+    pub fn batches(&self, task: &Task<'_>) -> (u64, u64) {
+        match task {
+            Task::Encoder(encoder) => (encoder.batch.unwrap_or(self.batch), 1),
+            Task::Network(..) => (self.batch, self.accumulate),
+        }
+    }
+
+    /// What the plan says of a network's training that cannot be changed on the way: seed, batch and noise levels. A program
+    /// adds what else the network stands on, such as its data.
+    #[must_use]
+    pub fn lineage(&self, stage: &StageTraining, network: &NetworkTraining) -> Lineage {
+        let lineage = Lineage::default()
+            .with("seed", self.seed)
+            .with("batch", self.batch)
+            .with("accumulate", self.accumulate)
+            .with("noise", format!("ln sigma ~ N({}, {}^2)", stage.noise.p_mean(), stage.noise.p_std()))
+            .with("cell", &network.cell);
+        match &stage.tail {
+            Some(tail) => lineage.with("tail", format!("{} from {} to {}", tail.share, tail.from, tail.to)),
+            None => lineage,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"
+        name = "two"
+        seed = 7
+        batch = 4
+        [[stages]]
+        name = "base"
+        sampling = { steps = 25, schedule = { karras = { min = 0.002, max = 80.0, rho = 7.0 } } }
+        [[stages.networks]]
+        name = "shared"
+        cell = "(0, 0)"
+        training = { steps = 4, learning-rate = 1e-3, ema = 0.9 }
+        [[stages.networks]]
+        name = "high"
+        cell = "(9, 511)"
+        parent = "shared"
+        training = { steps = 2, learning-rate = 1e-3, ema = 0.9, cosine = true }
+        [[stages.networks]]
+        name = "rest"
+        cell = "all but (9, 511)"
+        parent = "shared"
+        training = { steps = 2, learning-rate = 1e-3, ema = 0.9 }
+    "#;
+
+    fn refused(from: &str, to: &str) -> String {
+        assert!(TEXT.contains(from), "{from}");
+        TrainingPlan::parse(&TEXT.replace(from, to)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_plan_is_read_and_written() {
+        let plan = TrainingPlan::parse(TEXT).unwrap();
+        assert_eq!((plan.seed, plan.accumulate, plan.pictures_a_step()), (7, 1, 4));
+        let names: Vec<_> = plan.tasks().map(|task| task.name()).collect();
+        assert_eq!(names, ["base.shared", "base.high", "base.rest"]);
+        assert_eq!(TrainingPlan::parse(&plan.to_toml().unwrap()).unwrap(), plan);
+        let high = plan.task("base.high").unwrap().training().optimizer();
+        assert_eq!((high.learning_rate, high.decay_steps), (1e-3, Some(2)));
+        assert_eq!(plan.task("base.rest").unwrap().training().optimizer().decay_steps, None);
+    }
+
+    /// EDM's 25 steps from 80 to 0.002: nine are above 9.61 (eDiff-I, derived in the paper's terms).
+    #[test]
+    fn the_expert_of_the_highest_noise_owns_nine_of_25_steps() {
+        let plan = TrainingPlan::parse(TEXT).unwrap();
+        let stage = &plan.stages[0];
+        let names: Vec<_> = stage.experts().unwrap().iter().map(|expert| expert.network.name.clone()).collect();
+        assert_eq!(names, ["rest", "high"]);
+        assert_eq!(stage.sampling_steps().unwrap(), [16, 9]);
+    }
+
+    #[test]
+    fn experts_that_do_not_tile_are_refused_with_the_hole() {
+        let hole = refused("all but (9, 511)", "(3, 0)");
+        assert!(hole.contains("base") && hole.contains("9.6095"), "{hole}");
+        assert!(refused("all but (9, 511)", "(0, 0)").contains("base"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (from, to, culprit) in [
+            ("parent = \"shared\"", "parent = \"rest\"", "base.high"),
+            ("name = \"high\"", "name = \"shared\"", "base.shared: the name stands twice"),
+            ("name = \"high\"", "name = \"../high\"", "base.../high"),
+            ("cell = \"(0, 0)\"", "cell = \"(1, 0)\"", "base.high: its noise levels"),
+            ("steps = 4,", "steps = 0,", "base.shared: no steps"),
+            ("steps = 4, learning-rate = 1e-3", "steps = 4, learning-rate = -1.0", "base.shared"),
+            (
+                "ema = 0.9 }\n        [[stages.networks]]\n        name = \"high\"",
+                "ema = 1.0 }\n        [[stages.networks]]\n        name = \"high\"",
+                "ema 1 is",
+            ),
+            ("batch = 4", "batch = 0", "batch: 0"),
+            ("max = 80.0", "max = 0.001", "max"),
+            ("sampling", "tail = { share = 2.0, from = 9.0, to = 80.0 }\n sampling", "tail.share"),
+            ("cell = \"(9, 511)\"", "cell = \"nine\"", "nine"),
+            ("seed = 7", "sed = 7", "sed"),
+        ] {
+            let error = refused(from, to);
+            let whole = format!("{error} {}", refused_source(from, to));
+            assert!(whole.contains(culprit), "{to}: {whole}");
+        }
+        let none = TrainingPlan::parse("name = \"x\"\nseed = 1\nbatch = 1\nstages = []").unwrap_err().to_string();
+        assert!(none.contains("no stages"), "{none}");
+        let error = TrainingPlan::parse(TEXT).unwrap().task("base.low").unwrap_err().to_string();
+        assert!(error.contains("base.low") && error.contains("base.shared, base.high, base.rest"), "{error}");
+        let absent = TrainingPlan::open(Path::new("absent.toml")).unwrap_err();
+        assert!(absent.to_string().contains("absent.toml"));
+    }
+
+    fn refused_source(from: &str, to: &str) -> String {
+        let error = TrainingPlan::parse(&TEXT.replace(from, to)).unwrap_err();
+        std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()
+    }
+}

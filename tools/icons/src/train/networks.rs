@@ -1,0 +1,85 @@
+//! The networks of the stages: the base on whole pictures, super-resolution on crops with spoilt smaller pictures.
+
+use std::path::Path;
+
+use ediffi_core::precondition::Sample;
+use ediffi_core::weights::Params;
+use ediffi_train::corruption::Corruption;
+use ediffi_train::dataset::Batch;
+use ediffi_train::dropout::ConditioningDropout;
+use ediffi_train::fit::fit;
+use ediffi_train::learner::{Learner, Objective};
+use ediffi_train::plan::{NetworkTraining, StageTraining, Task};
+use ediffi_train::run::Begin;
+use ediffi_train::state::{Shared, TrainState};
+use tch::Kind;
+
+use super::batches::Captions;
+use super::encoders::Encoders;
+use super::stages::{BASE, network as config, side};
+use super::workshop::{Outcome, Workshop};
+use super::{Result, preview};
+
+/// Side of the crops that super-resolution trains on.
+const CROP: u32 = 64;
+
+/// What tells the noise of the base's batches from their scenes. Super-resolution has the side of its stage for this.
+const NOISE: u64 = 0x6E01_5E00;
+
+/// Trains one network of a stage and exports its averaged weights.
+pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraining, begin: Begin) -> Result<Outcome> {
+    let (task, side, runtime) = (Task::Network(stage, network), side(stage)?, workshop.runtime);
+    let name = task.name();
+    let run = workshop.run(&name, &task, begin, workshop.lineage(stage, network)?);
+    let weights = workshop.weights(&name);
+    begin.discard(&weights)?;
+    if run.is_trained(&weights)? {
+        println!("{name}: trained");
+        return Ok(Outcome::Trained);
+    }
+    let paper = ConditioningDropout::default();
+    let seed = workshop.plan.seed ^ if side == BASE { NOISE } else { u64::from(side) };
+    let objective = Objective {
+        // References are dropped when a batch is made, so that none is drawn and embedded in vain.
+        dropout: ConditioningDropout { clip_image: 0.0, ..paper },
+        corruption: if side > 256 { Corruption::for_256() } else { Corruption::for_64() },
+        ..Objective::new(Sample::default(), stage.levels(network)?, seed)
+    };
+    let learner = |params: &mut dyn Params| -> Result<_> {
+        let encoders = Encoders::open(&workshop.clip(), &workshop.t5(), runtime)?;
+        let encode = move |batch: &Batch<Captions>| encoders.encode(&batch.text);
+        Ok(Learner::new(params, &config(side), runtime.kind, objective.clone(), encode)?)
+    };
+    let data = workshop.data(run.batch);
+    let batches = {
+        let data = workshop.data(run.batch);
+        move |number| match side {
+            BASE => data.pictures(number, BASE, 1.0 - paper.clip_image),
+            side => data.crops(number, side, CROP),
+        }
+    };
+    let parent = workshop.parent(stage, network);
+    // An expert knows its own noise levels alone: its sheets are drawn together with the network that it began as.
+    let interval = network.cell.interval(&stage.noise)?;
+    let began_as = parent.iter().filter(|_| side == BASE).map(|parent| preview::open(parent, runtime));
+    let ancestor = began_as.collect::<Result<Vec<_>>>()?.pop();
+    let sheet = |state: &TrainState, path: &Path| {
+        let _no_grad = tch::no_grad_guard();
+        let learner = learner(&mut Shared(state.average()))?;
+        match side {
+            BASE => preview::base(path, &learner, interval, ancestor.as_ref()),
+            side => preview::super_resolution(path, &learner, data.crops(u64::MAX / data.rows - 1, side, CROP)?),
+        }
+    };
+    let setup = workshop.setup(&task, parent);
+    let loss = |params: &mut dyn Params| {
+        let learner = learner(params)?;
+        Ok(move |number, batch: Batch<Captions>| learner.loss(number, &batch))
+    };
+    let state = fit(&run, &setup, batches, loss, workshop.watch(&run, sheet)?)?;
+    if state.step() < run.steps {
+        return Ok(Outcome::Stopped);
+    }
+    state.export(&weights, "", Kind::Float, run.lineage.notes())?;
+    Ok(Outcome::Trained)
+}
