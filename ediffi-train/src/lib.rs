@@ -17,7 +17,8 @@
 //! use ediffi_core::conditioning::Conditioning;
 //! use ediffi_core::interval::{LogNormal, SigmaInterval};
 //! use ediffi_core::precondition::Edm;
-//! use ediffi_core::seed::{Noise, NoiseSource, image_seeds, stream};
+//! use ediffi_core::noise::NoiseSource;
+//! use ediffi_core::seed::{Noise, image_seeds, stream};
 //! use ediffi_core::nn::Norm;
 //! use ediffi_core::unet::{Dimensions, Efficient, Level, UNet};
 //! use ediffi_core::weights::{Fresh, Scope};
