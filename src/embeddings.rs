@@ -1,16 +1,15 @@
 //! Embeddings: a text and a style, encoded once, to be sampled many times.
 
 use std::ops::Range;
-use std::path::Path;
 
 use ediffi_core::conditioning::Conditioning;
+use ediffi_core::unet::EmbeddingShapes;
 use ediffi_paint::TextTokens;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::style::StyleReference;
-use crate::{Error, Request, Result, Style, embeddings_file};
-use ediffi_core::unet::EmbeddingShapes;
+use crate::{Error, Request, Result, Style};
 
 /// For each token, the characters of the text that it covers; none for special and padding tokens.
 pub(crate) type Spans = Vec<Option<Range<usize>>>;
@@ -125,22 +124,6 @@ impl Embeddings {
             negative: self.negative.as_ref().map(EncodedText::shallow_clone),
             style: self.style.as_ref().map(Tensor::shallow_clone),
         }
-    }
-
-    /// Writes the embeddings, and what they were made from, to a safetensors file.
-    ///
-    /// # Errors
-    /// A file that cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        embeddings_file::write(self, path.as_ref())
-    }
-
-    /// Reads what [`Embeddings::save`] wrote.
-    ///
-    /// # Errors
-    /// [`Error::ReadFile`], or [`Error::EmbeddingsFile`] for a file that holds something else or is damaged.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
-        embeddings_file::read(path.as_ref())
     }
 
     /// Whether they can be drawn by networks that take `needs`, as `request` says.

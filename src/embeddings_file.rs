@@ -13,21 +13,39 @@ use crate::{Embeddings, Error, Result};
 /// The format it says it has.
 const FORMAT: &str = "ediffi-embeddings/1";
 
-/// Writes `embeddings` to `path`.
-pub(crate) fn write(embeddings: &Embeddings, path: &Path) -> Result<()> {
-    let json = |source| Error::Json { path: path.to_owned(), source };
-    let mut tensors = named(&embeddings.prompt, "prompt");
-    let mut texts = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
-    texts.insert("source".to_owned(), serde_json::to_string(&embeddings.source).map_err(json)?);
-    for (name, text) in [("prompt", Some(&embeddings.prompt)), ("negative", embeddings.negative.as_ref())] {
-        for (encoder, tokens) in text.into_iter().flat_map(EncodedText::tokens) {
-            let spans = serde_json::to_string(&tokens.spans).map_err(json)?;
-            texts.insert(format!("{name}.{encoder}.spans"), spans);
+impl Embeddings {
+    /// Writes the embeddings, and what they were made from, to a safetensors file.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let json = |source| Error::Json { path: path.to_owned(), source };
+        let mut tensors = named(&self.prompt, "prompt");
+        let mut texts = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
+        texts.insert("source".to_owned(), serde_json::to_string(&self.source).map_err(json)?);
+        for (name, text) in [("prompt", Some(&self.prompt)), ("negative", self.negative.as_ref())] {
+            for (encoder, tokens) in text.into_iter().flat_map(EncodedText::tokens) {
+                let spans = serde_json::to_string(&tokens.spans).map_err(json)?;
+                texts.insert(format!("{name}.{encoder}.spans"), spans);
+            }
         }
+        tensors.extend(self.negative.iter().flat_map(|negative| named(negative, "negative")));
+        tensors.extend(self.style.iter().map(|style| ("style.clip_image".to_owned(), style.shallow_clone())));
+        Ok(weights::save(path, &tensors, texts)?)
     }
-    tensors.extend(embeddings.negative.iter().flat_map(|negative| named(negative, "negative")));
-    tensors.extend(embeddings.style.iter().map(|style| ("style.clip_image".to_owned(), style.shallow_clone())));
-    Ok(weights::save(path, &tensors, texts)?)
+
+    /// Reads what [`Embeddings::save`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::ReadFile`], or [`Error::EmbeddingsFile`] for a file that holds something else or is damaged.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let bytes = files::read_bytes(path)?;
+        File::parse(&bytes)
+            .and_then(|file| file.embeddings())
+            .map_err(|reason| Error::EmbeddingsFile { path: path.to_owned(), reason })
+    }
 }
 
 /// The tensors of one text with their names in the file.
@@ -35,14 +53,6 @@ fn named(text: &EncodedText, name: &str) -> Vec<(String, Tensor)> {
     let tokens = text.tokens().map(|(name, encoded)| (name, encoded.tokens.shallow_clone()));
     let pooled = text.clip_pooled.iter().map(|pooled| ("clip_text_pooled", pooled.shallow_clone()));
     tokens.chain(pooled).map(|(part, tensor)| (format!("{name}.{part}"), tensor)).collect()
-}
-
-/// Reads what [`write`] wrote.
-pub(crate) fn read(path: &Path) -> Result<Embeddings> {
-    let bytes = files::read_bytes(path)?;
-    File::parse(&bytes)
-        .and_then(|file| file.embeddings())
-        .map_err(|reason| Error::EmbeddingsFile { path: path.to_owned(), reason })
 }
 
 /// A file of embeddings while it is read. Its errors are reasons: the caller knows the path.

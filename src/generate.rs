@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use ediffi_cascade::{StageEvent, StageJob, StageObserver};
 use ediffi_core::guard::guarded;
 use ediffi_core::nn::ScoreBias;
+use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
-use ediffi_core::seed::{NoiseSource, image_seeds};
+use ediffi_core::seed::image_seeds;
 use tch::{Device, Tensor};
 
 use crate::pipeline::State;

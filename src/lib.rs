@@ -31,7 +31,6 @@
 //! time of a call. Everything that can fail returns an [`Error`] that names the culprit. The library does not print; it
 //! emits `tracing` events.
 
-mod base64;
 mod bindings;
 mod builder;
 mod deepfloyd;
@@ -81,6 +80,8 @@ pub use ediffi_core::guidance::{Guidance, Thresholding};
 #[doc(no_inline)]
 pub use ediffi_core::interval::SigmaInterval;
 #[doc(no_inline)]
+pub use ediffi_core::noise::NoiseSource;
+#[doc(no_inline)]
 pub use ediffi_core::plan::Plan;
 #[doc(no_inline)]
 pub use ediffi_core::pool::Residency;
@@ -88,8 +89,6 @@ pub use ediffi_core::pool::Residency;
 pub use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
 #[doc(no_inline)]
 pub use ediffi_core::schedule::Schedule;
-#[doc(no_inline)]
-pub use ediffi_core::seed::NoiseSource;
 #[doc(no_inline)]
 pub use ediffi_core::solver::{Churn, Solver, Variance};
 #[doc(no_inline)]

@@ -35,12 +35,26 @@ pub(crate) struct Metadata {
     pub(crate) plan: String,
 }
 
-impl Metadata {
-    /// Reads a file.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        Self::read(&files::read_bytes(path)?)
+impl Request {
+    /// The request stored in a PNG file that [`GeneratedImage::save`](crate::GeneratedImage::save) wrote. It asks for this
+    /// one image, whatever others were made with it.
+    ///
+    /// # Errors
+    /// [`Error::ReadFile`], [`Error::PngDecode`], [`Error::PngWithoutRequest`] and [`Error::PngRequest`].
+    pub fn from_png(path: impl AsRef<Path>) -> Result<Self> {
+        Self::from_png_bytes(&files::read_bytes(path.as_ref())?)
     }
 
+    /// The request stored in the bytes of a PNG file.
+    ///
+    /// # Errors
+    /// As [`Request::from_png`].
+    pub fn from_png_bytes(bytes: &[u8]) -> Result<Self> {
+        serde_json::from_str(&Metadata::read(bytes)?.request).map_err(|source| Error::PngRequest { source })
+    }
+}
+
+impl Metadata {
     /// Reads the bytes of a file. Its pixels are not looked at.
     pub(crate) fn read(png: &[u8]) -> Result<Self> {
         let damaged = |source| Error::PngDecode { source };
@@ -59,11 +73,6 @@ impl Metadata {
         let request = text(REQUEST)?.ok_or(Error::PngWithoutRequest)?;
         let seed = text(SEED)?.and_then(|seed| seed.parse().ok()).ok_or(Error::PngWithoutRequest)?;
         Ok(Self { request, seed, plan: text(PLAN)?.unwrap_or_default() })
-    }
-
-    /// The request.
-    pub(crate) fn request(&self) -> Result<Request> {
-        serde_json::from_str(&self.request).map_err(|source| Error::PngRequest { source })
     }
 
     /// The bytes of a PNG file with these pixels.

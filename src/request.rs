@@ -1,7 +1,6 @@
 //! What goes in: everything that decides a picture.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use ediffi_cascade::Tiling;
 use ediffi_core::guidance::Guidance;
@@ -10,7 +9,7 @@ use ediffi_core::solver::Solver;
 use ediffi_paint::Canvas;
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, Style, metadata};
+use crate::Style;
 
 /// The most images of one request.
 pub const MAX_IMAGES: usize = 4096;
@@ -133,25 +132,6 @@ impl Request {
     #[must_use]
     pub fn unconditional() -> Self {
         Self { unconditional: true, ..Self::new("") }
-    }
-
-    /// The request stored in a PNG file that [`GeneratedImage::save`](crate::GeneratedImage::save) wrote. It asks for this
-    /// one image, whatever others were made with it.
-    ///
-    /// # Errors
-    /// [`Error::ReadFile`](crate::Error::ReadFile), [`Error::PngDecode`](crate::Error::PngDecode),
-    /// [`Error::PngWithoutRequest`](crate::Error::PngWithoutRequest) and
-    /// [`Error::PngRequest`](crate::Error::PngRequest).
-    pub fn from_png(path: impl AsRef<Path>) -> Result<Self> {
-        metadata::Metadata::open(path.as_ref())?.request()
-    }
-
-    /// The request stored in the bytes of a PNG file.
-    ///
-    /// # Errors
-    /// As [`Request::from_png`].
-    pub fn from_png_bytes(bytes: &[u8]) -> Result<Self> {
-        metadata::Metadata::read(bytes)?.request()
     }
 
     /// Sets what the picture shall be guided away from. It acts where guidance does.

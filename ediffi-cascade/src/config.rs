@@ -56,7 +56,7 @@ pub struct StageConfig {
 }
 
 /// How a network becomes a denoiser.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum PreconditionConfig {

@@ -104,10 +104,6 @@ pub(crate) struct ExpertDenoiser<'a, 'w> {
 }
 
 impl BranchDenoiser for ExpertDenoiser<'_, '_> {
-    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
-        Ok(self.estimate_branch(x, sigma, branch)?.denoised)
-    }
-
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
         let context = self.contexts.get(&self.expert.network, self.branches, branch)?;
         let conditional = match branch {

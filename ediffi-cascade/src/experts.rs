@@ -56,10 +56,6 @@ impl<'a, 'w> EnsembleDenoiser<'a, 'w> {
 }
 
 impl BranchDenoiser for EnsembleDenoiser<'_, '_> {
-    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
-        Ok(self.estimate_branch(x, sigma, branch)?.denoised)
-    }
-
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
         let index = self.ensemble.experts().index_of(sigma)?;
         if self.current != Some(index) {

@@ -7,10 +7,11 @@ use ediffi_core::ensemble::Ensemble;
 use ediffi_core::experts::Experts;
 use ediffi_core::guidance::Guided;
 use ediffi_core::nn::ScoreBias;
+use ediffi_core::noise::NoiseSource;
 use ediffi_core::plan::Plan;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
-use ediffi_core::seed::{Noise, NoiseSource};
+use ediffi_core::seed::Noise;
 use ediffi_core::unet::{EmbeddingShapes, Io, UNetConfig};
 use tch::{Kind, Tensor};
 
@@ -126,11 +127,11 @@ impl Stage {
             let reason = format!("{} is no multiple of {size_multiple}, which the network needs", config.size);
             return Err(config.wrong("size", reason));
         }
-        let precondition = config.precondition;
+        let precondition = config.precondition.clone();
         let loader = Box::new(move |index: usize| {
             let missing = ediffi_core::Error::NoSuchExpert { index, experts: files.len() };
             let ExpertFiles { weights, network } = files.get(index).ok_or(missing)?;
-            Expert::load(weights, network, precondition, runtime)
+            Expert::load(weights, network, precondition.clone(), runtime)
         });
         let ensemble = Ensemble::new(experts, residency, loader);
         Ok(Self { config: config.clone(), networks, weights, ensemble, residency, runtime, size_multiple })
@@ -321,13 +322,12 @@ impl Stage {
         watch.report(&StageEvent::StageStarted { stage: watch.stage(), plan: &plan, evaluations })?;
         let channels = self.networks.first().map_or(3, |network| network.io().channels);
         let shape = [job.seeds.len() as i64, channels, job.height, job.width];
-        let start = solver.start(sigmas.first().copied().unwrap_or(0.0));
-        let x = noise.normal(&shape)?.f_to_device(self.runtime.device)?.f_mul_scalar(start)?;
+        let start = noise.normal(&shape)?.f_to_device(self.runtime.device)?;
         let branches = self.branches(job, noise)?;
         let keep_contexts = self.residency == Residency::All;
         let denoiser = EnsembleDenoiser::new(&mut self.ensemble, &branches, keep_contexts, job.paint, tiles, watch);
         let mut guided = Guided::new(denoiser, guidance.clone(), *rows)?;
-        let picture = solver.solve(&mut guided, x, &sigmas, noise, &mut &*watch)?;
+        let picture = solver.solve(&mut guided, start, &sigmas, noise, &mut &*watch)?;
         drop(guided);
         watch.report(&StageEvent::StageFinished { stage: watch.stage() })?;
         Ok(picture.f_clamp(-1.0, 1.0)?)

@@ -145,7 +145,8 @@ fn spans(tiling: Tiling, margin: usize, side: usize) -> std::result::Result<Vec<
 
 #[cfg(test)]
 mod tests {
-    use ediffi_core::seed::{Noise, NoiseSource};
+    use ediffi_core::noise::NoiseSource;
+    use ediffi_core::seed::Noise;
     use proptest::prelude::*;
 
     use super::*;

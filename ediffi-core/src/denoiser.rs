@@ -28,42 +28,34 @@ impl From<Tensor> for Estimate {
 
 /// `D(x; sigma)`: estimates the clean image from the noisy `x = y + sigma n`.
 pub trait Denoiser {
-    /// The estimate of the clean image.
+    /// Evaluates the denoiser: the clean image, and the variance if the network predicts one.
     ///
     /// # Shapes
     ///
-    /// `x`: `[n, channels, height, width]`, f32, at noise level `sigma`; the result has the same shape.
+    /// `x`: `[n, channels, height, width]`, f32, at noise level `sigma`; the estimate has the same shape.
     ///
     /// # Errors
     ///
     /// Whatever keeps the network from running.
-    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor>;
+    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate>;
 
-    /// The same evaluation with all that it says.
+    /// The clean image of [`estimate`](Self::estimate).
     ///
     /// # Errors
     ///
-    /// As [`denoise`](Self::denoise).
-    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
-        Ok(self.denoise(x, sigma)?.into())
+    /// As [`estimate`](Self::estimate).
+    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
+        Ok(self.estimate(x, sigma)?.denoised)
     }
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for &mut D {
-    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
-        (**self).denoise(x, sigma)
-    }
-
     fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
         (**self).estimate(x, sigma)
     }
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for Box<D> {
-    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
-        (**self).denoise(x, sigma)
-    }
-
     fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
         (**self).estimate(x, sigma)
     }
@@ -82,42 +74,34 @@ pub enum Branch {
 
 /// A denoiser that knows a conditional and an unconditional conditioning of the same images.
 pub trait BranchDenoiser {
-    /// The estimate of the clean image under the conditioning of `branch`.
+    /// Evaluates the denoiser under the conditioning of `branch`.
     ///
     /// # Shapes
     ///
-    /// `x`: `[n, channels, height, width]`, or `[2 n, ..]` for [`Branch::Both`]; the result has the same shape.
+    /// `x`: `[n, channels, height, width]`, or `[2 n, ..]` for [`Branch::Both`]; the estimate has the same shape.
     ///
     /// # Errors
     ///
     /// Whatever keeps the network from running.
-    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor>;
+    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate>;
 
-    /// The same evaluation with all that it says.
+    /// The clean image of [`estimate_branch`](Self::estimate_branch).
     ///
     /// # Errors
     ///
-    /// As [`denoise_branch`](Self::denoise_branch).
-    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
-        Ok(self.denoise_branch(x, sigma, branch)?.into())
+    /// As [`estimate_branch`](Self::estimate_branch).
+    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
+        Ok(self.estimate_branch(x, sigma, branch)?.denoised)
     }
 }
 
 impl<D: BranchDenoiser + ?Sized> BranchDenoiser for &mut D {
-    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
-        (**self).denoise_branch(x, sigma, branch)
-    }
-
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
         (**self).estimate_branch(x, sigma, branch)
     }
 }
 
 impl<D: BranchDenoiser + ?Sized> BranchDenoiser for Box<D> {
-    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
-        (**self).denoise_branch(x, sigma, branch)
-    }
-
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
         (**self).estimate_branch(x, sigma, branch)
     }
@@ -133,8 +117,8 @@ impl<F> fmt::Debug for FromFn<F> {
 }
 
 impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Denoiser for FromFn<F> {
-    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
-        (self.0)(x, sigma)
+    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
+        Ok((self.0)(x, sigma)?.into())
     }
 }
 
@@ -195,32 +179,6 @@ where
     Ok(Estimate { denoised, variance })
 }
 
-/// A network `|c_in x, c_noise| F` under a preconditioning.
-#[derive(Clone)]
-pub struct Preconditioned<P, F> {
-    precondition: P,
-    network: F,
-}
-
-impl<P: Precondition, F> Preconditioned<P, F> {
-    /// Wraps `network`.
-    pub fn new(precondition: P, network: F) -> Self {
-        Self { precondition, network }
-    }
-}
-
-impl<P: fmt::Debug, F> fmt::Debug for Preconditioned<P, F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Preconditioned").field("precondition", &self.precondition).finish_non_exhaustive()
-    }
-}
-
-impl<P: Precondition, F: FnMut(&Tensor, f64) -> Result<Tensor>> Denoiser for Preconditioned<P, F> {
-    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
-        denoise_with(&self.precondition, x, sigma, &mut self.network)
-    }
-}
-
 /// Refuses what is no noise level.
 pub(crate) fn check_sigma(sigma: f64) -> Result<()> {
     if sigma > 0.0 && sigma.is_finite() { Ok(()) } else { Err(Error::SigmaOutOfRange { sigma }) }
@@ -259,11 +217,11 @@ mod tests {
         let (edm, sigma) = (Edm::default(), 1.7);
         let x = Tensor::f_from_slice(&[1.0_f32, -2.0, 3.0]).unwrap();
         let perfect = -edm.c_skip(sigma) / (edm.c_out(sigma) * edm.c_in(sigma));
-        let mut denoiser = Preconditioned::new(edm, |input: &Tensor, c_noise: f64| {
+        let denoised = denoise_with(&edm, &x, sigma, |input, c_noise| {
             assert_eq!(c_noise, edm.c_noise(sigma));
             Ok(input.f_mul_scalar(perfect)?)
-        });
-        let denoised = denoiser.denoise(&x, sigma).unwrap();
+        })
+        .unwrap();
         assert!(f64::try_from(denoised.abs().max()).unwrap() < 1e-6);
     }
 

@@ -58,20 +58,12 @@ impl<N: Send + 'static> Ensemble<N> {
 }
 
 impl<N: Denoiser + Send + 'static> Denoiser for Ensemble<N> {
-    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
-        self.expert(sigma)?.denoise(x, sigma)
-    }
-
     fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
         self.expert(sigma)?.estimate(x, sigma)
     }
 }
 
 impl<N: BranchDenoiser + Send + 'static> BranchDenoiser for Ensemble<N> {
-    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
-        self.expert(sigma)?.denoise_branch(x, sigma, branch)
-    }
-
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
         self.expert(sigma)?.estimate_branch(x, sigma, branch)
     }

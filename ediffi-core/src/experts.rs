@@ -6,7 +6,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::interval::SigmaInterval;
-use crate::plan::Plan;
 use crate::{Error, Result};
 
 /// The noise levels of the experts of one ensemble: intervals without hole or overlap.
@@ -86,15 +85,6 @@ impl Experts {
     pub fn index_of(&self, sigma: f64) -> Result<usize> {
         let owner = self.intervals.iter().position(|interval| interval.contains(sigma));
         owner.filter(|_| sigma > 0.0).ok_or(Error::SigmaOutOfRange { sigma })
-    }
-
-    /// Which expert runs which step of a schedule. Nothing is loaded for it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidSchedule`] or [`Error::InvalidSigmas`] if `sigmas` is no schedule.
-    pub fn plan(&self, sigmas: &[f64]) -> Result<Plan> {
-        Plan::new(self, sigmas)
     }
 }
 

@@ -204,10 +204,6 @@ impl<B: BranchDenoiser> Guided<B> {
 }
 
 impl<B: BranchDenoiser> Denoiser for Guided<B> {
-    fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
-        Ok(self.estimate(x, sigma)?.denoised)
-    }
-
     /// A variance is not guided: it is that of the conditional evaluation, if there is one.
     fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
         let Estimate { denoised, variance } = match self.guidance.branch(sigma) {
@@ -235,17 +231,18 @@ mod tests {
     }
 
     impl BranchDenoiser for Counting {
-        fn denoise_branch(&mut self, x: &Tensor, _sigma: f64, branch: Branch) -> Result<Tensor> {
+        fn estimate_branch(&mut self, x: &Tensor, _sigma: f64, branch: Branch) -> Result<Estimate> {
             self.rows += x.size()[0];
             let scaled = |x: &Tensor, by: f64| x.f_mul_scalar(by);
-            Ok(match branch {
+            let denoised = match branch {
                 Branch::Conditional => scaled(x, 3.0)?,
                 Branch::Unconditional => scaled(x, 2.0)?,
                 Branch::Both => {
                     let halves = x.f_chunk(2, 0)?;
                     Tensor::f_cat(&[scaled(&halves[0], 3.0)?, scaled(&halves[1], 2.0)?], 0)?
                 }
-            })
+            };
+            Ok(Estimate { variance: Some(denoised.f_mul_scalar(0.1)?), denoised })
         }
     }
 
@@ -270,6 +267,9 @@ mod tests {
             let (denoised, work) = run(Guidance::new(5.0), rows, 1.0);
             assert!(close(&denoised, &(x() * 7.0)), "{rows:?}");
             assert_eq!(work, 4);
+            // The variance is that of the conditional estimate.
+            let mut guided = Guided::new(Counting::default(), Guidance::new(5.0), rows).unwrap();
+            assert!(close(&guided.estimate(&x(), 1.0).unwrap().variance.unwrap(), &(x() * 0.3)), "{rows:?}");
         }
     }
 
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_quantile_is_that_of_torch() {
-        let rows = crate::seed::NoiseSource::normal(&mut crate::seed::Noise::new(&[1, 2], 0), &[2, 1001]).unwrap();
+        let rows = crate::noise::NoiseSource::normal(&mut crate::seed::Noise::new(&[1, 2], 0), &[2, 1001]).unwrap();
         for q in [0.1, 0.5, 0.995, 1.0] {
             let expected = rows.quantile_scalar(q, 1, false, "linear");
             assert!(close(&quantile(&rows, q).unwrap(), &expected), "{q}");
@@ -340,8 +340,8 @@ mod tests {
     fn a_denoiser_of_another_shape_is_refused() {
         struct OneRow;
         impl BranchDenoiser for OneRow {
-            fn denoise_branch(&mut self, x: &Tensor, _sigma: f64, _branch: Branch) -> Result<Tensor> {
-                Ok(x.f_narrow(0, 0, 1)?)
+            fn estimate_branch(&mut self, x: &Tensor, _sigma: f64, _branch: Branch) -> Result<Estimate> {
+                Ok(x.f_narrow(0, 0, 1)?.into())
             }
         }
         for rows in [Rows::Batched, Rows::Sequential] {

@@ -14,7 +14,7 @@ pub mod guard;
 pub mod guidance;
 pub mod interval;
 pub mod nn;
-mod noise;
+pub mod noise;
 mod normal;
 pub mod plan;
 pub mod pool;

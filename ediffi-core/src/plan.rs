@@ -54,12 +54,18 @@ pub struct Segment {
     pub last_sigma: f64,
 }
 
-impl Plan {
-    pub(crate) fn new(experts: &Experts, sigmas: &[f64]) -> Result<Self> {
+impl Experts {
+    /// Which expert runs which step of a schedule. Nothing is loaded for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSchedule`](crate::Error::InvalidSchedule) or [`Error::InvalidSigmas`](crate::Error::InvalidSigmas)
+    /// if `sigmas` is no schedule.
+    pub fn plan(&self, sigmas: &[f64]) -> Result<Plan> {
         schedule::validate(sigmas)?;
-        let mut plan = Self { steps: Vec::new(), segments: Vec::new() };
+        let mut plan = Plan { steps: Vec::new(), segments: Vec::new() };
         for (index, &sigma) in sigmas.iter().filter(|sigma| **sigma > 0.0).enumerate() {
-            let expert = experts.index_of(sigma)?;
+            let expert = self.index_of(sigma)?;
             plan.steps.push(PlannedStep { sigma, expert });
             match plan.segments.last_mut() {
                 Some(segment) if segment.expert == expert => {
@@ -76,7 +82,9 @@ impl Plan {
         }
         Ok(plan)
     }
+}
 
+impl Plan {
     /// The steps in order.
     #[must_use]
     pub fn steps(&self) -> &[PlannedStep] {

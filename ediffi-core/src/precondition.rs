@@ -8,7 +8,8 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, timesteps};
+use crate::timesteps::NoiseTable;
+use crate::{Error, Result};
 
 /// The coefficients around a network, as functions of the noise level.
 pub trait Precondition: Debug + Send + Sync {
@@ -188,13 +189,22 @@ impl Precondition for Sample {
 }
 
 /// The network predicts the noise, and is told a timestep of DDPM: `D(x; sigma) = x - sigma F(x / sqrt(1 + sigma^2); t(sigma))`
-/// (EDM, table 1, "iDDPM"; DDPM's own view of `x` keeps its variance, EDM's does not).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Epsilon {
-    /// The table of Nichol and Dhariwal 2021, see [`timesteps`]. The network takes fractions of a timestep.
-    SquaredCosine,
+/// (EDM, table 1, "iDDPM"; DDPM's own view of `x` keeps its variance, EDM's does not). The network takes fractions of a
+/// timestep.
+///
+/// In JSON it is the name of its table: `"squared-cosine"`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epsilon {
+    table: NoiseTable,
+}
+
+impl Epsilon {
+    /// The preconditioning of a network that was trained on the timesteps of `table`.
+    #[must_use]
+    pub fn new(table: NoiseTable) -> Self {
+        Self { table }
+    }
 }
 
 impl Precondition for Epsilon {
@@ -213,11 +223,9 @@ impl Precondition for Epsilon {
         1_f64.hypot(sigma).recip()
     }
 
-    /// The timestep, with its fraction: [`timesteps::timestep`].
+    /// The timestep, with its fraction: [`NoiseTable::timestep`].
     fn c_noise(&self, sigma: f64) -> f64 {
-        match self {
-            Self::SquaredCosine => timesteps::timestep(sigma),
-        }
+        self.table.timestep(sigma)
     }
 
     /// `1 / sigma^2`, which makes it the plain squared error of the noise (Ho et al. 2020, equation 14).
@@ -273,7 +281,9 @@ mod tests {
         // sigma = 0.75: sqrt(1 + sigma^2) = 1.25.
         let got = [epsilon.c_skip(0.75), epsilon.c_out(0.75), epsilon.c_in(0.75), epsilon.loss_weight(0.75)];
         assert_eq!(got, [1.0, -0.75, 0.8, 16.0 / 9.0]);
-        assert_eq!(epsilon.c_noise(0.75), timesteps::timestep(0.75));
+        assert_eq!(epsilon.c_noise(0.75), NoiseTable::squared_cosine().timestep(0.75));
+        assert_eq!(serde_json::to_string(&epsilon).unwrap(), r#""squared-cosine""#);
+        assert!(serde_json::from_str::<Epsilon>(r#""linear""#).unwrap_err().to_string().contains("squared-cosine"));
     }
 
     proptest! {

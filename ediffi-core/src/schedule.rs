@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::timesteps::{self, Preset};
+use crate::timesteps::{NoiseTable, Preset};
 use crate::{Error, Result};
 
 /// The highest number of steps that a schedule is made for; more is a mistake.
@@ -53,7 +53,7 @@ pub enum Schedule {
     },
     /// These sigmas and no others.
     Custom(Vec<f64>),
-    /// The noise levels of evenly spaced timesteps: [`timesteps::leading`].
+    /// The noise levels of evenly spaced timesteps: [`NoiseTable::leading`].
     Leading,
     /// The noise levels of a published list of timesteps.
     Preset(Preset),
@@ -92,13 +92,22 @@ impl Schedule {
         }
     }
 
-    /// The `steps + 1` sigmas of this schedule.
+    /// The `steps + 1` sigmas of this schedule. Timesteps are those of [`NoiseTable::squared_cosine`].
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidSchedule`] for parameters that make none, for no or more than [`MAX_STEPS`] steps, and for a
-    /// list or a preset of another length; [`Error::InvalidSigmas`] for a custom list that does not descend.
+    /// [`Error::InvalidSchedule`] for parameters that make no schedule, for no or more than [`MAX_STEPS`] steps, and for
+    /// a list or a preset of another length; [`Error::InvalidSigmas`] for a custom list that does not descend.
     pub fn sigmas(&self, steps: usize) -> Result<Vec<f64>> {
+        self.sigmas_on(steps, &NoiseTable::squared_cosine())
+    }
+
+    /// As [`sigmas`](Self::sigmas), for a network that was trained on the timesteps of `table`.
+    ///
+    /// # Errors
+    ///
+    /// As [`sigmas`](Self::sigmas).
+    pub fn sigmas_on(&self, steps: usize, table: &NoiseTable) -> Result<Vec<f64>> {
         match self {
             Self::Karras { min, max, rho } => karras(steps, *min, *max, *rho),
             Self::Deis { min, max, order } => deis(steps, *min, *max, *order),
@@ -111,14 +120,14 @@ impl Schedule {
                 }
                 Ok(sigmas.clone())
             }
-            Self::Leading => Ok(timesteps::schedule(&timesteps::leading(steps)?)),
+            Self::Leading => Ok(table.schedule(&table.leading(steps)?)),
             Self::Preset(preset) => {
                 let own = preset.timesteps();
                 if own.len() != steps {
                     let reason = format!("the preset {preset} has {} steps, {steps} were asked for", own.len());
                     return Err(Error::InvalidSchedule { reason });
                 }
-                Ok(timesteps::schedule(own))
+                Ok(table.schedule(own))
             }
         }
     }
@@ -302,7 +311,10 @@ mod tests {
         assert_eq!((smart.own_steps(), smart.sigmas(27).unwrap().len()), (Some(27), 28));
         assert!(smart.sigmas(26).unwrap_err().to_string().contains("smart27 has 27 steps, 26 were asked for"));
         let leading: Schedule = serde_json::from_str(r#""leading""#).unwrap();
-        assert_eq!((leading.own_steps(), leading.sigmas(10).unwrap()[0]), (None, timesteps::sigmas()[900]));
+        assert_eq!(
+            (leading.own_steps(), leading.sigmas(10).unwrap()[0]),
+            (None, NoiseTable::squared_cosine().sigmas()[900])
+        );
         let wrong = serde_json::from_str::<Schedule>(r#"{"deis": {"min": 1, "max": 8, "order": 6, "rho": 7}}"#);
         assert!(wrong.unwrap_err().to_string().contains("rho"));
     }

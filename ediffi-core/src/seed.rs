@@ -15,8 +15,6 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-pub use crate::noise::NoiseSource;
-
 /// The rest of the cipher key beside the seed: separates this use of ChaCha from any other, and names its version.
 const DOMAIN: [u8; 24] = *b"ediffi image noise v1\0\0\0";
 

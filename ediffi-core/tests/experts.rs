@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ediffi_core::denoiser::{self, BranchDenoiser, Denoiser};
+use ediffi_core::denoiser::{self, BranchDenoiser, Denoiser, Estimate};
 use ediffi_core::ensemble::Ensemble;
 use ediffi_core::experts::Experts;
 use ediffi_core::interval::{LogNormal, Node, SigmaInterval};
@@ -132,8 +132,8 @@ impl Drop for Counted {
 }
 
 impl Denoiser for Counted {
-    fn denoise(&mut self, x: &Tensor, _sigma: f64) -> Result<Tensor> {
-        Ok(x.f_full_like(self.index as f64 / 10.0)?)
+    fn estimate(&mut self, x: &Tensor, _sigma: f64) -> Result<Estimate> {
+        Ok(x.f_full_like(self.index as f64 / 10.0)?.into())
     }
 }
 

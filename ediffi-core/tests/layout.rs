@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::nn::{Activation, Conv2d, MapNorm, Norm};
-use ediffi_core::seed::{Noise, NoiseSource};
+use ediffi_core::noise::NoiseSource;
+use ediffi_core::seed::Noise;
 use ediffi_core::unet::parts::{
     CrossAttention, Heads, Modulation, ResBlock, ResBlockConfig, Resample, Sinusoids, TimeEmbedding, Trunk,
 };

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use ediffi_core::Error;
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::nn::{Norm, ScoreBias, Site};
-use ediffi_core::seed::{Noise, NoiseSource};
+use ediffi_core::noise::NoiseSource;
+use ediffi_core::seed::Noise;
 use ediffi_core::unet::{
     Adm, ClipText, Context, ContextConfig, Dimensions, Efficient, Level, Painted, Tokens, UNet, UNetConfig,
 };

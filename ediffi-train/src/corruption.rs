@@ -203,7 +203,8 @@ fn add_noise(x: &Tensor, sigma: f64, rng: &mut ChaCha8Rng) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use ediffi_core::seed::{Noise, NoiseSource};
+    use ediffi_core::noise::NoiseSource;
+    use ediffi_core::seed::Noise;
     use tch::Device;
 
     use super::*;

@@ -8,27 +8,10 @@ use ediffi_core::guidance::Guidance;
 use ediffi_core::unet::PublishedUNet;
 use serde::Deserialize;
 
+use super::kind::Kind;
 use super::scheduler::Scheduler;
 use super::{INDEX_FILE, unusable, weights};
 use crate::{Error, Result};
-
-/// Which stage a folder holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Stage I.
-    Base,
-    /// Stage II.
-    SuperResolution,
-}
-
-impl Kind {
-    fn words(self) -> &'static str {
-        match self {
-            Self::Base => "a stage I (IF-I-..)",
-            Self::SuperResolution => "a stage of super-resolution (IF-II-..)",
-        }
-    }
-}
 
 /// What one published folder holds, looked at and not loaded.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 
 mod caption;
 mod folder;
+mod kind;
 mod scheduler;
 mod text;
 #[cfg(test)]
@@ -19,9 +20,11 @@ use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::precondition::Epsilon;
 use ediffi_core::runtime::Runtime;
+use ediffi_core::timesteps::NoiseTable;
 
 pub(crate) use caption::clean;
-pub(crate) use folder::{Kind, PublishedFolder};
+pub(crate) use folder::PublishedFolder;
+pub(crate) use kind::Kind;
 pub(crate) use text::PublishedText;
 
 use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
@@ -108,7 +111,7 @@ fn ensemble(main: &PublishedFolder, others: &[(SigmaInterval, PublishedFolder)])
         name,
         size: main.unet.sample_size,
         network: PathBuf::from("unet/config.json"),
-        precondition: PreconditionConfig::Epsilon(Epsilon::SquaredCosine),
+        precondition: PreconditionConfig::Epsilon(Epsilon::new(NoiseTable::squared_cosine())),
         experts,
         low_res,
         sampler: main.sampler.clone(),

@@ -9,7 +9,7 @@ use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::{Solver, Variance};
 use serde::Deserialize;
 
-use super::folder::Kind;
+use super::kind::Kind;
 use crate::{Error, Result};
 
 /// The fields of a `scheduler_config.json` that matter; one that is absent has diffusers' default.

@@ -8,7 +8,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tch::{Kind, Tensor};
 
-use crate::{Error, Result, base64};
+use super::base64;
+use crate::{Error, Result};
 
 /// The format that its file says it has.
 const FORMAT: &str = "ediffi-style/1";
@@ -134,13 +135,11 @@ fn from_bytes(bytes: &[u8]) -> Option<Vec<f32>> {
 /// As bytes in base64: to the bit, and a third as long as decimal digits.
 fn write_values<S: Serializer>(values: &[f32], serializer: S) -> std::result::Result<S::Ok, S::Error> {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    serializer.serialize_str(&base64::encode(&bytes))
+    base64::serialize(&bytes, serializer)
 }
 
 fn read_values<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Vec<f32>, D::Error> {
-    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-    let bytes = base64::decode(&text).map_err(serde::de::Error::custom)?;
-    from_bytes(&bytes)
+    from_bytes(&base64::deserialize(deserializer)?)
         .ok_or_else(|| serde::de::Error::custom("a style embedding is finite f32 numbers of 4 bytes each"))
 }
 

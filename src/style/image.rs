@@ -8,7 +8,8 @@ use image::imageops::{self, FilterType};
 use image::{ImageFormat, ImageReader, Limits, RgbImage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{Error, Result, base64};
+use super::base64;
+use crate::{Error, Result};
 
 /// The longest shorter side that a style image keeps: CLIP looks at a square of 224 pixels (of 336 in its largest
 /// model), and the picture travels in the request, and so in every picture made from it.
@@ -102,15 +103,13 @@ impl std::fmt::Debug for StyleImage {
 impl Serialize for StyleImage {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let png = self.to_png().map_err(serde::ser::Error::custom)?;
-        serializer.serialize_str(&base64::encode(&png))
+        base64::serialize(&png, serializer)
     }
 }
 
 impl<'de> Deserialize<'de> for StyleImage {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        let bytes = base64::decode(&text).map_err(serde::de::Error::custom)?;
-        Self::from_bytes(&bytes).map_err(serde::de::Error::custom)
+        Self::from_bytes(&base64::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

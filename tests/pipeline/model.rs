@@ -6,7 +6,8 @@ use std::path::Path;
 
 use ediffi::{DeviceChoice, Generation, Manifest, Pipeline, PipelineBuilder, Precision, Request, StyleImage};
 use ediffi_core::nn::{Activation, Norm};
-use ediffi_core::seed::{Noise, NoiseSource};
+use ediffi_core::noise::NoiseSource;
+use ediffi_core::seed::Noise;
 use ediffi_core::unet::{Adm, ClipText, ContextConfig, Dimensions, Efficient, Level, Tokens, UNet, UNetConfig};
 use ediffi_core::weights::{self, Fresh, Scope};
 use ediffi_encoders::t5::FeedForwardKind;

@@ -1,7 +1,8 @@
 //! How a stage is shown the smaller picture.
 
-use ediffi_core::seed::NoiseSource;
-use ediffi_core::{Result, timesteps};
+use ediffi_core::Result;
+use ediffi_core::noise::NoiseSource;
+use ediffi_core::timesteps::NoiseTable;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -43,10 +44,9 @@ impl LowRes {
     }
 
     pub(crate) fn validate(&self) -> std::result::Result<(), String> {
+        let count = NoiseTable::squared_cosine().len();
         match self.noise_level {
-            Some(level) if level >= timesteps::COUNT => {
-                Err(format!("noise_level {level} is no timestep: there are {}", timesteps::COUNT))
-            }
+            Some(level) if level >= count => Err(format!("noise_level {level} is no timestep: there are {count}")),
             _ => Ok(()),
         }
     }
@@ -62,7 +62,8 @@ impl LowRes {
                 x.f_to_kind(Kind::Float)?.f_upsample_bilinear2d([height, width], true, None, None)?
             }
         };
-        let Some(alpha_bar) = self.noise_level.and_then(|level| timesteps::alpha_bars().get(level)) else {
+        let table = NoiseTable::squared_cosine();
+        let Some(alpha_bar) = self.noise_level.and_then(|level| table.alpha_bars().get(level)) else {
             return Ok(enlarged);
         };
         let drawn = noise.normal(&enlarged.size())?.f_to_device(enlarged.device())?;

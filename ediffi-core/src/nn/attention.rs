@@ -174,7 +174,8 @@ mod tests {
     use tch::Device;
 
     use super::*;
-    use crate::seed::{Noise, NoiseSource as _};
+    use crate::noise::NoiseSource as _;
+    use crate::seed::Noise;
 
     /// Keeps the scores of all columns.
     #[derive(Debug, Default)]

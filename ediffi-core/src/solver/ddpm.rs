@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::run::{Run, combine};
 use crate::denoiser::{Estimate, check_shape};
-use crate::{Error, Result, timesteps};
+use crate::{Error, Result};
 
 /// Where DDPM takes the variance of its noise from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,16 +19,16 @@ pub enum Variance {
 }
 
 /// Ho et al. 2020, algorithm 2, in the variables of the paper: `x` is divided by `sqrt(1 + sigma^2)` for a step and
-/// multiplied again after it. The coefficients are made of the published f32 table by f32 arithmetic in the published order:
-/// at low noise they are small differences of numbers near 1, whose roundings show.
+/// multiplied again after it. The coefficients are made by f32 arithmetic in the published order: at low noise they are
+/// small differences of numbers near 1, whose roundings show.
 pub(super) fn ddpm(run: &mut Run<'_>, mut x: Tensor, variance: Variance) -> Result<Tensor> {
-    let steps = run.sigmas.iter().map(|&sigma| timesteps::index_of(sigma).ok_or_else(|| no_timestep(sigma)));
-    let steps = steps.collect::<Result<Vec<_>>>()?;
-    for (i, (&[sigma, next_sigma], &[t, next])) in run.sigmas.array_windows().zip(steps.array_windows()).enumerate() {
+    let alpha_bars = run.sigmas.iter().map(|&sigma| alpha_bar(sigma)).collect::<Result<Vec<_>>>()?;
+    let levels = run.sigmas.array_windows().zip(alpha_bars.array_windows());
+    for (i, (&[sigma, next_sigma], &[here, there])) in levels.enumerate() {
         let estimate = run.estimate(&x, sigma)?;
         let noise = run.noise_like(&x)?;
         let inner = x.f_mul_scalar(norm(sigma).recip())?;
-        x = step(&inner, &estimate, &noise, (t, next), variance)?.f_mul_scalar(norm(next_sigma))?;
+        x = step(&inner, &estimate, &noise, (here, there), variance)?.f_mul_scalar(norm(next_sigma))?;
         run.report(i, &estimate.denoised)?;
     }
     run.finish(&x, run.last_sigma())
@@ -39,21 +39,26 @@ pub(super) fn norm(sigma: f64) -> f64 {
     1_f64.hypot(sigma)
 }
 
-fn no_timestep(sigma: f64) -> Error {
+/// The published product of alphas, an f32, whose noise level is exactly `sigma`: whatever the table, every timestep has
+/// one, and next to no other noise level.
+fn alpha_bar(sigma: f64) -> Result<f32> {
+    let alpha_bar = sigma.mul_add(sigma, 1.0).recip() as f32;
+    let exact = f64::from(alpha_bar);
+    if ((1.0 - exact) / exact).sqrt() == sigma {
+        return Ok(alpha_bar);
+    }
     let reason = format!("ddpm goes along timesteps (schedules `leading` and `preset`), sigma {sigma} is none of them");
-    Error::InvalidSolver { reason }
+    Err(Error::InvalidSolver { reason })
 }
 
-/// From timestep `t` to `next`, in DDPM's variables.
+/// One step in DDPM's variables, from the product of alphas `here` to that `there`.
 fn step(
     x: &Tensor,
     estimate: &Estimate,
     noise: &Tensor,
-    (t, next): (usize, usize),
+    (here, there): (f32, f32),
     variance: Variance,
 ) -> Result<Tensor> {
-    let alpha_bar = |t: usize| timesteps::alpha_bars().get(t).copied().unwrap_or(1.0);
-    let (here, there) = (alpha_bar(t), alpha_bar(next));
     let alpha = here / there;
     let (beta, noise_here, noise_there) = (1.0 - alpha, 1.0 - here, 1.0 - there);
     let of_denoised = there.sqrt() * beta / noise_here;
@@ -84,10 +89,12 @@ mod tests {
     use super::*;
     use crate::denoiser::{Denoiser, estimate_with};
     use crate::guidance::Thresholding;
+    use crate::noise::NoiseSource;
     use crate::precondition::Epsilon;
     use crate::schedule::Schedule;
     use crate::seed::Noise;
     use crate::solver::Solver;
+    use crate::timesteps::NoiseTable;
 
     fn tensors() -> BTreeMap<String, Tensor> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/deepfloyd/ddpm.safetensors");
@@ -99,10 +106,11 @@ mod tests {
 
     /// What the recorded prediction means for the recorded sample at timestep `t`.
     fn estimate(io: &BTreeMap<String, Tensor>, t: usize) -> Estimate {
-        let sigma = timesteps::sigmas()[t];
+        let table = NoiseTable::squared_cosine();
+        let sigma = table.sigmas()[t];
         let x = io["sample"].f_mul_scalar(norm(sigma)).unwrap();
         let network = |_: &Tensor, _: f64| Ok(io["prediction"].shallow_clone());
-        let estimate = estimate_with(&Epsilon::SquaredCosine, &x, sigma, network).unwrap();
+        let estimate = estimate_with(&Epsilon::new(table), &x, sigma, network).unwrap();
         Estimate { denoised: THRESHOLDING.apply(estimate.denoised).unwrap(), ..estimate }
     }
 
@@ -115,13 +123,13 @@ mod tests {
     /// recorded values too. Swapped coefficients fail here, and a variance that is not interpolated in logarithms.
     #[test]
     fn single_steps_are_those_of_diffusers() {
-        let io = tensors();
+        let (io, table) = (tensors(), NoiseTable::squared_cosine());
+        let products = |t: usize, next: usize| (table.alpha_bars()[t], table.alpha_bars()[next]);
         for (t, next) in [(990, 980), (500, 490), (10, 0)] {
             let estimate = estimate(&io, t);
-            let denoised =
-                relative(&estimate.denoised, &io[&format!("denoised_{t}")]) / timesteps::sigmas()[t].max(1.0);
+            let denoised = relative(&estimate.denoised, &io[&format!("denoised_{t}")]) / table.sigmas()[t].max(1.0);
             let noise = &io[&format!("noise_{t}")];
-            let previous = step(&io["sample"], &estimate, noise, (t, next), Variance::Learned).unwrap();
+            let previous = step(&io["sample"], &estimate, noise, products(t, next), Variance::Learned).unwrap();
             let previous = relative(&previous, &io[&format!("previous_{t}")]);
             assert!(denoised < 1e-6 && previous < 1e-6, "{t}: {denoised:.1e} {previous:.1e}");
         }
@@ -129,7 +137,8 @@ mod tests {
         let last = estimate(&io, 0);
         assert!(relative(&last.denoised, &io["denoised_0"]) < 1e-6);
         assert!(relative(&last.denoised, &io["previous_0"]) < 1e-6);
-        let fixed = step(&io["sample"], &estimate(&io, 500), &io["noise_500"], (500, 490), Variance::FixedSmall);
+        let fixed =
+            step(&io["sample"], &estimate(&io, 500), &io["noise_500"], products(500, 490), Variance::FixedSmall);
         assert!(relative(&fixed.unwrap(), &io["fixed_small_500"]) < 1e-6);
     }
 
@@ -137,21 +146,31 @@ mod tests {
     #[test]
     fn states_have_the_noise_of_their_timestep() {
         let mut point = crate::denoiser::from_fn(|x, _| Ok(x.f_full_like(0.25)?));
-        let sigmas = timesteps::schedule(&[900, 600, 300]);
+        let sigmas = NoiseTable::squared_cosine().schedule(&[900, 600, 300]);
         let mut noise = Noise::new(&[5], 0);
         let mut seen = Vec::new();
         let mut watched = crate::denoiser::from_fn(|x: &Tensor, sigma: f64| {
             seen.push((sigma, f64::try_from(x.std(true)).unwrap(), f64::try_from(x.mean(tch::Kind::Float)).unwrap()));
             point.denoise(x, sigma)
         });
-        let start = crate::seed::NoiseSource::normal(&mut noise, &[1, 1, 100, 100]).unwrap() * sigmas[0] + 0.25;
-        let solver = Solver::Ddpm(Variance::FixedSmall);
-        let end = solver.solve(&mut watched, start, &sigmas, &mut noise, &mut ()).unwrap();
+        let start = noise.normal(&[1, 1, 100, 100]).unwrap() * sigmas[0] + 0.25;
+        let end = ddpm(&mut Run::new(&mut watched, &sigmas, &mut noise, &mut ()), start, Variance::FixedSmall).unwrap();
         assert_eq!(f64::try_from(end.mean(tch::Kind::Float)).unwrap(), 0.25);
         assert_eq!(seen.len(), 3);
         for (sigma, std, mean) in seen {
             // Five standard errors of 10^4 values.
             assert!((std / sigma - 1.0).abs() < 0.036 && (mean - 0.25).abs() < 0.05 * sigma, "{sigma}: {std} {mean}");
+        }
+    }
+
+    #[test]
+    fn every_timestep_has_its_product_of_alphas() {
+        let table = NoiseTable::squared_cosine();
+        for (&sigma, &product) in table.sigmas().iter().zip(table.alpha_bars()) {
+            assert_eq!(alpha_bar(sigma).unwrap(), product);
+        }
+        for sigma in Schedule::edm().sigmas(999).unwrap() {
+            assert!(sigma == 0.0 || alpha_bar(sigma).is_err(), "{sigma}");
         }
     }
 

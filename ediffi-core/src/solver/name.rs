@@ -7,10 +7,12 @@ use serde::de::{Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Churn, Solver, Variance};
+use super::ddpm::Variance;
+use super::heun::Churn;
+use super::solve::Solver;
 use crate::{Error, Result};
 
-const NAMES: [(&str, Solver); 8] = [
+const NAMES: [(&str, Solver); 10] = [
     ("euler", Solver::Euler),
     ("heun", Solver::Heun(Churn::NONE)),
     ("kutta-3", Solver::Kutta3),
@@ -19,16 +21,19 @@ const NAMES: [(&str, Solver); 8] = [
     ("tab-deis-3", Solver::TabDeis { order: 3 }),
     ("dpmpp-2m", Solver::DpmPp2M),
     ("dpmpp-3m", Solver::DpmPp3M),
+    ("ddpm", Solver::Ddpm(Variance::Learned)),
+    ("ddpm-fixed-small", Solver::Ddpm(Variance::FixedSmall)),
 ];
 
-/// Those that go along timesteps alone.
-const OF_TIMESTEPS: [(&str, Solver); 2] =
-    [("ddpm", Solver::Ddpm(Variance::Learned)), ("ddpm-fixed-small", Solver::Ddpm(Variance::FixedSmall))];
-
 impl Solver {
-    /// Every solver of the probability-flow equation, without churn: all but DDPM.
+    /// Every solver, without churn.
     pub fn all() -> impl Iterator<Item = Self> {
         NAMES.into_iter().map(|(_, solver)| solver)
+    }
+
+    /// The solvers of the probability-flow equation, without churn: they add no noise on the way, and take any schedule.
+    pub fn deterministic() -> impl Iterator<Item = Self> {
+        Self::all().filter(|solver| !matches!(solver, Self::Ddpm(_)))
     }
 }
 
@@ -52,10 +57,9 @@ impl FromStr for Solver {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let all = || NAMES.iter().chain(&OF_TIMESTEPS);
-        let found = all().find(|(known, _)| *known == name);
+        let found = NAMES.iter().find(|(known, _)| *known == name);
         found.map(|(_, solver)| *solver).ok_or_else(|| {
-            let known = all().map(|(known, _)| *known).collect::<Vec<_>>().join(", ");
+            let known = NAMES.map(|(known, _)| known).join(", ");
             Error::InvalidSolver { reason: format!("there is no `{name}`, only {known}") }
         })
     }
@@ -114,12 +118,18 @@ mod tests {
 
     #[test]
     fn names_go_both_ways() {
-        for (name, solver) in NAMES.into_iter().chain(OF_TIMESTEPS) {
+        for (name, solver) in NAMES {
             assert_eq!(solver.to_string(), name);
             assert_eq!(name.parse::<Solver>().unwrap(), solver);
             assert_eq!(serde_json::to_string(&solver).unwrap(), format!("\"{name}\""));
             assert_eq!(serde_json::from_str::<Solver>(&format!("\"{name}\"")).unwrap(), solver);
         }
+    }
+
+    #[test]
+    fn only_ddpm_is_not_deterministic() {
+        assert_eq!((Solver::all().count(), Solver::deterministic().count()), (10, 8));
+        assert!(Solver::deterministic().all(|solver| !solver.to_string().starts_with("ddpm")));
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 
 use tch::Tensor;
 
-use super::{Step, StepObserver};
+use super::observer::{Step, StepObserver};
 use crate::denoiser::{Denoiser, Estimate, check_shape, is_finite};
-use crate::seed::NoiseSource;
+use crate::noise::NoiseSource;
 use crate::{Error, Result};
 
 /// One call of [`Solver::solve`](super::Solver::solve).

@@ -1,16 +1,12 @@
 //! Which files of a folder hold a network's weights.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::loader::Names;
+use super::params::Names;
+use super::pointer::is_pointer;
 use crate::files::read_json;
 use crate::{Error, Result};
-
-/// How the file of a pointer of git-lfs begins.
-const POINTER: &[u8] = b"version https://git-lfs";
 
 /// The file in `folder` that weights are read from, by the names that published folders use.
 ///
@@ -86,12 +82,6 @@ fn pickled(folder: &Path) -> Option<String> {
 fn names_in(folder: &Path) -> impl Iterator<Item = String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten();
     entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned())
-}
-
-/// Whether a file is what a clone without git-lfs has in the place of the file.
-pub(super) fn is_pointer(path: &Path) -> bool {
-    let mut start = [0; POINTER.len()];
-    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == POINTER
 }
 
 /// The files of an index that hold a tensor which `names` has a use for, each beside the index.

@@ -8,12 +8,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::folder;
 use super::mapped::{MappedFile, kind_of};
-use super::params::{Params, Role, Scope, Spec};
+use super::params::{Names, Params, Role, Scope, Spec};
 use super::table::Table;
 use crate::{Error, Result, ShapeMismatch};
-
-/// Maps a name in the file to the name that the network uses; `None` for a tensor the network has no use for.
-pub type Names = fn(&str) -> Option<String>;
 
 /// Samples of a tensor that [`WeightsFile::sample`] gives, and the bytes of each.
 const SAMPLES: usize = 17;

@@ -9,7 +9,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
-use super::folder::is_pointer;
+use super::pointer::is_pointer;
 use crate::{Error, Result};
 
 /// One safetensors file: its header, and its bytes mapped.

@@ -8,12 +8,13 @@ mod fresh;
 mod loader;
 mod mapped;
 mod params;
+mod pointer;
 mod save;
 mod table;
 
 pub use folder::{candidates, find, find_called, shards};
 pub use fresh::Fresh;
-pub use loader::{Names, WeightsFile, load};
-pub use params::{Init, Params, Role, Scope, Spec};
+pub use loader::{WeightsFile, load};
+pub use params::{Init, Names, Params, Role, Scope, Spec};
 pub use save::save;
 pub use table::Table;

@@ -8,6 +8,9 @@ use tch::Tensor;
 
 use crate::Result;
 
+/// Maps a name in a file to the name that the network uses; `None` for a tensor that the network has no use for.
+pub type Names = fn(&str) -> Option<String>;
+
 /// How a parameter starts when it is not read from a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]

@@ -9,9 +9,10 @@ use ediffi::{Conditioning, Painter, Pipeline, Problem, Request, Runtime, StageCo
 use ediffi_cascade::{SamplerSettings, Stage, StageEvent, StageJob};
 use ediffi_core::guidance::Guidance;
 use ediffi_core::nn::ScoreBias;
+use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
 use ediffi_core::schedule::Schedule;
-use ediffi_core::seed::{Noise, NoiseSource};
+use ediffi_core::seed::Noise;
 use ediffi_core::solver::Solver;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};

@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use ediffi::Conditioning;
 use ediffi_cascade::{SamplerSettings, Stage, StageEvent, StageJob};
-use ediffi_core::denoiser::Denoiser;
+use ediffi_core::denoiser::{Denoiser, Estimate};
+use ediffi_core::noise::NoiseSource;
 use ediffi_core::schedule::Schedule;
-use ediffi_core::seed::{Noise, NoiseSource};
+use ediffi_core::seed::Noise;
 use ediffi_core::solver::Solver;
 use serde::{Deserialize, Serialize};
 use tch::{Kind as TensorKind, Tensor};
@@ -158,10 +159,9 @@ impl Model {
         self.pairs(first, second, |stage, conditionings, seeds| {
             let mut noise = Noise::new(seeds, 0);
             let size = stage.size();
-            let start = settings.solver.start(sigmas.first().copied().unwrap_or(0.0));
-            let x = noise.normal(&[seeds.len() as i64, 3, size, size])?.f_mul_scalar(start)?;
+            let start = noise.normal(&[seeds.len() as i64, 3, size, size])?;
             let mut exchanging = Exchanging { stage, conditionings, seeds, sigma, settings, failure: None };
-            let picture = settings.solver.solve(&mut exchanging, x, &sigmas, &mut noise, &mut ());
+            let picture = settings.solver.solve(&mut exchanging, start, &sigmas, &mut noise, &mut ());
             if let Some(failure) = exchanging.failure {
                 return Err(failure.into());
             }
@@ -182,7 +182,7 @@ struct Exchanging<'a> {
 }
 
 impl Denoiser for Exchanging<'_> {
-    fn denoise(&mut self, x: &Tensor, sigma: f64) -> ediffi_core::Result<Tensor> {
+    fn estimate(&mut self, x: &Tensor, sigma: f64) -> ediffi_core::Result<Estimate> {
         let [first, second] = self.conditionings;
         let size = self.stage.size();
         let job = StageJob {
@@ -212,7 +212,7 @@ impl Denoiser for Exchanging<'_> {
         };
         let mut here = Here(x.f_div_scalar(sigma)?);
         self.failure = self.stage.sample_from(job, &mut here, &mut keep).err();
-        estimate.filter(|_| self.failure.is_none()).ok_or(ediffi_core::Error::Cancelled)
+        estimate.filter(|_| self.failure.is_none()).map(Estimate::from).ok_or(ediffi_core::Error::Cancelled)
     }
 }
 

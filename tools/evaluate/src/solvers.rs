@@ -112,7 +112,7 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     let reference_recall = recall(&prompts, &look(judge, &reduced(exact.shallow_clone())?)?);
     let mut points = Vec::new();
     for (name, schedule) in schedules(&stage.schedule)? {
-        for solver in Solver::all() {
+        for solver in Solver::deterministic() {
             for evaluations in EVALUATIONS {
                 let Some((steps, made)) = steps(solver, &schedule, evaluations)? else { continue };
                 let way = SamplerSettings { solver, steps, schedule: schedule.clone(), ..stage.clone() };
@@ -255,7 +255,7 @@ impl Results {
             title: format!("{}: distance to {} steps, schedule {first}", self.stage, self.reference.steps),
             x: Axis::logarithmic("evaluations of the denoiser"),
             y: Axis::logarithmic("root mean squared distance"),
-            lines: Solver::all().map(line).collect(),
+            lines: Solver::deterministic().map(line).collect(),
         }
         .save(&folder.join(format!("evaluation-{}.png", self.name())))
     }

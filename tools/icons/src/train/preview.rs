@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::denoiser::{Branch, BranchDenoiser, denoise_with};
+use ediffi_core::denoiser::{Branch, BranchDenoiser, Estimate, estimate_with};
 use ediffi_core::guidance::{Guidance, Guided, Rows};
 use ediffi_core::interval::SigmaInterval;
+use ediffi_core::noise::NoiseSource;
 use ediffi_core::precondition::Sample;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::schedule::karras;
-use ediffi_core::seed::{Noise, NoiseSource, image_seeds};
+use ediffi_core::seed::{Noise, image_seeds};
 use ediffi_core::solver::Solver;
 use ediffi_core::unet::{Context, UNet};
 use ediffi_core::weights;
@@ -98,9 +99,9 @@ struct Previewed<'a> {
 }
 
 impl Previewed<'_> {
-    fn denoise(&self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Tensor> {
+    fn estimate(&self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Estimate> {
         let context = if branch == Branch::Both { &self.both } else { &self.conditional };
-        denoise_with(&Sample::default(), x, sigma, |input, c_noise| {
+        estimate_with(&Sample::default(), x, sigma, |input, c_noise| {
             let c_noise = Tensor::f_full([input.size4()?.0], c_noise, (Kind::Float, input.device()))?;
             self.network.forward(input, &c_noise, context, None)
         })
@@ -111,9 +112,9 @@ impl Previewed<'_> {
 struct Ensemble<'a>(Vec<Previewed<'a>>);
 
 impl BranchDenoiser for Ensemble<'_> {
-    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Tensor> {
+    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Estimate> {
         let owner = self.0.iter().find(|network| network.range.contains(sigma));
-        owner.ok_or(ediffi_core::Error::SigmaOutOfRange { sigma })?.denoise(x, sigma, branch)
+        owner.ok_or(ediffi_core::Error::SigmaOutOfRange { sigma })?.estimate(x, sigma, branch)
     }
 }
 
@@ -140,9 +141,9 @@ fn sample(
     let device = networks.first().map_or(Device::Cpu, |(_, network)| network.device());
     let sigmas = karras(16, SIGMA_MIN, sigma_max, 7.0)?;
     let mut noise = Noise::new(&image_seeds(1, rows as usize), 0);
-    let x = noise.normal(&[rows, 3, size, size])?.f_to_device(device)?.f_mul_scalar(sigma_max)?;
+    let start = noise.normal(&[rows, 3, size, size])?.f_to_device(device)?;
     let mut guided = Guided::new(Ensemble(ensemble), Guidance::new(scale), Rows::Batched)?;
-    Ok(Solver::DpmPp2M.solve(&mut guided, x, &sigmas, &mut noise, &mut ())?)
+    Ok(Solver::DpmPp2M.solve(&mut guided, start, &sigmas, &mut noise, &mut ())?)
 }
 
 /// Writes square pictures as a sheet, `columns` a line.

@@ -2,7 +2,8 @@
 
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::interval::{LogNormal, SigmaInterval};
-use ediffi_core::seed::{Noise, NoiseSource, image_seeds, stream};
+use ediffi_core::noise::NoiseSource;
+use ediffi_core::seed::{Noise, image_seeds, stream};
 use ediffi_core::unet::Efficient;
 use ediffi_train::noise::NoiseLevels;
 use tch::Tensor;

@@ -1,0 +1,127 @@
+//! The choice of a solver, and what all have in common.
+
+use tch::Tensor;
+
+use super::ddpm::{self, Variance};
+use super::heun::{self, Churn};
+use super::observer::StepObserver;
+use super::run::Run;
+use super::{dpmpp, euler, kutta3, tab_deis};
+use crate::denoiser::{Denoiser, is_finite, state_kind};
+use crate::noise::NoiseSource;
+use crate::{Error, Result, schedule};
+
+/// An integration rule.
+///
+/// By name, in JSON and by [`FromStr`](std::str::FromStr): `euler`, `heun`, `kutta-3`, `tab-deis-1`, `tab-deis-2`,
+/// `tab-deis-3`, `dpmpp-2m`, `dpmpp-3m`, `ddpm`, `ddpm-fixed-small`. Heun's churn is written in JSON as `{"heun": {"s_churn": 40, ..}}`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Solver {
+    /// Euler's rule, which is DDIM. Order 1.
+    Euler,
+    /// EDM's sampler (Karras et al. 2022, algorithm 2): Heun's rule, with optional churn. Order 2, two evaluations a
+    /// step.
+    Heun(Churn),
+    /// Kutta's third-order rule, eDiff-I's own (appendix, table 7: "3-kutta"). Order 3, three evaluations a step.
+    Kutta3,
+    /// DEIS (Zhang and Chen 2022): time Adams-Bashforth with a polynomial of degree `order`, 1 to 3. One evaluation a
+    /// step; order of convergence `order + 1`. The degree grows from 0 over the first steps, which does not show where
+    /// sampling starts: far above the spread of the data the slope hardly changes.
+    TabDeis {
+        /// The degree of the extrapolating polynomial.
+        order: u8,
+    },
+    /// DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). Order 2, one evaluation a step.
+    DpmPp2M,
+    /// DPM-Solver++(3M): the same with one more point of the past. Order 3, one evaluation a step.
+    DpmPp3M,
+    /// Ancestral sampling of DDPM (Ho et al. 2020, algorithm 2), which adds new noise in every step but the last: the
+    /// published sampler of DeepFloyd IF. It goes along timesteps ([`crate::timesteps`]), those of the schedules
+    /// `leading` and `preset`, and takes its first state for image and noise of variance 1 together.
+    Ddpm(Variance),
+}
+
+impl Solver {
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSolver`] for a t-AB-DEIS order other than 1, 2 or 3, and for impossible churn.
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Self::TabDeis { order: 1..=3 } => Ok(()),
+            Self::TabDeis { order } => {
+                Err(Error::InvalidSolver { reason: format!("the order of t-AB-DEIS is 1, 2 or 3, not {order}") })
+            }
+            Self::Heun(churn) => churn.validate(),
+            _ => Ok(()),
+        }
+    }
+
+    /// How many evaluations of the denoiser [`solve`](Self::solve) makes for a schedule.
+    #[must_use]
+    pub fn evaluations(&self, sigmas: &[f64]) -> usize {
+        let per_step = match self {
+            Self::Heun(_) => 2,
+            Self::Kutta3 => 3,
+            _ => 1,
+        };
+        match sigmas.iter().filter(|sigma| **sigma > 0.0).count() {
+            0 => 0,
+            positive => per_step * (positive - 1) + 1,
+        }
+    }
+
+    /// The standard deviation of the first state: `sigma`, the first noise level, for all but DDPM, whose first state has
+    /// variance 1 in DDPM's view.
+    fn start(&self, sigma: f64) -> f64 {
+        match self {
+            Self::Ddpm(_) => ddpm::norm(sigma),
+            _ => sigma,
+        }
+    }
+
+    /// Makes a clean image of `start`, standard normal noise. The solver scales it to the first noise level itself.
+    ///
+    /// `sigmas` descends strictly and is positive, except that it may end in 0. Churn and DDPM draw more noise from
+    /// `noise`. Gradients are off. All arithmetic is in f32 (in f64 if `start` is f64), whatever the denoiser computes in.
+    ///
+    /// # Shapes
+    ///
+    /// `start`: `[n, channels, height, width]`; the result has the same shape and device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Cancelled`] if `observer` says so, before the next evaluation; [`Error::InvalidSigmas`] or
+    /// [`Error::InvalidSchedule`]; [`Error::InvalidSolver`]; [`Error::NotFinite`] for `start` and
+    /// [`Error::DenoisedNotFinite`] for an estimate that holds a NaN or an infinity; [`Error::DenoisedShape`]; the
+    /// errors of `denoiser` and `noise`.
+    pub fn solve(
+        &self,
+        denoiser: &mut dyn Denoiser,
+        start: Tensor,
+        sigmas: &[f64],
+        noise: &mut dyn NoiseSource,
+        observer: &mut dyn StepObserver,
+    ) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
+        self.validate()?;
+        schedule::validate(sigmas)?;
+        let start = start.f_to_kind(state_kind(&start)?)?;
+        if !is_finite(&start)? {
+            return Err(Error::NotFinite { what: "the solver's start".to_owned() });
+        }
+        let x = start.f_mul_scalar(self.start(sigmas.first().copied().unwrap_or_default()))?;
+        let mut run = Run::new(denoiser, sigmas, noise, observer);
+        match self {
+            Self::Euler => euler::euler(&mut run, x),
+            Self::Heun(churn) => heun::heun(&mut run, x, churn),
+            Self::Kutta3 => kutta3::kutta3(&mut run, x),
+            Self::TabDeis { order } => tab_deis::tab_deis(&mut run, x, (*order).into()),
+            Self::DpmPp2M => dpmpp::dpmpp_2m(&mut run, x),
+            Self::DpmPp3M => dpmpp::dpmpp_3m(&mut run, x),
+            Self::Ddpm(variance) => ddpm::ddpm(&mut run, x, *variance),
+        }
+    }
+}

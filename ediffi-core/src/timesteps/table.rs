@@ -1,0 +1,266 @@
+//! Tables of timesteps.
+//!
+//! DDPM mixes image and noise so that the variance stays: `x_t = sqrt(a_t) y + sqrt(1 - a_t) n`, where `a_t` is the product
+//! of `1 - beta_i` up to `t` (Ho et al. 2020, equation 4). Divided by `sqrt(a_t)`, that is EDM's `y + sigma n` with
+//! `sigma_t = sqrt((1 - a_t) / a_t)`.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The noise levels of the timesteps that a network was trained on.
+///
+/// There are two readings of a table. The exact one is in f64. Published samplers hold betas and products in f32, which
+/// moves a sigma by up to 3e-4 of itself where `1 - a_t` is small. [`sigmas`](Self::sigmas) and the schedules made of
+/// timesteps have the published reading, so that a sampler gives what the published ones give;
+/// [`timestep`](Self::timestep) knows both.
+///
+/// In JSON it is the name of its betas: `"squared-cosine"`.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(from = "Betas", into = "Betas")]
+pub struct NoiseTable {
+    betas: Betas,
+    entries: Arc<Entries>,
+}
+
+/// The rule that makes the betas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Betas {
+    SquaredCosine,
+}
+
+struct Entries {
+    betas: Vec<f32>,
+    alpha_bars: Vec<f32>,
+    published: Vec<f64>,
+    exact: Vec<f64>,
+}
+
+impl Entries {
+    fn new(exact_betas: &[f64]) -> Self {
+        let betas: Vec<f32> = exact_betas.iter().map(|&beta| beta as f32).collect();
+        let sigma = |alpha_bar: f64| ((1.0 - alpha_bar) / alpha_bar).sqrt();
+        let product = |product: &mut f64, alpha: f64| {
+            *product *= alpha;
+            Some(*product)
+        };
+        // libtorch adds up a product of f32 in f64 and rounds every entry.
+        let alpha_bars: Vec<f32> =
+            betas.iter().map(|beta| f64::from(1.0 - beta)).scan(1.0, product).map(|p| p as f32).collect();
+        let published = alpha_bars.iter().map(|&alpha_bar| sigma(f64::from(alpha_bar))).collect();
+        let exact = exact_betas.iter().map(|beta| 1.0 - beta).scan(1.0, product).map(sigma).collect();
+        Self { betas, alpha_bars, published, exact }
+    }
+}
+
+impl From<Betas> for NoiseTable {
+    fn from(betas: Betas) -> Self {
+        match betas {
+            Betas::SquaredCosine => Self::squared_cosine(),
+        }
+    }
+}
+
+impl From<NoiseTable> for Betas {
+    fn from(table: NoiseTable) -> Self {
+        table.betas
+    }
+}
+
+impl NoiseTable {
+    /// The table of Nichol and Dhariwal 2021 (equation 17): 1000 timesteps,
+    /// `beta_t = 1 - f((t + 1) / 1000) / f(t / 1000)` with `f(s) = cos^2((s + 0.008) / 1.008 pi / 2)`, the last beta cut
+    /// to 0.999. DeepFloyd IF uses it.
+    #[must_use]
+    pub fn squared_cosine() -> Self {
+        let f = |s: f64| ((s + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2);
+        let beta = |t: u32| (1.0 - f(f64::from(t + 1) / 1000.0) / f(f64::from(t) / 1000.0)).min(0.999);
+        let betas: Vec<f64> = (0..1000).map(beta).collect();
+        Self { betas: Betas::SquaredCosine, entries: Arc::new(Entries::new(&betas)) }
+    }
+
+    /// How many timesteps there are.
+    #[expect(clippy::len_without_is_empty, reason = "a table is never empty")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.exact.len()
+    }
+
+    /// The betas as published samplers hold them.
+    #[must_use]
+    pub fn betas(&self) -> &[f32] {
+        &self.entries.betas
+    }
+
+    /// The products of `1 - beta` as published samplers hold them.
+    #[must_use]
+    pub fn alpha_bars(&self) -> &[f32] {
+        &self.entries.alpha_bars
+    }
+
+    /// The exact noise levels, rising.
+    #[must_use]
+    pub fn exact_sigmas(&self) -> &[f64] {
+        &self.entries.exact
+    }
+
+    /// The noise levels of the published f32 products, rising: those of schedules made of timesteps.
+    #[must_use]
+    pub fn sigmas(&self) -> &[f64] {
+        &self.entries.published
+    }
+
+    /// The timestep whose published noise level is exactly `sigma`.
+    #[must_use]
+    pub fn index_of(&self, sigma: f64) -> Option<usize> {
+        self.sigmas().binary_search_by(|entry| entry.total_cmp(&sigma)).ok()
+    }
+
+    /// What a network of this table is told at the noise level `sigma`: the timestep, with a fraction between two. It is
+    /// linear in `ln(sigma)` between the entries of the table (k-diffusion's `sigma_to_t`) and ends with the table.
+    #[must_use]
+    pub fn timestep(&self, sigma: f64) -> f64 {
+        if let Some(index) = self.index_of(sigma) {
+            return index as f64;
+        }
+        let exact = self.exact_sigmas();
+        let above = exact.partition_point(|&entry| entry <= sigma).clamp(1, exact.len() - 1);
+        match exact.get(above - 1..=above) {
+            Some([low, high]) => {
+                let fraction = (sigma.ln() - low.ln()) / (high.ln() - low.ln());
+                (above - 1) as f64 + fraction.clamp(0.0, 1.0)
+            }
+            _ => 0.0,
+        }
+    }
+
+    /// `steps` timesteps at even distances from 0, descending: diffusers' spacing "leading". With few steps it does not
+    /// begin near the top: 10 steps begin at timestep 900 of 1000, where the sigma of the squared cosine is 6.4.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidSchedule`] unless `steps` is in `1..=`[`len`](Self::len).
+    pub fn leading(&self, steps: usize) -> Result<Vec<usize>> {
+        let all = self.len();
+        if !(1..=all).contains(&steps) {
+            let reason = format!("{steps} steps: there are {all} timesteps, and at least one is needed");
+            return Err(Error::InvalidSchedule { reason });
+        }
+        let distance = all / steps;
+        Ok((0..steps).rev().map(|step| step * distance).collect())
+    }
+
+    /// The published noise levels of descending timesteps, then 0. Timesteps beyond the table are left out.
+    pub(crate) fn schedule(&self, timesteps: &[usize]) -> Vec<f64> {
+        let sigmas = timesteps.iter().filter_map(|&t| self.sigmas().get(t).copied());
+        sigmas.chain(std::iter::once(0.0)).collect()
+    }
+}
+
+impl PartialEq for NoiseTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.betas == other.betas
+    }
+}
+
+impl Eq for NoiseTable {}
+
+impl fmt::Debug for NoiseTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NoiseTable").field(&self.betas).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use tch::{Kind, Tensor};
+
+    use super::*;
+
+    fn table() -> NoiseTable {
+        NoiseTable::squared_cosine()
+    }
+
+    fn tensors(name: &str) -> BTreeMap<String, Tensor> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/deepfloyd/");
+        Tensor::read_safetensors(format!("{folder}{name}")).unwrap().into_iter().collect()
+    }
+
+    fn doubles(x: &Tensor) -> Vec<f64> {
+        Vec::<f64>::try_from(&x.to_kind(Kind::Double)).unwrap()
+    }
+
+    #[test]
+    fn the_table_is_that_of_diffusers_bit_for_bit() {
+        let io = tensors("ddpm.safetensors");
+        assert_eq!(Vec::<f32>::try_from(&io["betas"]).unwrap(), table().betas());
+        assert_eq!(Vec::<f32>::try_from(&io["alphas_cumprod"]).unwrap(), table().alpha_bars());
+    }
+
+    #[test]
+    fn leading_timesteps_are_those_of_diffusers() {
+        let io = tensors("ddpm.safetensors");
+        for steps in [8, 50, 100, 185] {
+            let expected = Vec::<i64>::try_from(&io[&format!("leading_{steps}")]).unwrap();
+            let found: Vec<i64> = table().leading(steps).unwrap().into_iter().map(|t| t as i64).collect();
+            assert_eq!(found, expected, "{steps}");
+        }
+        assert_eq!(table().leading(1000).unwrap().len(), 1000);
+        assert!(table().leading(0).is_err() && table().leading(1001).is_err());
+    }
+
+    /// A last beta that is not cut fails here and bit for bit above; a timestep that is rounded fails here and in the closed
+    /// form.
+    #[test]
+    fn the_exact_noise_levels_and_their_timesteps_are_those_of_k_diffusion() {
+        let io = tensors("edm.safetensors");
+        for (t, (found, expected)) in table().exact_sigmas().iter().zip(doubles(&io["sigmas"])).enumerate() {
+            assert!((found / expected - 1.0).abs() < 1e-12, "{t}: {found} {expected}");
+        }
+        for (sigma, expected) in doubles(&io["sigma"]).into_iter().zip(doubles(&io["timestep"])) {
+            assert!(
+                (table().timestep(sigma) - expected).abs() < 1e-6,
+                "{sigma}: {} {expected}",
+                table().timestep(sigma)
+            );
+        }
+        assert_eq!((table().timestep(1e-9), table().timestep(1e9)), (0.0, 999.0));
+    }
+
+    /// The closed form of the squared cosine, which only the cut of the last beta departs from; between two entries it is
+    /// not quite linear.
+    #[test]
+    fn timesteps_follow_the_closed_form() {
+        let f0 = (0.008_f64 / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2);
+        for sigma in [0.3_f64, 1.0, 6.0, 80.0] {
+            let s = 1.008 * 2.0 / std::f64::consts::PI * (f0 / (1.0 + sigma * sigma)).sqrt().acos() - 0.008;
+            assert!((table().timestep(sigma) - (1000.0 * s - 1.0)).abs() < 4e-3, "{sigma}");
+        }
+    }
+
+    #[test]
+    fn a_published_level_has_its_own_timestep() {
+        for (t, &sigma) in table().sigmas().iter().enumerate() {
+            assert_eq!((table().index_of(sigma), table().timestep(sigma)), (Some(t), t as f64));
+        }
+        assert_eq!(table().index_of(0.5), None);
+        let (table, sigmas) = (table(), table().sigmas().to_vec());
+        assert_eq!(table.schedule(&[999, 10, 0]), [sigmas[999], sigmas[10], sigmas[0], 0.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn timesteps_rise_with_the_noise(ln_sigma in -6.0..11.0_f64, factor in 1.001..3.0_f64) {
+            let sigma: f64 = ln_sigma.exp();
+            let (low, high) = (table().timestep(sigma), table().timestep(sigma * factor));
+            prop_assert!((0.0..=999.0).contains(&low) && low <= high);
+        }
+    }
+}
