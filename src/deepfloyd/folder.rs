@@ -10,8 +10,12 @@ use serde::Deserialize;
 
 use super::kind::Kind;
 use super::scheduler::Scheduler;
-use super::{INDEX_FILE, unusable, weights};
+use super::unusable::unusable;
+use super::weights;
 use crate::{Error, Result};
+
+/// Name of the file that says what a folder of diffusers holds.
+pub(crate) const INDEX_FILE: &str = "model_index.json";
 
 /// What one published folder holds, looked at and not loaded.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ mod folder;
 mod kind;
 mod scheduler;
 mod text;
+mod unusable;
 #[cfg(test)]
 mod warnings;
 mod weights;
@@ -23,15 +24,13 @@ use ediffi_core::runtime::Runtime;
 use ediffi_core::timesteps::NoiseTable;
 
 pub(crate) use caption::clean;
-pub(crate) use folder::PublishedFolder;
+pub(crate) use folder::{INDEX_FILE, PublishedFolder};
 pub(crate) use kind::Kind;
 pub(crate) use text::PublishedText;
+pub(crate) use unusable::unusable;
 
+use crate::Result;
 use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
-use crate::{Error, Result};
-
-/// Name of the file that says what a folder of diffusers holds.
-pub(crate) const INDEX_FILE: &str = "model_index.json";
 
 /// Whether a folder is one that diffusers saved and not one of this library's.
 pub(crate) fn is_published(folder: &Path) -> bool {
@@ -131,11 +130,6 @@ fn rest(mut taken: Vec<SigmaInterval>) -> Vec<SigmaInterval> {
     }
     free.extend(SigmaInterval::new(from, f64::INFINITY));
     free
-}
-
-/// A published folder that cannot be used.
-pub(crate) fn unusable(folder: &Path, reason: impl Into<String>) -> Error {
-    Error::Published { folder: folder.to_owned(), reason: reason.into() }
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@ use ediffi_core::files::read_json;
 use ediffi_core::runtime::Runtime;
 use ediffi_encoders::{T5, T5Config, TextTokenizer};
 
-use super::{unusable, weights};
+use super::unusable::unusable;
+use super::weights;
 use crate::Result;
 
 /// The encoder of a published folder, looked at and not loaded.

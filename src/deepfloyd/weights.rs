@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ediffi_core::Error::{ReadFile, WeightsPointer};
 use ediffi_core::weights::find_called;
 
-use super::unusable;
+use super::unusable::unusable;
 use crate::Result;
 
 /// The name of the variant that diffusers and transformers give to weights in half precision.

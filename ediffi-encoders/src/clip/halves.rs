@@ -7,9 +7,11 @@ use ediffi_core::weights::{self, WeightsFile};
 use serde_json::Value;
 use tch::Tensor;
 
-use super::config::in_range;
-use super::encoder::{text_names, vision_names};
-use super::{ClipTextConfig, ClipTextNetwork, ClipVisionConfig, ClipVisionNetwork, Preprocess};
+use super::config::{ClipTextConfig, ClipVisionConfig, in_range};
+use super::names::{text_names, vision_names};
+use super::preprocess::Preprocess;
+use super::text::ClipTextNetwork;
+use super::vision::ClipVisionNetwork;
 use crate::batch;
 use crate::encoded::{EncodedClip, finite, parse_config, read_config};
 use crate::fingerprint::{Fingerprint, Identity};

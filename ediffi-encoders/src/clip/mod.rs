@@ -3,6 +3,7 @@
 mod config;
 mod encoder;
 mod halves;
+mod names;
 mod picture;
 mod preprocess;
 mod text;
@@ -10,12 +11,13 @@ mod transformer;
 mod vision;
 
 pub use config::{ClipConfig, ClipTextConfig, ClipVisionConfig};
-pub use encoder::{Clip, text_names, vision_names};
+pub use encoder::Clip;
 #[cfg(feature = "hub")]
 pub(crate) use halves::has_text;
 pub use halves::{ClipText, ClipVision};
+pub use names::{text_names, vision_names};
 pub use picture::{open_picture, picture, rgb8};
-pub use preprocess::Preprocess;
+pub use preprocess::{CHANNEL_MEAN, CHANNEL_STD, Preprocess};
 pub use text::ClipTextNetwork;
 pub use transformer::ClipOutput;
 pub use vision::ClipVisionNetwork;

@@ -8,9 +8,12 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
 
-/// Mean and standard deviation of the channels (Radford et al. 2021, released code).
-const MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
-const STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+/// Mean of the red, green and blue channel in [0, 1] that CLIP's pictures are normalised with (Radford et al. 2021,
+/// released code).
+pub const CHANNEL_MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+
+/// Standard deviation of the same, from the same source.
+pub const CHANNEL_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 
 /// From bytes to [0, 1].
 const SCALE: f64 = 1.0 / 255.0;
@@ -65,7 +68,7 @@ impl Preprocess {
     /// What OpenAI's models want, for pictures of `image_size`.
     #[must_use]
     pub fn new(image_size: i64) -> Self {
-        Self { size: image_size, crop: image_size, scale: SCALE, mean: MEAN, std: STD }
+        Self { size: image_size, crop: image_size, scale: SCALE, mean: CHANNEL_MEAN, std: CHANNEL_STD }
     }
 
     /// As the file at `path` says, for a network that takes pictures of `image_size`; as [`new`](Self::new) where it says
@@ -116,7 +119,7 @@ impl Preprocess {
         }
         let (mean, std) = match file.do_normalize {
             Some(false) => ([0.0; 3], [1.0; 3]),
-            _ => (file.image_mean.unwrap_or(MEAN), file.image_std.unwrap_or(STD)),
+            _ => (file.image_mean.unwrap_or(CHANNEL_MEAN), file.image_std.unwrap_or(CHANNEL_STD)),
         };
         if std.iter().any(|&s| s <= 0.0) {
             return wrong("image_std", format!("{std:?} is not positive"));
@@ -241,7 +244,10 @@ mod tests {
         let first = |json: &str| open(json, 4).unwrap().apply(&grey).unwrap().double_value(&[0, 0, 0]);
         let close =
             |json: &str, expected: f64| assert!((first(json) - expected).abs() < 1e-4, "{json}: {}", first(json));
-        close(r#"{ "do_resize": true, "do_rescale": true, "do_normalize": true }"#, (0.2 - MEAN[0]) / STD[0]);
+        close(
+            r#"{ "do_resize": true, "do_rescale": true, "do_normalize": true }"#,
+            (0.2 - CHANNEL_MEAN[0]) / CHANNEL_STD[0],
+        );
         close(r#"{ "do_normalize": false }"#, 0.2);
         close(r#"{ "do_normalize": false, "do_rescale": false, "rescale_factor": 7 }"#, 51.0);
         close(r#"{ "rescale_factor": 0.5, "image_mean": [1, 1, 1], "image_std": [2, 2, 2] }"#, 12.25);

@@ -7,7 +7,9 @@
 //! environment variables `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE` and
 //! `HF_HUB_DISABLE_IMPLICIT_TOKEN` mean what they mean elsewhere.
 
+mod client;
 mod remote;
+mod snapshot;
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +18,9 @@ use ediffi_core::weights::{self, Names};
 use hf_hub::HFError;
 
 use crate::{Clip, Error, Result, T5, clip, t5, tokenizer};
-use remote::{Remote, Snapshot, is_within, no_answer};
+use client::no_answer;
+use remote::Remote;
+use snapshot::{Snapshot, is_within};
 
 impl T5 {
     /// Opens the T5 model `repository`, such as `org/name`, of the hub: see [`HubModel`].
@@ -47,8 +51,8 @@ pub struct HubModel {
     subfolder: Option<String>,
 }
 
-/// What an encoder needs besides its configuration and weights.
-struct Needs<'a> {
+/// The files of an encoder besides its configuration.
+struct ModelFiles<'a> {
     /// Which tensors it has a use for.
     names: Names,
     /// Sets of files of which the first complete one is its tokenizer.
@@ -94,7 +98,7 @@ impl HubModel {
     /// [`Error::Hub`]: no such repository or file, no right to it, no connection and nothing in the cache;
     /// [`Error::Architecture`]; [`Error::NoTokenizerOnHub`]; [`Error::NoSafetensors`]; [`Error::Download`].
     pub fn t5(&self) -> Result<PathBuf> {
-        self.download(&Needs {
+        self.download(&ModelFiles {
             names: t5::names,
             tokenizers: &[&["tokenizer.json"], &["spiece.model"]],
             optional: &[],
@@ -108,7 +112,7 @@ impl HubModel {
     /// # Errors
     /// As [`t5`](Self::t5).
     pub fn clip(&self) -> Result<PathBuf> {
-        self.download(&Needs {
+        self.download(&ModelFiles {
             names: |stored| clip::text_names(stored).or_else(|| clip::vision_names(stored)),
             tokenizers: &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
             optional: &["preprocessor_config.json"],
@@ -116,7 +120,7 @@ impl HubModel {
         })
     }
 
-    fn download(&self, needs: &Needs<'_>) -> Result<PathBuf> {
+    fn download(&self, files: &ModelFiles<'_>) -> Result<PathBuf> {
         let remote = Remote::new(&self.repository, &self.revision)?;
         let parts = [("revision", Some(&self.revision)), ("subfolder", self.subfolder.as_ref())];
         for (what, part) in parts.into_iter().chain([("variant", self.variant.as_ref())]) {
@@ -125,17 +129,17 @@ impl HubModel {
             }
         }
         if remote.offline() {
-            return self.collect(&remote.kept()?, needs);
+            return self.collect(&Snapshot::kept(&remote)?, files);
         }
-        let newest = remote.newest().map_err(|error| remote.error(error)).and_then(|snapshot| {
-            let folder = self.collect(&snapshot, needs)?;
+        let newest = Snapshot::newest(&remote).and_then(|snapshot| {
+            let folder = self.collect(&snapshot, files)?;
             // Only now: a name in the cache stands for a commit of which everything that was asked for is there.
-            remote.remember(&snapshot)?;
+            snapshot.remember()?;
             Ok(folder)
         });
         match newest {
             Err(error) if no_answer(&error) => {
-                let kept = remote.kept().and_then(|snapshot| self.collect(&snapshot, needs));
+                let kept = Snapshot::kept(&remote).and_then(|snapshot| self.collect(&snapshot, files));
                 let Ok(folder) = kept else { return Err(error) };
                 tracing::warn!(repository = self.repository, %error, "the hub does not answer: opening from the cache");
                 Ok(folder)
@@ -145,24 +149,24 @@ impl HubModel {
     }
 
     /// Brings the files of `snapshot` that are needed into its folder.
-    fn collect(&self, snapshot: &Snapshot<'_>, needs: &Needs<'_>) -> Result<PathBuf> {
+    fn collect(&self, snapshot: &Snapshot<'_>, files: &ModelFiles<'_>) -> Result<PathBuf> {
         let within = |name: &str| self.subfolder.as_ref().map_or(name.to_owned(), |folder| format!("{folder}/{name}"));
         let config = within("config.json");
         let [weights, indices @ ..] = weights::candidates("model", self.variant.as_deref()).map(|name| within(&name));
         let mut sets: Vec<Vec<String>> =
-            needs.tokenizers.iter().map(|set| set.iter().map(|name| within(name)).collect()).collect();
+            files.tokenizers.iter().map(|set| set.iter().map(|name| within(name)).collect()).collect();
         if let Some(subfolder) = &self.subfolder {
             let beside = tokenizer::beside(Path::new(subfolder));
             let named = |set: &&[&str]| set.iter().map(|name| format!("{beside}/{name}")).collect();
-            sets.extend(needs.tokenizers.iter().map(named));
+            sets.extend(files.tokenizers.iter().map(named));
         }
-        let optional: Vec<String> = needs.optional.iter().map(|name| within(name)).collect();
+        let optional: Vec<String> = files.optional.iter().map(|name| within(name)).collect();
         let all = [vec![config.clone(), weights.clone()], indices.to_vec(), sets.concat(), optional.clone()].concat();
         let there = snapshot.list(&all)?;
 
         let config = snapshot.fetch(&config, &there)?;
         let folder = config.parent().map(Path::to_owned).unwrap_or_default();
-        if (needs.has_tokenizer)(&folder)? {
+        if (files.has_tokenizer)(&folder)? {
             let Some(set) = sets.iter().find(|set| set.iter().all(|path| there.has(path))) else {
                 let (repository, looked_for) = (self.repository.clone(), sets.concat().join(", "));
                 return Err(Error::NoTokenizerOnHub { repository, looked_for });
@@ -180,7 +184,7 @@ impl HubModel {
             snapshot.fetch(&weights, &there)?;
         } else if let Some(index) = indices.iter().find(|path| there.has(path)) {
             let index = snapshot.fetch(index, &there)?;
-            let shards = weights::shards(&index, needs.names)?;
+            let shards = weights::shards(&index, files.names)?;
             let shards: Vec<String> =
                 shards.iter().filter_map(|path| Some(within(path.file_name()?.to_str()?))).collect();
             let there = snapshot.list(&shards)?;

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use ediffi_core::conditioning::Conditioning;
+use ediffi_core::files::read_json;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::weights;
-use ediffi_encoders::clip::{ClipConfig, ClipTextNetwork, ClipVisionNetwork};
+use ediffi_encoders::clip::{CHANNEL_MEAN, CHANNEL_STD, ClipConfig, ClipTextNetwork, ClipVisionNetwork};
 use ediffi_encoders::t5::{T5Config, T5Network};
 use ediffi_encoders::tokenizer::{TextTokenizer, Tokens};
 use tch::{Kind, Tensor};
@@ -14,23 +15,15 @@ use train_icons::dimensions::TOKENS;
 use super::Result;
 use super::batches::Captions;
 
-/// The mean and deviation that CLIP's pictures are normalised with (the published `preprocessor_config.json`).
-const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
-
 /// Pictures in [-1, 1] as CLIP's image tower takes them.
 pub fn clip_pixels(pictures: &Tensor) -> Result<Tensor> {
-    let channel = |values: [f32; 3]| -> Result<Tensor> {
-        Ok(Tensor::f_from_slice(&values)?.f_reshape([1, 3, 1, 1])?.f_to_device(pictures.device())?)
+    let channel = |values: [f64; 3]| -> Result<Tensor> {
+        Ok(Tensor::f_from_slice(&values.map(|value| value as f32))?
+            .f_reshape([1, 3, 1, 1])?
+            .f_to_device(pictures.device())?)
     };
     let unit = pictures.f_add_scalar(1.0)?.f_div_scalar(2.0)?;
-    Ok(unit.f_sub(&channel(MEAN)?)?.f_div(&channel(STD)?)?)
-}
-
-/// Reads a JSON file.
-pub fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()).into())
+    Ok(unit.f_sub(&channel(CHANNEL_MEAN)?)?.f_div(&channel(CHANNEL_STD)?)?)
 }
 
 /// CLIP after its training.
@@ -43,7 +36,7 @@ pub struct Clip {
 impl Clip {
     /// Opens the folder that the training of CLIP exported.
     pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
-        let config: ClipConfig = json(&folder.join("config.json"))?;
+        let config: ClipConfig = read_json(&folder.join("config.json"))?;
         let vision = config.vision_config.clone().ok_or("the CLIP has no image tower")?;
         let path = folder.join("model.safetensors");
         let both = weights::load(
@@ -91,7 +84,7 @@ pub struct T5 {
 impl T5 {
     /// Opens the folder that the training exported.
     pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
-        let config: T5Config = json(&folder.join("config.json"))?;
+        let config: T5Config = read_json(&folder.join("config.json"))?;
         let path = folder.join("model.safetensors");
         let network = weights::load(
             &path,

@@ -1,160 +1,12 @@
-//! Intervals of noise levels, the log-normal distribution they are cut from, and the binary tree of cuts.
-//!
-//! Training draws `ln(sigma) ~ N(p_mean, p_std^2)` (EDM, table 1; eDiff-I, section 3). The experts of eDiff-I own the
-//! cells of a binary tree over that distribution: level `l` cuts it into `2^l` cells of equal probability mass
-//! (eDiff-I, section 4.1). A cell is a [`Node`]; [`LogNormal::interval`] tells its sigmas.
-//!
-//! ```
-//! use ediffi_core::interval::{LogNormal, Node};
-//!
-//! // The three base experts of eDiff-I's best configuration ("Config-D").
-//! let noise = LogNormal::default();
-//! let low = noise.interval(Node::new(3, 0)?);
-//! let high = noise.interval(Node::new(9, 511)?);
-//! let middle = noise.complement(&[Node::new(3, 0)?, Node::new(9, 511)?])?;
-//! assert_eq!(format!("{low:.3} {:.3} {high:.3}", middle[0]), "[0.000, 0.076) [0.076, 9.610) [9.610, inf)");
-//! # Ok::<(), ediffi_core::Error>(())
-//! ```
-
-use std::fmt;
+//! The log-normal distribution of noise levels in training.
 
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
+use super::range::SigmaInterval;
+use super::tree::Node;
 use crate::normal::{cdf, quantile_below_half};
 use crate::{Error, Result};
-
-/// A half-open range `[low, high)` of noise levels. `low` may be 0, `high` may be infinite.
-///
-/// In JSON it is a pair whose open end is `null`: `[0.0757, 9.61]`, `[9.61, null]`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "(f64, Option<f64>)", into = "(f64, Option<f64>)")]
-pub struct SigmaInterval {
-    low: f64,
-    high: f64,
-}
-
-impl SigmaInterval {
-    /// Every noise level: `[0, inf)`.
-    pub const ALL: Self = Self { low: 0.0, high: f64::INFINITY };
-
-    /// The interval `[low, high)`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidInterval`] unless `0 <= low < high` and `low` is finite.
-    pub fn new(low: f64, high: f64) -> Result<Self> {
-        if low >= 0.0 && low.is_finite() && low < high {
-            // `-0.0 >= 0.0` holds; adding zero makes it 0.0, so that equal intervals also print alike.
-            Ok(Self { low: low + 0.0, high })
-        } else {
-            Err(Error::InvalidInterval { low, high })
-        }
-    }
-
-    /// The included end.
-    #[must_use]
-    pub fn low(&self) -> f64 {
-        self.low
-    }
-
-    /// The excluded end; may be infinite.
-    #[must_use]
-    pub fn high(&self) -> f64 {
-        self.high
-    }
-
-    /// Whether `low <= sigma < high`.
-    #[must_use]
-    pub fn contains(&self, sigma: f64) -> bool {
-        self.low <= sigma && sigma < self.high
-    }
-}
-
-/// Writes `[low, high)`; a precision, as in `{:.3}`, applies to both ends.
-impl fmt::Display for SigmaInterval {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[")?;
-        fmt::Display::fmt(&self.low, f)?;
-        f.write_str(", ")?;
-        fmt::Display::fmt(&self.high, f)?;
-        f.write_str(")")
-    }
-}
-
-impl TryFrom<(f64, Option<f64>)> for SigmaInterval {
-    type Error = Error;
-
-    fn try_from((low, high): (f64, Option<f64>)) -> Result<Self> {
-        Self::new(low, high.unwrap_or(f64::INFINITY))
-    }
-}
-
-impl From<SigmaInterval> for (f64, Option<f64>) {
-    fn from(interval: SigmaInterval) -> Self {
-        (interval.low, interval.high.is_finite().then_some(interval.high))
-    }
-}
-
-/// A cell of the binary tree over the noise distribution: the paper's `E^level_index`.
-///
-/// It covers the probability mass `[index / 2^level, (index + 1) / 2^level)`; index 0 holds the lowest noise. The root,
-/// `Node::new(0, 0)`, is the whole distribution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Node {
-    level: u32,
-    index: u64,
-}
-
-impl Node {
-    /// The deepest level whose cuts are exact in an `f64`.
-    pub const MAX_LEVEL: u32 = 52;
-
-    /// The cell `index` of `level`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::InvalidDistribution`] unless `index < 2^level` and `level <= MAX_LEVEL`.
-    pub fn new(level: u32, index: u64) -> Result<Self> {
-        if level > Self::MAX_LEVEL || index >= 1 << level {
-            let reason = format!("there is no node ({level}, {index}): the index has to be below 2^level, level <= 52");
-            return Err(Error::InvalidDistribution { reason });
-        }
-        Ok(Self { level, index })
-    }
-
-    /// How deep the cell lies; the root is level 0.
-    #[must_use]
-    pub fn level(&self) -> u32 {
-        self.level
-    }
-
-    /// Position among the cells of its level, lowest noise first.
-    #[must_use]
-    pub fn index(&self) -> u64 {
-        self.index
-    }
-
-    /// The two halves of the cell, lower noise first; `None` at the deepest level.
-    #[must_use]
-    pub fn children(&self) -> Option<[Self; 2]> {
-        let level = self.level + 1;
-        let child = |half| Self { level, index: 2 * self.index + half };
-        (level <= Self::MAX_LEVEL).then(|| [child(0), child(1)])
-    }
-
-    /// The cell this one is half of; `None` for the root.
-    #[must_use]
-    pub fn parent(&self) -> Option<Self> {
-        self.level.checked_sub(1).map(|level| Self { level, index: self.index / 2 })
-    }
-
-    /// Probability below the cell and below its end. Both are exact: a small integer over a power of two.
-    fn mass(&self) -> (f64, f64) {
-        let cells = (1_u64 << self.level) as f64;
-        (self.index as f64 / cells, (self.index + 1) as f64 / cells)
-    }
-}
 
 /// The distribution of noise levels in training: `ln(sigma) ~ N(p_mean, p_std^2)`.
 ///
@@ -357,32 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn nodes_know_their_family() {
-        assert_eq!(node(2, 3).children(), Some([node(3, 6), node(3, 7)]));
-        assert_eq!(node(3, 7).parent(), Some(node(2, 3)));
-        assert_eq!(node(0, 0).parent(), None);
-        assert_eq!(node(52, 0).children(), None);
-        assert!(matches!(Node::new(3, 8), Err(Error::InvalidDistribution { .. })));
-        assert!(matches!(Node::new(64, 0), Err(Error::InvalidDistribution { .. })));
-    }
-
-    #[test]
-    fn bad_intervals_and_distributions_are_refused() {
-        for (low, high) in [(1.0, 1.0), (2.0, 1.0), (-1.0, 1.0), (f64::NAN, 1.0), (0.0, f64::NAN), (f64::INFINITY, 1.0)]
-        {
-            assert!(matches!(SigmaInterval::new(low, high), Err(Error::InvalidInterval { .. })), "{low} {high}");
-        }
+    fn bad_distributions_are_refused() {
         assert!(matches!(LogNormal::new(0.0, 0.0), Err(Error::InvalidDistribution { .. })));
         assert!(matches!(LogNormal::new(f64::NAN, 1.0), Err(Error::InvalidDistribution { .. })));
     }
 
     #[test]
-    fn json_uses_null_for_the_open_end_and_checks() {
-        let open: SigmaInterval = serde_json::from_str("[9.61, null]").unwrap();
-        assert_eq!(open, SigmaInterval::new(9.61, f64::INFINITY).unwrap());
-        assert_eq!(serde_json::to_string(&open).unwrap(), "[9.61,null]");
-        let error = serde_json::from_str::<SigmaInterval>("[3, 2]").unwrap_err();
-        assert!(error.to_string().contains("[3, 2) is no sigma interval"), "{error}");
+    fn json_is_checked() {
         let noise: LogNormal = serde_json::from_str(r#"{"p_mean": -1.2, "p_std": 1.2}"#).unwrap();
         assert_eq!(noise, LogNormal::default());
         assert!(serde_json::from_str::<LogNormal>(r#"{"p_mean": 0, "p_std": -1}"#).is_err());
