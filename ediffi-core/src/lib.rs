@@ -22,6 +22,7 @@ pub mod precondition;
 pub mod runtime;
 pub mod schedule;
 pub mod seed;
+mod sigma_interval;
 pub mod solver;
 pub mod timesteps;
 pub mod unet;

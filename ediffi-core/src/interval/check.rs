@@ -1,6 +1,6 @@
 //! Which two numbers make a [`SigmaInterval`]. It stands apart from the type, which errors hold.
 
-use super::range::SigmaInterval;
+use crate::sigma_interval::SigmaInterval;
 use crate::{Error, Result};
 
 impl SigmaInterval {

@@ -3,9 +3,9 @@
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use super::range::SigmaInterval;
 use super::tree::Node;
 use crate::normal::{cdf, quantile_below_half};
+use crate::sigma_interval::SigmaInterval;
 use crate::{Error, Result};
 
 /// The distribution of noise levels in training: `ln(sigma) ~ N(p_mean, p_std^2)`.

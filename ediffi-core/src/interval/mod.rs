@@ -18,9 +18,8 @@
 
 mod check;
 mod log_normal;
-mod range;
 mod tree;
 
+pub use crate::sigma_interval::SigmaInterval;
 pub use log_normal::LogNormal;
-pub use range::SigmaInterval;
 pub use tree::Node;

@@ -4,12 +4,14 @@ use super::sources::Sources;
 use super::tokens::tokens;
 
 /// They compute with plain numbers. A path that ends with `/` is a folder.
-const FILES: [&str; 15] = [
-    "ediffi-core/src/interval.rs",
+const FILES: [&str; 17] = [
+    "ediffi-core/src/interval/",
+    "ediffi-core/src/sigma_interval.rs",
     "ediffi-core/src/normal.rs",
     "ediffi-core/src/plan.rs",
     "ediffi-core/src/schedule.rs",
     "ediffi-core/src/seed.rs",
+    "ediffi-core/src/window.rs",
     "ediffi-core/src/timesteps/",
     "ediffi-cascade/src/tiling.rs",
     "ediffi-paint/src/canvas.rs",
