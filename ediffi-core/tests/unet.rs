@@ -1,109 +1,19 @@
-//! The U-Net: its published sizes, its files, and what its outputs may depend on.
+//! The U-Net: its published sizes, and what its outputs may depend on.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+mod tiny;
+
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use ediffi_core::Error;
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::nn::{Norm, ScoreBias, Site};
-use ediffi_core::noise::NoiseSource;
-use ediffi_core::seed::Noise;
-use ediffi_core::unet::{
-    Adm, ClipText, Context, ContextConfig, Dimensions, Efficient, Level, Painted, Tokens, UNet, UNetConfig,
-};
-use ediffi_core::weights::{self, Fresh, Scope, Table};
+use ediffi_core::unet::{Adm, Context, ContextConfig, Dimensions, Efficient, Painted, UNet, UNetConfig};
+use ediffi_core::weights::Table;
 use ediffi_core::window::Window;
 use tch::{Device, Kind, Tensor};
-
-type Named = Vec<(String, Tensor)>;
-
-/// Everything that a network can have, small: sides are multiples of 2.
-fn dimensions() -> Dimensions {
-    let level =
-        |multiplier, attention| Level { multiplier, blocks: 1, self_attention: attention, cross_attention: attention };
-    Dimensions {
-        picture_channels: 3,
-        low_res: true,
-        patch: 1,
-        channels: 8,
-        levels: vec![level(1, false), level(2, true)],
-        head_channels: 4,
-        norm: Norm::Group(4),
-        embedding_width: 16,
-        context: Some(ContextConfig {
-            width: 8,
-            t5: Some(Tokens { tokens: 3, width: 6 }),
-            clip_text: Some(ClipText { tokens: 2, width: 5, pooled: 4 }),
-            clip_image: Some(4),
-        }),
-    }
-}
-
-/// Both layouts of the paper.
-fn layouts() -> [UNetConfig; 2] {
-    [Adm(dimensions()).into(), Efficient(dimensions()).into()]
-}
-
-fn adm() -> UNetConfig {
-    Adm(dimensions()).into()
-}
-
-/// A network about to be trained, and its parameters.
-fn fresh(config: &UNetConfig) -> (UNet, Named) {
-    let mut fresh = Fresh::new(1, Device::Cpu);
-    let unet = UNet::new(Scope::root(&mut fresh), config, Kind::Float).unwrap();
-    (unet, fresh.into_named())
-}
-
-/// A network of random weights in which nothing is a zero or the identity: its parameters are shared with `fresh`'s.
-fn random(config: &UNetConfig) -> (UNet, Named) {
-    let (unet, named) = fresh(config);
-    let mut noise = Noise::new(&[2], 0);
-    let _no_grad = tch::no_grad_guard();
-    for (_, x) in &named {
-        let jitter = noise.normal(&[1, x.numel() as i64]).unwrap().view_as(x) * 0.1;
-        let _ = x.shallow_clone().g_add_(&jitter);
-    }
-    (unet, named)
-}
-
-fn normal(seeds: &[u64], stage: u64, shape: &[i64]) -> Tensor {
-    let shape: Vec<i64> = std::iter::once(seeds.len() as i64).chain(shape.iter().copied()).collect();
-    Noise::new(seeds, stage).normal(&shape).unwrap()
-}
-
-/// Embeddings and the smaller picture, each row from its own seed.
-fn conditioning(seeds: &[u64]) -> Conditioning {
-    Conditioning {
-        t5: Some(normal(seeds, 1, &[3, 6])),
-        clip_text: Some(normal(seeds, 2, &[2, 5])),
-        clip_text_pooled: Some(normal(seeds, 3, &[4])),
-        clip_image: Some(normal(seeds, 4, &[4])),
-        low_res: Some(normal(seeds, 5, &[3, 8, 6])),
-        noise_level: None,
-    }
-}
-
-fn forward(unet: &UNet, seeds: &[u64], context: &Context, painted: Option<Painted<'_>>) -> Tensor {
-    let c_noise = Tensor::full([seeds.len() as i64], 0.3, (Kind::Float, Device::Cpu));
-    unet.forward(&normal(seeds, 0, &[3, 8, 6]), &c_noise, context, painted).unwrap()
-}
-
-fn output(unet: &UNet, seeds: &[u64], conditioning: &Conditioning) -> Tensor {
-    forward(unet, seeds, &unet.context(conditioning, seeds.len() as i64).unwrap(), None)
-}
-
-fn load(path: &Path, config: &UNetConfig) -> ediffi_core::Result<UNet> {
-    let names = |name: &str| Some(name.to_owned());
-    weights::load(path, names, Device::Cpu, Kind::Float, |scope| UNet::new(scope, config, Kind::Float))
-}
-
-fn difference(a: &Tensor, b: &Tensor) -> f64 {
-    assert_eq!(a.size(), b.size());
-    f64::try_from((a - b).abs().max()).unwrap()
-}
+use tiny::{adm, conditioning, difference, dimensions, forward, fresh, layouts, normal, output, random};
 
 /// Parameters by the first part of their names, and in all.
 fn sizes(config: &UNetConfig) -> (BTreeMap<&'static str, i64>, i64) {
@@ -255,75 +165,6 @@ fn a_window_of_a_context_is_a_context_of_a_window() {
     let run = |context: &Context| unet.forward(&x, &c_noise, context, None).unwrap();
     assert!(run(&windowed).equal(&run(&direct)));
     assert!(matches!(windowed.window(0, 0, 5, 2), Err(Error::Torch { .. })));
-}
-
-#[test]
-fn weights_survive_being_saved_to_the_last_bit() {
-    for layout in layouts() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("unet.safetensors");
-        let config = layout;
-        let (unet, named) = random(&config);
-        weights::save(&path, &named, HashMap::from([("step".to_owned(), "7".to_owned())])).unwrap();
-        let loaded = load(&path, &config).unwrap();
-        let conditioning = conditioning(&[1, 2]);
-        assert!(output(&unet, &[1, 2], &conditioning).equal(&output(&loaded, &[1, 2], &conditioning)));
-        let file = weights::WeightsFile::open(&path, |name| Some(name.to_owned())).unwrap();
-        assert_eq!((file.text("step"), file.text("steps")), (Some("7"), None));
-        // Nothing is left beside it, and others may read it as they may read any file of the user's.
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        let plain = folder.path().join("plain");
-        std::fs::write(&plain, "").unwrap();
-        let permissions = |path: &Path| std::fs::metadata(path).unwrap().permissions();
-        assert_eq!(permissions(&path), permissions(&plain));
-    }
-}
-
-#[test]
-fn all_that_is_wrong_with_a_file_is_one_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("unet.safetensors");
-    let config = adm();
-    let (_, mut named) = fresh(&config);
-    named.retain(|(name, _)| name != "stem.bias" && name != "out.weight");
-    named.push(("ema.decay".to_owned(), Tensor::zeros([1], (Kind::Float, Device::Cpu))));
-    for (name, x) in &mut named {
-        if name == "noise1.weight" {
-            *x = Tensor::zeros([2, 2], (Kind::Float, Device::Cpu));
-        }
-        if name == "noise2.bias" {
-            *x = x.to_kind(Kind::Int64);
-        }
-    }
-    weights::save(&path, &named, HashMap::new()).unwrap();
-    let error = load(&path, &config).unwrap_err();
-    let message = error.to_string();
-    let Error::Weights { path: named_path, missing, unexpected, mismatched } = error else { panic!("{error}") };
-    assert_eq!(named_path, path);
-    assert_eq!(missing, ["stem.bias", "out.weight"]);
-    assert_eq!(unexpected, ["ema.decay"]);
-    let mismatched: Vec<_> =
-        mismatched.iter().map(|m| (m.name.as_str(), m.found.clone(), m.expected.clone())).collect();
-    assert_eq!(mismatched, [("noise1.weight", vec![2, 2], vec![16, 8]), ("noise2.bias", vec![16], vec![16])]);
-    for part in ["unet.safetensors", "stem.bias", "ema.decay", "noise1.weight", "noise2.bias"] {
-        assert!(message.contains(part), "{message}");
-    }
-}
-
-#[test]
-fn files_that_are_cut_short_or_missing_are_errors() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("unet.safetensors");
-    let config = adm();
-    assert!(matches!(load(&path, &config), Err(Error::ReadFile { path: named, .. }) if named == path));
-    weights::save(&path, &fresh(&config).1, HashMap::new()).unwrap();
-    let whole = std::fs::read(&path).unwrap();
-    // Within the tensors, within the header, within its length, and nothing at all.
-    for length in [whole.len() - 1, 100, 5, 0] {
-        std::fs::write(&path, &whole[..length]).unwrap();
-        let error = load(&path, &config).unwrap_err();
-        assert!(matches!(&error, Error::WeightsFormat { path: named, .. } if *named == path), "{length}: {error}");
-    }
 }
 
 /// With norms over positions and no self-attention, a network looks only so far: what changes beyond that changes nothing.
