@@ -19,6 +19,16 @@ use crate::tiled::TileGrid;
 use crate::tiling::Tiling;
 use crate::{Error, Result};
 
+/// No embedding at all.
+const NOTHING: Conditioning = Conditioning {
+    t5: None,
+    clip_text: None,
+    clip_text_pooled: None,
+    clip_image: None,
+    low_res: None,
+    noise_level: None,
+};
+
 /// One batch of pictures to sample.
 #[derive(Debug)]
 pub struct StageJob<'a> {
@@ -44,6 +54,18 @@ pub struct StageJob<'a> {
     pub paint: Option<&'a dyn ScoreBias>,
     /// How to cut pictures that are too large for the network at once.
     pub tiling: Option<Tiling>,
+}
+
+impl<'a> StageJob<'a> {
+    /// Pictures of the stage's own size, guided away from nothing in particular.
+    #[must_use]
+    pub fn new(stage: &Stage, conditioning: &'a Conditioning, seeds: &'a [u64], settings: &'a SamplerSettings) -> Self {
+        let (height, width) = (stage.size(), stage.size());
+        let (stage_index, rows) = (0, Rows::default());
+        let (low_res, paint, tiling) = (None, None, None);
+        let unconditional = &NOTHING;
+        Self { conditioning, unconditional, seeds, stage_index, height, width, low_res, settings, rows, paint, tiling }
+    }
 }
 
 impl Stage {

@@ -6,7 +6,6 @@ mod common;
 use common::{CPU, Log, bytes, difference, dimensions, embeddings, enlarger, network, pictures, write_stage};
 use ediffi_cascade::{Cascade, CascadeJob, Error, SettingsPatch, Stage, StageJob, StagePlan, Tiling};
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::guidance::Rows;
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
 use ediffi_core::schedule::Schedule;
@@ -84,17 +83,10 @@ fn a_cascade_is_its_stages_one_after_the_other() {
         assert_eq!(conditioning.clip_image.is_some(), index == 0);
         let settings = stage.settings().clone();
         let job = StageJob {
-            conditioning: &conditioning,
-            unconditional: &NOTHING,
-            seeds: &seeds,
             stage_index: index as u64,
-            height: 8 << index,
             width: 12 << index,
             low_res: low_res.as_ref(),
-            settings: &settings,
-            rows: Rows::default(),
-            paint: None,
-            tiling: None,
+            ..StageJob::new(stage, &conditioning, &seeds, &settings)
         };
         low_res = Some(stage.sample(&job, &mut ()).unwrap());
     }

@@ -2,7 +2,6 @@
 
 use ediffi::{Conditioning, Pipeline, Request, SamplerSettings, Tiling};
 use ediffi_cascade::{Stage, StageJob};
-use ediffi_core::guidance::Rows;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
@@ -44,18 +43,16 @@ impl ByHand<'_> {
             let config = &manifest().stages[index];
             let mut stage = Stage::open(model.path(), config, cpu, Residency::All).unwrap();
             let scale = 2 - index as i64;
+            let (conditioning, seeds) = (stage.select(&self.conditioning), [self.seed]);
             let job = StageJob {
-                conditioning: &stage.select(&self.conditioning),
                 unconditional: &stage.select(&self.unconditional),
-                seeds: &[self.seed],
                 stage_index: index as u64,
                 height: self.size.1 / scale,
                 width: self.size.0 / scale,
                 low_res: picture.as_ref(),
-                settings,
-                rows: Rows::default(),
                 paint: self.paint.filter(|_| index == 0),
                 tiling: self.tiling[index],
+                ..StageJob::new(&stage, &conditioning, &seeds, settings)
             };
             picture = Some(stage.sample(&job, &mut ()).unwrap());
         }
