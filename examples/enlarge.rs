@@ -30,7 +30,7 @@ struct Arguments {
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let runtime = Runtime::new(DeviceChoice::Auto, Precision::F32)?;
-    let enlarger = Enlarger::open(&arguments.network, runtime)?;
+    let mut enlarger = Enlarger::open(&arguments.network, runtime)?;
     if !arguments.compare {
         let [from, to] = arguments.pictures.as_slice() else {
             return Err("give a picture and where to write it".into());

@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ediffi_cascade::{Enlarger, Tiling};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
 use ediffi_paint::WeightFunction;
 
-use crate::{Pipeline, Result};
+use crate::shape::StageShape;
+use crate::{Error, Pipeline, Result};
 
 /// How many images are computed together unless [`PipelineBuilder::batch`] says otherwise.
 pub const BATCH: usize = 4;
@@ -33,12 +35,13 @@ pub struct PipelineBuilder {
     pub(crate) residency: Option<Residency>,
     pub(crate) keep_encoders: bool,
     pub(crate) batch: usize,
-    pub(crate) clean_captions: bool,
+    pub(crate) clean_captions: Option<bool>,
     pub(crate) experts: Vec<(SigmaInterval, PathBuf)>,
     pub(crate) stages: Vec<PathBuf>,
-    pub(crate) enlarger: Option<PathBuf>,
+    pub(crate) enlarger: Option<(PathBuf, Tiling)>,
     pub(crate) noise_level: Option<usize>,
     pub(crate) paint_weight: Option<Arc<dyn WeightFunction>>,
+    pub(crate) keep_floats: bool,
 }
 
 impl PipelineBuilder {
@@ -50,50 +53,59 @@ impl PipelineBuilder {
             residency: None,
             keep_encoders: false,
             batch: BATCH,
-            clean_captions: true,
+            clean_captions: None,
             experts: Vec::new(),
             stages: Vec::new(),
             enlarger: None,
             noise_level: None,
             paint_weight: None,
+            keep_floats: false,
         }
     }
 
-    /// Where to compute; CUDA if there is one, else the CPU.
+    /// Where to compute (default: CUDA if there is a device, else the CPU).
     #[must_use]
     pub fn device(mut self, device: DeviceChoice) -> Self {
         self.device = device;
         self
     }
 
-    /// In which precision; the fastest that is safe on the device.
+    /// In which precision to compute (default: the fastest that is safe on the device).
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
     }
 
-    /// How many experts of a stage are in memory at a time; all, and of published models, which are large, one. With any
-    /// choice but all, a stage's experts are dropped when the stage is done, too.
+    /// How many experts of a stage are in memory at a time (default: all; of published models, which are large, one). With
+    /// any choice but all, the experts of a stage are dropped when the stage is done, too.
     #[must_use]
     pub fn residency(mut self, residency: Residency) -> Self {
         self.residency = Some(residency);
         self
     }
 
-    /// Whether the encoders stay in memory; they do not. Without it each is loaded, used and dropped before the next one
-    /// and before the first denoiser, unless the texts are those of the call before.
+    /// Keep the encoders loaded between calls (default: false). Otherwise each is loaded, used and dropped before the next
+    /// one and before the first denoiser, unless the texts are those of the call before.
     #[must_use]
     pub fn keep_encoders(mut self, keep: bool) -> Self {
         self.keep_encoders = keep;
         self
     }
 
-    /// How many images of a request are computed together, at least one; [`BATCH`]. More may be faster on a GPU and take
-    /// more memory. An image depends on it by rounding alone.
+    /// How many images of a request are computed together, at least one (default: [`BATCH`]). More may be faster on a GPU
+    /// and take more memory. An image depends on it by rounding alone.
     #[must_use]
     pub fn batch(mut self, images: usize) -> Self {
         self.batch = images.max(1);
+        self
+    }
+
+    /// Keep each image's float pixels beside its 8-bit ones, for [`GeneratedImage::tensor`](crate::GeneratedImage::tensor)
+    /// (default: false). They take four times as much memory.
+    #[must_use]
+    pub fn keep_floats(mut self, keep: bool) -> Self {
+        self.keep_floats = keep;
         self
     }
 
@@ -125,31 +137,37 @@ impl PipelineBuilder {
     }
 
     /// Enlarges finished pictures by a network of Real-ESRGAN, a safetensors file with its own names of tensors: see
-    /// [`Enlarger`](ediffi_cascade::Enlarger). It runs after the last stage of the cascade, in f32, and not where a request
-    /// ends with an earlier one; [`Request::size`](crate::Request::size) is the size before it.
+    /// [`Enlarger`]. It runs after the last stage of the cascade, in f32, and not where a request ends with an earlier one;
+    /// [`Request::size`](crate::Request::size) is the size before it. Large pictures are cut as [`Enlarger::TILING`] says.
     #[must_use]
-    pub fn enlarger(mut self, file: impl Into<PathBuf>) -> Self {
-        self.enlarger = Some(file.into());
+    pub fn enlarger(self, file: impl Into<PathBuf>) -> Self {
+        self.tiled_enlarger(file, Enlarger::TILING)
+    }
+
+    /// As [`enlarger`](Self::enlarger) with tiles of another size: smaller ones take less memory.
+    #[must_use]
+    pub fn tiled_enlarger(mut self, file: impl Into<PathBuf>, tiling: Tiling) -> Self {
+        self.enlarger = Some((file.into(), tiling));
         self
     }
 
-    /// How much noise is mixed into the smaller picture for published stages of super-resolution: a timestep, 250 of 1000 as
-    /// published. More hides more of what the stage before got wrong, and lets the stage draw more of its own.
+    /// How much noise is mixed into the smaller picture of published stages of super-resolution: a timestep (default: 250 of
+    /// 1000, as published). More hides more of what the stage before got wrong, and lets the stage draw more of its own.
     #[must_use]
     pub fn noise_level(mut self, timestep: usize) -> Self {
         self.noise_level = Some(timestep);
         self
     }
 
-    /// Whether prompts for published models are cleaned as their training captions were: without addresses, tags, file
-    /// names, article numbers. They are. What is painted is found by its words only where cleaning leaves them alone.
+    /// Clean prompts for published models as their training captions were: without addresses, tags, file names, article
+    /// numbers (default: true). What is painted is found by its words only where cleaning leaves them alone.
     #[must_use]
     pub fn clean_captions(mut self, clean: bool) -> Self {
-        self.clean_captions = clean;
+        self.clean_captions = Some(clean);
         self
     }
 
-    /// Scales paint by a rule of one's own, in the place of the [`Strength`](ediffi_paint::Strength) that canvases carry. It
+    /// Scales paint by a rule of your own, in the place of the [`Strength`](ediffi_paint::Strength) that canvases carry. It
     /// is not stored in the pictures: only a pipeline with the same rule draws them again.
     #[must_use]
     pub fn paint_weight(mut self, weight: impl WeightFunction + 'static) -> Self {
@@ -161,9 +179,39 @@ impl PipelineBuilder {
     /// needed.
     ///
     /// # Errors
-    /// As [`Pipeline::open`], and [`Core`](crate::Error::Core) for a device that cannot be used.
+    /// As [`Pipeline::open`]; [`Error::IdleOption`] for an option that does nothing on this model; [`Error::Core`] for a
+    /// device that cannot be used.
     pub fn open(self) -> Result<Pipeline> {
         let runtime = Runtime::new(self.device, self.precision)?;
         Pipeline::assemble(self, runtime)
+    }
+
+    /// Refuses options that were set and would do nothing: whoever sets them expects something.
+    pub(crate) fn refuse_idle_options(&self, published: bool, text: bool, stages: &[StageShape]) -> Result<()> {
+        let painted = stages.first().is_some_and(|first| first.needs.has_text());
+        let options = [
+            (
+                "noise_level",
+                self.noise_level.is_some(),
+                published && stages.len() > 1,
+                "no published stage enlarges pictures",
+            ),
+            (
+                "clean_captions",
+                self.clean_captions.is_some(),
+                published && text,
+                "the model has no published text encoder",
+            ),
+            (
+                "paint_weight",
+                self.paint_weight.is_some(),
+                painted,
+                "the first stage takes no text that could be painted",
+            ),
+        ];
+        match options.into_iter().find(|(_, set, acts, _)| *set && !acts) {
+            Some((option, _, _, reason)) => Err(Error::IdleOption { option, reason }),
+            None => Ok(()),
+        }
     }
 }

@@ -106,6 +106,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// An option of the builder was set that does nothing on this model.
+    #[error("`{option}` would do nothing: {reason}")]
+    IdleOption {
+        /// The option, as [`PipelineBuilder`](crate::PipelineBuilder) names it.
+        option: &'static str,
+        /// Why it would do nothing.
+        reason: &'static str,
+    },
+
     // --- files ---
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
@@ -158,6 +167,10 @@ pub enum Error {
         /// Key and column.
         source: serde_json::Error,
     },
+
+    /// An image keeps no float pixels.
+    #[error("the image has no float pixels: `PipelineBuilder::keep_floats` keeps them")]
+    NoFloats,
 
     // --- embeddings ---
     /// A file is no file of embeddings.

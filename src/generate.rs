@@ -1,25 +1,16 @@
 //! Generation: from a request, or from embeddings, to pictures.
 
-use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ediffi_cascade::{StageEvent, StageJob, StageObserver};
+use ediffi_cascade::{CascadeJob, StageNoise};
 use ediffi_core::guard::guarded;
 use ediffi_core::nn::ScoreBias;
-use ediffi_core::noise::NoiseSource;
-use ediffi_core::pool::Residency;
 use ediffi_core::seed::image_seeds;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::pipeline::State;
-use crate::{
-    Embeddings, Event, GeneratedImage, Generation, Observer, Pipeline, Preview, Request, Result, StagePlan,
-    StageReport, validate,
-};
-
-/// Where noise comes from that is not drawn from the images' seeds, by the name of the stage and the seeds of the images:
-/// see [`Pipeline::sample_from`].
-pub type StageNoise<'a> = dyn FnMut(&str, &[u64]) -> Box<dyn NoiseSource> + 'a;
+use crate::watch::Watch;
+use crate::{Embeddings, Generation, Observer, Pipeline, Request, Result, validate};
 
 impl Pipeline {
     /// Makes the images of a request.
@@ -115,88 +106,42 @@ impl Pipeline {
         guarded(|| self.draw(&mut *self.state()?, embeddings, request, noise, observer, Duration::ZERO))
     }
 
-    /// Stage by stage, and in each batch by batch: so with `Residency::All` a stage's
-    /// weights are loaded once, however many images there are. With a relay every batch visits the plan's experts again.
     fn draw(
         &self,
         state: &mut State,
         embeddings: &Embeddings,
         request: &Request,
-        mut noise: Option<&mut StageNoise<'_>>,
+        noise: Option<&mut StageNoise<'_>>,
         observer: &mut dyn Observer,
         encoding: Duration,
     ) -> Result<Generation> {
-        let plans = self.plans(state, request)?;
+        let stages = self.plans(state, request)?;
         let painter = match self.shapes.first() {
             Some(first) => self.bound(request, &embeddings.columns(first.needs))?,
             None => None,
         };
-        let seeds = image_seeds(request.seed, request.images);
-        let unconditional = embeddings.unconditional();
-        let mut conditional = embeddings.conditioning();
-        conditional.clip_image = styled(conditional.clip_image, request)?;
-        let mut pictures: Vec<Option<Tensor>> = seeds.chunks(self.batch).map(|_| None).collect();
-        let mut reports = Vec::with_capacity(plans.len());
-        for (index, ((plan, shape), stage)) in
-            plans.iter().zip(&self.shapes).zip(state.cascade.stages_mut()).enumerate()
-        {
-            let started = Instant::now();
-            let (settings, tiling) = shape.with(request.stages.get(&shape.name));
-            let selected = [stage.select(&conditional), stage.select(&unconditional)];
-            let batches = pictures.len();
-            let mut watch = Watch {
-                observer: &mut *observer,
-                plan,
-                index,
-                stages: plans.len(),
-                first: 0,
-                batch: 0,
-                batches,
-                started,
-            };
-            let mut run = || -> Result<()> {
-                for (batch, (seeds, picture)) in seeds.chunks(self.batch).zip(&mut pictures).enumerate() {
-                    (watch.batch, watch.first) = (batch, batch * self.batch);
-                    let [conditioning, unconditional] =
-                        [selected[0].repeated(seeds.len() as i64)?, selected[1].repeated(seeds.len() as i64)?];
-                    let job = StageJob {
-                        conditioning: &conditioning,
-                        unconditional: &unconditional,
-                        seeds,
-                        stage_index: index as u64,
-                        height: i64::from(plan.height),
-                        width: i64::from(plan.width),
-                        low_res: picture.as_ref(),
-                        settings: settings.clone(),
-                        paint: painter.as_ref().filter(|_| index == 0).map(|painter| painter as &dyn ScoreBias),
-                        tiling,
-                    };
-                    *picture = Some(match &mut noise {
-                        Some(noise) => stage.sample_from(job, noise(&shape.name, seeds).as_mut(), &mut watch)?,
-                        None => stage.sample(job, &mut watch)?,
-                    });
-                }
-                Ok(())
-            };
-            let result = run();
-            if stage.residency() != Residency::All {
-                stage.release();
-            }
-            result?;
-            reports.push(StageReport { plan: plan.clone(), elapsed: started.elapsed() });
+        let mut conditioning = embeddings.conditioning();
+        conditioning.clip_image = styled(conditioning.clip_image, request)?;
+        let job = CascadeJob {
+            stages: &stages,
+            conditioning: &conditioning,
+            unconditional: &embeddings.unconditional(),
+            seeds: &image_seeds(request.seed, request.images),
+            batch: self.batch,
+            low_res: None,
+            paint: painter.as_ref().map(|painter| painter as &dyn ScoreBias),
+            noise: noise.map(|noise| noise as &mut StageNoise<'_>),
+        };
+        let plan = stages.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let mut watch = Watch::new(observer, request, plan, self.keep_floats);
+        let drawn = state.cascade.run(job, &mut watch);
+        let Watch { images, stages, failure, .. } = watch;
+        match failure {
+            Some(failure) => return Err(failure),
+            None => drawn?,
         }
-        if let Some(enlarger) = self.enlarger.as_ref().filter(|_| plans.len() == self.shapes.len()) {
-            for picture in pictures.iter_mut().flatten() {
-                if observer.cancelled() {
-                    return Err(crate::Error::Cancelled);
-                }
-                *picture = enlarger.enlarge(picture)?;
-            }
-        }
-        let plan = plans.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let images = images(&pictures, request, &plan)?;
         tracing::debug!(images = images.len(), "generated");
-        Ok(Generation { images, stages: reports, encoding })
+        Ok(Generation { images, stages, encoding })
     }
 }
 
@@ -204,61 +149,4 @@ impl Pipeline {
 fn styled(style: Option<Tensor>, request: &Request) -> Result<Option<Tensor>> {
     let strength = request.style.as_ref().map_or(1.0, |style| style.strength);
     Ok(style.map(|style| style.f_mul_scalar(strength)).transpose()?)
-}
-
-fn images(batches: &[Option<Tensor>], request: &Request, plan: &str) -> Result<Vec<GeneratedImage>> {
-    let mut images = Vec::with_capacity(request.images);
-    for batch in batches.iter().flatten() {
-        let batch = batch.f_to_device(Device::Cpu)?;
-        for row in 0..batch.size4()?.0 {
-            let row = batch.f_get(row)?;
-            // Its own storage: a row that is kept must not keep its batch.
-            let mut own = row.f_empty_like()?;
-            own.f_copy_(&row)?;
-            images.push(GeneratedImage::new(own, request.only(images.len()), plan.to_owned())?);
-        }
-    }
-    Ok(images)
-}
-
-/// Makes the events of a pipeline of those of its stages.
-struct Watch<'a> {
-    observer: &'a mut dyn Observer,
-    plan: &'a StagePlan,
-    index: usize,
-    stages: usize,
-    /// The first image of the batch.
-    first: usize,
-    batch: usize,
-    batches: usize,
-    started: Instant,
-}
-
-impl StageObserver for Watch<'_> {
-    fn event(&mut self, event: &StageEvent<'_>) -> ControlFlow<()> {
-        let StagePlan { stage, width, height, plan } = self.plan;
-        let (batch, batches, width, height) = (self.batch, self.batches, *width, *height);
-        match *event {
-            // A stage of several batches starts with the first and is finished with the last.
-            StageEvent::StageStarted { .. } if batch == 0 => {
-                let (index, stages) = (self.index, self.stages);
-                self.observer.event(&Event::StageStarted { stage, index, stages, width, height, plan, batches })
-            }
-            StageEvent::ExpertSwitched { expert, interval, .. } => {
-                self.observer.event(&Event::ExpertSwitched { stage, expert, interval })
-            }
-            StageEvent::Step { index, steps, sigma, denoised, .. } => {
-                let preview = Preview::new(self.first, denoised);
-                self.observer.event(&Event::Step { stage, batch, batches, index, steps, sigma, preview })
-            }
-            StageEvent::StageFinished { .. } if batch + 1 == batches => {
-                self.observer.event(&Event::StageFinished { stage, elapsed: self.started.elapsed() })
-            }
-            _ => ControlFlow::Continue(()),
-        }
-    }
-
-    fn cancelled(&mut self) -> bool {
-        self.observer.cancelled()
-    }
 }

@@ -4,13 +4,14 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use ediffi_cascade::StagePlan;
 use ediffi_core::files;
-use ediffi_core::plan::Plan;
 use image::RgbImage;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::metadata::Metadata;
-use crate::{Request, Result};
+use crate::pixels::to_rgb;
+use crate::{Error, Request, Result};
 
 /// The images of one request, and how they were made.
 #[derive(Debug)]
@@ -24,20 +25,6 @@ pub struct Generation {
     pub encoding: Duration,
 }
 
-/// What one stage is going to do.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct StagePlan {
-    /// The stage.
-    pub stage: String,
-    /// Width in pixels of its pictures.
-    pub width: u32,
-    /// Height in pixels of its pictures.
-    pub height: u32,
-    /// Which expert runs which step.
-    pub plan: Plan,
-}
-
 /// What one stage did.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -48,32 +35,23 @@ pub struct StageReport {
     pub elapsed: Duration,
 }
 
-/// One line per expert.
-impl fmt::Display for StagePlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (line, segment) in self.plan.to_string().lines().enumerate() {
-            let separator = if line > 0 { "\n" } else { "" };
-            write!(f, "{separator}stage {} ({}x{}), {segment}", self.stage, self.width, self.height)?;
-        }
-        Ok(())
-    }
-}
-
-/// One image.
+/// One image: 8-bit pixels, and the request that makes it.
+#[derive(Clone)]
 pub struct GeneratedImage {
     pixels: RgbImage,
-    tensor: Tensor,
+    floats: Option<Vec<f32>>,
     metadata: Metadata,
     request: Request,
 }
 
 impl GeneratedImage {
-    /// `tensor`: [3, h, w] f32 on the CPU; `request` asks for this image alone.
-    pub(crate) fn new(tensor: Tensor, request: Request, plan: String) -> Result<Self> {
-        let pixels = to_rgb(&tensor)?;
-        let json = serde_json::to_string(&request).map_err(|source| crate::Error::PngRequest { source })?;
+    /// `picture`: [3, h, w] f32; `request` asks for this image alone.
+    pub(crate) fn new(picture: &Tensor, request: Request, plan: String, keep_floats: bool) -> Result<Self> {
+        let pixels = to_rgb(picture)?;
+        let floats = keep_floats.then(|| Vec::try_from(picture.f_flatten(0, -1)?)).transpose()?;
+        let json = serde_json::to_string(&request).map_err(|source| Error::PngRequest { source })?;
         let metadata = Metadata { request: json, seed: request.seed, plan };
-        Ok(Self { pixels, tensor, metadata, request })
+        Ok(Self { pixels, floats, metadata, request })
     }
 
     /// The pixels, 8 bits a channel.
@@ -82,9 +60,15 @@ impl GeneratedImage {
         &self.pixels
     }
 
-    /// The pixels as the last stage made them: [3, height, width], f32, on the CPU, nominally in [-1, 1].
-    pub fn tensor(&self) -> &Tensor {
-        &self.tensor
+    /// The pixels as the last stage made them: [3, height, width], f32, on the CPU, in [-1, 1].
+    ///
+    /// # Errors
+    /// [`Error::NoFloats`] unless the pipeline was told to keep them
+    /// ([`PipelineBuilder::keep_floats`](crate::PipelineBuilder::keep_floats)); an error of libtorch.
+    pub fn tensor(&self) -> Result<Tensor> {
+        let floats = self.floats.as_deref().ok_or(Error::NoFloats)?;
+        let (width, height) = self.pixels.dimensions();
+        Ok(Tensor::f_from_slice(floats)?.f_reshape([3, i64::from(height), i64::from(width)])?)
     }
 
     /// The seed that makes this image.
@@ -109,7 +93,7 @@ impl GeneratedImage {
     /// [`Request::from_png_bytes`] reads the request again.
     ///
     /// # Errors
-    /// [`Error::PngEncode`](crate::Error::PngEncode).
+    /// [`Error::PngEncode`].
     pub fn to_png(&self) -> Result<Vec<u8>> {
         self.metadata.write(&self.pixels)
     }
@@ -118,7 +102,7 @@ impl GeneratedImage {
     /// under a temporary name and renamed.
     ///
     /// # Errors
-    /// [`Error::PngEncode`](crate::Error::PngEncode) and [`Error::WriteFile`](crate::Error::WriteFile).
+    /// [`Error::PngEncode`] and [`Error::WriteFile`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         Ok(files::write_atomic(path.as_ref(), &self.to_png()?)?)
     }
@@ -135,49 +119,36 @@ impl fmt::Debug for GeneratedImage {
     }
 }
 
-/// The nearest 8-bit pixels; values beyond [-1, 1] are cut.
-///
-/// # Shapes
-/// `image`: [3, h, w] → h rows of w pixels
-pub(crate) fn to_rgb(image: &Tensor) -> Result<RgbImage> {
-    let (_, height, width) = image.size3()?;
-    let levels =
-        image.f_to_kind(Kind::Float)?.f_add_scalar(1.0)?.f_mul_scalar(127.5)?.f_round()?.f_clamp(0.0, 255.0)?;
-    let rows = levels.f_to_kind(Kind::Uint8)?.f_permute([1, 2, 0])?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
-    let mut bytes = vec![0_u8; rows.numel()];
-    let count = bytes.len();
-    rows.f_copy_data(&mut bytes, count)?;
-    let sides = (u32::try_from(width).unwrap_or(0), u32::try_from(height).unwrap_or(0));
-    RgbImage::from_raw(sides.0, sides.1, bytes).ok_or_else(|| {
-        let (expected, got) = (vec![3, height, width], image.size());
-        ediffi_core::Error::DenoisedShape { sigma: 0.0, expected, got }.into()
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn pixels_are_rounded_and_cut() {
-        // Two pixels side by side: [-1, 0, 1] and [-2, 0.5, 9].
-        let image = Tensor::from_slice(&[-1.0_f32, -2.0, 0.0, 0.5, 1.0, 9.0]).view([3, 1, 2]);
-        let pixels = to_rgb(&image).unwrap();
-        // 0 -> 127.5, which is rounded to the even neighbour.
-        assert_eq!(pixels.dimensions(), (2, 1));
-        assert_eq!((pixels.get_pixel(0, 0).0, pixels.get_pixel(1, 0).0), ([0, 128, 255], [0, 191, 255]));
-    }
-
-    #[test]
     fn an_image_keeps_its_request() {
-        let image = Tensor::zeros([3, 4, 6], (Kind::Float, tch::Device::Cpu));
+        let image = Tensor::zeros([3, 4, 6], (tch::Kind::Float, tch::Device::Cpu));
         let request = Request::new("a cat").seed(5);
-        let image = GeneratedImage::new(image, request.clone(), "plan".to_owned()).unwrap();
+        let image = GeneratedImage::new(&image, request.clone(), "plan".to_owned(), false).unwrap();
         assert_eq!((image.rgb().dimensions(), image.seed(), image.plan()), ((6, 4), 5, "plan"));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
         image.save(&path).unwrap();
         assert_eq!(Request::from_png(&path).unwrap(), request);
         assert_eq!(image.request(), &request);
+    }
+
+    #[test]
+    fn floats_are_kept_where_they_are_wanted() {
+        let values: Vec<f32> = (0..18_u8).map(|i| f32::from(i) / 17.0 - 0.5).collect();
+        let picture = Tensor::from_slice(&values).view([3, 2, 3]);
+        let image = |keep| GeneratedImage::new(&picture, Request::new("a cat"), String::new(), keep).unwrap();
+        assert!(image(true).tensor().unwrap().equal(&picture));
+        assert!(matches!(image(false).tensor(), Err(Error::NoFloats)));
+        assert_eq!(image(true).rgb(), image(false).rgb());
+    }
+
+    #[test]
+    fn images_are_for_all_threads() {
+        fn shared<T: Clone + Send + Sync>() {}
+        shared::<GeneratedImage>();
     }
 }

@@ -19,13 +19,13 @@ pub(crate) type Run = Box<dyn FnMut(&Request, &mut dyn Observer) -> Result<Gener
 pub struct Progress {
     /// Waiting, running or finished.
     pub phase: Phase,
-    /// The stage that runs; empty before the first and after the last.
+    /// The stage that runs, `enlarger` for the enlarger; empty before the first and after the last.
     pub stage: String,
     /// Its position among the stages that run, from 0.
     pub stage_index: usize,
-    /// How many stages run; 0 before the first.
+    /// How many stages run, the enlarger included; 0 before the first.
     pub stages: usize,
-    /// Steps done in this stage, of all its batches.
+    /// Steps done in this stage, of all its batches; tiles of the enlarger.
     pub step: usize,
     /// All of them.
     pub steps: usize,
@@ -46,6 +46,28 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// What changes with an event.
+    fn follow(&mut self, event: &Event<'_>) {
+        match *event {
+            Event::StageStarted { stage, index, stages, plan, batches, .. } => {
+                self.enter(stage, index, stages, plan.steps().len() * batches);
+            }
+            Event::EnlargerStarted { index, stages, batches, tiles, .. } => {
+                self.enter("enlarger", index, stages, tiles * batches);
+            }
+            Event::Step { batch, steps, index, .. } => self.step = batch * steps + index + 1,
+            Event::TileEnlarged { batch, tiles, index, .. } => self.step = batch * tiles + index + 1,
+            _ => {}
+        }
+    }
+
+    fn enter(&mut self, stage: &str, index: usize, stages: usize, steps: usize) {
+        self.stage = stage.to_owned();
+        (self.stage_index, self.stages, self.step, self.steps) = (index, stages, 0, steps);
+    }
+}
+
 /// The phase of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -61,6 +83,7 @@ pub enum Phase {
 
 /// One job of a [`Worker`](crate::Worker). Dropping it cancels the job: nobody could see its result.
 #[derive(Debug)]
+#[must_use = "dropping the handle cancels the job"]
 pub struct JobHandle {
     job: Arc<Job>,
 }
@@ -224,7 +247,7 @@ impl Job {
             state.observer.take()
         };
         let started = Instant::now();
-        let mut watch = Watch { job: self, observer };
+        let mut watch = JobWatch { job: self, observer };
         // What a panic may leave behind in the pipeline are loaded networks and caches, which are only replaced as a whole.
         // The observer is somebody else's code, and is dropped inside.
         let caught = catch_unwind(AssertUnwindSafe(move || run(&self.request, &mut watch)));
@@ -236,25 +259,16 @@ impl Job {
 }
 
 /// Keeps the progress of a job, and passes on to the observer of the one who submitted it.
-struct Watch<'a> {
+struct JobWatch<'a> {
     job: &'a Job,
     observer: Option<Box<dyn Observer + Send>>,
 }
 
-impl Observer for Watch<'_> {
+impl Observer for JobWatch<'_> {
     fn event(&mut self, event: &Event<'_>) -> ControlFlow<()> {
         {
             let mut state = self.job.lock();
-            let progress = &mut state.progress;
-            match event {
-                Event::StageStarted { stage, index, stages, plan, batches, .. } => {
-                    progress.stage = (*stage).to_owned();
-                    (progress.stage_index, progress.stages) = (*index, *stages);
-                    (progress.step, progress.steps) = (0, plan.steps().len() * batches);
-                }
-                Event::Step { batch, steps, index, .. } => progress.step = batch * steps + index + 1,
-                _ => {}
-            }
+            state.progress.follow(event);
         }
         if self.cancelled() {
             return ControlFlow::Break(());

@@ -46,25 +46,26 @@ mod manifest;
 mod metadata;
 mod observer;
 mod pipeline;
+mod pixels;
 mod problem;
 mod queue;
 mod request;
 mod shape;
 mod style;
 mod validate;
+mod watch;
 mod worker;
 
 pub use builder::{BATCH, PipelineBuilder};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
-pub use generate::StageNoise;
-pub use generation::{GeneratedImage, Generation, StagePlan, StageReport};
+pub use generation::{GeneratedImage, Generation, StageReport};
 pub use job::{Canceller, JobHandle, Phase, Progress};
 pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
 pub use observer::{Event, Observer, Preview};
 pub use pipeline::Pipeline;
 pub use problem::Problem;
-pub use request::{MAX_IMAGES, MAX_SIDE, Request, StageSettings};
+pub use request::{MAX_IMAGES, MAX_SIDE, Request};
 pub use style::{
     MAX_STYLE_PIXELS, MAX_STYLE_REFERENCES, STYLE_SIDE, Style, StyleEmbedding, StyleImage, StyleReference, StyleSource,
 };
@@ -72,7 +73,9 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 
 // What a user of this crate sets or reads, so that no other crate has to be named.
 #[doc(no_inline)]
-pub use ediffi_cascade::{Enlarger, StageConfig, Tiling};
+pub use ediffi_cascade::{
+    Enlarger, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig, StageNoise, StagePlan, Tiling,
+};
 #[doc(no_inline)]
 pub use ediffi_core::conditioning::Conditioning;
 #[doc(no_inline)]
@@ -98,6 +101,11 @@ pub use ediffi_paint::{
     Binding, BoundTokens, Canvas, ColourReading, Growth, Mask, Occurrence, Painter, Palette, PaletteEntry, Region,
     Shape, Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction, region_colour,
 };
+
+#[doc(no_inline)]
+pub use image::RgbImage;
+#[doc(no_inline)]
+pub use tch::{Device, Kind, Tensor};
 
 /// The guides' programs compile.
 #[cfg(doctest)]

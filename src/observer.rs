@@ -9,7 +9,8 @@ use ediffi_core::plan::Plan;
 use image::RgbImage;
 use tch::Tensor;
 
-use crate::{Result, generation};
+use crate::pixels::to_rgb;
+use crate::{GeneratedImage, Result};
 
 /// Something that happened while a request was running.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub enum Event<'a> {
         stage: &'a str,
         /// Its position among the stages that run, from 0.
         index: usize,
-        /// How many stages run.
+        /// How many stages run, the enlarger included.
         stages: usize,
         /// Width in pixels of its pictures.
         width: u32,
@@ -70,6 +71,45 @@ pub enum Event<'a> {
         /// How long it took, loading included.
         elapsed: Duration,
     },
+    /// The enlarger begins, after the last stage; nothing has been loaded or computed for it yet.
+    EnlargerStarted {
+        /// Its position among the stages that run, from 0.
+        index: usize,
+        /// How many stages run, the enlarger included.
+        stages: usize,
+        /// Width in pixels of its pictures.
+        width: u32,
+        /// Height in pixels of its pictures.
+        height: u32,
+        /// In how many batches the images are enlarged.
+        batches: usize,
+        /// Into how many tiles each batch is cut.
+        tiles: usize,
+    },
+    /// A tile of a batch is enlarged.
+    TileEnlarged {
+        /// Which batch, from 0.
+        batch: usize,
+        /// How many batches there are.
+        batches: usize,
+        /// Which tile of this batch, from 0.
+        index: usize,
+        /// How many tiles a batch has.
+        tiles: usize,
+    },
+    /// The enlarger is done with all images.
+    EnlargerFinished {
+        /// How long it took, loading included.
+        elapsed: Duration,
+    },
+    /// An image is finished. Later batches may still be at work: what was handed out here is not lost if one of them fails or
+    /// the run is cancelled.
+    Image {
+        /// Its position in the request, from 0.
+        index: usize,
+        /// The image.
+        image: &'a GeneratedImage,
+    },
 }
 
 /// The estimate of the clean images of one batch in the middle of sampling. It costs nothing until it is looked at.
@@ -100,7 +140,7 @@ impl<'a> Preview<'a> {
             return Ok(None);
         }
         let row = self.denoised.f_get((image - self.first) as i64)?;
-        Ok(Some(generation::to_rgb(&row)?))
+        Ok(Some(to_rgb(&row)?))
     }
 
     /// The estimate itself: [images, 3, height, width], f32, on the device of the pipeline, nominally in [-1, 1].
@@ -124,8 +164,8 @@ pub trait Observer {
     /// Called as things happen. `Break` ends the run with [`Error::Cancelled`](crate::Error::Cancelled).
     fn event(&mut self, event: &Event<'_>) -> ControlFlow<()>;
 
-    /// Asked before every evaluation of a network, of which a step may have many; `true` ends the run with
-    /// [`Error::Cancelled`](crate::Error::Cancelled). It should be cheap: the reading of a flag.
+    /// Asked before every evaluation of a network, of which a step may have many, and before every tile of the enlarger;
+    /// `true` ends the run with [`Error::Cancelled`](crate::Error::Cancelled). It should be cheap: the reading of a flag.
     fn cancelled(&mut self) -> bool {
         false
     }

@@ -33,8 +33,8 @@ pub struct Pipeline {
     pub(crate) needs: EmbeddingShapes,
     pub(crate) keep_encoders: bool,
     pub(crate) batch: usize,
-    /// Makes the pictures of the last stage larger.
-    pub(crate) enlarger: Option<Enlarger>,
+    /// Whether images keep their float pixels.
+    pub(crate) keep_floats: bool,
     /// How paint is scaled, if not as the canvas says.
     pub(crate) paint_weight: Option<Arc<dyn WeightFunction>>,
     state: RefCell<State>,
@@ -69,25 +69,24 @@ impl Pipeline {
     }
 
     pub(crate) fn assemble(builder: PipelineBuilder, runtime: Runtime) -> Result<Self> {
-        let PipelineBuilder { folder, residency, keep_encoders, batch, clean_captions, .. } = builder;
-        let PipelineBuilder { experts, stages, enlarger, noise_level, paint_weight, .. } = builder;
-        let published = deepfloyd::is_published(&folder);
-        let alone = experts.is_empty() && stages.is_empty();
-        if !published && !alone {
+        let PipelineBuilder { folder, residency, keep_encoders, batch, clean_captions, .. } = &builder;
+        let PipelineBuilder { experts, stages, enlarger, noise_level, paint_weight, keep_floats, .. } = &builder;
+        let published = deepfloyd::is_published(folder);
+        if !published && !(experts.is_empty() && stages.is_empty()) {
             let reason =
                 format!("{} is no folder of a published stage, to which others can be added", folder.display());
             return Err(Error::Compose { reason });
         }
         let path = folder.join(if published { deepfloyd::INDEX_FILE } else { MANIFEST_FILE });
         let (manifest, stages, text) = if published {
-            let folders = Folders { base: &folder, experts: &experts, stages: &stages, noise_level };
+            let folders = Folders { base: folder, experts, stages, noise_level: *noise_level };
             let residency = residency.unwrap_or(Residency::Relay);
             let Published { manifest, stages, text } = Published::open(&folders, runtime, residency)?;
             (manifest, stages, text)
         } else {
-            let manifest = Manifest::read(&folder)?;
+            let manifest = Manifest::read(folder)?;
             let residency = residency.unwrap_or(Residency::All);
-            let open = |config| Ok(Stage::open(&folder, config, runtime, residency)?);
+            let open = |config| Ok(Stage::open(folder, config, runtime, residency)?);
             let stages = manifest.stages.iter().map(open).collect::<Result<Vec<_>>>()?;
             (manifest, stages, None)
         };
@@ -96,7 +95,8 @@ impl Pipeline {
             let reason = "the first stage starts from nothing, but its network enlarges pictures".to_owned();
             return Err(wrong("stages[0].network".to_owned(), reason));
         }
-        let shapes: Vec<StageShape> = stages.iter().map(shape).collect();
+        let shapes: Vec<StageShape> = stages.iter().map(StageShape::of).collect();
+        builder.refuse_idle_options(published, text.is_some(), &shapes)?;
         let mut needs = EmbeddingShapes::default();
         for (index, shape) in shapes.iter().enumerate() {
             needs = needs.union(shape.needs).map_err(|embedding| {
@@ -104,31 +104,32 @@ impl Pipeline {
                 wrong(format!("stages[{index}].network"), reason)
             })?;
         }
-        let cascade = Cascade::new(stages).map_err(|error| match error {
+        let mut cascade = Cascade::new(stages).map_err(|error| match error {
             ediffi_cascade::Error::Cascade { reason } => wrong("stages".to_owned(), reason),
             other => other.into(),
         })?;
+        if let Some((file, tiling)) = enlarger {
+            let precise = Runtime { kind: tch::Kind::Float, ..runtime };
+            cascade = cascade.with_enlarger(Enlarger::open(file, precise)?.with_tiling(*tiling)?);
+        }
         let encoders = if published {
-            EncoderSet::published(&folder, text, clean_captions, needs, runtime)?
+            EncoderSet::published(folder, text, clean_captions.unwrap_or(true), needs, runtime)?
         } else {
-            EncoderSet::open(&folder, &manifest, needs, runtime)?
+            EncoderSet::open(folder, &manifest, needs, runtime)?
         };
-        let precise = Runtime { kind: tch::Kind::Float, ..runtime };
-        let enlarger = enlarger.map(|file| Enlarger::open(&file, precise)).transpose()?;
         tracing::debug!(folder = %folder.display(), ?runtime, stages = shapes.len(), "opened");
-        let state = RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None });
         Ok(Self {
-            folder,
+            folder: folder.clone(),
             manifest,
             runtime,
             encoders,
             shapes,
             needs,
-            keep_encoders,
-            batch,
-            enlarger,
-            paint_weight,
-            state,
+            keep_encoders: *keep_encoders,
+            batch: *batch,
+            keep_floats: *keep_floats,
+            paint_weight: paint_weight.clone(),
+            state: RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None }),
         })
     }
 
@@ -179,7 +180,7 @@ impl Pipeline {
         let mut state = self.state()?;
         state.loaded = LoadedEncoders::default();
         state.last = None;
-        state.cascade.stages_mut().iter_mut().for_each(Stage::release);
+        state.cascade.release();
         Ok(())
     }
 
@@ -195,25 +196,8 @@ impl Pipeline {
 
     /// The plans of the stages that run, for a request that was checked.
     pub(crate) fn plans(&self, state: &State, request: &Request) -> Result<Vec<StagePlan>> {
-        let running = validate::stages(request, &self.shapes);
-        let plan = |(shape, stage): (&StageShape, &Stage)| {
-            let (width, height) = validate::stage_size(request, running, shape);
-            let pixels = |side| u32::try_from(side).unwrap_or(u32::MAX);
-            let (settings, _) = shape.with(request.stages.get(&shape.name));
-            let (width, height, plan) = (pixels(width), pixels(height), stage.plan(&settings)?);
-            Ok(StagePlan { stage: shape.name.clone(), width, height, plan })
-        };
-        running.iter().zip(state.cascade.stages()).map(plan).collect()
-    }
-}
-
-fn shape(stage: &Stage) -> StageShape {
-    let positive = |n: i64| u64::try_from(n).unwrap_or(1).max(1);
-    StageShape {
-        name: stage.name().to_owned(),
-        size: positive(stage.size()),
-        multiple: positive(stage.size_multiple()),
-        needs: stage.embeddings(),
-        settings: stage.settings(),
+        let last = validate::stages(request, &self.shapes).len().saturating_sub(1);
+        let patch = |stage: &str| request.stages.get(stage);
+        Ok(state.cascade.plan(0..=last, (request.width, request.height), patch)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ediffi_cascade::Tiling;
+use ediffi_cascade::{SettingsPatch, Tiling};
 use ediffi_core::guidance::Guidance;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
@@ -71,32 +71,7 @@ pub struct Request {
     pub last_stage: Option<String>,
     /// What differs from the model's own settings, by the name of the stage.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub stages: BTreeMap<String, StageSettings>,
-}
-
-/// What differs from a stage's own settings; what is `None` stays as the model has it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[non_exhaustive]
-pub struct StageSettings {
-    /// Number of steps.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub steps: Option<usize>,
-    /// The integration rule.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub solver: Option<Solver>,
-    /// The rule that makes the noise levels.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<Schedule>,
-    /// The scale of guidance; interval and thresholding stay as they are. 1 is no guidance.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guidance_scale: Option<f64>,
-    /// The whole of guidance. A `guidance_scale` beside it replaces its scale.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub guidance: Option<Guidance>,
-    /// How to cut a picture that is too large for memory.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tiling: Option<Tiling>,
+    pub stages: BTreeMap<String, SettingsPatch>,
 }
 
 fn one() -> usize {
@@ -239,7 +214,7 @@ impl Request {
         self.set(stage, |settings| settings.tiling = Some(tiling))
     }
 
-    fn set(mut self, stage: impl Into<String>, set: impl FnOnce(&mut StageSettings)) -> Self {
+    fn set(mut self, stage: impl Into<String>, set: impl FnOnce(&mut SettingsPatch)) -> Self {
         set(self.stages.entry(stage.into()).or_default());
         self
     }

@@ -31,26 +31,26 @@ pub const QUEUE_CAPACITY: usize = 64;
 /// ```
 #[derive(Clone)]
 pub struct Worker {
-    door: Arc<Door>,
+    sender: Arc<JobSender>,
     next_id: Arc<AtomicU64>,
 }
 
-/// The end of the queue where jobs are put in. The queue closes when the last worker lets go of it.
-struct Door(Arc<Queue>);
+/// The end of the queue where jobs are put in. The queue closes when the last worker drops it.
+struct JobSender(Arc<Queue>);
 
-/// The end of the queue where jobs are taken out, on the worker's thread. Whatever ends the thread, nobody waits for it in
-/// vain.
-struct Desk(Arc<Queue>);
-
-impl Drop for Desk {
+impl Drop for JobSender {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.0.close();
     }
 }
 
-impl Drop for Door {
+/// The end of the queue where jobs are taken out, on the worker's thread. Whatever ends the thread, the jobs that still wait
+/// are told so.
+struct JobReceiver(Arc<Queue>);
+
+impl Drop for JobReceiver {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.abandon();
     }
 }
 
@@ -73,17 +73,17 @@ impl Worker {
 
     fn start(capacity: usize, mut run: Run) -> Result<Self> {
         let queue = Arc::new(Queue::new(capacity.max(1)));
-        let door = Arc::new(Door(Arc::clone(&queue)));
-        let desk = Desk(queue);
+        let sender = Arc::new(JobSender(Arc::clone(&queue)));
+        let receiver = JobReceiver(queue);
         let work = move || {
-            let Desk(queue) = &desk;
+            let JobReceiver(queue) = &receiver;
             while let Some(job) = queue.pop() {
                 job.run(&mut run);
             }
         };
         let thread = std::thread::Builder::new().name("ediffi worker".to_owned()).spawn(work);
         thread.map_err(|source| Error::WorkerThread { source })?;
-        Ok(Self { door, next_id: Arc::default() })
+        Ok(Self { sender, next_id: Arc::default() })
     }
 
     /// Puts a request into the queue.
@@ -101,8 +101,7 @@ impl Worker {
     pub fn submit_with(&self, request: Request, observer: impl Observer + Send + 'static) -> Result<JobHandle> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let job = Arc::new(Job::new(id, request, Box::new(observer)));
-        let Door(queue) = &*self.door;
-        queue.push(Arc::clone(&job))?;
+        self.sender.0.push(Arc::clone(&job))?;
         Ok(JobHandle::new(job))
     }
 
@@ -117,7 +116,7 @@ impl Worker {
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("capacity", &self.door.0.capacity()).finish_non_exhaustive()
+        f.debug_struct("Worker").field("capacity", &self.sender.0.capacity()).finish_non_exhaustive()
     }
 }
 

@@ -7,10 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ediffi::{
-    DeviceChoice, Error, Generation, NoiseSource, Pipeline, PipelineBuilder, Precision, Preset, Problem, Request,
-    Schedule, SigmaInterval, Solver,
+    DeviceChoice, Enlarger, Error, Generation, Kind, NoiseSource, Pipeline, PipelineBuilder, Precision, Preset,
+    Problem, Request, Runtime, Schedule, SigmaInterval, Solver, Tensor,
 };
-use tch::{Kind, Tensor};
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -25,7 +24,7 @@ fn recorded() -> Tensors {
 }
 
 fn builder(folder: &Path) -> PipelineBuilder {
-    Pipeline::builder(folder).device(DeviceChoice::Cpu).precision(Precision::F32)
+    Pipeline::builder(folder).device(DeviceChoice::Cpu).precision(Precision::F32).keep_floats(true)
 }
 
 fn base() -> PipelineBuilder {
@@ -87,7 +86,7 @@ fn the_whole_pipeline_is_that_of_diffusers() {
     assert_eq!(large.images[0].rgb().dimensions(), (48, 32));
     assert!(worst_pixel(&large, &io["stage_2.picture"]) <= 1.0);
     for (generation, name) in [(&small, "stage_1.picture"), (&large, "stage_2.picture")] {
-        let found = difference(generation.images[0].tensor(), &io[name].squeeze_dim(0));
+        let found = difference(&generation.images[0].tensor().unwrap(), &io[name].squeeze_dim(0));
         assert!(found < 1e-3, "{name} is off by {found:.1e}");
     }
 }
@@ -208,14 +207,33 @@ fn the_noise_in_the_smaller_picture_can_be_set() {
 #[test]
 fn an_enlarger_comes_last() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("ediffi-cascade/tests/fixtures/enlarger/compact.safetensors");
-    let pipeline = base().stage(fixture("stage-2")).enlarger(&file).open().unwrap();
-    let request = Request::new(PROMPT).steps("base", 1).steps("sr-32", 1);
-    let large = pipeline.generate(&request.clone().size(48, 32)).unwrap();
-    assert_eq!(large.images[0].rgb().dimensions(), (192, 128));
-    let small = pipeline.generate(&Request::new(PROMPT).steps("base", 1).last_stage("base")).unwrap();
-    assert_eq!(small.images[0].rgb().dimensions(), (16, 16));
+    let request = Request::new(PROMPT).steps("base", 1).steps("sr-32", 1).size(48, 32);
+    let picture = |pipeline: Pipeline| pipeline.generate(&request).unwrap().images[0].tensor().unwrap().unsqueeze(0);
+    let small = picture(cascade());
+    let large = picture(base().stage(fixture("stage-2")).enlarger(&file).open().unwrap());
+    assert_eq!((small.size(), large.size()), (vec![1, 3, 32, 48], vec![1, 3, 128, 192]));
+    let runtime = Runtime::new(DeviceChoice::Cpu, Precision::F32).unwrap();
+    assert_eq!(difference(&large, &Enlarger::open(&file, runtime).unwrap().enlarge(&small).unwrap()), 0.0);
     let none = base().enlarger(fixture("ddpm.safetensors")).open().unwrap_err();
     assert!(none.to_string().contains("neither an SRVGGNetCompact nor an RRDBNet"), "{none}");
+}
+
+/// Whoever sets an option expects something of it.
+#[test]
+fn options_that_do_nothing_are_refused() {
+    let idle = |builder: PipelineBuilder| match builder.open() {
+        Err(Error::IdleOption { option, .. }) => option,
+        other => panic!("{other:?}"),
+    };
+    let own = || builder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/icons"));
+    assert!(own().open().is_ok(), "defaults were not set by anybody");
+    assert_eq!(idle(own().noise_level(250)), "noise_level");
+    assert_eq!(idle(own().clean_captions(true)), "clean_captions");
+    // Stage I alone enlarges nothing.
+    assert_eq!(idle(base().noise_level(250)), "noise_level");
+    assert!(base().stage(fixture("stage-2")).noise_level(250).clean_captions(false).open().is_ok());
+    let message = own().noise_level(250).open().unwrap_err().to_string();
+    assert_eq!(message, "`noise_level` would do nothing: no published stage enlarges pictures");
 }
 
 fn copy(from: &Path, to: &Path) {

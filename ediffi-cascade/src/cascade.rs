@@ -1,54 +1,19 @@
-//! The stages in order.
+//! The stages of a model in order, and what they are going to do.
 
-use ediffi_core::conditioning::Conditioning;
-use ediffi_core::nn::ScoreBias;
-use ediffi_core::pool::Residency;
-use tch::Tensor;
+use std::ops::RangeInclusive;
 
-use crate::multiple::{gcd, lcm};
-use crate::observer::StageObserver;
-use crate::settings::SamplerSettings;
-use crate::stage::{Stage, StageJob};
-use crate::tiling::Tiling;
+use crate::enlarger::Enlarger;
+use crate::plan::StagePlan;
+use crate::settings::SettingsPatch;
+use crate::sizes::{StageSize, sides, unit};
+use crate::stage::Stage;
 use crate::{Error, Result};
 
-/// Stages of rising size, each enlarging the pictures of the one before.
+/// Stages of rising size, each enlarging the pictures of the one before, and the enlarger after them if there is one.
 #[derive(Debug)]
 pub struct Cascade {
-    stages: Vec<Stage>,
-}
-
-/// How one stage of a cascade does its part.
-#[derive(Debug, Clone)]
-pub struct StageOptions<'a> {
-    /// How to sample.
-    pub settings: SamplerSettings,
-    /// Paint-with-words.
-    pub paint: Option<&'a dyn ScoreBias>,
-    /// How to cut pictures that are too large for the network at once.
-    pub tiling: Option<Tiling>,
-}
-
-/// What to sample.
-#[derive(Debug)]
-pub struct CascadeJob<'a> {
-    /// What the pictures show: embeddings of n rows. Each stage gets those that it takes.
-    pub conditioning: &'a Conditioning,
-    /// What guidance leans away from: embeddings of n rows, or none, which is all zeros.
-    pub unconditional: &'a Conditioning,
-    /// One for each of the n pictures.
-    pub seeds: &'a [u64],
-    /// Width and height of the pictures that come out, after `last_stage`; the last stage's own size if `None`. The
-    /// stages before make them smaller in proportion to their sizes.
-    pub size: Option<(i64, i64)>,
-    /// The stage to begin with, from 0. A super-resolution stage enlarges `low_res`.
-    pub first_stage: usize,
-    /// The stage to end with; the highest if `None`.
-    pub last_stage: Option<usize>,
-    /// Pictures to enlarge, [n, 3, h, w] in [-1, 1], if the first stage is one of super-resolution.
-    pub low_res: Option<&'a Tensor>,
-    /// One for each stage of the cascade, those that do not run included: see [`Cascade::options`].
-    pub options: Vec<StageOptions<'a>>,
+    pub(crate) stages: Vec<Stage>,
+    pub(crate) enlarger: Option<Enlarger>,
 }
 
 impl Cascade {
@@ -76,7 +41,14 @@ impl Cascade {
                 return wrong(format!("stage `{}` is not larger than `{}`", above.name(), below.name()));
             }
         }
-        Ok(Self { stages })
+        Ok(Self { stages, enlarger: None })
+    }
+
+    /// Puts an enlarger after the last stage. It does not run where a run ends with an earlier stage.
+    #[must_use]
+    pub fn with_enlarger(mut self, enlarger: Enlarger) -> Self {
+        self.enlarger = Some(enlarger);
+        self
     }
 
     /// The stages in order.
@@ -85,121 +57,53 @@ impl Cascade {
         &self.stages
     }
 
-    /// The stages in order, for sampling from one alone or releasing its memory.
+    /// The stages in order, for sampling from one alone.
     #[must_use]
     pub fn stages_mut(&mut self) -> &mut [Stage] {
         &mut self.stages
     }
 
-    /// The options of a job that does what the model's configuration says.
+    /// The enlarger after the last stage.
     #[must_use]
-    pub fn options(&self) -> Vec<StageOptions<'static>> {
-        self.stages.iter().map(|stage| StageOptions { settings: stage.settings(), paint: None, tiling: None }).collect()
+    pub fn enlarger(&self) -> Option<&Enlarger> {
+        self.enlarger.as_ref()
     }
 
-    /// Width and height of the pictures out of stage `last` have to be multiples of this if the cascade begins with stage
-    /// `first`, so that every stage between gets whole pixels that its network can take.
+    /// Drops every network from memory; each is loaded again when it is next needed.
+    pub fn release(&mut self) {
+        self.stages.iter_mut().for_each(Stage::release);
+        self.enlarger.iter_mut().for_each(Enlarger::release);
+    }
+
+    /// What the stages of these numbers are going to do. Nothing is loaded for it.
+    ///
+    /// `size` is width and height of the pictures that come out of the last of them, its own size where there is none.
+    /// `patch` says for the name of a stage what differs from its own settings.
     ///
     /// # Errors
-    /// [`Error::NoSuchStage`] or [`Error::FirstStage`].
-    pub fn size_multiple(&self, first: usize, last: usize) -> Result<i64> {
-        let stages = self.range(first, last)?;
-        let end = stages.last().map_or(1, Stage::size);
-        // side · size / end is a multiple of m: side is one of m · end / gcd(size, m · end).
-        let multiple = |stage: &Stage| {
-            let wanted = stage.size_multiple() * end;
-            wanted / gcd(stage.size(), wanted)
+    /// [`Error::NoStages`] for numbers that the cascade does not have, or none; [`Error::ImageSize`] naming what width and
+    /// height have to be multiples of; [`Error::Stage`] for settings that make no schedule.
+    pub fn plan<'a>(
+        &self,
+        stages: RangeInclusive<usize>,
+        size: (Option<u32>, Option<u32>),
+        patch: impl Fn(&str) -> Option<&'a SettingsPatch>,
+    ) -> Result<Vec<StagePlan>> {
+        let (first, last) = (*stages.start(), *stages.end());
+        let running = self.stages.get(stages).filter(|running| !running.is_empty());
+        let running = running.ok_or(Error::NoStages { first, last, stages: self.stages.len() })?;
+        let sizes: Vec<StageSize> = running.iter().map(Stage::sizes).collect();
+        let (Some(widths), Some(heights)) = (sides(&sizes, size.0), sides(&sizes, size.1)) else {
+            let own = sizes.last().map_or(0, |stage| stage.size);
+            let [width, height] = [size.0, size.1].map(|side| side.map_or(own, i64::from));
+            return Err(Error::ImageSize { width, height, multiple: unit(&sizes) });
         };
-        Ok(stages.iter().map(multiple).fold(1, lcm))
-    }
-
-    /// Width and height of the pictures of each stage from `first` to `last`; see [`CascadeJob::size`].
-    ///
-    /// # Errors
-    /// As [`size_multiple`](Self::size_multiple), and [`Error::ImageSize`] naming what width and height have to be multiples of.
-    pub fn sizes(&self, first: usize, last: usize, size: Option<(i64, i64)>) -> Result<Vec<(i64, i64)>> {
-        let stages = self.range(first, last)?;
-        let end = stages.last().map_or(1, Stage::size);
-        let (width, height) = size.unwrap_or((end, end));
-        let multiple = self.size_multiple(first, last)?;
-        let fits = |side: i64| side > 0 && side % multiple == 0 && side <= i64::from(i32::MAX);
-        if !fits(width) || !fits(height) {
-            return Err(Error::ImageSize { width, height, multiple });
-        }
-        Ok(stages.iter().map(|stage| (width * stage.size() / end, height * stage.size() / end)).collect())
-    }
-
-    /// Samples pictures, stage by stage.
-    ///
-    /// With a residency other than [`Residency::All`], each stage's experts are dropped when it is done.
-    ///
-    /// # Shapes
-    /// → [n, 3, height, width] f32 in [-1, 1], on the device of the last stage
-    ///
-    /// # Errors
-    /// Sizes that do not fit, an embedding that no stage takes, and those of [`Stage::sample`].
-    pub fn sample(&mut self, job: &CascadeJob<'_>, observer: &mut dyn StageObserver) -> Result<Tensor> {
-        let first = job.first_stage;
-        let last = job.last_stage.unwrap_or(self.stages.len() - 1);
-        let sizes = self.sizes(first, last, job.size)?;
-        self.check(job, first, last)?;
-        let mut picture = job.low_res.map(Tensor::shallow_clone);
-        let stages = self.stages.iter_mut().enumerate().zip(&job.options).skip(first);
-        for (((index, stage), options), (width, height)) in stages.zip(sizes) {
-            let StageOptions { settings, paint, tiling } = options.clone();
-            let (conditioning, unconditional) = (stage.select(job.conditioning), stage.select(job.unconditional));
-            let stage_job = StageJob {
-                conditioning: &conditioning,
-                unconditional: &unconditional,
-                seeds: job.seeds,
-                stage_index: index as u64,
-                height,
-                width,
-                low_res: picture.as_ref(),
-                settings,
-                paint,
-                tiling,
-            };
-            let sampled = stage.sample(stage_job, observer);
-            if stage.residency() != Residency::All {
-                stage.release();
-            }
-            picture = Some(sampled?);
-        }
-        picture.ok_or(Error::NoSuchStage { index: last, stages: self.stages.len() })
-    }
-
-    /// Refuses what would be ignored.
-    fn check(&self, job: &CascadeJob<'_>, first: usize, last: usize) -> Result<()> {
-        let stages = self.range(first, last)?;
-        if job.options.len() != self.stages.len() {
-            return Err(Error::Options { given: job.options.len(), stages: self.stages.len() });
-        }
-        for conditioning in [job.conditioning, job.unconditional] {
-            let (mut t5, mut clip_text, mut clip_image) = (false, false, false);
-            for stage in stages {
-                let taken = stage.select(conditioning);
-                t5 |= taken.t5.is_some();
-                clip_text |= taken.clip_text.is_some();
-                clip_image |= taken.clip_image.is_some();
-            }
-            let given = [
-                ("t5", conditioning.t5.is_some() && !t5),
-                ("clip_text", conditioning.clip_text.is_some() && !clip_text),
-                ("clip_image", conditioning.clip_image.is_some() && !clip_image),
-            ];
-            if let Some((name, _)) = given.into_iter().find(|(_, ignored)| *ignored) {
-                return Err(ediffi_core::Error::EmbeddingNotTaken { name }.into());
-            }
-        }
-        Ok(())
-    }
-
-    fn range(&self, first: usize, last: usize) -> Result<&[Stage]> {
-        let stages = self.stages.len();
-        if last >= stages {
-            return Err(Error::NoSuchStage { index: last, stages });
-        }
-        self.stages.get(first..=last).filter(|range| !range.is_empty()).ok_or(Error::FirstStage { first, last })
+        let plan = |((index, stage), (width, height)): ((usize, &Stage), (u32, u32))| {
+            let patch = patch(stage.name());
+            let settings = stage.settings().patched(patch);
+            let (plan, tiling) = (stage.plan(&settings)?, patch.and_then(|patch| patch.tiling));
+            Ok(StagePlan { stage: stage.name().to_owned(), index, width, height, settings, tiling, plan })
+        };
+        (first..).zip(running).zip(widths.into_iter().zip(heights)).map(plan).collect()
     }
 }

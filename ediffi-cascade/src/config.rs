@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ediffi_core::experts::Experts;
 use ediffi_core::files::path_inside;
-use ediffi_core::guidance::{Guidance, Rows};
+use ediffi_core::guidance::Guidance;
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::precondition::{Edm, Epsilon, Precondition, Sample};
 use ediffi_core::schedule::Schedule;
@@ -33,7 +33,7 @@ const MAX_SIZE: i64 = 1 << 14;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "Keys", into = "Keys")]
 pub struct StageConfig {
     /// What the stage is called in plans, events and errors.
     pub name: String,
@@ -46,13 +46,51 @@ pub struct StageConfig {
     /// The experts, in any order; their intervals tile (0, ∞).
     pub experts: Vec<ExpertConfig>,
     /// How the smaller picture becomes a condition, if the stage is one of super-resolution.
-    #[serde(default, skip_serializing_if = "LowRes::is_default")]
     pub low_res: LowRes,
-    /// How to sample, unless a request says otherwise.
-    pub sampler: SamplerConfig,
-    /// Classifier-free guidance, unless a request says otherwise; none if left out.
+    /// How to sample, unless a request says otherwise: the keys `sampler` and `guidance`. No guidance if that is left out.
+    pub settings: SamplerSettings,
+}
+
+/// The keys of a [`StageConfig`] in `pipeline.json`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    name: String,
+    size: i64,
+    network: PathBuf,
+    precondition: PreconditionConfig,
+    experts: Vec<ExpertConfig>,
+    #[serde(default, skip_serializing_if = "LowRes::is_default")]
+    low_res: LowRes,
+    sampler: Sampler,
     #[serde(default)]
-    pub guidance: Guidance,
+    guidance: Guidance,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sampler {
+    solver: Solver,
+    steps: usize,
+    schedule: Schedule,
+}
+
+impl From<Keys> for StageConfig {
+    fn from(keys: Keys) -> Self {
+        let Keys { name, size, network, precondition, experts, low_res, sampler, guidance } = keys;
+        let Sampler { solver, steps, schedule } = sampler;
+        let settings = SamplerSettings { solver, steps, schedule, guidance };
+        Self { name, size, network, precondition, experts, low_res, settings }
+    }
+}
+
+impl From<StageConfig> for Keys {
+    fn from(config: StageConfig) -> Self {
+        let StageConfig { name, size, network, precondition, experts, low_res, settings } = config;
+        let SamplerSettings { solver, steps, schedule, guidance } = settings;
+        let sampler = Sampler { solver, steps, schedule };
+        Self { name, size, network, precondition, experts, low_res, sampler, guidance }
+    }
 }
 
 /// How a network becomes a denoiser.
@@ -93,26 +131,7 @@ pub struct ExpertConfig {
     pub network: Option<PathBuf>,
 }
 
-/// How to sample.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SamplerConfig {
-    /// The integration rule.
-    pub solver: Solver,
-    /// Number of steps.
-    pub steps: usize,
-    /// The rule that makes the noise levels.
-    pub schedule: Schedule,
-}
-
 impl StageConfig {
-    /// Sampler and guidance as a job takes them.
-    #[must_use]
-    pub fn settings(&self) -> SamplerSettings {
-        let SamplerConfig { solver, steps, schedule } = self.sampler.clone();
-        SamplerSettings { solver, steps, schedule, guidance: self.guidance.clone(), rows: Rows::default() }
-    }
-
     /// Checks everything that can be checked without the model folder.
     ///
     /// # Errors
@@ -125,9 +144,10 @@ impl StageConfig {
             return Err(self.wrong("size", format!("{} is not between 1 and {MAX_SIZE}", self.size)));
         }
         self.experts()?;
-        self.settings().sigmas().map_err(|source| self.refused("sampler", source))?;
-        self.sampler.solver.validate().map_err(|source| self.refused("sampler.solver", source))?;
-        self.guidance.validate().map_err(|source| self.refused("guidance", source))?;
+        if let Some((setting, source)) = self.settings.problems().into_iter().next() {
+            let field = if setting == "guidance" { setting.to_owned() } else { format!("sampler.{setting}") };
+            return Err(self.refused(&field, source));
+        }
         self.low_res.validate().map_err(|reason| self.wrong("low_res", reason))?;
         for (field, path) in self.paths() {
             // The folder is not known yet, and the answer does not depend on it.

@@ -103,29 +103,21 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
-    /// A stage was asked for that the cascade does not have.
-    #[error("there is no stage {index}: the cascade has {stages}")]
-    NoSuchStage {
-        /// The index asked for, from 0.
-        index: usize,
-        /// How many stages there are.
-        stages: usize,
-    },
-    /// A run that would end before it begins.
-    #[error("the cascade cannot begin with stage {first} and end with stage {last}")]
-    FirstStage {
+    /// A run of stages that the cascade does not have, or of none.
+    #[error("there are no stages {first} to {last}: the cascade has {stages}")]
+    NoStages {
         /// The stage to begin with, from 0.
         first: usize,
         /// The stage to end with.
         last: usize,
-    },
-    /// A job without options for some stage, or with options for one too many.
-    #[error("the job has options for {given} stages, the cascade has {stages}")]
-    Options {
-        /// How many there are.
-        given: usize,
         /// How many stages there are.
         stages: usize,
+    },
+    /// A plan that another cascade made.
+    #[error("the plan of stage `{stage}` was made by another cascade")]
+    ForeignPlan {
+        /// Name of the stage.
+        stage: String,
     },
     /// A picture of a size that some stage cannot make.
     #[error("the cascade cannot make {width}x{height}: width and height have to be positive multiples of {multiple}")]

@@ -5,33 +5,41 @@
 //! denoisers of [`ediffi_core`] and a finished picture:
 //!
 //! - [`StageConfig`], one entry of `stages` in a model folder's `pipeline.json`;
-//! - [`Stage::plan`] and [`Stage::sample`], watched and stopped by a [`StageObserver`];
+//! - [`Cascade::plan`], which says what will run, and [`Cascade::run`], the one loop of stages: batches, events, cancellation;
+//! - [`Stage::sample`], one batch of one stage, watched and stopped by a [`StageObserver`];
 //! - [`low_res`], how the smaller picture becomes a condition, and how training spoils it;
 //! - [`Tiling`], for pictures whose feature maps do not fit in memory: every evaluation of the network is cut into
-//!   overlapping tiles, so that any solver works and the noise never sees a seam.
+//!   overlapping tiles, so that any solver works and the noise never sees a seam;
+//! - [`Enlarger`], one evaluation of a plain network after the last stage.
 
 mod cascade;
 mod config;
+mod denoiser;
 mod diagnosis;
 mod enlarger;
 mod error;
 mod expert;
-mod experts;
 mod files;
 pub mod low_res;
-mod multiple;
 mod observer;
+mod plan;
+mod run;
+mod sample;
 mod settings;
+pub mod sizes;
 mod stage;
 mod tiled;
 mod tiling;
 
-pub use cascade::{Cascade, CascadeJob, StageOptions};
-pub use config::{ExpertConfig, PreconditionConfig, SamplerConfig, StageConfig};
+pub use cascade::Cascade;
+pub use config::{ExpertConfig, PreconditionConfig, StageConfig};
 pub use enlarger::Enlarger;
 pub use error::{Error, Result};
 pub use files::ExpertFiles;
-pub use observer::{StageEvent, StageObserver};
-pub use settings::SamplerSettings;
-pub use stage::{Stage, StageJob};
+pub use observer::{Batch, StageEvent, StageObserver};
+pub use plan::StagePlan;
+pub use run::{CascadeJob, StageNoise};
+pub use sample::StageJob;
+pub use settings::{SamplerSettings, SettingsPatch};
+pub use stage::Stage;
 pub use tiling::{Tile, Tiling, TilingError, WeightedTile};

@@ -1,29 +1,49 @@
-//! What a caller sees of a running stage, and how it stops it.
+//! What a caller sees of running stages, and how it stops them.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use ediffi_core::interval::SigmaInterval;
-use ediffi_core::plan::Plan;
 use ediffi_core::solver::{Step, StepObserver};
 use ediffi_core::{Error, Result};
 use tch::Tensor;
 
-/// Something that happened while a stage was sampling.
+use crate::plan::StagePlan;
+
+/// Pictures of a job that are drawn together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Which batch, from 0.
+    pub index: usize,
+    /// How many batches there are.
+    pub batches: usize,
+    /// The first picture of the batch, counted from 0 in the job.
+    pub first: usize,
+}
+
+impl Batch {
+    /// The only batch of its job.
+    pub(crate) const ONLY: Self = Self { index: 0, batches: 1, first: 0 };
+}
+
+/// Something that happened while stages were sampling. [`Stage::sample`](crate::Stage::sample) alone reports
+/// [`ExpertSwitched`](Self::ExpertSwitched) and [`Step`](Self::Step), [`Cascade::run`](crate::Cascade::run) everything.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum StageEvent<'a> {
     /// A stage begins; nothing has been loaded or computed for it yet.
     StageStarted {
-        /// Name of the stage.
-        stage: &'a str,
-        /// Which expert runs which step.
-        plan: &'a Plan,
-        /// How many evaluations of the denoiser the solver makes. Guidance may need two of the network for one of these,
-        /// and tiling one for each tile.
-        evaluations: usize,
+        /// What it is going to do.
+        plan: &'a StagePlan,
+        /// Its position among the stages that run, from 0.
+        index: usize,
+        /// How many stages run, the enlarger included.
+        stages: usize,
+        /// In how many batches the pictures are drawn; each goes through all steps of the plan.
+        batches: usize,
     },
-    /// Another expert takes over, at the first evaluation too. It may have to be loaded now.
+    /// Another expert takes over, at the first evaluation of a batch too. It may have to be loaded now.
     ExpertSwitched {
         /// Name of the stage.
         stage: &'a str,
@@ -36,9 +56,11 @@ pub enum StageEvent<'a> {
     Step {
         /// Name of the stage.
         stage: &'a str,
-        /// Which step, counted from 0.
+        /// The pictures that are being drawn.
+        batch: Batch,
+        /// Which step of this batch, from 0.
         index: usize,
-        /// How many steps there are.
+        /// How many steps a batch has.
         steps: usize,
         /// The noise level the step started from.
         sigma: f64,
@@ -46,50 +68,60 @@ pub enum StageEvent<'a> {
         /// Nothing is computed or copied for it unless it is used.
         denoised: &'a Tensor,
     },
-    /// A stage is done.
+    /// A stage is done with all batches.
     StageFinished {
-        /// Name of the stage.
-        stage: &'a str,
+        /// What it did.
+        plan: &'a StagePlan,
+        /// How long it took, loading included.
+        elapsed: Duration,
+    },
+    /// The enlarger begins, the last of the stages; nothing has been loaded or computed for it yet.
+    EnlargerStarted {
+        /// Its position among the stages that run, from 0.
+        index: usize,
+        /// How many stages run, the enlarger included.
+        stages: usize,
+        /// In how many batches the pictures are enlarged.
+        batches: usize,
+        /// Into how many tiles each batch is cut.
+        tiles: usize,
+        /// Width in pixels of its pictures.
+        width: u32,
+        /// Height in pixels of its pictures.
+        height: u32,
+    },
+    /// A tile of a batch is enlarged.
+    TileEnlarged {
+        /// The pictures that are being enlarged.
+        batch: Batch,
+        /// Which tile of this batch, from 0.
+        index: usize,
+        /// Into how many tiles each batch is cut.
+        tiles: usize,
+    },
+    /// The enlarger is done with all batches.
+    EnlargerFinished {
+        /// How long it took, loading included.
+        elapsed: Duration,
+    },
+    /// The pictures of a batch are finished.
+    Pictures {
+        /// Which pictures.
+        batch: Batch,
+        /// [n, 3, h, w] f32 in [-1, 1], on the CPU.
+        pictures: &'a Tensor,
     },
 }
 
-impl fmt::Debug for StageEvent<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::StageStarted { stage, plan, evaluations } => f
-                .debug_struct("StageStarted")
-                .field("stage", stage)
-                .field("plan", plan)
-                .field("evaluations", evaluations)
-                .finish(),
-            Self::ExpertSwitched { stage, expert, interval } => f
-                .debug_struct("ExpertSwitched")
-                .field("stage", stage)
-                .field("expert", expert)
-                .field("interval", interval)
-                .finish(),
-            // The tensor's own form would copy its values from the device.
-            Self::Step { stage, index, steps, sigma, .. } => f
-                .debug_struct("Step")
-                .field("stage", stage)
-                .field("index", index)
-                .field("steps", steps)
-                .field("sigma", sigma)
-                .finish_non_exhaustive(),
-            Self::StageFinished { stage } => f.debug_struct("StageFinished").field("stage", stage).finish(),
-        }
-    }
-}
-
-/// Watches a stage and may stop it.
+/// Watches stages and may stop them.
 ///
 /// A closure `|event: &StageEvent<'_>| -> ControlFlow<()>` is one; `()` watches nothing.
 pub trait StageObserver {
     /// Called as things happen. `Break` ends the run with [`Error::Cancelled`](crate::Error::Cancelled).
     fn event(&mut self, event: &StageEvent<'_>) -> ControlFlow<()>;
 
-    /// Asked before every evaluation of the network, of which a step may have many; `true` ends the run with
-    /// [`Error::Cancelled`](crate::Error::Cancelled). It should be cheap: the reading of a flag.
+    /// Asked before every evaluation of a network, of which a step may have many, and before every tile of the enlarger;
+    /// `true` ends the run with [`Error::Cancelled`](crate::Error::Cancelled). It should be cheap: the reading of a flag.
     fn cancelled(&mut self) -> bool {
         false
     }
@@ -107,16 +139,17 @@ impl StageObserver for () {
     }
 }
 
-/// One observer for the two that talk to it: the solver reports steps, the denoiser switches experts and asks whether to
-/// go on.
+/// One observer for all that talk to it while a batch is drawn: the solver reports steps, the denoiser switches experts and
+/// asks whether to go on.
 pub(crate) struct Watch<'a> {
-    stage: &'a str,
+    pub(crate) stage: &'a str,
+    pub(crate) batch: Batch,
     observer: RefCell<&'a mut dyn StageObserver>,
 }
 
 impl<'a> Watch<'a> {
-    pub(crate) fn new(stage: &'a str, observer: &'a mut dyn StageObserver) -> Self {
-        Self { stage, observer: RefCell::new(observer) }
+    pub(crate) fn new(stage: &'a str, batch: Batch, observer: &'a mut dyn StageObserver) -> Self {
+        Self { stage, batch, observer: RefCell::new(observer) }
     }
 
     /// Reports what happened.
@@ -131,22 +164,13 @@ impl<'a> Watch<'a> {
     pub(crate) fn poll(&self) -> Result<()> {
         if self.observer.borrow_mut().cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
-
-    pub(crate) fn stage(&self) -> &'a str {
-        self.stage
-    }
 }
 
 /// The solver's side; [`Watch::poll`] is asked more often than the solver would, so its own question stays unanswered.
 impl StepObserver for &Watch<'_> {
     fn step(&mut self, step: &Step<'_>) -> ControlFlow<()> {
-        let event = StageEvent::Step {
-            stage: self.stage,
-            index: step.index,
-            steps: step.steps,
-            sigma: step.sigma,
-            denoised: step.denoised,
-        };
+        let &Step { index, steps, sigma, denoised, .. } = step;
+        let event = StageEvent::Step { stage: self.stage, batch: self.batch, index, steps, sigma, denoised };
         self.observer.borrow_mut().event(&event)
     }
 }

@@ -1,12 +1,13 @@
-//! Evaluating a denoiser tile by tile.
+//! Evaluating a network tile by tile.
 //!
-//! Not the finished picture is stitched but every evaluation of the denoiser: each noisy tile is denoised, the estimates
-//! are blended, and the solver goes on with the whole. So every solver works, and a seam cannot grow, because the next
-//! step starts from one picture (MultiDiffusion, Bar-Tal et al. 2023, for a sampler that averages its steps).
+//! A stage blends its tiles at every evaluation of the denoiser, not once at the end: each noisy tile is denoised, the
+//! estimates are blended, and the solver goes on with the whole. So every solver works, and a seam cannot grow, because the
+//! next step starts from one picture (MultiDiffusion, Bar-Tal et al. 2023, for a sampler that averages its steps). The
+//! enlarger makes a single evaluation.
 //!
 //! Near its edge a tile sees less of the picture than the network would. A quarter of the overlap, at each side that two
-//! tiles share, is therefore seen but not used; the rest is blended in a straight line. Then the result is exactly that
-//! of the whole picture for everything in a network that looks no further than this margin.
+//! tiles share, is therefore seen but not used; the rest is blended in a straight line. The result is exactly that of the
+//! whole picture for everything in a network that looks no further than this margin.
 //!
 //! What looks further sees a tile instead of the picture: self-attention, and the statistics of group norms. Tiles of the
 //! size of the training crops (256 for eDiff-I's 1024 stage, appendix A) have the statistics that the network was
@@ -14,6 +15,7 @@
 //! neither.
 
 use ediffi_core::Result;
+use ediffi_core::window::Window;
 use tch::Tensor;
 
 use crate::tiling::{Tiling, TilingError, WeightedTile};
@@ -28,6 +30,20 @@ pub(crate) struct Area {
 }
 
 impl Area {
+    /// The same in fractions of a picture of this size.
+    pub(crate) fn window(self, height: i64, width: i64) -> Window {
+        let part =
+            |from: i64, length: i64, whole: i64| (from as f64 / whole as f64, (from + length) as f64 / whole as f64);
+        let (top, bottom) = part(self.top, self.height, height);
+        let (left, right) = part(self.left, self.width, width);
+        Window { top, bottom, left, right }
+    }
+
+    fn scaled(self, scale: i64) -> Self {
+        let Self { top, left, height, width } = self;
+        Self { top: scale * top, left: scale * left, height: scale * height, width: scale * width }
+    }
+
     fn of(self, x: &Tensor) -> Result<Tensor> {
         Ok(x.f_narrow(2, self.top, self.height)?.f_narrow(3, self.left, self.width)?)
     }
@@ -87,30 +103,37 @@ impl TileGrid {
         self.tiles.len()
     }
 
-    /// `denoise` for every tile, blended. It gets a tile of `x` and where that lies.
+    /// `compute` for every tile, blended. It gets a tile of `x` and where that lies, and gives the tile at `scale` times its
+    /// height and width, with any number of channels.
     ///
     /// # Shapes
-    /// `x`: [n, channels, height, width] of the picture that the grid was made for → the same
+    /// `x`: [n, channels, height, width] of the picture that the grid was made for → [n, .., scale height, scale width]
     pub(crate) fn evaluate(
         &self,
         x: &Tensor,
-        mut denoise: impl FnMut(&Tensor, Area) -> Result<Tensor>,
+        scale: i64,
+        mut compute: impl FnMut(&Tensor, Area) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        // An estimate may have more channels than the picture.
         let mut sum: Option<Tensor> = None;
         for GridTile { seen, used, weights } in &self.tiles {
-            let denoised = denoise(&seen.of(x)?, *seen)?;
-            let inner = Area { top: used.top - seen.top, left: used.left - seen.left, ..*used }.of(&denoised)?;
+            let computed = compute(&seen.of(x)?, *seen)?;
+            let inner = Area { top: used.top - seen.top, left: used.left - seen.left, ..*used };
+            let inner = inner.scaled(scale).of(&computed)?;
             let weights = Tensor::f_from_slice(weights)?
-                .f_reshape([used.height, used.width])?
+                .f_reshape([used.height, 1, used.width, 1])?
+                .f_expand([used.height, scale, used.width, scale], false)?
+                .f_reshape([scale * used.height, scale * used.width])?
                 .f_to_device(x.device())?
                 .f_to_kind(x.f_kind()?)?;
-            let (n, _, height, width) = x.size4()?;
             let sum = match &mut sum {
                 Some(sum) => sum,
-                None => sum.insert(Tensor::f_zeros([n, inner.size4()?.1, height, width], (x.f_kind()?, x.device()))?),
+                None => {
+                    let (n, _, height, width) = x.size4()?;
+                    let shape = [n, inner.size4()?.1, scale * height, scale * width];
+                    sum.insert(Tensor::f_zeros(shape, (x.f_kind()?, x.device()))?)
+                }
             };
-            let _ = used.of(sum)?.f_add_(&inner.f_mul(&weights)?)?;
+            let _ = used.scaled(scale).of(sum)?.f_add_(&inner.f_mul(&weights)?)?;
         }
         match sum {
             Some(sum) => Ok(sum),
@@ -172,7 +195,7 @@ mod tests {
         // Overlap 32: a margin of 8 at each side.
         let grid = TileGrid::new(Tiling { tile: 48, overlap: 32 }, 88, 72, 8).unwrap();
         let whole = |radius| local(&x, radius).unwrap();
-        let tiled = |radius| grid.evaluate(&x, |tile, _| local(tile, radius)).unwrap();
+        let tiled = |radius| grid.evaluate(&x, 1, |tile, _| local(tile, radius)).unwrap();
         assert!(difference(&whole(8), &tiled(8)) < 2e-6);
         // One pixel more, and the edges of the tiles show.
         assert!(difference(&whole(9), &tiled(9)) > 1e-3);
@@ -184,7 +207,7 @@ mod tests {
             let grid = TileGrid::new(Tiling { tile: 64, overlap: 32 }, height, width, 8).unwrap();
             let mut sizes = Vec::new();
             let _ = grid
-                .evaluate(&picture(height, width), |tile, area| {
+                .evaluate(&picture(height, width), 1, |tile, area| {
                     assert_eq!(tile.size(), [2, 3, area.height, area.width]);
                     sizes.push((area.height, area.width));
                     Ok(tile.shallow_clone())
@@ -196,6 +219,19 @@ mod tests {
         assert_eq!(sizes(64, 48), [(64, 48)]);
         assert_eq!(sizes(64, 72), [(64, 64), (64, 64)]);
         assert_eq!(sizes(128, 64), [(64, 64); 3]);
+    }
+
+    /// Convolutions of radius 6 at twice the size look 3 pixels of the small picture far.
+    #[test]
+    fn tiles_may_come_out_larger() {
+        let x = picture(56, 40);
+        let enlarged = |x: &Tensor| {
+            let (_, _, height, width) = x.size4()?;
+            local(&x.f_upsample_nearest2d([2 * height, 2 * width], None, None)?, 6)
+        };
+        let grid = TileGrid::new(Tiling { tile: 24, overlap: 12 }, 56, 40, 1).unwrap();
+        let tiled = grid.evaluate(&x, 2, |tile, _| enlarged(tile)).unwrap();
+        assert!(difference(&enlarged(&x).unwrap(), &tiled) < 2e-6);
     }
 
     #[test]
@@ -220,7 +256,7 @@ mod tests {
             let x = picture(height, width);
             let grid = TileGrid::new(tiling, height, width, multiple).unwrap();
             let same = grid
-                .evaluate(&x, |piece, area| {
+                .evaluate(&x, 1, |piece, area| {
                     assert!([area.top, area.left, area.height, area.width].iter().all(|n| n % multiple == 0));
                     Ok(piece.shallow_clone())
                 })

@@ -1,12 +1,15 @@
-//! The stages one after the other: sizes, what each is given, what is refused.
+//! The loop of stages: sizes, batches, what each stage is given, what is told and handed out, what is refused.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
 
-use common::{CPU, Log, bytes, dimensions, embeddings, network, pictures, write_stage};
-use ediffi_cascade::{Cascade, CascadeJob, Error, Stage, StageJob};
+use common::{CPU, Log, bytes, difference, dimensions, embeddings, enlarger, network, pictures, write_stage};
+use ediffi_cascade::{Cascade, CascadeJob, Error, SettingsPatch, Stage, StageJob, StagePlan, Tiling};
 use ediffi_core::conditioning::Conditioning;
+use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
+use ediffi_core::schedule::Schedule;
+use ediffi_core::seed::Noise;
 use ediffi_core::unet::{Adm, UNetConfig};
 use tch::Tensor;
 
@@ -23,178 +26,326 @@ fn stages(specs: &[(&str, i64, &UNetConfig)], residency: Residency) -> (tempfile
 
 /// 8 → 16, the second without CLIP's image embedding.
 fn two(residency: Residency) -> (tempfile::TempDir, Cascade) {
-    let (base, mut above) = (network(false), dimensions(true));
+    let mut above = dimensions(true);
     above.context.as_mut().unwrap().clip_image = None;
-    let above = Adm(above).into();
-    let (folder, stages) = stages(&[("base", 8, &base), ("above", 16, &above)], residency);
+    let specs = [("base", 8, &network(false)), ("above", 16, &Adm(above).into())];
+    let (folder, stages) = stages(&specs, residency);
     (folder, Cascade::new(stages).unwrap())
 }
 
-/// What a test asks a cascade for.
-struct Ask {
-    conditioning: Conditioning,
-    unconditional: Conditioning,
-    seeds: Vec<u64>,
+/// The plans of all stages at a size, with the model's own settings.
+fn plans(cascade: &Cascade, size: (Option<u32>, Option<u32>)) -> Vec<StagePlan> {
+    cascade.plan(0..=cascade.stages().len() - 1, size, |_| None).unwrap()
 }
 
-impl Ask {
-    fn new(seeds: &[u64]) -> Self {
-        Self { conditioning: embeddings(seeds), unconditional: Conditioning::default(), seeds: seeds.to_vec() }
-    }
+const NOTHING: Conditioning = Conditioning {
+    t5: None,
+    clip_text: None,
+    clip_text_pooled: None,
+    clip_image: None,
+    low_res: None,
+    noise_level: None,
+};
 
-    fn job(&self, cascade: &Cascade) -> CascadeJob<'_> {
-        CascadeJob {
-            conditioning: &self.conditioning,
-            unconditional: &self.unconditional,
-            seeds: &self.seeds,
-            size: None,
-            first_stage: 0,
-            last_stage: None,
-            low_res: None,
-            options: cascade.options(),
-        }
+/// A job for these pictures, all in one batch.
+fn job<'a>(plans: &'a [StagePlan], conditioning: &'a Conditioning, seeds: &'a [u64]) -> CascadeJob<'a> {
+    CascadeJob {
+        stages: plans,
+        conditioning,
+        unconditional: &NOTHING,
+        seeds,
+        batch: seeds.len(),
+        low_res: None,
+        paint: None,
+        noise: None,
     }
 }
 
-fn sample(cascade: &mut Cascade, change: impl FnOnce(&mut CascadeJob<'_>)) -> Result<Tensor, Error> {
-    let ask = Ask::new(&[1, 2]);
-    let mut job = ask.job(cascade);
-    change(&mut job);
-    cascade.sample(&job, &mut ())
+/// The pictures with seeds 1 and 2 of all stages.
+fn sample(cascade: &mut Cascade) -> Tensor {
+    let plans = plans(cascade, (None, None));
+    let mut log = Log::default();
+    cascade.run(job(&plans, &embeddings(&[1, 2]), &[1, 2]), &mut log).unwrap();
+    log.pictures()
 }
 
 #[test]
 fn a_cascade_is_its_stages_one_after_the_other() {
     let (_folder, mut cascade) = two(Residency::All);
-    let together = sample(&mut cascade, |job| job.size = Some((24, 16))).unwrap();
-    assert_eq!(together.size(), [2, 3, 16, 24]);
-    let (seeds, nothing) = ([1, 2], Conditioning::default());
+    let seeds = [1, 2];
+    let plans = plans(&cascade, (Some(24), Some(16)));
+    let mut log = Log::default();
+    cascade.run(job(&plans, &embeddings(&seeds), &seeds), &mut log).unwrap();
+    assert_eq!(log.pictures().size(), [2, 3, 16, 24]);
     let mut low_res: Option<Tensor> = None;
     for (index, stage) in cascade.stages_mut().iter_mut().enumerate() {
         let conditioning = stage.select(&embeddings(&seeds));
         assert_eq!(conditioning.clip_image.is_some(), index == 0);
+        let settings = stage.settings().clone();
         let job = StageJob {
-            conditioning: &conditioning,
-            unconditional: &nothing,
-            seeds: &seeds,
             stage_index: index as u64,
-            height: 8 << index,
             width: 12 << index,
             low_res: low_res.as_ref(),
-            settings: stage.settings(),
-            paint: None,
-            tiling: None,
+            ..StageJob::new(stage, &conditioning, &seeds, &settings)
         };
-        low_res = Some(stage.sample(job, &mut ()).unwrap());
+        low_res = Some(stage.sample(&job, &mut ()).unwrap());
     }
-    assert_eq!(bytes(&together), bytes(&low_res.unwrap()));
+    assert_eq!(bytes(&log.pictures()), bytes(&low_res.unwrap()));
 }
 
 #[test]
-fn a_run_can_end_early_and_begin_late() {
+fn a_run_can_end_early_and_start_from_a_given_picture() {
     let (_folder, mut cascade) = two(Residency::All);
-    let whole = sample(&mut cascade, |_| ()).unwrap();
-    let small = sample(&mut cascade, |job| job.last_stage = Some(0)).unwrap();
+    let (whole, seeds, conditioning) = (sample(&mut cascade), [1, 2], embeddings(&[1, 2]));
+    let mut first = Log::default();
+    cascade.run(job(&cascade.plan(0..=0, (None, None), |_| None).unwrap(), &conditioning, &seeds), &mut first).unwrap();
+    let small = first.pictures();
     assert_eq!(small.size(), [2, 3, 8, 8]);
-    let (seeds, conditioning) = ([1, 2], Conditioning { clip_image: None, ..embeddings(&[1, 2]) });
-    let ask = Ask { conditioning, ..Ask::new(&seeds) };
-    let job = CascadeJob { first_stage: 1, low_res: Some(&small), ..ask.job(&cascade) };
-    let enlarged = cascade.sample(&job, &mut ()).unwrap();
-    assert_eq!(bytes(&whole), bytes(&enlarged));
+    let plans = cascade.plan(1..=1, (None, None), |_| None).unwrap();
+    for batch in [2, 1] {
+        let mut second = Log::default();
+        let job = CascadeJob { low_res: Some(&small), batch, ..job(&plans, &conditioning, &seeds) };
+        cascade.run(job, &mut second).unwrap();
+        // The matrix products of another batch size may add in another order.
+        assert!(difference(&whole, &second.pictures()) < if batch == 2 { 0.0_f64.next_up() } else { 5e-5 });
+    }
 }
 
 #[test]
-fn the_observer_hears_of_every_stage() {
+fn batches_divide_the_pictures_and_their_embeddings() {
     let (_folder, mut cascade) = two(Residency::All);
-    let ask = Ask::new(&[1]);
+    let (seeds, plans) = ([3, 1, 4, 1, 5], plans(&cascade, (None, None)));
+    let mut run = |seeds: &[u64], conditioning: &Conditioning, batch| {
+        let mut log = Log::default();
+        cascade.run(CascadeJob { batch, ..job(&plans, conditioning, seeds) }, &mut log).unwrap();
+        log
+    };
+    let together = run(&seeds, &embeddings(&seeds), 5);
+    let apart = run(&seeds, &embeddings(&seeds), 2);
+    assert_eq!((together.pictures.len(), apart.pictures.len()), (1, 3));
+    assert!(difference(&together.pictures(), &apart.pictures()) < 5e-5);
+    // One row is for all pictures.
+    let shared = run(&[3, 1, 4], &embeddings(&[9]), 2).pictures();
+    for (row, seed) in [3, 1, 4].into_iter().enumerate() {
+        let alone = run(&[seed], &embeddings(&[9]), 1).pictures();
+        assert!(difference(&shared.narrow(0, row as i64, 1), &alone) < 5e-5);
+    }
+}
+
+#[test]
+fn a_patch_reaches_its_stage() {
+    let (_folder, mut cascade) = two(Residency::All);
+    let mut patch = SettingsPatch::default();
+    patch.schedule = Some(Schedule::Custom(vec![40.0, 3.0, 0.5]));
+    patch.tiling = Some(Tiling { tile: 8, overlap: 2 });
+    let plans = cascade.plan(0..=1, (None, None), |stage| (stage == "above").then_some(&patch)).unwrap();
+    assert_eq!(plans[0].settings, *cascade.stages()[0].settings());
+    assert_eq!((plans[0].tiling, plans[1].tiling), (None, patch.tiling));
+    assert_eq!(plans[1].plan.to_string().lines().count(), 2);
+    assert!(plans[1].to_string().starts_with("stage above (16x16), expert 0: steps 1-2 of 3, sigma 40 to 3"));
     let mut log = Log::default();
-    let _ = cascade.sample(&ask.job(&cascade), &mut log).unwrap();
-    let of = |stage: &str| log.lines.iter().filter(|line| line.starts_with(stage)).count();
-    assert_eq!((of("base"), of("above"), log.polls), (8, 8, 12));
-    // The first question of the second stage.
-    let mut log = Log { stop: Some(7), ..Log::default() };
-    assert!(matches!(cascade.sample(&ask.job(&cascade), &mut log), Err(Error::Cancelled)));
-    assert_eq!((log.polls, log.lines.last().unwrap().as_str()), (7, "above starts: 4 steps, 4 evaluations"));
+    cascade.run(job(&plans, &embeddings(&[1]), &[1]), &mut log).unwrap();
+    let steps: Vec<_> = log.lines.iter().filter(|line| line.starts_with("above: batch")).collect();
+    assert_eq!(
+        steps,
+        [
+            "above: batch 0, step 0 of 3 at 40.000",
+            "above: batch 0, step 1 of 3 at 3.000",
+            "above: batch 0, step 2 of 3 at 0.500"
+        ]
+    );
+}
+
+#[test]
+fn noise_from_elsewhere_is_asked_for_by_stage_and_batch() {
+    let (_folder, mut cascade) = two(Residency::All);
+    let (seeds, plans, conditioning) = ([1, 2, 3], plans(&cascade, (None, None)), embeddings(&[7]));
+    let mut usual = Log::default();
+    cascade.run(CascadeJob { batch: 2, ..job(&plans, &conditioning, &seeds) }, &mut usual).unwrap();
+    let mut asked = Vec::new();
+    let mut noise = |stage: &str, seeds: &[u64]| {
+        asked.push((stage.to_owned(), seeds.to_vec()));
+        Box::new(Noise::new(seeds, u64::from(stage == "above"))) as Box<dyn NoiseSource>
+    };
+    let mut log = Log::default();
+    let job = CascadeJob { batch: 2, noise: Some(&mut noise), ..job(&plans, &conditioning, &seeds) };
+    cascade.run(job, &mut log).unwrap();
+    assert_eq!(bytes(&usual.pictures()), bytes(&log.pictures()));
+    let of = |stage: &str, seeds: &[u64]| (stage.to_owned(), seeds.to_vec());
+    assert_eq!(asked, [of("base", &[1, 2]), of("base", &[3]), of("above", &[1, 2]), of("above", &[3])]);
+}
+
+/// A cascade whose pictures of 16 pixels are enlarged in four tiles, and three seeds in batches of two.
+fn enlarged(residency: Residency) -> (tempfile::TempDir, Cascade) {
+    let (folder, cascade) = two(residency);
+    (folder, cascade.with_enlarger(enlarger().with_tiling(Tiling { tile: 10, overlap: 4 }).unwrap()))
+}
+
+fn run_enlarged(cascade: &mut Cascade, log: &mut Log) -> Result<(), Error> {
+    let plans = plans(cascade, (None, None));
+    cascade.run(CascadeJob { batch: 2, ..job(&plans, &embeddings(&[7]), &[1, 2, 3]) }, log)
+}
+
+#[test]
+fn everything_is_told_in_order() {
+    let (_folder, mut cascade) = enlarged(Residency::All);
+    let mut log = Log::default();
+    run_enlarged(&mut cascade, &mut log).unwrap();
+    let batch = |stage: &str, batch: usize| {
+        vec![
+            format!("{stage}: expert 0 [1, inf)"),
+            format!("{stage}: batch {batch}, step 0 of 4 at 80.000"),
+            format!("{stage}: batch {batch}, step 1 of 4 at 9.723"),
+            format!("{stage}: expert 1 [0, 1)"),
+            format!("{stage}: batch {batch}, step 2 of 4 at 0.470"),
+            format!("{stage}: batch {batch}, step 3 of 4 at 0.002"),
+        ]
+    };
+    let mut expected = Vec::new();
+    for (index, stage) in ["base", "above"].into_iter().enumerate() {
+        expected.push(format!("{stage} starts: 4 steps, 2 batches, {index} of 3"));
+        expected.extend(batch(stage, 0));
+        expected.extend(batch(stage, 1));
+        expected.push(format!("{stage} is done"));
+    }
+    expected.push("enlarger starts: 64x64, 4 tiles, 2 batches, 2 of 3".to_owned());
+    for (batch, pictures) in ["pictures 0 to 1", "pictures 2 to 2"].into_iter().enumerate() {
+        expected.extend((0..4).map(|tile| format!("enlarger: batch {batch}, tile {tile} of 4")));
+        expected.push(pictures.to_owned());
+    }
+    expected.push("enlarger is done".to_owned());
+    assert_eq!(log.lines, expected);
+    // For each stage and batch four evaluations and two switches, and the tiles.
+    assert_eq!(log.polls, 2 * 2 * 6 + 2 * 4);
+}
+
+#[test]
+fn an_enlarger_is_the_last_stage() {
+    let (_folder, mut cascade) = enlarged(Residency::All);
+    assert!(!cascade.enlarger().unwrap().is_loaded());
+    let mut log = Log::default();
+    run_enlarged(&mut cascade, &mut log).unwrap();
+    assert!(cascade.enlarger().unwrap().is_loaded());
+    let (_folder, mut plain) = two(Residency::All);
+    let mut small = Log::default();
+    run_enlarged(&mut plain, &mut small).unwrap();
+    let mut alone = enlarger().with_tiling(Tiling { tile: 10, overlap: 4 }).unwrap();
+    let expected: Vec<_> = small.pictures.iter().map(|small| alone.enlarge(small).unwrap()).collect();
+    assert_eq!(bytes(&log.pictures()), bytes(&Tensor::cat(&expected, 0)));
+    // A run that ends before the last stage is not enlarged.
+    let plans = cascade.plan(0..=0, (None, None), |_| None).unwrap();
+    let mut early = Log::default();
+    cascade.run(job(&plans, &embeddings(&[1]), &[1]), &mut early).unwrap();
+    assert_eq!(early.pictures().size(), [1, 3, 8, 8]);
+    cascade.release();
+    assert!(!cascade.enlarger().unwrap().is_loaded());
+    assert!(cascade.stages_mut().iter_mut().all(|stage| stage.resident().is_empty()));
+}
+
+/// Every question and every event may end the run. What was finished by then was handed out, and is what a whole run gives.
+#[test]
+fn a_run_that_is_stopped_keeps_what_is_finished() {
+    let (_folder, mut cascade) = enlarged(Residency::All);
+    let mut whole = Log::default();
+    run_enlarged(&mut cascade, &mut whole).unwrap();
+    let finished = |lines: &[String]| lines.iter().filter(|line| line.starts_with("pictures")).count();
+    let mut kept = 0;
+    for stop in 1..=whole.polls {
+        let mut log = Log { stop_poll: Some(stop), ..Log::default() };
+        assert!(matches!(run_enlarged(&mut cascade, &mut log), Err(Error::Cancelled)), "at question {stop}");
+        assert_eq!(log.polls, stop);
+        // The last four questions stand before the tiles of the second batch.
+        assert_eq!(log.pictures.len(), usize::from(stop > whole.polls - 4));
+        kept += log.pictures.len();
+        assert!(log.pictures.iter().zip(&whole.pictures).all(|(a, b)| bytes(a) == bytes(b)));
+    }
+    assert_eq!(kept, 4);
+    for stop in 1..=whole.lines.len() {
+        let mut log = Log { stop_event: Some(stop), ..Log::default() };
+        assert!(matches!(run_enlarged(&mut cascade, &mut log), Err(Error::Cancelled)), "at event {stop}");
+        assert_eq!(log.lines, whole.lines[..stop], "nothing is told after the break");
+        assert_eq!(log.pictures.len(), finished(&whole.lines[..stop]));
+    }
+    let mut again = Log::default();
+    run_enlarged(&mut cascade, &mut again).unwrap();
+    assert_eq!(bytes(&again.pictures()), bytes(&whole.pictures()), "and nothing of it is left");
 }
 
 #[test]
 fn a_relay_leaves_nothing_in_memory_and_changes_no_bit() {
-    let (_folder, mut cascade) = two(Residency::All);
-    let expected = bytes(&sample(&mut cascade, |_| ()).unwrap());
+    let (_folder, mut cascade) = enlarged(Residency::All);
+    let mut expected = Log::default();
+    run_enlarged(&mut cascade, &mut expected).unwrap();
     assert!(cascade.stages_mut().iter_mut().all(|stage| stage.resident() == [0, 1]));
-    let (_folder, mut cascade) = two(Residency::Relay);
-    assert_eq!(bytes(&sample(&mut cascade, |_| ()).unwrap()), expected);
-    assert!(cascade.stages_mut().iter_mut().all(|stage| stage.resident().is_empty()));
+    let (_folder, mut cascade) = enlarged(Residency::Relay);
+    let mut empty = |log: &mut Log| {
+        let result = run_enlarged(&mut cascade, log);
+        assert!(cascade.stages_mut().iter_mut().all(|stage| stage.resident().is_empty()));
+        assert!(!cascade.enlarger().unwrap().is_loaded());
+        result
+    };
+    let mut log = Log::default();
+    empty(&mut log).unwrap();
+    assert_eq!(bytes(&log.pictures()), bytes(&expected.pictures()));
     // Nor does one that was stopped.
-    let ask = Ask::new(&[1]);
-    let mut log = Log { stop: Some(3), ..Log::default() };
-    assert!(matches!(cascade.sample(&ask.job(&cascade), &mut log), Err(Error::Cancelled)));
-    assert!(cascade.stages_mut().iter_mut().all(|stage| stage.resident().is_empty()));
-}
-
-#[test]
-fn sizes_follow_the_ratios_of_the_stages() {
-    let (_folder, cascade) = two(Residency::All);
-    assert_eq!(cascade.sizes(0, 1, None).unwrap(), [(8, 8), (16, 16)]);
-    assert_eq!(cascade.sizes(0, 1, Some((40, 12))).unwrap(), [(20, 6), (40, 12)]);
-    assert_eq!(cascade.sizes(1, 1, Some((6, 2))).unwrap(), [(6, 2)]);
-    assert_eq!((cascade.size_multiple(0, 1).unwrap(), cascade.size_multiple(1, 1).unwrap()), (4, 2));
-    for size in [(18, 16), (16, 0), (-16, 16), (i64::MAX - 3, 16)] {
-        let error = cascade.sizes(0, 1, Some(size)).unwrap_err();
-        assert!(matches!(error, Error::ImageSize { multiple: 4, .. }), "{error}");
+    for stop in [3, log.polls - 1] {
+        let stopped = empty(&mut Log { stop_poll: Some(stop), ..Log::default() });
+        assert!(matches!(stopped, Err(Error::Cancelled)));
     }
-    let error = cascade.sizes(0, 1, Some((18, 16))).unwrap_err().to_string();
+}
+
+#[test]
+fn plans_say_which_sizes_and_stages_there_are() {
+    let (_folder, cascade) = two(Residency::All);
+    let sizes = |range, size| -> Result<Vec<(u32, u32)>, Error> {
+        Ok(cascade.plan(range, size, |_| None)?.iter().map(|plan| (plan.width, plan.height)).collect())
+    };
+    assert_eq!(sizes(0..=1, (None, None)).unwrap(), [(8, 8), (16, 16)]);
+    assert_eq!(sizes(0..=1, (Some(40), Some(12))).unwrap(), [(20, 6), (40, 12)]);
+    assert_eq!(sizes(0..=1, (None, Some(12))).unwrap(), [(8, 6), (16, 12)]);
+    assert_eq!(sizes(1..=1, (Some(6), Some(2))).unwrap(), [(6, 2)]);
+    let error = sizes(0..=1, (Some(18), None)).unwrap_err().to_string();
     assert_eq!(error, "the cascade cannot make 18x16: width and height have to be positive multiples of 4");
-}
-
-/// Stages of 6, 10 and 16 pixels, whose networks take multiples of 2: the final side has to make whole pixels of all.
-#[test]
-fn odd_ratios_have_a_common_multiple() {
-    let (base, above) = (network(false), network(true));
-    let specs = [("base", 6, &base), ("middle", 10, &above), ("top", 16, &above)];
-    let (_folder, stages) = stages(&specs, Residency::All);
-    let cascade = Cascade::new(stages).unwrap();
-    // A side of 16 makes 6 and 10; half of it would make 3 and 5, which the networks cannot take.
-    assert_eq!(cascade.size_multiple(0, 2).unwrap(), 16);
-    assert_eq!(cascade.size_multiple(1, 2).unwrap(), 16);
-    assert_eq!(cascade.size_multiple(0, 1).unwrap(), 10);
-    assert_eq!(cascade.sizes(0, 2, Some((32, 16))).unwrap(), [(12, 6), (20, 10), (32, 16)]);
+    let error = sizes(0..=2, (None, None)).unwrap_err().to_string();
+    assert_eq!(error, "there are no stages 0 to 2: the cascade has 2");
+    #[expect(clippy::reversed_empty_ranges, reason = "an empty range is what is tested")]
+    let empty = sizes(1..=0, (None, None));
+    assert!(matches!(empty, Err(Error::NoStages { first: 1, last: 0, stages: 2 })));
 }
 
 #[test]
-fn stages_that_do_not_exist_are_refused() {
+fn a_plan_of_another_cascade_is_refused_before_anything_runs() {
     let (_folder, mut cascade) = two(Residency::All);
-    let error = sample(&mut cascade, |job| job.last_stage = Some(2)).unwrap_err();
-    assert_eq!(error.to_string(), "there is no stage 2: the cascade has 2");
-    let error = sample(&mut cascade, |job| (job.first_stage, job.last_stage) = (1, Some(0))).unwrap_err();
-    assert!(matches!(error, Error::FirstStage { first: 1, last: 0 }), "{error}");
-    let error = sample(&mut cascade, |job| (job.first_stage, job.last_stage) = (usize::MAX, Some(1))).unwrap_err();
-    assert!(matches!(error, Error::FirstStage { .. }), "{error}");
-    let error = sample(&mut cascade, |job| drop(job.options.pop())).unwrap_err();
-    assert_eq!(error.to_string(), "the job has options for 1 stages, the cascade has 2");
+    let (_other_folder, others) =
+        stages(&[("base", 8, &network(false)), ("higher", 16, &network(true))], Residency::All);
+    let foreign = plans(&Cascade::new(others).unwrap(), (None, None));
+    let mut log = Log::default();
+    let error = cascade.run(job(&foreign, &embeddings(&[1]), &[1]), &mut log).unwrap_err();
+    assert_eq!(error.to_string(), "the plan of stage `higher` was made by another cascade");
+    assert!(log.lines.is_empty());
 }
 
 #[test]
-fn an_embedding_that_nobody_takes_is_refused() {
+fn inputs_that_do_not_fit_are_named() {
     let (_folder, mut cascade) = two(Residency::All);
-    // The second stage has no place for a style.
-    let (ask, small) = (Ask::new(&[1]), pictures(&[1], 8, 8));
-    let job = CascadeJob { first_stage: 1, low_res: Some(&small), ..ask.job(&cascade) };
-    let error = cascade.sample(&job, &mut ()).unwrap_err();
-    let expected = ediffi_core::Error::EmbeddingNotTaken { name: "clip_image" }.to_string();
-    assert_eq!(error.to_string(), expected);
-}
-
-#[test]
-fn a_smaller_picture_is_for_super_resolution() {
-    let (_folder, mut cascade) = two(Residency::All);
-    let small = pictures(&[1, 2], 8, 8);
-    let ask = Ask::new(&[1, 2]);
-    let job = CascadeJob { low_res: Some(&small), ..ask.job(&cascade) };
-    let error = cascade.sample(&job, &mut ()).unwrap_err();
-    assert!(
-        matches!(&error, Error::Stage { source, .. } if matches!(**source, ediffi_core::Error::LowRes { given: true })),
-        "{error}"
+    let (plans, seeds, conditioning, small) =
+        (plans(&cascade, (None, None)), [1, 2], embeddings(&[1, 2, 3]), pictures(&[1, 2], 8, 8));
+    let mut message = |job: CascadeJob<'_>| cascade.run(job, &mut ()).unwrap_err().to_string();
+    assert_eq!(
+        message(job(&plans, &conditioning, &seeds)),
+        "stage `base` cannot sample, conditioning: t5 has 3 rows, there are 2 seeds"
+    );
+    assert_eq!(
+        message(CascadeJob { batch: 1, ..job(&plans, &conditioning, &[]) }),
+        "stage `base` cannot sample, seeds: there is none, each picture needs one"
+    );
+    assert_eq!(
+        message(CascadeJob { low_res: Some(&small), ..job(&plans, &conditioning, &[1, 2, 3]) }),
+        "stage `base` cannot sample, low_res: its shape is [2, 3, 8, 8], expected [3, channels, height, width]"
+    );
+    assert_eq!(
+        message(CascadeJob { low_res: Some(&small), ..job(&plans, &NOTHING, &seeds) }),
+        "stage `base`: a base network takes no smaller picture"
     );
 }
 

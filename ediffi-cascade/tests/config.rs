@@ -22,8 +22,8 @@ fn design() -> Value {
         "precondition": { "edm": { "sigma_data": 0.5 } },
         "experts": [ { "weights": "base/high.safetensors", "sigma": [9.61, null] },
                      { "weights": "base/middle.safetensors", "sigma": [0.0757, 9.61] },
-                     { "weights": "base/low.safetensors", "sigma": [0, 0.0757], "network": "base/small.json" } ],
-        "sampler": { "solver": "dpmpp-2m", "steps": 25, "schedule": { "karras": { "min": 0.002, "max": 80, "rho": 7 } } },
+                     { "weights": "base/low.safetensors", "sigma": [0.0, 0.0757], "network": "base/small.json" } ],
+        "sampler": { "solver": "dpmpp-2m", "steps": 25, "schedule": { "karras": { "min": 0.002, "max": 80.0, "rho": 7.0 } } },
         "guidance": { "scale": 5.0, "interval": [0.28, 2.9], "thresholding": { "dynamic": { "percentile": 0.995 } } },
     })
 }
@@ -38,17 +38,17 @@ fn parse(change: impl FnOnce(&mut Value)) -> serde_json::Result<StageConfig> {
 fn a_configuration_is_read_and_written() {
     let config = parse(|_| ()).unwrap();
     config.validate().unwrap();
-    let settings = config.settings();
+    let settings = &config.settings;
     assert_eq!((settings.solver, settings.steps), (Solver::DpmPp2M, 25));
     assert_eq!(settings.schedule, Schedule::edm());
     assert_eq!(settings.guidance.interval, Some(SigmaInterval::new(0.28, 2.9).unwrap()));
     assert_eq!(settings.guidance.thresholding, Thresholding::Dynamic { percentile: 0.995, cap: None });
     assert_eq!(config.experts().unwrap().len(), 3);
-    let text = serde_json::to_string(&config).unwrap();
-    assert_eq!(serde_json::from_str::<StageConfig>(&text).unwrap(), config);
+    // What is written is what was read, key by key.
+    assert_eq!(serde_json::to_value(&config).unwrap(), serde_json::to_value(design()).unwrap());
     // Without guidance there is none.
     let config = parse(|value| drop(value.as_object_mut().unwrap().remove("guidance"))).unwrap();
-    assert_eq!(config.guidance, Guidance::default());
+    assert_eq!(config.settings.guidance, Guidance::default());
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn what_makes_no_stage_names_stage_and_field() {
             |v| v["experts"][1]["sigma"] = json!([0.1, 9.61]),
             "stage `base`, experts: no expert owns the sigmas between [0, 0.0757) and [0.1, 9.61)",
         ),
-        (|v| v["sampler"]["steps"] = json!(0), "stage `base`, sampler: invalid schedule: 0 steps"),
+        (|v| v["sampler"]["steps"] = json!(0), "stage `base`, sampler.steps: invalid schedule: 0 steps"),
         (|v| v["guidance"]["scale"] = json!(-1), "stage `base`, guidance: invalid guidance: scale -1"),
         (|v| v["network"] = json!("/etc/passwd"), "stage `base`, network: /etc/passwd leads out of the folder"),
         (
@@ -99,7 +99,7 @@ fn what_makes_no_stage_names_stage_and_field() {
 #[test]
 fn a_setting_keeps_its_source() {
     let error = parse(|v| v["sampler"]["steps"] = json!(0)).unwrap().validate().unwrap_err();
-    assert!(matches!(&error, Error::Setting { field, .. } if field == "sampler"));
+    assert!(matches!(&error, Error::Setting { field, .. } if field == "sampler.steps"));
     assert!(error.source().unwrap().to_string().starts_with("invalid schedule"));
 }
 

@@ -6,19 +6,17 @@ mod common;
 use std::error::Error as _;
 
 use common::{Ask, Model, embeddings, network, pictures};
-use ediffi_cascade::{Error, Stage, Tiling, TilingError};
+use ediffi_cascade::{Error, SamplerSettings, Stage, Tiling, TilingError};
 use ediffi_core::guidance::Guidance;
-use ediffi_core::nn::{ScoreBias, Site};
 use ediffi_core::pool::Residency;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
-use tch::Tensor;
 
 /// The error of a job that `change` made impossible; a NaN, a text or a seed must not get past it.
 fn refusal(stage: &mut Stage, change: impl FnOnce(&mut Ask)) -> Error {
     let mut ask = Ask::new(stage, &[1, 2]);
     change(&mut ask);
-    stage.sample(ask.job(), &mut ()).unwrap_err()
+    stage.sample(&ask.job(), &mut ()).unwrap_err()
 }
 
 #[test]
@@ -71,7 +69,7 @@ fn weights_that_cannot_be_read_name_stage_and_file() {
     let mut ask = Ask::new(&stage, &[1]);
     ask.settings.schedule = Schedule::Custom(vec![80.0, 4.0, 0.0]);
     ask.settings.steps = 2;
-    let _ = stage.sample(ask.job(), &mut ()).unwrap();
+    let _ = stage.sample(&ask.job(), &mut ()).unwrap();
 }
 
 #[test]
@@ -142,11 +140,7 @@ fn settings_that_do_not_fit_are_refused() {
         let error = refusal(&mut stage, change).to_string();
         assert!(error.starts_with(expected), "{error}");
     }
-    let settings = {
-        let mut s = stage.settings();
-        s.steps = 0;
-        s
-    };
+    let settings = SamplerSettings { steps: 0, ..stage.settings().clone() };
     assert!(matches!(stage.plan(&settings), Err(Error::Stage { .. })));
     // Nothing was loaded for any of it.
     assert_eq!(stage.resident(), [0_usize; 0]);
@@ -159,25 +153,6 @@ fn a_tiling_that_does_not_fit_is_named() {
     let error = refusal(&mut stage, |ask| ask.tiling = Some(Tiling { tile: 5, overlap: 2 }));
     assert!(matches!(&error, Error::Tiling { source: TilingError::NotMultiple { multiple: 2, .. }, .. }));
     assert_eq!(error.to_string(), "stage `base`: the tile is 5 pixels, it must be a multiple of 2");
-}
-
-#[derive(Debug)]
-struct Nothing;
-
-impl ScoreBias for Nothing {
-    fn bias(&self, _site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
-        Ok(None)
-    }
-}
-
-#[test]
-fn a_painted_picture_is_not_cut() {
-    let model = Model::new(&network(false), 8);
-    let error = refusal(&mut model.open(Residency::All), |ask| {
-        ask.tiling = Some(Tiling { tile: 4, overlap: 2 });
-        ask.paint = Some(Box::new(Nothing));
-    });
-    assert_eq!(error.to_string(), "stage `base` cannot sample, paint: a painted picture cannot be cut into tiles");
 }
 
 #[test]

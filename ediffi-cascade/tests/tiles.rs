@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
+
 use common::{Ask, Log, Model, bytes, difference, dimensions, embeddings, network, pictures};
 use ediffi_cascade::{Error, Stage, Tiling, low_res};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::denoise_with;
 use ediffi_core::guidance::Guidance;
-use ediffi_core::nn::Norm;
+use ediffi_core::nn::{Norm, ScoreBias, Site};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
 use ediffi_core::precondition::Edm;
@@ -16,12 +18,13 @@ use ediffi_core::schedule::Schedule;
 use ediffi_core::seed::Noise;
 use ediffi_core::unet::{Adm, Dimensions, UNet};
 use ediffi_core::weights::{self, Scope};
+use ediffi_core::window::Window;
 use tch::{Device, Kind, Tensor};
 
 fn sample(stage: &mut Stage, seeds: &[u64], change: impl FnOnce(&mut Ask)) -> Tensor {
     let mut ask = Ask::new(stage, seeds);
     change(&mut ask);
-    stage.sample(ask.job(), &mut ()).unwrap()
+    stage.sample(&ask.job(), &mut ()).unwrap()
 }
 
 /// One evaluation at sigma `sigma`, not guided.
@@ -106,6 +109,80 @@ fn tiles_of_a_network_with_position_norms_are_the_whole() {
     assert!(off < 1e-5, "{off}");
 }
 
+/// Pulls what lies left of a fifth of the picture and above its middle towards the first T5 token, and remembers what the
+/// layers have shown.
+#[derive(Debug, Default)]
+struct Corner(Arc<Mutex<Vec<(Window, i64, i64)>>>);
+
+impl ScoreBias for Corner {
+    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
+        let Site { window, height, width, .. } = *site;
+        self.0.lock().unwrap().push((window, height, width));
+        // The middle of each pixel of the feature map, in the picture.
+        let middle = |i: i64, n: i64, from: f64, to: f64| from + (i as f64 + 0.5) / n as f64 * (to - from);
+        let inside = |row, column| {
+            let (y, x) =
+                (middle(row, height, window.top, window.bottom), middle(column, width, window.left, window.right));
+            if y < 0.5 && x < 0.2 { 6.0_f32 } else { 0.0 }
+        };
+        let values: Vec<f32> = (0..height)
+            .flat_map(|row| (0..width).map(move |column| (row, column)))
+            .map(|(row, column)| inside(row, column))
+            .collect();
+        let bias = Tensor::f_zeros([1, 1, height * width, site.scores.size()[3]], (Kind::Float, site.scores.device()))?;
+        let _ = bias.f_narrow(3, 0, 1)?.f_copy_(&Tensor::f_from_slice(&values)?.f_reshape([1, 1, -1, 1])?)?;
+        Ok(Some(bias))
+    }
+}
+
+#[test]
+fn a_painted_tile_knows_where_it_lies() {
+    let model = Model::new(&network(false), 16);
+    let corner = Corner::default();
+    let seen = Arc::clone(&corner.0);
+    let _ = sample(&mut model.open(Residency::All), &[1, 2], |ask| {
+        one_evaluation(0.5)(ask);
+        ask.size = (16, 24);
+        ask.paint = Some(Box::new(corner));
+        ask.tiling = Some(Tiling { tile: 8, overlap: 0 });
+    });
+    // Four layers of each tile, at half the resolution.
+    let expected: Vec<_> = [(0.0, 0.5), (0.5, 1.0)]
+        .into_iter()
+        .flat_map(|(top, bottom)| {
+            [(0.0, 8.0 / 24.0), (8.0 / 24.0, 16.0 / 24.0), (16.0 / 24.0, 1.0)]
+                .map(|(left, right)| (Window { top, bottom, left, right }, 4, 4))
+        })
+        .flat_map(|tile| [tile; 4])
+        .collect();
+    assert_eq!(*seen.lock().unwrap(), expected);
+}
+
+/// As above without paint: words are painted in every tile as they are in the whole, and cross-attention looks at no other
+/// pixel.
+#[test]
+fn painted_tiles_of_a_network_with_position_norms_are_the_whole() {
+    let mut dimensions = Dimensions { norm: Norm::Position, ..dimensions(false) };
+    dimensions.levels[1].self_attention = false;
+    let model = Model::new(&Adm(dimensions).into(), 256);
+    let mut stage = model.open(Residency::All);
+    let mut estimate = |paint: bool, tiling| {
+        sample(&mut stage, &[1], |ask| {
+            one_evaluation(0.5)(ask);
+            ask.settings.guidance = Guidance::new(2.0);
+            ask.paint = paint.then(|| Box::new(Corner::default()) as Box<dyn ScoreBias>);
+            ask.tiling = tiling;
+        })
+    };
+    let tiling = Some(Tiling { tile: 160, overlap: 112 });
+    let (whole, tiled) = (estimate(true, None), estimate(true, tiling));
+    assert!(difference(&whole, &tiled) < 1e-5, "{}", difference(&whole, &tiled));
+    // Where nothing is painted nothing changes, but for what convolutions carry over the border.
+    let plain = estimate(false, tiling);
+    assert!(difference(&plain.narrow(2, 160, 96), &tiled.narrow(2, 160, 96)) < 1e-5);
+    assert!(difference(&plain, &tiled) > 1e-2);
+}
+
 #[test]
 fn one_tile_is_the_whole() {
     let model = Model::new(&network(false), 8);
@@ -121,9 +198,9 @@ fn every_tile_can_be_the_last() {
     let mut stage = model.open(Residency::All);
     let mut ask = Ask::new(&stage, &[1]);
     ask.tiling = Some(Tiling { tile: 8, overlap: 0 });
-    let mut run = |stop| {
-        let mut log = Log { stop, ..Log::default() };
-        (stage.sample(ask.job(), &mut log), log.polls)
+    let mut run = |stop_poll| {
+        let mut log = Log { stop_poll, ..Log::default() };
+        (stage.sample(&ask.job(), &mut log), log.polls)
     };
     // Four evaluations of four tiles, and two switches.
     assert_eq!(run(None).1, 18);

@@ -71,14 +71,17 @@ impl Conditioning {
         all.into_iter().filter_map(|(name, x)| Some((name, x.as_ref()?)))
     }
 
-    /// The tensors of one row, `rows` times.
+    /// `count` rows from row `first`. A tensor of one row is that of all rows.
     ///
     /// # Errors
-    /// An error of libtorch.
-    pub fn repeated(&self, rows: i64) -> Result<Self> {
+    /// Rows that a tensor of several does not have.
+    pub fn rows(&self, first: i64, count: i64) -> Result<Self> {
         self.map(|x| {
+            if x.size().first() != Some(&1) {
+                return Ok(x.f_narrow(0, first, count)?);
+            }
             let mut times = vec![1; x.dim()];
-            times.iter_mut().take(1).for_each(|first| *first = rows);
+            times.iter_mut().take(1).for_each(|rows| *rows = count);
             Ok(x.f_repeat(times)?)
         })
     }

@@ -1,16 +1,14 @@
-//! An ensemble of experts, which is itself a denoiser.
-
-use tch::Tensor;
+//! An ensemble: the experts of one stage, and which of them are in memory.
 
 use crate::Result;
-use crate::denoiser::{Branch, BranchDenoiser, Denoiser, Estimate};
 use crate::experts::Experts;
 use crate::plan::Plan;
 use crate::pool::{ExpertPool, Loader, Residency};
 
 /// The experts of one stage: each evaluation runs the one that owns its noise level.
 ///
-/// It denoises in the way its experts do: it is a [`Denoiser`] of denoisers, a [`BranchDenoiser`] of branch denoisers.
+/// `N` is what is loaded for an expert. The crate `ediffi-cascade` makes a denoiser of a stage's ensemble and the job at
+/// hand.
 #[derive(Debug)]
 pub struct Ensemble<N> {
     experts: Experts,
@@ -45,26 +43,5 @@ impl<N: Send + 'static> Ensemble<N> {
     /// What is in memory.
     pub fn pool(&mut self) -> &mut ExpertPool<N> {
         &mut self.pool
-    }
-
-    /// The expert that owns `sigma`, loaded if it is not in memory.
-    ///
-    /// # Errors
-    ///
-    /// As [`Experts::index_of`] and [`ExpertPool::get`].
-    pub fn expert(&mut self, sigma: f64) -> Result<&mut N> {
-        self.pool.get(self.experts.index_of(sigma)?)
-    }
-}
-
-impl<N: Denoiser + Send + 'static> Denoiser for Ensemble<N> {
-    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
-        self.expert(sigma)?.estimate(x, sigma)
-    }
-}
-
-impl<N: BranchDenoiser + Send + 'static> BranchDenoiser for Ensemble<N> {
-    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
-        self.expert(sigma)?.estimate_branch(x, sigma, branch)
     }
 }

@@ -13,6 +13,7 @@ pub mod files;
 pub mod guard;
 pub mod guidance;
 pub mod interval;
+pub mod multiple;
 pub mod nn;
 pub mod noise;
 mod normal;

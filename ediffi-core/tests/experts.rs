@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ediffi_core::denoiser::{self, BranchDenoiser, Denoiser, Estimate};
+use ediffi_core::denoiser::{Denoiser, Estimate};
 use ediffi_core::ensemble::Ensemble;
 use ediffi_core::experts::Experts;
 use ediffi_core::interval::{LogNormal, Node, SigmaInterval};
@@ -131,9 +131,13 @@ impl Drop for Counted {
     }
 }
 
-impl Denoiser for Counted {
-    fn estimate(&mut self, x: &Tensor, _sigma: f64) -> Result<Estimate> {
-        Ok(x.f_full_like(self.index as f64 / 10.0)?.into())
+/// Runs the owner of every noise level, which makes a picture of its own grey.
+struct Routed<'a>(&'a mut Ensemble<Counted>);
+
+impl Denoiser for Routed<'_> {
+    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
+        let index = self.0.experts().index_of(sigma)?;
+        Ok(x.f_full_like(self.0.pool().get(index)?.index as f64 / 10.0)?.into())
     }
 }
 
@@ -172,7 +176,7 @@ impl Count {
 fn sample(ensemble: &mut Ensemble<Counted>, solver: Solver, sigmas: &[f64]) {
     let x = Tensor::ones([1, 3, 2, 2], (Kind::Float, Device::Cpu));
     ensemble.follow(sigmas).unwrap();
-    let _ = solver.solve(ensemble, x, sigmas, &mut Noise::new(&[0], 0), &mut ()).unwrap();
+    let _ = solver.solve(&mut Routed(ensemble), x, sigmas, &mut Noise::new(&[0], 0), &mut ()).unwrap();
 }
 
 #[test]
@@ -274,17 +278,4 @@ fn a_panic_on_the_loading_thread_is_an_error() {
     assert_eq!(*pool.get(0).unwrap(), 0);
     assert!(matches!(pool.get(1), Err(Error::ExpertThread { index: 1 })));
     assert_eq!(*pool.get(1).unwrap(), 1);
-}
-
-#[test]
-fn an_ensemble_asks_the_owner() {
-    let loader: Loader<Box<dyn Denoiser + Send>> =
-        Box::new(|index| Ok(Box::new(denoiser::from_fn(move |x, _sigma| Ok(x.f_full_like(index as f64)?)))));
-    let mut ensemble = Ensemble::new(paper(), Residency::All, loader);
-    let x = Tensor::zeros([1], (Kind::Float, Device::Cpu));
-    for (sigma, owner) in [(80.0, 0.0), (1.0, 1.0), (0.01, 2.0)] {
-        assert_eq!(f64::try_from(ensemble.denoise(&x, sigma).unwrap()).unwrap(), owner);
-    }
-    fn is_branch_denoiser<T: BranchDenoiser>() {}
-    is_branch_denoiser::<Ensemble<Box<dyn BranchDenoiser + Send>>>();
 }

@@ -28,8 +28,13 @@ impl Observer for Bars {
             Event::StageStarted { stage, width, height, plan, batches, .. } => {
                 self.start(plan.steps().len() * batches, format!("{stage} {width}x{height}"));
             }
-            Event::Step { .. } => self.bar.iter().for_each(|bar| bar.inc(1)),
-            Event::StageFinished { .. } => self.bar.take().iter().for_each(ProgressBar::finish),
+            Event::EnlargerStarted { width, height, batches, tiles, .. } => {
+                self.start(tiles * batches, format!("enlarger {width}x{height}"));
+            }
+            Event::Step { .. } | Event::TileEnlarged { .. } => self.bar.iter().for_each(|bar| bar.inc(1)),
+            Event::StageFinished { .. } | Event::EnlargerFinished { .. } => {
+                self.bar.take().iter().for_each(ProgressBar::finish);
+            }
             _ => {}
         }
         ControlFlow::Continue(())

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use ediffi_cascade::SamplerConfig;
+use ediffi_cascade::SamplerSettings;
 use ediffi_core::files::read_json;
-use ediffi_core::guidance::Guidance;
 use ediffi_core::unet::PublishedUNet;
 use serde::Deserialize;
 
@@ -25,8 +24,7 @@ pub(crate) struct PublishedFolder {
     pub(crate) unet: PublishedUNet,
     /// The network's weights.
     pub(crate) weights: PathBuf,
-    pub(crate) sampler: SamplerConfig,
-    pub(crate) guidance: Guidance,
+    pub(crate) settings: SamplerSettings,
 }
 
 impl PublishedFolder {
@@ -80,14 +78,7 @@ impl PublishedFolder {
             // The network is told a timestep of this table.
             Scheduler::read(&noising)?;
         }
-        Ok(Self {
-            folder: folder.to_owned(),
-            kind,
-            unet,
-            weights,
-            sampler: scheduler.sampler(kind),
-            guidance: scheduler.guidance(kind),
-        })
+        Ok(Self { folder: folder.to_owned(), kind, unet, weights, settings: scheduler.settings(kind) })
     }
 
     /// How plans and errors name its weights: by the folder's name and the file's.

@@ -113,8 +113,7 @@ fn ensemble(main: &PublishedFolder, others: &[(SigmaInterval, PublishedFolder)])
         precondition: PreconditionConfig::Epsilon(Epsilon::new(NoiseTable::squared_cosine())),
         experts,
         low_res,
-        sampler: main.sampler.clone(),
-        guidance: main.guidance.clone(),
+        settings: main.settings.clone(),
     };
     (config, files)
 }

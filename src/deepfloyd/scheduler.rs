@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ediffi_cascade::SamplerConfig;
+use ediffi_cascade::SamplerSettings;
 use ediffi_core::files::read_json;
 use ediffi_core::guidance::{Guidance, Thresholding};
 use ediffi_core::schedule::Schedule;
@@ -85,21 +85,13 @@ impl Scheduler {
         self.variance_type == "learned_range"
     }
 
-    /// The published sampler: ancestral, with the number of steps that diffusers' pipelines take by themselves.
-    pub(super) fn sampler(&self, kind: Kind) -> SamplerConfig {
+    /// The published sampler: ancestral, with the number of steps and the strength of guidance that diffusers' pipelines take
+    /// by themselves.
+    pub(super) fn settings(&self, kind: Kind) -> SamplerSettings {
         let variance = if self.learns_variance() { Variance::Learned } else { Variance::FixedSmall };
-        let steps = match kind {
-            Kind::Base => 100,
-            Kind::SuperResolution => 50,
-        };
-        SamplerConfig { solver: Solver::Ddpm(variance), steps, schedule: Schedule::Leading }
-    }
-
-    /// Guidance of the strength that diffusers' pipelines have by themselves.
-    pub(super) fn guidance(&self, kind: Kind) -> Guidance {
-        let scale = match kind {
-            Kind::Base => 7.0,
-            Kind::SuperResolution => 4.0,
+        let (steps, scale) = match kind {
+            Kind::Base => (100, 7.0),
+            Kind::SuperResolution => (50, 4.0),
         };
         let thresholding = if self.thresholding {
             Thresholding::Dynamic { percentile: self.dynamic_thresholding_ratio, cap: Some(self.sample_max_value) }
@@ -108,6 +100,7 @@ impl Scheduler {
         } else {
             Thresholding::None
         };
-        Guidance { thresholding, ..Guidance::new(scale) }
+        let guidance = Guidance { thresholding, ..Guidance::new(scale) };
+        SamplerSettings { solver: Solver::Ddpm(variance), steps, schedule: Schedule::Leading, guidance }
     }
 }

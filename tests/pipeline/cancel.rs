@@ -1,8 +1,9 @@
 //! Observers: what they see, and how they stop a generation.
 
+use std::fs;
 use std::ops::ControlFlow;
 
-use ediffi::{Error, Event, Observer};
+use ediffi::{Error, Event, Observer, Residency};
 
 use crate::model::{Model, apple, bytes};
 
@@ -14,6 +15,7 @@ fn letter(event: &Event<'_>) -> char {
         Event::ExpertSwitched { .. } => 'x',
         Event::Step { .. } => '.',
         Event::StageFinished { .. } => ')',
+        Event::Image { .. } => 'i',
         _ => '?',
     }
 }
@@ -33,7 +35,7 @@ fn events_come_in_order() {
     assert_eq!(seen.split('(').count(), 3, "{seen}");
     assert!(seen.starts_with("ee(x."), "{seen}");
     assert_eq!((base.matches('x').count(), base.matches('.').count(), base.matches(')').count()), (4, 8, 1), "{seen}");
-    assert!(seen.ends_with(")(x..x..)"), "{seen}");
+    assert!(seen.ends_with(")(x..iix..i)"), "{seen}");
 }
 
 #[test]
@@ -80,6 +82,51 @@ fn a_break_at_any_event_stops_and_leaves_the_pipeline_usable() {
         assert_eq!(seen, stop + 1, "nothing is reported after the break");
     }
     assert_eq!(bytes(&pipeline.generate(&apple()).unwrap()), expected);
+}
+
+/// What was finished before the end was handed out, and is what a whole run gives.
+#[test]
+fn a_run_that_ends_in_a_late_batch_loses_no_finished_image() {
+    let model = Model::new();
+    let expected = bytes(&model.builder().batch(2).open().unwrap().generate(&apple().images(5)).unwrap());
+    let pipeline = model.builder().batch(2).open().unwrap();
+    let kept_until = |end: &dyn Fn(usize, usize) -> ControlFlow<()>| {
+        let mut kept: Vec<Vec<u8>> = Vec::new();
+        let mut watch = |event: &Event<'_>| match event {
+            Event::Image { index, image } => {
+                assert_eq!(*index, kept.len());
+                kept.push(image.to_png().unwrap());
+                ControlFlow::Continue(())
+            }
+            Event::Step { stage: "sr", batch, index, .. } => end(*batch, *index),
+            _ => ControlFlow::Continue(()),
+        };
+        (pipeline.generate_with(&apple().images(5), &mut watch).map(drop), kept)
+    };
+    let in_batch = |batch| {
+        move |at, step| if (at, step) == (batch, 1) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    for batch in 0..3 {
+        let (result, kept) = kept_until(&in_batch(batch));
+        assert!(matches!(result, Err(Error::Cancelled)));
+        assert_eq!(kept, expected[..2 * batch]);
+    }
+    // So does an error: here of an expert whose file is gone when the third batch needs it.
+    let relay = model.builder().batch(2).residency(Residency::Relay).open().unwrap();
+    let mut kept = 0;
+    let mut watch = |event: &Event<'_>| {
+        match event {
+            Event::Image { .. } => kept += 1,
+            Event::Step { batch: 1, index: 3, .. } => {
+                fs::remove_file(model.path().join("base/low.safetensors")).unwrap()
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    };
+    let error = relay.generate_with(&apple().images(5).last_stage("base"), &mut watch).unwrap_err();
+    assert!(error.to_string().contains("low.safetensors"), "{error}");
+    assert_eq!(kept, 4);
 }
 
 /// Raises its flag at a step and counts how often it is asked afterwards: each answer stands before one evaluation.

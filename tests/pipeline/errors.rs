@@ -106,7 +106,7 @@ fn files_that_are_missing() {
     let model = Model::new();
     fs::remove_file(model.path().join("clip/config.json")).unwrap();
     let error = model.builder().open().unwrap_err();
-    assert!(matches!(error, Error::Core(_)) && error.to_string().contains("clip/config.json"), "{error}");
+    assert!(matches!(error, Error::ReadFile { .. }) && error.to_string().contains("clip/config.json"), "{error}");
     for (file, encoder) in [("t5/model.safetensors", "t5"), ("clip/tokenizer.json", "clip")] {
         let error = generating(|model| fs::remove_file(model.path().join(file)).unwrap());
         assert!(matches!(error, Error::Encoders(_)) && whole(&error).contains(encoder), "{}", whole(&error));

@@ -2,8 +2,10 @@
 //! two experts in the first, T5, and CLIP with both halves.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
 
+mod by_hand;
 mod cancel;
 mod embeddings;
+mod enlarger;
 mod errors;
 mod generate;
 mod model;

@@ -48,9 +48,9 @@ impl Model {
         self.folder.path()
     }
 
-    /// In f32 on the CPU, so that the tests mean the same on every machine.
+    /// In f32 on the CPU, so that the tests mean the same on every machine, and with float pixels to compare.
     pub(crate) fn builder(&self) -> PipelineBuilder {
-        Pipeline::builder(self.path()).device(DeviceChoice::Cpu).precision(Precision::F32)
+        Pipeline::builder(self.path()).device(DeviceChoice::Cpu).precision(Precision::F32).keep_floats(true)
     }
 
     pub(crate) fn open(&self) -> Pipeline {
@@ -213,6 +213,11 @@ pub(crate) fn style(level: u8) -> StyleImage {
 /// The files of all images.
 pub(crate) fn bytes(generation: &Generation) -> Vec<Vec<u8>> {
     generation.images.iter().map(|image| image.to_png().unwrap()).collect()
+}
+
+/// The first image of a request.
+pub(crate) fn tensor(pipeline: &Pipeline, request: &Request) -> Tensor {
+    pipeline.generate(request).unwrap().images[0].tensor().unwrap()
 }
 
 /// The greatest difference between two pictures.

@@ -1,30 +1,35 @@
 //! Paint-with-words through the public API.
 
-use ediffi::{Canvas, Error, Growth, Problem, Region, Request, Statistic, Strength, WeightFunction};
+use ediffi::{Canvas, Error, Growth, Pipeline, Problem, Region, Request, Statistic, Strength, Tiling, WeightFunction};
 use tch::{Kind, Tensor};
 
-use crate::model::{Model, apple, distance};
+use crate::by_hand::{ByHand, encoded};
+use crate::model::{Model, apple, distance, tensor};
 
 fn canvas(phrase: &str, x: std::ops::Range<u32>, weight: f64) -> Canvas {
     let region = Region::rectangle(phrase, (8, 8), x, 0..8).unwrap();
     Canvas::new([region]).unwrap().with_strength(Strength::new(weight)).unwrap()
 }
 
-fn drawn(request: &Request) -> Tensor {
-    let model = Model::new();
-    let pipeline = model.open();
-    pipeline.generate(request).unwrap().images.remove(0).tensor().shallow_clone()
+/// The picture of a painted request is that of the first stage with the painter.
+fn is_painted(model: &Model, pipeline: &Pipeline, request: &Request) -> Tensor {
+    let painter = pipeline.painter(request).unwrap().unwrap();
+    let conditioning = encoded(pipeline, request);
+    let by_hand = ByHand { conditioning, paint: Some(&painter), ..ByHand::apple(pipeline) };
+    let drawn = tensor(pipeline, request);
+    assert_eq!(distance(&drawn, &by_hand.draw(model)), 0.0);
+    drawn
 }
 
 #[test]
-fn paint_changes_the_picture_and_no_paint_does_not() {
-    let plain = drawn(&apple());
-    let left = drawn(&apple().canvas(canvas("red apple", 0..4, 2.0)));
-    let right = drawn(&apple().canvas(canvas("red apple", 4..8, 2.0)));
-    assert!(distance(&plain, &left) > 1e-5);
-    assert!(distance(&left, &right) > 1e-5);
-    assert!(distance(&left, &drawn(&apple().canvas(canvas("cat", 0..4, 2.0)))) > 1e-5, "other words");
-    assert_eq!(distance(&plain, &drawn(&apple().canvas(canvas("red apple", 0..4, 0.0)))), 0.0);
+fn paint_acts_in_the_first_stage() {
+    let model = Model::new();
+    let pipeline = model.open();
+    let painted = |canvas| is_painted(&model, &pipeline, &apple().canvas(canvas));
+    let left = painted(canvas("red apple", 0..4, 2.0));
+    assert!(distance(&left, &painted(canvas("red apple", 4..8, 2.0))) > 1e-5, "elsewhere");
+    assert!(distance(&left, &painted(canvas("cat", 0..4, 2.0))) > 1e-5, "other words");
+    assert_eq!(distance(&tensor(&pipeline, &apple()), &painted(canvas("red apple", 0..4, 0.0))), 0.0);
 }
 
 #[test]
@@ -32,9 +37,25 @@ fn paint_works_with_one_encoder_of_two() {
     let model = Model::new();
     model.edit(|manifest| drop(manifest["encoders"].as_object_mut().unwrap().remove("t5")));
     let pipeline = model.open();
-    let plain = pipeline.generate(&apple()).unwrap();
-    let painted = pipeline.generate(&apple().canvas(canvas("cat", 0..4, 2.0))).unwrap();
-    assert!(distance(plain.images[0].tensor(), painted.images[0].tensor()) > 1e-5);
+    let painted = is_painted(&model, &pipeline, &apple().canvas(canvas("cat", 0..4, 2.0)));
+    assert!(distance(&painted, &tensor(&pipeline, &apple())) > 1e-5);
+}
+
+/// A canvas of the whole picture paints each tile with its part: what is painted in one tile alone changes the others by
+/// what convolutions carry over, and a single tile is the picture.
+#[test]
+fn paint_works_in_tiles() {
+    let model = Model::new();
+    let pipeline = model.open();
+    let request = apple().size(48, 32).canvas(canvas("red apple", 0..4, 2.0));
+    let tiling = Tiling { tile: 12, overlap: 4 };
+    let painter = pipeline.painter(&request).unwrap().unwrap();
+    let by_hand =
+        ByHand { size: (48, 32), tiling: [Some(tiling), None], paint: Some(&painter), ..ByHand::apple(&pipeline) };
+    let tiled = tensor(&pipeline, &request.clone().tiling("base", tiling));
+    assert_eq!(distance(&tiled, &by_hand.draw(&model)), 0.0);
+    let one = tensor(&pipeline, &request.clone().tiling("base", Tiling { tile: 24, overlap: 0 }));
+    assert_eq!(distance(&one, &tensor(&pipeline, &request)), 0.0);
 }
 
 #[test]
@@ -57,12 +78,13 @@ fn a_phrase_that_no_encoder_reads_is_an_error() {
 #[test]
 fn two_painted_images_together_are_those_alone() {
     let model = Model::new();
+    let pipeline = model.open();
     let request = apple().canvas(canvas("red apple", 0..4, 2.0));
     let together = model.builder().batch(2).open().unwrap().generate(&request.clone().images(2)).unwrap();
     for (k, image) in together.images.iter().enumerate() {
-        let alone = drawn(&request.clone().seed(7 + k as u64));
+        let alone = tensor(&pipeline, &request.clone().seed(7 + k as u64));
         // A hundredth of a step of an 8-bit pixel.
-        assert!(distance(&alone, image.tensor()) < 0.01 * 2.0 / 255.0, "image {k}");
+        assert!(distance(&alone, &image.tensor().unwrap()) < 0.01 * 2.0 / 255.0, "image {k}");
     }
 }
 
@@ -97,14 +119,13 @@ impl WeightFunction for Flat {
 fn a_rule_of_ones_own_takes_the_place_of_the_canvas() {
     let model = Model::new();
     let request = apple().canvas(canvas("red apple", 0..4, 0.0));
-    let with = |weight| {
-        let pipeline = model.builder().paint_weight(Flat(weight)).open().unwrap();
-        pipeline.generate(&request).unwrap().images.remove(0).tensor().shallow_clone()
-    };
-    assert!(distance(&with(3.0), &drawn(&request)) > 1e-5, "the canvas alone has no weight");
-    assert!(distance(&with(3.0), &with(1.0)) > 1e-5);
+    let with = |weight| tensor(&model.builder().paint_weight(Flat(weight)).open().unwrap(), &request);
+    let pipeline = model.open();
+    assert!(distance(&with(3.0), &tensor(&pipeline, &request)) > 1e-5, "the canvas alone has no weight");
     // What a constant is in the words of the canvas.
-    let one = Strength { statistic: Statistic::One, growth: Growth::Constant, ..Strength::new(3.0) };
-    let constant = canvas("red apple", 0..4, 0.0).with_strength(one).unwrap();
-    assert_eq!(distance(&with(3.0), &drawn(&apple().canvas(constant))), 0.0);
+    for weight in [1.0, 3.0] {
+        let one = Strength { statistic: Statistic::One, growth: Growth::Constant, ..Strength::new(weight) };
+        let constant = apple().canvas(canvas("red apple", 0..4, 0.0).with_strength(one).unwrap());
+        assert_eq!(distance(&with(weight), &tensor(&pipeline, &constant)), 0.0);
+    }
 }

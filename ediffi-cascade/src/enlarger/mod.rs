@@ -5,42 +5,64 @@
 
 mod networks;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ediffi_core::denoiser::is_finite;
 use ediffi_core::runtime::Runtime;
-use ediffi_core::weights::WeightsFile;
+use ediffi_core::weights::{self, Table, WeightsFile};
 use tch::{Kind, Tensor};
 
 use networks::{Dimensions, Network};
 
+use crate::observer::{Batch, StageEvent, Watch};
+use crate::tiled::TileGrid;
+use crate::tiling::Tiling;
 use crate::{Error, Result};
 
-/// A network that makes finished pictures larger.
+/// A network that makes finished pictures larger. It is loaded when it is first needed.
 #[derive(Debug)]
 pub struct Enlarger {
-    network: Network,
+    path: PathBuf,
     dimensions: Dimensions,
     runtime: Runtime,
+    tiling: Tiling,
+    network: Option<Network>,
 }
 
 impl Enlarger {
-    /// Reads a network of Real-ESRGAN from a safetensors file, with the names that its own code gives to the tensors. Which of
-    /// the two architectures it is, and its dimensions, are seen from names and shapes.
+    /// How pictures are cut unless [`Enlarger::with_tiling`] says otherwise: those of 1024 pixels square into four tiles, those
+    /// of up to 592 not at all.
+    ///
+    /// Tiles see 40 pixels more than is used of them. Real-ESRGAN's compact networks, of up to 34 convolutions, look no
+    /// further, so for them tiles are the whole picture to rounding. Its `RRDBNet` looks further, but hardly: its own program
+    /// gives tiles a margin of 10 (`inference_realesrgan.py`, `tile_pad`).
+    pub const TILING: Tiling = Tiling { tile: 592, overlap: 160 };
+
+    /// Opens a network of Real-ESRGAN, a safetensors file with the names that its own code gives to the tensors. Which of
+    /// the two architectures it is, and its dimensions, are seen from names and shapes; no tensor is read.
     ///
     /// # Errors
     /// [`Error::Enlarger`] for a file that holds neither; an error of the core for one that cannot be read or has tensors
     /// missing.
     pub fn open(path: &Path, runtime: Runtime) -> Result<Self> {
-        let _no_grad = tch::no_grad_guard();
-        let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
+        let file = WeightsFile::open(path, own_name)?;
         let Some(dimensions) = Dimensions::of(&file) else {
             let reason = format!("{} is neither an SRVGGNetCompact nor an RRDBNet of RGB pictures", path.display());
             return Err(Error::Enlarger { reason });
         };
-        let network = file.build(runtime.device, runtime.kind, |scope| Network::new(scope, dimensions))?;
+        file.check(&Table::of(|scope| Network::new(scope, dimensions))?)?;
         tracing::debug!(file = %path.display(), ?dimensions, "opened an enlarger");
-        Ok(Self { network, dimensions, runtime })
+        Ok(Self { path: path.to_owned(), dimensions, runtime, tiling: Self::TILING, network: None })
+    }
+
+    /// Cuts pictures that are larger than a tile.
+    ///
+    /// # Errors
+    /// [`Error::Enlarger`] for tiles without pixels or with too much overlap.
+    pub fn with_tiling(mut self, tiling: Tiling) -> Result<Self> {
+        tiling.check(1).map_err(|error| Error::Enlarger { reason: error.to_string() })?;
+        self.tiling = tiling;
+        Ok(self)
     }
 
     /// How many times as wide and as high pictures become.
@@ -49,16 +71,48 @@ impl Enlarger {
         self.dimensions.scale()
     }
 
+    /// Whether the network is in memory.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.network.is_some()
+    }
+
+    /// Drops the network from memory; it is loaded again when it is next needed.
+    pub fn release(&mut self) {
+        self.network = None;
+    }
+
     /// Makes pictures larger.
     ///
     /// # Shapes
     /// `x`: [n, 3, h, w] in [-1, 1] → [n, 3, scale h, scale w] f32 in [-1, 1], on the network's device
     ///
     /// # Errors
-    /// [`Error::Enlarger`] for a picture that comes out with a NaN; an error of libtorch.
-    pub fn enlarge(&self, x: &Tensor) -> Result<Tensor> {
+    /// [`Error::Enlarger`] for a picture that comes out with a NaN; a file that cannot be read; an error of libtorch.
+    pub fn enlarge(&mut self, x: &Tensor) -> Result<Tensor> {
+        self.enlarge_batch(x, &Watch::new("enlarger", Batch::ONLY, &mut ()))
+    }
+
+    /// Into how many tiles a picture is cut.
+    pub(crate) fn tiles(&self, height: i64, width: i64) -> Result<usize> {
+        Ok(self.grid(height, width)?.len())
+    }
+
+    /// As [`enlarge`](Self::enlarge), watched.
+    pub(crate) fn enlarge_batch(&mut self, x: &Tensor, watch: &Watch<'_>) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        let enlarged = self.run(x)?;
+        let x = self.to_device(x)?;
+        let (_, _, height, width) = x.size4().map_err(ediffi_core::Error::from)?;
+        let grid = self.grid(height, width)?;
+        let (kind, scale, tiles, mut index) = (self.runtime.kind, self.scale(), grid.len(), 0);
+        let network = self.network()?;
+        let enlarged = grid.evaluate(&x, scale, |tile, _| {
+            watch.poll()?;
+            let enlarged = network.enlarge(tile, kind)?;
+            watch.report(&StageEvent::TileEnlarged { batch: watch.batch, index, tiles })?;
+            index += 1;
+            Ok(enlarged)
+        })?;
         if is_finite(&enlarged)? {
             return Ok(enlarged);
         }
@@ -66,11 +120,36 @@ impl Enlarger {
         Err(Error::Enlarger { reason })
     }
 
-    fn run(&self, x: &Tensor) -> ediffi_core::Result<Tensor> {
+    fn grid(&self, height: i64, width: i64) -> Result<TileGrid> {
+        TileGrid::new(self.tiling, height, width, 1).map_err(|error| Error::Enlarger { reason: error.to_string() })
+    }
+
+    fn to_device(&self, x: &Tensor) -> ediffi_core::Result<Tensor> {
+        Ok(x.f_to_device(self.runtime.device)?.f_to_kind(Kind::Float)?)
+    }
+
+    fn network(&mut self) -> ediffi_core::Result<&Network> {
+        let network = match self.network.take() {
+            Some(network) => network,
+            None => {
+                let Runtime { device, kind } = self.runtime;
+                weights::load(&self.path, own_name, device, kind, |scope| Network::new(scope, self.dimensions))?
+            }
+        };
+        Ok(self.network.insert(network))
+    }
+}
+
+fn own_name(name: &str) -> Option<String> {
+    Some(name.to_owned())
+}
+
+impl Network {
+    /// One evaluation in the precision `kind`, of pixels from -1 to 1.
+    fn enlarge(&self, x: &Tensor, kind: Kind) -> ediffi_core::Result<Tensor> {
         // The networks see pixels from 0 to 1.
-        let x = x.f_to_device(self.runtime.device)?.f_to_kind(Kind::Float)?;
         let pixels = x.f_mul_scalar(0.5)?.f_add_scalar(0.5)?.f_clamp(0.0, 1.0)?;
-        let enlarged = self.network.forward(&pixels.f_to_kind(self.runtime.kind)?)?.f_to_kind(Kind::Float)?;
+        let enlarged = self.forward(&pixels.f_to_kind(kind)?)?.f_to_kind(Kind::Float)?;
         Ok(enlarged.f_clamp(0.0, 1.0)?.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?)
     }
 }
@@ -80,6 +159,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::io::Write;
 
+    use ediffi_core::noise::NoiseSource;
+    use ediffi_core::seed::Noise;
     use tch::Device;
 
     use super::*;
@@ -96,7 +177,7 @@ mod tests {
         let io: BTreeMap<String, Tensor> =
             Tensor::read_safetensors(fixture("io.safetensors")).unwrap().into_iter().collect();
         for (name, scale) in [("compact", 4), ("compact-2", 2), ("rrdb", 4)] {
-            let enlarger = Enlarger::open(&fixture(&format!("{name}.safetensors")), CPU).unwrap();
+            let mut enlarger = Enlarger::open(&fixture(&format!("{name}.safetensors")), CPU).unwrap();
             assert_eq!(enlarger.scale(), scale);
             let x = &io["x"] * 2.0 - 1.0;
             let found = enlarger.enlarge(&x).unwrap();
@@ -128,6 +209,34 @@ mod tests {
             let worst = f64::try_from((found - expected).abs().max()).unwrap();
             assert!(worst < 2e-5, "{name}: {worst:.1e}");
         }
+    }
+
+    /// The compact fixtures have at most four convolutions and look four pixels far, the dense one 19: 17 before it enlarges,
+    /// and less than two after that.
+    #[test]
+    fn tiles_are_the_whole_where_the_network_looks_no_further() {
+        let x = Noise::new(&[1, 2], 0).normal(&[2, 3, 100, 70]).unwrap().tanh();
+        for (name, reach, tile) in [("compact", 4, 32), ("compact-2", 3, 25), ("rrdb", 19, 90)] {
+            let enlarge = |tile, overlap| {
+                let enlarger = Enlarger::open(&fixture(&format!("{name}.safetensors")), CPU).unwrap();
+                enlarger.with_tiling(Tiling { tile, overlap }).unwrap().enlarge(&x).unwrap()
+            };
+            let difference = |a: &Tensor, b: &Tensor| f64::try_from((a - b).abs().max()).unwrap();
+            let whole = enlarge(100, 0);
+            assert!(difference(&whole, &enlarge(tile, 4 * reach)) < 1e-5, "{name}");
+            // A margin of one pixel shows the edges of the tiles.
+            assert!(difference(&whole, &enlarge(tile, 4)) > 1e-4, "{name}");
+        }
+    }
+
+    #[test]
+    fn tiles_that_make_no_sense_are_refused() {
+        let with = |tile, overlap| {
+            let enlarger = Enlarger::open(&fixture("compact.safetensors"), CPU).unwrap();
+            enlarger.with_tiling(Tiling { tile, overlap }).unwrap_err().to_string()
+        };
+        assert_eq!(with(0, 0), "enlarger: the side of a tile is 0");
+        assert!(with(8, 8).contains("the overlap must be smaller"));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ediffi_cascade::{SamplerSettings, Stage, StageConfig, StageEvent, StageJob, StageObserver, Tiling};
+use ediffi_cascade::{Enlarger, SamplerSettings, Stage, StageConfig, StageEvent, StageJob, StageObserver, Tiling};
 use ediffi_core::conditioning::Conditioning;
+use ediffi_core::guidance::Rows;
 use ediffi_core::nn::{Norm, ScoreBias};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
@@ -140,6 +141,7 @@ pub struct Ask {
     pub size: (i64, i64),
     pub low_res: Option<Tensor>,
     pub settings: SamplerSettings,
+    pub rows: Rows,
     pub paint: Option<Box<dyn ScoreBias>>,
     pub tiling: Option<Tiling>,
 }
@@ -154,7 +156,8 @@ impl Ask {
             stage_index: 0,
             size: (stage.size(), stage.size()),
             low_res: None,
-            settings: stage.settings(),
+            settings: stage.settings().clone(),
+            rows: Rows::default(),
             paint: None,
             tiling: None,
         }
@@ -169,11 +172,18 @@ impl Ask {
             height: self.size.0,
             width: self.size.1,
             low_res: self.low_res.as_ref(),
-            settings: self.settings.clone(),
+            settings: &self.settings,
+            rows: self.rows,
             paint: self.paint.as_deref(),
             tiling: self.tiling,
         }
     }
+}
+
+/// A tiny network of Real-ESRGAN that enlarges four times and looks four pixels far.
+pub fn enlarger() -> Enlarger {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/enlarger/compact.safetensors");
+    Enlarger::open(&file, CPU).unwrap()
 }
 
 /// The bits of a tensor.
@@ -186,33 +196,54 @@ pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
     f64::try_from((a - b).abs().max()).unwrap()
 }
 
-/// Writes down what happens, counts the questions, and says yes to question number `stop`.
-#[derive(Debug, Default)]
+/// Writes down what happens, counts the questions, keeps the pictures, and stops at question or event number `stop`.
+#[derive(Default)]
 pub struct Log {
     pub lines: Vec<String>,
     pub polls: usize,
-    pub stop: Option<usize>,
+    pub stop_poll: Option<usize>,
+    pub stop_event: Option<usize>,
+    pub pictures: Vec<Tensor>,
+}
+
+impl Log {
+    /// The pictures that were handed out.
+    pub fn pictures(&self) -> Tensor {
+        Tensor::cat(&self.pictures, 0)
+    }
 }
 
 impl StageObserver for Log {
     fn event(&mut self, event: &StageEvent<'_>) -> ControlFlow<()> {
         self.lines.push(match event {
-            StageEvent::StageStarted { stage, plan, evaluations } => {
-                format!("{stage} starts: {} steps, {evaluations} evaluations", plan.steps().len())
+            StageEvent::StageStarted { plan, index, stages, batches } => {
+                let (stage, steps) = (&plan.stage, plan.plan.steps().len());
+                format!("{stage} starts: {steps} steps, {batches} batches, {index} of {stages}")
             }
             StageEvent::ExpertSwitched { stage, expert, interval } => format!("{stage}: expert {expert} {interval}"),
-            StageEvent::Step { stage, index, steps, sigma, denoised } => {
+            StageEvent::Step { stage, batch, index, steps, sigma, denoised } => {
                 assert!(!denoised.requires_grad());
-                format!("{stage}: step {index} of {steps} at {sigma:.3}")
+                format!("{stage}: batch {}, step {index} of {steps} at {sigma:.3}", batch.index)
             }
-            StageEvent::StageFinished { stage } => format!("{stage} is done"),
+            StageEvent::StageFinished { plan, .. } => format!("{} is done", plan.stage),
+            StageEvent::EnlargerStarted { index, stages, batches, tiles, width, height } => {
+                format!("enlarger starts: {width}x{height}, {tiles} tiles, {batches} batches, {index} of {stages}")
+            }
+            StageEvent::TileEnlarged { batch, index, tiles } => {
+                format!("enlarger: batch {}, tile {index} of {tiles}", batch.index)
+            }
+            StageEvent::EnlargerFinished { .. } => "enlarger is done".to_owned(),
+            StageEvent::Pictures { batch, pictures } => {
+                self.pictures.push(pictures.shallow_clone());
+                format!("pictures {} to {}", batch.first, batch.first as i64 + pictures.size()[0] - 1)
+            }
             other => format!("{other:?}"),
         });
-        ControlFlow::Continue(())
+        if self.stop_event == Some(self.lines.len()) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn cancelled(&mut self) -> bool {
         self.polls += 1;
-        self.stop.is_some_and(|stop| self.polls >= stop)
+        self.stop_poll.is_some_and(|stop| self.polls >= stop)
     }
 }

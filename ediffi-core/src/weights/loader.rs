@@ -95,8 +95,11 @@ impl WeightsFile {
         self.shards.iter().find_map(|shard| shard.text(key))
     }
 
-    /// Names and shapes against what the network asks for.
-    fn check(&self, table: &Table) -> Result<()> {
+    /// Checks names and shapes against what a network asks for; no tensor is read.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with every missing, unexpected and mismatched tensor.
+    pub fn check(&self, table: &Table) -> Result<()> {
         let mut missing = Vec::new();
         let mut mismatched = Vec::new();
         let mut asked = BTreeSet::new();

@@ -78,7 +78,7 @@ fn of_pictures(looks: &[Look], sigma: f64, group: usize) -> Vec<f64> {
 pub fn evaluate(settings: &Settings) -> Result<Results> {
     let began = Instant::now();
     let model = Model::open(&settings.model)?;
-    let sampler = model.base()?.settings();
+    let sampler = model.base()?.settings.clone();
     let prompts = prompts::prompts(settings.prompts as usize)?;
     let wish = |prompt: &prompts::Prompt| model.wish(&prompt.scene.caption, prompt.seed, None);
     let wishes = prompts.iter().map(wish).collect::<Result<Vec<_>>>()?;
@@ -107,22 +107,11 @@ impl Model {
         let all = Mutex::new(Vec::new());
         let stages = self.stages().get(..1).unwrap_or_default();
         let _ = self.each(wishes, stages, BATCH, |opened, batch| {
-            let stage = opened.first_mut().ok_or(Error::Worker)?;
+            let stage = opened.stages_mut().first_mut().ok_or(Error::Worker)?;
             let conditioning = stage.select(&batch.conditioning);
             let watcher = Watcher { members: members(&conditioning)?, looks: Mutex::new(Vec::new()) };
-            let job = StageJob {
-                conditioning: &conditioning,
-                unconditional: &Conditioning::default(),
-                seeds: &batch.seeds,
-                stage_index: 0,
-                height: stage.size(),
-                width: stage.size(),
-                low_res: None,
-                settings: settings.clone(),
-                paint: Some(&watcher),
-                tiling: None,
-            };
-            let pictures = stage.sample(job, &mut ())?;
+            let job = StageJob { paint: Some(&watcher), ..StageJob::new(stage, &conditioning, &batch.seeds, settings) };
+            let pictures = stage.sample(&job, &mut ())?;
             let looks = watcher.looks.into_inner().unwrap_or_else(PoisonError::into_inner);
             all.lock().unwrap_or_else(PoisonError::into_inner).push(looks);
             Ok(pictures)

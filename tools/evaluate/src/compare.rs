@@ -47,7 +47,7 @@ impl Variant {
 
     /// What its pictures are sampled with.
     fn sampler(&self, base: &StageConfig) -> SamplerSettings {
-        let own = base.settings();
+        let own = base.settings.clone();
         let guidance = Guidance { scale: self.guidance.unwrap_or(own.guidance.scale), ..own.guidance };
         SamplerSettings { guidance, ..own }
     }
@@ -375,7 +375,7 @@ mod tests {
     fn a_scale_replaces_the_scale_alone() {
         let stage = include_str!("../../../models/icons/pipeline.json");
         let manifest: ediffi::Manifest = serde_json::from_str(stage).unwrap();
-        let own = manifest.stages[0].settings();
+        let own = manifest.stages[0].settings.clone();
         let variant: Variant = "A=runs/a,guidance=7.5".parse().unwrap();
         let other = variant.sampler(&manifest.stages[0]);
         assert_eq!(
@@ -416,7 +416,6 @@ mod tests {
             steps: 2,
             schedule: ediffi_core::schedule::Schedule::Custom(vec![1.0, 0.5, 0.0]),
             guidance,
-            rows: ediffi_core::guidance::Rows::default(),
         };
         let loss = |sigma| Loss { sigma, error: Some(measure), relative: Some(measure) };
         Compared { variant, sampler, shares: Vec::new(), frechet: measure, loss: vec![loss(0.5), loss(1.0)] }

@@ -143,7 +143,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
         .collect::<Result<Vec<_>>>()?;
     let stages = if settings.stage == Last::Base { 1 } else { model.stages().len() };
     let drawing = Instant::now();
-    let pictures = model.draw(&wishes, stages, &base.settings())?;
+    let pictures = model.draw(&wishes, stages, &base.settings)?;
     let drawing_seconds = drawing.elapsed().as_secs_f64();
     sheet(&pictures, &out.join(format!("{}-pictures.png", name(settings.stage))))?;
 

@@ -38,7 +38,7 @@ impl Kept {
 pub(crate) fn key(model: &Model, judge: &Judge, prompts: &[Placed]) -> Result<String> {
     let (base, folder) = (model.base()?, model.pipeline().folder());
     let encoders = &model.pipeline().manifest().encoders;
-    let mut parts = vec![serde_json::to_string(base)?, serde_json::to_string(&base.settings())?];
+    let mut parts = vec![serde_json::to_string(base)?, serde_json::to_string(&base.settings)?];
     let networks = base.experts.iter().filter_map(|expert| expert.network.as_ref());
     let weights = base.experts.iter().map(|expert| &expert.weights);
     for path in weights.chain(networks).chain([&base.network]) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use ediffi::{Conditioning, Painter, Pipeline, Problem, Request, Runtime, StageConfig};
-use ediffi_cascade::{SamplerSettings, Stage, StageEvent, StageJob};
+use ediffi_cascade::{Cascade, CascadeJob, SamplerSettings, SettingsPatch, Stage, StageEvent, StageJob};
 use ediffi_core::guidance::Guidance;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::noise::NoiseSource;
@@ -196,25 +196,19 @@ impl Model {
         let stage = self.stages().get(index).ok_or_else(missing)?;
         let smaller = Mutex::new(smaller.map(Tensor::shallow_clone));
         self.each(wishes, std::slice::from_ref(stage), most(stage.size), |opened, wish| {
-            let stage = opened.first_mut().ok_or(Error::Worker)?;
+            let stage = opened.stages_mut().first_mut().ok_or(Error::Worker)?;
             let low_res = {
                 let smaller = smaller.lock().unwrap_or_else(PoisonError::into_inner);
                 let rows = |all: &Tensor| all.f_narrow(0, wish.first as i64, wish.seeds.len() as i64);
                 smaller.as_ref().map(rows).transpose()?
             };
+            let conditioning = stage.select(&wish.conditioning);
             let job = StageJob {
-                conditioning: &stage.select(&wish.conditioning),
-                unconditional: &Conditioning::default(),
-                seeds: &wish.seeds,
                 stage_index: index as u64,
-                height: stage.size(),
-                width: stage.size(),
                 low_res: low_res.as_ref(),
-                settings: settings.clone(),
-                paint: None,
-                tiling: None,
+                ..StageJob::new(stage, &conditioning, &wish.seeds, settings)
             };
-            Ok(stage.sample(job, &mut ())?.f_to_device(Device::Cpu)?)
+            Ok(stage.sample(&job, &mut ())?.f_to_device(Device::Cpu)?)
         })
     }
 
@@ -228,28 +222,31 @@ impl Model {
         let stages = self.stages().get(..stages.clamp(1, self.stages().len())).unwrap_or_default();
         let side = stages.last().map_or(SIDE, |stage| stage.size);
         self.each(wishes, stages, most(side), |opened, wish| {
-            let mut picture: Option<Tensor> = None;
             let batch = wish.first..wish.first + wish.seeds.len();
             let rows = painters.map(|painters| Rows(painters.get(batch).unwrap_or_default()));
-            for (index, stage) in opened.iter_mut().enumerate() {
-                let settings = if index == 0 { settings.clone() } else { stage.settings() };
-                let (conditioning, unconditional) = (stage.select(&wish.conditioning), Conditioning::default());
-                let job = StageJob {
-                    conditioning: &conditioning,
-                    unconditional: &unconditional,
-                    seeds: &wish.seeds,
-                    stage_index: index as u64,
-                    height: stage.size(),
-                    width: stage.size(),
-                    low_res: picture.as_ref(),
-                    settings,
-                    paint: rows.as_ref().filter(|_| index == 0).map(|rows| rows as &dyn ScoreBias),
-                    tiling: None,
-                };
-                picture = Some(stage.sample(job, &mut ())?);
-            }
-            let picture = picture.ok_or(Error::Worker)?.f_to_device(Device::Cpu)?;
-            reduced(picture)
+            let base = SettingsPatch::from(settings.clone());
+            let name = opened.stages().first().map(|stage| stage.name().to_owned());
+            let patch = |stage: &str| name.as_deref().filter(|name| *name == stage).map(|_| &base);
+            let plans = opened.plan(0..=stages.len() - 1, (None, None), patch)?;
+            let job = CascadeJob {
+                stages: &plans,
+                conditioning: &wish.conditioning,
+                unconditional: &Conditioning::default(),
+                seeds: &wish.seeds,
+                batch: wish.seeds.len(),
+                low_res: None,
+                paint: rows.as_ref().map(|rows| rows as &dyn ScoreBias),
+                noise: None,
+            };
+            let mut drawn = None;
+            let mut keep = |event: &StageEvent<'_>| {
+                if let StageEvent::Pictures { pictures, .. } = event {
+                    drawn = Some(pictures.shallow_clone());
+                }
+                ControlFlow::Continue(())
+            };
+            opened.run(job, &mut keep)?;
+            reduced(drawn.ok_or(Error::Worker)?)
         })
     }
 
@@ -268,31 +265,19 @@ impl Model {
             steps: 1,
             schedule: Schedule::Custom(vec![sigma, 0.0]),
             guidance: Guidance::new(1.0),
-            rows: ediffi_core::guidance::Rows::default(),
         };
         let clean: Vec<Tensor> =
             (0..wishes.len() as i64).map(|row| Ok(clean.f_narrow(0, row, 1)?)).collect::<Result<_>>()?;
         let clean = Mutex::new(clean);
         self.each(wishes, stages, BATCH, |opened, wish| {
-            let stage = opened.first_mut().ok_or(Error::Worker)?;
+            let stage = opened.stages_mut().first_mut().ok_or(Error::Worker)?;
             let conditioning = stage.select(&wish.conditioning);
             let rows: Vec<Tensor> = {
                 let clean = clean.lock().unwrap_or_else(PoisonError::into_inner);
                 clean.iter().skip(wish.first).take(wish.seeds.len()).map(Tensor::shallow_clone).collect()
             };
             let mut noise = Noised { clean: Tensor::f_cat(&rows, 0)?, sigma, noise: Noise::new(&wish.seeds, 0) };
-            let job = StageJob {
-                conditioning: &conditioning,
-                unconditional: &Conditioning::default(),
-                seeds: &wish.seeds,
-                stage_index: 0,
-                height: stage.size(),
-                width: stage.size(),
-                low_res: None,
-                settings: settings.clone(),
-                paint: None,
-                tiling: None,
-            };
+            let job = StageJob::new(stage, &conditioning, &wish.seeds, &settings);
             let mut estimate = None;
             let mut keep = |event: &StageEvent<'_>| {
                 if let StageEvent::Step { denoised, .. } = event {
@@ -300,7 +285,7 @@ impl Model {
                 }
                 ControlFlow::Continue(())
             };
-            let _ = stage.sample_from(job, &mut noise, &mut keep)?;
+            let _ = stage.sample_from(&job, &mut noise, &mut keep)?;
             Ok(estimate.ok_or(Error::Worker)?.f_to_device(Device::Cpu)?)
         })
     }
@@ -316,7 +301,7 @@ impl Model {
         let rows = second.iter().map(|wish| wish.conditioning.shallow_clone()).collect::<Vec<_>>();
         let second = Mutex::new(rows);
         self.each(first, stages, BATCH, |opened, wish| {
-            let stage = opened.first_mut().ok_or(Error::Worker)?;
+            let stage = opened.stages_mut().first_mut().ok_or(Error::Worker)?;
             let other = {
                 let second = second.lock().unwrap_or_else(PoisonError::into_inner);
                 let rows: Vec<&Conditioning> = second.iter().skip(wish.first).take(wish.seeds.len()).collect();
@@ -333,7 +318,7 @@ impl Model {
         wishes: &[Wish],
         stages: &[StageConfig],
         most: usize,
-        run: impl Fn(&mut [Stage], Batch) -> Result<Tensor> + Sync,
+        run: impl Fn(&mut Cascade, Batch) -> Result<Tensor> + Sync,
     ) -> Result<Tensor> {
         let (folder, runtime): (&Path, Runtime) = (self.pipeline.folder(), self.pipeline.runtime());
         // Few wishes are shared out, so that no worker stands idle.
@@ -348,7 +333,7 @@ impl Model {
         let parts = work::spread(0..self.workers, |_| {
             let _no_grad = tch::no_grad_guard();
             let open = |stage| Ok(Stage::open(folder, stage, runtime, Residency::All)?);
-            let mut opened = stages.iter().map(open).collect::<Result<Vec<_>>>()?;
+            let mut opened = Cascade::new(stages.iter().map(open).collect::<Result<_>>()?)?;
             let mut parts = Vec::new();
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();

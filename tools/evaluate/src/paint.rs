@@ -119,7 +119,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) ->
             Some(found) => found.clone(),
             None => {
                 let pictures = match &strength {
-                    None => model.draw(&wishes, 1, &base.settings())?,
+                    None => model.draw(&wishes, 1, &base.settings)?,
                     Some(strength) => {
                         let bound = |prompt: &Placed| {
                             let canvas =
@@ -128,7 +128,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) ->
                             model.pipeline().painter(&request)?.ok_or(Error::Worker)
                         };
                         let painters = prompts.iter().map(bound).collect::<Result<Vec<_>>>()?;
-                        model.draw_painted(&wishes, &painters, &base.settings())?
+                        model.draw_painted(&wishes, &painters, &base.settings)?
                     }
                 };
                 let found = outcomes(&look(judge, &pictures)?)?;

@@ -87,7 +87,7 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     let began = Instant::now();
     let model = Model::open(&settings.model)?;
     let base = model.judged_base()?;
-    let sampler = SamplerSettings { steps: settings.steps as usize, ..base.settings() };
+    let sampler = SamplerSettings { steps: settings.steps as usize, ..base.settings.clone() };
     let sigmas = sampler.sigmas()?;
     let (first, second) = pairs(settings.pairs as usize)?;
     let wishes = |prompts: &[Prompt]| -> Result<Vec<Wish>> {
@@ -184,25 +184,15 @@ struct Exchanging<'a> {
 impl Denoiser for Exchanging<'_> {
     fn estimate(&mut self, x: &Tensor, sigma: f64) -> ediffi_core::Result<Estimate> {
         let [first, second] = self.conditionings;
-        let size = self.stage.size();
-        let job = StageJob {
-            conditioning: if sigma > self.sigma { first } else { second },
-            unconditional: &Conditioning::default(),
-            seeds: self.seeds,
-            stage_index: 0,
-            height: size,
-            width: size,
-            low_res: None,
-            // One step from here: it begins with the estimate that is asked for.
-            settings: SamplerSettings {
-                solver: Solver::Euler,
-                steps: 1,
-                schedule: Schedule::Custom(vec![sigma, 0.0]),
-                ..self.settings.clone()
-            },
-            paint: None,
-            tiling: None,
+        // One step from here: it begins with the estimate that is asked for.
+        let settings = SamplerSettings {
+            solver: Solver::Euler,
+            steps: 1,
+            schedule: Schedule::Custom(vec![sigma, 0.0]),
+            ..self.settings.clone()
         };
+        let conditioning = if sigma > self.sigma { first } else { second };
+        let job = StageJob::new(self.stage, conditioning, self.seeds, &settings);
         let mut estimate = None;
         let mut keep = |event: &StageEvent<'_>| {
             if let StageEvent::Step { denoised, .. } = event {
@@ -211,7 +201,7 @@ impl Denoiser for Exchanging<'_> {
             ControlFlow::Continue(())
         };
         let mut here = Here(x.f_div_scalar(sigma)?);
-        self.failure = self.stage.sample_from(job, &mut here, &mut keep).err();
+        self.failure = self.stage.sample_from(&job, &mut here, &mut keep).err();
         estimate.filter(|_| self.failure.is_none()).map(Estimate::from).ok_or(ediffi_core::Error::Cancelled)
     }
 }

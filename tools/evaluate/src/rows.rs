@@ -14,7 +14,7 @@ impl ScoreBias for Rows<'_> {
         let mut rows = Vec::with_capacity(self.0.len());
         for (row, painter) in (0_i64..).zip(self.0) {
             let scores = site.scores.f_narrow(0, row, 1)?;
-            let bias = painter.bias(&Site::new(site.sigma, site.height, site.width, &scores))?;
+            let bias = painter.bias(&Site::new(site.sigma, site.height, site.width, &scores).showing(site.window))?;
             rows.push((bias, scores));
         }
         if rows.iter().all(|(bias, _)| bias.is_none()) {

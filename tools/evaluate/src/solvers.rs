@@ -103,10 +103,10 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     // The stages before are the same for all ways.
     let mut smaller: Option<Tensor> = None;
     for (before, stage) in model.stages().iter().enumerate().take(index) {
-        smaller = Some(model.draw_stage(&wishes, before, smaller.as_ref(), &stage.settings())?);
+        smaller = Some(model.draw_stage(&wishes, before, smaller.as_ref(), &stage.settings)?);
     }
     let draw = |way: &SamplerSettings| model.draw_stage(&wishes, index, smaller.as_ref(), way);
-    let stage = model.stages().get(index).ok_or_else(missing)?.settings();
+    let stage = model.stages().get(index).ok_or_else(missing)?.settings.clone();
     let reference = SamplerSettings { steps: settings.reference as usize, ..stage.clone() };
     let exact = draw(&reference)?;
     let reference_recall = recall(&prompts, &look(judge, &reduced(exact.shallow_clone())?)?);

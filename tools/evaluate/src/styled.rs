@@ -160,7 +160,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
     let several = prompts.iter().map(|p| embedding(&model, &renderer, p, SEVERAL)).collect::<Result<Vec<_>>>()?;
 
     let row = |way: &str, given: Option<(f64, usize)>, wishes: &[Wish]| -> Result<Row> {
-        let verdicts = look(judge, &model.draw(wishes, 1, &base.settings())?)?;
+        let verdicts = look(judge, &model.draw(wishes, 1, &base.settings)?)?;
         Row::new(way, given, &prompts, &verdicts)
     };
     let mut rows = vec![row("no reference", None, &plain)?, row("style in words", None, &words)?];

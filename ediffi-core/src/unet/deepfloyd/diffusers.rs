@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::network::{DeepFloyd, Switches, TEXT_TOKENS};
 use crate::files::read_json;
+use crate::multiple::gcd;
 use crate::nn::{Activation, Norm};
 use crate::unet::io::Tokens;
 use crate::unet::layout::Layout;
@@ -249,9 +250,6 @@ impl Published {
 
     /// The greatest number that divides the channels of all levels.
     fn unit(&self) -> i64 {
-        fn gcd(a: i64, b: i64) -> i64 {
-            if b == 0 { a } else { gcd(b, a % b) }
-        }
         self.block_out_channels.iter().fold(0, |unit, &channels| gcd(unit, channels))
     }
 

@@ -1,0 +1,87 @@
+//! The events of the cascade as a pipeline tells them, and what becomes of the finished pictures.
+
+use std::ops::ControlFlow;
+
+use ediffi_cascade::{Batch, StageEvent, StageObserver, StagePlan};
+use tch::Tensor;
+
+use crate::{Error, Event, GeneratedImage, Observer, Preview, Request, Result, StageReport};
+
+/// Watches the stages of a generation for its observer, and keeps what comes out.
+pub(crate) struct Watch<'a> {
+    observer: &'a mut dyn Observer,
+    request: &'a Request,
+    /// Which expert runs which step of every stage.
+    plan: String,
+    keep_floats: bool,
+    /// The finished images.
+    pub(crate) images: Vec<GeneratedImage>,
+    /// The finished stages.
+    pub(crate) stages: Vec<StageReport>,
+    /// Why a finished picture became no image.
+    pub(crate) failure: Option<Error>,
+}
+
+impl<'a> Watch<'a> {
+    pub(crate) fn new(observer: &'a mut dyn Observer, request: &'a Request, plan: String, keep_floats: bool) -> Self {
+        Self { observer, request, plan, keep_floats, images: Vec::new(), stages: Vec::new(), failure: None }
+    }
+
+    /// Makes images of the pictures of a batch, and shows them.
+    fn finish(&mut self, batch: Batch, pictures: &Tensor) -> Result<ControlFlow<()>> {
+        for row in 0..pictures.size4()?.0 {
+            let index = batch.first + row as usize;
+            let request = self.request.only(index);
+            let image = GeneratedImage::new(&pictures.f_get(row)?, request, self.plan.clone(), self.keep_floats)?;
+            let answer = self.observer.event(&Event::Image { index, image: &image });
+            self.images.push(image);
+            if answer.is_break() {
+                return Ok(answer);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+impl StageObserver for Watch<'_> {
+    fn event(&mut self, event: &StageEvent<'_>) -> ControlFlow<()> {
+        match *event {
+            StageEvent::StageStarted { plan, index, stages, batches } => {
+                let StagePlan { stage, width, height, plan, .. } = plan;
+                let (width, height) = (*width, *height);
+                self.observer.event(&Event::StageStarted { stage, index, stages, width, height, plan, batches })
+            }
+            StageEvent::ExpertSwitched { stage, expert, interval } => {
+                self.observer.event(&Event::ExpertSwitched { stage, expert, interval })
+            }
+            StageEvent::Step { stage, batch, index, steps, sigma, denoised } => {
+                let preview = Preview::new(batch.first, denoised);
+                let Batch { index: batch, batches, .. } = batch;
+                self.observer.event(&Event::Step { stage, batch, batches, index, steps, sigma, preview })
+            }
+            StageEvent::StageFinished { plan, elapsed } => {
+                self.stages.push(StageReport { plan: plan.clone(), elapsed });
+                self.observer.event(&Event::StageFinished { stage: &plan.stage, elapsed })
+            }
+            StageEvent::EnlargerStarted { index, stages, batches, tiles, width, height } => {
+                self.observer.event(&Event::EnlargerStarted { index, stages, width, height, batches, tiles })
+            }
+            StageEvent::TileEnlarged { batch: Batch { index: batch, batches, .. }, index, tiles } => {
+                self.observer.event(&Event::TileEnlarged { batch, batches, index, tiles })
+            }
+            StageEvent::EnlargerFinished { elapsed } => self.observer.event(&Event::EnlargerFinished { elapsed }),
+            StageEvent::Pictures { batch, pictures } => match self.finish(batch, pictures) {
+                Ok(answer) => answer,
+                Err(error) => {
+                    self.failure = Some(error);
+                    ControlFlow::Break(())
+                }
+            },
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.observer.cancelled()
+    }
+}
