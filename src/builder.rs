@@ -6,16 +6,13 @@ use std::sync::Arc;
 use ediffi_cascade::{Enlarger, Tiling};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
-use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
+use ediffi_core::runtime::{DeviceChoice, Precision};
 use ediffi_paint::WeightFunction;
-
-use crate::shape::StageShape;
-use crate::{Error, Pipeline, Result};
 
 /// How many images are computed together unless [`PipelineBuilder::batch`] says otherwise.
 pub const BATCH: usize = 4;
 
-/// Opens a [`Pipeline`] with other settings than the usual ones.
+/// Opens a [`Pipeline`](crate::Pipeline) with other settings than the usual ones.
 ///
 /// ```no_run
 /// use ediffi::{DeviceChoice, Pipeline, Precision, Residency};
@@ -173,45 +170,5 @@ impl PipelineBuilder {
     pub fn paint_weight(mut self, weight: impl WeightFunction + 'static) -> Self {
         self.paint_weight = Some(Arc::new(weight));
         self
-    }
-
-    /// Opens the pipeline. The manifest and all configurations are read and checked; weights are loaded when they are
-    /// needed.
-    ///
-    /// # Errors
-    /// As [`Pipeline::open`]; [`Error::IdleOption`] for an option that does nothing on this model; [`Error::Core`] for a
-    /// device that cannot be used.
-    pub fn open(self) -> Result<Pipeline> {
-        let runtime = Runtime::new(self.device, self.precision)?;
-        Pipeline::assemble(self, runtime)
-    }
-
-    /// Refuses options that were set and would do nothing: whoever sets them expects something.
-    pub(crate) fn refuse_idle_options(&self, published: bool, text: bool, stages: &[StageShape]) -> Result<()> {
-        let painted = stages.first().is_some_and(|first| first.needs.has_text());
-        let options = [
-            (
-                "noise_level",
-                self.noise_level.is_some(),
-                published && stages.len() > 1,
-                "no published stage enlarges pictures",
-            ),
-            (
-                "clean_captions",
-                self.clean_captions.is_some(),
-                published && text,
-                "the model has no published text encoder",
-            ),
-            (
-                "paint_weight",
-                self.paint_weight.is_some(),
-                painted,
-                "the first stage takes no text that could be painted",
-            ),
-        ];
-        match options.into_iter().find(|(_, set, acts, _)| *set && !acts) {
-            Some((option, _, _, reason)) => Err(Error::IdleOption { option, reason }),
-            None => Ok(()),
-        }
     }
 }

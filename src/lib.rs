@@ -42,9 +42,11 @@ mod error;
 mod generate;
 mod generation;
 mod job;
+mod limits;
 mod manifest;
 mod metadata;
 mod observer;
+mod open;
 mod pipeline;
 mod pixels;
 mod problem;
@@ -61,14 +63,13 @@ pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use generation::{GeneratedImage, Generation, StageReport};
 pub use job::{Canceller, JobHandle, Phase, Progress};
+pub use limits::{MAX_IMAGES, MAX_SIDE, MAX_STYLE_PIXELS, MAX_STYLE_REFERENCES};
 pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
 pub use observer::{Event, Observer, Preview};
 pub use pipeline::Pipeline;
 pub use problem::Problem;
-pub use request::{MAX_IMAGES, MAX_SIDE, Request};
-pub use style::{
-    MAX_STYLE_PIXELS, MAX_STYLE_REFERENCES, STYLE_SIDE, Style, StyleEmbedding, StyleImage, StyleReference, StyleSource,
-};
+pub use request::Request;
+pub use style::{STYLE_SIDE, Style, StyleEmbedding, StyleImage, StyleReference, StyleSource};
 pub use worker::{QUEUE_CAPACITY, Worker};
 
 // What a user of this crate sets or reads, so that no other crate has to be named.

@@ -4,19 +4,17 @@ use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ediffi_cascade::{Cascade, Enlarger, Stage};
-use ediffi_core::pool::Residency;
+use ediffi_cascade::Cascade;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::EmbeddingShapes;
 use ediffi_paint::WeightFunction;
 
-use crate::deepfloyd::{self, Folders, Published};
 use crate::embeddings::Source;
 use crate::encoders::{EncoderSet, LoadedEncoders};
-use crate::manifest::{MANIFEST_FILE, Manifest};
+use crate::manifest::Manifest;
 use crate::shape::StageShape;
 use crate::validate::{self, Abilities};
-use crate::{Embeddings, Error, PipelineBuilder, Request, Result, StagePlan};
+use crate::{Embeddings, Error, Request, Result, StagePlan};
 
 /// A model that turns requests into pictures.
 ///
@@ -24,9 +22,9 @@ use crate::{Embeddings, Error, PipelineBuilder, Request, Result, StagePlan};
 /// another thread, but belongs to one at a time; a [`Worker`](crate::Worker) is used from many.
 #[derive(Debug)]
 pub struct Pipeline {
-    folder: PathBuf,
-    manifest: Manifest,
-    runtime: Runtime,
+    pub(crate) folder: PathBuf,
+    pub(crate) manifest: Manifest,
+    pub(crate) runtime: Runtime,
     pub(crate) encoders: EncoderSet,
     pub(crate) shapes: Vec<StageShape>,
     /// The embeddings that any stage takes.
@@ -37,7 +35,7 @@ pub struct Pipeline {
     pub(crate) keep_floats: bool,
     /// How paint is scaled, if not as the canvas says.
     pub(crate) paint_weight: Option<Arc<dyn WeightFunction>>,
-    state: RefCell<State>,
+    pub(crate) state: RefCell<State>,
 }
 
 /// What changes while a pipeline works.
@@ -50,89 +48,6 @@ pub(crate) struct State {
 }
 
 impl Pipeline {
-    /// Opens a model folder on the best device there is: one with a `pipeline.json`, or one of a published DeepFloyd IF
-    /// stage I as diffusers saves it.
-    ///
-    /// # Errors
-    /// [`Error::NoFolder`], [`Error::NoManifest`], [`Error::Json`] naming an unknown key, [`Error::Format`],
-    /// [`Error::Manifest`], [`Error::PathOutside`]; [`Error::Cascade`] for a stage that cannot be opened and
-    /// [`Error::Core`] for an encoder whose configuration cannot be read, or weights in a format that is not read, saying
-    /// what to do; [`Error::Published`] for a published folder that is not whole, saying what to do.
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
-        Self::builder(folder).open()
-    }
-
-    /// Opens a model folder with settings of one's own.
-    #[must_use]
-    pub fn builder(folder: impl AsRef<Path>) -> PipelineBuilder {
-        PipelineBuilder::new(folder.as_ref().to_owned())
-    }
-
-    pub(crate) fn assemble(builder: PipelineBuilder, runtime: Runtime) -> Result<Self> {
-        let PipelineBuilder { folder, residency, keep_encoders, batch, clean_captions, .. } = &builder;
-        let PipelineBuilder { experts, stages, enlarger, noise_level, paint_weight, keep_floats, .. } = &builder;
-        let published = deepfloyd::is_published(folder);
-        if !published && !(experts.is_empty() && stages.is_empty()) {
-            let reason =
-                format!("{} is no folder of a published stage, to which others can be added", folder.display());
-            return Err(Error::Compose { reason });
-        }
-        let path = folder.join(if published { deepfloyd::INDEX_FILE } else { MANIFEST_FILE });
-        let (manifest, stages, text) = if published {
-            let folders = Folders { base: folder, experts, stages, noise_level: *noise_level };
-            let residency = residency.unwrap_or(Residency::Relay);
-            let Published { manifest, stages, text } = Published::open(&folders, runtime, residency)?;
-            (manifest, stages, text)
-        } else {
-            let manifest = Manifest::read(folder)?;
-            let residency = residency.unwrap_or(Residency::All);
-            let open = |config| Ok(Stage::open(folder, config, runtime, residency)?);
-            let stages = manifest.stages.iter().map(open).collect::<Result<Vec<_>>>()?;
-            (manifest, stages, None)
-        };
-        let wrong = |key: String, reason: String| Error::Manifest { path: path.clone(), key, reason };
-        if stages.first().is_some_and(Stage::is_super_resolution) {
-            let reason = "the first stage starts from nothing, but its network enlarges pictures".to_owned();
-            return Err(wrong("stages[0].network".to_owned(), reason));
-        }
-        let shapes: Vec<StageShape> = stages.iter().map(StageShape::of).collect();
-        builder.refuse_idle_options(published, text.is_some(), &shapes)?;
-        let mut needs = EmbeddingShapes::default();
-        for (index, shape) in shapes.iter().enumerate() {
-            needs = needs.union(shape.needs).map_err(|embedding| {
-                let reason = format!("it takes {embedding} embeddings of another shape than an earlier stage");
-                wrong(format!("stages[{index}].network"), reason)
-            })?;
-        }
-        let mut cascade = Cascade::new(stages).map_err(|error| match error {
-            ediffi_cascade::Error::Cascade { reason } => wrong("stages".to_owned(), reason),
-            other => other.into(),
-        })?;
-        if let Some((file, tiling)) = enlarger {
-            let precise = Runtime { kind: tch::Kind::Float, ..runtime };
-            cascade = cascade.with_enlarger(Enlarger::open(file, precise)?.with_tiling(*tiling)?);
-        }
-        let encoders = if published {
-            EncoderSet::published(folder, text, clean_captions.unwrap_or(true), needs, runtime)?
-        } else {
-            EncoderSet::open(folder, &manifest, needs, runtime)?
-        };
-        tracing::debug!(folder = %folder.display(), ?runtime, stages = shapes.len(), "opened");
-        Ok(Self {
-            folder: folder.clone(),
-            manifest,
-            runtime,
-            encoders,
-            shapes,
-            needs,
-            keep_encoders: *keep_encoders,
-            batch: *batch,
-            keep_floats: *keep_floats,
-            paint_weight: paint_weight.clone(),
-            state: RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None }),
-        })
-    }
-
     /// The model folder.
     #[must_use]
     pub fn folder(&self) -> &Path {

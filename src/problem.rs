@@ -30,7 +30,7 @@ pub enum Problem {
         which: &'static str,
     },
     /// No picture, or more than one request may ask for.
-    #[error("{images} images were asked for: it has to be 1 to {}", crate::request::MAX_IMAGES)]
+    #[error("{images} images were asked for: it has to be 1 to {}", crate::limits::MAX_IMAGES)]
     Images {
         /// How many.
         images: usize,
@@ -67,7 +67,7 @@ pub enum Problem {
     #[error(
         "{side} {value}: stage `{stage}` would draw {stage_side} pixels and takes multiples of {multiple}; the {side} \
          has to be a multiple of {unit}, from {unit} to {}: {}",
-        crate::request::MAX_SIDE,
+        crate::limits::MAX_SIDE,
         nearest(*value, *unit)
     )]
     Size {
@@ -97,7 +97,7 @@ pub enum Problem {
         strength: f64,
     },
     /// The references of the style are too many, or none.
-    #[error("the style has {references} references: it has to be 1 to {}", crate::MAX_STYLE_REFERENCES)]
+    #[error("the style has {references} references: it has to be 1 to {}", crate::limits::MAX_STYLE_REFERENCES)]
     StyleReferences {
         /// How many there are.
         references: usize,
@@ -106,7 +106,7 @@ pub enum Problem {
     #[error(
         "the style's pictures have {pixels} pixels together, more than {}: embeddings of them are small \
          (`Pipeline::encode_style`)",
-        crate::MAX_STYLE_PIXELS
+        crate::limits::MAX_STYLE_PIXELS
     )]
     StylePixels {
         /// How many they have.
@@ -143,9 +143,9 @@ pub enum Problem {
 /// The valid sides next to `value`, in words.
 fn nearest(value: u32, unit: u64) -> String {
     let unit = unit.max(1);
-    let below = u64::from(value.min(crate::request::MAX_SIDE)) / unit * unit;
+    let below = u64::from(value.min(crate::limits::MAX_SIDE)) / unit * unit;
     let above = if u64::from(value).is_multiple_of(unit) { below } else { below + unit };
-    let valid = |side: u64| (unit..=u64::from(crate::request::MAX_SIDE)).contains(&side);
+    let valid = |side: u64| (unit..=u64::from(crate::limits::MAX_SIDE)).contains(&side);
     match (valid(below), valid(above) && above != below) {
         (true, true) => format!("the nearest are {below} and {above}"),
         (true, false) => format!("the nearest is {below}"),

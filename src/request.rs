@@ -11,12 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::Style;
 
-/// The most images of one request.
-pub const MAX_IMAGES: usize = 4096;
-
-/// The longest side in pixels of a picture.
-pub const MAX_SIDE: u32 = 1 << 14;
-
 /// What to draw, and how. Together with a model it decides the picture, to the bit on one machine.
 ///
 /// Made of setters, each of which can be left out:

@@ -4,9 +4,9 @@ use ediffi_cascade::sizes::{self, StageSize};
 use ediffi_core::unet::EmbeddingShapes;
 use ediffi_paint::locate;
 
-use crate::request::{MAX_IMAGES, MAX_SIDE};
+use crate::limits::{MAX_IMAGES, MAX_SIDE, MAX_STYLE_PIXELS, MAX_STYLE_REFERENCES};
 use crate::shape::StageShape;
-use crate::{Error, MAX_STYLE_PIXELS, MAX_STYLE_REFERENCES, Problem, Request, Result, Style};
+use crate::{Error, Problem, Request, Result, Style};
 
 /// Why a model without an encoder of pictures takes no style.
 pub(crate) const NO_STYLE_ENCODER: &str = "the model has no encoder for it";

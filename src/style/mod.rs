@@ -11,13 +11,6 @@ pub use embedding::StyleEmbedding;
 pub use image::{STYLE_SIDE, StyleImage};
 pub(crate) use mean::mean;
 
-/// The most references of one style. They travel in the request, and so in every picture made from it.
-pub const MAX_STYLE_REFERENCES: usize = 32;
-
-/// The most pixels of one style's pictures together: 48 megabytes of base64 at worst, which leaves room for the rest of the
-/// request in what is read from a picture's file.
-pub const MAX_STYLE_PIXELS: u64 = 12_000_000;
-
 /// Whose style a picture shall have, and how much of it (eDiff-I, section 4.4).
 ///
 /// ```no_run
@@ -35,7 +28,7 @@ pub const MAX_STYLE_PIXELS: u64 = 12_000_000;
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Style {
-    /// Where the style comes from: 1 to [`MAX_STYLE_REFERENCES`]. The network sees the mean of their embeddings under
+    /// Where the style comes from: 1 to [`MAX_STYLE_REFERENCES`](crate::MAX_STYLE_REFERENCES). The network sees the mean of their embeddings under
     /// their weights, brought to the mean of their lengths: embeddings that point in different directions have a mean that
     /// is shorter than any of them, and would be a weaker style. A single reference is taken as it is.
     pub references: Vec<StyleReference>,

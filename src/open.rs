@@ -1,0 +1,137 @@
+//! Opening a model: from a folder and the builder's options to a pipeline.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use ediffi_cascade::{Cascade, Enlarger, Stage};
+use ediffi_core::pool::Residency;
+use ediffi_core::runtime::Runtime;
+use ediffi_core::unet::EmbeddingShapes;
+
+use crate::deepfloyd::{self, Folders, Published};
+use crate::encoders::{EncoderSet, LoadedEncoders};
+use crate::manifest::{MANIFEST_FILE, Manifest};
+use crate::pipeline::State;
+use crate::shape::StageShape;
+use crate::{Error, Pipeline, PipelineBuilder, Result};
+
+impl Pipeline {
+    /// Opens a model folder on the best device there is: one with a `pipeline.json`, or one of a published DeepFloyd IF
+    /// stage I as diffusers saves it.
+    ///
+    /// # Errors
+    /// [`Error::NoFolder`], [`Error::NoManifest`], [`Error::Json`] naming an unknown key, [`Error::Format`],
+    /// [`Error::Manifest`], [`Error::PathOutside`]; [`Error::Cascade`] for a stage that cannot be opened and
+    /// [`Error::Core`] for an encoder whose configuration cannot be read, or weights in a format that is not read, saying
+    /// what to do; [`Error::Published`] for a published folder that is not whole, saying what to do.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(folder).open()
+    }
+
+    /// Opens a model folder with settings of your own.
+    #[must_use]
+    pub fn builder(folder: impl AsRef<Path>) -> PipelineBuilder {
+        PipelineBuilder::new(folder.as_ref().to_owned())
+    }
+}
+
+impl PipelineBuilder {
+    /// Opens the pipeline. The manifest and all configurations are read and checked; weights are loaded when they are
+    /// needed.
+    ///
+    /// # Errors
+    /// As [`Pipeline::open`]; [`Error::IdleOption`] for an option that does nothing on this model; [`Error::Core`] for a
+    /// device that cannot be used.
+    pub fn open(self) -> Result<Pipeline> {
+        let runtime = Runtime::new(self.device, self.precision)?;
+        let published = deepfloyd::is_published(&self.folder);
+        let file = self.folder.join(if published { deepfloyd::INDEX_FILE } else { MANIFEST_FILE });
+        let wrong = |key: String, reason: String| Error::Manifest { path: file.clone(), key, reason };
+        let (manifest, stages, text) = if published {
+            let Published { manifest, stages, text } = self.published(runtime)?;
+            (manifest, stages, text)
+        } else {
+            let (manifest, stages) = self.own(runtime)?;
+            (manifest, stages, None)
+        };
+        if stages.first().is_some_and(Stage::is_super_resolution) {
+            let reason = "the first stage starts from nothing, but its network enlarges pictures".to_owned();
+            return Err(wrong("stages[0].network".to_owned(), reason));
+        }
+        let shapes: Vec<StageShape> = stages.iter().map(StageShape::of).collect();
+        self.refuse_idle_options(published, text.is_some(), &shapes)?;
+        let mut needs = EmbeddingShapes::default();
+        for (index, shape) in shapes.iter().enumerate() {
+            needs = needs.union(shape.needs).map_err(|embedding| {
+                let reason = format!("it takes {embedding} embeddings of another shape than an earlier stage");
+                wrong(format!("stages[{index}].network"), reason)
+            })?;
+        }
+        let mut cascade = Cascade::new(stages).map_err(|error| match error {
+            ediffi_cascade::Error::Cascade { reason } => wrong("stages".to_owned(), reason),
+            other => other.into(),
+        })?;
+        if let Some((file, tiling)) = &self.enlarger {
+            let precise = Runtime { kind: tch::Kind::Float, ..runtime };
+            cascade = cascade.with_enlarger(Enlarger::open(file, precise)?.with_tiling(*tiling)?);
+        }
+        let encoders = if published {
+            EncoderSet::published(&self.folder, text, self.clean_captions.unwrap_or(true), needs, runtime)?
+        } else {
+            EncoderSet::open(&self.folder, &manifest, needs, runtime)?
+        };
+        tracing::debug!(folder = %self.folder.display(), ?runtime, stages = shapes.len(), "opened");
+        Ok(Pipeline {
+            folder: self.folder,
+            manifest,
+            runtime,
+            encoders,
+            shapes,
+            needs,
+            keep_encoders: self.keep_encoders,
+            batch: self.batch,
+            keep_floats: self.keep_floats,
+            paint_weight: self.paint_weight,
+            state: RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None }),
+        })
+    }
+
+    /// The stages of published folders.
+    fn published(&self, runtime: Runtime) -> Result<Published> {
+        let Self { folder, experts, stages, noise_level, residency, .. } = self;
+        let folders = Folders { base: folder, experts, stages, noise_level: *noise_level };
+        Published::open(&folders, runtime, residency.unwrap_or(Residency::Relay))
+    }
+
+    /// The stages of a folder with a manifest.
+    fn own(&self, runtime: Runtime) -> Result<(Manifest, Vec<Stage>)> {
+        let folder = &self.folder;
+        if !self.experts.is_empty() || !self.stages.is_empty() {
+            let reason =
+                format!("{} is no folder of a published stage, to which others can be added", folder.display());
+            return Err(Error::Compose { reason });
+        }
+        let manifest = Manifest::read(folder)?;
+        let residency = self.residency.unwrap_or(Residency::All);
+        let open = |config| Ok(Stage::open(folder, config, runtime, residency)?);
+        let stages = manifest.stages.iter().map(open).collect::<Result<Vec<_>>>()?;
+        Ok((manifest, stages))
+    }
+
+    /// Refuses options that were set and would do nothing: whoever sets them expects something.
+    fn refuse_idle_options(&self, published: bool, text: bool, stages: &[StageShape]) -> Result<()> {
+        let enlarges = published && stages.len() > 1;
+        let painted = stages.first().is_some_and(|first| first.needs.has_text());
+        let (level, clean, weight) =
+            (self.noise_level.is_some(), self.clean_captions.is_some(), self.paint_weight.is_some());
+        let options = [
+            ("noise_level", level && !enlarges, "no published stage enlarges pictures"),
+            ("clean_captions", clean && !(published && text), "the model has no published text encoder"),
+            ("paint_weight", weight && !painted, "the first stage takes no text that could be painted"),
+        ];
+        match options.into_iter().find(|(_, idle, _)| *idle) {
+            Some((option, _, reason)) => Err(Error::IdleOption { option, reason }),
+            None => Ok(()),
+        }
+    }
+}
