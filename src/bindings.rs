@@ -1,4 +1,4 @@
-//! What a canvas is bound to, before anything is drawn.
+//! Binding a canvas to the tokens of a prompt.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Embeddings: a text and a style, encoded once, to be sampled many times.
+//! Embeddings: a text and a style, encoded once and sampled many times.
 
 use std::ops::Range;
 
@@ -14,10 +14,11 @@ use crate::{Error, Request, Result, Style};
 /// For each token, the characters of the text that it covers; none for special and padding tokens.
 pub(crate) type Spans = Vec<Option<Range<usize>>>;
 
-/// What the encoders made of a request's prompt, negative prompt and style.
+/// The embeddings of a request's prompt, negative prompt and style.
 ///
-/// They are made by [`Pipeline::encode`](crate::Pipeline::encode), kept in a safetensors file if wanted, and drawn with
-/// any seed, size and settings by [`Pipeline::sample`](crate::Pipeline::sample), which needs no encoder.
+/// [`Pipeline::encode`](crate::Pipeline::encode) makes them; [`save`](Self::save) and [`load`](Self::load) keep them in a
+/// safetensors file. [`Pipeline::sample`](crate::Pipeline::sample) draws them with any seed, size and settings, without an
+/// encoder.
 #[derive(Debug)]
 pub struct Embeddings {
     pub(crate) source: Source,
@@ -109,7 +110,7 @@ impl Embeddings {
         Conditioning { clip_image: self.style.as_ref().map(Tensor::shallow_clone), ..self.prompt.conditioning() }
     }
 
-    /// The embeddings of the negative prompt; none of them, which stands for nothing in particular, without one.
+    /// The embeddings of the negative prompt; empty without one.
     #[must_use]
     pub fn unconditional(&self) -> Conditioning {
         self.negative.as_ref().map_or_else(Conditioning::default, EncodedText::conditioning)

@@ -1,4 +1,4 @@
-//! The file of embeddings: safetensors, with what they were made from in its header.
+//! Embeddings in a safetensors file, whose header holds what they were made from.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -35,7 +35,7 @@ impl Embeddings {
         Ok(weights::save(path, &tensors, texts)?)
     }
 
-    /// Reads what [`Embeddings::save`] wrote.
+    /// Reads a file that [`Embeddings::save`] wrote.
     ///
     /// # Errors
     /// [`Error::ReadFile`], or [`Error::EmbeddingsFile`] for a file that holds something else or is damaged.

@@ -9,8 +9,8 @@ use crate::pipeline::State;
 use crate::{Embeddings, Observer, Pipeline, Request, Result, Style, StyleEmbedding, validate};
 
 impl Pipeline {
-    /// Encodes prompt, negative prompt and style of a request, to draw them later with [`Pipeline::sample`]; its other
-    /// settings are checked, and left alone.
+    /// Encodes prompt, negative prompt and style of a request, to draw them later with [`Pipeline::sample`]. Its other
+    /// settings are checked but not used.
     ///
     /// ```no_run
     /// use ediffi::{Embeddings, Pipeline, Request};
@@ -35,8 +35,8 @@ impl Pipeline {
         guarded(|| Ok(self.embed(&mut *self.state()?, request, &mut ())?.0))
     }
 
-    /// Encodes a style, the mean of its references, to keep it and use it in many requests without the pictures. Its strength
-    /// is left alone: a request has one of its own.
+    /// Encodes a style (the mean of its references), so that many requests can use it without the pictures. Its strength is
+    /// not part of the embedding.
     ///
     /// ```no_run
     /// use ediffi::{Pipeline, Request, StyleEmbedding, StyleImage};

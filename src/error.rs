@@ -51,7 +51,7 @@ pub enum Error {
         /// The folder.
         folder: PathBuf,
     },
-    /// A file of JSON does not say what it should.
+    /// A JSON file has an unknown key, a missing one, or a value of the wrong type.
     #[error("{}: {source}", path.display())]
     Json {
         /// The file.
@@ -91,7 +91,7 @@ pub enum Error {
     },
 
     // --- published folders ---
-    /// A folder of a published model that cannot be used, and what to do.
+    /// A folder of a published model that cannot be used; the message says what to do.
     #[error("{}: {reason}", folder.display())]
     Published {
         /// The folder.
@@ -99,7 +99,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// Folders that make no cascade together.
+    /// Folders that do not make a cascade together.
     #[error("these folders make no cascade: {reason}")]
     Compose {
         /// What is wrong.
@@ -158,7 +158,7 @@ pub enum Error {
         /// Why.
         source: png::EncodingError,
     },
-    /// A PNG file that no request is stored in.
+    /// A PNG file without a stored request.
     #[error("the PNG file holds no request of ediffi")]
     PngWithoutRequest,
     /// The request stored in a PNG file cannot be understood.

@@ -1,4 +1,4 @@
-//! What comes out.
+//! A generation: the finished images, and how they were made.
 
 use std::fmt;
 use std::path::Path;
@@ -19,17 +19,17 @@ use crate::{Error, Request, Result};
 pub struct Generation {
     /// The images, in the order of their seeds.
     pub images: Vec<GeneratedImage>,
-    /// What ran, in order.
+    /// A report of each stage, in the order they ran.
     pub stages: Vec<StageReport>,
-    /// How long the encoders took, loading included; zero where embeddings were given or still at hand.
+    /// How long encoding took, loading included. It is zero where no encoder ran.
     pub encoding: Duration,
 }
 
-/// What one stage did.
+/// A report of one stage.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct StageReport {
-    /// What was planned, and done.
+    /// What the stage did.
     pub plan: StagePlan,
     /// How long it took for all images, loading included.
     pub elapsed: Duration,
@@ -98,8 +98,7 @@ impl GeneratedImage {
         self.metadata.write(&self.pixels)
     }
 
-    /// Writes [`GeneratedImage::to_png`] to a file, whatever its name ends in. Nobody sees half of it: it is written
-    /// under a temporary name and renamed.
+    /// Writes [`GeneratedImage::to_png`] to a file, whatever its name ends in. The file appears only when it is complete.
     ///
     /// # Errors
     /// [`Error::PngEncode`] and [`Error::WriteFile`].

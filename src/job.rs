@@ -13,21 +13,21 @@ use crate::{Error, Event, Generation, Observer, Request, Result};
 /// What a worker's thread does with a request.
 pub(crate) type Run = Box<dyn FnMut(&Request, &mut dyn Observer) -> Result<Generation> + Send>;
 
-/// Where a job stands.
+/// The progress of a job.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Progress {
     /// Waiting, running or finished.
     pub phase: Phase,
-    /// The stage that runs, `enlarger` for the enlarger; empty before the first and after the last.
+    /// Name of the stage that runs, `enlarger` for the enlarger. It is empty before the first stage and after the last.
     pub stage: String,
     /// Its position among the stages that run, from 0.
     pub stage_index: usize,
     /// How many stages run, the enlarger included; 0 before the first.
     pub stages: usize,
-    /// Steps done in this stage, of all its batches; tiles of the enlarger.
+    /// Finished steps of this stage, over all its batches; tiles of the enlarger.
     pub step: usize,
-    /// All of them.
+    /// Number of steps of this stage, over all its batches.
     pub steps: usize,
 }
 
@@ -72,16 +72,16 @@ impl Progress {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// It waits for its turn.
+    /// The job waits for its turn.
     #[default]
     Queued,
-    /// It runs.
+    /// The job runs.
     Running,
-    /// It is done, or failed, or was cancelled.
+    /// The job has succeeded, failed or been cancelled.
     Finished,
 }
 
-/// One job of a [`Worker`](crate::Worker). Dropping it cancels the job: nobody could see its result.
+/// A job of a [`Worker`](crate::Worker). Dropping the handle cancels the job.
 #[derive(Debug)]
 #[must_use = "dropping the handle cancels the job"]
 pub struct JobHandle {
@@ -99,7 +99,7 @@ impl JobHandle {
         self.job.id
     }
 
-    /// Where the job stands.
+    /// The progress of the job.
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.job.lock().progress.clone()
@@ -111,19 +111,19 @@ impl JobHandle {
         self.job.is_finished()
     }
 
-    /// Stops the job: a waiting one at once, a running one before its next evaluation of a network. A job that is done
-    /// stays done.
+    /// Cancels the job: at once if it waits, before the next evaluation of a network if it runs. A finished job keeps its
+    /// result.
     pub fn cancel(&self) {
         self.job.cancel();
     }
 
-    /// Something that can cancel the job and be given away.
+    /// A handle that only cancels. It can be cloned and sent to other threads.
     #[must_use]
     pub fn canceller(&self) -> Canceller {
         Canceller { job: Arc::clone(&self.job) }
     }
 
-    /// Waits for the end of the job.
+    /// Waits until the job is finished.
     ///
     /// # Errors
     /// Those of [`Pipeline::generate`](crate::Pipeline::generate), and [`Error::Panicked`].

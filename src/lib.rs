@@ -10,13 +10,14 @@
 //! # Ok::<(), ediffi::Error>(())
 //! ```
 //!
-//! - A [`Pipeline`] is an opened model folder, or several folders of published models (DeepFloyd IF) made into one cascade. [`PipelineBuilder`] chooses device, precision and memory.
+//! - A [`Pipeline`] is an opened model: a folder of this library, or several of published models (DeepFloyd IF) as one
+//!   cascade. [`PipelineBuilder`] chooses device, precision and memory.
 //! - A [`Request`] says what to draw: prompt, negative prompt, seed, size, settings of the stages, a [`Style`] taken
 //!   from pictures, and a painted [`Canvas`].
 //! - A [`Generation`] holds the images. A saved image holds its request: [`Request::from_png`].
-//! - An [`Observer`] sees the steps of a generation as [`Event`]s, may look at previews, and may stop it.
+//! - An [`Observer`] receives a generation's [`Event`]s, previews and finished images, and may stop it.
 //! - [`Pipeline::encode`] and [`Pipeline::sample`] are the two halves of [`Pipeline::generate`], with [`Embeddings`] between.
-//! - A [`Worker`] owns a pipeline on a thread and is used from many.
+//! - A [`Worker`] owns a pipeline on a thread of its own and is used from many threads.
 //!
 //! # What decides a picture
 //!

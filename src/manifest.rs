@@ -14,7 +14,7 @@ pub const MANIFEST_FILE: &str = "pipeline.json";
 /// The format this version reads and writes.
 pub const MANIFEST_FORMAT: &str = "ediffi-pipeline/1";
 
-/// What a model folder holds: `pipeline.json`. Beside it lie weights and configurations, nothing that can be run.
+/// The manifest of a model folder: `pipeline.json`. Beside it lie weights and configurations, nothing executable.
 ///
 /// ```json
 /// { "format": "ediffi-pipeline/1",
@@ -75,7 +75,7 @@ impl Manifest {
     /// Writes the manifest into a model folder.
     ///
     /// # Errors
-    /// Those of [`Manifest::read`] for what it would refuse, and [`Error::WriteFile`].
+    /// As [`Manifest::read`] for a manifest that it would refuse; [`Error::WriteFile`].
     pub fn write(&self, folder: &Path) -> Result<()> {
         let path = folder.join(MANIFEST_FILE);
         self.validate(&path)?;

@@ -1,4 +1,4 @@
-//! What a caller sees of a running generation, and how it stops it.
+//! Events of a running generation, and how to stop it.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -16,12 +16,12 @@ use crate::{GeneratedImage, Result};
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// An encoder begins: it is loaded, unless it was kept, and reads the prompts or the style image.
+    /// An encoder starts: it is loaded, unless it was kept, and reads the prompts or the style.
     EncoderStarted {
         /// `t5` or `clip`.
         encoder: &'a str,
     },
-    /// A stage begins; nothing has been loaded or computed for it yet.
+    /// A stage starts. Nothing has been loaded or computed for it yet.
     StageStarted {
         /// Name of the stage.
         stage: &'a str,
@@ -35,10 +35,10 @@ pub enum Event<'a> {
         height: u32,
         /// Which expert runs which step.
         plan: &'a Plan,
-        /// In how many batches the images are made; each goes through all steps of the plan.
+        /// Number of batches. Each goes through all steps of the plan.
         batches: usize,
     },
-    /// Another expert takes over, at the first step of a batch too. It may have to be loaded now.
+    /// Another expert takes over, or the first one of a batch starts. It may be loaded now.
     ExpertSwitched {
         /// Name of the stage.
         stage: &'a str,
@@ -47,7 +47,7 @@ pub enum Event<'a> {
         /// The noise levels that it owns.
         interval: SigmaInterval,
     },
-    /// A step of the solver is done.
+    /// The solver has finished a step.
     Step {
         /// Name of the stage.
         stage: &'a str,
@@ -61,17 +61,17 @@ pub enum Event<'a> {
         steps: usize,
         /// The noise level that the step started from.
         sigma: f64,
-        /// What the picture looks like so far, made when asked for.
+        /// The picture so far. It is computed when you ask for it.
         preview: Preview<'a>,
     },
-    /// A stage is done with all images.
+    /// A stage has finished all images.
     StageFinished {
         /// Name of the stage.
         stage: &'a str,
         /// How long it took, loading included.
         elapsed: Duration,
     },
-    /// The enlarger begins, after the last stage; nothing has been loaded or computed for it yet.
+    /// The enlarger starts, after the last stage. Nothing has been loaded or computed for it yet.
     EnlargerStarted {
         /// Its position among the stages that run, from 0.
         index: usize,
@@ -97,13 +97,12 @@ pub enum Event<'a> {
         /// How many tiles a batch has.
         tiles: usize,
     },
-    /// The enlarger is done with all images.
+    /// The enlarger has finished all images.
     EnlargerFinished {
         /// How long it took, loading included.
         elapsed: Duration,
     },
-    /// An image is finished. Later batches may still be at work: what was handed out here is not lost if one of them fails or
-    /// the run is cancelled.
+    /// An image is finished. You have it even if a later batch fails or the run is cancelled.
     Image {
         /// Its position in the request, from 0.
         index: usize,
@@ -112,7 +111,7 @@ pub enum Event<'a> {
     },
 }
 
-/// The estimate of the clean images of one batch in the middle of sampling. It costs nothing until it is looked at.
+/// The estimate of one batch's clean images in the middle of sampling. It costs nothing until you look at it.
 #[derive(Clone, Copy)]
 pub struct Preview<'a> {
     first: usize,
@@ -161,7 +160,7 @@ impl fmt::Debug for Preview<'_> {
 /// A closure `|event: &Event<'_>| -> ControlFlow<()>` is one; `()` watches nothing. An observer runs between the steps,
 /// on the thread that generates: the time it takes is added to the run.
 pub trait Observer {
-    /// Called as things happen. `Break` ends the run with [`Error::Cancelled`](crate::Error::Cancelled).
+    /// Receives an event. `Break` ends the run with [`Error::Cancelled`](crate::Error::Cancelled).
     fn event(&mut self, event: &Event<'_>) -> ControlFlow<()>;
 
     /// Asked before every evaluation of a network, of which a step may have many, and before every tile of the enlarger;

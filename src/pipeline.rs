@@ -18,8 +18,8 @@ use crate::{Embeddings, Error, Request, Result, StagePlan};
 
 /// A model that turns requests into pictures.
 ///
-/// Opening one reads and checks its configuration; weights are loaded when they are first needed. A pipeline can be sent to
-/// another thread, but belongs to one at a time; a [`Worker`](crate::Worker) is used from many.
+/// Opening one reads and checks its configuration. Weights are loaded when they are first needed. A pipeline can be sent to
+/// another thread but belongs to one at a time; use a [`Worker`](crate::Worker) from many threads.
 #[derive(Debug)]
 pub struct Pipeline {
     pub(crate) folder: PathBuf,
@@ -54,7 +54,7 @@ impl Pipeline {
         &self.folder
     }
 
-    /// What the model consists of: its stages with their names, sizes, experts and usual settings.
+    /// The manifest: stages with their names, sizes, experts and settings.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -66,7 +66,7 @@ impl Pipeline {
         self.runtime
     }
 
-    /// Checks a request against this model. Every generation does so first. Tokenizers are opened for it, weights are not.
+    /// Checks a request against this model, as every generation does first. It opens tokenizers but no weights.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`] with everything that is wrong; [`Error::Encoders`] for a tokenizer that cannot be read.
@@ -77,7 +77,7 @@ impl Pipeline {
         validate::validate(request, self.abilities(true), problems)
     }
 
-    /// Which expert of which stage would run which step. Nothing is loaded for it.
+    /// Which expert of which stage runs which step. It loads nothing.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`], where prompts may be of any length; [`Error::Busy`].
@@ -87,7 +87,7 @@ impl Pipeline {
         self.plans(&state, request)
     }
 
-    /// Drops everything that was loaded; it is loaded again when it is next needed.
+    /// Drops everything from memory. It is loaded again when it is next needed.
     ///
     /// # Errors
     /// [`Error::Busy`].

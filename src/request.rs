@@ -1,4 +1,4 @@
-//! What goes in: everything that decides a picture.
+//! A request: everything that decides a picture, except the model.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Style;
 
-/// What to draw, and how. Together with a model it decides the picture, to the bit on one machine.
+/// What to draw, and how. The same request to the same model gives the same picture, to the bit on one machine.
 ///
-/// Made of setters, each of which can be left out:
+/// Every setter is optional:
 ///
 /// ```
 /// use ediffi::Request;
@@ -24,43 +24,43 @@ use crate::Style;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
-/// In JSON only the prompt is needed; a key that does not exist is an error that names it. What is wrong with a request
-/// is found when it meets a model: [`Pipeline::validate`](crate::Pipeline::validate).
+/// In JSON only the prompt is required. An unknown key is an error that names it. [`Pipeline::validate`](crate::Pipeline::validate)
+/// checks a request against a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Request {
-    /// What the picture shall show.
+    /// What to draw.
     #[serde(default)]
     pub prompt: String,
-    /// What the picture shall be guided away from, in place of nothing in particular.
+    /// What guidance leads away from (default: the empty prompt).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_prompt: Option<String>,
-    /// Whether the prompt is empty on purpose.
+    /// Allow an empty prompt (default: false).
     #[serde(default, skip_serializing_if = "is_false")]
     pub unconditional: bool,
-    /// Whether the end of a prompt that is too long may be left unread.
+    /// Cut a prompt that is too long for an encoder, in place of an error (default: false).
     #[serde(default, skip_serializing_if = "is_false")]
     pub truncate: bool,
-    /// Whose style the picture shall have.
+    /// The style to take, from pictures or embeddings of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub style: Option<Style>,
-    /// Where the words of the prompt shall appear.
+    /// Where the words of the prompt appear: paint-with-words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canvas: Option<Canvas>,
     /// The seed of the first image; image k has `seed + k`.
     #[serde(default)]
     pub seed: u64,
-    /// How many images.
+    /// Number of images (default: 1).
     #[serde(default = "one")]
     pub images: usize,
-    /// Width in pixels of the picture that comes out; the last stage's size if `None`.
+    /// Width in pixels of the finished picture (default: the size of the last stage).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<u32>,
-    /// Height in pixels.
+    /// Height in pixels of the finished picture (default: the size of the last stage).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
-    /// The last stage to run; all of them if `None`.
+    /// The last stage to run (default: the model's last).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_stage: Option<String>,
     /// What differs from the model's own settings, by the name of the stage.
@@ -97,20 +97,20 @@ impl Request {
         }
     }
 
-    /// One image without a prompt: whatever the model was trained on. It may still have a style image.
+    /// One image without a prompt. It may still have a style.
     #[must_use]
     pub fn unconditional() -> Self {
         Self { unconditional: true, ..Self::new("") }
     }
 
-    /// Sets what the picture shall be guided away from. It acts where guidance does.
+    /// Sets what guidance leads away from. It has no effect where guidance is off.
     #[must_use]
     pub fn negative_prompt(mut self, prompt: impl Into<String>) -> Self {
         self.negative_prompt = Some(prompt.into());
         self
     }
 
-    /// Sets the seed of the first image; image k has `seed + k` (past the highest number it goes on from 0).
+    /// Sets the seed of the first image. Image k has `seed + k`, which wraps to 0.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -124,7 +124,7 @@ impl Request {
         self
     }
 
-    /// Sets the size in pixels of the picture that comes out. The earlier stages keep its proportions.
+    /// Sets width and height in pixels of the finished picture. Earlier stages draw it in the same proportions.
     #[must_use]
     pub fn size(mut self, width: u32, height: u32) -> Self {
         (self.width, self.height) = (Some(width), Some(height));
@@ -138,7 +138,7 @@ impl Request {
         self
     }
 
-    /// Lets the end of a prompt that is too long be left unread, with a warning in the log.
+    /// Cuts a prompt that is too long for an encoder, with a warning in the log, in place of an error.
     #[must_use]
     pub fn truncate(mut self, truncate: bool) -> Self {
         self.truncate = truncate;
@@ -154,15 +154,15 @@ impl Request {
         self
     }
 
-    /// Takes a style to some degree: see [`Style::strength`](field@Style::strength).
+    /// Takes a style with a strength: see [`Style::strength`](field@Style::strength).
     #[must_use]
     pub fn style_with_strength(self, style: impl Into<Style>, strength: f64) -> Self {
         self.style(style.into().strength(strength))
     }
 
-    /// Sets where words of the prompt shall appear: paint-with-words.
+    /// Sets where words of the prompt appear: paint-with-words.
     ///
-    /// It acts in the first stage, which decides where things are; the canvas is scaled to the picture.
+    /// The canvas is scaled to the picture. It acts in the first stage, which decides where things are.
     #[must_use]
     pub fn canvas(mut self, canvas: Canvas) -> Self {
         self.canvas = Some(canvas);

@@ -1,4 +1,4 @@
-//! A pipeline on a thread of its own, for programs that ask from many.
+//! A pipeline on a thread of its own, for programs of many threads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,14 +8,13 @@ use crate::job::{Job, Run};
 use crate::queue::Queue;
 use crate::{Error, Generation, JobHandle, Observer, Pipeline, Request, Result};
 
-/// How many jobs may wait, unless [`Worker::with_capacity`] says otherwise.
+/// Number of jobs that may wait, unless [`Worker::with_capacity`] sets another.
 pub const QUEUE_CAPACITY: usize = 64;
 
-/// Owns a pipeline on a thread of its own and works off a queue of requests, one after the other.
+/// Owns a pipeline on a thread of its own and runs a queue of requests, one after the other.
 ///
-/// A [`Pipeline`] belongs to one thread at a time; a worker can be cloned and used from all of them. The thread ends when
-/// the last clone is dropped and the jobs that somebody still holds a handle of are done. A job that fails or panics ends
-/// alone: the worker goes on.
+/// A [`Pipeline`] belongs to one thread at a time; a worker can be cloned and used from all threads. Its thread ends when
+/// the last clone is dropped and all jobs with a handle are finished. A job that fails or panics does not stop the worker.
 ///
 /// ```no_run
 /// use ediffi::{Pipeline, Request, Worker};
@@ -63,7 +62,7 @@ impl Worker {
         Self::with_capacity(pipeline, QUEUE_CAPACITY)
     }
 
-    /// A worker that lets `capacity` jobs wait, besides the one that runs; at least one.
+    /// A worker with a queue of `capacity` jobs (at least one), besides the job that runs.
     ///
     /// # Errors
     /// [`Error::WorkerThread`].
@@ -89,7 +88,7 @@ impl Worker {
     /// Puts a request into the queue.
     ///
     /// # Errors
-    /// [`Error::QueueFull`], at once: the caller decides whether to wait.
+    /// [`Error::QueueFull`]. The call never waits for room.
     pub fn submit(&self, request: Request) -> Result<JobHandle> {
         self.submit_with(request, ())
     }

@@ -1,4 +1,4 @@
-//! What CLIP made of a style, to be kept and used again without the picture.
+//! The embedding of a style, kept and used without the pictures.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -19,9 +19,8 @@ const TENSOR: &str = "clip_image";
 
 /// The CLIP image embedding of a style, and which CLIP made it.
 ///
-/// [`Pipeline::encode_style`](crate::Pipeline::encode_style) makes one; it stands in a request where a picture would, is a
-/// few kilobytes instead of some hundred, and gives the very picture that its references give. A model with another CLIP
-/// refuses it: the numbers would mean something else there.
+/// [`Pipeline::encode_style`](crate::Pipeline::encode_style) makes one. A request takes it in the place of a picture and gives
+/// exactly the same result, in a few kilobytes instead of some hundred. A model with another CLIP refuses it.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StyleEmbedding {
@@ -54,7 +53,7 @@ impl StyleEmbedding {
         &self.fingerprint
     }
 
-    /// Who made it, for messages.
+    /// Name and fingerprint of the CLIP that made it, for messages.
     pub(crate) fn made_by(&self) -> String {
         format!("`{}` ({})", self.clip, self.fingerprint.get(..12).unwrap_or(&self.fingerprint))
     }

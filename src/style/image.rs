@@ -21,17 +21,17 @@ const READ_LIMITS: (u32, u64) = (1 << 15, 1 << 30);
 /// How many times as long as wide a style image may be: CLIP sees only the middle square.
 const STRETCH: u32 = 50;
 
-/// A picture whose style the generation shall have (eDiff-I, section 4.4).
+/// A picture whose style to take (eDiff-I, section 4.4).
 ///
-/// A picture whose shorter side is longer than [`STYLE_SIDE`] is scaled down to that. What is kept is what CLIP sees, so
-/// that a request that is stored and read again gives the same picture. In JSON it is a PNG file in base64.
+/// A picture with a shorter side above [`STYLE_SIDE`] is scaled down to that. The scaled pixels are what CLIP sees and what a
+/// stored request keeps. In JSON they are a PNG file in base64.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StyleImage {
     pixels: RgbImage,
 }
 
 impl StyleImage {
-    /// Takes these pixels.
+    /// A style image of these pixels.
     ///
     /// # Errors
     /// [`Error::StyleImage`] for a picture without a pixel, one that is too large, or a narrow strip.
@@ -81,7 +81,7 @@ impl StyleImage {
         Self::new(reader.decode().map_err(|error| unreadable(error.to_string()))?.into_rgb8())
     }
 
-    /// The pixels that CLIP gets to see.
+    /// The pixels that CLIP sees.
     #[must_use]
     pub fn pixels(&self) -> &RgbImage {
         &self.pixels

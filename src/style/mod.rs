@@ -11,7 +11,7 @@ pub use embedding::StyleEmbedding;
 pub use image::{STYLE_SIDE, StyleImage};
 pub(crate) use mean::mean;
 
-/// Whose style a picture shall have, and how much of it (eDiff-I, section 4.4).
+/// The style of a picture, and how much of it to take (eDiff-I, section 4.4).
 ///
 /// ```no_run
 /// use ediffi::{Request, Style, StyleImage};
@@ -32,8 +32,8 @@ pub struct Style {
     /// their weights, brought to the mean of their lengths: embeddings that point in different directions have a mean that
     /// is shorter than any of them, and would be a weaker style. A single reference is taken as it is.
     pub references: Vec<StyleReference>,
-    /// 1 takes the style as the network was trained to, 0 not at all, more exaggerates it. It scales the image embedding,
-    /// between the zeros that stand for no style and the whole; the paper has no such knob.
+    /// How much of the style to take: 1 as in training, 0 none, more than 1 exaggerates. It scales the image embedding, whose
+    /// zeros mean no style. The paper has no such setting.
     #[serde(default = "whole")]
     pub strength: f64,
 }
@@ -43,9 +43,9 @@ pub struct Style {
 #[serde(try_from = "Stored", into = "Stored")]
 #[non_exhaustive]
 pub struct StyleReference {
-    /// The picture, or what CLIP made of it.
+    /// A picture, or an embedding of one.
     pub source: StyleSource,
-    /// Its weight beside those of the others, at least 0; default 1. They need not add up to one.
+    /// Its weight in the mean, at least 0 (default: 1). Weights need not add up to one.
     pub weight: f64,
 }
 
@@ -53,9 +53,9 @@ pub struct StyleReference {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum StyleSource {
-    /// A picture, which the model's CLIP will look at.
+    /// A picture. The model's CLIP encodes it.
     Image(StyleImage),
-    /// What this CLIP made of a picture before.
+    /// An embedding that the model's CLIP made earlier.
     Embedding(StyleEmbedding),
 }
 
