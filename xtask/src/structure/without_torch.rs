@@ -4,24 +4,39 @@ use super::sources::Sources;
 use super::tokens::tokens;
 
 /// They compute with plain numbers. A path that ends with `/` is a folder.
-const FILES: [&str; 17] = [
+const FILES: [&str; 32] = [
+    "ediffi-core/src/experts.rs",
+    "ediffi-core/src/files.rs",
     "ediffi-core/src/interval/",
-    "ediffi-core/src/sigma_interval.rs",
+    "ediffi-core/src/multiple.rs",
     "ediffi-core/src/normal.rs",
     "ediffi-core/src/plan.rs",
     "ediffi-core/src/schedule.rs",
     "ediffi-core/src/seed.rs",
-    "ediffi-core/src/window.rs",
+    "ediffi-core/src/sigma_interval.rs",
     "ediffi-core/src/timesteps/",
+    "ediffi-core/src/window.rs",
+    "ediffi-cascade/src/plan.rs",
+    "ediffi-cascade/src/settings.rs",
+    "ediffi-cascade/src/sizes.rs",
     "ediffi-cascade/src/tiling.rs",
+    "ediffi-paint/src/bind.rs",
     "ediffi-paint/src/canvas.rs",
+    "ediffi-paint/src/colours.rs",
     "ediffi-paint/src/downscale.rs",
+    "ediffi-paint/src/layers.rs",
+    "ediffi-paint/src/limits.rs",
     "ediffi-paint/src/mask.rs",
     "ediffi-paint/src/palette.rs",
+    "ediffi-paint/src/preview.rs",
     "ediffi-paint/src/region.rs",
     "ediffi-paint/src/shape.rs",
     "ediffi-paint/src/span.rs",
     "ediffi-paint/src/strength.rs",
+    "ediffi-train/src/lineage.rs",
+    "ediffi-train/src/noise_cell.rs",
+    "ediffi-train/src/plan/",
+    "ediffi-train/src/tree.rs",
 ];
 
 /// One line for each of these files that names `tch`, tests aside, or is not there.
