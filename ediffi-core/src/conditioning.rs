@@ -4,8 +4,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 
-/// The embeddings of a batch, each optional (eDiff-I §4.2). An absent one enters the network as zeros, which is also how
-/// training drops it and how the unconditional branch is made. Positions past the end of a text are zeros.
+/// The embeddings of a batch, each optional (eDiff-I §4.2), and the smaller picture of super-resolution.
+///
+/// eDiff-I's networks read an absent embedding as zeros: that is how training drops it and how the unconditional branch is
+/// made. Positions past the end of a text are zeros. DeepFloyd IF's networks need T5.
 #[derive(Debug, Default)]
 pub struct Conditioning {
     /// T5 token embeddings, [n, tokens, width].

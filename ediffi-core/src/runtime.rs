@@ -22,8 +22,8 @@ pub enum DeviceChoice {
     Cuda(usize),
 }
 
-/// In which precision networks compute. The statistics of norms, softmax and the solver's state are f32 in all of them; the
-/// sinusoids of the noise level are made in f32, and the linear maps after them run in this precision.
+/// In which precision networks compute. The statistics of norms, softmax, the solver's state, and the embedding of the noise
+/// level (its sinusoids and both linear maps) are f32 in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

@@ -202,6 +202,13 @@ fn unknown_keys_of_a_configuration_are_named() {
         let error = serde_json::from_str::<UNetConfig>(&text.replace(from, to)).unwrap_err().to_string();
         assert!(error.contains(to.trim_matches('"')), "{error}");
     }
+    // A fault is named with its line, and a key that stands twice is one.
+    let broken = text.replace(r#","norm""#, ",\n\"norms\"");
+    let error = serde_json::from_str::<UNetConfig>(&broken).unwrap_err().to_string();
+    assert!(error.contains("line 2"), "{error}");
+    let twice = text.replacen('{', r#"{"channels":3,"#, 1);
+    let error = serde_json::from_str::<UNetConfig>(&twice).unwrap_err().to_string();
+    assert!(error.contains("duplicate field `channels`"), "{error}");
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! `sigma_t = sqrt((1 - a_t) / a_t)`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,10 +77,12 @@ impl NoiseTable {
     /// to 0.999. DeepFloyd IF uses it.
     #[must_use]
     pub fn squared_cosine() -> Self {
-        let f = |s: f64| ((s + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2);
-        let beta = |t: u32| (1.0 - f(f64::from(t + 1) / 1000.0) / f(f64::from(t) / 1000.0)).min(0.999);
-        let betas: Vec<f64> = (0..1000).map(beta).collect();
-        Self { betas: Betas::SquaredCosine, entries: Arc::new(Entries::new(&betas)) }
+        static ENTRIES: LazyLock<Arc<Entries>> = LazyLock::new(|| {
+            let f = |s: f64| ((s + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2);
+            let beta = |t: u32| (1.0 - f(f64::from(t + 1) / 1000.0) / f(f64::from(t) / 1000.0)).min(0.999);
+            Arc::new(Entries::new(&(0..1000).map(beta).collect::<Vec<f64>>()))
+        });
+        Self { betas: Betas::SquaredCosine, entries: Arc::clone(&ENTRIES) }
     }
 
     /// How many timesteps there are.

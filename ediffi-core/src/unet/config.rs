@@ -1,16 +1,15 @@
 //! The dimensions of any layout, as `config.json` beside the weights holds them.
 
-use serde::de::{Error as _, MapAccess, Visitor, value::MapAccessDeserializer};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize};
 
 use super::adm::Adm;
 use super::deepfloyd::{DeepFloyd, Switches};
 use super::efficient::Efficient;
 use super::io::Io;
 use super::layout::{Body, Layout};
-use super::parts::Dimensions;
+use super::parts::{ContextConfig, Dimensions, Level};
 use crate::Result;
+use crate::nn::Norm;
 use crate::weights::Scope;
 
 /// The dimensions of a U-Net.
@@ -28,7 +27,8 @@ use crate::weights::Scope;
 /// assert_eq!(config.io().size_multiple, 8);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
 #[non_exhaustive]
 pub enum UNetConfig {
     /// `adm`: eDiff-I's base.
@@ -38,9 +38,6 @@ pub enum UNetConfig {
     /// `deepfloyd`: DeepFloyd IF's stages I and II.
     DeepFloyd(DeepFloyd),
 }
-
-/// The names of the layouts in JSON.
-const NAMES: [&str; 3] = ["adm", "efficient", "deepfloyd"];
 
 impl UNetConfig {
     fn layout(&self) -> &dyn Layout {
@@ -98,66 +95,91 @@ impl From<DeepFloyd> for UNetConfig {
     }
 }
 
-impl Serialize for UNetConfig {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "lowercase")]
-        enum Name<'a> {
-            Adm,
-            Efficient,
-            DeepFloyd(&'a Switches),
-        }
-        #[derive(Serialize)]
-        struct Stored<'a> {
-            layout: Name<'a>,
-            #[serde(flatten)]
-            dimensions: &'a Dimensions,
-        }
-        let (layout, dimensions) = match self {
-            Self::Adm(Adm(dimensions)) => (Name::Adm, dimensions),
-            Self::Efficient(Efficient(dimensions)) => (Name::Efficient, dimensions),
-            Self::DeepFloyd(DeepFloyd { dimensions, switches }) => (Name::DeepFloyd(switches), dimensions),
+/// The name of a layout, with what is its own.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Name {
+    Adm,
+    Efficient,
+    DeepFloyd(Switches),
+}
+
+/// What stands in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    layout: Name,
+    #[serde(default = "rgb", skip_serializing_if = "is_rgb")]
+    picture_channels: i64,
+    #[serde(default)]
+    low_res: bool,
+    #[serde(default = "one")]
+    patch: i64,
+    channels: i64,
+    levels: Vec<Level>,
+    head_channels: i64,
+    norm: Norm,
+    embedding_width: i64,
+    #[serde(default)]
+    context: Option<ContextConfig>,
+}
+
+fn one() -> i64 {
+    1
+}
+
+fn rgb() -> i64 {
+    3
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_rgb(channels: &i64) -> bool {
+    *channels == rgb()
+}
+
+impl From<Stored> for UNetConfig {
+    fn from(stored: Stored) -> Self {
+        let Stored { layout, picture_channels, low_res, patch, channels, levels, .. } = stored;
+        let Stored { head_channels, norm, embedding_width, context, .. } = stored;
+        let dimensions = Dimensions {
+            picture_channels,
+            low_res,
+            patch,
+            channels,
+            levels,
+            head_channels,
+            norm,
+            embedding_width,
+            context,
         };
-        Stored { layout, dimensions }.serialize(serializer)
+        match layout {
+            Name::Adm => Adm(dimensions).into(),
+            Name::Efficient => Efficient(dimensions).into(),
+            Name::DeepFloyd(switches) => DeepFloyd { dimensions, switches }.into(),
+        }
     }
 }
 
-impl<'de> Deserialize<'de> for UNetConfig {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_map(Stored)
-    }
-}
-
-struct Stored;
-
-impl<'de> Visitor<'de> for Stored {
-    type Value = UNetConfig;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the dimensions of a U-Net")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<UNetConfig, A::Error> {
-        let mut map = Map::deserialize(MapAccessDeserializer::new(map))?;
-        let (name, own) = match map.remove("layout") {
-            Some(Value::String(name)) => (name, None),
-            Some(Value::Object(own)) if own.len() == 1 => {
-                own.into_iter().next().map_or_else(Default::default, |(name, own)| (name, Some(own)))
-            }
-            Some(_) => return Err(A::Error::custom("`layout` has to be a name, or a name with its switches")),
-            None => return Err(A::Error::missing_field("layout")),
+impl From<UNetConfig> for Stored {
+    fn from(config: UNetConfig) -> Self {
+        let (layout, dimensions) = match config {
+            UNetConfig::Adm(Adm(dimensions)) => (Name::Adm, dimensions),
+            UNetConfig::Efficient(Efficient(dimensions)) => (Name::Efficient, dimensions),
+            UNetConfig::DeepFloyd(DeepFloyd { dimensions, switches }) => (Name::DeepFloyd(switches), dimensions),
         };
-        let dimensions: Dimensions = serde_json::from_value(Value::Object(map)).map_err(A::Error::custom)?;
-        match (name.as_str(), own) {
-            ("adm", None) => Ok(Adm(dimensions).into()),
-            ("efficient", None) => Ok(Efficient(dimensions).into()),
-            ("deepfloyd", Some(own)) => {
-                let switches: Switches = serde_json::from_value(own).map_err(A::Error::custom)?;
-                Ok(DeepFloyd { dimensions, switches }.into())
-            }
-            ("deepfloyd", None) => Err(A::Error::custom("layout `deepfloyd` needs its switches")),
-            ("adm" | "efficient", Some(_)) => Err(A::Error::custom(format!("layout `{name}` has no switches"))),
-            _ => Err(A::Error::unknown_variant(&name, &NAMES)),
+        let Dimensions { picture_channels, low_res, patch, channels, levels, .. } = dimensions;
+        let Dimensions { head_channels, norm, embedding_width, context, .. } = dimensions;
+        Self {
+            layout,
+            picture_channels,
+            low_res,
+            patch,
+            channels,
+            levels,
+            head_channels,
+            norm,
+            embedding_width,
+            context,
         }
     }
 }

@@ -39,12 +39,24 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: HashMap<String,
         .and_then(|header| Ok(serde_json::to_vec(&header)?))
         .map_err(|source| Error::WeightsFormat { path: path.to_owned(), source })?;
     header.resize(header.len().next_multiple_of(8), b' ');
-    write_atomic_with(path, |file| {
+    let mut failed = None;
+    let written = write_atomic_with(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
         // One copy at a time, so that the weights are in memory once.
-        described.iter().try_for_each(|(_, _, tensor)| file.write_all(&bytes(tensor).map_err(io::Error::other)?))
-    })
+        for (_, _, tensor) in &described {
+            let data = bytes(tensor).map_err(|error| {
+                failed = Some(error);
+                io::Error::other("a tensor cannot be copied")
+            })?;
+            file.write_all(&data)?;
+        }
+        Ok(())
+    });
+    match failed {
+        Some(error) => Err(error.into()),
+        None => written,
+    }
 }
 
 /// The dtype that a kind is stored as.

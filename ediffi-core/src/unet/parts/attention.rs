@@ -1,6 +1,5 @@
 //! Attention of pixels to each other, and to the conditioning tokens.
 
-use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::nn::{
@@ -11,8 +10,7 @@ use crate::weights::Scope;
 use crate::{Error, Result};
 
 /// How the channels of an attention layer are shared out to heads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heads {
     /// This many heads, whatever the channels.
     Count(i64),

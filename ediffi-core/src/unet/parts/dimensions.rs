@@ -1,4 +1,4 @@
-//! The dimensions that layouts share: what is stored as `config.json` beside the weights.
+//! The dimensions that layouts share.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,17 +24,13 @@ pub struct Level {
 }
 
 /// The dimensions of a U-Net.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Dimensions {
-    /// Channels of the picture: 3, RGB, if left out.
-    #[serde(default = "rgb", skip_serializing_if = "is_rgb")]
+    /// Channels of the picture: 3 for RGB (in a file the default).
     pub picture_channels: i64,
     /// Whether an enlarged smaller picture is concatenated to the input (super-resolution).
-    #[serde(default)]
     pub low_res: bool,
     /// Side of the square of pixels that one position of the finest level holds (pixel-unshuffle); 1 is the paper's.
-    #[serde(default = "one")]
     pub patch: i64,
     /// Channels that the levels multiply.
     pub channels: i64,
@@ -47,33 +43,20 @@ pub struct Dimensions {
     /// Width of the noise embedding.
     pub embedding_width: i64,
     /// What the network is conditioned on besides noise level and smaller picture.
-    #[serde(default)]
     pub context: Option<ContextConfig>,
-}
-
-fn one() -> i64 {
-    1
-}
-
-fn rgb() -> i64 {
-    3
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_rgb(channels: &i64) -> bool {
-    *channels == rgb()
 }
 
 impl Dimensions {
     /// Inputs and outputs of a network of these dimensions that predicts no variance and is told no noise level.
     #[must_use]
     pub fn io(&self) -> Io {
+        let depth = u32::try_from(self.levels.len().saturating_sub(1)).unwrap_or(u32::MAX);
         Io {
             channels: self.picture_channels,
             variance: false,
             low_res: self.low_res,
             embeddings: self.context.map_or_else(EmbeddingShapes::default, ContextConfig::shapes),
-            size_multiple: self.patch << self.levels.len().saturating_sub(1),
+            size_multiple: self.patch.saturating_mul(1_i64.checked_shl(depth).unwrap_or(i64::MAX)),
             noise_level: false,
         }
     }
@@ -81,14 +64,14 @@ impl Dimensions {
     /// Channels of level `level`; 0 where there is none.
     #[must_use]
     pub fn width(&self, level: usize) -> i64 {
-        self.levels.get(level).map_or(0, |l| l.multiplier * self.channels)
+        self.levels.get(level).map_or(0, |l| l.multiplier.saturating_mul(self.channels))
     }
 
     /// Channels of the first convolution's input and of the last one's output, patches included.
     #[must_use]
     pub fn patch_channels(&self) -> (i64, i64) {
-        let pixels = self.patch * self.patch * self.picture_channels;
-        (if self.low_res { 2 * pixels } else { pixels }, pixels)
+        let pixels = self.patch.saturating_mul(self.patch).saturating_mul(self.picture_channels);
+        (if self.low_res { pixels.saturating_mul(2) } else { pixels }, pixels)
     }
 
     /// Checks that the dimensions make a network whose noise level is embedded by `sinusoids` cosines and sines.
