@@ -270,7 +270,8 @@ impl Observer for JobWatch<'_> {
             let mut state = self.job.lock();
             state.progress.follow(event);
         }
-        if self.cancelled() {
+        // A finished image is handed out even if the job has been cancelled.
+        if self.cancelled() && !matches!(event, Event::Image { .. }) {
             return ControlFlow::Break(());
         }
         self.observer.as_mut().map_or(ControlFlow::Continue(()), |observer| observer.event(event))

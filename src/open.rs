@@ -58,6 +58,10 @@ impl PipelineBuilder {
             let reason = "the first stage starts from nothing, but its network enlarges pictures".to_owned();
             return Err(wrong("stages[0].network".to_owned(), reason));
         }
+        if let Some((index, stage)) = stages.iter().enumerate().find(|(_, stage)| stage.channels() != 3) {
+            let reason = format!("its pictures have {} channels, only RGB can be drawn", stage.channels());
+            return Err(wrong(format!("stages[{index}].network"), reason));
+        }
         let shapes: Vec<StageShape> = stages.iter().map(StageShape::of).collect();
         self.refuse_idle_options(published, text.is_some(), &shapes)?;
         let mut needs = EmbeddingShapes::default();

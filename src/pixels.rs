@@ -10,7 +10,7 @@ use crate::Result;
 /// # Shapes
 /// `image`: [3, h, w] → h rows of w pixels
 pub(crate) fn to_rgb(image: &Tensor) -> Result<RgbImage> {
-    let (_, height, width) = image.size3()?;
+    let (channels, height, width) = image.size3()?;
     let levels =
         image.f_to_kind(Kind::Float)?.f_add_scalar(1.0)?.f_mul_scalar(127.5)?.f_round()?.f_clamp(0.0, 255.0)?;
     let rows = levels.f_to_kind(Kind::Uint8)?.f_permute([1, 2, 0])?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
@@ -18,7 +18,7 @@ pub(crate) fn to_rgb(image: &Tensor) -> Result<RgbImage> {
     let count = bytes.len();
     rows.f_copy_data(&mut bytes, count)?;
     let sides = (u32::try_from(width).unwrap_or(0), u32::try_from(height).unwrap_or(0));
-    RgbImage::from_raw(sides.0, sides.1, bytes).ok_or_else(|| {
+    RgbImage::from_raw(sides.0, sides.1, bytes).filter(|_| channels == 3).ok_or_else(|| {
         let (expected, got) = (vec![3, height, width], image.size());
         ediffi_core::Error::DenoisedShape { sigma: 0.0, expected, got }.into()
     })

@@ -27,19 +27,19 @@ impl<'a> Watch<'a> {
         Self { observer, request, plan, keep_floats, images: Vec::new(), stages: Vec::new(), failure: None }
     }
 
-    /// Makes images of the pictures of a batch, and shows them.
+    /// Makes images of the pictures of a batch, and shows all of them, whatever the observer answers to the first.
     fn finish(&mut self, batch: Batch, pictures: &Tensor) -> Result<ControlFlow<()>> {
+        let mut answer = ControlFlow::Continue(());
         for row in 0..pictures.size4()?.0 {
             let index = batch.first + row as usize;
             let request = self.request.only(index);
             let image = GeneratedImage::new(&pictures.f_get(row)?, request, self.plan.clone(), self.keep_floats)?;
-            let answer = self.observer.event(&Event::Image { index, image: &image });
-            self.images.push(image);
-            if answer.is_break() {
-                return Ok(answer);
+            if self.observer.event(&Event::Image { index, image: &image }).is_break() {
+                answer = ControlFlow::Break(());
             }
+            self.images.push(image);
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(answer)
     }
 }
 

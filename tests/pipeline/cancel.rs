@@ -111,7 +111,19 @@ fn a_run_that_ends_in_a_late_batch_loses_no_finished_image() {
         assert!(matches!(result, Err(Error::Cancelled)));
         assert_eq!(kept, expected[..2 * batch]);
     }
-    // So does an error: here of an expert whose file is gone when the third batch needs it.
+    // An observer that has seen enough at the first image is shown the rest of the batch.
+    let mut shown = 0;
+    let mut enough = |event: &Event<'_>| match event {
+        Event::Image { .. } => {
+            shown += 1;
+            ControlFlow::Break(())
+        }
+        _ => ControlFlow::Continue(()),
+    };
+    let stopped = pipeline.generate_with(&apple().images(5), &mut enough);
+    assert!(matches!(stopped, Err(Error::Cancelled)));
+    assert_eq!(shown, 2);
+    // An error keeps what is finished, too: here of an expert whose file is gone when the third batch needs it.
     let relay = model.builder().batch(2).residency(Residency::Relay).open().unwrap();
     let mut kept = 0;
     let mut watch = |event: &Event<'_>| {

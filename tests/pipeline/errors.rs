@@ -149,6 +149,17 @@ fn numbers_that_overflow_name_stage_and_expert() {
 }
 
 #[test]
+fn pictures_that_are_not_rgb_are_refused_at_the_door() {
+    let model = Model::new();
+    let path = model.path().join("base/config.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen('{', r#"{"picture_channels": 4, "#, 1)).unwrap();
+    let error = model.builder().open().unwrap_err();
+    let named = matches!(&error, Error::Manifest { key, .. } if key == "stages[0].network");
+    assert!(named && error.to_string().contains("4 channels"), "{error}");
+}
+
+#[test]
 fn devices_that_are_not_there() {
     let model = Model::new();
     let error = Pipeline::builder(model.path()).device(DeviceChoice::Cuda(99)).open().unwrap_err();
