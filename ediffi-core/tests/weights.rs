@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
+mod tiny;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,7 +25,7 @@ fn build(mut scope: Scope<'_>) -> Result<[Tensor; 3]> {
 /// Start values of the network, by name.
 fn fresh(device: Device) -> Vec<(String, Tensor)> {
     let mut fresh = Fresh::new(1, device);
-    build(Scope::root(&mut fresh)).unwrap();
+    let _ = build(Scope::root(&mut fresh)).unwrap();
     fresh.into_named()
 }
 
@@ -52,6 +53,19 @@ fn weights_come_back_to_the_last_bit_in_the_precision_of_the_network() {
         }
         let file = WeightsFile::open(&path, same).unwrap();
         assert_eq!((file.text("step"), file.text("steps")), (Some("7"), None));
+    }
+}
+
+#[test]
+fn a_network_comes_back_to_the_last_bit() {
+    for config in tiny::layouts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("unet.safetensors");
+        let (unet, named) = tiny::random(&config);
+        weights::save(&path, &named, HashMap::new()).unwrap();
+        let loaded = tiny::load(&path, &config).unwrap();
+        let conditioning = tiny::conditioning(&[1, 2]);
+        assert!(tiny::output(&unet, &[1, 2], &conditioning).equal(&tiny::output(&loaded, &[1, 2], &conditioning)));
     }
 }
 

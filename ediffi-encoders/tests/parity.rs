@@ -8,7 +8,7 @@ use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::load;
 use ediffi_encoders::clip::{Preprocess, rgb8, text_names, vision_names};
 use ediffi_encoders::{Clip, ClipConfig, ClipTextNetwork, ClipVisionNetwork, T5, T5Config, T5Network, t5};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 fn t5_network(device: Device, kind: Kind) -> T5Network {
     let config: T5Config = config("t5");
