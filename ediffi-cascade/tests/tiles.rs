@@ -130,7 +130,7 @@ impl ScoreBias for Corner {
             .map(|(row, column)| inside(row, column))
             .collect();
         let bias = Tensor::f_zeros([1, 1, height * width, site.scores.size()[3]], (Kind::Float, site.scores.device()))?;
-        let _ = bias.f_narrow(3, 0, 1)?.f_copy_(&Tensor::f_from_slice(&values)?.f_reshape([1, 1, -1, 1])?)?;
+        bias.f_narrow(3, 0, 1)?.f_copy_(&Tensor::f_from_slice(&values)?.f_reshape([1, 1, -1, 1])?)?;
         Ok(Some(bias))
     }
 }

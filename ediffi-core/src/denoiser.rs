@@ -1,7 +1,7 @@
-//! Denoisers: everything that estimates the clean image behind a noisy one.
+//! Denoisers: all that estimate the clean image behind a noisy one.
 //!
-//! A denoiser may wrap another: the preconditioning wraps a network, an ensemble routes to denoisers, guidance
-//! combines two evaluations. A solver sees only `D(x; sigma)`.
+//! A denoiser may wrap another: preconditioning wraps a network, an ensemble chooses a denoiser, guidance combines two
+//! evaluations. A solver sees only `D(x; sigma)`.
 
 use std::fmt;
 
@@ -10,13 +10,13 @@ use tch::{Kind, Tensor};
 use crate::precondition::Precondition;
 use crate::{Error, Result};
 
-/// All that one evaluation says.
+/// The result of one evaluation.
 #[derive(Debug)]
 pub struct Estimate {
     /// The clean image, `[n, channels, height, width]`.
     pub denoised: Tensor,
-    /// Where between its two bounds the variance of DDPM's step lies, -1 at the lower and 1 at the upper one, in the shape of
-    /// `denoised`; from networks that predict it.
+    /// Where the variance of DDPM's step lies between its two bounds, if the network predicts it: -1 at the lower bound, 1 at
+    /// the upper one. It has the shape of `denoised`.
     pub variance: Option<Tensor>,
 }
 
@@ -36,7 +36,7 @@ pub trait Denoiser {
     ///
     /// # Errors
     ///
-    /// Whatever keeps the network from running.
+    /// All that keeps the network from running.
     fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate>;
 
     /// The clean image of [`estimate`](Self::estimate).
@@ -61,14 +61,14 @@ impl<D: Denoiser + ?Sized> Denoiser for Box<D> {
     }
 }
 
-/// Which conditioning an evaluation uses.
+/// The conditioning of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Branch {
-    /// The prompt: the rows of `x` are conditional.
+    /// The prompt.
     Conditional,
-    /// No prompt, or the negative one: the rows of `x` are unconditional.
+    /// No prompt, or the negative one.
     Unconditional,
-    /// Both at once: `x` holds n conditional rows, then n unconditional ones.
+    /// Both: `x` holds n rows for the prompt, then n rows without it.
     Both,
 }
 
@@ -82,7 +82,7 @@ pub trait BranchDenoiser {
     ///
     /// # Errors
     ///
-    /// Whatever keeps the network from running.
+    /// All that keeps the network from running.
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate>;
 
     /// The clean image of [`estimate_branch`](Self::estimate_branch).
@@ -107,7 +107,7 @@ impl<D: BranchDenoiser + ?Sized> BranchDenoiser for Box<D> {
     }
 }
 
-/// A [`Denoiser`] made of a closure by [`from_fn`].
+/// A [`Denoiser`] made from a closure by [`from_fn`].
 pub struct FromFn<F>(F);
 
 impl<F> fmt::Debug for FromFn<F> {
@@ -122,14 +122,14 @@ impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Denoiser for FromFn<F> {
     }
 }
 
-/// Makes a denoiser of a closure `|x, sigma| D(x; sigma)`.
+/// Makes a denoiser from a closure `|x, sigma| D(x; sigma)`.
 pub fn from_fn<F: FnMut(&Tensor, f64) -> Result<Tensor>>(denoise: F) -> FromFn<F> {
     FromFn(denoise)
 }
 
-/// `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)` for one evaluation of the network `F` (EDM, equation 7).
+/// Evaluates the network `F` once: `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)` (EDM, equation 7).
 ///
-/// The arithmetic around the network is f32 (f64 if `x` is); the network may compute in any precision.
+/// The arithmetic around the network is in f32 (in f64 if `x` is f64). The network may compute in any precision.
 ///
 /// # Shapes
 ///
@@ -152,12 +152,12 @@ where
     Ok(skip.f_add(&f.f_to_kind(kind)?.f_mul_scalar(precondition.c_out(sigma))?)?)
 }
 
-/// As [`denoise_with`] for a network that may predict a variance beside its answer.
+/// As [`denoise_with`], for a network that may also predict a variance.
 ///
 /// # Shapes
 ///
-/// `x`: `[n, channels, height, width]`; `network` returns that, or twice the channels, of which the second half is the
-/// variance.
+/// `x`: `[n, channels, height, width]`; `network` returns the same shape, or twice the channels. The second half is then
+/// the variance.
 ///
 /// # Errors
 ///
@@ -184,7 +184,7 @@ pub(crate) fn check_sigma(sigma: f64) -> Result<()> {
     if sigma > 0.0 && sigma.is_finite() { Ok(()) } else { Err(Error::SigmaOutOfRange { sigma }) }
 }
 
-/// Refuses a result that would broadcast silently against `x`.
+/// Refuses a result of another shape than `x`, which would broadcast silently.
 pub(crate) fn check_shape(x: &Tensor, denoised: &Tensor, sigma: f64) -> Result<()> {
     let (expected, got) = (x.size(), denoised.size());
     if expected == got { Ok(()) } else { Err(Error::DenoisedShape { sigma, expected, got }) }

@@ -5,7 +5,7 @@ use crate::experts::Experts;
 use crate::plan::Plan;
 use crate::pool::{ExpertPool, Loader, Residency};
 
-/// The experts of one stage: each evaluation runs the one that owns its noise level.
+/// The experts of one stage. Each evaluation runs the expert that owns its noise level.
 ///
 /// `N` is what is loaded for an expert. The crate `ediffi-cascade` makes a denoiser of a stage's ensemble and the job at
 /// hand.
@@ -16,14 +16,14 @@ pub struct Ensemble<N> {
 }
 
 impl<N: Send + 'static> Ensemble<N> {
-    /// The ensemble of `experts`, loaded by `loader` as `residency` says.
+    /// The ensemble of `experts`. `loader` loads them when they are needed, and `residency` says how many stay.
     #[must_use]
     pub fn new(experts: Experts, residency: Residency, loader: Loader<N>) -> Self {
         let pool = ExpertPool::new(experts.len(), residency, loader);
         Self { experts, pool }
     }
 
-    /// Plans a schedule and keeps to the plan: with [`Residency::RelayPrefetch`], the next expert is loaded ahead.
+    /// Plans a schedule. With [`Residency::RelayPrefetch`], the next expert of the plan is then loaded ahead.
     ///
     /// # Errors
     ///
@@ -40,7 +40,7 @@ impl<N: Send + 'static> Ensemble<N> {
         &self.experts
     }
 
-    /// What is in memory.
+    /// The pool that loads and keeps the experts.
     pub fn pool(&mut self) -> &mut ExpertPool<N> {
         &mut self.pool
     }

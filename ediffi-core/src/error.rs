@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::interval::SigmaInterval;
+use crate::sigma_interval::SigmaInterval;
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,14 +1,14 @@
 //! Experts: which denoiser of an ensemble owns which noise level.
 //!
-//! The experts of a stage own half-open intervals of noise levels that tile `(0, inf)` (eDiff-I, section 4): every
-//! evaluation runs exactly one expert, so an ensemble costs no more per step than a single model.
+//! The experts of a stage own half-open intervals of noise levels that tile `(0, inf)` (eDiff-I, section 4). Every
+//! evaluation runs exactly one expert, so a step costs no more than with a single model.
 
 use serde::{Deserialize, Serialize};
 
 use crate::interval::SigmaInterval;
 use crate::{Error, Result};
 
-/// The noise levels of the experts of one ensemble: intervals without hole or overlap.
+/// The noise levels of the experts of one ensemble: intervals without a hole or an overlap.
 ///
 /// ```
 /// use ediffi_core::experts::Experts;
@@ -28,7 +28,7 @@ pub struct Experts {
 }
 
 impl Experts {
-    /// The experts that own `intervals`, in any order; an expert's index is its position here.
+    /// The experts that own `intervals`, in any order. The index of an expert is its position in the list.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ impl Experts {
         Ok(Self { intervals })
     }
 
-    /// One expert for everything.
+    /// One expert for all noise levels.
     #[must_use]
     pub fn single() -> Self {
         Self { intervals: vec![SigmaInterval::ALL] }
@@ -70,7 +70,7 @@ impl Experts {
         &self.intervals
     }
 
-    /// How many experts there are; at least one.
+    /// The number of experts, at least one.
     #[expect(clippy::len_without_is_empty, reason = "an ensemble is never empty")]
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,8 +1,8 @@
-//! Classifier-free guidance: a denoiser that leans away from its own unconditional estimate.
+//! Classifier-free guidance: it moves the estimate away from the unconditional one.
 //!
 //! `D = D_u + scale (D_c - D_u)` (Ho and Salimans 2022; eDiff-I, section 3). **A scale of 1 is no guidance**, 0 ignores
-//! the prompt. The scale may be limited to an interval of noise levels (Kynkaanniemi et al. 2024), outside of which
-//! only the conditional estimate is made: half the work.
+//! the prompt. Guidance may be limited to an interval of noise levels (Kynkaanniemi et al. 2024). Outside of it only the
+//! conditional estimate is made, which is half the work.
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -18,9 +18,9 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Guidance {
-    /// 1 is no guidance.
+    /// The scale: 1 is no guidance, 0 ignores the prompt.
     pub scale: f64,
-    /// The noise levels at which to guide; everywhere if `None`.
+    /// The noise levels at which to guide; all if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<SigmaInterval>,
     /// How to keep the estimate in the range of pixels.
@@ -56,7 +56,7 @@ impl Guidance {
         self.thresholding.validate()
     }
 
-    /// Which evaluations the noise level `sigma` needs.
+    /// The evaluations that the noise level `sigma` needs.
     #[must_use]
     pub fn branch(&self, sigma: f64) -> Branch {
         let inside = self.interval.is_none_or(|interval| interval.contains(sigma));
@@ -71,20 +71,20 @@ impl Guidance {
 
 /// How the estimate of the clean image is kept in the range of pixels, \[-1, 1\].
 ///
-/// It applies to every evaluation, guided or not.
+/// It applies to every estimate, guided or not.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Thresholding {
-    /// Not at all.
+    /// It is left as it is.
     #[default]
     None,
-    /// Values outside of \[-1, 1\] are clipped.
+    /// It is clipped to \[-1, 1\].
     Static,
     /// Imagen's dynamic thresholding (Saharia et al. 2022, section 2.3): each image is clipped to \[-s, s\] and divided
     /// by s, where s is a percentile of its absolute values, at least 1.
     Dynamic {
-        /// As a fraction: Imagen uses 0.995.
+        /// The percentile as a fraction; Imagen uses 0.995.
         percentile: f64,
         /// The highest s; no limit if `None`. DeepFloyd IF uses 1.5.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,11 +105,11 @@ impl Thresholding {
         Err(Error::InvalidGuidance { reason })
     }
 
-    /// Applies the rule to an estimate of the clean image.
+    /// Applies the rule to an estimate of clean images, to each image by itself.
     ///
     /// # Shapes
     ///
-    /// `denoised`: `[n, ..]`, each of the n images on its own; the result has the same shape.
+    /// `denoised`: `[n, ..]`; the result has the same shape.
     ///
     /// # Errors
     ///
@@ -146,11 +146,11 @@ fn quantile(rows: &Tensor, q: f64) -> Result<Tensor> {
     Ok(value_at(rank.floor())?.f_lerp(&value_at(rank.ceil())?, rank.fract())?)
 }
 
-/// How the conditional and the unconditional evaluation are made.
+/// Whether the conditional and the unconditional evaluation are made together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rows {
-    /// In one batch of twice the rows: the fastest.
+    /// In one batch of twice the rows: faster.
     #[default]
     Batched,
     /// One after the other: half the memory.
@@ -170,18 +170,18 @@ impl<B: BranchDenoiser> Guided<B> {
     ///
     /// # Errors
     ///
-    /// [`Error::InvalidGuidance`], as [`Guidance::validate`] has it.
+    /// As [`Guidance::validate`].
     pub fn new(denoiser: B, guidance: Guidance, rows: Rows) -> Result<Self> {
         guidance.validate()?;
         Ok(Self { denoiser, guidance, rows })
     }
 
-    /// Gives the inner denoiser back.
+    /// Returns the inner denoiser.
     pub fn into_inner(self) -> B {
         self.denoiser
     }
 
-    /// The conditional estimate and the unconditional image.
+    /// The conditional estimate, and the unconditional image.
     fn both(&mut self, x: &Tensor, sigma: f64) -> Result<(Estimate, Tensor)> {
         match self.rows {
             Rows::Batched => {
@@ -204,7 +204,7 @@ impl<B: BranchDenoiser> Guided<B> {
 }
 
 impl<B: BranchDenoiser> Denoiser for Guided<B> {
-    /// A variance is not guided: it is that of the conditional evaluation, if there is one.
+    /// The variance is not guided: it is that of the conditional estimate, if there is one.
     fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
         let Estimate { denoised, variance } = match self.guidance.branch(sigma) {
             Branch::Both => {

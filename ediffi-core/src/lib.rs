@@ -1,8 +1,8 @@
 //! The numerical core of ediffi: schedules, preconditioning, solvers, guidance, experts, the U-Net and its weights.
 //!
-//! The mathematics is a stack of denoisers: a network F ([`unet`]) becomes a denoiser D(x; σ) by preconditioning
-//! ([`precondition`], [`denoiser`]), several of them an ensemble routed by noise level ([`ensemble`]), guidance wraps that
-//! ([`guidance`]), and a solver ([`solver`]) sees only D.
+//! The mathematics is a stack of denoisers. Preconditioning ([`precondition`], [`denoiser`]) makes a network F ([`unet`]) a
+//! denoiser D(x; σ). Several denoisers, chosen by noise level, make an ensemble ([`ensemble`]). Guidance ([`guidance`]) wraps
+//! the ensemble. A solver ([`solver`]) sees only D.
 
 pub mod conditioning;
 pub mod denoiser;

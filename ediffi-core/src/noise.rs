@@ -1,11 +1,11 @@
-//! Noise as tensors; [`crate::seed`] says where it comes from.
+//! Noise as tensors. [`crate::seed`] says where it comes from.
 
 use tch::Tensor;
 
 use crate::seed::Noise;
 use crate::{Error, Result};
 
-/// Where a solver takes its standard normal noise from.
+/// A source of standard normal noise for a solver.
 pub trait NoiseSource {
     /// The next noise, f32 on the CPU.
     ///

@@ -6,15 +6,17 @@ use std::ops::Range;
 use crate::experts::Experts;
 use crate::{Result, schedule};
 
-/// Which expert runs which step of a schedule, known before anything is loaded.
+/// Which expert runs which step of a schedule. It is known before anything is loaded.
 ///
-/// A plan has one step for each positive sigma of its schedule: the step that starts with the evaluation at that sigma.
-/// So a schedule of N + 1 sigmas that ends in 0 has N steps, one that ends above 0 has N + 1, the last of which is the
-/// solver's final denoising. A solver with several evaluations in a step makes the inner ones at sigmas between this
-/// step's and the next one's (Heun's churn: somewhat above this step's), with the expert that owns them: on a step that crosses from one expert to the next, both
-/// work.
+/// A plan has one step for each positive sigma of its schedule: the step that starts with the evaluation at that sigma. So
+/// a schedule of N + 1 sigmas that ends in 0 has N steps. One that ends above 0 has N + 1: the last is the solver's final
+/// denoising.
 ///
-/// It is shown as one line per run of steps with the same expert:
+/// Some solvers evaluate several times in a step, at sigmas between this step's and the next one's (Heun's churn: somewhat
+/// above this step's). The expert that owns such a sigma makes the evaluation. So both experts work in a step that crosses
+/// from one to the next.
+///
+/// A plan is shown as one line for each run of steps with the same expert:
 ///
 /// ```
 /// use ediffi_core::{experts::Experts, interval::SigmaInterval};
@@ -55,7 +57,7 @@ pub struct Segment {
 }
 
 impl Experts {
-    /// Which expert runs which step of a schedule. Nothing is loaded for it.
+    /// Plans a schedule: which expert runs which step. Nothing is loaded.
     ///
     /// # Errors
     ///
@@ -91,7 +93,7 @@ impl Plan {
         &self.steps
     }
 
-    /// The runs of steps with the same expert, in order. Each expert has at most one, because a schedule descends.
+    /// The runs of steps with the same expert, in order. An expert has at most one run, because a schedule descends.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.segments
@@ -109,7 +111,7 @@ impl Plan {
     }
 }
 
-/// One line per segment; steps are counted from 1 here, sigmas are rounded to four digits.
+/// Writes one line for each segment. Steps are counted from 1 here, and sigmas are rounded to four digits.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (line, Segment { expert, steps, first_sigma, last_sigma }) in self.segments.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Which experts are in memory.
+//! Loading experts, and keeping them in memory.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,25 +15,25 @@ use crate::{Error, Result};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Residency {
-    /// Every expert stays once it was needed.
+    /// All: an expert is loaded when it is first needed, and stays.
     #[default]
     All,
-    /// One: it is dropped before the next one is loaded.
+    /// One: an expert is dropped before the next one is loaded.
     Relay,
-    /// One works while a thread loads the next one of the plan: at most two.
+    /// At most two: while one works, a thread loads the next one of the plan.
     RelayPrefetch,
 }
 
-/// Loads the expert with this index.
+/// Loads the expert with the given index.
 ///
-/// [`Residency::RelayPrefetch`] runs it on a thread of its own, so it has to take thread-bound settings, such as
-/// libtorch's guard against gradients, by itself.
+/// [`Residency::RelayPrefetch`] calls it on another thread. The loader has to make settings that belong to a thread, such
+/// as libtorch's no-grad guard, itself.
 pub type Loader<N> = Box<dyn FnMut(usize) -> Result<N> + Send>;
 
 /// The loaded experts of an ensemble.
 ///
-/// An expert is loaded when it is first asked for; only [`Residency::RelayPrefetch`] loads one ahead, and only one that
-/// the plan visits. If loading fails, the error is returned and the next [`ExpertPool::get`] tries again.
+/// An expert is loaded when it is first asked for. [`Residency::RelayPrefetch`] loads one ahead if the plan visits it. If
+/// loading fails, [`ExpertPool::get`] returns the error, and the next call tries again.
 pub struct ExpertPool<N> {
     experts: usize,
     residency: Residency,
@@ -46,16 +46,16 @@ pub struct ExpertPool<N> {
 }
 
 impl<N: Send + 'static> ExpertPool<N> {
-    /// A pool of `experts` experts; nothing is loaded yet.
+    /// A pool of `experts` experts. Nothing is loaded yet.
     #[must_use]
     pub fn new(experts: usize, residency: Residency, loader: Loader<N>) -> Self {
         let loader = Arc::new(Mutex::new(loader));
         Self { experts, residency, loaded: BTreeMap::new(), loader, ahead: None, order: Vec::new() }
     }
 
-    /// Says which experts will be asked for, so that the next one can be loaded ahead.
+    /// Tells the pool which experts will be asked for, so that it can load the next one ahead.
     ///
-    /// An expert that was loaded ahead and that `plan` does not visit is dropped.
+    /// An expert that was loaded ahead is dropped if `plan` does not visit it.
     pub fn follow(&mut self, plan: &Plan) {
         self.order = plan.experts().collect();
         if self.ahead.as_ref().is_some_and(|(index, _)| !self.order.contains(index)) {
@@ -63,18 +63,18 @@ impl<N: Send + 'static> ExpertPool<N> {
         }
     }
 
-    /// The experts in memory, lowest index first; one that is being loaded ahead does not count.
+    /// The experts in memory, lowest index first. One that is still being loaded ahead is not among them.
     pub fn resident(&self) -> impl Iterator<Item = usize> + '_ {
         self.loaded.keys().copied()
     }
 
-    /// Drops every expert. One that is being loaded ahead is waited for.
+    /// Drops every expert. Waits for one that is being loaded ahead.
     pub fn clear(&mut self) {
         self.loaded.clear();
         self.discard_ahead();
     }
 
-    /// Expert `index`, loaded if it is not in memory.
+    /// Returns expert `index`, and loads it first if it is not in memory.
     ///
     /// # Errors
     ///
@@ -107,7 +107,7 @@ impl<N: Send + 'static> ExpertPool<N> {
         load(&self.loader, index)
     }
 
-    /// Starts to load the expert that works after `current`, unless that has been done.
+    /// Starts to load the expert that works after `current`, unless one is being loaded already.
     fn prefetch_after(&mut self, current: usize) {
         let next = self.order.iter().skip_while(|expert| **expert != current).nth(1).copied();
         let Some(index) = next.filter(|index| *index < self.experts && self.ahead.is_none()) else { return };
@@ -121,7 +121,7 @@ impl<N: Send + 'static> ExpertPool<N> {
 }
 
 impl<N> ExpertPool<N> {
-    /// Waits for the loading thread and drops what it loaded. A failure is dropped too: nobody asked for that expert.
+    /// Waits for the loading thread and drops what it loaded. An error is dropped too: nobody asked for that expert.
     fn discard_ahead(&mut self) {
         if let Some((_, thread)) = self.ahead.take() {
             drop(thread.join());
@@ -129,7 +129,7 @@ impl<N> ExpertPool<N> {
     }
 }
 
-/// Waits for the loading thread: it must not outlive what it loads from.
+/// Waits for the loading thread, which must not outlive the files that it loads from.
 impl<N> Drop for ExpertPool<N> {
     fn drop(&mut self) {
         self.discard_ahead();

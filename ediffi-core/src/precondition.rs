@@ -1,8 +1,8 @@
 //! Preconditioning: how a raw network becomes a denoiser.
 //!
 //! `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)` (EDM, equation 7 and table 1; eDiff-I, section 3, writes
-//! `sigma* = sqrt(sigma^2 + sigma_data^2)`). The loss weight stands beside the coefficients, so that training and
-//! sampling share one set of constants. [`crate::denoiser::denoise_with`] applies them to tensors.
+//! `sigma* = sqrt(sigma^2 + sigma_data^2)`). The loss weight is here, too, so that training and sampling share their
+//! constants. [`crate::denoiser::denoise_with`] applies the coefficients to tensors.
 
 use std::fmt::Debug;
 
@@ -19,7 +19,7 @@ pub trait Precondition: Debug + Send + Sync {
     fn c_out(&self, sigma: f64) -> f64;
     /// The scale of the network's input.
     fn c_in(&self, sigma: f64) -> f64;
-    /// What the network is told of the noise level.
+    /// The number by which the network is told the noise level.
     fn c_noise(&self, sigma: f64) -> f64;
     /// The weight of the squared error of D in the loss.
     fn loss_weight(&self, sigma: f64) -> f64;
@@ -111,7 +111,7 @@ impl Precondition for Edm {
         self.sigma_star(sigma).recip()
     }
 
-    /// What the network is told of the noise level: `ln(sigma) / 4`.
+    /// The number by which the network is told the noise level: `ln(sigma) / 4`.
     fn c_noise(&self, sigma: f64) -> f64 {
         0.25 * sigma.ln()
     }
@@ -124,10 +124,10 @@ impl Precondition for Edm {
 
 /// The network predicts the clean image itself: `D(x; sigma) = sigma_data F(c_in x; c_noise)`.
 ///
-/// Noise fills every dimension of a patch of pixels, while pictures lie near a surface of few: a network on large patches
-/// whose width is not far above the values of one patch can say what the picture is, but not what the noise was (Li & He
-/// 2025, "Back to Basics: Let Denoising Generative Models Denoise"), which EDM's preconditioning asks of it at low noise.
-/// Input scale and noise embedding are EDM's.
+/// At low noise, EDM's preconditioning asks the network for the noise. Noise fills all dimensions of a patch of pixels, while
+/// pictures lie near a surface of few dimensions. A network on large patches that is not much wider than one patch has
+/// values can predict the picture, but not the noise (Li & He 2025, "Back to Basics: Let Denoising Generative Models
+/// Denoise"). Input scale and noise embedding are EDM's.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sample(Edm);
@@ -140,8 +140,8 @@ impl Default for Sample {
 }
 
 impl Sample {
-    /// The largest ratio of signal to noise, `sigma_data^2 / sigma^2`, that the loss weighs (Hang et al. 2023, "Efficient
-    /// Diffusion Training via Min-SNR Weighting Strategy", gamma = 5): below that noise, what is left to do is little.
+    /// The ratio of signal to noise, `sigma_data^2 / sigma^2`, above which the weight of the loss stays the same (Hang et al.
+    /// 2023, "Efficient Diffusion Training via Min-SNR Weighting Strategy", gamma = 5).
     pub const MAX_SNR: f64 = 5.0;
 
     /// The preconditioning for data of standard deviation `sigma_data`.
@@ -161,12 +161,12 @@ impl Sample {
 }
 
 impl Precondition for Sample {
-    /// Nothing.
+    /// 0: nothing of the noisy image is kept.
     fn c_skip(&self, _sigma: f64) -> f64 {
         0.0
     }
 
-    /// `sigma_data`, so that the network's target has variance 1.
+    /// `sigma_data`: the network's target has variance 1.
     fn c_out(&self, _sigma: f64) -> f64 {
         self.0.sigma_data
     }
@@ -208,17 +208,17 @@ impl Epsilon {
 }
 
 impl Precondition for Epsilon {
-    /// All of it.
+    /// 1: all of the noisy image is kept.
     fn c_skip(&self, _sigma: f64) -> f64 {
         1.0
     }
 
-    /// `-sigma`: what is predicted is the noise, which is taken away.
+    /// `-sigma`: the predicted noise is subtracted.
     fn c_out(&self, sigma: f64) -> f64 {
         -sigma
     }
 
-    /// `1 / sqrt(1 + sigma^2)`, which is DDPM's view of x.
+    /// `1 / sqrt(1 + sigma^2)`, which makes `x` that of DDPM.
     fn c_in(&self, sigma: f64) -> f64 {
         1_f64.hypot(sigma).recip()
     }
@@ -228,7 +228,7 @@ impl Precondition for Epsilon {
         self.table.timestep(sigma)
     }
 
-    /// `1 / sigma^2`, which makes it the plain squared error of the noise (Ho et al. 2020, equation 14).
+    /// `1 / sigma^2`: the loss is the plain squared error of the noise (Ho et al. 2020, equation 14).
     fn loss_weight(&self, sigma: f64) -> f64 {
         sigma.powi(-2)
     }

@@ -1,4 +1,4 @@
-//! Where and in which precision to compute, decided once.
+//! The device and the precision to compute in.
 #![allow(unsafe_code, reason = "loading the CUDA half of libtorch is a foreign call")]
 
 use std::sync::OnceLock;
@@ -28,19 +28,19 @@ pub enum DeviceChoice {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Precision {
-    /// The fastest that is safe on the device: bf16 on CUDA (which compute capability 8.0 is assumed of) and
-    /// on CPUs with bf16 arithmetic, else f32.
+    /// The fastest that is safe on the device: bf16 on CUDA, which is assumed to have compute capability 8.0, and on CPUs
+    /// with bf16 arithmetic; else f32.
     #[default]
     Auto,
     /// 32 bits.
     F32,
-    /// 16 bits with the range of f32.
+    /// bfloat16: 16 bits with the range of f32.
     Bf16,
-    /// 16 bits with a small range; T5 may overflow.
+    /// IEEE half precision: 16 bits with a small range, which T5 may leave.
     F16,
 }
 
-/// A device and the kind that weights and activations have on it.
+/// A device, and the kind of weights and activations on it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Runtime {
     /// Where to compute.
@@ -50,10 +50,10 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Decides what is left open.
+    /// Chooses device and precision where they are `Auto`.
     ///
     /// # Errors
-    /// [`Error::Device`] when CUDA is asked for and cannot be had.
+    /// [`Error::Device`] if CUDA is asked for and cannot be used.
     pub fn new(device: DeviceChoice, precision: Precision) -> Result<Self> {
         let device = match device {
             DeviceChoice::Cpu => Device::Cpu,
@@ -103,13 +103,13 @@ pub fn cpu_has_bf16() -> bool {
     false
 }
 
-/// Number of CUDA devices, after loading the CUDA half of libtorch; the reason when it cannot be loaded.
+/// Loads the CUDA half of libtorch, and returns the number of CUDA devices.
 ///
-/// A linker drops that half from a program that calls none of its functions, so it is loaded here, the first time a CUDA
-/// device is asked for; loading registers the CUDA back end. One binary so serves machines with and without CUDA.
+/// A linker drops that half from a program that calls none of its functions. So it is loaded here, when a CUDA device is
+/// first asked for, and registers itself. One binary serves machines with and without CUDA.
 ///
 /// # Errors
-/// What was looked for and why it was not found.
+/// What was looked for, and why it was not found.
 pub fn cuda_devices() -> std::result::Result<usize, String> {
     static LOADED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     LOADED

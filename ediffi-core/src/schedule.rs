@@ -1,21 +1,21 @@
 //! Schedules: the descending noise levels that a solver visits.
 //!
-//! A schedule is a plain `Vec<f64>`. **N steps are N + 1 sigmas**, in one of two endings:
+//! A schedule is a plain `Vec<f64>`. **N steps are N + 1 sigmas**. It ends in one of two ways:
 //!
-//! * *ends in 0* ([`karras`], [`exponential`]): N positive sigmas, then 0. The N-th step goes from the lowest positive
-//!   sigma to 0.
-//! * *ends above 0* ([`deis`], the grid of the paper): N + 1 positive sigmas. A solver takes the N steps between them
-//!   and then finishes with `x <- D(x; sigma_min)`.
+//! * *in 0* ([`karras`], [`exponential`]): N positive sigmas, then 0. The N-th step goes from the lowest positive sigma
+//!   to 0.
+//! * *above 0* ([`deis`], the grid of the paper): N + 1 positive sigmas. A solver takes the N steps between them and then
+//!   finishes with `x <- D(x; sigma_min)`.
 //!
-//! A step to 0 is a plain denoising as well (see [`crate::solver`]), so in both endings the denoiser's evaluation at
-//! the lowest positive sigma makes the image.
+//! A step to 0 is a plain denoising, too (see [`crate::solver`]). So either way, the image is the denoiser's estimate at
+//! the lowest positive sigma.
 
 use serde::{Deserialize, Serialize};
 
 use crate::timesteps::{NoiseTable, Preset};
 use crate::{Error, Result};
 
-/// The highest number of steps that a schedule is made for; more is a mistake.
+/// The highest number of steps of a schedule. A higher number is taken for a mistake.
 pub const MAX_STEPS: usize = 10_000;
 
 /// A rule that makes a schedule for any number of steps.
@@ -32,7 +32,7 @@ pub enum Schedule {
         min: f64,
         /// The first sigma.
         max: f64,
-        /// How much the steps crowd at low noise.
+        /// The exponent: the higher it is, the more steps are at low noise.
         rho: f64,
     },
     /// [`deis`].
@@ -41,7 +41,7 @@ pub enum Schedule {
         min: f64,
         /// The first sigma.
         max: f64,
-        /// How much the steps crowd at low noise; the paper's "order".
+        /// The exponent, the paper's "order": the higher it is, the more steps are at low noise.
         order: f64,
     },
     /// [`exponential`].
@@ -51,7 +51,7 @@ pub enum Schedule {
         /// The first sigma.
         max: f64,
     },
-    /// These sigmas and no others.
+    /// A list of sigmas.
     Custom(Vec<f64>),
     /// The noise levels of evenly spaced timesteps: [`NoiseTable::leading`].
     Leading,
@@ -82,7 +82,7 @@ impl Schedule {
         Self::Deis { min: 0.002, max: 80.0, order: 3.0 }
     }
 
-    /// The number of steps of a schedule that has a number of its own: a list of sigmas, a preset.
+    /// The number of steps of a schedule that fixes it: a list of sigmas or a preset.
     #[must_use]
     pub fn own_steps(&self) -> Option<usize> {
         match self {

@@ -1,12 +1,12 @@
 //! Seeds: where the noise of an image comes from.
 //!
-//! One image has one 64-bit seed. The noise of image and stage is the ChaCha20 stream number `stage` of the key made
-//! of that seed; it is drawn on the CPU, so the same seed gives the same noise on every device, and each image has its
-//! own stream, so an image does not change with the batch it was computed in. libtorch's global generator is never
-//! touched.
+//! One image has one 64-bit seed, which makes a key of the cipher ChaCha20. The noise of the image in a stage is the stream
+//! of that key with the stage's number. It is drawn on the CPU, so the same seed gives the same noise on every device. Each
+//! image has its own stream, so an image does not change with the batch it is computed in. libtorch's global generator is
+//! never used.
 //!
-//! The stream is part of the library's contract: a seed that someone wrote down has to give the same noise in every
-//! later version. A test holds its first values.
+//! The stream is a promise: a seed that someone wrote down gives the same noise in every later version. A test holds its
+//! first values.
 
 use std::collections::TryReserveError;
 use std::fmt;
@@ -15,10 +15,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha20Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// The rest of the cipher key beside the seed: separates this use of ChaCha from any other, and names its version.
+/// The rest of the cipher key beside the seed. It separates this use of ChaCha from any other, and names its version.
 const DOMAIN: [u8; 24] = *b"ediffi image noise v1\0\0\0";
 
-/// The seeds of `count` images of one request: `seed`, `seed + 1`, ... (past the highest number it goes on from 0).
+/// The seeds of `count` images of one request: `seed`, `seed + 1`, ... After the highest number comes 0.
 #[must_use]
 pub fn image_seeds(seed: u64, count: usize) -> Vec<u64> {
     (0..count).map(|k| seed.wrapping_add(k as u64)).collect()
@@ -26,7 +26,7 @@ pub fn image_seeds(seed: u64, count: usize) -> Vec<u64> {
 
 /// The generator of one image in one stage.
 ///
-/// Its key is the seed in little-endian order followed by a fixed text; `stage` selects the stream.
+/// Its key is the seed in little-endian order, followed by a fixed text. `stage` is the number of the stream.
 #[must_use]
 pub fn stream(image_seed: u64, stage: u64) -> ChaCha20Rng {
     let mut key = [0; 32];
@@ -51,13 +51,13 @@ impl Noise {
         Self { streams: image_seeds.iter().map(|&seed| stream(seed, stage)).collect() }
     }
 
-    /// How many images this is the noise of.
+    /// The number of images.
     #[must_use]
     pub fn images(&self) -> usize {
         self.streams.len()
     }
 
-    /// The next `per_image` values of every image, one image after the other; an error if memory is too small for them.
+    /// The next `per_image` values of every image, one image after the other; an error if there is not enough memory.
     pub(crate) fn draw(&mut self, per_image: usize) -> Result<Vec<f32>, TryReserveError> {
         let mut values = Vec::new();
         values.try_reserve_exact(self.streams.len().saturating_mul(per_image))?;

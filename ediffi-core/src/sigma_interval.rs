@@ -1,4 +1,4 @@
-//! Half-open ranges of noise levels.
+//! Half-open ranges of noise levels. The type stands apart from what makes one ([`crate::interval`]), because errors hold it.
 
 use std::fmt;
 

@@ -1,8 +1,11 @@
 //! What every solver promises: the evaluations it makes, the steps it reports, that it stops, and what it refuses.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod common;
+
 use std::ops::ControlFlow;
 
+use common::devices;
 use ediffi_core::denoiser::{self, Denoiser, Estimate};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::schedule::{self, Schedule};
@@ -125,13 +128,15 @@ fn cancelling_inside_a_step_stops_before_the_next_evaluation() {
 #[test]
 fn an_image_does_not_change_with_its_batch() {
     let churn = Solver::Heun(Churn { s_churn: 3.0, ..Churn::NONE });
-    for solver in Solver::all().chain([churn]) {
+    for (solver, device) in
+        Solver::all().chain([churn]).flat_map(|solver| devices().into_iter().map(move |device| (solver, device)))
+    {
         let run = |seeds: &[u64]| {
             let mut noise = Noise::new(seeds, 0);
-            let start = noise.normal(&[seeds.len() as i64, 3, 4, 4]).unwrap();
+            let start = noise.normal(&[seeds.len() as i64, 3, 4, 4]).unwrap().to_device(device);
             solver.solve(&mut Recording::default(), start, &schedules(solver)[0], &mut noise, &mut ()).unwrap()
         };
-        assert!(run(&[7, 8]).narrow(0, 1, 1).equal(&run(&[8])), "{solver}");
+        assert!(run(&[7, 8]).narrow(0, 1, 1).equal(&run(&[8])), "{solver} on {device:?}");
     }
 }
 

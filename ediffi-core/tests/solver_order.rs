@@ -4,6 +4,9 @@
 //! `sigma_0` is `x(sigma) = MU + (x_0 - MU) sqrt((S^2 + sigma^2) / (S^2 + sigma_0^2))`.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod common;
+
+use common::devices;
 use ediffi_core::denoiser::{self, Denoiser};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::schedule;
@@ -13,6 +16,7 @@ use tch::{Device, Kind, Tensor};
 
 const MU: f64 = 0.3;
 const S: f64 = 0.5;
+const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
 fn gaussian() -> impl Denoiser {
     denoiser::from_fn(|x, sigma| {
@@ -21,10 +25,10 @@ fn gaussian() -> impl Denoiser {
     })
 }
 
-fn solve(solver: Solver, x0: f64, sigmas: &[f64], kind: Kind) -> f64 {
-    let start = Tensor::full([1, 1, 1, 1], x0 / sigmas[0], (kind, Device::Cpu));
+fn solve(solver: Solver, x0: f64, sigmas: &[f64], (kind, device): (Kind, Device)) -> f64 {
+    let start = Tensor::full([1, 1, 1, 1], x0 / sigmas[0], (kind, device));
     let image = solver.solve(&mut gaussian(), start, sigmas, &mut Noise::new(&[0], 0), &mut ()).unwrap();
-    assert_eq!(image.kind(), kind);
+    assert_eq!((image.kind(), image.device()), (kind, device));
     f64::try_from(image).unwrap()
 }
 
@@ -37,7 +41,7 @@ fn exact(x0: f64, sigmas: &[f64]) -> f64 {
 
 fn error(solver: Solver, sigmas: &[f64]) -> f64 {
     let x0 = MU + 1.3 * sigmas[0];
-    (solve(solver, x0, sigmas, Kind::Double) - exact(x0, sigmas)).abs()
+    (solve(solver, x0, sigmas, DOUBLE) - exact(x0, sigmas)).abs()
 }
 
 #[test]
@@ -70,8 +74,11 @@ fn every_solver_samples_in_f32_with_the_schedules_of_practice() {
         ] {
             let tolerance = if solver == Solver::Euler { 0.1 } else { tolerance };
             let x0 = -60.0;
-            let (got, expected) = (solve(solver, x0, &sigmas, Kind::Float), exact(x0, &sigmas));
-            assert!((got - expected).abs() < tolerance, "{solver}: {got}, expected {expected}");
+            let expected = exact(x0, &sigmas);
+            for device in devices() {
+                let got = solve(solver, x0, &sigmas, (Kind::Float, device));
+                assert!((got - expected).abs() < tolerance, "{solver} on {device:?}: {got}, expected {expected}");
+            }
         }
     }
 }
@@ -81,7 +88,7 @@ fn euler_is_ddim() {
     // DDIM in EDM's variables: x' = D + (sigma' / sigma) (x - D). One step from 2 to 1, then D at 1.
     let d = |x: f64, sigma: f64| (S * S * x + sigma * sigma * MU) / (S * S + sigma * sigma);
     let x = d(1.7, 2.0) + 0.5 * (1.7 - d(1.7, 2.0));
-    assert!((solve(Solver::Euler, 1.7, &[2.0, 1.0, 0.0], Kind::Double) - d(x, 1.0)).abs() < 1e-12);
+    assert!((solve(Solver::Euler, 1.7, &[2.0, 1.0, 0.0], DOUBLE) - d(x, 1.0)).abs() < 1e-12);
 }
 
 #[test]
@@ -98,7 +105,7 @@ fn second_order_multistep_matches_the_published_formula() {
     let r = h[0] / h[1];
     let x2 = 0.25 * x1 + (1.0 - (-h[1]).exp()) * ((1.0 + 0.5 / r) * d1 - 0.5 / r * d0);
     let expected = d(x2, 1.0);
-    assert!((solve(Solver::DpmPp2M, x0, &sigmas, Kind::Double) - expected).abs() < 1e-12);
+    assert!((solve(Solver::DpmPp2M, x0, &sigmas, DOUBLE) - expected).abs() < 1e-12);
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! Many texts at once without computing what nobody looks at.
+//! Running a network over many texts, without computing much of the padding.
 
 use ediffi_core::Result;
 use tch::{Kind, Tensor};
 
 use crate::tokenizer::Tokens;
 
-/// Rows · columns that one pass of a network takes at most; a longer text makes a pass of its own.
+/// The most tokens (rows · columns) of one pass through a network. A longer text is a pass of its own.
 const TOKENS: usize = 4096;
 
-/// Texts of similar length, computed together.
+/// Texts of similar length that are computed together.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Group {
     /// Their places in the batch.
@@ -17,9 +17,9 @@ pub(crate) struct Group {
     pub(crate) columns: usize,
 }
 
-/// Cuts a batch of texts of the given lengths into groups. Texts of a group have at least three quarters of the length of its
-/// longest, so little is spent on filling up; a network attends to nothing of the filling, so a text's embedding does not
-/// depend on the group it is in.
+/// Divides texts of the given lengths into groups. Each text has at least three quarters of the length of the longest of its
+/// group, so the padding costs little. A network does not attend to the padding, so the embedding of a text does not depend
+/// on its group.
 pub(crate) fn groups(lengths: &[usize]) -> Vec<Group> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     let length = |row: usize| lengths.get(row).copied().unwrap_or(0).max(1);
@@ -85,7 +85,7 @@ pub(crate) fn run<const OUTPUTS: usize>(
     Ok(outputs)
 }
 
-/// The tokens of each text, those around it included.
+/// The number of tokens of each text, including those of start and end.
 ///
 /// # Shapes
 /// `mask`: [n, tokens] bool

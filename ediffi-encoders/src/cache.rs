@@ -1,4 +1,4 @@
-//! Embeddings kept in a file, so that a text is encoded once.
+//! Embeddings in files, so that a text is encoded once.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 
 const FORMAT: &str = "ediffi-encoded/2";
 
-/// What embeddings are, in the words that the header of a file and the errors have for it.
+/// The kind of CLIP's embeddings, as the header of a file and errors name it.
 const CLIP: &str = "tokens and pooled embeddings of CLIP";
 
 fn words(filling: Filling) -> &'static str {
@@ -28,22 +28,21 @@ fn words(filling: Filling) -> &'static str {
 }
 
 impl Encoded {
-    /// Writes the embeddings of `texts`, with the texts, their lengths and the model that made them, to a safetensors file.
+    /// Writes the embeddings of `texts` to a safetensors file, with the texts, their lengths and the model that made them.
     ///
     /// # Errors
-    /// Not as many texts as embeddings, or a file that cannot be written.
+    /// [`Error::CacheFile`] if there are not as many texts as embeddings, or a file that cannot be written.
     pub fn save(&self, path: &Path, model: &Fingerprint, texts: &[&str]) -> Result<()> {
         let (kind, tensors) = (words(self.filling), &[("tokens", &self.tokens)][..]);
         let (mask, spans, truncated) = (&self.mask, &self.spans, &self.truncated);
         write(path, model, texts, &Parts { kind, tensors, mask, spans, truncated })
     }
 
-    /// Reads what [`save`](Self::save) wrote, and the texts.
+    /// Reads the texts and embeddings that [`save`](Self::save) wrote.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] if another model than `model` made the embeddings; [`Error::OtherEncoding`] if they are not
-    /// those with `filling`; [`Error::CacheFile`] for a file that holds something else or is damaged; a file that cannot be
-    /// read.
+    /// [`Error::OtherModel`] if another model than `model` made the embeddings; [`Error::OtherEncoding`] if they have another
+    /// filling; [`Error::CacheFile`] if the file holds something else or is damaged; a file that cannot be read.
     pub fn load(path: &Path, model: &Fingerprint, filling: Filling) -> Result<(Vec<String>, Self)> {
         let mut kept = read(path, model, words(filling))?;
         let tokens = kept.per_token("tokens")?;
@@ -85,7 +84,7 @@ fn damaged(path: &Path, reason: String) -> Error {
     Error::CacheFile { path: path.to_owned(), reason }
 }
 
-/// What is kept of either encoder's embeddings.
+/// The parts of embeddings that are written.
 struct Parts<'a> {
     kind: &'a str,
     tensors: &'a [(&'a str, &'a Tensor)],
@@ -117,7 +116,7 @@ fn write(path: &Path, model: &Fingerprint, texts: &[&str], parts: &Parts<'_>) ->
     Ok(weights::save(path, &parts.tensors.iter().map(named).collect::<Vec<_>>(), header)?)
 }
 
-/// What a file holds.
+/// The content of a file.
 struct Kept<'a> {
     path: &'a Path,
     tensors: HashMap<String, Tensor>,
@@ -136,7 +135,7 @@ impl Kept<'_> {
         self.tensors.remove(name).ok_or_else(|| self.damaged(format!("it has no `{name}`")))
     }
 
-    /// A tensor [n, tokens, width] that fits texts and spans.
+    /// Takes a tensor [n, tokens, width], checked against texts and spans.
     fn per_token(&mut self, name: &str) -> Result<Tensor> {
         let tensor = self.tensor(name)?;
         match tensor.size().as_slice() {

@@ -1,4 +1,4 @@
-//! What the encoders hand out, and what they share.
+//! Embeddings, and what the encoders share.
 
 use std::ops::Range;
 use std::path::Path;
@@ -11,16 +11,16 @@ use tch::Tensor;
 
 use crate::Error;
 
-/// What stands in the columns after the token that ends a text.
+/// What the columns of the padding hold, which follow the token that ends a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Filling {
     /// Zeros: [`T5::encode`](crate::T5::encode).
     Zeros,
-    /// What the network makes of the filling: [`T5::encode_filled`](crate::T5::encode_filled).
+    /// The network's embeddings of the padding: [`T5::encode_filled`](crate::T5::encode_filled).
     Embedded,
 }
 
-/// Embedded texts, one embedding per token. Columns are the positions of tokens.
+/// Texts embedded by T5, one embedding per token. A column is the position of a token.
 #[derive(Debug)]
 pub struct Encoded {
     /// [n, tokens, width] f32.
@@ -29,22 +29,23 @@ pub struct Encoded {
     pub filling: Filling,
     /// [n, tokens] bool, on the device of `tokens`: true up to and including the token that ends the text.
     pub mask: Tensor,
-    /// Per text and column the range of characters (not bytes) of the text that the token stands for; `None` for tokens
-    /// that stand for nothing in the text: start, end, filling.
+    /// For each text and column, the characters (not bytes) of the text that the token stands for; `None` for the tokens of
+    /// start, end and padding.
     pub spans: Vec<Vec<Option<Range<usize>>>>,
-    /// Per text the end of it that did not fit, `None` if all did.
+    /// For each text, its end if that did not fit; `None` if the whole text did.
     pub truncated: Vec<Option<String>>,
 }
 
-/// Texts embedded by CLIP: [`Encoded`], and one embedding per text.
+/// Texts embedded by CLIP: one embedding per token, and one per text.
 #[derive(Debug)]
 pub struct EncodedClip {
-    /// [n, tokens, width] f32, after the last layer and the final norm; zero after the token that ends the text.
+    /// [n, tokens, width] f32: the output of the last layer, after the final norm. Zero after the token that ends the text.
     pub tokens: Tensor,
-    /// [n, tokens, width] f32, after the last layer but one, without a norm; zero after the token that ends the text.
+    /// [n, tokens, width] f32: the output of the last layer but one, without a norm ("CLIP skip"). Zero after the token that
+    /// ends the text.
     pub penultimate: Tensor,
-    /// [n, projection] f32: the whole text, in the space of pictures; [n, width] where the model has no projection. Not
-    /// normalised.
+    /// [n, projection] f32: the embedding of the whole text, in the space that texts and pictures share; [n, width] if the
+    /// model has no projection. Not normalised.
     pub pooled: Tensor,
     /// As in [`Encoded`].
     pub mask: Tensor,
@@ -54,7 +55,7 @@ pub struct EncodedClip {
     pub truncated: Vec<Option<String>>,
 }
 
-/// `x`, unless it holds a NaN or an infinity.
+/// Returns `x`, or an error if it holds a NaN or an infinity.
 pub(crate) fn finite(x: Tensor, what: &str) -> Result<Tensor> {
     if x.f_isfinite()?.f_all()?.f_int64_value(&[])? == 1 {
         return Ok(x);
@@ -62,7 +63,7 @@ pub(crate) fn finite(x: Tensor, what: &str) -> Result<Tensor> {
     Err(ediffi_core::Error::NotFinite { what: what.to_owned() })
 }
 
-/// The configuration at `path`, whose `model_type`, if it names one, has to be one of `types`.
+/// Reads the configuration at `path`. If it names a `model_type`, this has to be one of `types`.
 ///
 /// # Errors
 /// A file that is missing or no JSON, or [`Error::Architecture`].
@@ -76,7 +77,7 @@ pub(crate) fn read_config(path: &Path, types: &[&str], expected: &'static str) -
     }
 }
 
-/// The part of a configuration that `T` holds.
+/// Reads the keys of a configuration that `T` has.
 pub(crate) fn parse_config<T: DeserializeOwned>(path: &Path, json: Value) -> crate::Result<T> {
     serde_json::from_value(json).map_err(|source| ediffi_core::Error::Json { path: path.to_owned(), source }.into())
 }

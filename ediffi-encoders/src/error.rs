@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// What every fallible function of this crate returns that is not part of a network.
+/// The result of every fallible function of this crate that is not part of a network.
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Everything that can go wrong between a prompt or a picture and its embedding. Each variant names the culprit.

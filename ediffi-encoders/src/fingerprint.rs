@@ -15,11 +15,12 @@ use crate::watched::Watched;
 
 /// A model's name and variant, and a digest of its dimensions, its tokenizer and its weights (SHA-256).
 ///
-/// It does not depend on where the model's folder lies, on how its weights are cut into files, or on the precision it runs
-/// in; the same weights stored in another precision are another model. Tables of words, of which a training may change a few
-/// rows, go into the digest whole, and so do small tensors; of a large matrix the first and the last bytes and 15 places
-/// between do, since a training changes all of it. So it takes about as long as reading the tables. A few numbers of a large
-/// matrix that were edited by hand can stay unnoticed.
+/// The digest does not depend on where the folder lies, on how the weights are spread over files, or on the precision that
+/// the model runs in. The same weights stored in another precision are another model.
+///
+/// Embedding tables go into the digest completely, because training may change a few rows of them, and so do small tensors.
+/// A large matrix is sampled: its first and last bytes and 15 places between, because training changes all of it. So the
+/// digest takes about as long as reading the tables. It can miss a few numbers of a large matrix that were edited by hand.
 #[derive(Debug, Clone)]
 pub struct Fingerprint {
     name: String,
@@ -27,16 +28,16 @@ pub struct Fingerprint {
     digest: String,
 }
 
-/// The files of a text encoder, and what tells it from others once somebody asks: opening a model does not read it twice.
+/// The files of an opened text encoder, from which its fingerprint is made when somebody asks for it.
 ///
-/// The weights stay mapped, so that the answer is about those that were loaded even where another file has taken their name
-/// since. A file that was written to in its place cannot answer any more, and is an error; it is known by its length and its
-/// time of modification, so that one that was written to and given its old time and length again stays unnoticed.
+/// The weights stay mapped, so the fingerprint is that of the weights that were loaded, even if another file has taken their
+/// name since. A file that was written to in place is an error. Its length and time of modification tell; a file that has
+/// both again after it was written to is not noticed.
 #[derive(Debug)]
 pub(crate) struct Identity {
     name: String,
     variant: Option<String>,
-    /// Of everything but the weights.
+    /// The hash of everything but the weights.
     hash: Sha256,
     weights: WeightsFile,
     /// The files of the weights.
@@ -94,13 +95,13 @@ impl Identity {
     }
 }
 
-/// Whether the networks look up rows of the tensor `name`: T5's words, CLIP's words and positions.
+/// Whether the tensor `name` is a table whose rows are looked up: T5's words, CLIP's words and positions.
 fn is_table(name: &str) -> bool {
     name == "shared.weight" || name.contains("embedding")
 }
 
-/// The name of a folder; in the cache of the Hugging Face hub, where folders bear the names of commits, that of the repository
-/// and the folder in it.
+/// The name of a folder. In the cache of the Hugging Face hub, where folders have the names of commits, it is the name of the
+/// repository and of the folder in it.
 fn name_of(folder: &Path) -> String {
     let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let parts: Vec<_> = folder.components().map(|part| part.as_os_str().to_string_lossy()).collect();
@@ -139,7 +140,7 @@ impl Fingerprint {
     }
 }
 
-/// Fingerprints are equal if their digests are: a model is the same under another name.
+/// Fingerprints are equal if their digests are, whatever the names.
 impl PartialEq for Fingerprint {
     fn eq(&self, other: &Self) -> bool {
         self.digest == other.digest

@@ -21,33 +21,33 @@
 //! | wanted | take | shape |
 //! |---|---|---|
 //! | what each word says and how words relate | [`Encoded::tokens`] of [`T5::encode`] | [texts, tokens, d_model] |
-//! | the same for a network trained on filling too (DeepFloyd IF) | [`T5::encode_filled`] | [texts, tokens, d_model] |
+//! | the same for a network trained on the padding, too (DeepFloyd IF) | [`T5::encode_filled`] | [texts, tokens, d_model] |
 //! | what a text looks like, token by token | [`EncodedClip::tokens`] of [`ClipText::encode`] | [texts, tokens, width] |
 //! | the same for networks trained on "CLIP skip" | [`EncodedClip::penultimate`] | [texts, tokens, width] |
 //! | how well a text fits a picture | [`EncodedClip::pooled`] and [`ClipVision::encode`] | [texts, projection], [pictures, projection] |
 //! | the style of a picture | [`ClipVision::encode`] | [pictures, projection] |
 //! | what stands where in a picture | [`ClipOutput::tokens`] of [`ClipVisionNetwork::outputs`] | [pictures, 1 + patches, width] |
 //!
-//! Embeddings are f32 and not normalised: divide by their length before taking cosines. Beside the tokens stand the mask,
-//! the range of characters of the original text that each token stands for ([`Encoded::spans`]), and the end of a text that
-//! did not fit ([`Encoded::truncated`]).
+//! Embeddings are f32 and not normalised: divide by their length before taking cosines. With the embeddings come the mask, the
+//! characters of the original text that each token stands for ([`Encoded::spans`]), and the end of a text that did not fit
+//! ([`Encoded::truncated`]).
 //!
 //! # Memory
 //!
-//! Weights are mapped and copied once, tensor by tensor, straight to their device and precision; while a model is read it
-//! takes hardly more than its own size. Drop an encoder when its texts are encoded; [`Encoded::save`] keeps embeddings, under
-//! the [`Fingerprint`] of the model that made them ([`T5::model`], [`Clip::model`]; [`T5::fingerprint`] has it of a folder
-//! without loading the model).
+//! Weights are mapped and copied once, tensor by tensor, straight to their device and precision. So reading a model takes
+//! hardly more memory than the model. Drop an encoder when its texts are encoded. [`Encoded::save`] writes embeddings to a file
+//! with the [`Fingerprint`] of the model that made them ([`T5::model`], [`Clip::model`]). [`T5::fingerprint`] finds that of a
+//! folder without loading the model.
 //!
 //! # Networks
 //!
-//! The networks behind them ([`T5Network`], [`ClipTextNetwork`], [`ClipVisionNetwork`]) are built from a
-//! [`Scope`](ediffi_core::weights::Scope) like every network of ediffi, so they can be trained as well as loaded.
+//! The networks ([`T5Network`], [`ClipTextNetwork`], [`ClipVisionNetwork`]) are built from a
+//! [`Scope`](ediffi_core::weights::Scope), like every network of ediffi. So they can be trained as well as loaded.
 //!
 //! # The hub
 //!
-//! With the feature `hub`, `T5::from_hub("org/name", runtime)` and `Clip::from_hub` download what they need of a model of
-//! the Hugging Face hub. The fingerprint of a model that was opened so bears the name of its repository.
+//! With the feature `hub`, `T5::from_hub("org/name", runtime)` and `Clip::from_hub` download the files that they need from the
+//! Hugging Face hub. The fingerprint of such a model has the name of its repository.
 
 mod batch;
 mod cache;

@@ -1,4 +1,4 @@
-//! Files that have to stay as they were when they were opened.
+//! Files that must not change while they are open.
 
 use std::fs::{File, Metadata};
 use std::path::{Path, PathBuf};
@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use crate::{Error, Result};
 
-/// A file, and what tells whether it was written to since it was opened.
+/// An open file that notices when it is written to.
 ///
-/// It stays open, so that the answer is about this very file, even where another has taken its name since.
+/// It stays open, so that the answer is about this file even if another one has taken its name.
 #[derive(Debug)]
 pub(crate) struct Watched {
     path: PathBuf,
@@ -16,7 +16,7 @@ pub(crate) struct Watched {
     stamp: Stamp,
 }
 
-/// What changes with a file.
+/// The properties that change when a file is written to.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     length: u64,
@@ -48,12 +48,12 @@ impl Watched {
         opened.map_err(|source| ediffi_core::Error::ReadFile { path: path.to_owned(), source }.into())
     }
 
-    /// Refuses the file where it was written to since it was opened.
+    /// Returns an error if the file was written to since it was opened.
     pub(crate) fn check(&self) -> Result<()> {
         self.compare(self.file.metadata())
     }
 
-    /// Refuses the file where it was written to since it was opened, or another has its name now.
+    /// Returns an error if the file was written to since it was opened, or another file has its name now.
     pub(crate) fn check_name(&self) -> Result<()> {
         self.compare(self.path.metadata())
     }

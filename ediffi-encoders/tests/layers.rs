@@ -1,6 +1,6 @@
 //! Every layer of the encoders against `transformers`: see `fixtures/generate_networks.py`.
 //!
-//! Tolerances: 1e-5 in f32, after every layer and at the end; in bf16 0.05 of the greatest number. Each of these faults, made
+//! Tolerances on the CPU: 1e-5 in f32, after every layer and at the end; in bf16 0.05 of the greatest number. Each of these faults, made
 //! one at a time, makes the tests fail in f32, by as much as the table says. In bf16 the faults below 0.05 would pass unseen:
 //! that test is for the precision, not for the formula.
 //!
@@ -28,107 +28,104 @@
 //! | CLIP: the layer beside the last but one | penultimate | 3.7 |
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+mod common;
 
-use ediffi_core::weights::load;
+use std::collections::HashMap;
+
+use common::{config, devices, difference, expected, fixture, tolerance};
+use ediffi_core::weights::{Scope, load};
 use ediffi_encoders::clip::{Preprocess, text_names, vision_names};
 use ediffi_encoders::{ClipTextConfig, ClipTextNetwork, ClipVisionConfig, ClipVisionNetwork, T5Config, T5Network, t5};
-use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/networks").join(name)
-}
-
-fn config<T: DeserializeOwned>(name: &str) -> T {
-    serde_json::from_str(&std::fs::read_to_string(fixture(name).join("config.json")).unwrap()).unwrap()
+/// Where and in which precision the networks compute.
+fn everywhere() -> Vec<(Device, Kind)> {
+    devices().into_iter().flat_map(|device| [(device, Kind::Float), (device, Kind::BFloat16)]).collect()
 }
 
 struct Expected {
-    name: &'static str,
+    name: String,
     tensors: HashMap<String, Tensor>,
 }
 
 impl Expected {
-    fn of(name: &'static str) -> Self {
-        let tensors = Tensor::read_safetensors(fixture(name).join("expected.safetensors")).unwrap();
-        Self { name, tensors: tensors.into_iter().collect() }
+    fn of(name: &str) -> Self {
+        Self { name: name.to_owned(), tensors: expected(name) }
     }
 
     fn states(&self) -> usize {
         self.tensors.keys().filter(|name| name.starts_with("hidden_")).count()
     }
 
-    /// Asserts that `got` is the tensor `key` to 1e-5, or in bf16 to a twentieth of its greatest number.
-    fn assert(&self, key: &str, got: &Tensor, kind: Kind) {
+    /// Asserts that `got` is the tensor `key` to the tolerance, or in bf16 to a twentieth of its greatest number.
+    fn assert(&self, key: &str, got: &Tensor, (device, kind): (Device, Kind)) {
         let expected = &self.tensors[key];
-        assert_eq!((got.size(), got.kind()), (expected.size(), Kind::Float), "{} {key}", self.name);
+        assert_eq!((got.kind(), got.device()), (Kind::Float, device), "{} {key}", self.name);
         let tolerance = match kind {
-            Kind::Float => 1e-5,
+            Kind::Float => tolerance(device),
             _ => 0.05 * expected.abs().max().double_value(&[]),
         };
-        let difference = (got - expected).abs().max().double_value(&[]);
-        assert!(difference < tolerance, "{} {key} in {kind:?}: {difference:e}", self.name);
+        let found = difference(got, expected);
+        assert!(found < tolerance, "{} {key} in {kind:?} on {device:?}: {found:e}", self.name);
     }
 
-    fn assert_states(&self, states: &[Tensor], kind: Kind) {
+    fn assert_states(&self, states: &[Tensor], place: (Device, Kind)) {
         assert_eq!(states.len(), self.states());
         for (index, state) in states.iter().enumerate() {
-            self.assert(&format!("hidden_{index}"), state, kind);
+            self.assert(&format!("hidden_{index}"), state, place);
         }
     }
 }
 
 #[test]
 fn every_layer_of_t5_is_that_of_transformers() {
-    for name in ["t5-gated", "t5-relu"] {
+    for name in ["networks/t5-gated", "networks/t5-relu"] {
         let (expected, config) = (Expected::of(name), config::<T5Config>(name));
-        for kind in [Kind::Float, Kind::BFloat16] {
-            let build = |scope: ediffi_core::weights::Scope<'_>| T5Network::new(scope, &config, kind);
-            let network = load(&fixture(name), t5::names, Device::Cpu, kind, build).unwrap();
-            let (ids, mask) = (&expected.tensors["input_ids"], &expected.tensors["attention_mask"]);
+        for (device, kind) in everywhere() {
+            let build = |scope: Scope<'_>| T5Network::new(scope, &config, kind);
+            let network = load(&fixture(name), t5::names, device, kind, build).unwrap();
+            let [ids, mask] = ["input_ids", "attention_mask"].map(|key| expected.tensors[key].to_device(device));
             // The rows of the filling too: they attend to the text, and a DeepFloyd network attends to them.
-            expected.assert_states(&network.hidden_states(ids, mask).unwrap(), kind);
-            expected.assert("last", &network.forward(ids, mask).unwrap(), kind);
+            expected.assert_states(&network.hidden_states(&ids, &mask).unwrap(), (device, kind));
+            expected.assert("last", &network.forward(&ids, &mask).unwrap(), (device, kind));
         }
     }
 }
 
 #[test]
 fn every_layer_of_clip_text_is_that_of_transformers() {
-    for (name, projection) in [("clip-text-quick-gelu", Some(14)), ("clip-text-gelu", None)] {
+    for (name, projection) in [("networks/clip-text-quick-gelu", Some(14)), ("networks/clip-text-gelu", None)] {
         let (expected, config) = (Expected::of(name), config::<ClipTextConfig>(name));
-        for kind in [Kind::Float, Kind::BFloat16] {
-            let network = load(&fixture(name), text_names, Device::Cpu, kind, |scope| match projection {
+        for (device, kind) in everywhere() {
+            let network = load(&fixture(name), text_names, device, kind, |scope| match projection {
                 Some(projection) => ClipTextNetwork::new(scope, &config, projection, kind),
                 None => ClipTextNetwork::without_projection(scope, &config, kind),
             });
-            let (network, ids) = (network.unwrap(), &expected.tensors["input_ids"]);
-            expected.assert_states(&network.hidden_states(ids).unwrap(), kind);
+            let (network, ids) = (network.unwrap(), &expected.tensors["input_ids"].to_device(device));
+            expected.assert_states(&network.hidden_states(ids).unwrap(), (device, kind));
             let output = network.forward(ids).unwrap();
-            expected.assert("last", &output.tokens, kind);
-            expected.assert("pooled", &output.pooled, kind);
-            expected.assert(&format!("hidden_{}", expected.states() - 2), &output.penultimate, kind);
+            expected.assert("last", &output.tokens, (device, kind));
+            expected.assert("pooled", &output.pooled, (device, kind));
+            expected.assert(&format!("hidden_{}", expected.states() - 2), &output.penultimate, (device, kind));
         }
     }
 }
 
 #[test]
 fn every_layer_of_clip_vision_is_that_of_transformers() {
-    for (name, projection) in [("clip-vision-patch7", Some(14)), ("clip-vision-patch5", None)] {
+    for (name, projection) in [("networks/clip-vision-patch7", Some(14)), ("networks/clip-vision-patch5", None)] {
         let (expected, config) = (Expected::of(name), config::<ClipVisionConfig>(name));
-        for kind in [Kind::Float, Kind::BFloat16] {
-            let network = load(&fixture(name), vision_names, Device::Cpu, kind, |scope| match projection {
+        for (device, kind) in everywhere() {
+            let network = load(&fixture(name), vision_names, device, kind, |scope| match projection {
                 Some(projection) => ClipVisionNetwork::new(scope, &config, projection, kind),
                 None => ClipVisionNetwork::without_projection(scope, &config, kind),
             });
-            let (network, pixels) = (network.unwrap(), &expected.tensors["pixel_values"]);
-            expected.assert_states(&network.hidden_states(pixels).unwrap(), kind);
+            let (network, pixels) = (network.unwrap(), &expected.tensors["pixel_values"].to_device(device));
+            expected.assert_states(&network.hidden_states(pixels).unwrap(), (device, kind));
             let output = network.outputs(pixels).unwrap();
-            expected.assert("last", &output.tokens, kind);
-            expected.assert("pooled", &output.pooled, kind);
-            expected.assert(&format!("hidden_{}", expected.states() - 2), &output.penultimate, kind);
+            expected.assert("last", &output.tokens, (device, kind));
+            expected.assert("pooled", &output.pooled, (device, kind));
+            expected.assert(&format!("hidden_{}", expected.states() - 2), &output.penultimate, (device, kind));
         }
     }
 }
@@ -140,7 +137,7 @@ fn pictures_of_every_shape_are_prepared_as_pillow_does() {
     std::fs::write(&path, r#"{ "image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0] }"#).unwrap();
     let preprocess = Preprocess::open(&path, 32).unwrap();
     let tensors: HashMap<String, Tensor> =
-        Tensor::read_safetensors(fixture("pictures.safetensors")).unwrap().into_iter().collect();
+        Tensor::read_safetensors(fixture("networks/pictures.safetensors")).unwrap().into_iter().collect();
     for index in 0..tensors.len() / 2 {
         let picture = tensors[&format!("picture_{index}")].permute([2, 0, 1]);
         let expected = tensors[&format!("prepared_{index}")].permute([2, 0, 1]).to_kind(Kind::Float) / 255.0;

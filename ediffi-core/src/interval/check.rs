@@ -1,4 +1,4 @@
-//! Which two numbers make a [`SigmaInterval`]. It stands apart from the type, which errors hold.
+//! Which two numbers make a [`SigmaInterval`].
 
 use crate::sigma_interval::SigmaInterval;
 use crate::{Error, Result};

@@ -18,7 +18,7 @@ pub struct LogNormal {
     p_std: f64,
 }
 
-/// What a [`LogNormal`] is in a file, before it is checked.
+/// A [`LogNormal`] in a file, before it is checked.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {
@@ -87,17 +87,17 @@ impl LogNormal {
         self.sigma(z)
     }
 
-    /// The noise levels of a cell of the tree. Neighbouring cells, of any level, share their end exactly.
+    /// The noise levels of a cell of the tree. Neighbouring cells, of any two levels, share an end exactly.
     #[must_use]
     pub fn interval(&self, node: Node) -> SigmaInterval {
         let (low, high) = node.mass();
         SigmaInterval { low: self.quantile(low), high: self.quantile(high) }
     }
 
-    /// What `nodes` leave uncovered, lowest noise first.
+    /// The noise levels that `nodes` do not cover, lowest first.
     ///
-    /// This is how eDiff-I finds the interval of its extra model: it owns everything between the lowest and the highest
-    /// expert (section 4.1). Overlapping nodes are allowed; nodes that cover everything leave nothing.
+    /// So eDiff-I finds the interval of its third expert: it owns all between the lowest and the highest expert (section
+    /// 4.1). Nodes may overlap. If they cover everything, the result is empty.
     ///
     /// # Errors
     ///
@@ -117,10 +117,10 @@ impl LogNormal {
         Ok(gaps)
     }
 
-    /// The noise level inside `interval` with the fraction `u` of the interval's mass below it.
+    /// The noise level in `interval` that has the fraction `u` of the interval's probability below it.
     ///
-    /// `u` uniform in (0, 1) gives this distribution restricted to the interval; evenly spread `u` give a stratified
-    /// draw. The result is positive, finite and inside the interval, whatever `u` is.
+    /// A uniform `u` from (0, 1) gives a draw from this distribution, restricted to the interval. Evenly spread `u` give a
+    /// stratified draw. The result is positive, finite and inside the interval, whatever `u` is.
     #[must_use]
     pub fn sigma_at(&self, interval: SigmaInterval, u: f64) -> f64 {
         let u = if u.is_nan() { 0.5 } else { u.clamp(f64::EPSILON / 2.0, 1.0 - f64::EPSILON / 2.0) };
@@ -138,7 +138,7 @@ impl LogNormal {
         self.sigma(z).max(interval.low.max(f64::MIN_POSITIVE)).min(interval.high.next_down())
     }
 
-    /// Draws a noise level of `interval` from this distribution restricted to it.
+    /// Draws a noise level from this distribution, restricted to `interval`.
     pub fn sample<R: Rng + ?Sized>(&self, interval: SigmaInterval, rng: &mut R) -> f64 {
         self.sigma_at(interval, rng.random::<f64>())
     }

@@ -1,8 +1,8 @@
-//! Intervals of noise levels, the log-normal distribution they are cut from, and the binary tree of cuts.
+//! Intervals of noise levels, and the tree of intervals that experts own.
 //!
-//! Training draws `ln(sigma) ~ N(p_mean, p_std^2)` (EDM, table 1; eDiff-I, section 3). The experts of eDiff-I own the
-//! cells of a binary tree over that distribution: level `l` cuts it into `2^l` cells of equal probability mass
-//! (eDiff-I, section 4.1). A cell is a [`Node`]; [`LogNormal::interval`] tells its sigmas.
+//! Training draws `ln(sigma) ~ N(p_mean, p_std^2)` (EDM, table 1; eDiff-I, section 3). The experts of eDiff-I own cells of a
+//! binary tree over that distribution: level `l` divides it into `2^l` cells of equal probability (eDiff-I, section 4.1). A
+//! cell is a [`Node`]; [`LogNormal::interval`] gives its noise levels.
 //!
 //! ```
 //! use ediffi_core::interval::{LogNormal, Node};

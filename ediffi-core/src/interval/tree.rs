@@ -13,7 +13,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// The deepest level whose cuts are exact in an `f64`.
+    /// The deepest level whose borders are exact in an `f64`.
     pub const MAX_LEVEL: u32 = 52;
 
     /// The cell `index` of `level`.
@@ -29,13 +29,13 @@ impl Node {
         Ok(Self { level, index })
     }
 
-    /// How deep the cell lies; the root is level 0.
+    /// The level of the cell; the root is at level 0.
     #[must_use]
     pub fn level(&self) -> u32 {
         self.level
     }
 
-    /// Position among the cells of its level, lowest noise first.
+    /// The position among the cells of its level, lowest noise first.
     #[must_use]
     pub fn index(&self) -> u64 {
         self.index
@@ -49,7 +49,7 @@ impl Node {
         (level <= Self::MAX_LEVEL).then(|| [child(0), child(1)])
     }
 
-    /// The cell this one is half of; `None` for the root.
+    /// The cell that this one is a half of; `None` for the root.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
         self.level.checked_sub(1).map(|level| Self { level, index: self.index / 2 })

@@ -35,3 +35,20 @@ impl Activation {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_and_names_are_the_published_ones() {
+        // sigmoid(1), Phi(1) and sigmoid(1.702).
+        for (name, at_one) in [("silu", 0.731_058_6), ("gelu", 0.841_344_7), ("quick_gelu", 0.845_795_8)] {
+            let activation: Activation = serde_json::from_str(&format!("\"{name}\"")).unwrap();
+            let values = activation.apply(&Tensor::from_slice(&[0.0_f32, 1.0])).unwrap();
+            assert_eq!(values.double_value(&[0]), 0.0);
+            assert!((values.double_value(&[1]) - at_one).abs() < 1e-6, "{name}: {}", values.double_value(&[1]));
+            assert_eq!(serde_json::to_string(&activation).unwrap(), format!("\"{name}\""));
+        }
+    }
+}

@@ -5,8 +5,8 @@ use tch::{Device, Tensor};
 use crate::Result;
 use crate::weights::{Init, Scope};
 
-/// The same feature map with channels innermost in memory, which is what the fast convolutions of libtorch want. `tch`
-/// has no memory-format argument; permuted strides are the same thing.
+/// The same feature map with channels innermost in memory, as libtorch's fast convolutions want it. `tch` has no argument
+/// for the memory format; permuted strides do the same.
 ///
 /// # Shapes
 /// `x`: [n, c, h, w] → the same
@@ -17,7 +17,7 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
     Ok(x.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?)
 }
 
-/// A square convolution with bias; 3×3 keeps the size, strides divide it.
+/// A convolution with a square kernel. With stride 1 it keeps the size of the map, a stride divides it.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Tensor,
@@ -27,7 +27,7 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// `kernel` × `kernel`, padded so that stride 1 keeps the size; weights start at variance 1 / fan-in.
+    /// A `kernel` × `kernel` convolution with bias, padded so that it keeps the size. Weights start at variance 1 / fan-in.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -35,7 +35,7 @@ impl Conv2d {
         Self::with_init(scope, inputs, outputs, kernel, Init::fan_in(inputs * kernel * kernel))
     }
 
-    /// As [`new`](Self::new), starting at zero: the last convolution of a residual branch.
+    /// As [`new`](Self::new), but starting at zero: for the last convolution of a residual branch.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -51,7 +51,7 @@ impl Conv2d {
         Ok(Self { stride, ..Self::new(scope, inputs, outputs, kernel)? })
     }
 
-    /// Non-overlapping patches without bias: the stem of a vision transformer.
+    /// Maps each patch of `patch` × `patch` pixels to one position, without bias: the stem of a vision transformer.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -67,6 +67,8 @@ impl Conv2d {
         Ok(Self { weight, bias, stride: 1, padding: kernel / 2 })
     }
 
+    /// Convolves a map, in its precision.
+    ///
     /// # Shapes
     /// `x`: [n, inputs, h, w] → [n, outputs, h / stride, w / stride]
     ///

@@ -13,7 +13,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// With a bias; weights start at variance 1 / `inputs`.
+    /// A map with a bias. Weights start at variance 1 / `inputs`, the bias at zero.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -22,7 +22,8 @@ impl Linear {
         Ok(Self { weight, bias: Some(scope.weight("bias", &[outputs], Init::Zeros)?) })
     }
 
-    /// As [`new`](Self::new), held in f32 whatever the precision of the network: the embedding of the noise level.
+    /// As [`new`](Self::new), but the parameters stay in f32 whatever the precision of the network: for the embedding of
+    /// the noise level.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -31,7 +32,7 @@ impl Linear {
         Ok(Self { weight, bias: Some(scope.weight_f32("bias", &[outputs], Init::Zeros)?) })
     }
 
-    /// With a bias; everything starts at zero, so that a residual branch starts as the identity.
+    /// As [`new`](Self::new), but all starts at zero, so that a residual branch starts as the identity.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -40,7 +41,7 @@ impl Linear {
         Ok(Self { weight, bias: Some(scope.weight("bias", &[outputs], Init::Zeros)?) })
     }
 
-    /// Without a bias, starting from `init`.
+    /// A map without a bias, starting from `init`.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -48,6 +49,8 @@ impl Linear {
         Ok(Self { weight: scope.weight("weight", &[outputs, inputs], init)?, bias: None })
     }
 
+    /// Maps the last axis of `x`, in its precision.
+    ///
     /// # Shapes
     /// `x`: [..., inputs] → [..., outputs]
     ///
@@ -67,7 +70,7 @@ pub struct Embedding {
 }
 
 impl Embedding {
-    /// `rows` rows of `width`, starting with standard deviation `std`.
+    /// A table of `rows` rows of `width` numbers, which start with standard deviation `std`.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -75,6 +78,8 @@ impl Embedding {
         Ok(Self { weight: scope.weight("weight", &[rows, width], Init::Normal { std })? })
     }
 
+    /// Looks up rows.
+    ///
     /// # Shapes
     /// `ids`: [...] i64 → [..., width]
     ///

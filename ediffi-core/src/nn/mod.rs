@@ -1,7 +1,7 @@
-//! Layers: plain structs of loaded tensors with one `forward` each.
+//! Layers: structs of loaded tensors with one `forward` each.
 //!
-//! Every layer brings its parameters to the precision of its input (free when they are in it already), so that training
-//! in bf16 with f32 master weights and inference in bf16 are the same code.
+//! Every layer converts its parameters to the precision of its input, which is free if they have it already. So training in
+//! bf16 with f32 master weights and inference in bf16 are the same code.
 
 mod activation;
 mod attention;

@@ -1,4 +1,4 @@
-//! Norms. Their statistics are f32 inside libtorch's kernels whatever the precision of the input.
+//! Norms. libtorch computes their statistics in f32, whatever the precision of the input.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -17,7 +17,7 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// `groups` has to divide `channels`.
+    /// Normalises `channels` channels in `groups` groups. `groups` has to divide `channels`.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -26,6 +26,8 @@ impl GroupNorm {
         Ok(Self { weight, bias: scope.weight_f32("bias", &[channels], Init::Zeros)?, groups, eps })
     }
 
+    /// Normalises each group of channels of each row.
+    ///
     /// # Shapes
     /// `x`: [n, channels, ...] → the same
     ///
@@ -38,10 +40,12 @@ impl GroupNorm {
         if self.is_faster_by_channel(x) { channels_last(&norm(&x.f_contiguous()?)?) } else { Ok(norm(x)?) }
     }
 
-    /// Whether `x` is better turned channels-first, normed, and turned back. libtorch's CPU kernel for a small channels-last map
-    /// puts the channels of one group, at one position, into a vector: a few of them leave most of it empty, and the norm then
-    /// takes up to seven times as long as both turns and the norm between them (`examples/group_norm_times.rs`). A map of 1024
-    /// positions and more goes through another kernel of libtorch, which has no such weakness.
+    /// Whether it is faster to make `x` channels-first, normalise it, and make it channels-last again.
+    ///
+    /// libtorch's CPU kernel for a small channels-last map fills a vector with the channels that one group has at one
+    /// position. If these are few, most of the vector is empty, and the norm takes up to seven times as long as both
+    /// conversions and the norm between them (`examples/group_norm_times.rs`). A map of 1024 positions and more goes through
+    /// another kernel, which does not have this weakness.
     fn is_faster_by_channel(&self, x: &Tensor) -> bool {
         const FULL_VECTOR: i64 = 24;
         const LARGE_MAP: i64 = 1024;
@@ -62,14 +66,14 @@ impl GroupNorm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Norm {
-    /// Group norms of this many groups (ADM): their statistics are of the whole feature map.
+    /// Group norms with this many groups (ADM). Their statistics are of the whole feature map.
     Group(i64),
-    /// Layer norms over the channels of each position. What a position becomes then depends on its surroundings alone, not
-    /// on the size of the picture: right for a network that learns on crops, and what makes tiles exact.
+    /// Layer norms over the channels of each position. The result at a position then depends on its surroundings alone, not
+    /// on the size of the picture: networks that learn on crops need that, and it makes tiles exact.
     Position,
 }
 
-/// The norm of a feature map that a [`Norm`] asks for.
+/// A norm of feature maps, of the kind that a [`Norm`] names.
 #[derive(Debug)]
 pub enum MapNorm {
     /// Over groups of channels of the whole map.
@@ -79,7 +83,7 @@ pub enum MapNorm {
 }
 
 impl MapNorm {
-    /// Over `channels` channels.
+    /// A norm of maps with `channels` channels.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -90,6 +94,8 @@ impl MapNorm {
         })
     }
 
+    /// Normalises a map.
+    ///
     /// # Shapes
     /// `x`: [n, channels, h, w] → the same
     ///
@@ -98,7 +104,7 @@ impl MapNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Group(norm) => norm.forward(x),
-            // A channels-last map has its channels innermost: both turns are free.
+            // A channels-last map has its channels innermost: both permutations are free.
             Self::Position(norm) => Ok(norm.forward(&x.f_permute([0, 2, 3, 1])?)?.f_permute([0, 3, 1, 2])?),
         }
     }
@@ -114,7 +120,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Over `width` features.
+    /// A norm of `width` features.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -123,6 +129,8 @@ impl LayerNorm {
         Ok(Self { weight, bias: scope.weight_f32("bias", &[width], Init::Zeros)?, width, eps })
     }
 
+    /// Normalises the last axis.
+    ///
     /// # Shapes
     /// `x`: [..., width] → the same
     ///
@@ -135,7 +143,7 @@ impl LayerNorm {
     }
 }
 
-/// Root-mean-square normalisation (Zhang & Sennrich 2019), as T5 has it: no mean, no bias.
+/// Root-mean-square normalisation (Zhang & Sennrich 2019) over the last axis, as T5 has it: without mean and bias.
 #[derive(Debug)]
 pub struct RmsNorm {
     weight: Tensor,
@@ -143,7 +151,7 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    /// Over `width` features.
+    /// A norm of `width` features.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -151,6 +159,8 @@ impl RmsNorm {
         Ok(Self { weight: scope.weight_f32("weight", &[width], Init::Ones)?, eps })
     }
 
+    /// Normalises the last axis.
+    ///
     /// # Shapes
     /// `x`: [..., width] → the same
     ///

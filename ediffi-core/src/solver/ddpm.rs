@@ -6,15 +6,15 @@ use super::run::{Run, combine};
 use crate::denoiser::{Estimate, check_shape};
 use crate::{Error, Result};
 
-/// Where DDPM takes the variance of its noise from.
+/// The variance of the noise that DDPM adds in a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Variance {
-    /// From the network, which says where between the two bounds it lies, in logarithms (Nichol and Dhariwal 2021,
-    /// equation 15; diffusers' `learned_range`).
+    /// The network predicts where it lies between its two bounds, in logarithms (Nichol and Dhariwal 2021, equation 15;
+    /// diffusers' `learned_range`).
     Learned,
-    /// The lower bound, the variance of the posterior (Ho et al. 2020, section 3.2): for networks that predict none, and
-    /// for those that were tuned without training theirs (diffusers' `fixed_small`).
+    /// The lower bound, which is the variance of the posterior (Ho et al. 2020, section 3.2; diffusers' `fixed_small`). It is
+    /// for networks that predict no variance, and for those that were tuned without training it.
     FixedSmall,
 }
 

@@ -8,8 +8,8 @@ use tch::Tensor;
 use super::run::{Run, combine};
 use crate::{Error, Result};
 
-/// EDM's churn: before a step, a little new noise is added and the noise level raised to match (Karras et al. 2022,
-/// section 4 and algorithm 2). It corrects errors of earlier steps; too much washes out detail.
+/// EDM's churn: before a step, a little new noise is added, and the noise level is raised to match (Karras et al. 2022,
+/// section 4 and algorithm 2). It corrects errors of earlier steps. Too much of it washes out detail.
 ///
 /// For ImageNet at 64x64 with 256 steps, EDM uses `s_churn` 40, `s_min` 0.05, `s_max` 50 and `s_noise` 1.003 (table 5).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -19,10 +19,10 @@ pub struct Churn {
     pub s_churn: f64,
     /// The lowest noise level at which to add it.
     pub s_min: f64,
-    /// The highest noise level at which to add it. Left out in JSON, there is no limit.
+    /// The highest noise level at which to add it. If JSON leaves it out, there is no limit.
     #[serde(skip_serializing_if = "is_infinite")]
     pub s_max: f64,
-    /// The standard deviation of the noise; slightly above 1 makes up for detail that the denoiser removes.
+    /// The standard deviation of the noise. A value slightly above 1 makes up for detail that the denoiser removes.
     pub s_noise: f64,
 }
 

@@ -1,15 +1,15 @@
 //! Solvers: integration rules for the probability-flow equation `dx/dsigma = (x - D(x; sigma)) / sigma`.
 //!
-//! A solver is a function of a denoiser, a start and a schedule; it sees nothing but `D(x; sigma)`. Each lives in a
-//! file of its own, in the order and the letters of its paper. (In EDM's variables the equation is that of eDiff-I,
-//! section 3, and the exponential integrators of DEIS become ordinary ones: their factor `Psi` is 1.)
+//! A solver is a function of a denoiser, a start and a schedule. It sees nothing but `D(x; sigma)`. Each has a file of its
+//! own, in the order and the letters of its paper. (The equation is that of eDiff-I, section 3, in EDM's variables. In
+//! these, the exponential integrators of DEIS are ordinary ones: their factor `Psi` is 1.)
 //!
 //! # The last step
 //!
-//! All solvers end alike, with `x <- D(x; sigma)` at the lowest positive sigma of the schedule. If the schedule ends in
-//! 0, this is its last step: Euler's rule from sigma to 0 gives exactly that. If it ends above 0, it follows the last
-//! step. So a schedule with M positive sigmas makes M - 1 steps of the solver's rule and one denoising: M steps in all,
-//! which is what [`Step::steps`] counts and what a [`Plan`](crate::plan::Plan) lists.
+//! All solvers end with `x <- D(x; sigma)` at the lowest positive sigma of the schedule. If the schedule ends in 0, this is
+//! its last step: Euler's rule from sigma to 0 gives exactly that. If it ends above 0, this follows the last step. So a
+//! schedule with M positive sigmas makes M - 1 steps of the solver's rule and one denoising. [`Step::steps`] counts these M
+//! steps, and a [`Plan`](crate::plan::Plan) lists them.
 //!
 //! # Example
 //!

@@ -1,4 +1,4 @@
-//! What a caller sees of a running solver, and how it stops it.
+//! Watching and stopping a running solver.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -8,16 +8,16 @@ use tch::Tensor;
 /// A finished step of a solver.
 #[non_exhaustive]
 pub struct Step<'a> {
-    /// Which step, counted from 0.
+    /// The number of the step, counted from 0.
     pub index: usize,
-    /// How many steps there are: one for each positive sigma of the schedule.
+    /// The number of steps: one for each positive sigma of the schedule.
     pub steps: usize,
     /// The noise level the step started from.
     pub sigma: f64,
     /// The noise level it reached; 0 after the last step.
     pub sigma_next: f64,
-    /// The estimate of the clean image at the start of the step, a preview of the result:
-    /// `[n, channels, height, width]`. After the last step it is the result.
+    /// The estimate of the clean image at the start of the step: `[n, channels, height, width]`. It is a preview of the
+    /// result; after the last step it is the result.
     pub denoised: &'a Tensor,
 }
 
@@ -35,14 +35,14 @@ impl fmt::Debug for Step<'_> {
 
 /// Watches a solver and may stop it.
 ///
-/// A closure `|step: &Step<'_>| -> ControlFlow<()>` is one; `()` watches nothing.
+/// A closure `|step: &Step<'_>| -> ControlFlow<()>` is an observer, and `()` is one that does nothing.
 pub trait StepObserver {
-    /// Called after each step. `Break` ends the run with [`Error::Cancelled`](crate::Error::Cancelled), after the last
-    /// step too.
+    /// Called after each step. `Break` ends the run with [`Error::Cancelled`](crate::Error::Cancelled), even after the last
+    /// step.
     fn step(&mut self, step: &Step<'_>) -> ControlFlow<()>;
 
-    /// Asked before every evaluation of the denoiser, of which a step may have several; `true` ends the run with
-    /// [`Error::Cancelled`](crate::Error::Cancelled). It should be cheap: the reading of a flag.
+    /// Asked before every evaluation of the denoiser, of which a step may have several. `true` ends the run with
+    /// [`Error::Cancelled`](crate::Error::Cancelled). It should be as cheap as reading a flag.
     fn cancelled(&mut self) -> bool {
         false
     }

@@ -18,7 +18,7 @@ use crate::{Error, Result, schedule};
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Solver {
-    /// Euler's rule, which is DDIM. Order 1.
+    /// Euler's rule, which is DDIM (Song et al. 2021). Order 1, one evaluation a step.
     Euler,
     /// EDM's sampler (Karras et al. 2022, algorithm 2): Heun's rule, with optional churn. Order 2, two evaluations a
     /// step.
@@ -26,19 +26,19 @@ pub enum Solver {
     /// Kutta's third-order rule, eDiff-I's own (appendix, table 7: "3-kutta"). Order 3, three evaluations a step.
     Kutta3,
     /// DEIS (Zhang and Chen 2022): time Adams-Bashforth with a polynomial of degree `order`, 1 to 3. One evaluation a
-    /// step; order of convergence `order + 1`. The degree grows from 0 over the first steps, which does not show where
-    /// sampling starts: far above the spread of the data the slope hardly changes.
+    /// step; order of convergence `order + 1`. The degree grows from 0 over the first steps. That costs no accuracy if
+    /// sampling starts far above the spread of the data, where the slope hardly changes.
     TabDeis {
         /// The degree of the extrapolating polynomial.
         order: u8,
     },
     /// DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). Order 2, one evaluation a step.
     DpmPp2M,
-    /// DPM-Solver++(3M): the same with one more point of the past. Order 3, one evaluation a step.
+    /// DPM-Solver++(3M): the same with one more earlier estimate. Order 3, one evaluation a step.
     DpmPp3M,
-    /// Ancestral sampling of DDPM (Ho et al. 2020, algorithm 2), which adds new noise in every step but the last: the
-    /// published sampler of DeepFloyd IF. It goes along timesteps ([`crate::timesteps`]), those of the schedules
-    /// `leading` and `preset`, and takes its first state for image and noise of variance 1 together.
+    /// Ancestral sampling of DDPM (Ho et al. 2020, algorithm 2), which adds new noise in every step but the last. It is
+    /// the published sampler of DeepFloyd IF. It visits timesteps only ([`crate::timesteps`]): use the schedules `leading`
+    /// and `preset`.
     Ddpm(Variance),
 }
 
@@ -59,7 +59,7 @@ impl Solver {
         }
     }
 
-    /// How many evaluations of the denoiser [`solve`](Self::solve) makes for a schedule.
+    /// The number of evaluations of the denoiser that [`solve`](Self::solve) makes for a schedule.
     #[must_use]
     pub fn evaluations(&self, sigmas: &[f64]) -> usize {
         let per_step = match self {

@@ -8,20 +8,20 @@ use super::pointer::is_pointer;
 use crate::files::read_json;
 use crate::{Error, Result};
 
-/// The file in `folder` that weights are read from, by the names that published folders use.
+/// Finds the weights in `folder` under the names that published folders use.
 ///
-/// With a `variant`, such as `fp16`, `model.fp16.safetensors` or the index `model.safetensors.index.fp16.json`; without one,
-/// `model.safetensors` or `model.safetensors.index.json`, and where the folder has neither, its only variant.
+/// With a `variant`, such as `fp16`, it looks for `model.fp16.safetensors` or the index
+/// `model.safetensors.index.fp16.json`. Without one, it looks for `model.safetensors` or `model.safetensors.index.json`; if
+/// there is neither and the folder has just one variant, it takes that.
 ///
 /// # Errors
-/// [`Error::ReadFile`] for no such file, or several variants and none of them named; [`Error::WeightsPickled`] for weights
-/// of pickled Python alone; [`Error::WeightsPointer`].
+/// [`Error::ReadFile`] if there is no such file, or several variants and none was named; [`Error::WeightsPickled`] if there
+/// are only weights of pickled Python; [`Error::WeightsPointer`].
 pub fn find(folder: &Path, variant: Option<&str>) -> Result<PathBuf> {
     find_called(folder, "model", variant)
 }
 
-/// As [`find`] for weights that are called `stem` where those of transformers are called `model`, such as the
-/// `diffusion_pytorch_model` of diffusers.
+/// As [`find`], for weights that are called `stem` instead of `model`, such as `diffusion_pytorch_model` in diffusers.
 ///
 /// # Errors
 /// As [`find`].
@@ -47,8 +47,8 @@ pub fn find_called(folder: &Path, stem: &str, variant: Option<&str>) -> Result<P
     Err(Error::ReadFile { path: folder.join(expected), source })
 }
 
-/// The names that published folders give to the weights of a `variant` that are called `stem`, such as `model`: one file, or
-/// an index of shards under either of two names.
+/// The file names under which weights called `stem`, such as `model`, are published: one file, or an index of shards under
+/// one of two names. `variant` is a part of each, such as `fp16`.
 #[must_use]
 pub fn candidates(stem: &str, variant: Option<&str>) -> [String; 3] {
     let part = variant.map(|variant| format!(".{variant}")).unwrap_or_default();
@@ -59,7 +59,7 @@ pub fn candidates(stem: &str, variant: Option<&str>) -> [String; 3] {
     ]
 }
 
-/// The variants that a folder has weights of.
+/// The variants of the weights in a folder.
 fn variants(folder: &Path, stem: &str) -> BTreeSet<String> {
     let variant = |name: String| {
         let rest = name.strip_prefix(stem)?.strip_prefix('.')?;
@@ -71,7 +71,7 @@ fn variants(folder: &Path, stem: &str) -> BTreeSet<String> {
     names_in(folder).filter_map(variant).collect()
 }
 
-/// The first file that holds weights as pickled Python, of a folder that has no others.
+/// The first file of pickled Python, if the folder has no other weights.
 fn pickled(folder: &Path) -> Option<String> {
     let ends = |name: &String, endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
     let names: Vec<String> = names_in(folder).collect();
@@ -84,12 +84,13 @@ fn names_in(folder: &Path) -> impl Iterator<Item = String> {
     entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
-/// The files of an index that hold a tensor which `names` has a use for, each beside the index.
+/// The shards that an index lists and the network needs: those with a tensor that `names` maps to a name. They lie beside
+/// the index.
 ///
-/// Shards of other tensors alone, such as those of a decoder, need not be there.
+/// Shards without such a tensor, for example of a decoder, need not exist.
 ///
 /// # Errors
-/// An index that cannot be read, or that leads out of its folder.
+/// [`Error::ReadFile`] and [`Error::Json`] for the index; [`Error::PathOutside`] if it leads out of its folder.
 pub fn shards(index: &Path, names: Names) -> Result<Vec<PathBuf>> {
     #[derive(serde::Deserialize)]
     struct Index {

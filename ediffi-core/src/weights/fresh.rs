@@ -1,4 +1,4 @@
-//! New parameters with seeded start values: what training and tests begin with.
+//! New parameters with seeded start values, for training and tests.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -23,7 +23,7 @@ impl Fresh {
         Self { rng: ChaCha8Rng::seed_from_u64(seed), device, named: Vec::new() }
     }
 
-    /// Every parameter made so far, by name, sharing its storage with the network's.
+    /// Every parameter made so far, with its name. The tensors share storage with those of the network.
     #[must_use]
     pub fn into_named(self) -> Vec<(String, Tensor)> {
         self.named

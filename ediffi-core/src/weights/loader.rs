@@ -12,7 +12,7 @@ use super::params::{Names, Params, Role, Scope, Spec};
 use super::table::Table;
 use crate::{Error, Result, ShapeMismatch};
 
-/// Samples of a tensor that [`WeightsFile::sample`] gives, and the bytes of each.
+/// How many samples [`WeightsFile::sample`] takes of a large tensor, and how many bytes each has.
 const SAMPLES: usize = 17;
 const SAMPLE: usize = 256;
 
@@ -29,10 +29,11 @@ impl WeightsFile {
     /// Opens `path`: a `.safetensors` file, an index (`.safetensors.index.json`) of shards beside it, or a folder that
     /// holds one of them under a published name (see [`find`](super::find)).
     ///
-    /// Where two stored names map to the same name, the one that comes last in the alphabet is read.
+    /// If two stored names map to the same name, the one that comes last in the alphabet is read.
     ///
     /// # Errors
-    /// A file that is missing, unreadable or no safetensors file, named.
+    /// [`Error::ReadFile`], [`Error::Json`], [`Error::PathOutside`], [`Error::WeightsFormat`] or [`Error::WeightsPointer`],
+    /// naming the file.
     pub fn open(path: &Path, names: Names) -> Result<Self> {
         let path = if path.is_dir() { folder::find(path, None)? } else { path.to_owned() };
         let is_index = path.extension().is_some_and(|extension| extension == "json");
@@ -63,12 +64,12 @@ impl WeightsFile {
         self.tensors.iter().map(|(name, (_, info))| (name.as_str(), info.shape.as_slice()))
     }
 
-    /// Gives `update` what tells these weights from others: name, kind and shape of every tensor and bytes of it, in an
-    /// order that does not depend on how they are cut into files.
+    /// Passes to `update` what tells these weights from others: name, kind, shape and bytes of every tensor. The order does
+    /// not depend on how the tensors are spread over files.
     ///
-    /// Of a matrix that every input runs through, samples are enough: a training changes all of it. They are its first and
-    /// its last bytes and 15 places between, equally far apart. A table of which an input looks up a few rows can be
-    /// trained in those rows alone: tensors that `whole` names, and small ones, are given from the first byte to the last.
+    /// A large matrix is sampled: its first and last bytes and 15 places between, equally far apart. That is enough where
+    /// training changes the whole matrix. It is not for a table, of which training may change a few rows: tensors that
+    /// `whole` names are passed completely, and so are small ones.
     ///
     /// # Errors
     /// A file that is cut short.
@@ -95,7 +96,7 @@ impl WeightsFile {
         self.shards.iter().find_map(|shard| shard.text(key))
     }
 
-    /// Checks names and shapes against what a network asks for; no tensor is read.
+    /// Compares names, shapes and dtypes with what a network asks for. No tensor is read.
     ///
     /// # Errors
     /// [`Error::Weights`] with every missing, unexpected and mismatched tensor.
@@ -131,7 +132,8 @@ impl WeightsFile {
         }
     }
 
-    /// Builds a network from the checked file.
+    /// Checks the file against what `build` asks for, and then builds the network from it, on `device` in the precision
+    /// `kind`.
     ///
     /// # Errors
     /// [`Error::Weights`] with every missing, unexpected and mismatched tensor, or a tensor that cannot be read.

@@ -87,8 +87,8 @@ impl MappedFile {
             .ok_or_else(|| Error::WeightsTruncated { path: self.path.clone() })
     }
 
-    /// Gives back the memory that the pages of a tensor take, so that the file and the copies made of it are never in
-    /// memory as a whole at the same time. The kernel keeps them as cache while it has room.
+    /// Gives the memory of a tensor's pages back, so that the whole file and its copies are never in memory together. The
+    /// kernel keeps the pages as cache while it has room.
     pub(crate) fn forget(&self, info: &TensorInfo) {
         #[cfg(unix)]
         {

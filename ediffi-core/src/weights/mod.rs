@@ -1,7 +1,7 @@
 //! Weights: named parameters and where they come from.
 //!
-//! [`load`] reads a network from safetensors: the file is mapped, every name, shape and dtype is checked first, and all
-//! that is wrong is reported in one error; then each tensor is copied once, straight to its device and precision.
+//! [`load`] reads a network from safetensors. It maps the file and checks every name, shape and dtype first; one error
+//! reports all that is wrong. Then it copies each tensor once, straight to its device and precision.
 
 mod folder;
 mod fresh;

@@ -1,8 +1,8 @@
-//! Named parameters: how a layer asks for its tensors, whoever provides them.
+//! Named parameters: how a layer asks for its tensors.
 //!
-//! A network is built by one function over a [`Scope`]. The same function serves a published file (`Loader`), the
-//! list of what a network needs ([`Table`](crate::weights::Table)) and a network about to be trained
-//! ([`Fresh`](crate::weights::Fresh)), so names and shapes are written once.
+//! One function over a [`Scope`] builds a network. The same function reads a published file (`Loader`), lists the
+//! parameters of a network ([`Table`](crate::weights::Table)) and makes a network to be trained
+//! ([`Fresh`](crate::weights::Fresh)). So names and shapes are written once.
 
 use tch::Tensor;
 
@@ -11,7 +11,7 @@ use crate::Result;
 /// Maps a name in a file to the name that the network uses; `None` for a tensor that the network has no use for.
 pub type Names = fn(&str) -> Option<String>;
 
-/// How a parameter starts when it is not read from a file.
+/// The start value of a parameter that is not read from a file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Init {
@@ -27,7 +27,7 @@ pub enum Init {
 }
 
 impl Init {
-    /// Normal with variance 1 / `fan_in`, which keeps the scale of activations through a linear map.
+    /// Normal with variance 1 / `fan_in`: a linear map then keeps the scale of its input (LeCun et al. 1998).
     #[must_use]
     pub fn fan_in(fan_in: i64) -> Self {
         Self::Normal { std: (1.0 / fan_in.max(1) as f64).sqrt() }
@@ -50,7 +50,7 @@ pub struct Spec {
     pub name: String,
     /// Shape.
     pub shape: Vec<i64>,
-    /// Start value when training begins.
+    /// Its start value.
     pub init: Init,
     /// In which precision it is held.
     pub role: Role,
@@ -64,16 +64,16 @@ impl Spec {
     }
 }
 
-/// A provider of named tensors.
+/// Provides named tensors.
 pub trait Params {
-    /// The tensor that `spec` describes.
+    /// Returns the tensor that `spec` describes.
     ///
     /// # Errors
-    /// When the tensor cannot be provided: missing, of another shape, unreadable.
+    /// The tensor is missing, has another shape or cannot be read.
     fn get(&mut self, spec: &Spec) -> Result<Tensor>;
 }
 
-/// A place in the tree of names: what a layer is built from.
+/// A place in the tree of parameter names, from which a layer takes its parameters.
 pub struct Scope<'a> {
     params: &'a mut dyn Params,
     prefix: String,
@@ -91,13 +91,13 @@ impl<'a> Scope<'a> {
         Self { params, prefix: String::new() }
     }
 
-    /// The scope below `name`, which may hold dots.
+    /// The scope below `name`, which may contain dots.
     pub fn at(&mut self, name: &str) -> Scope<'_> {
         let prefix = self.full(name);
         Scope { params: self.params, prefix }
     }
 
-    /// The same place again, for a second network whose names begin here.
+    /// The same place once more, for a second network whose names begin here.
     pub fn again(&mut self) -> Scope<'_> {
         Scope { params: self.params, prefix: self.prefix.clone() }
     }

@@ -1,11 +1,11 @@
-//! The table of a network's parameters, made without allocating one of them.
+//! The list of a network's parameters, made without allocating them.
 
 use tch::{Device, Kind, Tensor};
 
 use super::params::{Params, Scope, Spec};
 use crate::Result;
 
-/// Records what a network asks for and hands out empty tensors.
+/// Records the parameters that a network asks for. It hands out empty tensors.
 #[derive(Debug, Default)]
 pub struct Table {
     specs: Vec<Spec>,
@@ -15,7 +15,7 @@ impl Table {
     /// The parameters that `build` asks for.
     ///
     /// # Errors
-    /// Those of `build`: a configuration it cannot build.
+    /// Those of `build`: a configuration that makes no network.
     pub fn of<T>(build: impl FnOnce(Scope<'_>) -> Result<T>) -> Result<Self> {
         let mut table = Self::default();
         build(Scope::root(&mut table))?;

@@ -4,7 +4,7 @@ use ediffi_core::nn::Activation;
 use ediffi_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// The dimensions of both halves: the keys of a published `config.json` that matter here. Other keys are ignored, and keys
+/// The dimensions of both halves: the keys of a published `config.json` that the networks need. Other keys are ignored. Keys
 /// that the file leaves out have the values of ViT-B/32, as published files expect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClipConfig {
@@ -44,13 +44,13 @@ pub struct ClipTextConfig {
     pub num_hidden_layers: usize,
     /// Attention heads.
     pub num_attention_heads: i64,
-    /// Tokens that a text may have at most.
+    /// The most tokens of a text.
     pub max_position_embeddings: i64,
     /// Activation of the feed-forward layers.
     pub hidden_act: Activation,
     /// Epsilon of the norms.
     pub layer_norm_eps: f64,
-    /// Id that ends a text. Where it is 2, as OpenAI's files wrongly say, the greatest id of a text ends it.
+    /// Id of the token that ends a text. OpenAI's files wrongly say 2; then the greatest id of a text ends it.
     pub eos_token_id: i64,
 }
 
@@ -111,7 +111,7 @@ fn projection_dim() -> i64 {
     512
 }
 
-/// The numbers that both halves have.
+/// The dimensions of a half's transformer.
 pub(super) struct Dimensions {
     pub(super) width: i64,
     pub(super) hidden: i64,

@@ -12,7 +12,7 @@ use crate::fingerprint::Fingerprint;
 use crate::tokenizer::TextTokenizer;
 use crate::{Error, Result};
 
-/// Both halves of CLIP, the tokenizer and the preparation of pictures.
+/// Both halves of CLIP, with the tokenizer and the preprocessing of pictures.
 #[derive(Debug)]
 pub struct Clip {
     folder: PathBuf,
@@ -22,21 +22,19 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// Opens a folder that holds `config.json`, `model.safetensors` or its shards, `tokenizer.json` or `vocab.json` with
-    /// `merges.txt` (here or in a folder `tokenizer` beside it) and, if pictures are not prepared as OpenAI's models want
-    /// them, `preprocessor_config.json`.
+    /// Opens a folder with `config.json`, `model.safetensors` or its shards, and `tokenizer.json` or `vocab.json` with
+    /// `merges.txt` (here or in a folder `tokenizer` beside it). A `preprocessor_config.json` says how pictures are prepared;
+    /// without it, they are prepared as for OpenAI's models.
     ///
-    /// Folders of one half alone are opened as [`ClipText`] and [`ClipVision`].
+    /// [`ClipText`] and [`ClipVision`] open folders of one half alone.
     ///
     /// # Errors
-    /// A file that is missing or unreadable; weights, a tokenizer or a preparation of pictures that do not fit the
-    /// configuration.
+    /// A file is missing or unreadable; weights, tokenizer or preprocessing do not fit the configuration.
     pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
         Self::open_variant(folder, None, runtime)
     }
 
-    /// As [`open`](Self::open), from the weights that a folder holds under the name of a `variant`, such as `fp16` for
-    /// `model.fp16.safetensors`.
+    /// As [`open`](Self::open), but reads the weights of a `variant`, such as `fp16` for `model.fp16.safetensors`.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -50,15 +48,15 @@ impl Clip {
         Ok(Self { folder: folder.to_owned(), config, text, vision })
     }
 
-    /// What tells the text half in a folder from others, without loading it: see [`Fingerprint`].
+    /// The fingerprint of the text half in a folder, without loading it.
     ///
     /// # Errors
-    /// A file that is missing or unreadable.
+    /// A file is missing or unreadable.
     pub fn fingerprint(folder: &Path, variant: Option<&str>) -> Result<Fingerprint> {
         ClipText::fingerprint(folder, variant)
     }
 
-    /// What tells the text half from those of other models: see [`ClipText::model`].
+    /// The fingerprint of the text half: see [`ClipText::model`].
     ///
     /// # Errors
     /// As [`ClipText::model`].
@@ -72,13 +70,13 @@ impl Clip {
         &self.config
     }
 
-    /// The tokenizer, for token counts without embeddings.
+    /// The tokenizer, for example to count tokens.
     #[must_use]
     pub fn tokenizer(&self) -> &TextTokenizer {
         self.text.tokenizer()
     }
 
-    /// Whether pictures can be encoded.
+    /// Whether the model has a picture half.
     #[must_use]
     pub fn has_vision(&self) -> bool {
         self.vision.is_some()
@@ -102,7 +100,7 @@ impl Clip {
     /// [`rgb8`](super::rgb8)) → [n, projection] f32
     ///
     /// # Errors
-    /// A model without a picture half, or as [`ClipVision::encode`].
+    /// [`Error::NoVision`] for a model without a picture half, or as [`ClipVision::encode`].
     pub fn encode_image(&self, pictures: &[Tensor]) -> Result<Tensor> {
         let vision = self.vision.as_ref().ok_or_else(|| Error::NoVision { folder: self.folder.clone() })?;
         vision.encode(pictures)

@@ -1,4 +1,4 @@
-//! The halves of CLIP opened from folders, each by itself.
+//! The halves of CLIP, each opened from a folder by itself.
 
 use std::path::Path;
 
@@ -20,9 +20,8 @@ use crate::{Error, Result};
 
 /// The text half of CLIP and its tokenizer.
 ///
-/// It is opened from a folder of a whole CLIP model, or from one of the text half alone (`CLIPTextModel`,
-/// `CLIPTextModelWithProjection`), as latent diffusion models have it. Without a projection in the file the pooled embedding
-/// is the embedding of the token that ends the text.
+/// The folder may hold a whole CLIP model or the text half alone (`CLIPTextModel`, `CLIPTextModelWithProjection`), as in
+/// latent diffusion models. If the file has no projection, the pooled embedding is that of the token that ends the text.
 #[derive(Debug)]
 pub struct ClipText {
     network: ClipTextNetwork,
@@ -34,12 +33,12 @@ impl ClipText {
     /// Opens a folder as [`Clip::open`](super::Clip::open) does.
     ///
     /// # Errors
-    /// A file that is missing or unreadable; weights or a tokenizer that do not fit the configuration.
+    /// A file is missing or unreadable; weights or tokenizer do not fit the configuration.
     pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
         Self::open_variant(folder, None, runtime)
     }
 
-    /// As [`open`](Self::open), from the weights under the name of a `variant`.
+    /// As [`open`](Self::open), but reads the weights of a `variant`, such as `fp16`.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -57,19 +56,19 @@ impl ClipText {
         Ok(Self { network, tokenizer, identity })
     }
 
-    /// What tells the model in a folder from others, without loading it: see [`Fingerprint`].
+    /// The fingerprint of the model in a folder, without loading it.
     ///
     /// # Errors
-    /// A file that is missing or unreadable.
+    /// A file is missing or unreadable.
     pub fn fingerprint(folder: &Path, variant: Option<&str>) -> Result<Fingerprint> {
         let (config, _) = text_config(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
         Identity::open(folder, variant, text_names, &config, &tokenizer)?.fingerprint().cloned()
     }
 
-    /// What tells this model from others: [`EncodedClip::save`] keeps embeddings under it.
+    /// The fingerprint of this model. [`EncodedClip::save`] stores it with embeddings.
     ///
-    /// It is found when it is first asked for, which takes about as long as reading the table of words.
+    /// The first call takes about as long as reading the table of words.
     ///
     /// # Errors
     /// As [`T5::model`](crate::T5::model).
@@ -83,16 +82,17 @@ impl ClipText {
         self.network.config()
     }
 
-    /// The tokenizer, for token counts without embeddings.
+    /// The tokenizer, for example to count tokens.
     #[must_use]
     pub fn tokenizer(&self) -> &TextTokenizer {
         &self.tokenizer
     }
 
-    /// Embeds texts, each cut or filled up to `tokens` tokens. Embeddings stay on the device of the network.
+    /// Embeds texts, each truncated or padded to `tokens` tokens. The embeddings stay on the device of the network; those of
+    /// the padding are zero.
     ///
-    /// Texts of similar length are computed together, without the filling: a text's embedding does not depend on its
-    /// neighbours (but for rounding), and a short text costs what its own tokens cost.
+    /// Texts of similar length are computed together, without most of the padding. So the embedding of a text does not depend
+    /// on the other texts, except for rounding, and a short text is cheap.
     ///
     /// # Shapes
     /// → `EncodedClip::tokens` [texts, tokens, width], `EncodedClip::pooled` [texts, projection]
@@ -118,10 +118,9 @@ impl ClipText {
     }
 }
 
-/// The picture half of CLIP and the preparation of pictures.
+/// The picture half of CLIP, with the preprocessing of pictures.
 ///
-/// It is opened from a folder of a whole CLIP model, or from one of the picture half alone (`CLIPVisionModel`,
-/// `CLIPVisionModelWithProjection`).
+/// The folder may hold a whole CLIP model or the picture half alone (`CLIPVisionModel`, `CLIPVisionModelWithProjection`).
 #[derive(Debug)]
 pub struct ClipVision {
     network: ClipVisionNetwork,
@@ -129,15 +128,15 @@ pub struct ClipVision {
 }
 
 impl ClipVision {
-    /// Opens a folder as [`Clip::open`](super::Clip::open) does; it needs no tokenizer.
+    /// Opens a folder as [`Clip::open`](super::Clip::open) does, but without a tokenizer.
     ///
     /// # Errors
-    /// A file that is missing or unreadable; weights or a preparation of pictures that do not fit the configuration.
+    /// A file is missing or unreadable; weights or preprocessing do not fit the configuration.
     pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
         Self::open_variant(folder, None, runtime)
     }
 
-    /// As [`open`](Self::open), from the weights under the name of a `variant`.
+    /// As [`open`](Self::open), but reads the weights of a `variant`, such as `fp16`.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -170,13 +169,13 @@ impl ClipVision {
         &self.network
     }
 
-    /// Makes pictures of any size into what the network sees: the middle square of each.
+    /// Makes pictures of any size into the input of the network: the middle square of each.
     ///
     /// # Shapes
     /// each picture: [3, height, width] RGB, u8 or f32 in [0, 1] → [n, 3, image_size, image_size] f32, on its device
     ///
     /// # Errors
-    /// No pictures, or a tensor that is no picture.
+    /// [`Error::EmptyBatch`] without pictures, [`Error::Picture`] for a tensor that is no picture.
     pub fn prepare(&self, pictures: &[Tensor]) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         if pictures.is_empty() {
@@ -186,21 +185,21 @@ impl ClipVision {
         Ok(Tensor::f_stack(&prepared, 0)?.f_to_device(self.network.device())?)
     }
 
-    /// Embeds pictures of any size. Embeddings stay on the device of the network and are not normalised.
+    /// Embeds pictures of any size. The embeddings stay on the device of the network and are not normalised.
     ///
     /// # Shapes
     /// each picture: [3, height, width] RGB, u8 or f32 in [0, 1] → [n, projection] f32
     ///
     /// # Errors
-    /// No pictures, a tensor that is no picture, an embedding that is not finite, or an error of libtorch.
+    /// As [`prepare`](Self::prepare); an embedding that is not finite; an error of libtorch.
     pub fn encode(&self, pictures: &[Tensor]) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         Ok(finite(self.network.forward(&self.prepare(pictures)?)?, "the CLIP picture embedding")?)
     }
 }
 
-/// The configuration of one half, from a file of both halves, where it stands under `key`, or of that half alone; and the
-/// width of the space that it projects into.
+/// The configuration of one half, and the width of the space that it projects into. In a file of both halves, the half
+/// stands under `key`.
 fn half_config<T: serde::de::DeserializeOwned>(path: &Path, mut json: Value, key: &str) -> Result<(T, i64)> {
     let projection = json.get("projection_dim").and_then(Value::as_i64).unwrap_or(512);
     in_range("projection_dim", projection)?;
@@ -239,7 +238,7 @@ fn tokenizer(folder: &Path, config: &ClipTextConfig) -> Result<TextTokenizer> {
     Ok(tokenizer)
 }
 
-/// Whether the network looks for the end of a text where the tokenizer puts it.
+/// Checks that the network finds the end of a text where the tokenizer puts it.
 fn check_end(tokenizer: &TextTokenizer, eos: i64) -> Result<()> {
     let reason = if eos == 2 {
         // The network takes the greatest id for the end.

@@ -1,18 +1,18 @@
 //! The names of tensors in published files.
 
-/// The name that [`ClipTextNetwork`](super::ClipTextNetwork) gives to a tensor of a published file; `None` for tensors it has
-/// no use for.
+/// Maps the name of a tensor in a published file to the name in [`ClipTextNetwork`](super::ClipTextNetwork); `None` for
+/// tensors that it does not use.
 ///
-/// Files of the text half alone, written by newer versions of `transformers`, lack the prefix `text_model`.
+/// Newer versions of `transformers` leave out the prefix `text_model` in files of the text half alone.
 #[must_use]
 pub fn text_names(stored: &str) -> Option<String> {
     half(stored, "text_model.", "text_projection.", &["embeddings.", "encoder.", "final_layer_norm."])
 }
 
-/// The name that [`ClipVisionNetwork`](super::ClipVisionNetwork) gives to a tensor of a published file; `None` for tensors it
-/// has no use for.
+/// Maps the name of a tensor in a published file to the name in [`ClipVisionNetwork`](super::ClipVisionNetwork); `None` for
+/// tensors that it does not use.
 ///
-/// Files of the picture half alone, written by newer versions of `transformers`, lack the prefix `vision_model`.
+/// Newer versions of `transformers` leave out the prefix `vision_model` in files of the picture half alone.
 #[must_use]
 pub fn vision_names(stored: &str) -> Option<String> {
     let bare = ["embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm."];

@@ -7,13 +7,13 @@ use tch::Tensor;
 
 use crate::{Error, Result};
 
-/// The picture in a PNG or JPEG file, whatever the file is called.
+/// Reads a picture from a PNG or JPEG file, whatever the name of the file.
 ///
 /// # Shapes
 /// → [3, height, width], as [`picture`]
 ///
 /// # Errors
-/// A file that is missing, no picture, damaged, or so large that it would fill the memory.
+/// [`Error::PictureFile`] if the file is missing, no picture, damaged, or too large for the memory.
 pub fn open_picture(path: &Path) -> Result<Tensor> {
     let unreadable = |source| Error::PictureFile { path: path.to_owned(), source };
     let reader = image::ImageReader::open(path).and_then(image::ImageReader::with_guessed_format);
@@ -21,13 +21,13 @@ pub fn open_picture(path: &Path) -> Result<Tensor> {
     picture(&decoded)
 }
 
-/// A decoded picture. Transparency is ignored, as `transformers` does; grey becomes three equal channels.
+/// Makes a tensor of a decoded picture. Transparency is ignored, as in `transformers`; grey becomes three equal channels.
 ///
 /// # Shapes
 /// → [3, height, width], u8; f32 in [0, 1] for pictures of more than 8 bits a channel
 ///
 /// # Errors
-/// A picture without pixels.
+/// [`Error::PictureBytes`] for a picture without pixels.
 pub fn picture(image: &DynamicImage) -> Result<Tensor> {
     let (width, height) = (image.width() as usize, image.height() as usize);
     match image {
@@ -42,13 +42,13 @@ pub fn picture(image: &DynamicImage) -> Result<Tensor> {
     }
 }
 
-/// The bytes of an RGB picture, row by row, as a tensor.
+/// Makes a tensor of the bytes of an RGB picture, row by row.
 ///
 /// # Shapes
 /// → [3, height, width] u8
 ///
 /// # Errors
-/// A picture without pixels, or other than 3 · `width` · `height` bytes.
+/// [`Error::PictureBytes`] unless there are 3 · `width` · `height` bytes, and at least one.
 pub fn rgb8(bytes: &[u8], width: usize, height: usize) -> Result<Tensor> {
     channels_first(bytes, width, height)
 }

@@ -1,4 +1,4 @@
-//! Pictures of any size made into what the picture half of CLIP sees.
+//! The preprocessing of pictures: pictures of any size become the input of CLIP's picture half.
 
 use std::path::Path;
 
@@ -18,14 +18,14 @@ pub const CHANNEL_STD: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 /// From bytes to [0, 1].
 const SCALE: f64 = 1.0 / 255.0;
 
-/// Pictures more stretched than this are refused: enlarged to the network's size they would fill the memory.
+/// The most times that a picture may be as long as wide. A longer one, enlarged to the network's size, could fill the memory.
 const STRETCH: i64 = 100;
 
-/// Pictures are made at most so many times as large as what is kept of them. Published files say 1 to 1.15.
+/// The most times that the resized picture may be as large as its crop. Published files say 1 to 1.15.
 const MARGIN: i64 = 4;
 
-/// The preparation of pictures for one network: shorter side to `size` by the bicubic filter of Pillow, middle square of
-/// `crop`, bytes times `scale`, mean and standard deviation of the channels.
+/// The preprocessing for one network. It resizes the shorter side to `size` with Pillow's bicubic filter, crops the middle
+/// square of `crop` pixels, multiplies bytes by `scale`, and normalises the channels by mean and standard deviation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preprocess {
     size: i64,
@@ -35,7 +35,7 @@ pub struct Preprocess {
     std: [f64; 3],
 }
 
-/// The keys of `preprocessor_config.json` that say what to do; where a key is absent, OpenAI's models decide.
+/// The keys of `preprocessor_config.json` that are read. A missing key has the value of OpenAI's models.
 #[derive(Deserialize)]
 struct File {
     size: Option<Size>,
@@ -65,17 +65,17 @@ enum Size {
 }
 
 impl Preprocess {
-    /// What OpenAI's models want, for pictures of `image_size`.
+    /// The preprocessing of OpenAI's models, for a network that takes pictures of `image_size` pixels.
     #[must_use]
     pub fn new(image_size: i64) -> Self {
         Self { size: image_size, crop: image_size, scale: SCALE, mean: CHANNEL_MEAN, std: CHANNEL_STD }
     }
 
-    /// As the file at `path` says, for a network that takes pictures of `image_size`; as [`new`](Self::new) where it says
-    /// nothing or is not there.
+    /// Reads the preprocessing from the file at `path`, for a network that takes pictures of `image_size` pixels. Without the
+    /// file, and for keys that it leaves out, it is that of [`new`](Self::new).
     ///
     /// # Errors
-    /// A file that is unreadable, or says what cannot be done.
+    /// A file that is unreadable; [`Error::Preprocessor`] for a step that is not supported.
     pub fn open(path: &Path, image_size: i64) -> Result<Self> {
         let default = Self::new(image_size);
         if !path.is_file() {
@@ -127,13 +127,13 @@ impl Preprocess {
         Ok(Self { size, crop, scale, mean, std })
     }
 
-    /// Prepares one picture.
+    /// Preprocesses one picture.
     ///
     /// # Shapes
     /// `picture`: [3, height, width] RGB, u8 or floating point in [0, 1] → [3, image_size, image_size] f32, on the CPU
     ///
     /// # Errors
-    /// A tensor that is no picture, or one more than 100 times as long as wide.
+    /// [`Error::Picture`] for a tensor that is no picture, or one more than 100 times as long as wide.
     pub fn apply(&self, picture: &Tensor) -> Result<Tensor> {
         let refuse =
             |reason| Err(Error::Picture { shape: picture.size(), kind: format!("{:?}", picture.kind()), reason });
@@ -164,11 +164,12 @@ impl Preprocess {
         Ok(middle.f_sub(&channels(&self.mean)?)?.f_div(&channels(&self.std)?)?.f_squeeze_dim(0)?)
     }
 
-    /// The middle of `picture` after Pillow's bicubic filter: one axis after the other, each rounded to bytes. The vertical
-    /// axis goes first where the height shrinks by more than twice of what the width does (Pillow 13, `Resample.c`).
+    /// Resizes `picture` with Pillow's bicubic filter and crops the middle. The filter works on one axis after the other, and
+    /// rounds to bytes after each. The vertical axis is first if the height shrinks by more than twice as many pixels as the
+    /// width (Pillow 13, `Resample.c`).
     ///
-    /// A row does not depend on other rows while columns are made, nor a column on others: what will not be kept is cut off
-    /// in between, so that a long picture is never whole in its new size.
+    /// The filter along one axis treats each row or column by itself. So the picture is cropped along the first axis before
+    /// the second is filtered, and a long picture is never whole in its new size.
     ///
     /// # Shapes
     /// `picture`: [1, 3, h, w] u8, to be made `height` · `width` → [1, 3, crop, crop] u8

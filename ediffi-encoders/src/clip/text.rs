@@ -21,15 +21,15 @@ pub struct ClipTextNetwork {
 }
 
 impl ClipTextNetwork {
-    /// Builds the network from its parameters, projecting to `projection_dim`; it computes in `kind`.
+    /// Builds the network from its parameters, with a projection to `projection_dim`. It computes in the precision `kind`.
     ///
     /// # Errors
-    /// Dimensions that make no network, or parameters that cannot be had.
+    /// [`Error::NetworkConfig`] for dimensions that make no network, or the errors of `scope`.
     pub fn new(scope: Scope<'_>, config: &ClipTextConfig, projection_dim: i64, kind: Kind) -> Result<Self> {
         Self::build(scope, config, Some(projection_dim), kind)
     }
 
-    /// As [`new`](Self::new), without a projection: the text encoders of latent diffusion models.
+    /// As [`new`](Self::new), but without a projection, as the text encoders of latent diffusion models are.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -64,13 +64,13 @@ impl ClipTextNetwork {
         &self.config
     }
 
-    /// Where the network computes.
+    /// The device of the network.
     #[must_use]
     pub fn device(&self) -> Device {
         self.tokens.weight().device()
     }
 
-    /// Embeds texts. Attention is causal, so what follows the end of a text does not change it.
+    /// Embeds texts. Attention is causal, so the padding after a text does not change its embedding.
     ///
     /// # Shapes
     /// `ids`: [n, tokens] i64
@@ -87,7 +87,7 @@ impl ClipTextNetwork {
         ClipOutput::new(&tokens, &penultimate, &end, self.projection.as_ref())
     }
 
-    /// What goes into the first layer and what comes out of each, without the final norm.
+    /// The input of the first layer and the output of each layer, without the final norm.
     ///
     /// # Shapes
     /// `ids`: [n, tokens] i64 → `num_hidden_layers` + 1 times [n, tokens, width] f32
@@ -111,8 +111,9 @@ impl ClipTextNetwork {
     }
 }
 
-/// Where each text ends: the first `eos`, or, for the `eos` of 2 that OpenAI's files wrongly hold, the first of the
-/// greatest id (theirs is the last of the vocabulary). The last position of a text that has no end.
+/// The position at which each text ends: that of its first `eos`. OpenAI's files wrongly have an `eos` of 2; then it is the
+/// first position of the greatest id, since the token that ends a text is the last of their vocabulary. A text without an
+/// end ends at its last position.
 ///
 /// # Shapes
 /// `ids`: [n, tokens] → [n]

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::config::Dimensions;
 
-/// Which tokens a token attends to.
+/// The tokens that a token attends to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attending {
     /// Itself and those before it.
@@ -16,16 +16,16 @@ pub(super) enum Attending {
     All,
 }
 
-/// What a half of CLIP makes of a batch. Columns are the tokens of a text; of a picture the class token and the patches, row
+/// The outputs of a half of CLIP. Columns are the tokens of a text, or the class token of a picture and then its patches, row
 /// by row.
 #[derive(Debug)]
 pub struct ClipOutput {
-    /// [n, columns, width] f32, after the last layer; of texts after the final norm too.
+    /// [n, columns, width] f32: the output of the last layer, for texts after the final norm.
     pub tokens: Tensor,
-    /// [n, columns, width] f32, after the last layer but one, without a norm.
+    /// [n, columns, width] f32: the output of the last layer but one, without a norm.
     pub penultimate: Tensor,
-    /// [n, projection] f32: the token that ends a text, or the normed class token of a picture, projected into the space that
-    /// texts and pictures share; [n, width] in a network without projection. Not normalised.
+    /// [n, projection] f32: the embedding of the token that ends a text, or the normed class token of a picture, projected into
+    /// the space that texts and pictures share; [n, width] in a network without projection. Not normalised.
     pub pooled: Tensor,
 }
 
@@ -61,7 +61,7 @@ impl Transformer {
         Ok(Self { layers, attending })
     }
 
-    /// What goes into the first layer and what comes out of each.
+    /// The input of the first layer and the output of each layer.
     ///
     /// # Shapes
     /// `x`: [n, tokens, width] → layers + 1 times the same, f32
@@ -71,7 +71,7 @@ impl Transformer {
         states.iter().map(|state| Ok(state.f_to_kind(Kind::Float)?)).collect()
     }
 
-    /// `seen` gets what goes into the first layer and what comes out of each.
+    /// Calls `seen` with the input of the first layer and the output of each layer.
     ///
     /// # Shapes
     /// `x`: [n, tokens, width] → the same
@@ -84,7 +84,7 @@ impl Transformer {
         })
     }
 
-    /// As [`forward`](Self::forward), and what comes out of the last layer but one.
+    /// The outputs of the last layer but one and of the last layer.
     pub(super) fn forward_last_two(&self, x: Tensor) -> Result<(Tensor, Tensor)> {
         let mut penultimate = x.shallow_clone();
         let (mut layer, last) = (0, self.layers.len());

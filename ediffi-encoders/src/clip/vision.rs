@@ -23,15 +23,15 @@ pub struct ClipVisionNetwork {
 }
 
 impl ClipVisionNetwork {
-    /// Builds the network from its parameters, projecting to `projection_dim`; it computes in `kind`.
+    /// Builds the network from its parameters, with a projection to `projection_dim`. It computes in the precision `kind`.
     ///
     /// # Errors
-    /// Dimensions that make no network, or parameters that cannot be had.
+    /// [`Error::NetworkConfig`] for dimensions that make no network, or the errors of `scope`.
     pub fn new(scope: Scope<'_>, config: &ClipVisionConfig, projection_dim: i64, kind: Kind) -> Result<Self> {
         Self::build(scope, config, Some(projection_dim), kind)
     }
 
-    /// As [`new`](Self::new), without a projection.
+    /// As [`new`](Self::new), but without a projection.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -72,13 +72,13 @@ impl ClipVisionNetwork {
         &self.config
     }
 
-    /// Where the network computes.
+    /// The device of the network.
     #[must_use]
     pub fn device(&self) -> Device {
         self.class.device()
     }
 
-    /// Embeds pictures of the network's size whose channels are normalised by CLIP's mean and standard deviation.
+    /// Embeds pictures of the network's size. Their channels have to be normalised by CLIP's mean and standard deviation.
     ///
     /// # Shapes
     /// `pixels`: [n, 3, image_size, image_size] → [n, projection] f32, or [n, width] without projection; not normalised
@@ -89,7 +89,7 @@ impl ClipVisionNetwork {
         Ok(self.outputs(pixels)?.pooled)
     }
 
-    /// As [`forward`](Self::forward), with an embedding of each patch.
+    /// As [`forward`](Self::forward), but returns the embeddings of the patches, too.
     ///
     /// # Shapes
     /// `pixels`: [n, 3, image_size, image_size]
@@ -102,7 +102,7 @@ impl ClipVisionNetwork {
         ClipOutput::new(&tokens, &penultimate, &class, self.projection.as_ref())
     }
 
-    /// What goes into the first layer and what comes out of each, without a norm.
+    /// The input of the first layer and the output of each layer, without a norm.
     ///
     /// # Shapes
     /// `pixels`: [n, 3, image_size, image_size] → `num_hidden_layers` + 1 times [n, 1 + patches, width] f32

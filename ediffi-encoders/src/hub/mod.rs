@@ -1,11 +1,12 @@
 //! Models by their names on the Hugging Face hub (feature `hub`).
 //!
-//! Only the files that an encoder needs are downloaded, into the cache that all programs of Hugging Face share, and only
-//! safetensors: there is no code for pickled weights. All files of one opening are of one commit. Weights are checked
-//! against the SHA-256 that the hub names when they are downloaded; a file that the cache has already is known by its size.
-//! Where the hub cannot be reached or is too busy to answer, or with `HF_HUB_OFFLINE`, the cache alone is used. The
-//! environment variables `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE` and
-//! `HF_HUB_DISABLE_IMPLICIT_TOKEN` mean what they mean elsewhere.
+//! Only the files that an encoder needs are downloaded, into the cache that all programs of Hugging Face share. Weights have
+//! to be safetensors; pickled weights are never read. All files of a model come from one commit. Downloaded weights are
+//! checked against the SHA-256 that the hub names; of a file that is in the cache already, the size is checked.
+//!
+//! If the hub cannot be reached or is too busy, or with `HF_HUB_OFFLINE`, only the cache is used. The environment variables
+//! `HF_ENDPOINT`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HOME`, `HF_HUB_CACHE` and `HF_HUB_DISABLE_IMPLICIT_TOKEN` mean what they
+//! mean in other programs of Hugging Face.
 
 mod client;
 mod remote;
@@ -42,7 +43,7 @@ impl Clip {
     }
 }
 
-/// A model on the hub, and which state and part of it is meant.
+/// A model on the hub: its repository, revision, variant and folder.
 #[derive(Debug, Clone)]
 pub struct HubModel {
     repository: String,
@@ -53,50 +54,50 @@ pub struct HubModel {
 
 /// The files of an encoder besides its configuration.
 struct ModelFiles<'a> {
-    /// Which tensors it has a use for.
+    /// The tensors that it uses.
     names: Names,
-    /// Sets of files of which the first complete one is its tokenizer.
+    /// Sets of files. The first complete one is its tokenizer.
     tokenizers: &'a [&'a [&'a str]],
-    /// Files that are taken if there are any.
+    /// Files that it uses if they exist.
     optional: &'a [&'a str],
     /// Whether the encoder that the configuration in a folder describes has a tokenizer.
     has_tokenizer: fn(&Path) -> Result<bool>,
 }
 
 impl HubModel {
-    /// The newest state of the model `repository`, such as `org/name`.
+    /// The newest commit of the model `repository`, such as `org/name`.
     #[must_use]
     pub fn new(repository: impl Into<String>) -> Self {
         Self { repository: repository.into(), revision: "main".to_owned(), variant: None, subfolder: None }
     }
 
-    /// The state under the name of a branch, a tag or a commit.
+    /// Chooses a branch, a tag or a commit (default: `main`).
     #[must_use]
     pub fn revision(self, revision: impl Into<String>) -> Self {
         Self { revision: revision.into(), ..self }
     }
 
-    /// The weights under the name of a variant, such as `fp16`.
+    /// Chooses the weights of a variant, such as `fp16`.
     #[must_use]
     pub fn variant(self, variant: impl Into<String>) -> Self {
         Self { variant: Some(variant.into()), ..self }
     }
 
-    /// The encoder in a folder of the repository, such as `text_encoder` of a pipeline, whose tokenizer may stand in the
+    /// Chooses the encoder in a folder of the repository, such as `text_encoder` of a pipeline. Its tokenizer may be in the
     /// folder `tokenizer`.
     #[must_use]
     pub fn subfolder(self, subfolder: impl Into<String>) -> Self {
         Self { subfolder: Some(subfolder.into()), ..self }
     }
 
-    /// Downloads what [`T5::open`] (or `open_variant`) needs and the cache does not have; gives the folder.
+    /// Downloads the files that [`T5::open`] (or `open_variant`) needs and the cache lacks, and returns their folder.
     ///
-    /// The small files come first, so that a model of another architecture or one without a tokenizer is refused before its
-    /// weights are downloaded.
+    /// Small files are first. So a model of another architecture, or one without a tokenizer, is refused before its weights
+    /// are downloaded.
     ///
     /// # Errors
-    /// [`Error::Hub`]: no such repository or file, no right to it, no connection and nothing in the cache;
-    /// [`Error::Architecture`]; [`Error::NoTokenizerOnHub`]; [`Error::NoSafetensors`]; [`Error::Download`].
+    /// [`Error::Hub`] if the repository or file does not exist or may not be read, or if there is no connection and the cache
+    /// lacks the file; [`Error::Architecture`]; [`Error::NoTokenizerOnHub`]; [`Error::NoSafetensors`]; [`Error::Download`].
     pub fn t5(&self) -> Result<PathBuf> {
         self.download(&ModelFiles {
             names: t5::names,
@@ -106,8 +107,8 @@ impl HubModel {
         })
     }
 
-    /// Downloads what [`Clip::open`], [`ClipText::open`](crate::ClipText::open) and
-    /// [`ClipVision::open`](crate::ClipVision::open) need and the cache does not have; gives the folder.
+    /// Downloads the files that [`Clip::open`], [`ClipText::open`](crate::ClipText::open) and
+    /// [`ClipVision::open`](crate::ClipVision::open) need and the cache lacks, and returns their folder.
     ///
     /// # Errors
     /// As [`t5`](Self::t5).

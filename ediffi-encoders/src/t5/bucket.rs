@@ -6,10 +6,9 @@ use ediffi_core::Result;
 
 /// The bucket of a key that stands `relative` positions after its query, for attention in both directions.
 ///
-/// The upper half of the buckets is for keys after the query. In each half the first half of the buckets holds one distance
-/// each, the others hold distances that grow logarithmically up to `max_distance`; all beyond share the last one. The
-/// logarithm is taken in f32, as the published models were trained: another precision may move a distance that lies
-/// exactly on an edge.
+/// The upper half of the buckets is for keys after the query. In each half, the first half of the buckets holds one distance
+/// each. The others hold ranges that grow logarithmically up to `max_distance`; longer distances share the last one. The
+/// logarithm is in f32, as in the published models: another precision may move a distance that lies exactly on an edge.
 fn bucket(relative: i64, buckets: i64, max_distance: i64) -> i64 {
     let half = buckets / 2;
     let offset = if relative > 0 { half } else { 0 };

@@ -3,10 +3,10 @@
 use ediffi_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// The dimensions of a T5 encoder: the keys of a published `config.json` that concern the encoder. Other keys are ignored.
+/// The dimensions of a T5 encoder: the keys of a published `config.json` that the encoder needs. Other keys are ignored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct T5Config {
-    /// Rows of the embedding table; may be more than the tokenizer has tokens.
+    /// Rows of the embedding table. There may be more than the tokenizer has tokens.
     pub vocab_size: i64,
     /// Width of a token embedding.
     pub d_model: i64,
@@ -18,22 +18,22 @@ pub struct T5Config {
     pub num_layers: usize,
     /// Attention heads.
     pub num_heads: i64,
-    /// Buckets of relative positions, both directions together.
+    /// Buckets of relative positions, for both directions together (default: 32).
     #[serde(default = "buckets")]
     pub relative_attention_num_buckets: i64,
-    /// Distance from which on all positions share a bucket.
+    /// Distance from which all positions share a bucket (default: 128).
     #[serde(default = "max_distance")]
     pub relative_attention_max_distance: i64,
-    /// Epsilon of the norms.
+    /// Epsilon of the norms (default: 1e-6).
     #[serde(default = "epsilon")]
     pub layer_norm_epsilon: f64,
     /// Kind of the feed-forward layers.
     #[serde(default)]
     pub feed_forward_proj: FeedForwardKind,
-    /// Id that fills a text up.
+    /// Id of the token that pads a text (default: 0).
     #[serde(default)]
     pub pad_token_id: i64,
-    /// Id that ends a text.
+    /// Id of the token that ends a text (default: 1).
     #[serde(default = "eos")]
     pub eos_token_id: i64,
 }
@@ -42,7 +42,7 @@ pub struct T5Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum FeedForwardKind {
-    /// wo(relu(wi x)): the first T5, and the default of a file that does not say.
+    /// wo(relu(wi x)): the first T5, and the default.
     #[default]
     #[serde(rename = "relu")]
     Relu,

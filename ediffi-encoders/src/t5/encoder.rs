@@ -13,13 +13,13 @@ use crate::fingerprint::{Fingerprint, Identity};
 use crate::tokenizer::TextTokenizer;
 use crate::{Error, Result};
 
-/// The name that [`T5Network`] gives to a tensor of a published file; `None` for the decoder's.
+/// Maps the name of a tensor in a published file to the name in [`T5Network`]; `None` for tensors of the decoder.
 #[must_use]
 pub fn names(stored: &str) -> Option<String> {
     if stored.starts_with("decoder.") || stored.starts_with("lm_head.") {
         return None;
     }
-    // The same table under the other of its two names; a file has either or both.
+    // The table of words has two names; a file has either or both.
     Some(if stored == "encoder.embed_tokens.weight" { "shared.weight".to_owned() } else { stored.to_owned() })
 }
 
@@ -32,20 +32,18 @@ pub struct T5 {
 }
 
 impl T5 {
-    /// Opens a folder that holds `config.json`, `model.safetensors` or its shards, and `tokenizer.json` or `spiece.model`
-    /// (here or in a folder `tokenizer` beside it). The decoder, if the file has one, is not read.
+    /// Opens a folder with `config.json`, `model.safetensors` or its shards, and `tokenizer.json` or `spiece.model` (here or
+    /// in a folder `tokenizer` beside it). A decoder in the file is not read.
     ///
-    /// Device and precision are those of `runtime`, whatever the file is stored in: each tensor is copied once, straight to
-    /// both.
+    /// Each tensor is copied once, straight to the device and precision of `runtime`, whatever precision the file has.
     ///
     /// # Errors
-    /// A file that is missing or unreadable; weights or a tokenizer that do not fit the configuration.
+    /// A file is missing or unreadable; weights or tokenizer do not fit the configuration.
     pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
         Self::open_variant(folder, None, runtime)
     }
 
-    /// As [`open`](Self::open), from the weights that a folder holds under the name of a `variant`, such as `fp16` for
-    /// `model.fp16.safetensors`.
+    /// As [`open`](Self::open), but reads the weights of a `variant`, such as `fp16` for `model.fp16.safetensors`.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -60,23 +58,23 @@ impl T5 {
         Ok(Self { network, tokenizer, identity })
     }
 
-    /// What tells the model in a folder from others, without loading it: see [`Fingerprint`].
+    /// The fingerprint of the model in a folder, without loading it.
     ///
     /// # Errors
-    /// A file that is missing or unreadable.
+    /// A file is missing or unreadable.
     pub fn fingerprint(folder: &Path, variant: Option<&str>) -> Result<Fingerprint> {
         let config = read_config(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
         Identity::open(folder, variant, names, &config, &tokenizer)?.fingerprint().cloned()
     }
 
-    /// What tells this model from others: [`Encoded::save`] keeps embeddings under it.
+    /// The fingerprint of this model. [`Encoded::save`] stores it with embeddings.
     ///
-    /// It is found when it is first asked for, which takes about as long as reading the table of words.
+    /// The first call takes about as long as reading the table of words.
     ///
     /// # Errors
-    /// [`Error::WeightsChanged`](crate::Error::WeightsChanged): a file of the weights was written to in its place since the model was opened. One that was
-    /// replaced by another, as programs do that write a new file and rename it, does no harm.
+    /// [`Error::WeightsChanged`] if a file of the weights was written to in place since the model was opened. A file that
+    /// was replaced, by a program that writes a new file and renames it, does no harm.
     pub fn model(&self) -> Result<&Fingerprint> {
         self.identity.fingerprint()
     }
@@ -87,16 +85,17 @@ impl T5 {
         self.network.config()
     }
 
-    /// The tokenizer, for token counts without embeddings.
+    /// The tokenizer, for example to count tokens.
     #[must_use]
     pub fn tokenizer(&self) -> &TextTokenizer {
         &self.tokenizer
     }
 
-    /// Embeds texts, each cut or filled up to `tokens` tokens. Embeddings stay on the device of the network.
+    /// Embeds texts, each truncated or padded to `tokens` tokens. The embeddings stay on the device of the network; those of
+    /// the padding are zero.
     ///
-    /// Texts of similar length are computed together, without the filling: a text's embedding does not depend on its
-    /// neighbours (but for rounding), and a short text costs what its own tokens cost.
+    /// Texts of similar length are computed together, without most of the padding. So the embedding of a text does not depend
+    /// on the other texts, except for rounding, and a short text is cheap.
     ///
     /// # Shapes
     /// → `Encoded::tokens` [texts, tokens, d_model]
@@ -113,8 +112,8 @@ impl T5 {
         Ok(Encoded { tokens, filling, mask, spans: cut.spans, truncated: cut.truncated })
     }
 
-    /// As [`encode`](Self::encode), but with the embeddings that the network itself gives to the filling, where `encode`
-    /// has zeros. Networks trained on all columns without a mask, such as DeepFloyd IF's, want these.
+    /// As [`encode`](Self::encode), but with the network's own embeddings of the padding instead of zeros. Networks that were
+    /// trained on all columns without a mask, such as those of DeepFloyd IF, need these.
     ///
     /// # Shapes
     /// → `Encoded::tokens` [texts, tokens, d_model]
@@ -136,7 +135,7 @@ impl T5 {
     }
 }
 
-/// What the errors call it.
+/// The name of the embedding in errors.
 const WHAT: &str = "the T5 embedding (f16 can overflow: use bf16 or f32)";
 
 /// The configuration in a folder.

@@ -10,8 +10,8 @@ use super::config::{FeedForwardKind, T5Config};
 
 /// The encoder of T5. Parameters are named as in published files: `shared.weight`, `encoder.block.0...`.
 ///
-/// The sum that the blocks add to is kept in f32 whatever `kind` is: it grows beyond the range of f16 in the large models,
-/// where `transformers` clamps it. What is computed in f16 is clamped to its range here too.
+/// The residual stream stays in f32, whatever the precision of the network: in the large models it leaves the range of f16,
+/// and `transformers` clamps it. Results in f16 are clamped to its range here, too.
 #[derive(Debug)]
 pub struct T5Network {
     config: T5Config,
@@ -31,10 +31,11 @@ struct Block {
 }
 
 impl T5Network {
-    /// Builds the network from its parameters; it computes in `kind`.
+    /// Builds the network from its parameters. It computes in the precision `kind`.
     ///
     /// # Errors
-    /// Dimensions that make no network, or parameters that cannot be had.
+    /// [`Error::NetworkConfig`](ediffi_core::Error::NetworkConfig) for dimensions that make no network, or the errors of
+    /// `scope`.
     pub fn new(mut scope: Scope<'_>, config: &T5Config, kind: Kind) -> Result<Self> {
         config.validate()?;
         let (width, eps) = (config.d_model, config.layer_norm_epsilon);
@@ -68,16 +69,16 @@ impl T5Network {
         &self.config
     }
 
-    /// Where the network computes.
+    /// The device of the network.
     #[must_use]
     pub fn device(&self) -> Device {
         self.embedding.weight().device()
     }
 
-    /// Embeds texts. Positions that `mask` leaves out are not attended to, but get a (meaningless) embedding themselves.
+    /// Embeds texts. No token attends to the positions that `mask` leaves out; their own embeddings mean nothing.
     ///
     /// # Shapes
-    /// `ids`: [n, tokens] i64, `mask`: [n, tokens] bool, or a number that is 0 for positions to leave out
+    /// `ids`: [n, tokens] i64, `mask`: [n, tokens] bool, or numbers, 0 for positions to leave out
     /// → [n, tokens, d_model] f32
     ///
     /// # Errors
@@ -86,7 +87,7 @@ impl T5Network {
         self.run(ids, mask, |_| {})
     }
 
-    /// The sum that the blocks add to: as it is before the first block and after each, without the final norm.
+    /// The residual stream before the first block and after each block, without the final norm.
     ///
     /// # Shapes
     /// As [`forward`](Self::forward) → `num_layers` + 1 times [n, tokens, d_model] f32
@@ -114,7 +115,7 @@ impl T5Network {
         self.norm.forward(&h)
     }
 
-    /// What is added to the scores of every block.
+    /// What is added to the attention scores of every block: the bias of relative positions, and the mask.
     ///
     /// # Shapes
     /// `mask`: [n, tokens] → [n, heads, tokens, tokens]
@@ -133,7 +134,7 @@ impl T5Network {
     }
 }
 
-/// Attention of all tokens to each other. Scores are not scaled: the start values of q make up for it.
+/// Attention of all tokens to each other. Scores are not divided by √d: the start values of q make up for it.
 #[derive(Debug)]
 struct Attention {
     q: Linear,
@@ -166,7 +167,7 @@ impl Attention {
     }
 }
 
-/// `x` with what overflowed in f16 at the greatest number of f16, as `transformers` clamps it (its issue 4586).
+/// Clamps `x` to the range of f16 if it is in f16, as `transformers` does (its issue 4586).
 fn in_range(x: Tensor) -> Result<Tensor> {
     Ok(if x.kind() == Kind::Half { x.f_clamp(-GREATEST_F16, GREATEST_F16)? } else { x })
 }
@@ -176,7 +177,7 @@ const GREATEST_F16: f64 = 65504.0;
 #[derive(Debug)]
 struct FeedForward {
     inner: Inner,
-    /// Held in f32 in a network of f16: its products leave the range of f16 (transformers #20287).
+    /// In f32 if the network is in f16: its products leave the range of f16 (transformers, pull request 20287).
     out: Tensor,
 }
 

@@ -1,15 +1,15 @@
-//! The normalisation that a SentencePiece model carries: a table of rewritings, compiled into a trie.
+//! The normalisation of a SentencePiece model: a table of rewritings, compiled into a trie.
 
 /// Rewritings of the longest match at each place, as SentencePiece applies them (Kudo & Richardson 2018, §3.2, "character
 /// normalization"). T5's is NFKC with control characters removed and all white space made into spaces.
 ///
-/// The crate `tokenizers` reads such tables too, but cuts a text into grapheme clusters before it looks them up, which gives
-/// other tokens for some accents and scripts.
+/// The crate `tokenizers` reads such tables, too. But it divides a text into grapheme clusters first, which gives other tokens
+/// for some accents and scripts.
 #[derive(Debug, Default)]
 pub(super) struct Charsmap {
     /// A double array (Aoe 1989) in the bits of darts-clone.
     units: Vec<u32>,
-    /// What matches are rewritten to, each ended by a zero byte.
+    /// The replacements, each ended by a zero byte.
     replacements: String,
 }
 
@@ -29,7 +29,7 @@ impl Charsmap {
         Ok(Self { units, replacements })
     }
 
-    /// What stands at the start of `text`: how many bytes of it, and what they become.
+    /// The longest match at the start of `text`: its number of bytes, and what they become.
     fn rewrite<'a>(&'a self, text: &'a str) -> Option<(usize, &'a str)> {
         let unit = |position: u32| self.units.get(position as usize).copied();
         let offset = |unit: u32| (unit >> 10) << ((unit & (1 << 9)) >> 6);
@@ -49,7 +49,7 @@ impl Charsmap {
         text.is_char_boundary(bytes).then_some((bytes, replacement))
     }
 
-    /// The characters of the normalised text, each with the range of characters of `text` that it came from.
+    /// The characters of the normalised text, each with the characters of `text` that it came from.
     pub(super) fn apply(&self, text: &str) -> Vec<(char, std::ops::Range<usize>)> {
         let mut normalised = Vec::with_capacity(text.len());
         let (mut rest, mut index) = (text, 0);

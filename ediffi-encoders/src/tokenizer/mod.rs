@@ -1,4 +1,4 @@
-//! Texts to token ids, with the place in the text that every token stands for.
+//! Tokenizers: from texts to token ids, and to the characters that each token stands for.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -15,28 +15,28 @@ use open::Cutter;
 #[cfg(feature = "hub")]
 pub(crate) use open::beside;
 
-/// A batch of texts as token ids, all cut or filled up to the same length. A column is a position in this length.
+/// A batch of texts as token ids, all truncated or padded to the same length. A column is the position of a token.
 #[derive(Debug)]
 pub struct Tokens {
     /// [n, tokens] i64, on the CPU.
     pub ids: Tensor,
     /// [n, tokens] bool, on the CPU: true up to and including the token that ends the text.
     pub mask: Tensor,
-    /// Per text and column the range of characters (not bytes) of the text that the token stands for; `None` for tokens
-    /// that stand for nothing in the text: start, end, filling.
+    /// For each text and column, the characters (not bytes) of the text that the token stands for; `None` for the tokens of
+    /// start, end and padding.
     pub spans: Vec<Vec<Option<Range<usize>>>>,
-    /// Per text the end of it that did not fit, `None` if all did.
+    /// For each text, its end if that did not fit; `None` if the whole text did.
     pub truncated: Vec<Option<String>>,
 }
 
 /// An id and the characters it stands for.
 type Token = (i64, Option<Range<usize>>);
 
-/// A tokenizer read from its published files, and the special tokens that one encoder puts around a text.
+/// A tokenizer, read from its published files, with the special tokens that an encoder puts around a text.
 ///
-/// The ids are those of the original tokenizers: for T5 those of SentencePiece, whether they are read from `spiece.model` or
-/// from the `tokenizer.json` made of it; for CLIP those of `transformers`. Special tokens written out in a text are never
-/// taken for special ones, so a prompt cannot end itself early.
+/// The ids are those of the original tokenizers. For T5 these are the ids of SentencePiece, from `spiece.model` and from a
+/// `tokenizer.json` made of it; for CLIP those of `transformers`. Special tokens that are written out in a text do not count
+/// as special, so a prompt cannot end itself early.
 #[derive(Debug)]
 pub struct TextTokenizer {
     path: PathBuf,
@@ -47,16 +47,16 @@ pub struct TextTokenizer {
     most: i64,
 }
 
-/// As many tokens as a text is given where the encoder itself has no limit; the paper uses 113.
+/// The most tokens of a text for an encoder without a limit of its own; eDiff-I uses 113 of T5.
 const MOST: i64 = 4096;
 
 impl TextTokenizer {
-    /// T5's: the token `end` after a text, then `filling`. `path` is a `tokenizer.json`, a `spiece.model`, or a folder that
-    /// holds one of them or has a folder `tokenizer` beside it that does.
+    /// Opens T5's tokenizer. The token `end` follows a text, and `filling` pads it. `path` is a `tokenizer.json`, a
+    /// `spiece.model`, or a folder with one of them, here or in a folder `tokenizer` beside it.
     ///
     /// # Errors
-    /// A file that is missing or no tokenizer; [`Error::TokenizerMismatch`] for one whose token `end` is not `</s>`, with more
-    /// tokens than the `vocabulary` rows of the network, or with fewer than a quarter as many.
+    /// A file that is missing or no tokenizer. [`Error::TokenizerMismatch`] if the token `end` is not `</s>`, or if the
+    /// tokenizer has more tokens than the network has rows (`vocabulary`), or fewer than a quarter as many.
     pub fn t5(path: &Path, end: i64, filling: i64, vocabulary: i64) -> Result<Self> {
         let path = open::find(path, &["tokenizer.json", "spiece.model"])?;
         let cutter = guarded(&path, || open::t5(&path))?;
@@ -73,13 +73,13 @@ impl TextTokenizer {
         Ok(this)
     }
 
-    /// CLIP's: `<|startoftext|>`, the text and `<|endoftext|>`, which also fills up, together at most `most` tokens. What is
-    /// filled up with is of no consequence: attention is causal. `path` is a `tokenizer.json`, a `vocab.json` with
-    /// `merges.txt` beside it, or a folder that holds one of them or has a folder `tokenizer` beside it that does.
+    /// Opens CLIP's tokenizer. A text becomes `<|startoftext|>`, its own tokens and `<|endoftext|>`, at most `most` in all.
+    /// `<|endoftext|>` also pads it; as attention is causal, the padding does not matter. `path` is a `tokenizer.json`, a
+    /// `vocab.json` with `merges.txt` beside it, or a folder with one of them, here or in a folder `tokenizer` beside it.
     ///
     /// # Errors
-    /// A file that is missing or no tokenizer; [`Error::TokenizerMismatch`] for one without the two special tokens, with more
-    /// tokens than the `vocabulary` rows of the network, or with fewer than a quarter as many.
+    /// A file that is missing or no tokenizer. [`Error::TokenizerMismatch`] if it lacks one of the two special tokens, or has
+    /// more tokens than the network has rows (`vocabulary`), or fewer than a quarter as many.
     pub fn clip(path: &Path, vocabulary: i64, most: i64) -> Result<Self> {
         let path = open::find(path, &["tokenizer.json", "vocab.json"])?;
         let cutter = guarded(&path, || open::clip(&path))?;
@@ -97,19 +97,19 @@ impl TextTokenizer {
         Ok(this)
     }
 
-    /// The file that it was read from.
+    /// The file of the tokenizer.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Id of the token that ends a text.
+    /// The id of the token that ends a text.
     #[must_use]
     pub fn end(&self) -> i64 {
         self.end
     }
 
-    /// The greatest id it can give.
+    /// The greatest id that it can give.
     pub(crate) fn greatest(&self) -> i64 {
         let own = match &self.cutter {
             Cutter::Pieces(pieces) => pieces.ids() as i64 - 1,
@@ -118,11 +118,11 @@ impl TextTokenizer {
         own.max(self.end).max(self.filling)
     }
 
-    /// Whether it can be the tokenizer of a network with `rows` rows in the tensor `table`.
+    /// Checks that it can be the tokenizer of a network with `rows` rows in the tensor `table`.
     ///
-    /// An id without a row is an error on the CPU and the end of the process on CUDA. Rows without an id are usual: tables are
-    /// rounded up and have room for tokens to come, in published models less than 1 % of them. A tokenizer that
-    /// leaves three quarters of a table unused was made for another one.
+    /// An id without a row is an error on the CPU, and ends the process on CUDA. Some rows without an id are usual, less than
+    /// 1 % in published models: tables are rounded up. A tokenizer that leaves three quarters of a table unused was made for
+    /// another model.
     fn check(&self, table: &'static str, rows: i64) -> Result<()> {
         let (least, greatest) = (self.end.min(self.filling).min(0), self.greatest());
         if least < 0 || greatest >= rows || 4 * (greatest + 1) < rows {
@@ -136,11 +136,12 @@ impl TextTokenizer {
         Error::TokenizerMismatch { path: self.path.clone(), reason }
     }
 
-    /// Cuts texts into tokens, each text cut or filled up to `tokens` of them. A text that is cut keeps the token that ends
-    /// it. An empty text is special tokens only.
+    /// Tokenizes texts, and truncates or pads each to `tokens` tokens. A truncated text keeps the token that ends it. An
+    /// empty text has special tokens only.
     ///
     /// # Errors
-    /// No texts, fewer `tokens` than the special ones, more than the encoder takes, or a text that the tokenizer refuses.
+    /// [`Error::EmptyBatch`] without texts; [`Error::TokenCount`] for fewer `tokens` than the special ones or more than the
+    /// encoder takes; [`Error::Tokenize`] for a text that the tokenizer refuses.
     pub fn encode(&self, texts: &[&str], tokens: i64) -> Result<Tokens> {
         let special = i64::from(self.start.is_some()) + 1;
         if tokens < special || tokens > self.most {
@@ -196,7 +197,7 @@ impl TextTokenizer {
     }
 }
 
-/// Runs `read`; a panic of the tokenizer's parser, which damaged files can cause, becomes an error.
+/// Runs `read`. Damaged files can make the tokenizer's parser panic; that becomes an error.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
     // What was being built is dropped with the panic; nothing else is touched.
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).unwrap_or_else(|_| {

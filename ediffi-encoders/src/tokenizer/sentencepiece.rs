@@ -1,18 +1,18 @@
-//! Texts cut into the pieces of a SentencePiece Unigram model (Kudo 2018), as T5 does.
+//! SentencePiece Unigram models (Kudo 2018), which T5 tokenizes with.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::charsmap::Charsmap;
 
-/// What stands for a space before a word, in pieces.
+/// The character that stands for a space before a word in pieces.
 const SPACE: char = '▁';
 
-/// One entry of the vocabulary; its place is its id.
+/// One entry of the vocabulary. Its index is its id.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Piece {
     pub(super) text: String,
-    /// Logarithm of its probability.
+    /// The logarithm of its probability.
     pub(super) score: f32,
     pub(super) kind: PieceKind,
 }
@@ -20,39 +20,39 @@ pub(super) struct Piece {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PieceKind {
     Normal,
-    /// Stands for what no other piece does.
+    /// Stands for characters that no other piece has.
     Unknown,
-    /// Never found in a text, even if it is written there: the end of a text, filling.
+    /// Never found in a text, even if it is written there, such as the end of a text and padding.
     Unreachable,
-    /// Always found in a text where it is written.
+    /// Always found where it is written in a text.
     UserDefined,
     /// One byte of a character that no other piece has.
     Byte,
 }
 
-/// What a piece that is not known costs more than the unlikeliest one that is (SentencePiece, `unigram_model.cc`).
+/// How much lower the score of an unknown piece is than the lowest of the known ones (SentencePiece, `unigram_model.cc`).
 const UNKNOWN_PENALTY: f32 = 10.0;
 
-/// A model: how texts are normalised, and the pieces they are cut into.
+/// A model: how texts are normalised, and the pieces that they are cut into.
 ///
-/// The crate `tokenizers` has such a model too, which adds up scores in f64: of equally likely ways to cut a text it may take
-/// another one than SentencePiece, whose scores are f32.
+/// The crate `tokenizers` has such a model, too. But it adds scores in f64 where SentencePiece adds them in f32, so it may
+/// choose another of two equally likely ways to cut a text.
 #[derive(Debug)]
 pub(super) struct SentencePiece {
     charsmap: Charsmap,
-    /// What can be found in a text.
+    /// The pieces that can be found in a text.
     pieces: HashMap<String, Found>,
-    /// Bytes of the longest of them.
+    /// The length of the longest of them in bytes.
     longest: usize,
-    /// What never is found, by its id.
+    /// The pieces that are never found, by their ids.
     unreachable: HashMap<u32, String>,
-    /// How many ids there are.
+    /// The number of ids.
     ids: usize,
     unknown: u32,
     unknown_score: f32,
-    /// The ids of all bytes, where characters that no piece has are spelled in bytes.
+    /// The ids of all bytes, if the model spells characters that no piece has in bytes.
     bytes: Option<Vec<u32>>,
-    /// Whether a text begins as if a space stood before it.
+    /// Whether a text is treated as if it began with a space.
     prefixed: bool,
 }
 
@@ -114,17 +114,17 @@ impl SentencePiece {
         })
     }
 
-    /// How many ids there are.
+    /// The number of ids.
     pub(super) fn ids(&self) -> usize {
         self.ids
     }
 
-    /// The text of a piece that never is found in a text, such as the end of one.
+    /// The text of a piece that is never found in a text, such as the token that ends one.
     pub(super) fn unreachable(&self, id: u32) -> Option<&str> {
         self.unreachable.get(&id).map(String::as_str)
     }
 
-    /// The ids of a text, each with the range of characters of the text that it stands for.
+    /// The ids of a text, each with the characters of the text that it stands for.
     pub(super) fn encode(&self, text: &str) -> Vec<(u32, Range<usize>)> {
         let normalised = self.charsmap.apply(text);
         // The whole text is cut at once: scores add up in f32, and where two ways are equally likely the sum before a word

@@ -1,10 +1,16 @@
 //! What the tests of this crate share.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "helpers of tests, of which each file uses some")]
+#![allow(dead_code, unreachable_pub, unused_imports, clippy::unwrap_used, reason = "each file uses some of these")]
 
+#[path = "../../../ediffi-core/tests/common/mod.rs"]
+mod devices;
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub(crate) use devices::devices;
 use ediffi_core::runtime::Runtime;
+use serde::de::DeserializeOwned;
 use tch::{Device, Kind, Tensor};
 
 pub const CPU: Runtime = Runtime { device: Device::Cpu, kind: Kind::Float };
@@ -13,6 +19,27 @@ pub const TEXTS: [&str; 3] = ["a red apple left of a cat", "a dog", ""];
 /// A file or folder beside these tests.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+/// The `config.json` in a folder of the fixtures.
+pub fn config<T: DeserializeOwned>(name: &str) -> T {
+    serde_json::from_str(&std::fs::read_to_string(fixture(name).join("config.json")).unwrap()).unwrap()
+}
+
+/// What the published implementation gave, by name.
+pub fn expected(name: &str) -> HashMap<String, Tensor> {
+    Tensor::read_safetensors(fixture(name).join("expected.safetensors")).unwrap().into_iter().collect()
+}
+
+/// The greatest difference of two tensors, wherever they are.
+pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.size(), b.size());
+    (a.to_device(Device::Cpu) - b.to_device(Device::Cpu)).abs().max().double_value(&[])
+}
+
+/// How much an f32 network may differ from the published one. Convolutions on CUDA round to TF32.
+pub fn tolerance(device: Device) -> f64 {
+    if device == Device::Cpu { 1e-5 } else { 5e-3 }
 }
 
 /// A copy of a folder of the fixtures.

@@ -1,0 +1,144 @@
+//! Files of weights: what was saved is what is loaded, and all that is wrong with a file is said at once.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+mod tiny;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use common::devices;
+use ediffi_core::weights::{self, Fresh, Init, Scope, Table, WeightsFile};
+use ediffi_core::{Error, Result};
+use tch::{Device, Kind, Tensor};
+
+/// The parameters of a small network: a weight, a bias and the gain of a norm, which stays in f32.
+fn build(mut scope: Scope<'_>) -> Result<[Tensor; 3]> {
+    let mut linear = scope.at("linear");
+    Ok([
+        linear.weight("weight", &[3, 2], Init::fan_in(2))?,
+        linear.weight("bias", &[3], Init::Normal { std: 0.3 })?,
+        scope.at("norm").weight_f32("weight", &[3], Init::Normal { std: 1.0 })?,
+    ])
+}
+
+/// Start values of the network, by name.
+fn fresh(device: Device) -> Vec<(String, Tensor)> {
+    let mut fresh = Fresh::new(1, device);
+    let _ = build(Scope::root(&mut fresh)).unwrap();
+    fresh.into_named()
+}
+
+fn same(name: &str) -> Option<String> {
+    Some(name.to_owned())
+}
+
+fn load(path: &Path) -> Result<[Tensor; 3]> {
+    weights::load(path, same, Device::Cpu, Kind::Float, build)
+}
+
+#[test]
+fn weights_come_back_to_the_last_bit_in_the_precision_of_the_network() {
+    for device in devices() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let named = fresh(device);
+        weights::save(&path, &named, HashMap::from([("step".to_owned(), "7".to_owned())])).unwrap();
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let loaded = weights::load(&path, same, device, kind, build).unwrap();
+            for (loaded, ((name, saved), kind)) in loaded.iter().zip(named.iter().zip([kind, kind, Kind::Float])) {
+                assert_eq!((loaded.kind(), loaded.device()), (kind, device), "{name}");
+                assert!(loaded.equal(&saved.to_kind(kind)), "{name}");
+            }
+        }
+        let file = WeightsFile::open(&path, same).unwrap();
+        assert_eq!((file.text("step"), file.text("steps")), (Some("7"), None));
+    }
+}
+
+#[test]
+fn a_network_comes_back_to_the_last_bit() {
+    for config in tiny::layouts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("unet.safetensors");
+        let (unet, named) = tiny::random(&config);
+        weights::save(&path, &named, HashMap::new()).unwrap();
+        let loaded = tiny::load(&path, &config).unwrap();
+        let conditioning = tiny::conditioning(&[1, 2]);
+        assert!(tiny::output(&unet, &[1, 2], &conditioning).equal(&tiny::output(&loaded, &[1, 2], &conditioning)));
+    }
+}
+
+/// Nothing is left beside the file, and others may read it as they may read any file of the user's.
+#[test]
+fn a_saved_file_is_one_of_the_user_s_usual_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    weights::save(&path, &fresh(Device::Cpu), HashMap::new()).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "").unwrap();
+    let permissions = |path: &Path| std::fs::metadata(path).unwrap().permissions();
+    assert_eq!(permissions(&path), permissions(&plain));
+}
+
+#[test]
+fn all_that_is_wrong_with_a_file_is_one_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let zeros = |shape: &[i64], kind| Tensor::zeros(shape, (kind, Device::Cpu));
+    let named = [
+        ("linear.weight", zeros(&[2, 2], Kind::Float)),
+        ("norm.weight", zeros(&[3], Kind::Int64)),
+        ("ema.decay", zeros(&[1], Kind::Float)),
+    ]
+    .map(|(name, tensor)| (name.to_owned(), tensor));
+    weights::save(&path, &named, HashMap::new()).unwrap();
+    let error = load(&path).unwrap_err();
+    let message = error.to_string();
+    let Error::Weights { path: named, missing, unexpected, mismatched } = error else { panic!("{error}") };
+    assert_eq!((named, missing, unexpected), (path, vec!["linear.bias".to_owned()], vec!["ema.decay".to_owned()]));
+    let mismatched: Vec<_> =
+        mismatched.iter().map(|m| (m.name.as_str(), m.found.clone(), m.expected.clone())).collect();
+    assert_eq!(mismatched, [("linear.weight", vec![2, 2], vec![3, 2]), ("norm.weight", vec![3], vec![3])]);
+    for part in ["model.safetensors", "linear.bias", "ema.decay", "linear.weight", "norm.weight", "I64"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn files_that_are_cut_short_or_missing_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    assert!(matches!(load(&path), Err(Error::ReadFile { path: named, .. }) if named == path));
+    weights::save(&path, &fresh(Device::Cpu), HashMap::new()).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    // Within the tensors, within the header, within its length, and nothing at all.
+    for length in [whole.len() - 1, 100, 5, 0] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let error = load(&path).unwrap_err();
+        assert!(matches!(&error, Error::WeightsFormat { path: named, .. } if *named == path), "{length}: {error}");
+    }
+}
+
+/// A folder with an index is read from its shards, under the names that the network uses.
+#[test]
+fn shards_are_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let named: Vec<_> = fresh(Device::Cpu).into_iter().map(|(name, x)| (format!("encoder.{name}"), x)).collect();
+    weights::save(&folder.path().join("1.safetensors"), &named[..1], HashMap::new()).unwrap();
+    weights::save(&folder.path().join("2.safetensors"), &named[1..], HashMap::new()).unwrap();
+    let index = r#"{ "weight_map": { "encoder.linear.weight": "1.safetensors", "encoder.linear.bias": "2.safetensors",
+                     "encoder.norm.weight": "2.safetensors", "decoder.bias": "3.safetensors" } }"#;
+    std::fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
+    let names = |stored: &str| stored.strip_prefix("encoder.").map(str::to_owned);
+    let loaded = weights::load(folder.path(), names, Device::Cpu, Kind::Float, build).unwrap();
+    assert!(loaded.iter().zip(&named).all(|(loaded, (_, saved))| loaded.equal(saved)));
+}
+
+#[test]
+fn a_table_lists_what_a_network_asks_for() {
+    let table = Table::of(build).unwrap();
+    let names: Vec<&str> = table.specs().iter().map(|spec| spec.name.as_str()).collect();
+    assert_eq!((names, table.elements()), (vec!["linear.weight", "linear.bias", "norm.weight"], 12));
+}
