@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ediffi::{Growth, Request, Statistic, Strength};
+use ediffi_train::pixels::from_rgb;
 use serde::{Deserialize, Serialize};
 use train_icons::pack::Pack;
 use train_icons::render::Renderer;
@@ -13,7 +14,7 @@ use crate::document::{self, Table, number, percent};
 use crate::error::{Error, Result};
 use crate::icons::look;
 use crate::judge::network::SIDE;
-use crate::judge::{Judge, Verdict, tensor};
+use crate::judge::{Judge, Verdict};
 use crate::kept::{Kept, key};
 use crate::machine;
 use crate::model::Model;
@@ -106,7 +107,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) ->
     let outcomes = |verdicts: &[Verdict]| -> Result<Vec<Outcome>> {
         Ok(paired("pictures", &prompts, verdicts)?.map(|(prompt, verdict)| Outcome::new(prompt, verdict)).collect())
     };
-    let ideal = outcomes(&look(judge, &tensor(&renders, SIDE)?)?)?;
+    let ideal = outcomes(&look(judge, &from_rgb(&renders, SIDE, SIDE)?)?)?;
     let mut cells = vec![Cell::new("renders", 0.0, &prompts, &ideal, None)?];
     let mut plain: Option<Vec<Outcome>> = None;
 
