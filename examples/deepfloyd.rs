@@ -14,16 +14,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ediffi::{DeviceChoice, Pipeline, Precision, Preset, Request, Schedule, SigmaInterval, Solver};
-use shared::{Bars, numbered, of_stage, report, size};
+use shared::{Bars, of_stage, report, size};
 
 /// Draws with DeepFloyd IF. Its weights are under a licence of their own, for research alone.
 #[derive(Parser)]
 struct Arguments {
     /// What the picture shall show.
     prompt: String,
-    /// What it shall be guided away from.
-    #[arg(long, value_name = "PROMPT")]
-    negative: Option<String>,
     /// The folder of a stage I.
     #[arg(long, value_name = "DIR")]
     base: PathBuf,
@@ -36,15 +33,11 @@ struct Arguments {
     /// A Real-ESRGAN network (safetensors) that enlarges the finished picture.
     #[arg(long = "final", value_name = "FILE")]
     enlarger: Option<PathBuf>,
-    /// Where to write. Of several images, each gets its number before the ending.
+    /// Where to write.
     #[arg(long, default_value = "out.png")]
     out: PathBuf,
-    /// The seed of the first image; the others follow.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How many images.
-    #[arg(long, default_value_t = 1)]
-    images: usize,
     /// Width and height in pixels, before the last enlargement, as 384x256.
     #[arg(long, value_parser = size)]
     size: Option<(u32, u32)>,
@@ -57,21 +50,12 @@ struct Arguments {
     /// Another solver than the published one for a stage, as base=dpmpp-2m; its noise levels are EDM's, from 80 down.
     #[arg(long, value_name = "STAGE=NAME", value_parser = of_stage::<Solver>)]
     solver: Vec<(String, Solver)>,
-    /// Guidance of a stage, as base=7.0; 1 is none.
-    #[arg(long, value_name = "STAGE=SCALE", value_parser = of_stage::<f64>)]
-    guidance: Vec<(String, f64)>,
-    /// How much noise goes into the small picture before it is enlarged: a timestep below 1000.
-    #[arg(long, value_name = "TIMESTEP", default_value_t = 250)]
-    noise_level: usize,
-    /// Give the prompt to T5 as it is, but for capital letters.
-    #[arg(long)]
-    raw_caption: bool,
     /// Compute on the CPU even if there is a CUDA device.
     #[arg(long)]
     cpu: bool,
-    /// Compute in this precision, not in the fastest that is safe.
-    #[arg(long, value_parser = ["f32", "bf16", "f16"])]
-    precision: Option<String>,
+    /// Compute in f32, bf16 or f16, not in the fastest that is safe.
+    #[arg(long, value_parser = precision, default_value = "auto", hide_default_value = true)]
+    precision: Precision,
     /// Show which folder would run which step, and stop.
     #[arg(long)]
     plan: bool,
@@ -82,8 +66,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let mut builder =
-        Pipeline::builder(&arguments.base).clean_captions(!arguments.raw_caption).noise_level(arguments.noise_level);
+    let mut builder = Pipeline::builder(&arguments.base).precision(arguments.precision);
     for (interval, folder) in &arguments.expert {
         builder = builder.expert(*interval, folder);
     }
@@ -96,18 +79,11 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.cpu {
         builder = builder.device(DeviceChoice::Cpu);
     }
-    let precision = match arguments.precision.as_deref() {
-        Some("f32") => Precision::F32,
-        Some("bf16") => Precision::Bf16,
-        Some("f16") => Precision::F16,
-        _ => Precision::Auto,
-    };
-    let pipeline = builder.precision(precision).open()?;
-    let request = request(arguments)?;
+    let (request, pipeline) = (request(arguments)?, builder.open()?);
     for plan in pipeline.plan(&request)? {
+        eprintln!("{plan}");
         let stages = &pipeline.manifest().stages;
         let experts = stages.iter().find(|stage| stage.name == plan.stage).map(|stage| &stage.experts);
-        eprintln!("{plan}");
         for (index, expert) in experts.into_iter().flatten().enumerate() {
             eprintln!("  expert {index}: {} for sigma {}", expert.weights.display(), expert.sigma);
         }
@@ -116,11 +92,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let generation = pipeline.generate_with(&request, &mut Bars::default())?;
-    for (index, image) in generation.images.iter().enumerate() {
-        let path = numbered(&arguments.out, index, generation.images.len());
-        image.save(&path)?;
-        println!("{}", path.display());
-    }
+    generation.images.first().ok_or("no picture was made")?.save(&arguments.out)?;
+    println!("{}", arguments.out.display());
     eprintln!("text: {:.1} s", generation.encoding.as_secs_f64());
     for stage in &generation.stages {
         eprintln!("{}: {:.1} s", stage.plan.stage, stage.elapsed.as_secs_f64());
@@ -129,10 +102,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 }
 
 fn request(arguments: &Arguments) -> Result<Request, String> {
-    let mut request = Request::new(&arguments.prompt).seed(arguments.seed).images(arguments.images);
-    if let Some(negative) = &arguments.negative {
-        request = request.negative_prompt(negative);
-    }
+    let mut request = Request::new(&arguments.prompt).seed(arguments.seed);
     if let Some((width, height)) = arguments.size {
         request = request.size(width, height);
     }
@@ -143,9 +113,7 @@ fn request(arguments: &Arguments) -> Result<Request, String> {
         request = request.solver(stage, *solver);
         if !matches!(solver, Solver::Ddpm(_)) {
             if arguments.preset.iter().any(|(other, _)| other == stage) {
-                return Err(format!(
-                    "--preset {stage}=.. and --solver {stage}=..: a preset is a list of the published sampler's steps"
-                ));
+                return Err(format!("a preset lists steps of the published sampler: --solver {stage}=.. has its own"));
             }
             // Above sigma 160 the table is steep and the picture lost; below 0.0064 it ends.
             request = request.schedule(stage, Schedule::Karras { min: 0.0064, max: 80.0, rho: 7.0 });
@@ -154,10 +122,11 @@ fn request(arguments: &Arguments) -> Result<Request, String> {
     for (stage, steps) in &arguments.steps {
         request = request.steps(stage, *steps);
     }
-    for (stage, scale) in &arguments.guidance {
-        request = request.guidance(stage, *scale);
-    }
     Ok(request)
+}
+
+fn precision(text: &str) -> Result<Precision, serde_json::Error> {
+    serde_json::from_value(text.into())
 }
 
 /// `LOW..=DIR` or `LOW..HIGH=DIR`.
@@ -174,109 +143,55 @@ fn expert(text: &str) -> Result<(SigmaInterval, PathBuf), String> {
 mod tests {
     use super::*;
 
-    fn parse(line: &[&str]) -> Result<Arguments, String> {
-        let program = std::iter::once(&"deepfloyd");
-        Arguments::try_parse_from(program.chain(line)).map_err(|error| error.to_string())
-    }
-
-    fn fixture(name: &str) -> String {
-        format!("{}/ediffi-core/tests/fixtures/deepfloyd/{name}", env!("CARGO_MANIFEST_DIR"))
+    fn parse(line: &str) -> Result<Arguments, String> {
+        Arguments::try_parse_from(line.split(' ')).map_err(|error| error.to_string())
     }
 
     #[test]
     fn experts_have_noise_levels_and_a_folder() {
-        let all = f64::INFINITY;
-        for (text, low, high, folder) in [
-            ("1.0..=IF-I-XL", 1.0, all, "IF-I-XL"),
-            ("0.1..1.0=IF-I-L", 0.1, 1.0, "IF-I-L"),
-            ("..0.5=../a=b", 0.0, 0.5, "../a=b"),
-            ("..=x", 0.0, all, "x"),
-        ] {
-            let expected = (SigmaInterval::new(low, high).unwrap(), PathBuf::from(folder));
-            assert_eq!(expert(text).unwrap(), expected, "{text}");
-        }
+        let interval = |low, high| SigmaInterval::new(low, high).unwrap();
+        assert_eq!(expert("1.0..=IF-I-XL"), Ok((interval(1.0, f64::INFINITY), PathBuf::from("IF-I-XL"))));
+        assert_eq!(expert("0.1..1.0=../a=b"), Ok((interval(0.1, 1.0), PathBuf::from("../a=b"))));
         for wrong in ["", "IF-I-XL", "1.0=IF-I-XL", "one..=IF-I-XL", "2..1=IF-I-XL", "-1..=IF-I-XL", "1..="] {
             assert!(expert(wrong).is_err(), "{wrong}");
         }
-        let error = parse(&["--base", "a", "--expert", "1.0=b", "a cat"]).err().unwrap();
-        assert!(error.contains("expected SIGMA..=DIR or LOW..HIGH=DIR"), "{error}");
     }
 
     #[test]
     fn settings_go_into_the_request() {
-        let arguments = parse(&[
-            "--base",
-            "a",
-            "--size",
-            "384x256",
-            "--seed",
-            "7",
-            "--images",
-            "2",
-            "--negative",
-            "blur",
-            "--preset",
-            "base=smart27",
-            "--guidance",
-            "base=5.5",
-            "--solver",
-            "sr-256=dpmpp-2m",
-            "--steps",
-            "sr-256=20",
-            "a cat",
-        ])
-        .unwrap();
-        let karras = Schedule::Karras { min: 0.0064, max: 80.0, rho: 7.0 };
-        let expected = Request::new("a cat")
+        let made = |line: &str| request(&parse(&format!("deepfloyd --base a {line} cat")).unwrap());
+        let got = made("--size 384x256 --seed 7 --preset base=smart27 --solver sr-256=dpmpp-2m --steps sr-256=20");
+        let expected = Request::new("cat")
             .size(384, 256)
             .seed(7)
-            .images(2)
-            .negative_prompt("blur")
             .schedule("base", Schedule::Preset(Preset::Smart27))
-            .guidance("base", 5.5)
             .solver("sr-256", Solver::DpmPp2M)
-            .schedule("sr-256", karras)
+            .schedule("sr-256", Schedule::Karras { min: 0.0064, max: 80.0, rho: 7.0 })
             .steps("sr-256", 20);
-        assert_eq!(request(&arguments).unwrap(), expected);
-        // The published sampler under another name keeps its own noise levels.
-        let tuned = parse(&["--base", "a", "--solver", "base=ddpm-fixed-small", "a cat"]).unwrap();
-        let tuning = Request::new("a cat").solver("base", "ddpm-fixed-small".parse().unwrap());
-        assert_eq!(request(&tuned).unwrap(), tuning);
-        // A preset is the published sampler's: another solver for the same stage would drop it.
-        let both = |solver| {
-            request(&parse(&["--base", "a", "--preset", "base=smart27", "--solver", solver, "a cat"]).unwrap())
-        };
-        assert_eq!(both("base=ddpm-fixed-small").unwrap(), tuning.schedule("base", Schedule::Preset(Preset::Smart27)));
-        assert!(both("sr-256=dpmpp-2m").is_ok());
-        let error = both("base=dpmpp-2m").unwrap_err();
-        assert!(error.contains("--preset base=.. and --solver base=.."), "{error}");
-        for wrong in [&["a cat"][..], &["--base", "a"], &["--base", "a", "--preset", "base=smart28", "a cat"]] {
-            assert!(parse(wrong).is_err(), "{wrong:?}");
+        assert_eq!(got, Ok(expected));
+        // The published sampler under another name keeps the published noise levels.
+        assert!(made("--preset base=smart27 --solver base=ddpm-fixed-small").is_ok());
+        assert!(made("--preset base=smart27 --solver base=dpmpp-2m").is_err());
+        for wrong in ["--preset base=smart28", "--precision f8", "--expert 1.0=b"] {
+            assert!(parse(&format!("deepfloyd --base a {wrong} cat")).is_err(), "{wrong}");
         }
     }
 
     /// Tiny random networks through all of it: an ensemble, a second stage, the last enlargement.
     #[test]
     fn folders_become_a_picture() {
-        let folder = tempfile::tempdir().unwrap();
+        let (folder, root) = (tempfile::tempdir().unwrap(), env!("CARGO_MANIFEST_DIR"));
         let out = folder.path().join("out.png");
-        let enlarger =
-            format!("{}/ediffi-cascade/tests/fixtures/enlarger/compact.safetensors", env!("CARGO_MANIFEST_DIR"));
-        let expert = format!("1.0..={}", fixture("stage-1"));
-        let (base, upscale, out_text) = (fixture("stage-1"), fixture("stage-2"), out.display().to_string());
-        let mut line = vec!["--cpu", "--precision", "f32", "--base", &base, "--expert", &expert, "--upscale", &upscale];
-        line.extend([
-            "--final", &enlarger, "--out", &out_text, "--size", "48x32", "--steps", "base=2", "--steps", "sr-32=1",
-        ]);
-        line.push("a red apple");
-        let plan = parse(&[&line[..], &["--plan"]].concat()).unwrap();
-        run(&plan).unwrap();
+        let stages = format!("{root}/ediffi-core/tests/fixtures/deepfloyd/stage");
+        let line = format!(
+            "deepfloyd --cpu --precision f32 --base {stages}-1 --expert 1.0..={stages}-1 --upscale {stages}-2 --final \
+             {root}/ediffi-cascade/tests/fixtures/enlarger/compact.safetensors --size 48x32 --steps base=2 --steps \
+             sr-32=1 --out {} apple",
+            out.display()
+        );
+        run(&parse(&format!("{line} --plan")).unwrap()).unwrap();
         assert!(!out.exists());
         run(&parse(&line).unwrap()).unwrap();
-        let picture = image::open(&out).unwrap();
-        assert_eq!((picture.width(), picture.height()), (192, 128));
-        let swapped = parse(&["--cpu", "--base", &upscale, "a red apple"]).unwrap();
-        let error = run(&swapped).unwrap_err().to_string();
-        assert!(error.contains("where a stage I (IF-I-..) is expected"), "{error}");
+        assert_eq!(image::image_dimensions(&out).unwrap(), (192, 128));
     }
 }

@@ -4,7 +4,7 @@
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
 use std::fs::{read_dir, read_to_string};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ediffi_core::runtime::{DeviceChoice, Precision, Runtime, auto_precision, cuda_devices};
 use tch::{Device, Kind, utils};
@@ -82,19 +82,8 @@ fn libtorch_version(folder: &Path) -> Option<String> {
 }
 
 fn libtorch_parts() -> String {
-    let parts = [
-        ("OpenMP", utils::has_openmp()),
-        ("MKL", utils::has_mkl()),
-        ("oneDNN", utils::has_mkldnn()),
-        ("LAPACK", utils::has_lapack()),
-    ];
-    let (with, without): (Vec<_>, Vec<_>) = parts.into_iter().partition(|&(_, there)| there);
-    let names = |parts: Vec<(&'static str, bool)>| parts.iter().map(|part| part.0).collect::<Vec<_>>().join(", ");
-    match (with.is_empty(), without.is_empty()) {
-        (_, true) => format!("with {}", names(with)),
-        (true, _) => format!("without {}", names(without)),
-        _ => format!("with {}; without {}", names(with), names(without)),
-    }
+    let parts = [("OpenMP", utils::has_openmp()), ("MKL", utils::has_mkl()), ("oneDNN", utils::has_mkldnn())];
+    parts.map(|(name, there)| format!("{} {name}", if there { "with" } else { "without" })).join(", ")
 }
 
 /// Model, number of cores, and the instructions that decide how fast networks run.
@@ -112,10 +101,8 @@ fn cpu() -> String {
     let cores = std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cores| cores.to_string());
     let flags: Vec<_> = field(&["flags", "Features"]).unwrap_or_default().split_whitespace().collect();
     let flags: Vec<_> = TELLING.into_iter().filter(|flag| flags.contains(flag)).collect();
-    format!(
-        "{model}; {cores} cores; {}",
-        if flags.is_empty() { "features unknown".to_owned() } else { flags.join(" ") }
-    )
+    let flags = if flags.is_empty() { "features unknown".to_owned() } else { flags.join(" ") };
+    format!("{model}; {cores} cores; {flags}")
 }
 
 fn cuda() -> String {
@@ -123,19 +110,15 @@ fn cuda() -> String {
         Err(reason) => format!("not available: {reason} (`cargo xtask setup --cuda` installs the CUDA libraries)"),
         Ok(0) => "not available: the CUDA half of libtorch is loaded, but the driver offers no device".to_owned(),
         Ok(count) => {
-            let devices = if count == 1 { "1 device".to_owned() } else { format!("{count} devices") };
-            let names = gpu_names();
-            if names.is_empty() { devices } else { format!("{devices} (of {})", names.join(", ")) }
+            format!("{count} device{} of {}", if count == 1 { "" } else { "s" }, gpu_names().join(", "))
         }
     }
 }
 
 /// The models that the NVIDIA driver lists, where it lists them.
 fn gpu_names() -> Vec<String> {
-    let folders = read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut folders: Vec<PathBuf> = folders.collect();
-    folders.sort();
-    let text = folders.into_iter().filter_map(|folder| read_to_string(folder.join("information")).ok());
+    let folders = read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
+    let text = folders.filter_map(|folder| read_to_string(folder.path().join("information")).ok());
     text.filter_map(|text| text.lines().find_map(|line| Some(line.strip_prefix("Model:")?.trim().to_owned()))).collect()
 }
 

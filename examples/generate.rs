@@ -6,12 +6,12 @@
 mod shared;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use ediffi::{DeviceChoice, Pipeline, Precision, Request, Residency, StyleImage};
-use shared::{Bars, numbered, of_stage, report, size};
+use shared::{Bars, of_stage, report, size};
 
 /// Draws what a prompt says.
 #[derive(Parser)]
@@ -129,4 +129,15 @@ fn request(arguments: &Arguments) -> Result<Request, ediffi::Error> {
     let (seed, images) = (arguments.seed.unwrap_or(request.seed), arguments.images.unwrap_or(request.images));
     let truncate = arguments.truncate || request.truncate;
     Ok(request.seed(seed).images(images).truncate(truncate))
+}
+
+/// `out.png` of one image, `out-1.png`, `out-2.png`, ... of several.
+fn numbered(path: &Path, index: usize, count: usize) -> PathBuf {
+    if count == 1 {
+        return path.to_owned();
+    }
+    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, ending) = (part(path.file_stem()), part(path.extension()));
+    let ending = if ending.is_empty() { ending } else { format!(".{ending}") };
+    path.with_file_name(format!("{stem}-{}{ending}", index + 1))
 }

@@ -5,20 +5,8 @@
 //! cargo run --release --example paint -- examples/paint/canvas.png examples/paint/regions.json --overlay overlay.png
 //! ```
 //!
-//! The JSON file:
-//!
-//! ```json
-//! {
-//!   "prompt": "a red apple and a cat",
-//!   "palette": { "entries": [
-//!     { "colour": [214, 60, 60], "phrase": "red apple" },
-//!     { "colour": [60, 90, 214], "phrase": "cat", "weight": 1.5, "sigma": [1.0, null] } ] },
-//!   "strength": { "weight": 0.8 }
-//! }
-//! ```
-//!
-//! `weight`, `occurrence` (`{"nth": 2}`, `{"span": {"start": 0, "end": 5}}`), `sigma`, `strength`, and the palette's
-//! `background` (white) and `tolerance` may be left out.
+//! `regions.json` is an example of that file. An entry may also have a `weight`, an `occurrence` (`{"nth": 2}`,
+//! `{"span": {"start": 0, "end": 5}}`) and a range of noise levels, `"sigma": [1.0, null]`; the palette a `background` and a `tolerance`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 
 #[path = "shared/bars.rs"]
@@ -29,18 +17,19 @@ mod report;
 mod sheet;
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bars::Bars;
 use clap::Parser;
-use ediffi::{Binding, Canvas, ColourReading, Palette, Pipeline, Request, Strength, region_colour};
+use ediffi::{Binding, Canvas, ColourReading, GeneratedImage, Palette, Pipeline, Request, Strength, region_colour};
+use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
 use report::report;
 use serde::Deserialize;
 use sheet::Sheet;
 
-/// Side of a picture on the overlay, and the space between.
+/// Side of a picture on the overlay, and the space between, in pixels.
 const PANEL: u32 = 256;
 const GAP: u32 = 12;
 
@@ -57,17 +46,11 @@ struct Arguments {
     /// Where the picture goes.
     #[arg(long, default_value = "out.png")]
     out: PathBuf,
-    /// Where the overlay goes, if there shall be one.
+    /// Where the overlay goes: canvas, tokens, the picture, and the same seed without paint.
     #[arg(long)]
     overlay: Option<PathBuf>,
-    /// Show on the overlay what the same request draws without paint, too.
-    #[arg(long, requires = "overlay")]
-    unpainted: bool,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How strongly the paint acts (w' of the paper), in place of what the JSON file says.
-    #[arg(long)]
-    weight: Option<f64>,
     /// Stop after this stage.
     #[arg(long)]
     last_stage: Option<String>,
@@ -88,7 +71,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let (canvas, prompt) = read(arguments)?;
+    let Regions { prompt, palette, strength } = serde_json::from_str(&std::fs::read_to_string(&arguments.regions)?)?;
+    let ColourReading { canvas, unmatched, .. } =
+        Canvas::from_colours(&image::open(&arguments.canvas)?.into_rgb8(), &palette)?;
+    for colour in &unmatched.colours {
+        eprintln!("{:?} is near no colour of the palette: {} pixels", colour.colour, colour.pixels);
+    }
+    let canvas = canvas.with_strength(strength)?;
     let mut plain = Request::new(prompt).seed(arguments.seed);
     if let Some(stage) = &arguments.last_stage {
         plain = plain.last_stage(stage);
@@ -99,118 +88,62 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     for binding in &bindings {
         println!("{}: {}", binding.phrase, tokens(binding).join("; "));
     }
-    let draw = |request: &Request| -> Result<RgbImage, Box<dyn Error>> {
+    let draw = |request: &Request| -> Result<GeneratedImage, Box<dyn Error>> {
         let generation = pipeline.generate_with(request, &mut Bars::default())?;
-        let image = generation.images.first().ok_or("no picture was made")?;
-        if request.canvas.is_some() {
-            image.save(&arguments.out)?;
-            println!("{}", arguments.out.display());
-        }
-        Ok(image.rgb().clone())
+        Ok(generation.images.into_iter().next().ok_or("no picture was made")?)
     };
     let painted = draw(&request)?;
+    painted.save(&arguments.out)?;
+    println!("{}", arguments.out.display());
     if let Some(path) = &arguments.overlay {
-        let unpainted = if arguments.unpainted { Some(draw(&plain)?) } else { None };
-        overlay(&request.prompt, &canvas, &bindings, &painted, unpainted.as_ref())?.save(path)?;
+        overlay(&canvas, &bindings, [painted.rgb(), draw(&plain)?.rgb()])?.save(path)?;
         println!("{}", path.display());
     }
     Ok(())
 }
 
-/// The canvas and the prompt. What of the picture could not be read is said.
-fn read(arguments: &Arguments) -> Result<(Canvas, String), Box<dyn Error>> {
-    let named = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-    let (canvas, regions) = (&arguments.canvas, &arguments.regions);
-    let text = std::fs::read_to_string(regions).map_err(|error| named(regions, &error))?;
-    let Regions { prompt, palette, mut strength } =
-        serde_json::from_str(&text).map_err(|error| named(regions, &error))?;
-    let picture = image::open(canvas).map_err(|error| named(canvas, &error))?.into_rgb8();
-    let ColourReading { canvas: painted, unmatched, stray } =
-        Canvas::from_colours(&picture, &palette).map_err(|error| named(canvas, &error))?;
-    let hex = |[red, green, blue]: [u8; 3]| format!("#{red:02x}{green:02x}{blue:02x}");
-    if unmatched.pixels > 0 {
-        eprintln!("{}: {} pixels are near no colour of the palette:", canvas.display(), unmatched.pixels);
-    }
-    for colour in &unmatched.colours {
-        eprintln!("  {} {} times, first at {:?}", hex(colour.colour), colour.pixels, colour.first);
-    }
-    for stray in &stray {
-        eprintln!("  {} single pixels of `{}`, first at {:?}", stray.pixels, stray.phrase, stray.places.first());
-    }
-    if let Some(weight) = arguments.weight {
-        strength.weight = weight;
-    }
-    Ok((painted.with_strength(strength).map_err(|error| named(regions, &error))?, prompt))
-}
-
-/// What a region took from each encoder: `t5 2 to 4 (red, app, le)`.
+/// What a region took from each encoder: `t5 2, 3: red · apple`.
 fn tokens(binding: &Binding) -> Vec<String> {
     let of = |bound: &ediffi::BoundTokens| {
         let numbers = bound.tokens.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let pieces = bound.pieces.join(" · ");
-        if numbers.is_empty() {
-            format!("{}: cut off", bound.encoder)
-        } else {
-            format!("{} {numbers}: {pieces}", bound.encoder)
-        }
+        let pieces = if numbers.is_empty() { "cut off".to_owned() } else { bound.pieces.join(" · ") };
+        format!("{} {numbers}: {pieces}", bound.encoder)
     };
     binding.encoders.iter().map(of).collect()
 }
 
-fn overlay(
-    prompt: &str,
-    canvas: &Canvas,
-    bindings: &[Binding],
-    painted: &RgbImage,
-    unpainted: Option<&RgbImage>,
-) -> Result<Sheet, Box<dyn Error>> {
-    const BLACK: [u8; 3] = [0; 3];
-    let columns = 3 + u32::from(unpainted.is_some());
+fn overlay(canvas: &Canvas, bindings: &[Binding], pictures: [&RgbImage; 2]) -> Result<Sheet, Box<dyn Error>> {
+    let [painted, unpainted] = pictures;
     let left = |column: u32| GAP + column * (PANEL + GAP);
-    let mut sheet = Sheet::new(left(columns), PANEL + 6 * GAP)?;
-    sheet.words(prompt, (GAP, GAP / 2), columns * PANEL, 16, BLACK)?;
-    let top = 3 * GAP;
-    sheet.place(&canvas.preview(), left(0), top, PANEL);
-    let mut line = top;
+    let mut sheet = Sheet::new(left(4), PANEL + 4 * GAP)?;
+    sheet.place(&canvas.preview(), left(0), GAP, PANEL);
+    let mut line = GAP;
     for (index, binding) in bindings.iter().enumerate() {
-        let swatch = RgbImage::from_pixel(GAP, GAP, Rgb(region_colour(index)));
-        sheet.place(&swatch, left(1), line + 3, GAP);
-        line = sheet.words(&binding.phrase, (left(1) + 18, line), PANEL - 18, 15, BLACK)?;
+        sheet.place(&RgbImage::from_pixel(1, 1, Rgb(region_colour(index))), left(1), line + 3, GAP);
+        line = sheet.words(&binding.phrase, (left(1) + 18, line), PANEL - 18, 15, [0; 3])?;
         for tokens in tokens(binding) {
             line = sheet.words(&tokens, (left(1) + 18, line), PANEL - 18, 12, [90; 3])?;
         }
         line += GAP / 2;
     }
-    sheet.place(&outlined(canvas, painted), left(2), top, PANEL);
-    if let Some(unpainted) = unpainted {
-        sheet.place(unpainted, left(3), top, PANEL);
-    }
-    let captions = ["canvas", "tokens", "with paint", "the same seed without"];
-    for (column, caption) in (0..columns).zip(captions) {
-        sheet.words(caption, (left(column), top + PANEL + 4), PANEL, 14, [90; 3])?;
+    sheet.place(&outlined(canvas, painted), left(2), GAP, PANEL);
+    sheet.place(unpainted, left(3), GAP, PANEL);
+    for (column, caption) in (0..).zip(["canvas", "tokens", "with paint", "the same seed without"]) {
+        sheet.words(caption, (left(column), PANEL + GAP + 4), PANEL, 14, [90; 3])?;
     }
     Ok(sheet)
 }
 
-/// The picture at the overlay's size, with the edges of the regions in their colours.
+/// The picture with the edges of the regions in their colours.
 fn outlined(canvas: &Canvas, picture: &RgbImage) -> RgbImage {
     let (width, height) = picture.dimensions();
-    let longest = width.max(height).max(1);
-    let (width, height) = ((width * PANEL / longest).max(1), (height * PANEL / longest).max(1));
-    let mut out = image::imageops::resize(picture, width, height, image::imageops::FilterType::Triangle);
-    for (index, region) in canvas.regions().iter().enumerate() {
-        let inside = |x: u32, y: u32| {
-            let (column, row) = (x * canvas.width() / width, y * canvas.height() / height);
-            let place = row as usize * canvas.width() as usize + column as usize;
-            region.mask.levels().get(place).is_some_and(|&level| level >= 128)
-        };
-        // Two pixels wide, so that it is seen.
-        let edge = |x: u32, y: u32| {
-            let near = |at: u32, end: u32| [at.saturating_sub(2), at, (at + 2).min(end - 1)];
-            inside(x, y) && near(x, width).iter().any(|&x| near(y, height).iter().any(|&y| !inside(x, y)))
-        };
-        for (x, y) in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).filter(|&(x, y)| edge(x, y)) {
-            out.put_pixel(x, y, Rgb(region_colour(index)));
+    let scaled = |side: u32| (side * PANEL / width.max(height)).max(1);
+    let mut out = resize(picture, scaled(width), scaled(height), FilterType::Triangle);
+    let regions = resize(&canvas.preview(), out.width(), out.height(), FilterType::Nearest);
+    for (x, y, pixel) in out.enumerate_pixels_mut() {
+        let (here, near) = (regions.get_pixel(x, y), regions.get_pixel(x.saturating_sub(2), y.saturating_sub(2)));
+        if here != near {
+            *pixel = if *here == Rgb([u8::MAX; 3]) { *near } else { *here };
         }
     }
     out

@@ -1,23 +1,10 @@
 //! What the examples that draw have in common.
 
-use std::path::{Path, PathBuf};
-
 mod bars;
 mod report;
 
 pub(crate) use bars::Bars;
 pub(crate) use report::report;
-
-/// `out.png` of one image, `out-1.png`, `out-2.png`, ... of several.
-pub(crate) fn numbered(path: &Path, index: usize, count: usize) -> PathBuf {
-    if count == 1 {
-        return path.to_owned();
-    }
-    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
-    let (stem, ending) = (part(path.file_stem()), part(path.extension()));
-    let ending = if ending.is_empty() { ending } else { format!(".{ending}") };
-    path.with_file_name(format!("{stem}-{}{ending}", index + 1))
-}
 
 /// `1024x768`.
 pub(crate) fn size(text: &str) -> Result<(u32, u32), String> {

@@ -36,7 +36,7 @@ pub struct Settings {
 
 /// Where attention goes at a noise level.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Level {
+pub struct AttentionAt {
     /// The noise level.
     pub sigma: f64,
     /// The share of the attention on each kind of column, over all layers, heads and positions.
@@ -55,7 +55,7 @@ pub struct Results {
     /// What computed.
     pub machine: String,
     /// One entry a step.
-    pub levels: Vec<Level>,
+    pub levels: Vec<AttentionAt>,
     /// Seconds of all of it.
     pub seconds: f64,
 }
@@ -89,7 +89,7 @@ pub fn evaluate(settings: &Settings) -> Result<Results> {
             let pictures = looks.iter().map(|batch| of_pictures(batch, sigma, group));
             mean(&pictures.collect::<Vec<_>>().concat())
         };
-        Level { sigma, groups: (0..GROUPS.len()).map(of).collect() }
+        AttentionAt { sigma, groups: (0..GROUPS.len()).map(of).collect() }
     });
     Ok(Results {
         model: settings.model.clone(),
@@ -179,7 +179,7 @@ impl Results {
     pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
         document::json(&out.join("attention.json"), self)?;
         let line = |(group, name): (usize, &str)| {
-            let point = |level: &Level| {
+            let point = |level: &AttentionAt| {
                 let share = (*level.groups.get(group)?)?.times(100.0);
                 Some((level.sigma, share.value, Some((share.low, share.high))))
             };

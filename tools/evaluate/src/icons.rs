@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use ediffi_train::pixels::{from_rgb, to_rgb};
 use serde::{Deserialize, Serialize};
 use tch::{Kind as TensorKind, Tensor};
 use train_icons::pack::Pack;
@@ -12,7 +13,7 @@ use crate::document::{self, Table, number, percent};
 use crate::error::{Error, Result};
 use crate::frechet;
 use crate::judge::network::SIDE;
-use crate::judge::{Accuracy, Judge, Verdict, tensor};
+use crate::judge::{Accuracy, Judge, Verdict};
 use crate::machine;
 use crate::model::{Model, Wish};
 use crate::plot::{Axis, Line, Plot};
@@ -190,14 +191,11 @@ fn name(stage: Last) -> &'static str {
 /// Writes up to [`SHOWN`] pictures, evenly chosen, as a sheet.
 fn sheet(pictures: &Tensor, path: &Path) -> Result<()> {
     let every = (pictures.size4()?.0 as usize).div_ceil(SHOWN).max(1);
-    let bytes = pictures.f_add_scalar(1.0)?.f_mul_scalar(127.5)?.f_round()?.f_clamp(0.0, 255.0)?;
-    let bytes = bytes.f_permute([0, 2, 3, 1])?.f_to_kind(TensorKind::Uint8)?.f_contiguous()?;
-    let chosen = (0..pictures.size4()?.0).step_by(every);
-    let chosen = chosen.map(|row| Ok(Vec::<u8>::try_from(bytes.f_get(row)?.f_reshape([-1])?)?));
+    let chosen: Vec<_> = to_rgb(pictures)?.into_iter().step_by(every).collect();
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
     }
-    Ok(train_icons::sheet::write(path, &chosen.collect::<Result<Vec<_>>>()?, SIDE as u32, 12)?)
+    Ok(train_icons::sheet::write(path, &chosen, SIDE as u32, 12)?)
 }
 
 /// Looks at many pictures, a few at a time.
@@ -221,7 +219,7 @@ pub(crate) fn reference(judge: &Judge, pack: &Pack, prompts: usize) -> Result<Te
 pub(crate) fn renders(pack: &Pack, prompts: &[Prompt]) -> Result<Tensor> {
     let renderer = train_icons::render::Renderer::new(pack)?;
     let draw = |prompt: &Prompt| Ok(renderer.render(&prompt.scene, SIDE as u32)?);
-    tensor(&prompts.iter().map(draw).collect::<Result<Vec<_>>>()?, SIDE)
+    Ok(from_rgb(&prompts.iter().map(draw).collect::<Result<Vec<_>>>()?, SIDE, SIDE)?)
 }
 
 /// The mean squared error of the base's estimates of evenly chosen scenes, at each of [`SIGMAS`].

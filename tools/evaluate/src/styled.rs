@@ -360,7 +360,7 @@ mod tests {
         };
         let own = prompt.scene.objects[0].concept.as_str();
         let other = prompt.references[0].objects[0].concept.as_str();
-        let wrong = train_icons::style::Style::Vintage;
+        let wrong = train_icons::icon_set::IconSet::Vintage;
         assert_eq!(row(&[own], prompt.scene.style, 1), [Some(1.0), Some(1.0), Some(0.0)]);
         assert_eq!(row(&[own, other], wrong, 1), [Some(0.0), Some(1.0), Some(1.0)]);
         assert_eq!(row(&[], prompt.scene.style, 1), [Some(1.0), Some(0.0), Some(0.0)]);

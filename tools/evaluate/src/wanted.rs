@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use train_icons::colour::Colour;
+use train_icons::icon_set::IconSet;
 use train_icons::scene::Scene;
-use train_icons::style::Style;
 
 use crate::judge::{Detection, Verdict};
 
@@ -67,7 +67,7 @@ pub struct Wanted {
     /// Positions of the two objects that the caption relates, first named first, and how.
     pub relation: Option<(usize, usize, Relation)>,
     /// The style, if it is named.
-    pub style: Option<Style>,
+    pub style: Option<IconSet>,
     /// The colour of the background, if it is named.
     pub background: Option<Colour>,
 }
@@ -268,7 +268,7 @@ pub(crate) mod tests {
         assert_eq!((swapped.relation, swapped.placed, swapped.whole), ((0.0, 1.0), (0.0, 1.0), (1.0, 1.0)));
         let extra = facts(&|verdict| verdict.detections.push(detection("crown", 0.1, 0.1, Colour::Red)));
         assert_eq!(extra.asked_for, (2.0, 3.0));
-        let style = if scene.style == Style::Ink { Style::Noto } else { Style::Ink };
+        let style = if scene.style == IconSet::Ink { IconSet::Noto } else { IconSet::Ink };
         assert_eq!(facts(&|verdict| verdict.style = style).style, (0.0, 1.0));
         let gray = facts(&|verdict| verdict.detections.iter_mut().for_each(|d| d.colour = Colour::Gray));
         assert_eq!(gray.colour, (0.0, 2.0));

@@ -115,7 +115,7 @@ fn the_denoising_loss_grows_with_the_noise() {
     let examples = Examples::new(&pack).unwrap();
     let chosen = prompts(18).unwrap();
     let pixels: Vec<_> = chosen.iter().map(|prompt| examples.renderer().render(&prompt.scene, 64).unwrap()).collect();
-    let clean = evaluate::judge::tensor(&pixels, 64).unwrap();
+    let clean = ediffi_train::pixels::from_rgb(&pixels, 64, 64).unwrap();
     let wishes: Vec<_> =
         chosen.iter().map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, None).unwrap()).collect();
     let error = |sigma| {
@@ -134,7 +134,7 @@ fn the_denoising_loss_grows_with_the_noise() {
     let mut pieces = pixels.clone();
     (0..).zip(&mut pieces).for_each(|(index, pixels)| jumble(pixels, &mut Dice::new(1, index, 0)));
     pieces.push(vec![200; 64 * 64 * 3]);
-    let pieces = look(&judge, &evaluate::judge::tensor(&pieces, 64).unwrap()).unwrap();
+    let pieces = look(&judge, &ediffi_train::pixels::from_rgb(&pieces, 64, 64).unwrap()).unwrap();
     let found: usize = pieces.iter().map(|verdict| verdict.detections.len()).sum();
     assert!(found <= 3, "{found} of {wanted} in pieces");
 }

@@ -12,12 +12,12 @@ use serde::de::DeserializeOwned;
 
 use crate::concepts::{self, Concept};
 use crate::error::{IconsError, Result};
+use crate::icon_set::IconSet;
 use crate::pack::{Pack, PackedSprite, Source};
 use crate::sprite;
-use crate::style::Style;
 
 #[derive(Deserialize)]
-struct IconSet {
+struct Iconify {
     width: f32,
     height: f32,
     icons: HashMap<String, Icon>,
@@ -61,7 +61,7 @@ pub fn assemble(packages: &Path) -> Result<Pack> {
 
     let mut sources = Vec::new();
     let mut sprites = Vec::new();
-    for style in Style::ALL {
+    for style in IconSet::ALL {
         let folder = packages.join(style.package());
         let package: Package = read(&folder.join("package.json"))?;
         if package.version != style.version() {
@@ -71,7 +71,7 @@ pub fn assemble(packages: &Path) -> Result<Pack> {
                 expected: style.version(),
             });
         }
-        let set: IconSet = read(&folder.join("icons.json"))?;
+        let set: Iconify = read(&folder.join("icons.json"))?;
         let names: HashMap<String, String> = read(&folder.join("chars.json"))?;
         for concept in concepts::ALL {
             let name = names.get(concept.code).or_else(|| labels.get(concept.code));
@@ -93,7 +93,7 @@ pub fn assemble(packages: &Path) -> Result<Pack> {
     Ok(Pack::new(sources, sprites))
 }
 
-impl IconSet {
+impl Iconify {
     fn icon(&self, name: &str) -> Option<&Icon> {
         self.icons.get(name).or_else(|| self.icons.get(&self.aliases.get(name)?.parent))
     }
@@ -118,7 +118,7 @@ impl IconSet {
     }
 }
 
-fn missing(style: Style, concept: &Concept) -> IconsError {
+fn missing(style: IconSet, concept: &Concept) -> IconsError {
     IconsError::IconMissing {
         package: style.package(),
         concept: concept.name.to_owned(),

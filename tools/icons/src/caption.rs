@@ -6,8 +6,8 @@ use crate::background::Background;
 use crate::colour::Colour;
 use crate::concepts::Concept;
 use crate::dice::Dice;
+use crate::icon_set::IconSet;
 use crate::layout::Arrangement;
-use crate::style::Style;
 
 /// One noun phrase: an object, or several of the same.
 #[derive(Debug, Clone, Copy)]
@@ -32,7 +32,7 @@ pub struct Content<'a> {
     /// The background, if it is named.
     pub background: Option<Background>,
     /// The style, if it is named.
-    pub style: Option<Style>,
+    pub style: Option<IconSet>,
 }
 
 /// Writes a caption.

@@ -2,7 +2,7 @@
 
 use crate::colour::Colour;
 use crate::error::{IconsError, Result};
-use crate::style::Style;
+use crate::icon_set::IconSet;
 
 /// Something that a scene can show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +37,12 @@ const OTHERWISE_VINTAGE: [&str; 13] = [
 impl Concept {
     /// The colour of the drawing in this style, if it has one that captions can name.
     #[must_use]
-    pub fn colour_in(&self, style: Style) -> Option<Colour> {
+    pub fn colour_in(&self, style: IconSet) -> Option<Colour> {
         let known = match style {
-            Style::Noto | Style::Flat => true,
-            Style::Vintage => !OTHERWISE_VINTAGE.contains(&self.name),
+            IconSet::Noto | IconSet::Flat => true,
+            IconSet::Vintage => !OTHERWISE_VINTAGE.contains(&self.name),
             // an ink drawing has the colour that the scene gives it
-            Style::Ink => false,
+            IconSet::Ink => false,
         };
         self.colour.filter(|_| known)
     }

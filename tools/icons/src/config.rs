@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::colour::Colour;
 use crate::concepts;
 use crate::error::{IconsError, Result};
-use crate::style::Style;
+use crate::icon_set::IconSet;
 
 /// What the sampler may draw, and how often. Probabilities are in [0, 1], lengths in sides of the picture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ pub struct SamplerConfig {
     /// Names of the concepts, from [`concepts::ALL`].
     pub concepts: Vec<String>,
     /// The styles, all equally likely.
-    pub styles: Vec<Style>,
+    pub styles: Vec<IconSet>,
     /// How often a scene has which arrangement.
     pub mix: Mix,
     /// Sizes, as [smallest, largest].
@@ -87,7 +87,7 @@ impl SamplerConfig {
     pub fn small() -> Self {
         Self {
             concepts: concepts::SMALL.iter().map(|&name| name.to_owned()).collect(),
-            styles: vec![Style::Noto, Style::Flat, Style::Ink],
+            styles: vec![IconSet::Noto, IconSet::Flat, IconSet::Ink],
             mix: Mix { one: 0.45, placed: 0.0, two: 0.47, three: 0.03, same: 0.05 },
             sizes: Sizes { one: [0.62, 0.85], placed: [0.3, 0.4], two: [0.38, 0.46], three: [0.27, 0.31] },
             scattered: 0.35,
@@ -111,7 +111,7 @@ impl SamplerConfig {
     pub fn all() -> Self {
         Self {
             concepts: concepts::ALL.iter().map(|concept| concept.name.to_owned()).collect(),
-            styles: Style::ALL.to_vec(),
+            styles: IconSet::ALL.to_vec(),
             mix: Mix { one: 0.30, placed: 0.10, two: 0.35, three: 0.15, same: 0.10 },
             sizes: Sizes { one: [0.40, 0.85], placed: [0.26, 0.40], two: [0.30, 0.46], three: [0.22, 0.31] },
             scattered: 0.35,

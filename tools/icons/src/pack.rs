@@ -7,7 +7,7 @@ use ediffi_core::files::write_atomic;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{IconsError, Result};
-use crate::style::Style;
+use crate::icon_set::IconSet;
 
 /// The format this program reads and writes.
 pub const FORMAT: &str = "ediffi-icons/1";
@@ -32,7 +32,7 @@ pub struct Pack {
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// The style that it draws.
-    pub style: Style,
+    pub style: IconSet,
     /// The npm package.
     pub package: String,
     /// Its version.
@@ -48,7 +48,7 @@ pub struct PackedSprite {
     /// A concept of the table in [`crate::concepts`].
     pub concept: String,
     /// The style.
-    pub style: Style,
+    pub style: IconSet,
     /// Left, top, width and height of what the drawing covers (alpha > 0), in SVG units.
     pub bounds: [f32; 4],
     /// The whole SVG document.

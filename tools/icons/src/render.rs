@@ -5,10 +5,10 @@ use resvg::tiny_skia::{Pixmap, PremultipliedColorU8, Transform};
 use crate::background::Background;
 use crate::colour::{Colour, Rgb};
 use crate::error::{IconsError, Result};
+use crate::icon_set::IconSet;
 use crate::pack::Pack;
 use crate::scene::{Object, Scene};
 use crate::sprite::{Sprite, Sprites};
-use crate::style::Style;
 
 /// The largest side of a picture, in pixels.
 pub const MAX_SIZE: u32 = 8192;
@@ -96,7 +96,7 @@ impl Renderer {
     fn draw(
         &self,
         object: &Object,
-        style: Style,
+        style: IconSet,
         window: Window,
         mut over: impl FnMut(usize, PremultipliedColorU8),
     ) -> Result<()> {

@@ -7,10 +7,10 @@ use crate::concepts::{self, Concept};
 use crate::config::SamplerConfig;
 use crate::dice::Dice;
 use crate::error::{IconsError, Result};
+use crate::icon_set::IconSet;
 use crate::layout::{self, Arrangement, PLACES};
 use crate::scene::{Object, Scene};
 use crate::split::{Split, is_held_out_cell, is_held_out_pair};
-use crate::style::Style;
 
 /// An ink shows on a background when their contrast is at least this (WCAG 2.2, success criterion 1.4.11).
 const SHOWS: f64 = 3.0;
@@ -28,13 +28,13 @@ const REFERENCE: u64 = 1;
 pub struct Sampler {
     config: SamplerConfig,
     concepts: Vec<&'static Concept>,
-    held_out_cells: Vec<(Style, &'static Concept)>,
-    held_out_pairs: Vec<(Style, [&'static Concept; 2])>,
+    held_out_cells: Vec<(IconSet, &'static Concept)>,
+    held_out_pairs: Vec<(IconSet, [&'static Concept; 2])>,
 }
 
 /// What a scene is about, before it is laid out.
 struct Subject {
-    style: Style,
+    style: IconSet,
     /// Different concepts.
     concepts: Vec<&'static Concept>,
     /// How many of each.
@@ -115,7 +115,7 @@ impl Sampler {
         Ok(self.compose(&subject, &mut dice))
     }
 
-    fn train_subject(&self, style: Style, avoid: &[&str], dice: &mut Dice) -> Result<Subject> {
+    fn train_subject(&self, style: IconSet, avoid: &[&str], dice: &mut Dice) -> Result<Subject> {
         let mix = self.config.mix;
         let (kinds, count, placed) = dice
             .weighted([

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::background::Background;
 use crate::colour::Colour;
-use crate::style::Style;
+use crate::icon_set::IconSet;
 
 /// A captioned scene. It can be drawn at any resolution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub struct Scene {
     /// What the scene shows, in words.
     pub caption: String,
     /// The style of every object.
-    pub style: Style,
+    pub style: IconSet,
     /// What lies behind the objects.
     pub background: Background,
     /// The objects, in drawing order.

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::icon_set::IconSet;
 use crate::scene::Scene;
-use crate::style::Style;
 
 /// Which scenes to sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -29,15 +29,15 @@ const PAIRS_PERCENT: u64 = 8;
 
 /// The style in which a concept is never trained, if there is one.
 #[must_use]
-pub fn held_out_style(concept: &str) -> Option<Style> {
+pub fn held_out_style(concept: &str) -> Option<IconSet> {
     let hash = hash(&["unseen style", concept]);
     let chosen = !SHOWN.contains(&concept) && hash % 100 < CONCEPTS_PERCENT;
-    chosen.then(|| Style::ALL[(hash >> 32) as usize % Style::ALL.len()])
+    chosen.then(|| IconSet::ALL[(hash >> 32) as usize % IconSet::ALL.len()])
 }
 
 /// Whether a concept is never trained in this style.
 #[must_use]
-pub fn is_held_out_cell(concept: &str, style: Style) -> bool {
+pub fn is_held_out_cell(concept: &str, style: IconSet) -> bool {
     held_out_style(concept) == Some(style)
 }
 

@@ -6,8 +6,8 @@ use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree};
 
 use crate::error::{IconsError, Result};
+use crate::icon_set::IconSet;
 use crate::pack::Pack;
-use crate::style::Style;
 
 /// One parsed drawing.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct Sprite {
 /// Every drawing of a pack, parsed.
 #[derive(Debug, Default)]
 pub struct Sprites {
-    by_style: HashMap<Style, HashMap<String, Sprite>>,
+    by_style: HashMap<IconSet, HashMap<String, Sprite>>,
 }
 
 impl Sprites {
@@ -30,7 +30,7 @@ impl Sprites {
     /// # Errors
     /// [`IconsError::Svg`] when a drawing is not valid SVG.
     pub fn parse(pack: &Pack) -> Result<Self> {
-        let mut by_style: HashMap<Style, HashMap<String, Sprite>> = HashMap::new();
+        let mut by_style: HashMap<IconSet, HashMap<String, Sprite>> = HashMap::new();
         for packed in &pack.sprites {
             let tree = parse(&packed.svg, &packed.concept, packed.style)?;
             let sprite = Sprite { tree, bounds: packed.bounds };
@@ -43,7 +43,7 @@ impl Sprites {
     ///
     /// # Errors
     /// [`IconsError::SpriteMissing`] when the pack has none.
-    pub fn get(&self, concept: &str, style: Style) -> Result<&Sprite> {
+    pub fn get(&self, concept: &str, style: IconSet) -> Result<&Sprite> {
         self.by_style
             .get(&style)
             .and_then(|sprites| sprites.get(concept))
@@ -57,7 +57,7 @@ impl Sprites {
 ///
 /// # Errors
 /// [`IconsError::Svg`] for invalid SVG, [`IconsError::EmptySprite`] when nothing is drawn.
-pub fn bounds(svg: &str, concept: &str, style: Style) -> Result<[f32; 4]> {
+pub fn bounds(svg: &str, concept: &str, style: IconSet) -> Result<[f32; 4]> {
     extent(svg, concept, style, 0.0)
 }
 
@@ -65,7 +65,7 @@ pub fn bounds(svg: &str, concept: &str, style: Style) -> Result<[f32; 4]> {
 ///
 /// # Errors
 /// As [`bounds`].
-pub fn overflows(svg: &str, concept: &str, style: Style) -> Result<bool> {
+pub fn overflows(svg: &str, concept: &str, style: IconSet) -> Result<bool> {
     let size = parse(svg, concept, style)?.size();
     let [left, top, width, height] = extent(svg, concept, style, 0.5)?;
     // An edge that lies on the picture's border may smear over one pixel of the measuring render.
@@ -74,7 +74,7 @@ pub fn overflows(svg: &str, concept: &str, style: Style) -> Result<bool> {
 }
 
 /// What a drawing covers within its picture and a margin around it, in longer sides.
-fn extent(svg: &str, concept: &str, style: Style, margin: f32) -> Result<[f32; 4]> {
+fn extent(svg: &str, concept: &str, style: IconSet, margin: f32) -> Result<[f32; 4]> {
     const SIDE: u32 = 512;
     // Alpha below this is not visible.
     const FAINT: u8 = 8;
@@ -103,7 +103,7 @@ fn extent(svg: &str, concept: &str, style: Style, margin: f32) -> Result<[f32; 4
     Ok([place(left), place(top), (right - left) as f32 / scale, (bottom - top) as f32 / scale])
 }
 
-fn parse(svg: &str, concept: &str, style: Style) -> Result<Tree> {
+fn parse(svg: &str, concept: &str, style: IconSet) -> Result<Tree> {
     Tree::from_str(svg, &Options::default()).map_err(|source| IconsError::Svg {
         concept: concept.to_owned(),
         style: style.word(),

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use train_icons::assemble::assemble;
 use train_icons::concepts;
 use train_icons::error::IconsError;
+use train_icons::icon_set::IconSet;
 use train_icons::pack::Pack;
 use train_icons::render::Renderer;
 use train_icons::sprite;
-use train_icons::style::Style;
 
 const SQUARE: &str = "<path fill=\"currentColor\" d=\"M2 2h6v6h-6z\"/>";
 
@@ -32,7 +32,7 @@ fn packages() -> tempfile::TempDir {
         .map(|concept| json!({ "hexcode": concept.code.to_uppercase() + "-FE0F", "label": format!("The {}", concept.name) }))
         .collect();
     write(&root.join("emojibase-data/en/data.json"), &Value::from(labels));
-    for style in Style::ALL {
+    for style in IconSet::ALL {
         let home = root.join(style.package());
         write(&home.join("package.json"), &json!({ "name": style.package(), "version": style.version() }));
         let slug = |name: &str| format!("the-{}", name.replace(' ', "-"));
@@ -43,7 +43,7 @@ fn packages() -> tempfile::TempDir {
         let first = slug(concepts::ALL[0].name);
         let body = icons.remove(&first).unwrap();
         icons.insert("original".to_owned(), body);
-        let chars = if style == Style::Vintage { json!({}) } else { json!({ concepts::ALL[1].code: "stray" }) };
+        let chars = if style == IconSet::Vintage { json!({}) } else { json!({ concepts::ALL[1].code: "stray" }) };
         let aliases = json!({ first: { "parent": "original" } });
         write(
             &home.join("icons.json"),
@@ -59,14 +59,14 @@ fn a_pack_has_every_concept_in_every_style() {
     let folder = packages();
     let pack = assemble(folder.path()).unwrap();
     let cells: HashSet<_> = pack.sprites.iter().map(|sprite| (&sprite.concept, sprite.style)).collect();
-    assert_eq!(cells.len(), concepts::ALL.len() * Style::ALL.len());
+    assert_eq!(cells.len(), concepts::ALL.len() * IconSet::ALL.len());
     for sprite in &pack.sprites {
         // The square, to the 1/512 that bounds are measured to; the stray shape is not part of it.
         for (measured, expected) in sprite.bounds.into_iter().zip([2.0, 2.0, 6.0, 6.0]) {
             assert!((measured - expected).abs() < 0.05, "{} {:?}", sprite.concept, sprite.bounds);
         }
     }
-    assert_eq!(pack.sources.len(), Style::ALL.len());
+    assert_eq!(pack.sources.len(), IconSet::ALL.len());
 
     let path = folder.path().join("pack.json");
     pack.save(&path).unwrap();
@@ -80,20 +80,20 @@ fn a_pack_has_every_concept_in_every_style() {
 fn stray_shapes_are_clipped() {
     let pack = assemble(packages().path()).unwrap();
     let stray = concepts::ALL[1].name;
-    for sprite in pack.sprites.iter().filter(|sprite| sprite.concept == stray && sprite.style != Style::Vintage) {
+    for sprite in pack.sprites.iter().filter(|sprite| sprite.concept == stray && sprite.style != IconSet::Vintage) {
         assert!(sprite.svg.contains("M20 20"));
         assert!(!sprite::overflows(&sprite.svg, stray, sprite.style).unwrap());
     }
     let bare = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"10\" height=\"10\">{SQUARE}<path d=\"M11 2h2v2z\"/></svg>"
     );
-    assert!(sprite::overflows(&bare, stray, Style::Noto).unwrap());
+    assert!(sprite::overflows(&bare, stray, IconSet::Noto).unwrap());
 }
 
 #[test]
 fn another_version_of_a_package_is_refused() {
     let folder = packages();
-    write(&folder.path().join(Style::Flat.package()).join("package.json"), &json!({ "version": "9.9.9" }));
+    write(&folder.path().join(IconSet::Flat.package()).join("package.json"), &json!({ "version": "9.9.9" }));
     let error = assemble(folder.path()).unwrap_err();
     assert!(
         matches!(&error, IconsError::PackageVersion { found, expected: "1.2.6", .. } if found == "9.9.9"),
@@ -104,7 +104,7 @@ fn another_version_of_a_package_is_refused() {
 #[test]
 fn a_missing_icon_is_named() {
     let folder = packages();
-    let home = folder.path().join(Style::Noto.package());
+    let home = folder.path().join(IconSet::Noto.package());
     write(&home.join("icons.json"), &json!({ "width": 10, "height": 10, "icons": {} }));
     let error = assemble(folder.path()).unwrap_err();
     assert!(matches!(&error, IconsError::IconMissing { concept, .. } if concept == concepts::ALL[0].name), "{error}");
@@ -139,13 +139,13 @@ fn a_drawing_must_be_svg_and_show_something() {
     pack.sprites[0].svg = "<svg".to_owned();
     assert!(matches!(Renderer::new(&pack), Err(IconsError::Svg { concept, .. }) if concept == "apple"));
     let empty = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"10\" height=\"10\"/>";
-    assert!(matches!(sprite::bounds(empty, "apple", Style::Noto), Err(IconsError::EmptySprite { .. })));
+    assert!(matches!(sprite::bounds(empty, "apple", IconSet::Noto), Err(IconsError::EmptySprite { .. })));
 }
 
 #[test]
 fn the_pinned_versions_are_those_of_package_json() {
     let package: Value = serde_json::from_str(include_str!("../package.json")).unwrap();
-    for style in Style::ALL {
+    for style in IconSet::ALL {
         assert_eq!(package["dependencies"][style.package()], style.version());
     }
 }

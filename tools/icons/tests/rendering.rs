@@ -8,11 +8,11 @@ use train_icons::background::Background;
 use train_icons::colour::Colour;
 use train_icons::config::SamplerConfig;
 use train_icons::error::IconsError;
+use train_icons::icon_set::IconSet;
 use train_icons::render::{MAX_SIZE, Renderer};
 use train_icons::sampler::Sampler;
 use train_icons::scene::{Object, Scene};
 use train_icons::split::Split;
-use train_icons::style::Style;
 
 fn renderer() -> Renderer {
     Renderer::new(&common::pack()).unwrap()
@@ -23,7 +23,7 @@ fn scenes(count: u64) -> Vec<Scene> {
     (0..count).map(|index| sampler.scene(1, index, Split::Train).unwrap()).collect()
 }
 
-fn alone(concept: &str, style: Style, size: f32) -> Scene {
+fn alone(concept: &str, style: IconSet, size: f32) -> Scene {
     let ink = style.is_mono().then_some(Colour::Blue);
     let object = Object { concept: concept.to_owned(), x: 0.5, y: 0.5, size, rotation: 0.0, ink, span: 0..1 };
     Scene { caption: concept.to_owned(), style, background: Background::Plain(Colour::Yellow), objects: vec![object] }
@@ -79,7 +79,7 @@ fn every_size_shows_the_same_scene() {
 fn a_mask_covers_what_geometry_says() {
     let renderer = renderer();
     let area = |mask: &[u8]| mask.iter().map(|&value| f64::from(value) / 255.0).sum::<f64>();
-    for style in Style::ALL {
+    for style in IconSet::ALL {
         // A disc whose diameter is half the side, and a rectangle of half the side by a quarter.
         let disc = renderer.mask(&alone("apple", style, 0.5), 0, 128).unwrap();
         assert!((area(&disc) / (std::f64::consts::PI * 32.0 * 32.0) - 1.0).abs() < 0.02);
@@ -116,9 +116,9 @@ fn masks_and_background_account_for_every_pixel() {
 #[test]
 fn ink_is_chosen_by_the_scene_and_colours_by_the_drawing() {
     let renderer = renderer();
-    let ink = renderer.render(&alone("apple", Style::Ink, 0.5), 64).unwrap();
+    let ink = renderer.render(&alone("apple", IconSet::Ink, 0.5), 64).unwrap();
     assert_eq!(pixel(&ink, 64, 32, 32), Colour::Blue.ink());
-    let flat = renderer.render(&alone("apple", Style::Flat, 0.5), 64).unwrap();
+    let flat = renderer.render(&alone("apple", IconSet::Flat, 0.5), 64).unwrap();
     assert_eq!(pixel(&flat, 64, 32, 32), [0xd0, 0x10, 0x20]);
     assert_eq!(pixel(&flat, 64, 1, 1), Colour::Yellow.background());
 }
@@ -126,7 +126,7 @@ fn ink_is_chosen_by_the_scene_and_colours_by_the_drawing() {
 #[test]
 fn a_turned_object_keeps_its_area() {
     let renderer = renderer();
-    let mut scene = alone("star", Style::Flat, 0.5);
+    let mut scene = alone("star", IconSet::Flat, 0.5);
     scene.objects[0].rotation = 90.0;
     let mask = renderer.mask(&scene, 0, 128).unwrap();
     // Upright, the rectangle is 64 high and 32 wide.
@@ -159,20 +159,20 @@ fn patterns_show_both_tones() {
 #[test]
 fn what_cannot_be_drawn_is_an_error() {
     let renderer = renderer();
-    let scene = alone("apple", Style::Flat, 0.5);
+    let scene = alone("apple", IconSet::Flat, 0.5);
     assert!(matches!(renderer.mask(&scene, 1, 64), Err(IconsError::NoSuchObject { object: 1, objects: 1 })));
     for (size, x, y, side) in [(64, 1, 0, 64), (64, 0, u32::MAX, 2), (64, 0, 0, 0), (MAX_SIZE + 1, 0, 0, 1)] {
         let window = renderer.render_crop(&scene, size, x, y, side);
         assert!(matches!(window, Err(IconsError::Window { .. })), "{size} {x} {y} {side}");
     }
-    let missing = renderer.render(&alone("banana", Style::Flat, 0.5), 64);
+    let missing = renderer.render(&alone("banana", IconSet::Flat, 0.5), 64);
     assert!(matches!(missing, Err(IconsError::SpriteMissing { concept, style: "flat" }) if concept == "banana"));
 }
 
 #[test]
 fn an_object_outside_the_picture_draws_nothing() {
     let renderer = renderer();
-    let mut scene = alone("apple", Style::Flat, 0.3);
+    let mut scene = alone("apple", IconSet::Flat, 0.3);
     for far in [-3.0, 9.0, f32::NAN, f32::INFINITY] {
         scene.objects[0].x = far;
         let picture = renderer.render(&scene, 64).unwrap();

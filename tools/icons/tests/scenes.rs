@@ -8,11 +8,11 @@ use train_icons::colour::{Colour, contrast};
 use train_icons::concepts;
 use train_icons::config::SamplerConfig;
 use train_icons::error::IconsError;
+use train_icons::icon_set::IconSet;
 use train_icons::layout::PLACES;
 use train_icons::sampler::Sampler;
 use train_icons::scene::{Object, Scene};
 use train_icons::split::{Split, is_held_out_cell, is_held_out_pair, split_of};
-use train_icons::style::Style;
 
 const SCENES: u64 = 3000;
 
@@ -214,7 +214,7 @@ fn style_and_background_are_named_truly() {
     for sampler in presets() {
         let scenes = sample(&sampler, 6, Split::Train);
         for scene in &scenes {
-            for style in Style::ALL {
+            for style in IconSet::ALL {
                 let named = scene.caption.contains(&format!("{} style", style.word()));
                 assert!(!named || style == scene.style, "{}", scene.caption);
             }
@@ -288,7 +288,7 @@ fn the_small_preset_is_mostly_one_object_or_two() {
     let near = |share: f64, expected: f64| (share - expected).abs() < 0.03;
     assert!(near(share(&scenes, |scene| scene.objects.len() == 1), 0.45));
     assert!(near(share(&scenes, |scene| kinds(scene).len() == 2), 0.47));
-    for style in [Style::Noto, Style::Flat, Style::Ink] {
+    for style in [IconSet::Noto, IconSet::Flat, IconSet::Ink] {
         assert!(near(share(&scenes, |scene| scene.style == style), 1.0 / 3.0));
     }
     let shown: HashSet<_> = scenes.iter().flat_map(kinds).collect();

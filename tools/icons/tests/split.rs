@@ -1,8 +1,8 @@
 //! The held-out cells and pairs leave enough to learn from.
 
 use train_icons::config::SamplerConfig;
+use train_icons::icon_set::IconSet;
 use train_icons::split::{held_out_style, is_held_out_cell, is_held_out_pair};
-use train_icons::style::Style;
 
 fn presets() -> [SamplerConfig; 2] {
     [SamplerConfig::small(), SamplerConfig::all()]
@@ -56,5 +56,5 @@ fn what_the_documentation_shows_is_trained() {
             assert!(!is_held_out_pair(a, b));
         }
     }
-    assert!(Style::ALL.iter().any(|&style| is_held_out_cell("mushroom", style)));
+    assert!(IconSet::ALL.iter().any(|&style| is_held_out_cell("mushroom", style)));
 }

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use ediffi_core::weights::{Init, Spec, Table, WeightsFile, save};
 use ediffi_train::lineage::fingerprint;
+use ediffi_train::pixels::from_rgb;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 use super::network::{Network, SIDE};
 use super::scenes::{CHECK, Example, Examples, Layout, Truth, place};
-use super::{Accuracy, Detection, FORMAT, Judge, Verdict, tensor};
+use super::{Accuracy, Detection, FORMAT, Judge, Verdict};
 use crate::bootstrap::{Measure, share};
 use crate::document::{Table as Markdown, percent};
 use crate::error::Result;
@@ -63,7 +64,7 @@ pub fn check(judge: &Judge, examples: &Examples, renders: usize) -> Result<Vec<R
             .map(|index| examples.example(CHECK, index as u64))
             .collect::<Result<Vec<_>>>()?;
         let pixels: Vec<&[u8]> = made.iter().map(|example| example.pixels.as_slice()).collect();
-        let verdicts = judge.look_at(&tensor(&pixels, SIDE)?)?;
+        let verdicts = judge.look_at(&from_rgb(&pixels, SIDE, SIDE)?)?;
         facts.extend(made.iter().zip(&verdicts).map(|(example, verdict)| (example.layout, compare(example, verdict))));
     }
     let mut reports = vec![report("of the generator's kinds", &facts, |layout| layout != Layout::Free)];

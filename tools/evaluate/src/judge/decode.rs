@@ -3,10 +3,10 @@
 use tch::{Kind, Tensor};
 use train_icons::colour::Colour;
 use train_icons::concepts::SMALL;
-use train_icons::style::Style;
+use train_icons::icon_set::IconSet;
 
 use super::network::{CELLS, Output};
-use super::{Detection, Verdict};
+use super::verdict::{Detection, Verdict};
 use crate::error::Result;
 
 /// The judge says that it sees an object from this confidence on.
@@ -39,7 +39,7 @@ pub(crate) fn decode(output: &Output) -> Result<Vec<Verdict>> {
             let (style, style_confidence) = best(&shares(&scene_style(&seen, styles, style)));
             Verdict {
                 detections: seen.into_iter().map(|(_, detection)| detection).collect(),
-                style: Style::ALL.get(style).copied().unwrap_or(Style::Noto),
+                style: IconSet::ALL.get(style).copied().unwrap_or(IconSet::Noto),
                 style_confidence,
                 background: colour(backgrounds),
                 features,
@@ -59,7 +59,7 @@ fn scene_style(seen: &[(usize, Detection)], styles: &[f32], whole: &[f32]) -> Ve
         let at = |cell: usize| styles.get(channel * area + cell).copied().unwrap_or(0.0);
         seen.iter().map(|(cell, _)| at(*cell)).sum::<f32>() / seen.len() as f32
     };
-    (0..Style::ALL.len()).map(mean).collect()
+    (0..IconSet::ALL.len()).map(mean).collect()
 }
 
 /// The softmax of logits.
@@ -162,14 +162,14 @@ mod tests {
         assert!((only.width - 0.5).abs() < 1e-6 && (only.height - 0.25).abs() < 1e-6);
         assert!((only.confidence - 0.952_574).abs() < 1e-5);
         // The style is the object's, not that of the picture as a whole.
-        assert_eq!((verdict.style, verdict.background), (Style::Ink, Colour::Blue));
+        assert_eq!((verdict.style, verdict.background), (IconSet::Ink, Colour::Blue));
     }
 
     #[test]
     fn nothing_is_nothing() {
         let verdict = seen(&empty());
         assert!(verdict.detections.is_empty());
-        assert_eq!(verdict.style, Style::Vintage, "the picture's own style where there is no object");
+        assert_eq!(verdict.style, IconSet::Vintage, "the picture's own style where there is no object");
     }
 
     #[test]

@@ -10,19 +10,20 @@ pub mod scenes;
 pub mod spoil;
 pub mod targets;
 pub mod train;
+mod verdict;
 
 use std::path::Path;
 
 use ediffi_core::weights::WeightsFile;
 use ediffi_train::lineage::fingerprint;
+use ediffi_train::pixels::from_rgb;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
-use train_icons::colour::Colour;
-use train_icons::style::Style;
 
 use crate::error::{Error, Result};
 use network::{Network, SIDE};
+pub use verdict::{Detection, Verdict};
 
 /// The judge of this repository, from its root.
 pub const DEFAULT_PATH: &str = "tools/evaluate/judge/v1.safetensors";
@@ -33,41 +34,6 @@ pub const NEEDED: f64 = 95.0;
 
 /// Pictures looked at together.
 const BATCH: usize = 64;
-
-/// An object that the judge sees.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Detection {
-    /// What it is: a name of [`train_icons::concepts::SMALL`].
-    pub concept: String,
-    /// How sure the judge is, from 0 to 1.
-    pub confidence: f32,
-    /// Centre from the left, in sides of the picture.
-    pub x: f32,
-    /// Centre from the top.
-    pub y: f32,
-    /// Width.
-    pub width: f32,
-    /// Height.
-    pub height: f32,
-    /// The colour it most looks like. For a drawing without one colour that captions would name it means nothing.
-    pub colour: Colour,
-}
-
-/// What the judge says about one picture.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Verdict {
-    /// The objects, the surest first.
-    pub detections: Vec<Detection>,
-    /// The style.
-    pub style: Style,
-    /// How sure it is of the style, from 0 to 1.
-    pub style_confidence: f32,
-    /// The colour of the background.
-    pub background: Colour,
-    /// What pictures are compared by; see [`crate::frechet`].
-    #[serde(skip)]
-    pub features: Vec<f32>,
-}
 
 /// The judge.
 #[derive(Debug)]
@@ -177,26 +143,9 @@ impl Judge {
     }
 }
 
-/// RGB bytes of pictures of `side` pixels as a tensor.
-///
-/// # Shapes
-/// → [n, 3, side, side] in [-1, 1]
-///
-/// # Errors
-/// Pictures that do not all have this size.
-pub fn tensor<B: AsRef<[u8]>>(pictures: &[B], side: i64) -> Result<Tensor> {
-    let bytes: Vec<u8> = pictures.iter().flat_map(|picture| picture.as_ref().iter().copied()).collect();
-    pixels(&bytes, side, side)
-}
-
-fn pixels(bytes: &[u8], width: i64, height: i64) -> Result<Tensor> {
-    let x = Tensor::f_from_slice(bytes)?.f_reshape([-1, height, width, 3])?.f_permute([0, 3, 1, 2])?;
-    Ok(x.f_to_kind(Kind::Float)?.f_div_scalar(127.5)?.f_sub_scalar(1.0)?.f_contiguous()?)
-}
-
 /// A picture at the judge's size, [1, 3, 64, 64].
 fn reduced(picture: &RgbImage) -> Result<Tensor> {
-    let x = pixels(picture.as_raw(), picture.width().into(), picture.height().into())?;
+    let x = from_rgb(&[picture.as_raw()], picture.height().into(), picture.width().into())?;
     if (picture.width(), picture.height()) == (SIDE as u32, SIDE as u32) {
         return Ok(x);
     }

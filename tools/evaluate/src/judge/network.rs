@@ -6,7 +6,7 @@ use ediffi_core::weights::Scope;
 use tch::{Kind, Tensor};
 use train_icons::colour::Colour;
 use train_icons::concepts::SMALL;
-use train_icons::style::Style;
+use train_icons::icon_set::IconSet;
 
 /// Side of the pictures that it sees, in pixels.
 pub const SIDE: i64 = 64;
@@ -17,7 +17,7 @@ pub const CONCEPTS: i64 = SMALL.len() as i64;
 /// Classes of colours.
 pub const COLOURS: i64 = Colour::ALL.len() as i64;
 /// Classes of styles.
-pub const STYLES: i64 = Style::ALL.len() as i64;
+pub const STYLES: i64 = IconSet::ALL.len() as i64;
 /// Width of the features that pictures are compared by.
 pub const FEATURES: i64 = DEEP;
 

@@ -7,12 +7,12 @@ use train_icons::colour::{Colour, contrast};
 use train_icons::concepts::{self, SMALL};
 use train_icons::config::{Mix, SamplerConfig};
 use train_icons::dice::Dice;
+use train_icons::icon_set::IconSet;
 use train_icons::pack::Pack;
 use train_icons::render::Renderer;
 use train_icons::sampler::Sampler;
 use train_icons::scene::{Object, Scene};
 use train_icons::split::Split;
-use train_icons::style::Style;
 
 use super::network::SIDE;
 use crate::error::{Error, Result};
@@ -86,7 +86,7 @@ pub struct Examples {
     renderer: Renderer,
     sampler: Sampler,
     /// Width and height of each drawing, in its longer sides.
-    shapes: HashMap<(String, Style), [f32; 2]>,
+    shapes: HashMap<(String, IconSet), [f32; 2]>,
 }
 
 /// How often the scenes that are like the generator's show one object, two, three, or the same several times. A judge that is trained or
@@ -140,7 +140,7 @@ impl Examples {
         Ok(Example { layout, scene, pixels, objects })
     }
 
-    fn truth(&self, object: &Object, style: Style) -> Result<Truth> {
+    fn truth(&self, object: &Object, style: IconSet) -> Result<Truth> {
         let unknown =
             || Error::Setting { what: "concept", reason: format!("the judge does not know `{}`", object.concept) };
         let concept = SMALL.iter().position(|name| *name == object.concept).ok_or_else(unknown)?;
@@ -167,8 +167,8 @@ pub fn place(colour: Colour) -> Option<usize> {
 /// A scene laid out freely: one to four objects that hardly touch, anywhere, on any background.
 fn free(dice: &mut Dice) -> Scene {
     // The generator has no vintage drawings: the judge knows them, so that it can tell what is none of the others.
-    let styles = [(0.3, Style::Noto), (0.3, Style::Flat), (0.25, Style::Ink), (0.15, Style::Vintage)];
-    let style = dice.weighted(styles).unwrap_or(Style::Noto);
+    let styles = [(0.3, IconSet::Noto), (0.3, IconSet::Flat), (0.25, IconSet::Ink), (0.15, IconSet::Vintage)];
+    let style = dice.weighted(styles).unwrap_or(IconSet::Noto);
     let colour = dice.pick(&Colour::ALL).unwrap_or(Colour::White);
     let colour = if dice.chance(0.3) { Colour::White } else { colour };
     let background = if dice.chance(0.3) {

@@ -2,7 +2,7 @@
 
 use ediffi_core::Result;
 use tch::{Kind, Reduction, Tensor};
-use train_icons::style::Style;
+use train_icons::icon_set::IconSet;
 
 use super::network::{CELLS, COLOURS, CONCEPTS, Output, STYLES};
 use super::scenes::{Example, place};
@@ -64,7 +64,7 @@ impl Targets {
                 }
             }
         }
-        let style = |example: &Example| Style::ALL.iter().position(|style| *style == example.scene.style);
+        let style = |example: &Example| IconSet::ALL.iter().position(|style| *style == example.scene.style);
         let background = |example: &Example| place(example.scene.background.colour());
         let classes = |of: &dyn Fn(&Example) -> Option<usize>| -> Vec<i64> {
             examples.iter().map(|example| of(example).unwrap_or(0) as i64).collect()
@@ -141,7 +141,7 @@ mod tests {
 
     fn example(objects: Vec<Truth>) -> Example {
         let background = Background::Plain(Colour::Pink);
-        let scene = Scene { caption: String::new(), style: Style::Flat, background, objects: Vec::new() };
+        let scene = Scene { caption: String::new(), style: IconSet::Flat, background, objects: Vec::new() };
         Example { layout: Layout::Free, scene, pixels: Vec::new(), objects }
     }
 

@@ -9,6 +9,7 @@ use ediffi_core::weights::{Params, Scope};
 use ediffi_train::fit::{Setup, fit};
 use ediffi_train::lineage::Lineage;
 use ediffi_train::optimizer::AdamWSettings;
+use ediffi_train::pixels::from_rgb;
 use ediffi_train::random::batch_rng;
 use ediffi_train::run::{Begin, Run, StepReport};
 use ediffi_train::state::TrainState;
@@ -17,11 +18,11 @@ use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 use train_icons::dice::Dice;
 
+use super::FORMAT;
 use super::network::{Network, SIDE};
 use super::scenes::{Example, Examples, TRAINING};
 use super::spoil::{jumble, jumbled, spoil};
 use super::targets::Targets;
-use super::{FORMAT, tensor};
 use crate::error::{Error, Result};
 
 /// Stream of a batch's dice beside those of its scenes.
@@ -123,5 +124,5 @@ fn batch(examples: &Examples, number: u64, size: u64) -> Result<Batch> {
     }
     let pixels: Vec<&[u8]> = made.iter().map(|example| example.pixels.as_slice()).collect();
     let mut rng = batch_rng(TRAINING, number);
-    Ok(Batch { pictures: spoil(&tensor(&pixels, SIDE)?, &mut rng)?, targets: Targets::new(&made, &spoilt)? })
+    Ok(Batch { pictures: spoil(&from_rgb(&pixels, SIDE, SIDE)?, &mut rng)?, targets: Targets::new(&made, &spoilt)? })
 }

@@ -9,12 +9,12 @@ use train_icons::background::Background;
 use train_icons::colour::Colour;
 use train_icons::config::SamplerConfig;
 use train_icons::error::Result;
+use train_icons::icon_set::IconSet;
 use train_icons::pack::{self, Pack};
 use train_icons::render::Renderer;
 use train_icons::sampler::Sampler;
 use train_icons::scene::{Object, Scene};
 use train_icons::split::Split;
-use train_icons::style::Style;
 use train_icons::{assemble, concepts, sheet};
 
 /// The icons data set.
@@ -63,8 +63,8 @@ struct SheetArguments {
     #[arg(long)]
     out: PathBuf,
     /// Which scenes to sample.
-    #[arg(long, value_enum, default_value_t = Preset::Small)]
-    preset: Preset,
+    #[arg(long, value_enum, default_value_t = Variety::Small)]
+    preset: Variety,
     /// Sample the held-out scenes.
     #[arg(long)]
     held_out: bool,
@@ -83,7 +83,7 @@ struct SheetArguments {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Preset {
+enum Variety {
     /// The shipped model's data.
     Small,
     /// Every concept, style and arrangement.
@@ -117,7 +117,7 @@ fn run(command: Command) -> Result<()> {
         Command::Concepts { pack, out, size, columns } => {
             let renderer = Renderer::new(&Pack::open(&pack)?)?;
             let cells: Vec<_> =
-                concepts::ALL.iter().flat_map(|concept| Style::ALL.map(|style| (concept.name, style))).collect();
+                concepts::ALL.iter().flat_map(|concept| IconSet::ALL.map(|style| (concept.name, style))).collect();
             let pictures = cells
                 .par_iter()
                 .map(|&(name, style)| renderer.render(&portrait(name, style), size))
@@ -129,8 +129,8 @@ fn run(command: Command) -> Result<()> {
 
 fn scenes(arguments: &SheetArguments) -> Result<()> {
     let config = match arguments.preset {
-        Preset::Small => SamplerConfig::small(),
-        Preset::All => SamplerConfig::all(),
+        Variety::Small => SamplerConfig::small(),
+        Variety::All => SamplerConfig::all(),
     };
     let split = if arguments.held_out { Split::HeldOut } else { Split::Train };
     let sampler = Sampler::new(config)?;
@@ -146,7 +146,7 @@ fn scenes(arguments: &SheetArguments) -> Result<()> {
 }
 
 /// One concept alone on white.
-fn portrait(name: &str, style: Style) -> Scene {
+fn portrait(name: &str, style: IconSet) -> Scene {
     let object = Object {
         concept: name.to_owned(),
         x: 0.5,

@@ -19,10 +19,10 @@ use train_icons::colour::Colour;
 use train_icons::concepts;
 use train_icons::config::{Mix, SamplerConfig};
 use train_icons::dimensions::{self, TOKENS, WIDTH};
+use train_icons::icon_set::IconSet;
 use train_icons::sampler::Sampler;
 use train_icons::scene::{Object, Scene};
 use train_icons::split::Split;
-use train_icons::style::Style;
 
 use super::encoder_training::{BatchResult, train_encoder};
 use super::encoders::{T5, t5_tokenizer};
@@ -135,7 +135,7 @@ struct Captions {
 
 /// Kinds of things in each of [`Captions::labels`].
 fn classes() -> [i64; 3] {
-    [1 + concepts::ALL.len(), Style::ALL.len(), Colour::ALL.len()].map(|count| count as i64)
+    [1 + concepts::ALL.len(), IconSet::ALL.len(), Colour::ALL.len()].map(|count| count as i64)
 }
 
 impl Captions {
@@ -189,7 +189,7 @@ fn labels(scene: &Scene) -> impl Iterator<Item = [i64; 3]> + '_ {
             _ => Some(scene.background.colour()),
         };
         let colour = colour.and_then(|colour| Colour::ALL.iter().position(|&other| other == colour));
-        let style = Style::ALL.iter().position(|&style| style == scene.style);
+        let style = IconSet::ALL.iter().position(|&style| style == scene.style);
         let label = |index: Option<usize>| index.map_or(UNKNOWN, |index| index as i64);
         [index.map_or(0, |index| index as i64 + 1), label(style), label(colour)]
     })
@@ -243,7 +243,7 @@ mod tests {
 
     fn scene(objects: Vec<Object>) -> Scene {
         let caption = "a cat left of a red star, ink style".to_owned();
-        Scene { caption, style: Style::Ink, background: Background::Plain(Colour::Blue), objects }
+        Scene { caption, style: IconSet::Ink, background: Background::Plain(Colour::Blue), objects }
     }
 
     #[test]
@@ -252,7 +252,7 @@ mod tests {
         let labels: Vec<[i64; 3]> = labels(&scene).collect();
         let concept = |name: &str| concepts::ALL.iter().position(|c| c.name == name).unwrap() as i64 + 1;
         let colour = |colour: Colour| Colour::ALL.iter().position(|&c| c == colour).unwrap() as i64;
-        let style = Style::ALL.iter().position(|&style| style == Style::Ink).unwrap() as i64;
+        let style = IconSet::ALL.iter().position(|&style| style == IconSet::Ink).unwrap() as i64;
         assert_eq!(labels.len() as i64, GRID * GRID);
         // Row 3, from the left: the middle of column 1 is at 0.19, of column 4 at 0.56, of column 6 at 0.81.
         let at = |column: usize| labels[3 * GRID as usize + column];

@@ -2,15 +2,15 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use train_icons::config::SamplerConfig;
+use train_icons::icon_set::IconSet;
 use train_icons::pack::{Pack, PackedSprite};
 use train_icons::sprite;
-use train_icons::style::Style;
 
 /// The concepts of the tiny pack. Nothing of the first three is held out.
 pub const CONCEPTS: [&str; 4] = ["apple", "star", "cat", "moon"];
 
 /// A drawing in a 10 by 10 picture; coloured, or in the current colour for a style of one colour.
-pub fn drawing(concept: &str, style: Style) -> String {
+pub fn drawing(concept: &str, style: IconSet) -> String {
     let colour = if style.is_mono() { "currentColor" } else { "#d01020" };
     let shape = match concept {
         // a disc of radius 4
@@ -36,7 +36,7 @@ pub fn pack() -> Pack {
 
 /// A pack of these concepts in every style; those that have no drawing of their own are moons.
 pub fn pack_of(concepts: &[&str]) -> Pack {
-    let cells = concepts.iter().flat_map(|&concept| Style::ALL.map(|style| (concept, style)));
+    let cells = concepts.iter().flat_map(|&concept| IconSet::ALL.map(|style| (concept, style)));
     let sprites = cells.map(|(concept, style)| {
         let svg = drawing(concept, style);
         let bounds = sprite::bounds(&svg, concept, style).unwrap();

@@ -8,7 +8,11 @@ use ediffi_core::unet::Efficient;
 use ediffi_train::noise::NoiseLevels;
 use tch::Tensor;
 
-use super::{Result, SIDE};
+/// Programs report any error in words.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Side of the pictures.
+pub const SIDE: i64 = 64;
 
 /// Noise of the smaller picture that super-resolution is given.
 const LOW_RES_NOISE: f64 = 0.1;

@@ -24,7 +24,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use data::Batch;
+use data::{Batch, Result, SIDE};
 use ediffi_core::interval::LogNormal;
 use ediffi_core::nn::channels_last;
 use ediffi_core::precondition::Sample;
@@ -39,13 +39,8 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use train_icons::dimensions;
 
-/// Programs report any error in words.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
 /// Seed of the start weights.
 const SEED: u64 = 1;
-/// Side of the pictures.
-const SIDE: i64 = 64;
 /// Pictures a step, however many workers share them: two batches of 16 in the plan `icons`.
 const PICTURES: u64 = 32;
 /// Steps with pictures of their own; then they come again.

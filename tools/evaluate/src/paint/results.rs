@@ -1,45 +1,19 @@
-//! `evaluate paint`: how often painted objects are where they were painted, for every rule of the weight and every w'.
+//! What was measured of every rule: tables, plots and the sentence about the best.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
-use ediffi::{Growth, Request, Statistic, Strength};
+use ediffi::{Growth, Statistic};
 use serde::{Deserialize, Serialize};
-use train_icons::pack::Pack;
-use train_icons::render::Renderer;
 
 use crate::bootstrap::{Measure, difference, share};
 use crate::document::{self, Table, number, percent};
-use crate::error::{Error, Result};
-use crate::icons::look;
-use crate::judge::network::SIDE;
-use crate::judge::{Judge, Verdict, tensor};
-use crate::kept::{Kept, key};
-use crate::machine;
-use crate::model::Model;
+use crate::error::Result;
 use crate::pairs::paired;
-use crate::placed::{Outcome, Placed, placed};
+use crate::placed::{Outcome, Placed};
 use crate::plot::{Axis, Line, Plot};
 
-/// What to evaluate.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Settings {
-    /// The model folder.
-    #[arg(long, default_value = "models/icons")]
-    pub model: PathBuf,
-    /// How many prompts.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..))]
-    pub prompts: u32,
-    /// The values of w' to try with every rule.
-    #[arg(long, value_delimiter = ',', default_values_t = [0.1, 0.25, 0.4, 0.6, 1.5, 4.0])]
-    pub weights: Vec<f64>,
-    /// How many threads draw; one a core unless said.
-    #[arg(long)]
-    pub threads: Option<usize>,
-}
-
 /// The rules: what they are called, and how they are made of a w'.
-const RULES: [(&str, Statistic, Growth); 7] = [
+pub(super) const RULES: [(&str, Statistic, Growth); 7] = [
     ("max · log(1+σ)", Statistic::Max, Growth::Log),
     ("max · log(1+σ²)", Statistic::Max, Growth::LogSquared),
     ("max · 1", Statistic::Max, Growth::Constant),
@@ -50,11 +24,11 @@ const RULES: [(&str, Statistic, Growth); 7] = [
 ];
 
 /// What pictures without a canvas are called.
-const NO_PAINT: &str = "no paint";
+pub(super) const NO_PAINT: &str = "no paint";
 
 /// What was measured with one rule and one w'.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Cell {
+pub struct RuleResult {
     /// The rule; `no paint` and `renders` are what it is compared with.
     pub rule: String,
     /// w'; 0 without paint.
@@ -85,87 +59,14 @@ pub struct Results {
     /// The judge's fingerprint.
     pub judge: String,
     /// Renders with every object in its box, then no paint, then the rules.
-    pub cells: Vec<Cell>,
+    pub cells: Vec<RuleResult>,
     /// Seconds of this run; cells of an earlier one that was stopped are not in it.
     pub seconds: f64,
 }
 
-/// Evaluates a model. `kept` is a file that each finished cell goes to, and that an earlier run may have left.
-///
-/// # Errors
-/// Those of the model, of the scenes and of the judge.
-pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) -> Result<Results> {
-    let began = Instant::now();
-    let model = Model::open_on(&settings.model, settings.threads)?;
-    let base = model.judged_base()?.clone();
-    let prompts = placed(settings.prompts as usize, |caption| model.reads(caption))?;
-    let key = key(&model, judge, &prompts)?;
-    let mut done = Kept::open(kept, key);
-    let renderer = Renderer::new(pack)?;
-    let renders = prompts.iter().map(|prompt| prompt.render(&renderer)).collect::<Result<Vec<_>>>()?;
-    let outcomes = |verdicts: &[Verdict]| -> Result<Vec<Outcome>> {
-        Ok(paired("pictures", &prompts, verdicts)?.map(|(prompt, verdict)| Outcome::new(prompt, verdict)).collect())
-    };
-    let ideal = outcomes(&look(judge, &tensor(&renders, SIDE)?)?)?;
-    let mut cells = vec![Cell::new("renders", 0.0, &prompts, &ideal, None)?];
-    let mut plain: Option<Vec<Outcome>> = None;
-
-    let wish = |prompt: &Placed| model.wish(&prompt.scene.caption, prompt.seed, None);
-    let wishes = prompts.iter().map(wish).collect::<Result<Vec<_>>>()?;
-    let bar = indicatif::ProgressBar::new((1 + RULES.len() * settings.weights.len()) as u64);
-    for (rule, strength) in strengths(&settings.weights) {
-        let name = format!("{rule} {}", strength.as_ref().map_or(0.0, |strength| strength.weight));
-        let found = match done.outcomes.get(&name) {
-            Some(found) => found.clone(),
-            None => {
-                let pictures = match &strength {
-                    None => model.draw(&wishes, 1, &base.settings)?,
-                    Some(strength) => {
-                        let bound = |prompt: &Placed| {
-                            let canvas =
-                                prompt.canvas()?.with_strength(strength.clone()).map_err(ediffi::Error::from)?;
-                            let request = Request::new(&prompt.scene.caption).canvas(canvas);
-                            model.pipeline().painter(&request)?.ok_or(Error::Worker)
-                        };
-                        let painters = prompts.iter().map(bound).collect::<Result<Vec<_>>>()?;
-                        model.draw_painted(&wishes, &painters, &base.settings)?
-                    }
-                };
-                let found = outcomes(&look(judge, &pictures)?)?;
-                done.outcomes.insert(name, found.clone());
-                document::json(kept, &done)?;
-                found
-            }
-        };
-        let weight = strength.map_or(0.0, |strength| strength.weight);
-        cells.push(Cell::new(rule, weight, &prompts, &found, plain.as_deref())?);
-        // The first is without paint.
-        plain.get_or_insert(found);
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    Ok(Results {
-        model: settings.model.clone(),
-        prompts: prompts.len(),
-        machine: machine::describe(&model),
-        judge: judge.fingerprint().to_owned(),
-        cells,
-        seconds: began.elapsed().as_secs_f64(),
-    })
-}
-
-/// No paint, then every rule with every w'.
-fn strengths(weights: &[f64]) -> Vec<(&'static str, Option<Strength>)> {
-    let of = |(name, statistic, growth): (&'static str, Statistic, Growth)| {
-        let strength = move |&weight: &f64| (name, Some(Strength { statistic, growth, ..Strength::new(weight) }));
-        weights.iter().map(strength).collect::<Vec<_>>()
-    };
-    std::iter::once((NO_PAINT, None)).chain(RULES.into_iter().flat_map(of)).collect()
-}
-
-impl Cell {
+impl RuleResult {
     /// `plain`: the outcomes without paint, to compare with.
-    fn new(
+    pub(super) fn new(
         rule: &str,
         weight: f64,
         prompts: &[Placed],
@@ -196,9 +97,7 @@ impl Cell {
             style: of(&|_| true, &style),
         })
     }
-}
 
-impl Cell {
     fn inside_share(&self) -> f64 {
         self.inside.map_or(0.0, |measure| measure.value)
     }
@@ -243,7 +142,7 @@ impl Results {
         let best = rules().max_by(|a, b| a.inside_share().total_cmp(&b.inside_share()));
         let plain = self.cells.iter().find(|cell| cell.rule == NO_PAINT);
         let (Some(best), Some(plain)) = (best, plain) else { return String::new() };
-        let (Cell { rule, weight, .. }, inside, without) = (best, percent(best.inside), percent(plain.inside));
+        let (RuleResult { rule, weight, .. }, inside, without) = (best, percent(best.inside), percent(plain.inside));
         let (count, gain) = (rules().count(), percent(best.gain));
         let chance = "The largest of many is in part luck, which this interval does not know of.";
         if best.gain.is_some_and(|gain| gain.low > 0.0) {
@@ -288,8 +187,8 @@ impl Results {
     pub fn plots(&self, folder: &Path) -> Result<()> {
         let weights: Vec<f64> = self.cells.iter().map(|cell| cell.weight).filter(|weight| *weight > 0.0).collect();
         let ends = weights.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), &w| (low.min(w), high.max(w)));
-        let plot = |title: &str, label: &str, of: fn(&Cell) -> Option<Measure>| {
-            let point = |cell: &Cell| of(cell).map(|m| (cell.weight, m.value, Some((m.low, m.high))));
+        let plot = |title: &str, label: &str, of: fn(&RuleResult) -> Option<Measure>| {
+            let point = |cell: &RuleResult| of(cell).map(|m| (cell.weight, m.value, Some((m.low, m.high))));
             let rule = |(name, ..): &(&str, Statistic, Growth)| {
                 let own = self.cells.iter().filter(|cell| cell.rule == *name);
                 Line { name: (*name).to_owned(), points: own.filter_map(point).collect() }
@@ -326,6 +225,8 @@ impl Results {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
+    use crate::placed::placed;
 
     /// How many of ten are right without paint.
     const PLAIN: usize = 2;
@@ -339,10 +240,10 @@ mod tests {
     }
 
     /// Pictures of which `right` of ten have both objects in their boxes.
-    fn cell(rule: &str, weight: f64, right: usize) -> Cell {
+    fn cell(rule: &str, weight: f64, right: usize) -> RuleResult {
         let prompts = placed(10, |_| Ok(true)).unwrap();
         let plain = (weight > 0.0).then(|| outcomes(PLAIN));
-        Cell::new(rule, weight, &prompts, &outcomes(right), plain.as_deref()).unwrap()
+        RuleResult::new(rule, weight, &prompts, &outcomes(right), plain.as_deref()).unwrap()
     }
 
     fn results() -> Results {
@@ -383,17 +284,12 @@ mod tests {
         assert!(gain.value == 0.0 && gain.low < -0.3 && gain.high > 0.3, "{gain:?}");
         assert_eq!(cell("no paint", 0.0, PLAIN).gain, None);
         let (prompts, few) = (placed(10, |_| Ok(true)).unwrap(), &outcomes(3)[..9]);
-        assert!(matches!(Cell::new("", 1.0, &prompts, few, None), Err(Error::Rows { expected: 10, found: 9, .. })));
-        let compared = Cell::new("", 1.0, &prompts, &outcomes(3), Some(few));
+        assert!(matches!(
+            RuleResult::new("", 1.0, &prompts, few, None),
+            Err(Error::Rows { expected: 10, found: 9, .. })
+        ));
+        let compared = RuleResult::new("", 1.0, &prompts, &outcomes(3), Some(few));
         assert!(matches!(compared, Err(Error::Rows { expected: 10, found: 9, .. })));
-    }
-
-    #[test]
-    fn every_rule_meets_every_weight_once() {
-        let all = strengths(&[0.1, 4.0]);
-        assert_eq!(all.len(), 1 + 2 * RULES.len());
-        assert!(all[0].1.is_none());
-        assert!(all[1..].iter().all(|(_, strength)| strength.as_ref().is_some_and(|s| s.check().is_ok())));
     }
 
     #[test]

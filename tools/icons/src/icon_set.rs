@@ -1,11 +1,11 @@
-//! The drawing styles: one icon package each.
+//! The icon sets: each has a drawing style of its own, and is one npm package.
 
 use serde::{Deserialize, Serialize};
 
-/// A drawing style.
+/// An icon set, which is a drawing style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Style {
+pub enum IconSet {
     /// Noto Emoji: glossy, with gradients.
     Noto,
     /// Fluent Emoji, flat: few plain colours.
@@ -16,8 +16,8 @@ pub enum Style {
     Vintage,
 }
 
-impl Style {
-    /// Every style.
+impl IconSet {
+    /// Every icon set.
     pub const ALL: [Self; 4] = [Self::Noto, Self::Flat, Self::Ink, Self::Vintage];
 
     /// The word that names the style in captions ("noto style", "ink style").
@@ -42,7 +42,7 @@ impl Style {
         }
     }
 
-    /// The pinned version of [`Style::package`]; the same as in `package.json` beside this crate.
+    /// The pinned version of [`IconSet::package`]; the same as in `package.json` beside this crate.
     #[must_use]
     pub fn version(self) -> &'static str {
         match self {
