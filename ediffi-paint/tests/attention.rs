@@ -1,14 +1,18 @@
 //! The bias at work in an attention layer: what it must do to the attention, and what it must not.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
+#[path = "../../ediffi-core/tests/common/mod.rs"]
+mod common;
+
 use std::ops::Range;
 
+use common::devices;
 use ediffi_core::nn::{Painted, ScoreBias, Site, attend, attend_biased};
 use ediffi_paint::{
     Canvas, Error, Painter, Region, Result, Strength, TextTokens, WeightFunction, Window, area_average,
 };
 use proptest::prelude::*;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 const PROMPT: &str = "a cat and a dog";
 const HEADS: i64 = 2;
@@ -40,7 +44,7 @@ fn canvas(weight: f64) -> Canvas {
 /// Numbers without a pattern that matters, the same in every run.
 fn wave(shape: &[i64], phase: f64) -> Tensor {
     let count: i64 = shape.iter().product();
-    ((Tensor::arange(count, (Kind::Float, tch::Device::Cpu)) * 1.7 + phase).sin() * 2.0).view(shape)
+    ((Tensor::arange(count, (Kind::Float, Device::Cpu)) * 1.7 + phase).sin() * 2.0).view(shape)
 }
 
 /// q·k/√d: `[rows, HEADS, pixels, COLUMNS]`.
@@ -67,10 +71,17 @@ fn mass(painter: &Painter, sigma: f64, columns: [i64; 2], inside: impl Fn(i64, i
 
 #[test]
 fn the_bias_is_the_papers_formula() {
-    let scores = scores(2, SIDE * SIDE, 0.3);
-    let bias = bias(&painter(&canvas(0.4)), 9.6, &scores).unwrap();
-    assert_eq!(bias.size(), scores.size());
-    assert_eq!(bias.kind(), Kind::Float);
+    let (scores, painter) = (scores(2, SIDE * SIDE, 0.3), painter(&canvas(0.4)));
+    // One painter serves all devices.
+    for device in devices() {
+        let bias = bias(&painter, 9.6, &scores.to_device(device)).unwrap();
+        assert_eq!((bias.size(), bias.kind(), bias.device()), (scores.size(), Kind::Float, device));
+        check_formula(&scores, &bias.to_device(Device::Cpu));
+    }
+}
+
+/// Weight 0.4 at sigma 9.6.
+fn check_formula(scores: &Tensor, bias: &Tensor) {
     for (row, head) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         let strength = 0.4 * 10.6_f64.ln() * scores.get(row).get(head).max().double_value(&[]);
         for pixel in 0..SIDE * SIDE {
@@ -127,14 +138,43 @@ fn zero_weight_leaves_attention_as_it_is() {
     }
 }
 
+/// softmax(Q·Kᵀ/√d + bias) V, with the bias of the painter in the text columns.
+fn softmax_of_the_biased([q, k, v]: &[Tensor; 3], painter: &Painter) -> Tensor {
+    let scores = q.matmul(&k.transpose(2, 3)) / (DEPTH as f64).sqrt();
+    let text = scores.narrow(3, 0, COLUMNS);
+    let bias = bias(painter, 5.0, &text).unwrap();
+    let others = scores.narrow(3, COLUMNS, scores.size()[3] - COLUMNS);
+    Tensor::cat(&[text + bias, others], 3).softmax(-1, Kind::Float).matmul(v)
+}
+
 #[test]
-fn unconditional_rows_come_out_bit_for_bit() {
-    for keys in [COLUMNS + 2, COLUMNS + SIDE * SIDE] {
-        let parts = parts(4, keys);
-        let [q, k, v] = &parts;
-        let (plain, painted) = (attend(q, k, v).unwrap(), attended(&parts, 2, &painter(&canvas(0.4))));
-        assert_eq!(painted.narrow(0, 2, 2), plain.narrow(0, 2, 2));
-        assert!(!painted.narrow(0, 0, 2).allclose(&plain.narrow(0, 0, 2), 1e-2, 1e-2, false));
+fn conditional_rows_are_biased_and_the_others_come_out_bit_for_bit() {
+    for device in devices() {
+        for keys in [COLUMNS + 2, COLUMNS + SIDE * SIDE] {
+            let parts = parts(4, keys).map(|x| x.to_device(device));
+            let [q, k, v] = &parts;
+            let painter = painter(&canvas(0.4));
+            let (plain, painted) = (attend(q, k, v).unwrap(), attended(&parts, 2, &painter));
+            let expected = softmax_of_the_biased(&parts, &painter);
+            let off = (painted.narrow(0, 0, 2) - expected.narrow(0, 0, 2)).abs().max().double_value(&[]);
+            assert!(off < 1e-5, "{device:?}: {off:.1e}");
+            let (rest, unpainted) = (painted.narrow(0, 2, 2), plain.narrow(0, 2, 2));
+            // On a CUDA device another number of rows may take another kernel.
+            let same = device == Device::Cpu && rest == unpainted;
+            assert!(same || device != Device::Cpu && rest.allclose(&unpainted, 1e-5, 1e-5, false), "{device:?}");
+        }
+    }
+}
+
+#[test]
+fn paint_in_bf16() {
+    for device in devices() {
+        let half = parts(2, COLUMNS + 2).map(|x| x.to_device(device).to_kind(Kind::BFloat16));
+        let painter = painter(&canvas(0.4));
+        let exact = softmax_of_the_biased(&half.each_ref().map(|x| x.to_kind(Kind::Float)), &painter);
+        let found = attended(&half, 2, &painter);
+        let off = (found.to_kind(Kind::Float) - &exact).abs().max().double_value(&[]);
+        println!("{off:.2e} {:?}", exact.abs().max());
     }
 }
 
@@ -155,7 +195,7 @@ fn joint_attention_is_painted_in_its_text_columns_alone() {
     let keys = COLUMNS + SIDE * SIDE;
     let [q, k, _] = parts(1, keys);
     // With the identity for values, attention gives its own weights.
-    let identity = Tensor::eye(keys, (Kind::Float, tch::Device::Cpu)).expand([1, HEADS, keys, keys], false);
+    let identity = Tensor::eye(keys, (Kind::Float, Device::Cpu)).expand([1, HEADS, keys, keys], false);
     let parts = [q, k, identity];
     let [plain, painted] = [0.0, 1.0].map(|weight| attended(&parts, 1, &painter(&canvas(weight))));
     let sum = |x: &Tensor, pixel: i64, from: i64, count: i64| {

@@ -14,6 +14,8 @@ mod efficient;
 mod io;
 mod layout;
 mod network;
+#[cfg(test)]
+mod parity;
 pub mod parts;
 mod pass;
 
