@@ -115,12 +115,14 @@ fn two_branches_in_one_batch_are_both_evaluations() {
     for device in devices() {
         for (case, evaluations) in CASES {
             let (unet, io) = (network(case, device, Kind::Float), recorded(case, device));
-            let pair = ["all", evaluations[evaluations.len() - 1]];
-            let [first, second] = pair.map(|evaluation| conditioning(evaluation, &io));
-            let context = unet.context(&first.stacked(&second).unwrap(), 4).unwrap();
-            let [x, c_noise] = ["x", "c_noise"].map(|name| Tensor::cat(&[&io[name], &io[name]], 0));
-            let expected = Tensor::cat(&pair.map(|evaluation| &io[&format!("out.{evaluation}")]), 0);
-            let off = greatest(&(unet.forward(&x, &c_noise, &context, None).unwrap() - expected));
+            // The second branch with the pictures in the other order: no row then is that of the first.
+            let other: BTreeMap<_, _> = io.iter().map(|(name, x)| (name.clone(), x.flip([0]))).collect();
+            let last = evaluations[evaluations.len() - 1];
+            let branches = conditioning("all", &io).stacked(&conditioning(last, &other)).unwrap();
+            let [x, c_noise] = ["x", "c_noise"].map(|name| Tensor::cat(&[&io[name], &other[name]], 0));
+            let out = unet.forward(&x, &c_noise, &unet.context(&branches, 4).unwrap(), None).unwrap();
+            let expected = Tensor::cat(&[&io["out.all"], &other[&format!("out.{last}")]], 0);
+            let off = greatest(&(out - expected));
             assert!(off <= tolerance(device), "{case} on {device:?} is off by {off:.1e}");
         }
     }

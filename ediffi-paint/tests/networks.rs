@@ -41,7 +41,11 @@ struct Case {
 
 impl Case {
     fn new(name: &'static str, device: Device, kind: Kind) -> Self {
-        if name.starts_with("deepfloyd") { Self::deepfloyd(name, device, kind) } else { Self::ediffi(name, device, kind) }
+        if name.starts_with("deepfloyd") {
+            Self::deepfloyd(name, device, kind)
+        } else {
+            Self::ediffi(name, device, kind)
+        }
     }
 
     fn load(layout: &dyn Layout, weights: &str, device: Device, kind: Kind) -> UNet {
@@ -88,7 +92,13 @@ impl Case {
         let low_res = low_res.then(|| sample.narrow(1, 3, 3));
         let c_noise = io["timestep"].shallow_clone();
         let (t5, noise_level) = (io.remove("encoder_hidden_states"), io.remove("class_labels"));
-        Self { name, unet, x, c_noise, conditioning: Conditioning { t5, low_res, noise_level, ..Conditioning::default() } }
+        Self {
+            name,
+            unet,
+            x,
+            c_noise,
+            conditioning: Conditioning { t5, low_res, noise_level, ..Conditioning::default() },
+        }
     }
 
     /// How many tokens of T5 and of CLIP the network sees.
@@ -219,9 +229,11 @@ fn bf16() {
     for (device, case) in cases() {
         let half = Case::new(case.name, device, Kind::BFloat16);
         let [exact, near] = [&case, &half].map(|case| case.run(Some(&case.painter(0..16, 1.0)), 2, 5.0));
-        let off = (near - &exact).square().mean(Kind::Double).sqrt().double_value(&[]) / exact.std(true).double_value(&[]);
+        let off =
+            (near - &exact).square().mean(Kind::Double).sqrt().double_value(&[]) / exact.std(true).double_value(&[]);
         let [exact, near] = [&case, &half].map(|case| case.run(None, 2, 5.0));
-        let plain = (near - &exact).square().mean(Kind::Double).sqrt().double_value(&[]) / exact.std(true).double_value(&[]);
+        let plain =
+            (near - &exact).square().mean(Kind::Double).sqrt().double_value(&[]) / exact.std(true).double_value(&[]);
         println!("{} {off:.1e} {plain:.1e}", case.name);
     }
 }

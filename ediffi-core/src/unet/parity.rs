@@ -19,8 +19,7 @@ fn distances(case: &str) -> Vec<(String, f64)> {
     let names = |name: &str| Some(name.to_owned());
     let build = |scope: weights::Scope<'_>| UNet::new(scope, &config, Kind::Float);
     let unet = weights::load(&folder.join("weights.safetensors"), names, Device::Cpu, Kind::Float, build).unwrap();
-    let mut io: BTreeMap<_, _> =
-        Tensor::read_safetensors(folder.join("io.safetensors")).unwrap().into_iter().collect();
+    let mut io: BTreeMap<_, _> = Tensor::read_safetensors(folder.join("io.safetensors")).unwrap().into_iter().collect();
     let conditioning = Conditioning {
         t5: io.remove("t5"),
         clip_text: io.remove("clip_text"),
