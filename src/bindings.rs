@@ -31,7 +31,7 @@ impl Pipeline {
     }
 
     /// What a request's canvas does to the attention of the first stage's networks, for programs that run stages themselves
-    /// ([`StageJob::paint`](ediffi_cascade::StageJob::paint)); none without a canvas. Tokenizers are opened for it, weights
+    /// ([`CascadeJob::paint`](ediffi_cascade::CascadeJob::paint)); none without a canvas. Tokenizers are opened for it, weights
     /// are not.
     ///
     /// # Errors

@@ -122,15 +122,13 @@ impl Pipeline {
         };
         let mut conditioning = embeddings.conditioning();
         conditioning.clip_image = styled(conditioning.clip_image, request)?;
+        let seeds = image_seeds(request.seed, request.images);
         let job = CascadeJob {
-            stages: &stages,
-            conditioning: &conditioning,
             unconditional: &embeddings.unconditional(),
-            seeds: &image_seeds(request.seed, request.images),
             batch: self.batch,
-            low_res: None,
             paint: painter.as_ref().map(|painter| painter as &dyn ScoreBias),
             noise: noise.map(|noise| noise as &mut StageNoise<'_>),
+            ..CascadeJob::new(&stages, &conditioning, &seeds)
         };
         let plan = stages.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         let mut watch = Watch::new(observer, request, plan, self.keep_floats);

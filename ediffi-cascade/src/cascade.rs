@@ -57,12 +57,6 @@ impl Cascade {
         &self.stages
     }
 
-    /// The stages in order, for sampling from one alone.
-    #[must_use]
-    pub fn stages_mut(&mut self) -> &mut [Stage] {
-        &mut self.stages
-    }
-
     /// The enlarger after the last stage.
     #[must_use]
     pub fn enlarger(&self) -> Option<&Enlarger> {
@@ -82,7 +76,7 @@ impl Cascade {
     ///
     /// # Errors
     /// [`Error::NoStages`] for numbers that the cascade does not have, or none; [`Error::ImageSize`] naming what width and
-    /// height have to be multiples of; [`Error::Stage`] for settings that make no schedule.
+    /// height have to be multiples of; [`Error::Setting`] for a setting that makes no picture.
     pub fn plan<'a>(
         &self,
         stages: RangeInclusive<usize>,
@@ -100,8 +94,12 @@ impl Cascade {
         };
         let plan = |((index, stage), (width, height)): ((usize, &Stage), (u32, u32))| {
             let patch = patch(stage.name());
-            let settings = stage.settings().patched(patch);
-            let (plan, tiling) = (stage.plan(&settings)?, patch.and_then(|patch| patch.tiling));
+            let (settings, tiling) = (stage.settings().patched(patch), patch.and_then(|patch| patch.tiling));
+            if let Some((field, source)) = settings.problems().into_iter().next() {
+                return Err(stage.config().refused(field, source));
+            }
+            let plan = settings.sigmas().and_then(|sigmas| stage.experts().plan(&sigmas));
+            let plan = plan.map_err(|source| Error::in_stage(stage.name(), source))?;
             Ok(StagePlan { stage: stage.name().to_owned(), index, width, height, settings, tiling, plan })
         };
         (first..).zip(running).zip(widths.into_iter().zip(heights)).map(plan).collect()

@@ -5,8 +5,8 @@
 //! denoisers of [`ediffi_core`] and a finished picture:
 //!
 //! - [`StageConfig`], one entry of `stages` in a model folder's `pipeline.json`;
-//! - [`Cascade::plan`], which says what will run, and [`Cascade::run`], the one loop of stages: batches, events, cancellation;
-//! - [`Stage::sample`], one batch of one stage, watched and stopped by a [`StageObserver`];
+//! - [`Cascade::plan`], which says what will run, and [`Cascade::run`], the one loop of stages: batches, events, and a
+//!   [`StageObserver`] that may stop it;
 //! - [`low_res`], how the smaller picture becomes a condition, and how training spoils it;
 //! - [`Tiling`], for pictures whose feature maps do not fit in memory: every evaluation of the network is cut into
 //!   overlapping tiles, so that any solver works and the noise never sees a seam;
@@ -39,7 +39,6 @@ pub use files::ExpertFiles;
 pub use observer::{Batch, StageEvent, StageObserver};
 pub use plan::StagePlan;
 pub use run::{CascadeJob, StageNoise};
-pub use sample::StageJob;
 pub use settings::{SamplerSettings, SettingsPatch};
 pub use stage::Stage;
-pub use tiling::{Tile, Tiling, TilingError, WeightedTile};
+pub use tiling::{Tiling, TilingError};

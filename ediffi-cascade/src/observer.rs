@@ -27,8 +27,7 @@ impl Batch {
     pub(crate) const ONLY: Self = Self { index: 0, batches: 1, first: 0 };
 }
 
-/// Something that happened while stages were sampling. [`Stage::sample`](crate::Stage::sample) alone reports
-/// [`ExpertSwitched`](Self::ExpertSwitched) and [`Step`](Self::Step), [`Cascade::run`](crate::Cascade::run) everything.
+/// Something that happened while stages were sampling.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StageEvent<'a> {

@@ -9,15 +9,19 @@ use ediffi_core::guidance::Rows;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
+use ediffi_core::seed::Noise;
 use tch::{Device, Tensor};
 
 use crate::cascade::Cascade;
 use crate::observer::{Batch, StageEvent, StageObserver, Watch};
 use crate::plan::StagePlan;
-use crate::sample::{StageJob, rows};
+use crate::sample::StageBatch;
+use crate::stage::Stage;
 use crate::{Error, Result};
 
-/// Where noise comes from that is not drawn from the pictures' seeds, by the name of the stage and the seeds of a batch.
+/// Where noise comes from that is not drawn from the pictures' seeds: called once for every stage and batch, with the name of
+/// the stage and the seeds. What it gives is asked for the noise of the start, then for that of the smaller picture if the stage
+/// adds one, then for those of the steps.
 pub type StageNoise<'a> = dyn FnMut(&str, &[u64]) -> Box<dyn NoiseSource> + 'a;
 
 /// What to draw.
@@ -29,17 +33,40 @@ pub struct CascadeJob<'a> {
     pub conditioning: &'a Conditioning,
     /// What guidance leans away from: embeddings of one row or one row each, or none, which is all zeros.
     pub unconditional: &'a Conditioning,
-    /// One for each picture.
+    /// One for each picture. The noise of a picture comes from its own seed, so it does not depend on the others.
     pub seeds: &'a [u64],
     /// How many pictures are drawn together, at least one.
     pub batch: usize,
-    /// Pictures to start from, [pictures, 3, h, w] in [-1, 1]: those that a first stage of super-resolution enlarges.
+    /// Whether conditional and unconditional rows are computed in one batch or one after the other.
+    pub rows: Rows,
+    /// Pictures to start from, [pictures, channels, h, w] in [-1, 1] at any size: those that a first stage of
+    /// super-resolution enlarges.
     pub low_res: Option<&'a Tensor>,
     /// Paint-with-words in the first stage that runs.
     pub paint: Option<&'a dyn ScoreBias>,
-    /// Noise from elsewhere, asked for once for every stage and batch; see [`Stage::sample_from`](crate::Stage::sample_from).
+    /// Noise from elsewhere: recorded, to repeat what another program has drawn.
     pub noise: Option<&'a mut StageNoise<'a>>,
 }
+
+impl<'a> CascadeJob<'a> {
+    /// Pictures in one batch, guided away from nothing in particular.
+    #[must_use]
+    pub fn new(stages: &'a [StagePlan], conditioning: &'a Conditioning, seeds: &'a [u64]) -> Self {
+        let (unconditional, batch, rows) = (&NOTHING, seeds.len(), Rows::default());
+        let (low_res, paint, noise) = (None, None, None);
+        Self { stages, conditioning, unconditional, seeds, batch, rows, low_res, paint, noise }
+    }
+}
+
+/// No embedding at all.
+const NOTHING: Conditioning = Conditioning {
+    t5: None,
+    clip_text: None,
+    clip_text_pooled: None,
+    clip_image: None,
+    low_res: None,
+    noise_level: None,
+};
 
 impl fmt::Debug for CascadeJob<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,40 +85,39 @@ impl Cascade {
     /// enlarger.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if `observer` says so, before the next evaluation of a network; [`Error::Job`] for inputs that do
-    /// not fit; [`Error::ForeignPlan`]; those of [`Stage::sample`](crate::Stage::sample) and
-    /// [`Enlarger::enlarge`](crate::Enlarger::enlarge).
+    /// [`Error::ForeignPlan`], [`Error::Job`] and [`Error::Tiling`] for inputs that do not fit, before anything is loaded;
+    /// [`Error::Cancelled`] if `observer` says so, before the next evaluation of a network; [`Error::NotFinite`] naming the
+    /// expert; [`Error::Stage`] for files that cannot be read; those of [`Enlarger::enlarge`](crate::Enlarger::enlarge).
     pub fn run(&mut self, job: CascadeJob<'_>, observer: &mut dyn StageObserver) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         self.check(&job)?;
-        let CascadeJob { stages: plans, conditioning, unconditional, seeds, batch, low_res, paint, mut noise } = job;
-        let mut batches = Batches::new(seeds, batch.max(1), low_res)?;
+        let CascadeJob { stages: plans, conditioning, unconditional, seeds, rows, paint, mut noise, .. } = job;
+        let mut batches = Batches::new(seeds, job.batch.max(1), job.low_res)?;
         let highest = self.stages.len();
         let enlarger = self.enlarger.as_mut().zip(plans.last().filter(|last| last.index + 1 == highest));
         let (count, stages) = (batches.pictures.len(), plans.len() + usize::from(enlarger.is_some()));
         for (index, plan) in plans.iter().enumerate() {
             let stage = self.stages.get_mut(plan.index).ok_or_else(|| foreign(plan))?;
-            let conditionings = [stage.select(conditioning), stage.select(unconditional)];
+            let taken = stage.embeddings();
+            let (conditioning, unconditional) = (taken.select(conditioning), taken.select(unconditional));
             let started = Instant::now();
             report(observer, &StageEvent::StageStarted { plan, index, stages, batches: count })?;
             let drawn = batches.each(index + 1 == stages, observer, |batch, seeds, low_res, observer| {
-                let [conditioning, unconditional] = &conditionings;
-                let job = StageJob {
-                    conditioning: &conditioning.rows(batch.first as i64, seeds.len() as i64)?,
-                    unconditional: &unconditional.rows(batch.first as i64, seeds.len() as i64)?,
-                    seeds,
-                    stage_index: plan.index as u64,
-                    height: i64::from(plan.height),
-                    width: i64::from(plan.width),
+                let (first, pictures) = (batch.first as i64, seeds.len() as i64);
+                let job = StageBatch {
+                    plan,
+                    conditioning: conditioning.rows(first, pictures)?,
+                    unconditional: unconditional.rows(first, pictures)?,
                     low_res,
-                    settings: &plan.settings,
-                    rows: Rows::default(),
+                    pictures,
+                    rows,
                     paint: paint.filter(|_| index == 0),
-                    tiling: plan.tiling,
                 };
-                let mut given = noise.as_mut().map(|noise| noise(&plan.stage, seeds));
-                let noise = given.as_mut().map(|noise| noise.as_mut() as &mut dyn NoiseSource);
-                stage.sample_batch(&job, noise, batch, observer)
+                let watch = Watch::new(&plan.stage, batch, observer);
+                match &mut noise {
+                    Some(noise) => stage.draw(&job, noise(&plan.stage, seeds).as_mut(), &watch),
+                    None => stage.draw(&job, &mut Noise::new(seeds, plan.index as u64), &watch),
+                }
             });
             if stage.residency() != Residency::All {
                 stage.release();
@@ -100,9 +126,8 @@ impl Cascade {
             report(observer, &StageEvent::StageFinished { plan, elapsed: started.elapsed() })?;
         }
         let Some((enlarger, last)) = enlarger else { return Ok(()) };
-        let stays = self.stages.last().is_none_or(|stage| stage.residency() == Residency::All);
         let started = Instant::now();
-        let tiles = enlarger.tiles(i64::from(last.height), i64::from(last.width))?;
+        let tiles = enlarger.tiles(last.height.into(), last.width.into())?;
         let enlarged = |side: u32| u32::try_from(i64::from(side) * enlarger.scale()).unwrap_or(u32::MAX);
         let (width, height) = (enlarged(last.width), enlarged(last.height));
         let index = plans.len();
@@ -111,35 +136,50 @@ impl Cascade {
             let missing = || Error::Enlarger { reason: "there are no pictures to enlarge".to_owned() };
             enlarger.enlarge_batch(pictures.ok_or_else(missing)?, &Watch::new("enlarger", batch, observer))
         });
-        if !stays {
+        if self.stages.iter().any(|stage| stage.residency() != Residency::All) {
             enlarger.release();
         }
         enlarged?;
         report(observer, &StageEvent::EnlargerFinished { elapsed: started.elapsed() })
     }
 
-    /// Refuses what would fail late.
+    /// Refuses what would fail late or be ignored.
     fn check(&self, job: &CascadeJob<'_>) -> Result<()> {
-        let known = |plan: &StagePlan| self.stages.get(plan.index).is_some_and(|stage| stage.name() == plan.stage);
-        if let Some(plan) = job.stages.iter().find(|plan| !known(plan)) {
-            return Err(foreign(plan));
+        let mut first: Option<&Stage> = None;
+        for plan in job.stages {
+            let stage = self.stages.get(plan.index).filter(|stage| stage.name() == plan.stage);
+            let stage = stage.ok_or_else(|| foreign(plan))?;
+            stage.tiles(plan)?;
+            first = first.or(Some(stage));
         }
-        let stage = job.stages.first().map_or_else(String::new, |plan| plan.stage.clone());
-        let wrong = |input, reason| Err(Error::Job { stage, input, reason });
-        let pictures = job.seeds.len();
+        let Some(first) = first else { return Ok(()) };
+        let wrong = |input, reason| Err(Error::Job { stage: first.name().to_owned(), input, reason });
+        let pictures = job.seeds.len() as i64;
         if pictures == 0 {
             return wrong("seeds", "there is none, each picture needs one".to_owned());
         }
         for (input, conditioning) in [("conditioning", job.conditioning), ("unconditional", job.unconditional)] {
-            if let Some((name, x)) = conditioning.named().find(|(_, x)| ![1, pictures].contains(&rows(x))) {
-                return wrong(input, format!("{name} has {} rows, there are {pictures} seeds", rows(x)));
+            if conditioning.low_res.is_some() || conditioning.noise_level.is_some() {
+                return wrong(input, "the smaller picture goes into the job's own field".to_owned());
+            }
+            for (name, x) in conditioning.named() {
+                let rows = x.size().first().copied().unwrap_or(0);
+                if rows != 1 && rows != pictures {
+                    return wrong(input, format!("{name} has {rows} rows, there are {pictures} seeds"));
+                }
             }
         }
-        match job.low_res {
-            Some(x) if rows(x) != pictures => {
-                wrong("low_res", format!("its shape is {:?}, expected [{pictures}, channels, height, width]", x.size()))
+        if job.low_res.is_some() != first.is_super_resolution() {
+            let source = ediffi_core::Error::LowRes { given: job.low_res.is_some() };
+            return Err(Error::in_stage(first.name(), source));
+        }
+        let (shape, channels) = (job.low_res.map(Tensor::size), first.channels());
+        match shape.as_deref() {
+            None => Ok(()),
+            Some(&[rows, c, h, w]) if rows == pictures && c == channels && h > 0 && w > 0 => Ok(()),
+            Some(got) => {
+                wrong("low_res", format!("its shape is {got:?}, expected [{pictures}, {channels}, height, width]"))
             }
-            _ => Ok(()),
         }
     }
 }

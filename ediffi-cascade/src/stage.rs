@@ -2,21 +2,19 @@
 
 use std::path::Path;
 
-use ediffi_core::conditioning::Conditioning;
 use ediffi_core::ensemble::Ensemble;
 use ediffi_core::experts::Experts;
 use ediffi_core::multiple::lcm;
-use ediffi_core::plan::Plan;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::{EmbeddingShapes, Io, UNetConfig};
 
+use crate::Result;
 use crate::config::StageConfig;
 use crate::expert::Expert;
 use crate::files::{ExpertFiles, existing, read_network};
 use crate::settings::SamplerSettings;
 use crate::sizes::StageSize;
-use crate::{Error, Result};
 
 /// One stage of a model, opened. Its experts are loaded when they are first needed.
 #[derive(Debug)]
@@ -165,8 +163,8 @@ impl Stage {
 
     /// The experts that are in memory now.
     #[must_use]
-    pub fn resident(&mut self) -> Vec<usize> {
-        self.ensemble.pool().resident().collect()
+    pub fn resident(&self) -> Vec<usize> {
+        self.ensemble.resident().collect()
     }
 
     /// Drops every expert from memory; they are loaded again when they are next needed.
@@ -178,21 +176,6 @@ impl Stage {
     #[must_use]
     pub fn settings(&self) -> &SamplerSettings {
         &self.config.settings
-    }
-
-    /// Those of the embeddings that this stage takes.
-    #[must_use]
-    pub fn select(&self, conditioning: &Conditioning) -> Conditioning {
-        self.embeddings().select(conditioning)
-    }
-
-    /// Which expert runs which step. Nothing is loaded for it.
-    ///
-    /// # Errors
-    /// Settings that make no schedule.
-    pub fn plan(&self, settings: &SamplerSettings) -> Result<Plan> {
-        let plan = settings.sigmas().and_then(|sigmas| self.ensemble.experts().plan(&sigmas));
-        plan.map_err(|source| Error::in_stage(self.name(), source))
     }
 }
 

@@ -5,9 +5,8 @@
 //! next step starts from one picture (MultiDiffusion, Bar-Tal et al. 2023, for a sampler that averages its steps). The
 //! enlarger makes a single evaluation.
 //!
-//! Near its edge a tile sees less of the picture than the network would. A quarter of the overlap, at each side that two
-//! tiles share, is therefore seen but not used; the rest is blended in a straight line. The result is exactly that of the
-//! whole picture for everything in a network that looks no further than this margin.
+//! The result is exactly that of the whole picture for everything in a network that looks no further than the tiles' margin
+//! ([`tiling`](crate::tiling)).
 //!
 //! What looks further sees a tile instead of the picture: self-attention, and the statistics of group norms. Tiles of the
 //! size of the training crops (256 for eDiff-I's 1024 stage, appendix A) have the statistics that the network was
@@ -18,7 +17,7 @@ use ediffi_core::Result;
 use ediffi_core::window::Window;
 use tch::Tensor;
 
-use crate::tiling::{Tiling, TilingError, WeightedTile};
+use crate::tiling::{Span, Tiling, TilingError};
 
 /// A rectangle of the picture, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,14 +65,6 @@ struct GridTile {
     weights: Vec<f64>,
 }
 
-/// One tile along one side of the picture.
-#[derive(Debug, Clone)]
-struct Span {
-    seen: (usize, usize),
-    used: usize,
-    weights: Vec<f64>,
-}
-
 impl TileGrid {
     /// The tiles of a picture whose tiles must have sides that are multiples of `multiple`; all see equally much.
     pub(crate) fn new(
@@ -84,14 +75,12 @@ impl TileGrid {
     ) -> std::result::Result<Self, TilingError> {
         let pixels = |n: i64| usize::try_from(n).unwrap_or(0);
         let (height, width, multiple) = (pixels(height), pixels(width), pixels(multiple).max(1));
-        tiling.check(multiple)?;
+        let (down, across) = (tiling.spans(height, multiple)?, tiling.spans(width, multiple)?);
         if height == 0 || width == 0 {
             return Err(TilingError::EmptyImage { height, width });
         }
-        let margin = tiling.overlap / 4 / multiple * multiple;
-        let (down, across) = (spans(tiling, margin, height)?, spans(tiling, margin, width)?);
         let tile = |row: &Span, column: &Span| GridTile {
-            seen: area((row.seen.0, column.seen.0), (row.seen.1, column.seen.1)),
+            seen: area((row.start, column.start), (row.length, column.length)),
             used: area((row.used, column.used), (row.weights.len(), column.weights.len())),
             weights: row.weights.iter().flat_map(|r| column.weights.iter().map(move |c| r * c)).collect(),
         };
@@ -144,26 +133,6 @@ impl TileGrid {
 
 fn area((top, left): (usize, usize), (height, width): (usize, usize)) -> Area {
     Area { top: top as i64, left: left as i64, height: height as i64, width: width as i64 }
-}
-
-/// The tiles along a side: the used parts overlap by what the margins leave of the overlap.
-fn spans(tiling: Tiling, margin: usize, side: usize) -> std::result::Result<Vec<Span>, TilingError> {
-    if side <= tiling.tile {
-        return Ok(vec![Span { seen: (0, side), used: 0, weights: vec![1.0; side] }]);
-    }
-    // The picture without the margins at its own border is tiled by tiles without theirs.
-    let inner = Tiling { tile: tiling.tile - 2 * margin, overlap: tiling.overlap - 2 * margin };
-    let tiles = inner.weighted_tiles(side - 2 * margin, 1, 1)?;
-    let last = side - tiling.tile;
-    let span = |tile: WeightedTile| {
-        let start = tile.tile.y;
-        // At the border of the picture the margin is used, by this tile alone.
-        let border = |at_it: bool| std::iter::repeat_n(1.0, if at_it { margin } else { 0 });
-        let used = if start == 0 { 0 } else { start + margin };
-        let weights = border(start == 0).chain(tile.rows).chain(border(start == last)).collect();
-        Span { seen: (start, tiling.tile), used, weights }
-    };
-    Ok(tiles.into_iter().map(span).collect())
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
-//! Geometry of tiles: how a picture is cut into overlapping tiles, and how their results are blended.
+//! Geometry of tiles: how a side of a picture is cut into overlapping tiles, and how their results are blended.
 //!
 //! A stage whose feature maps do not fit in memory runs tile by tile. Tiles overlap, and where they do their results are
 //! mixed with weights that fall off towards the tile's edge, so that no seam shows. The weights of all tiles add up to one
-//! at every pixel. They are separable: the weight of pixel (y, x) is `rows[y] * columns[x]`.
+//! at every pixel: along each side they do, and the weight of a pixel is the product of those along the two sides.
+//!
+//! Near its edge a tile sees less of the picture than a network would. A quarter of the overlap, at each side that two
+//! tiles share, is therefore seen but not used; the rest is blended in a straight line.
 //!
 //! This module knows no tensors; it is sums of pixels only.
 
@@ -53,28 +56,17 @@ pub struct Tiling {
     pub overlap: usize,
 }
 
-/// One tile: a rectangle of the picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tile {
-    /// First row.
-    pub y: usize,
-    /// First column.
-    pub x: usize,
-    /// Number of rows.
-    pub h: usize,
-    /// Number of columns.
-    pub w: usize,
-}
-
-/// A tile with its blend weights; pixel (row, column) of the tile weighs `rows[row] * columns[column]`.
+/// One tile along one side of a picture.
 #[derive(Debug, Clone, PartialEq)]
-pub struct WeightedTile {
-    /// Where the tile lies.
-    pub tile: Tile,
-    /// One factor for each row of the tile, above 0 and at most 1.
-    pub rows: Vec<f64>,
-    /// One factor for each column of the tile, above 0 and at most 1.
-    pub columns: Vec<f64>,
+pub(crate) struct Span {
+    /// The first pixel that the network sees.
+    pub(crate) start: usize,
+    /// How many pixels it sees.
+    pub(crate) length: usize,
+    /// The first pixel that is used.
+    pub(crate) used: usize,
+    /// How much each used pixel weighs, above 0 and at most 1.
+    pub(crate) weights: Vec<f64>,
 }
 
 impl Tiling {
@@ -100,70 +92,43 @@ impl Tiling {
         Ok(())
     }
 
-    /// The tiles that cover a picture, row by row from the top left.
+    /// The tiles along a side of `side` pixels.
     ///
-    /// All tiles have the size `tile`, and the last of a row or column is shifted inwards instead of being cut. Along a side
-    /// of the picture that is no longer than a tile there is one tile of that length. If the sides of the picture are
-    /// multiples of `multiple`, so are all positions and sizes.
-    ///
-    /// # Errors
-    /// Those of [`Tiling::check`], and [`TilingError::EmptyImage`].
-    pub fn tiles(&self, height: usize, width: usize, multiple: usize) -> Result<Vec<Tile>, TilingError> {
-        let weighted = self.weighted_tiles(height, width, multiple)?;
-        Ok(weighted.into_iter().map(|weighted| weighted.tile).collect())
-    }
-
-    /// [`Tiling::tiles`] with the blend weights, which add up to one at every pixel.
-    ///
-    /// Across an overlap the weight of a tile falls in a straight line to zero, which it would reach half a pixel outside;
-    /// at the border of the picture it does not fall.
+    /// All tiles have the size `tile`, and the last is shifted inwards instead of being cut. Along a side that is no longer
+    /// than a tile there is one tile of that length. If the side is a multiple of `multiple`, so are all positions and sizes.
     ///
     /// # Errors
-    /// Those of [`Tiling::tiles`].
-    pub fn weighted_tiles(
-        &self,
-        height: usize,
-        width: usize,
-        multiple: usize,
-    ) -> Result<Vec<WeightedTile>, TilingError> {
+    /// Those of [`Tiling::check`].
+    pub(crate) fn spans(&self, side: usize, multiple: usize) -> Result<Vec<Span>, TilingError> {
         self.check(multiple)?;
-        if height == 0 || width == 0 {
-            return Err(TilingError::EmptyImage { height, width });
+        let &Self { tile, overlap } = self;
+        if side <= tile {
+            return Ok(vec![Span { start: 0, length: side, used: 0, weights: vec![1.0; side] }]);
         }
-        let down = self.intervals(height);
-        let across = self.intervals(width);
-        let pair = |row: &Interval, column: &Interval| WeightedTile {
-            tile: Tile { y: row.start, x: column.start, h: row.weights.len(), w: column.weights.len() },
-            rows: row.weights.clone(),
-            columns: column.weights.clone(),
-        };
-        Ok(down.iter().flat_map(|row| across.iter().map(move |column| pair(row, column))).collect())
-    }
-
-    /// The tiles along one side. The sum of products over all pairs of intervals is the product of the two sums, so
-    /// weights that add up to one along each side do so over the picture.
-    fn intervals(&self, side: usize) -> Vec<Interval> {
-        let length = self.tile.min(side);
-        let last = side - length;
-        let mut starts: Vec<usize> = (0..last).step_by(self.tile - self.overlap).collect();
-        starts.push(last);
-        let ramps: Vec<Interval> = starts
-            .iter()
-            .enumerate()
-            .map(|(index, &start)| {
-                let shared_before = index.checked_sub(1).and_then(|i| starts.get(i)).map(|&s| s + length - start);
-                let shared_after = starts.get(index + 1).map(|&next| start + length - next);
-                Interval { start, weights: ramp(length, shared_before, shared_after) }
+        let margin = overlap / 4 / multiple.max(1) * multiple.max(1);
+        let last = side - tile;
+        let starts: Vec<usize> = (0..last).step_by(tile - overlap).chain([last]).collect();
+        // The picture without the margins at its own border is covered by tiles without theirs.
+        let (length, inner) = (tile - 2 * margin, side - 2 * margin);
+        let mut weights: Vec<Vec<f64>> = (0..starts.len())
+            .map(|index| {
+                let at = |index: usize| starts.get(index).copied();
+                let shared = |first: usize, second: usize| (first + length).saturating_sub(second);
+                let before = index.checked_sub(1).and_then(at).zip(at(index)).map(|(a, b)| shared(a, b));
+                let after = at(index).zip(at(index + 1)).map(|(a, b)| shared(a, b));
+                ramp(length, before, after)
             })
             .collect();
-        normalise(side, ramps)
+        normalise(inner, &starts, &mut weights);
+        let span = |(start, weights): (usize, Vec<f64>)| {
+            // At the border of the picture the margin is used, by this tile alone.
+            let border = |at_it: bool| std::iter::repeat_n(1.0, if at_it { margin } else { 0 });
+            let used = if start == 0 { 0 } else { start + margin };
+            let weights = border(start == 0).chain(weights).chain(border(start == last)).collect();
+            Span { start, length: tile, used, weights }
+        };
+        Ok(starts.into_iter().zip(weights).map(span).collect())
     }
-}
-
-/// A tile along one side of the picture.
-struct Interval {
-    start: usize,
-    weights: Vec<f64>,
 }
 
 /// One inside, rising over the pixels shared with the tile before and falling over those shared with the tile after.
@@ -177,19 +142,14 @@ fn ramp(length: usize, shared_before: Option<usize>, shared_after: Option<usize>
 }
 
 /// Divides by the sum at each pixel: where the shifted last tile reaches back over two others, three ramps meet.
-fn normalise(side: usize, mut intervals: Vec<Interval>) -> Vec<Interval> {
+fn normalise(side: usize, starts: &[usize], weights: &mut [Vec<f64>]) {
     let mut sums = vec![0.0; side];
-    for Interval { start, weights } in &intervals {
-        for (sum, weight) in sums.iter_mut().skip(*start).zip(weights) {
-            *sum += weight;
-        }
+    for (start, weights) in starts.iter().zip(weights.iter()) {
+        sums.iter_mut().skip(*start).zip(weights).for_each(|(sum, weight)| *sum += weight);
     }
-    for Interval { start, weights } in &mut intervals {
-        for (weight, sum) in weights.iter_mut().zip(sums.iter().skip(*start)) {
-            *weight /= sum;
-        }
+    for (start, weights) in starts.iter().zip(weights) {
+        weights.iter_mut().zip(sums.iter().skip(*start)).for_each(|(weight, sum)| *weight /= sum);
     }
-    intervals
 }
 
 #[cfg(test)]
@@ -197,10 +157,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const TILING: Tiling = Tiling { tile: 64, overlap: 16 };
-
     fn starts(side: usize) -> Vec<usize> {
-        TILING.tiles(side, 1, 1).unwrap().iter().map(|tile| tile.y).collect()
+        Tiling { tile: 64, overlap: 16 }.spans(side, 1).unwrap().iter().map(|span| span.start).collect()
     }
 
     #[test]
@@ -212,48 +170,39 @@ mod tests {
     }
 
     #[test]
-    fn a_small_picture_is_one_tile() {
-        assert_eq!(TILING.tiles(64, 64, 8).unwrap(), [Tile { y: 0, x: 0, h: 64, w: 64 }]);
-        let tile = TILING.weighted_tiles(24, 40, 8).unwrap();
-        assert_eq!(
-            tile,
-            [WeightedTile { tile: Tile { y: 0, x: 0, h: 24, w: 40 }, rows: vec![1.0; 24], columns: vec![1.0; 40] }]
-        );
-    }
-
-    #[test]
-    fn one_side_may_be_small() {
-        let tiles = TILING.tiles(32, 112, 16).unwrap();
-        assert_eq!(tiles, [Tile { y: 0, x: 0, h: 32, w: 64 }, Tile { y: 0, x: 48, h: 32, w: 64 }]);
-    }
-
-    #[test]
-    fn tiles_come_row_by_row() {
-        let places: Vec<_> = TILING.tiles(112, 112, 16).unwrap().iter().map(|tile| (tile.y, tile.x)).collect();
-        assert_eq!(places, [(0, 0), (0, 48), (48, 0), (48, 48)]);
+    fn a_short_side_is_one_tile() {
+        let tiling = Tiling { tile: 64, overlap: 16 };
+        for side in [24, 64] {
+            let whole = Span { start: 0, length: side, used: 0, weights: vec![1.0; side] };
+            assert_eq!(tiling.spans(side, 8).unwrap(), [whole]);
+        }
+        let endless = Tiling { tile: usize::MAX, overlap: 0 };
+        assert_eq!(endless.spans(3, 1).unwrap()[0].length, 3);
     }
 
     #[test]
     fn weights_cross_in_a_straight_line() {
-        let tiles = Tiling { tile: 4, overlap: 2 }.weighted_tiles(6, 1, 1).unwrap();
-        assert_eq!(tiles[0].rows, [1.0, 1.0, 0.75, 0.25]);
-        assert_eq!(tiles[1].rows, [0.25, 0.75, 1.0, 1.0]);
+        let spans = Tiling { tile: 4, overlap: 2 }.spans(6, 1).unwrap();
+        assert_eq!(spans[0].weights, [1.0, 1.0, 0.75, 0.25]);
+        assert_eq!(spans[1].weights, [0.25, 0.75, 1.0, 1.0]);
+    }
+
+    /// Of an overlap of eight two pixels at each edge are seen alone, and four are blended.
+    #[test]
+    fn the_margin_is_seen_and_not_used() {
+        let [first, second] = &Tiling { tile: 12, overlap: 8 }.spans(16, 1).unwrap()[..] else { panic!() };
+        assert_eq!((first.start, first.length, first.used, first.weights.len()), (0, 12, 0, 10));
+        assert_eq!((second.start, second.length, second.used, second.weights.len()), (4, 12, 6, 10));
+        assert_eq!(first.weights[5..], [1.0, 0.875, 0.625, 0.375, 0.125]);
+        assert_eq!(second.weights[..5], [0.125, 0.375, 0.625, 0.875, 1.0]);
     }
 
     #[test]
-    fn a_tile_without_pixels_is_an_error() {
-        assert_eq!(Tiling { tile: 0, overlap: 0 }.tiles(8, 8, 1), Err(TilingError::EmptyTile));
-    }
-
-    #[test]
-    fn an_overlap_of_the_whole_tile_is_an_error() {
+    fn tiles_that_make_no_sense_are_errors() {
+        assert_eq!(Tiling { tile: 0, overlap: 0 }.spans(8, 1), Err(TilingError::EmptyTile));
         for overlap in [8, 9, usize::MAX] {
-            assert_eq!(Tiling { tile: 8, overlap }.tiles(9, 9, 1), Err(TilingError::Overlap { tile: 8, overlap }));
+            assert_eq!(Tiling { tile: 8, overlap }.spans(9, 1), Err(TilingError::Overlap { tile: 8, overlap }));
         }
-    }
-
-    #[test]
-    fn tile_and_overlap_must_be_multiples() {
         let error = Tiling { tile: 60, overlap: 16 }.check(8).unwrap_err();
         assert_eq!(error.to_string(), "the tile is 60 pixels, it must be a multiple of 8");
         let error = Tiling { tile: 64, overlap: 12 }.check(8).unwrap_err();
@@ -261,55 +210,25 @@ mod tests {
         assert_eq!(Tiling { tile: 7, overlap: 3 }.check(0), Ok(()));
     }
 
-    #[test]
-    fn a_picture_without_pixels_is_an_error() {
-        assert_eq!(TILING.tiles(0, 8, 1), Err(TilingError::EmptyImage { height: 0, width: 8 }));
-    }
-
-    #[test]
-    fn a_tile_larger_than_any_picture_does_not_overflow() {
-        let tiles = Tiling { tile: usize::MAX, overlap: 0 }.tiles(3, 3, 1).unwrap();
-        assert_eq!(tiles, [Tile { y: 0, x: 0, h: 3, w: 3 }]);
-    }
-
     proptest! {
         #[test]
-        fn weights_add_up_to_one_everywhere(
-            (height, width) in (1_usize..60, 1_usize..60),
-            (tile, overlap) in (1_usize..24).prop_flat_map(|tile| (Just(tile), 0..tile)),
+        fn spans_cover_a_side_evenly(
+            side in 1_usize..40,
+            (tile, overlap) in (1_usize..16).prop_flat_map(|tile| (Just(tile), 0..tile)),
+            multiple in 1_usize..6,
         ) {
-            let mut sums = vec![0.0_f64; height * width];
-            for WeightedTile { tile, rows, columns } in
-                (Tiling { tile, overlap }).weighted_tiles(height, width, 1).unwrap()
-            {
-                prop_assert!(rows.len() == tile.h && columns.len() == tile.w);
-                for (y, row) in rows.iter().enumerate() {
-                    for (x, column) in columns.iter().enumerate() {
-                        prop_assert!(row * column > 0.0 && row * column <= 1.0);
-                        sums[(tile.y + y) * width + tile.x + x] += row * column;
-                    }
-                }
+            let [side, tile, overlap] = [side, tile, overlap].map(|n| n * multiple);
+            let spans = Tiling { tile, overlap }.spans(side, multiple).unwrap();
+            let mut sums = vec![0.0_f64; side];
+            for Span { start, length, used, weights } in &spans {
+                prop_assert_eq!(*length, tile.min(side));
+                prop_assert!([*start, *length, *used, weights.len()].iter().all(|n| n.is_multiple_of(multiple)));
+                prop_assert!(start <= used && used + weights.len() <= start + length && start + length <= side);
+                prop_assert!(weights.iter().all(|&weight| weight > 0.0 && weight <= 1.0));
+                sums.iter_mut().skip(*used).zip(weights).for_each(|(sum, weight)| *sum += weight);
             }
-            prop_assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-12), "{sums:?}");
-        }
-
-        #[test]
-        fn tiles_are_equal_aligned_and_share_enough(
-            (height, width) in (1_usize..16, 1_usize..16),
-            (tile, overlap) in (1_usize..6).prop_flat_map(|tile| (Just(tile), 0..tile)),
-            multiple in 1_usize..9,
-        ) {
-            let [height, width, side, overlap] = [height, width, tile, overlap].map(|n| n * multiple);
-            let tiles = Tiling { tile: side, overlap }.tiles(height, width, multiple).unwrap();
-            for tile in &tiles {
-                prop_assert_eq!((tile.h, tile.w), (side.min(height), side.min(width)));
-                prop_assert!([tile.y, tile.x].iter().all(|n| n.is_multiple_of(multiple)));
-                prop_assert!(tile.y + tile.h <= height && tile.x + tile.w <= width);
-            }
-            for pair in tiles.windows(2).filter(|pair| pair[0].y == pair[1].y) {
-                let shared = pair[0].x + pair[0].w - pair[1].x;
-                prop_assert!(pair[0].x < pair[1].x && shared >= overlap, "{pair:?}");
-            }
+            prop_assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-12), "{:?}", sums);
+            prop_assert!(spans.windows(2).all(|pair| pair[0].start + tile >= pair[1].start + overlap));
         }
     }
 }

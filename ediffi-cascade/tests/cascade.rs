@@ -4,7 +4,7 @@
 mod common;
 
 use common::{CPU, Log, bytes, difference, dimensions, embeddings, enlarger, network, pictures, write_stage};
-use ediffi_cascade::{Cascade, CascadeJob, Error, SettingsPatch, Stage, StageJob, StagePlan, Tiling};
+use ediffi_cascade::{Cascade, CascadeJob, Error, SettingsPatch, Stage, StagePlan, Tiling};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
@@ -38,73 +38,29 @@ fn plans(cascade: &Cascade, size: (Option<u32>, Option<u32>)) -> Vec<StagePlan> 
     cascade.plan(0..=cascade.stages().len() - 1, size, |_| None).unwrap()
 }
 
-const NOTHING: Conditioning = Conditioning {
-    t5: None,
-    clip_text: None,
-    clip_text_pooled: None,
-    clip_image: None,
-    low_res: None,
-    noise_level: None,
-};
-
-/// A job for these pictures, all in one batch.
-fn job<'a>(plans: &'a [StagePlan], conditioning: &'a Conditioning, seeds: &'a [u64]) -> CascadeJob<'a> {
-    CascadeJob {
-        stages: plans,
-        conditioning,
-        unconditional: &NOTHING,
-        seeds,
-        batch: seeds.len(),
-        low_res: None,
-        paint: None,
-        noise: None,
-    }
-}
-
 /// The pictures with seeds 1 and 2 of all stages.
 fn sample(cascade: &mut Cascade) -> Tensor {
     let plans = plans(cascade, (None, None));
     let mut log = Log::default();
-    cascade.run(job(&plans, &embeddings(&[1, 2]), &[1, 2]), &mut log).unwrap();
+    cascade.run(CascadeJob::new(&plans, &embeddings(&[1, 2]), &[1, 2]), &mut log).unwrap();
     log.pictures()
 }
 
 #[test]
 fn a_cascade_is_its_stages_one_after_the_other() {
     let (_folder, mut cascade) = two(Residency::All);
-    let seeds = [1, 2];
-    let plans = plans(&cascade, (Some(24), Some(16)));
-    let mut log = Log::default();
-    cascade.run(job(&plans, &embeddings(&seeds), &seeds), &mut log).unwrap();
-    assert_eq!(log.pictures().size(), [2, 3, 16, 24]);
-    let mut low_res: Option<Tensor> = None;
-    for (index, stage) in cascade.stages_mut().iter_mut().enumerate() {
-        let conditioning = stage.select(&embeddings(&seeds));
-        assert_eq!(conditioning.clip_image.is_some(), index == 0);
-        let settings = stage.settings().clone();
-        let job = StageJob {
-            stage_index: index as u64,
-            width: 12 << index,
-            low_res: low_res.as_ref(),
-            ..StageJob::new(stage, &conditioning, &seeds, &settings)
-        };
-        low_res = Some(stage.sample(&job, &mut ()).unwrap());
-    }
-    assert_eq!(bytes(&log.pictures()), bytes(&low_res.unwrap()));
-}
-
-#[test]
-fn a_run_can_end_early_and_start_from_a_given_picture() {
-    let (_folder, mut cascade) = two(Residency::All);
     let (whole, seeds, conditioning) = (sample(&mut cascade), [1, 2], embeddings(&[1, 2]));
+    // A run can end early, and start from a given picture.
     let mut first = Log::default();
-    cascade.run(job(&cascade.plan(0..=0, (None, None), |_| None).unwrap(), &conditioning, &seeds), &mut first).unwrap();
+    cascade
+        .run(CascadeJob::new(&cascade.plan(0..=0, (None, None), |_| None).unwrap(), &conditioning, &seeds), &mut first)
+        .unwrap();
     let small = first.pictures();
     assert_eq!(small.size(), [2, 3, 8, 8]);
     let plans = cascade.plan(1..=1, (None, None), |_| None).unwrap();
     for batch in [2, 1] {
         let mut second = Log::default();
-        let job = CascadeJob { low_res: Some(&small), batch, ..job(&plans, &conditioning, &seeds) };
+        let job = CascadeJob { low_res: Some(&small), batch, ..CascadeJob::new(&plans, &conditioning, &seeds) };
         cascade.run(job, &mut second).unwrap();
         // The matrix products of another batch size may add in another order.
         assert!(difference(&whole, &second.pictures()) < if batch == 2 { 0.0_f64.next_up() } else { 5e-5 });
@@ -117,7 +73,7 @@ fn batches_divide_the_pictures_and_their_embeddings() {
     let (seeds, plans) = ([3, 1, 4, 1, 5], plans(&cascade, (None, None)));
     let mut run = |seeds: &[u64], conditioning: &Conditioning, batch| {
         let mut log = Log::default();
-        cascade.run(CascadeJob { batch, ..job(&plans, conditioning, seeds) }, &mut log).unwrap();
+        cascade.run(CascadeJob { batch, ..CascadeJob::new(&plans, conditioning, seeds) }, &mut log).unwrap();
         log
     };
     let together = run(&seeds, &embeddings(&seeds), 5);
@@ -144,7 +100,7 @@ fn a_patch_reaches_its_stage() {
     assert_eq!(plans[1].plan.to_string().lines().count(), 2);
     assert!(plans[1].to_string().starts_with("stage above (16x16), expert 0: steps 1-2 of 3, sigma 40 to 3"));
     let mut log = Log::default();
-    cascade.run(job(&plans, &embeddings(&[1]), &[1]), &mut log).unwrap();
+    cascade.run(CascadeJob::new(&plans, &embeddings(&[1]), &[1]), &mut log).unwrap();
     let steps: Vec<_> = log.lines.iter().filter(|line| line.starts_with("above: batch")).collect();
     assert_eq!(
         steps,
@@ -161,14 +117,14 @@ fn noise_from_elsewhere_is_asked_for_by_stage_and_batch() {
     let (_folder, mut cascade) = two(Residency::All);
     let (seeds, plans, conditioning) = ([1, 2, 3], plans(&cascade, (None, None)), embeddings(&[7]));
     let mut usual = Log::default();
-    cascade.run(CascadeJob { batch: 2, ..job(&plans, &conditioning, &seeds) }, &mut usual).unwrap();
+    cascade.run(CascadeJob { batch: 2, ..CascadeJob::new(&plans, &conditioning, &seeds) }, &mut usual).unwrap();
     let mut asked = Vec::new();
     let mut noise = |stage: &str, seeds: &[u64]| {
         asked.push((stage.to_owned(), seeds.to_vec()));
         Box::new(Noise::new(seeds, u64::from(stage == "above"))) as Box<dyn NoiseSource>
     };
     let mut log = Log::default();
-    let job = CascadeJob { batch: 2, noise: Some(&mut noise), ..job(&plans, &conditioning, &seeds) };
+    let job = CascadeJob { batch: 2, noise: Some(&mut noise), ..CascadeJob::new(&plans, &conditioning, &seeds) };
     cascade.run(job, &mut log).unwrap();
     assert_eq!(bytes(&usual.pictures()), bytes(&log.pictures()));
     let of = |stage: &str, seeds: &[u64]| (stage.to_owned(), seeds.to_vec());
@@ -181,9 +137,12 @@ fn enlarged(residency: Residency) -> (tempfile::TempDir, Cascade) {
     (folder, cascade.with_enlarger(enlarger().with_tiling(Tiling { tile: 10, overlap: 4 }).unwrap()))
 }
 
+/// Two steps, one for each expert.
 fn run_enlarged(cascade: &mut Cascade, log: &mut Log) -> Result<(), Error> {
-    let plans = plans(cascade, (None, None));
-    cascade.run(CascadeJob { batch: 2, ..job(&plans, &embeddings(&[7]), &[1, 2, 3]) }, log)
+    let mut patch = SettingsPatch::default();
+    patch.schedule = Some(Schedule::Custom(vec![9.0, 0.5, 0.0]));
+    let plans = cascade.plan(0..=1, (None, None), |_| Some(&patch)).unwrap();
+    cascade.run(CascadeJob { batch: 2, ..CascadeJob::new(&plans, &embeddings(&[7]), &[1, 2, 3]) }, log)
 }
 
 #[test]
@@ -194,16 +153,14 @@ fn everything_is_told_in_order() {
     let batch = |stage: &str, batch: usize| {
         vec![
             format!("{stage}: expert 0 [1, inf)"),
-            format!("{stage}: batch {batch}, step 0 of 4 at 80.000"),
-            format!("{stage}: batch {batch}, step 1 of 4 at 9.723"),
+            format!("{stage}: batch {batch}, step 0 of 2 at 9.000"),
             format!("{stage}: expert 1 [0, 1)"),
-            format!("{stage}: batch {batch}, step 2 of 4 at 0.470"),
-            format!("{stage}: batch {batch}, step 3 of 4 at 0.002"),
+            format!("{stage}: batch {batch}, step 1 of 2 at 0.500"),
         ]
     };
     let mut expected = Vec::new();
     for (index, stage) in ["base", "above"].into_iter().enumerate() {
-        expected.push(format!("{stage} starts: 4 steps, 2 batches, {index} of 3"));
+        expected.push(format!("{stage} starts: 2 steps, 2 batches, {index} of 3"));
         expected.extend(batch(stage, 0));
         expected.extend(batch(stage, 1));
         expected.push(format!("{stage} is done"));
@@ -215,8 +172,8 @@ fn everything_is_told_in_order() {
     }
     expected.push("enlarger is done".to_owned());
     assert_eq!(log.lines, expected);
-    // For each stage and batch four evaluations and two switches, and the tiles.
-    assert_eq!(log.polls, 2 * 2 * 6 + 2 * 4);
+    // For each stage and batch two evaluations and two switches, and the tiles.
+    assert_eq!(log.polls, 2 * 2 * 4 + 2 * 4);
 }
 
 #[test]
@@ -235,11 +192,11 @@ fn an_enlarger_is_the_last_stage() {
     // A run that ends before the last stage is not enlarged.
     let plans = cascade.plan(0..=0, (None, None), |_| None).unwrap();
     let mut early = Log::default();
-    cascade.run(job(&plans, &embeddings(&[1]), &[1]), &mut early).unwrap();
+    cascade.run(CascadeJob::new(&plans, &embeddings(&[1]), &[1]), &mut early).unwrap();
     assert_eq!(early.pictures().size(), [1, 3, 8, 8]);
     cascade.release();
     assert!(!cascade.enlarger().unwrap().is_loaded());
-    assert!(cascade.stages_mut().iter_mut().all(|stage| stage.resident().is_empty()));
+    assert!(cascade.stages().iter().all(|stage| stage.resident().is_empty()));
 }
 
 /// Every question and every event may end the run. What was finished by then was handed out, and is what a whole run gives.
@@ -276,11 +233,11 @@ fn a_relay_leaves_nothing_in_memory_and_changes_no_bit() {
     let (_folder, mut cascade) = enlarged(Residency::All);
     let mut expected = Log::default();
     run_enlarged(&mut cascade, &mut expected).unwrap();
-    assert!(cascade.stages_mut().iter_mut().all(|stage| stage.resident() == [0, 1]));
+    assert!(cascade.stages().iter().all(|stage| stage.resident() == [0, 1]));
     let (_folder, mut cascade) = enlarged(Residency::Relay);
     let mut empty = |log: &mut Log| {
         let result = run_enlarged(&mut cascade, log);
-        assert!(cascade.stages_mut().iter_mut().all(|stage| stage.resident().is_empty()));
+        assert!(cascade.stages().iter().all(|stage| stage.resident().is_empty()));
         assert!(!cascade.enlarger().unwrap().is_loaded());
         result
     };
@@ -320,8 +277,21 @@ fn a_plan_of_another_cascade_is_refused_before_anything_runs() {
         stages(&[("base", 8, &network(false)), ("higher", 16, &network(true))], Residency::All);
     let foreign = plans(&Cascade::new(others).unwrap(), (None, None));
     let mut log = Log::default();
-    let error = cascade.run(job(&foreign, &embeddings(&[1]), &[1]), &mut log).unwrap_err();
+    let error = cascade.run(CascadeJob::new(&foreign, &embeddings(&[1]), &[1]), &mut log).unwrap_err();
     assert_eq!(error.to_string(), "the plan of stage `higher` was made by another cascade");
+    assert!(log.lines.is_empty());
+}
+
+/// A later stage's tiles, too.
+#[test]
+fn tiles_that_do_not_fit_are_refused_before_anything_runs() {
+    let (_folder, mut cascade) = two(Residency::All);
+    let mut patch = SettingsPatch::default();
+    patch.tiling = Some(Tiling { tile: 5, overlap: 2 });
+    let plans = cascade.plan(0..=1, (None, None), |stage| (stage == "above").then_some(&patch)).unwrap();
+    let mut log = Log::default();
+    let error = cascade.run(CascadeJob::new(&plans, &embeddings(&[1]), &[1]), &mut log).unwrap_err();
+    assert_eq!(error.to_string(), "stage `above`: the tile is 5 pixels, it must be a multiple of 2");
     assert!(log.lines.is_empty());
 }
 
@@ -332,19 +302,15 @@ fn inputs_that_do_not_fit_are_named() {
         (plans(&cascade, (None, None)), [1, 2], embeddings(&[1, 2, 3]), pictures(&[1, 2], 8, 8));
     let mut message = |job: CascadeJob<'_>| cascade.run(job, &mut ()).unwrap_err().to_string();
     assert_eq!(
-        message(job(&plans, &conditioning, &seeds)),
+        message(CascadeJob::new(&plans, &conditioning, &seeds)),
         "stage `base` cannot sample, conditioning: t5 has 3 rows, there are 2 seeds"
     );
     assert_eq!(
-        message(CascadeJob { batch: 1, ..job(&plans, &conditioning, &[]) }),
+        message(CascadeJob { batch: 1, ..CascadeJob::new(&plans, &conditioning, &[]) }),
         "stage `base` cannot sample, seeds: there is none, each picture needs one"
     );
     assert_eq!(
-        message(CascadeJob { low_res: Some(&small), ..job(&plans, &conditioning, &[1, 2, 3]) }),
-        "stage `base` cannot sample, low_res: its shape is [2, 3, 8, 8], expected [3, channels, height, width]"
-    );
-    assert_eq!(
-        message(CascadeJob { low_res: Some(&small), ..job(&plans, &NOTHING, &seeds) }),
+        message(CascadeJob { low_res: Some(&small), ..CascadeJob::new(&plans, &Conditioning::default(), &seeds) }),
         "stage `base`: a base network takes no smaller picture"
     );
 }

@@ -6,17 +6,17 @@ mod common;
 use std::error::Error as _;
 
 use common::{Ask, Model, embeddings, network, pictures};
-use ediffi_cascade::{Error, SamplerSettings, Stage, Tiling, TilingError};
+use ediffi_cascade::{Cascade, Error, Tiling, TilingError};
 use ediffi_core::guidance::Guidance;
 use ediffi_core::pool::Residency;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
 
 /// The error of a job that `change` made impossible; a NaN, a text or a seed must not get past it.
-fn refusal(stage: &mut Stage, change: impl FnOnce(&mut Ask)) -> Error {
+fn refusal(stage: &mut Cascade, change: impl FnOnce(&mut Ask)) -> Error {
     let mut ask = Ask::new(stage, &[1, 2]);
     change(&mut ask);
-    stage.sample(&ask.job(), &mut ()).unwrap_err()
+    ask.run(stage, &mut ()).unwrap_err()
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn weights_that_cannot_be_read_name_stage_and_file() {
     let mut ask = Ask::new(&stage, &[1]);
     ask.settings.schedule = Schedule::Custom(vec![80.0, 4.0, 0.0]);
     ask.settings.steps = 2;
-    let _ = stage.sample(&ask.job(), &mut ()).unwrap();
+    let _ = ask.run(&mut stage, &mut ()).unwrap();
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn inputs_that_do_not_fit_are_named() {
     let base = Model::new(&network(false), 8);
     let above = Model::new(&network(true), 8);
     let (mut base, mut above) = (base.open(Residency::All), above.open(Residency::All));
-    let message = |stage: &mut Stage, change: &dyn Fn(&mut Ask)| refusal(stage, |ask| change(ask)).to_string();
+    let message = |stage: &mut Cascade, change: &dyn Fn(&mut Ask)| refusal(stage, |ask| change(ask)).to_string();
     let pictures = pictures(&[1, 2, 3], 4, 4);
 
     assert_eq!(
@@ -97,16 +97,14 @@ fn inputs_that_do_not_fit_are_named() {
         message(&mut base, &|ask| ask.low_res = Some(pictures.narrow(0, 0, 2))),
         "stage `base`: a base network takes no smaller picture"
     );
-    for size in [(7, 8), (8, 0), (-8, 8)] {
-        let expected = format!(
-            "stage `base`: the network cannot take {}x{}: width and height have to be positive multiples of 2",
-            size.1, size.0
-        );
-        assert_eq!(message(&mut base, &|ask| ask.size = size), expected);
+    for (height, width) in [(7, 8), (8, 0)] {
+        let expected =
+            format!("the cascade cannot make {width}x{height}: width and height have to be positive multiples of 2");
+        assert_eq!(message(&mut base, &|ask| ask.size = (height, width)), expected);
     }
     assert_eq!(
-        message(&mut base, &|ask| ask.conditioning = embeddings(&[1])),
-        "stage `base` cannot sample, conditioning: t5 has 1 rows, there are 2 seeds"
+        message(&mut base, &|ask| ask.conditioning = embeddings(&[1, 2, 3])),
+        "stage `base` cannot sample, conditioning: t5 has 3 rows, there are 2 seeds"
     );
     assert_eq!(
         message(&mut base, &|ask| ask.unconditional.clip_text_pooled = embeddings(&[1, 2, 3]).clip_text_pooled),
@@ -119,7 +117,7 @@ fn inputs_that_do_not_fit_are_named() {
 #[test]
 fn a_size_beyond_all_memory_is_an_error() {
     let model = Model::new(&network(false), 8);
-    let error = refusal(&mut model.open(Residency::All), |ask| ask.size = (1 << 40, 1 << 40));
+    let error = refusal(&mut model.open(Residency::All), |ask| ask.size = (u32::MAX - 1, u32::MAX - 1));
     assert!(
         matches!(&error, Error::Stage { source, .. } if matches!(**source, ediffi_core::Error::InvalidNoiseShape { .. })),
         "{error}"
@@ -132,18 +130,16 @@ fn settings_that_do_not_fit_are_refused() {
     let mut stage = model.open(Residency::All);
     type Change = fn(&mut Ask);
     let changes: [(Change, &str); 3] = [
-        (|ask| ask.settings.steps = 0, "stage `base`: invalid schedule: 0 steps"),
-        (|ask| ask.settings.guidance = Guidance::new(f64::NAN), "stage `base`: invalid guidance: scale NaN"),
-        (|ask| ask.settings.solver = Solver::TabDeis { order: 4 }, "stage `base`: invalid solver: the order"),
+        (|ask| ask.settings.steps = 0, "stage `base`, steps: invalid schedule: 0 steps"),
+        (|ask| ask.settings.guidance = Guidance::new(f64::NAN), "stage `base`, guidance: invalid guidance: scale NaN"),
+        (|ask| ask.settings.solver = Solver::TabDeis { order: 4 }, "stage `base`, solver: invalid solver: the order"),
     ];
     for (change, expected) in changes {
         let error = refusal(&mut stage, change).to_string();
         assert!(error.starts_with(expected), "{error}");
     }
-    let settings = SamplerSettings { steps: 0, ..stage.settings().clone() };
-    assert!(matches!(stage.plan(&settings), Err(Error::Stage { .. })));
     // Nothing was loaded for any of it.
-    assert_eq!(stage.resident(), [0_usize; 0]);
+    assert_eq!(stage.stages()[0].resident(), [0_usize; 0]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::{Ask, Log, Model, bytes, difference, dimensions, embeddings, network, pictures};
+use common::{Ask, Log, Model, bytes, difference, dimensions, embeddings, network, pictures, sample};
 use ediffi_cascade::{Error, ExpertFiles, SamplerSettings, Stage, StageEvent, StageObserver, low_res};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::{Branch, BranchDenoiser, Estimate, estimate_with};
@@ -23,12 +23,6 @@ use ediffi_core::unet::{Adm, UNet, UNetConfig};
 use ediffi_core::weights::{self, Scope};
 use ediffi_core::window::Window;
 use tch::{Device, Kind, Tensor};
-
-fn sample(stage: &mut Stage, seeds: &[u64], change: impl FnOnce(&mut Ask)) -> Tensor {
-    let mut ask = Ask::new(stage, seeds);
-    change(&mut ask);
-    stage.sample(&ask.job(), &mut ()).unwrap()
-}
 
 #[test]
 fn a_batch_of_four_equals_four_of_one() {
@@ -78,27 +72,25 @@ fn pictures_are_finite_and_in_range() {
 fn residency_does_not_change_a_bit() {
     let model = Model::new(&network(false), 8);
     let mut all = model.open(Residency::All);
-    assert_eq!(all.resident(), [0_usize; 0]);
+    assert_eq!(all.stages()[0].resident(), [0_usize; 0]);
     let expected = bytes(&sample(&mut all, &[1, 2], |_| ()));
-    assert_eq!(all.resident(), [0, 1]);
+    assert_eq!(all.stages()[0].resident(), [0, 1]);
     for residency in [Residency::Relay, Residency::RelayPrefetch] {
         let mut relay = model.open(residency);
         for _ in 0..2 {
             assert_eq!(bytes(&sample(&mut relay, &[1, 2], |_| ())), expected, "{residency:?}");
-            assert_eq!(relay.resident(), [1]);
+            assert!(relay.stages()[0].resident().is_empty());
         }
-        relay.release();
-        assert_eq!(relay.resident(), [0_usize; 0]);
     }
 }
 
 #[test]
 fn a_plan_loads_nothing() {
     let model = Model::new(&network(false), 8);
-    let mut stage = model.open(Residency::Relay);
-    let plan = stage.plan(stage.settings()).unwrap();
-    assert_eq!(plan.experts().collect::<Vec<_>>(), [0, 1]);
-    assert_eq!(stage.resident(), [0_usize; 0]);
+    let stage = model.open(Residency::Relay);
+    let plans = stage.plan(0..=0, (None, None), |_| None).unwrap();
+    assert_eq!(plans[0].plan.experts().collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(stage.stages()[0].resident(), [0_usize; 0]);
 }
 
 #[test]
@@ -125,18 +117,17 @@ struct ByHand<'a> {
 
 impl ByHand<'_> {
     /// The picture that `ask` should give.
-    fn sample(model: &Model, stage: &Stage, ask: &Ask) -> Tensor {
+    fn sample(stage: &Stage, ask: &Ask) -> Tensor {
         let load = |files: &ExpertFiles| {
             let build = |scope: Scope<'_>| UNet::new(scope, &files.network, Kind::Float);
             weights::load(&files.weights, |name| Some(name.to_owned()), Device::Cpu, Kind::Float, build).unwrap()
         };
-        assert!(stage.files().iter().all(|files| files.weights.starts_with(model.folder.path())));
-        let (height, width) = ask.size;
+        let (height, width) = (i64::from(ask.size.0), i64::from(ask.size.1));
         let low_res = ask.low_res.as_ref().map(|x| low_res::enlarge(x, height, width).unwrap());
         let by_hand = ByHand { networks: stage.files().iter().map(load).collect(), ask, low_res };
         let SamplerSettings { solver, guidance, .. } = &ask.settings;
         let sigmas = ask.settings.sigmas().unwrap();
-        let mut noise = Noise::new(&ask.seeds, ask.stage_index);
+        let mut noise = Noise::new(&ask.seeds, 0);
         let x = noise.normal(&[ask.seeds.len() as i64, 3, height, width]).unwrap();
         let mut guided = Guided::new(by_hand, guidance.clone(), ask.rows).unwrap();
         solver.solve(&mut guided, x, &sigmas, &mut noise, &mut ()).unwrap().clamp(-1.0, 1.0)
@@ -173,8 +164,8 @@ fn is_its_parts(model: &Model, change: impl FnOnce(&mut Ask)) {
     let mut stage = model.open(Residency::All);
     let mut ask = Ask::new(&stage, &[1, 2]);
     change(&mut ask);
-    let expected = ByHand::sample(model, &stage, &ask);
-    let off = difference(&stage.sample(&ask.job(), &mut ()).unwrap(), &expected);
+    let expected = ByHand::sample(&stage.stages()[0], &ask);
+    let off = difference(&ask.run(&mut stage, &mut ()).unwrap(), &expected);
     assert!(off < 1e-6, "{off}");
 }
 
@@ -182,7 +173,7 @@ fn is_its_parts(model: &Model, change: impl FnOnce(&mut Ask)) {
 fn a_stage_is_its_parts() {
     let model = Model::new(&network(false), 8);
     is_its_parts(&model, |_| ());
-    is_its_parts(&model, |ask| (ask.seeds, ask.stage_index, ask.size) = (vec![8, 3], 5, (6, 10)));
+    is_its_parts(&model, |ask| (ask.seeds, ask.size) = (vec![8, 3], (6, 10)));
     is_its_parts(&model, |ask| ask.unconditional = embeddings(&[77, 78]));
     is_its_parts(&model, |ask| ask.conditioning.clip_image = None);
     is_its_parts(&model, |ask| ask.paint = Some(Box::new(FirstToken)));
@@ -283,7 +274,7 @@ fn a_cancelled_run_makes_no_further_evaluation() {
             let mut ask = Ask::new(&stage, &[1]);
             ask.settings.solver = solver;
             ask.paint = Some(Box::new(hook));
-            let result = stage.sample(&ask.job(), &mut Flag(flag));
+            let result = ask.run(&mut stage, &mut Flag(flag));
             assert!(matches!(result, Err(Error::Cancelled)), "{solver}: {result:?}");
             assert_eq!(sites.load(Ordering::SeqCst), stop * SITES, "{solver}");
         }
@@ -297,15 +288,17 @@ fn every_question_and_every_event_can_stop_the_run() {
     let model = Model::new(&network(false), 8);
     let mut stage = model.open(Residency::All);
     let ask = Ask::new(&stage, &[1]);
-    let mut run = |mut log: Log| (stage.sample(&ask.job(), &mut log), log);
-    // Four evaluations and two switches; two switches and four steps.
+    let mut run = |mut log: Log| (ask.run(&mut stage, &mut log), log);
+    // Four evaluations and two switches; start, two switches, four steps, pictures and end.
     let (whole, log) = run(Log::default());
     assert!(whole.is_ok());
-    assert_eq!((log.polls, log.lines.len()), (6, 6));
+    assert_eq!((log.polls, log.lines.len()), (6, 9));
     for stop in 1..=6 {
         let (result, log) = run(Log { stop_poll: Some(stop), ..Log::default() });
         assert!(matches!(result, Err(Error::Cancelled)));
         assert_eq!(log.polls, stop);
+    }
+    for stop in 1..=9 {
         let (result, log) = run(Log { stop_event: Some(stop), ..Log::default() });
         assert!(matches!(result, Err(Error::Cancelled)));
         assert_eq!(log.lines.len(), stop);

@@ -5,8 +5,8 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use common::{Ask, Log, Model, bytes, difference, dimensions, embeddings, network, pictures};
-use ediffi_cascade::{Error, Stage, Tiling, low_res};
+use common::{Ask, Log, Model, bytes, difference, dimensions, embeddings, network, pictures, sample};
+use ediffi_cascade::{Error, Tiling, low_res};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::denoise_with;
 use ediffi_core::guidance::Guidance;
@@ -20,12 +20,6 @@ use ediffi_core::unet::{Adm, Dimensions, UNet};
 use ediffi_core::weights::{self, Scope};
 use ediffi_core::window::Window;
 use tch::{Device, Kind, Tensor};
-
-fn sample(stage: &mut Stage, seeds: &[u64], change: impl FnOnce(&mut Ask)) -> Tensor {
-    let mut ask = Ask::new(stage, seeds);
-    change(&mut ask);
-    stage.sample(&ask.job(), &mut ()).unwrap()
-}
 
 /// One evaluation at sigma `sigma`, not guided.
 fn one_evaluation(sigma: f64) -> impl Fn(&mut Ask) {
@@ -200,7 +194,7 @@ fn every_tile_can_be_the_last() {
     ask.tiling = Some(Tiling { tile: 8, overlap: 0 });
     let mut run = |stop_poll| {
         let mut log = Log { stop_poll, ..Log::default() };
-        (stage.sample(&ask.job(), &mut log), log.polls)
+        (ask.run(&mut stage, &mut log), log.polls)
     };
     // Four evaluations of four tiles, and two switches.
     assert_eq!(run(None).1, 18);

@@ -40,6 +40,11 @@ impl<N: Send + 'static> Ensemble<N> {
         &self.experts
     }
 
+    /// The experts that are in memory, lowest index first.
+    pub fn resident(&self) -> impl Iterator<Item = usize> + '_ {
+        self.pool.resident()
+    }
+
     /// What is in memory.
     pub fn pool(&mut self) -> &mut ExpertPool<N> {
         &mut self.pool

@@ -1,7 +1,9 @@
-//! A picture of the tiny model drawn by its stages alone: what a request has to come to.
+//! A picture of the tiny model drawn by its cascade alone: what a request has to come to.
 
-use ediffi::{Conditioning, Pipeline, Request, SamplerSettings, Tiling};
-use ediffi_cascade::{Stage, StageJob};
+use std::ops::ControlFlow;
+
+use ediffi::{Conditioning, Pipeline, Request, SamplerSettings, SettingsPatch, Tiling};
+use ediffi_cascade::{Cascade, CascadeJob, Stage, StageEvent};
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
@@ -15,7 +17,7 @@ pub(crate) struct ByHand<'a> {
     pub(crate) unconditional: Conditioning,
     pub(crate) seed: u64,
     /// Width and height of the pictures that come out.
-    pub(crate) size: (i64, i64),
+    pub(crate) size: (u32, u32),
     pub(crate) settings: [SamplerSettings; 2],
     pub(crate) tiling: [Option<Tiling>; 2],
     pub(crate) paint: Option<&'a dyn ScoreBias>,
@@ -38,25 +40,31 @@ impl ByHand<'_> {
     /// [3, height, width]
     pub(crate) fn draw(self, model: &Model) -> Tensor {
         let cpu = Runtime { device: Device::Cpu, kind: Kind::Float };
-        let mut picture: Option<Tensor> = None;
-        for (index, settings) in self.settings.iter().enumerate() {
-            let config = &manifest().stages[index];
-            let mut stage = Stage::open(model.path(), config, cpu, Residency::All).unwrap();
-            let scale = 2 - index as i64;
-            let (conditioning, seeds) = (stage.select(&self.conditioning), [self.seed]);
-            let job = StageJob {
-                unconditional: &stage.select(&self.unconditional),
-                stage_index: index as u64,
-                height: self.size.1 / scale,
-                width: self.size.0 / scale,
-                low_res: picture.as_ref(),
-                paint: self.paint.filter(|_| index == 0),
-                tiling: self.tiling[index],
-                ..StageJob::new(&stage, &conditioning, &seeds, settings)
-            };
-            picture = Some(stage.sample(&job, &mut ()).unwrap());
-        }
-        picture.unwrap().get(0)
+        let manifest = manifest();
+        let open = |config| Stage::open(model.path(), config, cpu, Residency::All).unwrap();
+        let mut cascade = Cascade::new(manifest.stages.iter().map(open).collect()).unwrap();
+        let [base, above] = [0, 1].map(|stage| {
+            let mut patch = SettingsPatch::from(self.settings[stage].clone());
+            patch.tiling = self.tiling[stage];
+            patch
+        });
+        let patch = |stage: &str| Some(if stage == "base" { &base } else { &above });
+        let plans = cascade.plan(0..=1, (Some(self.size.0), Some(self.size.1)), patch).unwrap();
+        let seeds = [self.seed];
+        let job = CascadeJob {
+            unconditional: &self.unconditional,
+            paint: self.paint,
+            ..CascadeJob::new(&plans, &self.conditioning, &seeds)
+        };
+        let mut drawn = None;
+        let mut keep = |event: &StageEvent<'_>| {
+            if let StageEvent::Pictures { pictures, .. } = event {
+                drawn = Some(pictures.get(0));
+            }
+            ControlFlow::Continue(())
+        };
+        cascade.run(job, &mut keep).unwrap();
+        drawn.unwrap()
     }
 }
 

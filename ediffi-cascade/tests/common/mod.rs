@@ -5,7 +5,10 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use ediffi_cascade::{Enlarger, SamplerSettings, Stage, StageConfig, StageEvent, StageJob, StageObserver, Tiling};
+use ediffi_cascade::{
+    Cascade, CascadeJob, Enlarger, Error, SamplerSettings, SettingsPatch, Stage, StageConfig, StageEvent,
+    StageObserver, Tiling,
+};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::guidance::Rows;
 use ediffi_core::nn::{Norm, ScoreBias};
@@ -108,8 +111,9 @@ impl Model {
         Self { folder, config }
     }
 
-    pub fn open(&self, residency: Residency) -> Stage {
-        Stage::open(self.folder.path(), &self.config, CPU, residency).unwrap()
+    /// A cascade of this stage alone.
+    pub fn open(&self, residency: Residency) -> Cascade {
+        Cascade::new(vec![Stage::open(self.folder.path(), &self.config, CPU, residency).unwrap()]).unwrap()
     }
 }
 
@@ -132,13 +136,13 @@ pub fn pictures(seeds: &[u64], height: i64, width: i64) -> Tensor {
     Noise::new(seeds, 8).normal(&[seeds.len() as i64, 3, height, width]).unwrap().tanh()
 }
 
-/// What a test asks a stage for; it owns what a job borrows.
+/// What a test asks a cascade of one stage for; it owns what a job borrows.
 pub struct Ask {
     pub conditioning: Conditioning,
     pub unconditional: Conditioning,
     pub seeds: Vec<u64>,
-    pub stage_index: u64,
-    pub size: (i64, i64),
+    /// Height and width.
+    pub size: (u32, u32),
     pub low_res: Option<Tensor>,
     pub settings: SamplerSettings,
     pub rows: Rows,
@@ -148,13 +152,13 @@ pub struct Ask {
 
 impl Ask {
     /// As the stage's configuration has it.
-    pub fn new(stage: &Stage, seeds: &[u64]) -> Self {
+    pub fn new(cascade: &Cascade, seeds: &[u64]) -> Self {
+        let stage = &cascade.stages()[0];
         Self {
             conditioning: embeddings(seeds),
             unconditional: Conditioning::default(),
             seeds: seeds.to_vec(),
-            stage_index: 0,
-            size: (stage.size(), stage.size()),
+            size: (stage.size() as u32, stage.size() as u32),
             low_res: None,
             settings: stage.settings().clone(),
             rows: Rows::default(),
@@ -163,21 +167,48 @@ impl Ask {
         }
     }
 
-    pub fn job(&self) -> StageJob<'_> {
-        StageJob {
-            conditioning: &self.conditioning,
+    /// The pictures, in one batch.
+    pub fn run(&self, cascade: &mut Cascade, observer: &mut dyn StageObserver) -> Result<Tensor, Error> {
+        let mut patch = SettingsPatch::from(self.settings.clone());
+        patch.tiling = self.tiling;
+        let plans = cascade.plan(0..=0, (Some(self.size.1), Some(self.size.0)), |_| Some(&patch))?;
+        let job = CascadeJob {
             unconditional: &self.unconditional,
-            seeds: &self.seeds,
-            stage_index: self.stage_index,
-            height: self.size.0,
-            width: self.size.1,
-            low_res: self.low_res.as_ref(),
-            settings: &self.settings,
             rows: self.rows,
+            low_res: self.low_res.as_ref(),
             paint: self.paint.as_deref(),
-            tiling: self.tiling,
-        }
+            ..CascadeJob::new(&plans, &self.conditioning, &self.seeds)
+        };
+        let mut keep = Keep { observer, pictures: None };
+        cascade.run(job, &mut keep)?;
+        Ok(keep.pictures.unwrap())
     }
+}
+
+/// Passes everything on, and keeps the pictures.
+struct Keep<'a> {
+    observer: &'a mut dyn StageObserver,
+    pictures: Option<Tensor>,
+}
+
+impl StageObserver for Keep<'_> {
+    fn event(&mut self, event: &StageEvent<'_>) -> ControlFlow<()> {
+        if let StageEvent::Pictures { pictures, .. } = event {
+            self.pictures = Some(pictures.shallow_clone());
+        }
+        self.observer.event(event)
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.observer.cancelled()
+    }
+}
+
+/// The pictures of a cascade of one stage, as its configuration has them but for what `change` changes.
+pub fn sample(cascade: &mut Cascade, seeds: &[u64], change: impl FnOnce(&mut Ask)) -> Tensor {
+    let mut ask = Ask::new(cascade, seeds);
+    change(&mut ask);
+    ask.run(cascade, &mut ()).unwrap()
 }
 
 /// A tiny network of Real-ESRGAN that enlarges four times and looks four pixels far.

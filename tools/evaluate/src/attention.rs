@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use ediffi::Conditioning;
-use ediffi_cascade::{SamplerSettings, StageJob};
+use ediffi_cascade::{CascadeJob, SamplerSettings, SettingsPatch};
 use ediffi_core::nn::{ScoreBias, Site};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -15,7 +15,7 @@ use crate::bootstrap::{Measure, mean};
 use crate::document::{self, Table, percent};
 use crate::error::{Error, Result};
 use crate::machine;
-use crate::model::{BATCH, Model, Wish};
+use crate::model::{BATCH, Model, Wish, pictures};
 use crate::plot::{Axis, Line, Plot};
 use crate::prompts;
 
@@ -106,12 +106,14 @@ impl Model {
     fn watched(&self, wishes: &[Wish], settings: &SamplerSettings) -> Result<Vec<Vec<Look>>> {
         let all = Mutex::new(Vec::new());
         let stages = self.stages().get(..1).unwrap_or_default();
+        let patch = SettingsPatch::from(settings.clone());
         let _ = self.each(wishes, stages, BATCH, |opened, batch| {
-            let stage = opened.stages_mut().first_mut().ok_or(Error::Worker)?;
-            let conditioning = stage.select(&batch.conditioning);
-            let watcher = Watcher { members: members(&conditioning)?, looks: Mutex::new(Vec::new()) };
-            let job = StageJob { paint: Some(&watcher), ..StageJob::new(stage, &conditioning, &batch.seeds, settings) };
-            let pictures = stage.sample(&job, &mut ())?;
+            let taken = opened.stages().first().ok_or(Error::Worker)?.embeddings();
+            let watcher =
+                Watcher { members: members(&taken.select(&batch.conditioning))?, looks: Mutex::new(Vec::new()) };
+            let plans = opened.plan(0..=0, (None, None), |_| Some(&patch))?;
+            let job = CascadeJob::new(&plans, &batch.conditioning, &batch.seeds);
+            let pictures = pictures(opened, CascadeJob { paint: Some(&watcher), ..job })?;
             let looks = watcher.looks.into_inner().unwrap_or_else(PoisonError::into_inner);
             all.lock().unwrap_or_else(PoisonError::into_inner).push(looks);
             Ok(pictures)

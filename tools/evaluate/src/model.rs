@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use ediffi::{Conditioning, Painter, Pipeline, Problem, Request, Runtime, StageConfig};
-use ediffi_cascade::{Cascade, CascadeJob, SamplerSettings, SettingsPatch, Stage, StageEvent, StageJob};
+use ediffi_cascade::{Cascade, CascadeJob, SamplerSettings, SettingsPatch, Stage, StageEvent};
 use ediffi_core::guidance::Guidance;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::noise::NoiseSource;
@@ -162,7 +162,7 @@ impl Model {
     /// → [wishes, 3, 64, 64] in [-1, 1], on the CPU
     ///
     /// # Errors
-    /// As [`Stage::sample`].
+    /// As [`Cascade::run`].
     pub fn draw(&self, wishes: &[Wish], stages: usize, settings: &SamplerSettings) -> Result<Tensor> {
         self.drawn(wishes, stages, settings, None)
     }
@@ -173,7 +173,7 @@ impl Model {
     /// As [`Model::draw`].
     ///
     /// # Errors
-    /// As [`Stage::sample`].
+    /// As [`Cascade::run`].
     pub fn draw_painted(&self, wishes: &[Wish], painters: &[Painter], settings: &SamplerSettings) -> Result<Tensor> {
         self.drawn(wishes, 1, settings, Some(painters))
     }
@@ -184,7 +184,7 @@ impl Model {
     /// `smaller`: [wishes, 3, h, w] in [-1, 1], none for the base → [wishes, 3, size, size], on the CPU
     ///
     /// # Errors
-    /// [`Error::Setting`] for a stage that is not there, and as [`Stage::sample`].
+    /// [`Error::Setting`] for a stage that is not there, and as [`Cascade::run`].
     pub fn draw_stage(
         &self,
         wishes: &[Wish],
@@ -193,22 +193,19 @@ impl Model {
         settings: &SamplerSettings,
     ) -> Result<Tensor> {
         let missing = || Error::Setting { what: "stage", reason: format!("there is none of number {index}") };
-        let stage = self.stages().get(index).ok_or_else(missing)?;
+        let stages = self.stages().get(..=index).ok_or_else(missing)?;
+        let size = stages.last().map_or(SIDE, |stage| stage.size);
         let smaller = Mutex::new(smaller.map(Tensor::shallow_clone));
-        self.each(wishes, std::slice::from_ref(stage), most(stage.size), |opened, wish| {
-            let stage = opened.stages_mut().first_mut().ok_or(Error::Worker)?;
+        let patch = SettingsPatch::from(settings.clone());
+        self.each(wishes, stages, most(size), |opened, wish| {
             let low_res = {
                 let smaller = smaller.lock().unwrap_or_else(PoisonError::into_inner);
                 let rows = |all: &Tensor| all.f_narrow(0, wish.first as i64, wish.seeds.len() as i64);
                 smaller.as_ref().map(rows).transpose()?
             };
-            let conditioning = stage.select(&wish.conditioning);
-            let job = StageJob {
-                stage_index: index as u64,
-                low_res: low_res.as_ref(),
-                ..StageJob::new(stage, &conditioning, &wish.seeds, settings)
-            };
-            Ok(stage.sample(&job, &mut ())?.f_to_device(Device::Cpu)?)
+            let plans = opened.plan(index..=index, (None, None), |_| Some(&patch))?;
+            let job = CascadeJob::new(&plans, &wish.conditioning, &wish.seeds);
+            pictures(opened, CascadeJob { low_res: low_res.as_ref(), ..job })
         })
     }
 
@@ -228,25 +225,9 @@ impl Model {
             let name = opened.stages().first().map(|stage| stage.name().to_owned());
             let patch = |stage: &str| name.as_deref().filter(|name| *name == stage).map(|_| &base);
             let plans = opened.plan(0..=stages.len() - 1, (None, None), patch)?;
-            let job = CascadeJob {
-                stages: &plans,
-                conditioning: &wish.conditioning,
-                unconditional: &Conditioning::default(),
-                seeds: &wish.seeds,
-                batch: wish.seeds.len(),
-                low_res: None,
-                paint: rows.as_ref().map(|rows| rows as &dyn ScoreBias),
-                noise: None,
-            };
-            let mut drawn = None;
-            let mut keep = |event: &StageEvent<'_>| {
-                if let StageEvent::Pictures { pictures, .. } = event {
-                    drawn = Some(pictures.shallow_clone());
-                }
-                ControlFlow::Continue(())
-            };
-            opened.run(job, &mut keep)?;
-            reduced(drawn.ok_or(Error::Worker)?)
+            let job = CascadeJob::new(&plans, &wish.conditioning, &wish.seeds);
+            let paint = rows.as_ref().map(|rows| rows as &dyn ScoreBias);
+            reduced(pictures(opened, CascadeJob { paint, ..job })?)
         })
     }
 
@@ -256,7 +237,7 @@ impl Model {
     /// `clean`: [wishes, 3, size, size] in [-1, 1] → the same
     ///
     /// # Errors
-    /// As [`Stage::sample`].
+    /// As [`Cascade::run`].
     pub fn estimate(&self, wishes: &[Wish], clean: &Tensor, sigma: f64) -> Result<Tensor> {
         let stages = self.stages().get(..1).unwrap_or_default();
         let settings = SamplerSettings {
@@ -269,24 +250,19 @@ impl Model {
         let clean: Vec<Tensor> =
             (0..wishes.len() as i64).map(|row| Ok(clean.f_narrow(0, row, 1)?)).collect::<Result<_>>()?;
         let clean = Mutex::new(clean);
+        let patch = SettingsPatch::from(settings);
         self.each(wishes, stages, BATCH, |opened, wish| {
-            let stage = opened.stages_mut().first_mut().ok_or(Error::Worker)?;
-            let conditioning = stage.select(&wish.conditioning);
             let rows: Vec<Tensor> = {
                 let clean = clean.lock().unwrap_or_else(PoisonError::into_inner);
                 clean.iter().skip(wish.first).take(wish.seeds.len()).map(Tensor::shallow_clone).collect()
             };
-            let mut noise = Noised { clean: Tensor::f_cat(&rows, 0)?, sigma, noise: Noise::new(&wish.seeds, 0) };
-            let job = StageJob::new(stage, &conditioning, &wish.seeds, &settings);
-            let mut estimate = None;
-            let mut keep = |event: &StageEvent<'_>| {
-                if let StageEvent::Step { denoised, .. } = event {
-                    estimate = Some(denoised.shallow_clone());
-                }
-                ControlFlow::Continue(())
+            let clean = Tensor::f_cat(&rows, 0)?;
+            let mut noise = |_: &str, seeds: &[u64]| -> Box<dyn NoiseSource> {
+                Box::new(Noised { clean: clean.shallow_clone(), sigma, noise: Noise::new(seeds, 0) })
             };
-            let _ = stage.sample_from(&job, &mut noise, &mut keep)?;
-            Ok(estimate.ok_or(Error::Worker)?.f_to_device(Device::Cpu)?)
+            let plans = opened.plan(0..=0, (None, None), |_| Some(&patch))?;
+            let job = CascadeJob::new(&plans, &wish.conditioning, &wish.seeds);
+            first_estimate(opened, CascadeJob { noise: Some(&mut noise), ..job })
         })
     }
 
@@ -295,20 +271,18 @@ impl Model {
         &self,
         first: &[Wish],
         second: &[Wish],
-        run: impl Fn(&mut Stage, &[Conditioning; 2], &[u64]) -> Result<Tensor> + Sync,
+        run: impl Fn(&mut Cascade, &[Conditioning; 2], &[u64]) -> Result<Tensor> + Sync,
     ) -> Result<Tensor> {
         let stages = self.stages().get(..1).unwrap_or_default();
         let rows = second.iter().map(|wish| wish.conditioning.shallow_clone()).collect::<Vec<_>>();
         let second = Mutex::new(rows);
         self.each(first, stages, BATCH, |opened, wish| {
-            let stage = opened.stages_mut().first_mut().ok_or(Error::Worker)?;
             let other = {
                 let second = second.lock().unwrap_or_else(PoisonError::into_inner);
                 let rows: Vec<&Conditioning> = second.iter().skip(wish.first).take(wish.seeds.len()).collect();
                 stacked(&rows)?
             };
-            let both = [stage.select(&wish.conditioning), stage.select(&other)];
-            run(stage, &both, &wish.seeds)
+            run(opened, &[wish.conditioning, other], &wish.seeds)
         })
     }
 
@@ -350,6 +324,32 @@ impl Model {
         }
         Ok(Tensor::f_cat(&parts, 0)?)
     }
+}
+
+/// The pictures of a job of one batch, on the CPU.
+pub(crate) fn pictures(cascade: &mut Cascade, job: CascadeJob<'_>) -> Result<Tensor> {
+    let mut drawn = None;
+    let mut keep = |event: &StageEvent<'_>| {
+        if let StageEvent::Pictures { pictures, .. } = event {
+            drawn = Some(pictures.shallow_clone());
+        }
+        ControlFlow::Continue(())
+    };
+    cascade.run(job, &mut keep)?;
+    drawn.ok_or(Error::Worker)
+}
+
+/// The estimate that the first step of a job of one batch starts with, on the CPU.
+pub(crate) fn first_estimate(cascade: &mut Cascade, job: CascadeJob<'_>) -> Result<Tensor> {
+    let mut estimate = None;
+    let mut keep = |event: &StageEvent<'_>| {
+        if let StageEvent::Step { denoised, .. } = event {
+            estimate.get_or_insert_with(|| denoised.shallow_clone());
+        }
+        ControlFlow::Continue(())
+    };
+    cascade.run(job, &mut keep)?;
+    Ok(estimate.ok_or(Error::Worker)?.f_to_device(Device::Cpu)?)
 }
 
 /// Some wishes, computed together.

@@ -1,12 +1,11 @@
 //! `evaluate probes`: when in sampling the caption matters (eDiff-I, figure 4): pictures whose caption is exchanged for
 //! another one on the way.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ediffi::Conditioning;
-use ediffi_cascade::{SamplerSettings, Stage, StageEvent, StageJob};
+use ediffi_cascade::{Cascade, CascadeJob, SamplerSettings, SettingsPatch, Stage};
 use ediffi_core::denoiser::{Denoiser, Estimate};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::schedule::Schedule;
@@ -21,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::icons::look;
 use crate::judge::Judge;
 use crate::machine;
-use crate::model::{Model, Wish};
+use crate::model::{Model, Wish, first_estimate};
 use crate::plot::{Axis, Line, Plot};
 use crate::prompts::{self, Kind, Prompt};
 use crate::wanted::Facts;
@@ -153,56 +152,59 @@ impl Model {
     /// → [wishes, 3, size, size] in [-1, 1]
     ///
     /// # Errors
-    /// As [`Stage::sample`].
+    /// As [`Cascade::run`].
     pub fn exchanged(&self, first: &[Wish], second: &[Wish], sigma: f64, settings: &SamplerSettings) -> Result<Tensor> {
         let sigmas = settings.sigmas()?;
-        self.pairs(first, second, |stage, conditionings, seeds| {
+        self.pairs(first, second, |cascade, conditionings, seeds| {
             let mut noise = Noise::new(seeds, 0);
-            let size = stage.size();
+            let size = cascade.stages().first().map_or(0, Stage::size);
             let start = noise.normal(&[seeds.len() as i64, 3, size, size])?;
-            let mut exchanging = Exchanging { stage, conditionings, seeds, sigma, settings, failure: None };
+            let mut exchanging = Exchanging { cascade, conditionings, seeds, sigma, settings, failure: None };
             let picture = settings.solver.solve(&mut exchanging, start, &sigmas, &mut noise, &mut ());
             if let Some(failure) = exchanging.failure {
-                return Err(failure.into());
+                return Err(failure);
             }
             Ok(picture?.f_clamp(-1.0, 1.0)?)
         })
     }
 }
 
-/// A stage as a denoiser that asks for another caption at low noise.
+/// The base as a denoiser that asks for another caption at low noise.
 struct Exchanging<'a> {
-    stage: &'a mut Stage,
+    cascade: &'a mut Cascade,
     conditionings: &'a [Conditioning; 2],
     seeds: &'a [u64],
     sigma: f64,
     settings: &'a SamplerSettings,
     /// What went wrong in the stage, whose errors a solver cannot pass on.
-    failure: Option<ediffi_cascade::Error>,
+    failure: Option<Error>,
 }
 
-impl Denoiser for Exchanging<'_> {
-    fn estimate(&mut self, x: &Tensor, sigma: f64) -> ediffi_core::Result<Estimate> {
+impl Exchanging<'_> {
+    fn first_estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
         let [first, second] = self.conditionings;
         // One step from here: it begins with the estimate that is asked for.
-        let settings = SamplerSettings {
+        let patch = SettingsPatch::from(SamplerSettings {
             solver: Solver::Euler,
             steps: 1,
             schedule: Schedule::Custom(vec![sigma, 0.0]),
             ..self.settings.clone()
-        };
+        });
+        let plans = self.cascade.plan(0..=0, (None, None), |_| Some(&patch))?;
+        let here = x.f_div_scalar(sigma)?;
+        let mut noise = |_: &str, _: &[u64]| -> Box<dyn NoiseSource> { Box::new(Here(here.shallow_clone())) };
         let conditioning = if sigma > self.sigma { first } else { second };
-        let job = StageJob::new(self.stage, conditioning, self.seeds, &settings);
-        let mut estimate = None;
-        let mut keep = |event: &StageEvent<'_>| {
-            if let StageEvent::Step { denoised, .. } = event {
-                estimate = Some(denoised.shallow_clone());
-            }
-            ControlFlow::Continue(())
-        };
-        let mut here = Here(x.f_div_scalar(sigma)?);
-        self.failure = self.stage.sample_from(&job, &mut here, &mut keep).err();
-        estimate.filter(|_| self.failure.is_none()).map(Estimate::from).ok_or(ediffi_core::Error::Cancelled)
+        let job = CascadeJob::new(&plans, conditioning, self.seeds);
+        first_estimate(self.cascade, CascadeJob { noise: Some(&mut noise), ..job })
+    }
+}
+
+impl Denoiser for Exchanging<'_> {
+    fn estimate(&mut self, x: &Tensor, sigma: f64) -> ediffi_core::Result<Estimate> {
+        self.first_estimate(x, sigma).map(Estimate::from).map_err(|failure| {
+            self.failure = Some(failure);
+            ediffi_core::Error::Cancelled
+        })
     }
 }
 
