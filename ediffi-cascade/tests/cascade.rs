@@ -3,9 +3,12 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
+
 use common::{CPU, Log, bytes, difference, dimensions, embeddings, enlarger, network, pictures, write_stage};
 use ediffi_cascade::{Cascade, CascadeJob, Error, SettingsPatch, Stage, StagePlan, Tiling};
 use ediffi_core::conditioning::Conditioning;
+use ediffi_core::nn::{ScoreBias, Site};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
 use ediffi_core::schedule::Schedule;
@@ -110,6 +113,35 @@ fn a_patch_reaches_its_stage() {
             "above: batch 0, step 2 of 3 at 0.500"
         ]
     );
+}
+
+/// Remembers the heights of the feature maps that it has seen, and paints nothing.
+#[derive(Debug, Default)]
+struct Heights(Arc<Mutex<Vec<i64>>>);
+
+impl ScoreBias for Heights {
+    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
+        self.0.lock().unwrap().push(site.height);
+        Ok(None)
+    }
+}
+
+/// Four layers of the first stage, at half its resolution, in each of four steps; and so if the second is the first to run.
+#[test]
+fn paint_is_for_the_first_stage_that_runs() {
+    let (_folder, mut cascade) = two(Residency::All);
+    let (conditioning, small) = (embeddings(&[1]), pictures(&[1], 8, 8));
+    for (first, height) in [(0, 4), (1, 8)] {
+        let plans = cascade.plan(first..=1, (None, None), |_| None).unwrap();
+        let paint = Heights::default();
+        let job = CascadeJob {
+            paint: Some(&paint),
+            low_res: Some(&small).filter(|_| first == 1),
+            ..CascadeJob::new(&plans, &conditioning, &[1])
+        };
+        cascade.run(job, &mut ()).unwrap();
+        assert_eq!(*paint.0.lock().unwrap(), [height; 16]);
+    }
 }
 
 #[test]

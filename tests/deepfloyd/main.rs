@@ -196,11 +196,15 @@ fn the_noise_in_the_smaller_picture_can_be_set() {
     let at = |level: Option<usize>| {
         let builder = base().stage(fixture("stage-2"));
         let builder = level.map_or(builder.clone(), |level| builder.noise_level(level));
-        Ok::<_, Error>(bytes(&builder.open()?.generate(&request)?))
+        let pipeline = builder.open()?;
+        let level = pipeline.manifest().stages[1].low_res.noise_level;
+        Ok::<_, Error>((level, bytes(&pipeline.generate(&request)?)))
     };
-    let published = at(None).unwrap();
-    assert_eq!(published, at(Some(250)).unwrap());
-    assert_ne!(published, at(Some(100)).unwrap());
+    let (level, published) = at(None).unwrap();
+    assert_eq!(level, Some(250));
+    assert_eq!(at(Some(250)).unwrap(), (level, published.clone()));
+    let (level, other) = at(Some(100)).unwrap();
+    assert!(level == Some(100) && other != published);
     let error = at(Some(1000)).unwrap_err().to_string();
     assert!(error.contains("noise_level 1000 is no timestep"), "{error}");
 }
