@@ -1,4 +1,4 @@
-//! Dropping embeddings in training, so that the network knows how to do without (eDiff-I §4.2, table 7).
+//! Dropping embeddings in training, so that the network learns to work without each of them (eDiff-I §4.2, table 7).
 
 use ediffi_core::conditioning::Conditioning;
 use rand::Rng;
@@ -8,7 +8,7 @@ use crate::Result;
 use crate::error::{expect_setting, expect_shape};
 use crate::random::uniform;
 
-/// How often each embedding is replaced by zeros, independently of the others and for each picture.
+/// How often each embedding is replaced by zeros. Each is dropped independently of the others, and for each picture by itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ConditioningDropout {
     /// CLIP text, tokens and pooled embedding together.

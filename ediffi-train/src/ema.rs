@@ -1,4 +1,4 @@
-//! Exponential moving average of the weights: what is shipped is the average, not the last step.
+//! Exponential moving average of the weights. The average is exported, not the weights of the last step.
 
 use tch::Tensor;
 
@@ -9,7 +9,7 @@ use crate::error::expect_setting;
 #[derive(Debug)]
 pub struct Ema {
     decay: f64,
-    /// Whether the start values are worth keeping: those of a trained network.
+    /// Whether the start values are those of a trained network, which are worth keeping.
     pub(crate) settled: bool,
     pub(crate) average: Vec<(String, Tensor)>,
 }
@@ -33,8 +33,8 @@ impl Ema {
         Ok(Self { decay, settled: false, average })
     }
 
-    /// Takes in the values after step `step`, counted from 0. Early steps weigh more, (1 + t) / (10 + t) until that
-    /// exceeds the decay, so that the start values are soon forgotten; those of a trained network are not.
+    /// Adds the values after step `step`, counted from 0. The decay is min(decay, (1 + t) / (10 + t)) in step t, so that the random
+    /// start values are soon forgotten. After a start from a trained network it is the full decay from the first step on.
     ///
     /// # Errors
     /// An error of libtorch.

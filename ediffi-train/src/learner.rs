@@ -7,15 +7,16 @@ use ediffi_core::conditioning::Conditioning;
 use ediffi_core::precondition::Precondition;
 use ediffi_core::unet::{Layout, UNet};
 use ediffi_core::weights::{Params, Scope};
+use rand::Rng;
 use tch::{Kind, Tensor};
 
+use crate::Error;
 use crate::corruption::Corruption;
 use crate::dataset::Batch;
 use crate::dropout::ConditioningDropout;
 use crate::loss::denoising_loss;
 use crate::noise::NoiseLevels;
 use crate::random::{batch_rng, normal};
-use crate::{Error, Result};
 
 /// What a network learns.
 #[derive(Debug, Clone)]
@@ -49,7 +50,8 @@ impl Objective {
 pub struct Learner<F> {
     /// The network.
     pub network: UNet,
-    objective: Objective,
+    /// What it learns.
+    pub objective: Objective,
     encode: F,
 }
 
@@ -65,36 +67,25 @@ impl<F> Learner<F> {
         kind: Kind,
         objective: Objective,
         encode: F,
-    ) -> Result<Self> {
+    ) -> Result<Self, Error> {
         Ok(Self { network: UNet::new(Scope::root(params), layout, kind)?, objective, encode })
     }
 
-    /// What the network is told of batch `number` at most: the embeddings before any is dropped, and the smaller pictures,
-    /// spoilt and enlarged.
+    /// What the network is told of a batch before embeddings are dropped. The smaller pictures are spoilt with numbers from `rng`, and
+    /// enlarged.
     ///
     /// # Errors
     /// Those of `encode`; a corruption that makes no sense.
-    pub fn conditioning<T, E: From<Error>>(&self, number: u64, batch: &Batch<T>) -> std::result::Result<Conditioning, E>
+    pub fn conditioning<T, E: From<Error>>(&self, batch: &Batch<T>, rng: &mut impl Rng) -> Result<Conditioning, E>
     where
-        F: Fn(&Batch<T>) -> std::result::Result<Conditioning, E>,
-    {
-        self.told(batch, &mut batch_rng(self.objective.seed, number))
-    }
-
-    fn told<T, E: From<Error>>(
-        &self,
-        batch: &Batch<T>,
-        rng: &mut impl rand::Rng,
-    ) -> std::result::Result<Conditioning, E>
-    where
-        F: Fn(&Batch<T>) -> std::result::Result<Conditioning, E>,
+        F: Fn(&Batch<T>) -> Result<Conditioning, E>,
     {
         let low_res = batch.smaller.as_ref().map(|smaller| self.low_res(smaller, &batch.pictures, rng)).transpose()?;
         Ok(Conditioning { low_res, ..(self.encode)(batch)? })
     }
 
     /// The smaller pictures as the network is shown them, in the size of the larger ones.
-    fn low_res(&self, smaller: &Tensor, pictures: &Tensor, rng: &mut impl rand::Rng) -> Result<Tensor> {
+    fn low_res(&self, smaller: &Tensor, pictures: &Tensor, rng: &mut impl Rng) -> Result<Tensor, Error> {
         let spoilt = self.objective.corruption.corrupt(smaller, rng)?;
         let (_, _, height, width) = pictures.size4()?;
         Ok(enlarge(&spoilt.f_to_device(self.network.device())?, height, width)?)
@@ -107,16 +98,16 @@ impl<F> Learner<F> {
     ///
     /// # Errors
     /// Those of `encode`; embeddings or smaller pictures that the network does not take, or shapes that do not fit it.
-    pub fn loss<T, E: From<Error>>(&self, number: u64, batch: &Batch<T>) -> std::result::Result<Tensor, E>
+    pub fn loss<T, E: From<Error>>(&self, number: u64, batch: &Batch<T>) -> Result<Tensor, E>
     where
-        F: Fn(&Batch<T>) -> std::result::Result<Conditioning, E>,
+        F: Fn(&Batch<T>) -> Result<Conditioning, E>,
     {
         let mut rng = batch_rng(self.objective.seed, number);
-        let conditioning = self.told(batch, &mut rng)?;
+        let conditioning = self.conditioning(batch, &mut rng)?;
         Ok(self.denoise(&conditioning, &batch.pictures, &mut rng)?)
     }
 
-    fn denoise(&self, conditioning: &Conditioning, pictures: &Tensor, rng: &mut impl rand::Rng) -> Result<Tensor> {
+    fn denoise(&self, conditioning: &Conditioning, pictures: &Tensor, rng: &mut impl Rng) -> Result<Tensor, Error> {
         let Objective { precondition, levels, dropout, .. } = &self.objective;
         let rows = pictures.size4()?.0;
         let context = self.network.context(&dropout.apply(conditioning, rows, rng)?, rows)?;

@@ -1,7 +1,7 @@
-//! Where a network comes from: written into checkpoints and exports, and asked for when they are used again.
+//! What a network was trained with: settings, and fingerprints of the files that it depends on.
 //!
-//! An expert is of use only beside the encoders that it was trained with, and a run that goes on is the run it was only with the
-//! settings it began with.
+//! Checkpoints and exports hold the lineage, and it is checked before they are used again. An expert works only with the
+//! encoders that it was trained with, and a resumed run equals an unbroken one only with the settings that it began with.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,7 +12,7 @@ use ediffi_core::weights::WeightsFile;
 
 use crate::{Error, Result};
 
-/// Named facts about a training: fingerprints of the files it stands on, and settings.
+/// Named facts about a training: settings, and fingerprints of the files that it depends on.
 ///
 /// ```
 /// use ediffi_train::lineage::Lineage;
@@ -41,7 +41,7 @@ impl Lineage {
         Ok(self.with(fact, fingerprint(path)?))
     }
 
-    /// Adds the fingerprint of data that lies in no file, as a program makes it.
+    /// Adds the fingerprint of data that is in no file, such as data that a program draws.
     #[must_use]
     pub fn with_bytes(self, fact: &str, bytes: &[u8]) -> Self {
         let mut hash = Fnv::default();
@@ -49,7 +49,7 @@ impl Lineage {
         self.with(fact, hash)
     }
 
-    /// The facts as the header of a file holds them.
+    /// The facts as they are stored in the header of a file.
     #[must_use]
     pub fn notes(&self) -> HashMap<String, String> {
         self.facts.iter().cloned().collect()
@@ -76,8 +76,8 @@ impl Lineage {
     }
 }
 
-/// 64 bits of FNV-1a over the bytes of a file: enough to tell versions of a file apart, not to withstand malice. Of weights
-/// (`.safetensors`) only the values count: the order of the header changes whenever the same weights are written again.
+/// 64 bits of FNV-1a over the bytes of a file. This tells versions of a file apart; it does not protect against a forged file. Of
+/// weights (`.safetensors`) only the values count, since the header changes whenever the same weights are written again.
 ///
 /// # Errors
 /// [`Error::File`] for a file that cannot be read, [`Error::Checkpoint`] for weights that are cut short.

@@ -37,8 +37,8 @@ pub struct LossLog {
 const HEADER: &str = "step,pictures,loss,gradient,rate,pictures_per_second,waiting";
 
 impl LossLog {
-    /// Opens `path`, dropping lines past `step`: a run that was killed between two checkpoints repeats those steps. A line
-    /// that the kill cut short goes as well.
+    /// Opens `path` and drops the lines past `step`, because a run that was killed between two checkpoints repeats those steps. A
+    /// line that the kill cut short is dropped, too.
     ///
     /// # Errors
     /// A file that cannot be read or written.

@@ -8,8 +8,8 @@ use crate::error::expect_shape;
 
 /// λ(σ) ‖D(x₀ + σε; σ) − x₀‖², averaged over pixels, one value a picture.
 ///
-/// It is computed as λ c_out² ‖F − (x₀ − c_skip x) / c_out‖², the network's own error: with EDM's λ = 1 / c_out² the
-/// factor is 1.
+/// It is computed from the network's own error, as λ c_out² ‖F − (x₀ − c_skip x) / c_out‖². With EDM's λ = 1 / c_out² the factor
+/// is 1.
 ///
 /// # Shapes
 /// `clean` and `noise`: [n, 3, h, w] f32; `sigmas`: n levels; `network`: (c_in·x [n, 3, h, w], c_noise \[n\]) → F of the

@@ -8,19 +8,20 @@ use crate::Result;
 use crate::error::expect_setting;
 use crate::random::uniform;
 
-/// Noise levels on top of the log-normal distribution, evenly spread in ln σ.
+/// More noise levels at the high end of the distribution, evenly spread in ln σ.
 ///
-/// Sampling starts at σ = 80 and takes a third of its steps above 10, but the paper's distribution puts one level in 500
-/// above 9.6 and one in 600 000 above 80: the expert of the highest noise would be asked for what it has never seen.
+/// Sampling starts at σ = 80 and takes a third of its steps above 10. The paper's distribution puts one level in 500 above 9.6
+/// and one in 600 000 above 80. Without a tail, the expert of the highest noise hardly sees in training what it is asked for in
+/// sampling.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tail {
-    /// The share of all levels that is drawn from the tail, 0 to 1, of a network that owns the whole of it. One that owns a
-    /// part draws as much of the share as its part of the tail is, in ln σ.
+    /// The share of the levels, from 0 to 1, that a network draws from the tail if it owns all of it. A network that owns a part of
+    /// the tail draws the same part of the share, measured in ln σ.
     pub share: f64,
-    /// Where the tail begins.
+    /// The lowest σ of the tail.
     pub from: f64,
-    /// Where it ends: the σ that sampling starts from.
+    /// The highest, which sampling starts from.
     pub to: f64,
 }
 
@@ -60,7 +61,7 @@ impl NoiseLevels {
         Self { distribution, interval, tail: None }
     }
 
-    /// The same with a share of the levels from the part of `tail` inside the interval, if there is one: the tail's share
+    /// The same, with a share of the levels drawn from the part of `tail` that lies inside the interval. The share is the tail's
     /// times that part, in ln σ.
     ///
     /// # Errors
@@ -85,9 +86,8 @@ impl NoiseLevels {
         }
     }
 
-    /// One level for each of `rows` pictures. The levels of a batch are stratified over the mass of the interval, which
-    /// lowers the variance of the loss and leaves the distribution of a batch as it is: row i of n has its level from
-    /// slice i of n, lowest noise first, those of the tail last.
+    /// One level for each of `rows` pictures. The levels are stratified: row i of n draws its level from slice i of n of the mass of
+    /// the interval, lowest noise first, the tail last. The distribution stays the same, and the loss varies less.
     pub fn draw<R: Rng + ?Sized>(&self, rows: usize, rng: &mut R) -> Vec<f64> {
         (0..rows).map(|row| self.level((row as f64 + uniform(rng)) / rows as f64)).collect()
     }

@@ -1,4 +1,4 @@
-//! Which noise levels a network of the plan is trained on: a cell of the tree, or what some cells leave over.
+//! The part of the noise distribution that a network is trained on: a cell of the expert tree, or the complement of some cells.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,7 +29,7 @@ pub enum NoiseCell {
 }
 
 impl NoiseCell {
-    /// The whole distribution: the shared network's.
+    /// The whole distribution, which the shared network is trained on.
     #[must_use]
     pub fn whole() -> Self {
         Self::AllBut(Vec::new())

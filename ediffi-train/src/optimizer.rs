@@ -1,13 +1,13 @@
 //! AdamW (Loshchilov & Hutter 2019) over f32 master weights, with warm-up and gradient clipping.
 //!
-//! libtorch's own optimizer cannot hand out its state through `tch`, and a training that resumes needs it.
+//! `tch` gives no access to the state of libtorch's own optimizer, which a resumed training needs.
 
 use tch::{Kind, Tensor};
 
 use crate::error::expect_setting;
 use crate::{Error, Result};
 
-/// Settings of AdamW. The defaults are eDiff-I's (table 7), warm-up and clipping those of NVIDIA's open relative.
+/// Settings of AdamW. The defaults are eDiff-I's (table 7). Warm-up and clipping are those of NVIDIA's open relative (NeMo).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWSettings {
     /// Learning rate after the warm-up.
@@ -16,11 +16,11 @@ pub struct AdamWSettings {
     pub betas: (f64, f64),
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// Decoupled weight decay of matrices and kernels; vectors (biases, gains) do not decay.
+    /// Decoupled weight decay of matrices and kernels. Vectors (biases, gains) do not decay.
     pub weight_decay: f64,
     /// Steps over which the learning rate rises linearly from zero.
     pub warm_up: u64,
-    /// Steps over which the learning rate falls along a half cosine to a tenth; `None` keeps it.
+    /// Steps over which the learning rate falls along a half cosine to a tenth. `None` keeps it constant.
     pub decay_steps: Option<u64>,
     /// Largest norm of all gradients together; infinite for no limit.
     pub clip: f64,
@@ -100,18 +100,14 @@ impl AdamW {
         &self.settings
     }
 
-    /// One step, number `step` from 0, with the gradients accumulated in `parameters` divided by `accumulated`; clears
-    /// them. Returns the norm of the gradients before clipping. A parameter without a gradient is left as it is.
+    /// Step number `step`, from 0, with the gradients in `parameters` and in `copies` of them, added in their order and divided by
+    /// `accumulated`. Clears the gradients and returns their norm before clipping. A parameter without a gradient stays as it
+    /// is.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when the norm is not finite; weights and moments are left as they were, and the gradients are
-    /// cleared, so that the caller may go on with another batch.
-    pub fn step(&mut self, parameters: &[(String, Tensor)], step: u64, accumulated: f64) -> Result<f64> {
-        self.step_with(parameters, &[], step, accumulated)
-    }
-
-    /// As [`step`](Self::step), with the gradients of copies of the parameters added, in their order.
-    pub(crate) fn step_with(
+    /// [`Error::Diverged`] when the norm is not finite. Weights and moments stay as they were, and the gradients are cleared, so
+    /// that the caller may go on with another batch.
+    pub fn step(
         &mut self,
         parameters: &[(String, Tensor)],
         copies: &[&[(String, Tensor)]],
@@ -212,7 +208,7 @@ mod tests {
         let mut optimizer = AdamW::new(settings, &w).unwrap();
         for (step, (gradient, norm, expected)) in (0..).zip([(0.5, 0.5, 0.85), (-0.25, 0.25, 0.780_830_06)]) {
             push(&w, &Tensor::from_slice(&[gradient as f32]));
-            assert_eq!(optimizer.step(&w, step, 1.0).unwrap(), norm);
+            assert_eq!(optimizer.step(&w, &[], step, 1.0).unwrap(), norm);
             assert!((w[0].1.double_value(&[0, 0]) - expected).abs() < 1e-6, "step {step}");
             assert_eq!(w[0].1.grad().double_value(&[0, 0]), 0.0);
         }
@@ -233,7 +229,7 @@ mod tests {
             for step in 0..50 {
                 let gradient = (&ours[0].1.detach() * (step as f64 * 0.7).cos() + (step as f64).sin()).contiguous();
                 push(&ours, &gradient);
-                optimizer.step(&ours, step, 1.0).unwrap();
+                optimizer.step(&ours, &[], step, 1.0).unwrap();
                 reference.zero_grad();
                 (&theirs * &gradient).sum(Kind::Float).backward();
                 reference.step();
@@ -250,7 +246,7 @@ mod tests {
             let w = parameter(&[1.0, 1.0], &shape);
             let mut optimizer = AdamW::new(AdamWSettings { weight_decay: 1.0, ..plain(0.1) }, &w).unwrap();
             push(&w, &Tensor::zeros(&shape, (Kind::Float, Device::Cpu)));
-            optimizer.step(&w, 0, 1.0).unwrap();
+            optimizer.step(&w, &[], 0, 1.0).unwrap();
             assert!((w[0].1.max().double_value(&[]) - expected).abs() < 1e-6, "{shape:?}");
         }
     }
@@ -264,7 +260,7 @@ mod tests {
             let mut optimizer = AdamW::new(AdamWSettings { clip, ..plain(0.1) }, &w).unwrap();
             push(&w[..1], &Tensor::from_slice(&[3.0_f32]));
             push(&w[1..], &Tensor::from_slice(&[4.0_f32]));
-            assert_eq!(optimizer.step(&w, 0, 1.0).unwrap(), 5.0);
+            assert_eq!(optimizer.step(&w, &[], 0, 1.0).unwrap(), 5.0);
             for (moment, expected) in optimizer.first.iter().zip(first) {
                 assert!((moment.double_value(&[0]) - expected).abs() < 1e-6, "limit {clip}");
             }
@@ -288,12 +284,12 @@ mod tests {
             let w = parameter(&[1.0, 2.0], &[1, 2]);
             let mut optimizer = AdamW::new(plain(0.1), &w).unwrap();
             push(&w, &Tensor::from_slice(&[bad, 1.0]));
-            let error = optimizer.step(&w, 9, 1.0).unwrap_err();
+            let error = optimizer.step(&w, &[], 9, 1.0).unwrap_err();
             assert!(matches!(error, Error::Diverged { step: 9, value, .. } if !value.is_finite()), "{error}");
             assert_eq!(Vec::<f32>::try_from(w[0].1.reshape([-1])).unwrap(), [1.0, 2.0]);
             assert_eq!(optimizer.first[0].abs().max().double_value(&[]), 0.0);
             push(&w, &Tensor::from_slice(&[1.0_f32, 1.0]));
-            assert!(optimizer.step(&w, 9, 1.0).unwrap().is_finite(), "the bad gradient is gone");
+            assert!(optimizer.step(&w, &[], 9, 1.0).unwrap().is_finite(), "the bad gradient is gone");
         }
     }
 
@@ -301,7 +297,7 @@ mod tests {
     fn a_parameter_without_gradient_stays() {
         let w = parameter(&[1.0], &[1, 1]);
         let mut optimizer = AdamW::new(plain(0.1), &w).unwrap();
-        assert_eq!(optimizer.step(&w, 0, 1.0).unwrap(), 0.0);
+        assert_eq!(optimizer.step(&w, &[], 0, 1.0).unwrap(), 0.0);
         assert_eq!(w[0].1.double_value(&[0, 0]), 1.0);
     }
 

@@ -48,6 +48,22 @@ mod tests {
 
     use super::*;
 
+    /// If this test fails, a resumed training no longer draws what it drew before.
+    #[test]
+    fn the_streams_are_those_they_always_were() {
+        let mut rng = batch_rng(7, 2);
+        assert_eq!([uniform(&mut rng), uniform(&mut rng)], [0.300_128_380_904_711_4, 0.377_544_918_866_419_5]);
+        // Box and Muller in f64: two radii, then two angles; all cosines come before all sines.
+        let mut other = rng.clone();
+        let u: Vec<f64> = (0..4).map(|_| (f64::from(other.next_u32() >> 8) + 0.5) / 16_777_216.0).collect();
+        let (radius, angle) = (|i: usize| (-2.0 * u[i].ln()).sqrt(), |i: usize| std::f64::consts::TAU * u[2 + i]);
+        let expected = [radius(0) * angle(0).cos(), radius(1) * angle(1).cos(), radius(0) * angle(0).sin()];
+        let x = normal(&mut rng, &[3]).unwrap();
+        for (index, expected) in (0..).zip(expected) {
+            assert!((x.double_value(&[index]) - expected).abs() < 1e-5, "{index}: {x:?}");
+        }
+    }
+
     #[test]
     fn noise_is_normal_and_repeats_with_its_generator() {
         let draw = |number| normal(&mut batch_rng(4, number), &[101, 99]).unwrap();

@@ -18,7 +18,7 @@ pub const LOG_STEPS: u64 = 20;
 /// What to do with a checkpoint that is already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Begin {
-    /// It is an error: nobody asked for it to be replaced.
+    /// Return an error, so that nothing is replaced by mistake.
     #[default]
     New,
     /// Go on from it.
@@ -28,8 +28,8 @@ pub enum Begin {
 }
 
 impl Begin {
-    /// For [`Restart`](Self::Restart), removes the weights that an earlier run exported to `export`: if the new run is stopped on
-    /// the way, they are not taken for its own.
+    /// For [`Restart`](Self::Restart), removes the weights that an earlier run exported to `export`. Otherwise they would pass for
+    /// those of the new run, should that be stopped on the way.
     ///
     /// # Errors
     /// [`Error::File`] for a file that cannot be removed.
@@ -43,10 +43,10 @@ impl Begin {
     }
 }
 
-/// One network's training: its name decides its files in the run folder.
+/// The training of one network.
 #[derive(Debug, Clone)]
 pub struct Run<'a> {
-    /// Name of the network: `NAME.checkpoint.safetensors` and `NAME.csv`.
+    /// Name of the network. Its files are `NAME.checkpoint.safetensors` and `NAME.csv`.
     pub name: &'a str,
     /// Where checkpoints and logs go.
     pub folder: &'a Path,
@@ -60,9 +60,9 @@ pub struct Run<'a> {
     pub accumulate: u64,
     /// The number of its first batch in the data set.
     pub first_batch: u64,
-    /// Time between checkpoints: what a kill may cost.
+    /// Time between checkpoints. A kill loses no more than this.
     pub checkpoint_every: Duration,
-    /// What the network stands on; a checkpoint of another lineage is refused.
+    /// What the network depends on. A checkpoint of another lineage is refused.
     pub lineage: Lineage,
 }
 
@@ -72,16 +72,16 @@ pub struct Run<'a> {
 pub struct StepReport {
     /// Steps done.
     pub step: u64,
-    /// Steps that the run is to have in all.
+    /// Steps of the whole run.
     pub steps: u64,
     /// Pictures seen.
     pub pictures: u64,
-    /// The line of the log that this step ended, every [`LOG_STEPS`].
+    /// The new line of the log, every [`LOG_STEPS`].
     pub entry: Option<Entry>,
 }
 
 impl Run<'_> {
-    /// The number of the first batch of the next step. The position in the data follows from the step alone.
+    /// The number of the first batch of the next step.
     #[must_use]
     pub fn next_batch(&self, state: &TrainState) -> u64 {
         self.first_batch + state.step() * self.accumulate
@@ -93,7 +93,8 @@ impl Run<'_> {
         self.folder.join(format!("{}.checkpoint.safetensors", self.name))
     }
 
-    /// Whether the weights that an earlier run exported to `export` have all its steps, so that there is nothing to resume.
+    /// Whether an earlier run has exported weights with all steps to `export`, so that there is nothing left to train. Always false
+    /// unless the run is to resume.
     ///
     /// # Errors
     /// [`Error::Lineage`] for weights of another lineage; a file that cannot be read.
@@ -106,7 +107,7 @@ impl Run<'_> {
         Ok(file.text("steps").and_then(|done| done.parse::<u64>().ok()).is_some_and(|done| done >= self.steps))
     }
 
-    /// Brings `state` to where the run begins.
+    /// Loads the checkpoint into `state`, or removes it, or neither, as [`begin`](field@Self::begin) says.
     ///
     /// # Errors
     /// [`Error::Exists`] for a checkpoint that nobody asked to be replaced, [`Error::Lineage`] for one of another lineage,
@@ -120,7 +121,7 @@ impl Run<'_> {
         }
         match self.begin {
             Begin::New => Err(Error::Exists { path }),
-            // Not only replaced once there is another: a run that is killed before must not go on from it.
+            // Removed at once: a run that is killed before its first checkpoint must not go on from this one.
             Begin::Restart => std::fs::remove_file(&path).map_err(failed),
             Begin::Resume => {
                 self.lineage.check(&path)?;
@@ -129,7 +130,7 @@ impl Run<'_> {
         }
     }
 
-    /// Trains until all steps are done or `observe` breaks; then, and from time to time on the way, writes the checkpoint.
+    /// Trains until all steps are done or `observe` breaks. Writes the checkpoint then, and from time to time on the way.
     ///
     /// `next` gives the batches in order, from [`next_batch`](Self::next_batch) on. The `ranks` share those of a step, and their
     /// gradients are added up.

@@ -23,7 +23,7 @@ pub struct TrainState {
 const PARTS: [&str; 4] = ["weights", "first", "second", "ema"];
 
 impl TrainState {
-    /// Starts training `parameters` (from [`Fresh`](ediffi_core::weights::Fresh)); they track gradients from now on.
+    /// Starts the training of `parameters`, which come from [`Fresh`](ediffi_core::weights::Fresh). They track gradients from now on.
     ///
     /// # Errors
     /// A device without room.
@@ -63,18 +63,18 @@ impl TrainState {
         self.ema.average()
     }
 
-    /// Uses up the gradients that `accumulated` backward passes over `pictures` pictures in all left in the parameters: one
-    /// step with their mean, whose norm is returned.
+    /// One optimizer step, with the mean of the gradients that `accumulated` backward passes have left in the parameters. All of
+    /// them together saw `pictures` pictures. Clears the gradients, and returns the norm of their mean.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when the gradients are not finite; they are cleared, and nothing else is changed then.
+    /// [`Error::Diverged`] when the gradients are not finite. They are cleared, and nothing else is changed.
     pub fn update(&mut self, pictures: u64, accumulated: usize) -> Result<f64> {
         self.update_from(&[], pictures, accumulated)
     }
 
-    /// A view of the parameters for one rank of a data-parallel training: it shares their storage and collects gradients
-    /// of its own, so that ranks on other threads do not meet. Every backward pass since the last update counts: after a
-    /// step that failed half way, begin with new replicas.
+    /// A view of the parameters for one rank of a data-parallel training. It shares their storage and collects gradients of its
+    /// own, so that ranks on several threads do not disturb each other. Every backward pass since the last update counts: after a
+    /// step that failed half way, make new replicas.
     ///
     /// # Errors
     /// An error of libtorch.
@@ -84,21 +84,20 @@ impl TrainState {
         Ok(Replica { parameters })
     }
 
-    /// As [`update`](Self::update), with the gradients that `replicas` collected, added in their order.
+    /// As [`update`](Self::update), with the sum of the gradients that `replicas` have collected, added in their order.
     ///
     /// # Errors
     /// As [`update`](Self::update).
     pub fn update_from(&mut self, replicas: &[&Replica], pictures: u64, accumulated: usize) -> Result<f64> {
         let copies: Vec<_> = replicas.iter().map(|replica| replica.parameters.as_slice()).collect();
-        let norm = self.optimizer.step_with(&self.parameters, &copies, self.step, accumulated.max(1) as f64)?;
+        let norm = self.optimizer.step(&self.parameters, &copies, self.step, accumulated.max(1) as f64)?;
         self.ema.update(&self.parameters, self.step)?;
         self.step += 1;
         self.pictures += pictures;
         Ok(norm)
     }
 
-    /// Takes the weights of a model file as start values: a child expert begins as its parent (eDiff-I §4.1). The average
-    /// begins there too.
+    /// Sets the parameters and their average to the weights of a file. A child expert begins as its parent (eDiff-I §4.1).
     ///
     /// # Errors
     /// A file whose tensors are not these parameters.
@@ -142,7 +141,7 @@ impl TrainState {
     /// Goes on from a checkpoint.
     ///
     /// # Errors
-    /// A file that is missing, cut short, or of another network; nothing is changed then.
+    /// A file that is missing, cut short, or of another network. Nothing is changed then.
     pub fn resume(&mut self, path: &Path) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let file = open(path)?;
@@ -166,8 +165,8 @@ impl TrainState {
         Ok(())
     }
 
-    /// Writes the averaged weights alone, in `kind`, of the parameters below `prefix` (all with an empty one), without the
-    /// prefix: what a model folder holds.
+    /// Writes the averaged weights in `kind`, as a model folder holds them. With a `prefix`, only the parameters whose names begin
+    /// with it are written, without it.
     ///
     /// # Errors
     /// [`Error::Setting`] when no parameter is below `prefix`; a file that cannot be written.
@@ -220,7 +219,8 @@ impl Replica {
     }
 }
 
-/// Named tensors as a source of parameters, sharing storage: a network built from a running average follows it.
+/// Named tensors as a source of parameters, which shares their storage. A network that is built from a running average changes with
+/// it.
 #[derive(Debug)]
 pub struct Shared<'a>(pub &'a [(String, Tensor)]);
 

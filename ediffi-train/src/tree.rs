@@ -1,8 +1,8 @@
 //! Which networks an ensemble is trained as: the expert tree (eDiff-I §4.1).
 //!
-//! One network is trained on all noise levels. Children are started from their parent and trained on half of its levels,
-//! but only along the branches to the experts that are wanted: towards the highest noise, where the picture forms, and
-//! towards the lowest, where it gets sharp. What no branch ends on goes to one more network, the complement.
+//! One network is trained on all noise levels. Each child starts from its parent and is trained on half of its levels. Only
+//! the branches to the experts are grown: towards the highest noise, where the picture forms, and towards the lowest, where it
+//! gets sharp. One more network, the complement, gets the levels that no expert has.
 //!
 //! ```
 //! use ediffi_core::interval::LogNormal;
@@ -24,26 +24,26 @@ use crate::noise_cell::NoiseCell;
 /// Which networks stand between the shared one and an expert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Branching {
-    /// One at every level of the tree, each started from the one above: the paper's way. Which levels the paper's own
-    /// runs stopped at is not published.
+    /// One at every level of the tree, each started from the one above, as in the paper. At which levels the paper's own runs
+    /// stopped is not published.
     #[default]
     EveryLevel,
-    /// None: each expert is started from the shared network, for a small budget and a shallow tree.
+    /// None: each expert starts from the shared network. For a small budget and a shallow tree.
     Direct,
 }
 
 /// One network to train.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
-    /// `e3-0` for the paper's E³₀, `rest` for the complement (`rest-0`, `rest-1`, … if it is in parts).
+    /// `e3-0` for the paper's E³₀, `rest` for the complement. The parts of a complement are `rest-0`, `rest-1`, …
     pub name: String,
     /// The part of the noise distribution that it is trained on.
     pub cell: NoiseCell,
-    /// The noise levels it is trained on, and owns if it is an expert.
+    /// The noise levels that it is trained on. An expert owns them in sampling, too.
     pub interval: SigmaInterval,
-    /// Position in the tree's list of the network it is started from; the first network begins with new weights.
+    /// The index of its parent in [`ExpertTree::networks`]. `None` for the first network, which begins with new weights.
     pub parent: Option<usize>,
-    /// Whether it is part of the ensemble, or only on the way to one that is.
+    /// Whether it is part of the ensemble. The others are only trained on the way to one that is.
     pub expert: bool,
 }
 
@@ -54,10 +54,10 @@ pub struct ExpertTree {
 }
 
 impl ExpertTree {
-    /// The tree of an ensemble with one expert for each of `leaves`, and one for each gap that they leave; without leaves
-    /// the shared network is the only expert. A leaf at either end of the tree owns the open tail there.
+    /// The tree of an ensemble with one expert for each of `leaves`, and one for each gap between them. Without leaves the shared
+    /// network is the only expert. A leaf at either end of the tree owns the open tail there.
     ///
-    /// The complement starts from the shared network: what it started from in the paper is not published.
+    /// The complement starts from the shared network. What it starts from in the paper is not published.
     ///
     /// # Errors
     /// [`ExpertOverlap`](ediffi_core::Error::ExpertOverlap) if two leaves are the same, or one lies inside another.
@@ -144,7 +144,7 @@ impl Configuration {
     /// The tree of the base.
     ///
     /// # Errors
-    /// None for a distribution that can be made; the intervals come through the core's fallible interface.
+    /// Those of [`ExpertTree::new`]. None occur for these leaves.
     pub fn base(self, noise: &LogNormal) -> Result<ExpertTree> {
         let (high, low) = (Node::new(9, 511)?, Node::new(3, 0)?);
         let leaves: &[Node] = match self {

@@ -1,7 +1,8 @@
 //! Training plans: the expert tree as data (eDiff-I §4.1, appendix B).
 //!
-//! A plan names every network that is trained, in the order of training: the noise levels it is trained on as a [`NoiseCell`](crate::noise_cell::NoiseCell) of the
-//! tree, the network it starts from, for how many steps, how fast. It is written in TOML:
+//! A plan lists the networks in the order of training. Each has the noise levels that it is trained on, as a
+//! [`NoiseCell`](crate::noise_cell::NoiseCell) of the tree, the network that it starts from, its steps and its learning rate. A plan is
+//! written in TOML:
 //!
 //! ```
 //! use ediffi_train::plan::TrainingPlan;
@@ -41,8 +42,8 @@
 //! # Ok::<(), ediffi_train::Error>(())
 //! ```
 //!
-//! Networks that no other network starts from are the **experts** of their stage; their noise levels have to tile (0, ∞), which
-//! is checked when a plan is read. [`paper`] makes the plans of the configurations that the paper compares.
+//! Networks that no other network starts from are the **experts** of their stage. Their noise levels have to tile (0, ∞); this is
+//! checked when a plan is read. [`paper`] makes the plans of the configurations that the paper compares.
 
 pub mod paper;
 mod stage;

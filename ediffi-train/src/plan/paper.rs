@@ -9,10 +9,10 @@ use crate::Result;
 use crate::noise::Tail;
 use crate::tree::{Branching, Configuration, ExpertTree};
 
-/// What a plan of the paper's shape is given.
+/// How long and how fast each network of a paper's plan is trained.
 ///
-/// The paper trains the shared base for 500 000 steps and each level of a branch for 40 000 to 190 000 (appendix B); which levels
-/// its runs stopped at is not published, so here every level has the same.
+/// The paper trains the shared base for 500 000 steps and each level of a branch for 40 000 to 190 000 (appendix B). At which levels
+/// its runs stopped is not published, so here every level has the same number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Budget {
     /// Pictures a batch.

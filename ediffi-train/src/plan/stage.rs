@@ -14,16 +14,16 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct StageTraining {
-    /// Its name; the program that trains knows its resolution and its network.
+    /// Its name. The program that trains it knows its resolution and its network.
     pub name: String,
-    /// The distribution of noise levels, which the cells are cut from.
+    /// The distribution of noise levels. The cells are parts of it.
     #[serde(default)]
     pub noise: LogNormal,
-    /// More levels for the open end of the distribution.
+    /// More levels at the high end of the distribution.
     pub tail: Option<Tail>,
     /// How the trained stage is sampled.
     pub sampling: Sampling,
-    /// Its networks, each after the one it starts from.
+    /// Its networks. Each comes after the one that it starts from.
     pub networks: Vec<NetworkTraining>,
 }
 
@@ -41,11 +41,11 @@ pub struct Sampling {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct NetworkTraining {
-    /// Its name, which its files have too: small letters, digits and dashes.
+    /// Its name, of small letters, digits and dashes. Its files are named after it.
     pub name: String,
-    /// The noise levels it is trained on, and owns if it is an expert.
+    /// The noise levels that it is trained on. An expert owns them in sampling, too.
     pub cell: NoiseCell,
-    /// The network of the same stage that it starts from; new weights without one.
+    /// The network of the same stage that it starts from. Without one it begins with new weights.
     pub parent: Option<String>,
     /// How long and how fast.
     pub training: Training,
@@ -84,7 +84,7 @@ impl StageTraining {
         self.experts().map(|_| ())
     }
 
-    /// The networks of the ensemble with what they own, lowest noise first.
+    /// The networks of the ensemble with their noise levels, lowest noise first.
     ///
     /// # Errors
     /// [`Error::Ensemble`] unless their noise levels tile (0, ∞).

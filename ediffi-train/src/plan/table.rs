@@ -1,4 +1,4 @@
-//! A plan as a table for people: who is trained on what, from whom, and which steps of sampling it will own.
+//! A plan as a table: what each network is trained on, which one it starts from, and which steps of sampling it will own.
 
 use std::fmt;
 

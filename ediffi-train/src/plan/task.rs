@@ -9,9 +9,9 @@ use super::training::Training;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct EncoderTraining {
-    /// Its name; the program that trains knows what it is.
+    /// Its name. The program that trains it knows what it is.
     pub name: String,
-    /// Pictures a batch, if not the plan's: contrastive losses want large ones. A step has one batch.
+    /// Pictures a batch (default: the plan's). Contrastive losses need large batches. A step has one batch.
     pub batch: Option<u64>,
     /// How long and how fast.
     pub training: Training,
@@ -27,7 +27,7 @@ pub enum Task<'a> {
 }
 
 impl Task<'_> {
-    /// `clip` for an encoder, `base.shared` for a network: what its files are called and what it is asked for by.
+    /// `clip` for an encoder, `base.shared` for a network. Its files are named after it.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -36,8 +36,8 @@ impl Task<'_> {
         }
     }
 
-    /// The number of its first batch: far from those of the others, so that each task sees data of its own. It follows from the
-    /// name alone, since plans may share what they train by name.
+    /// The number of its first batch. It is far from those of other tasks, so that each task sees data of its own. It depends on the
+    /// name alone: plans may share trained networks by their names.
     #[must_use]
     pub fn first_batch(&self) -> u64 {
         // FNV-1a of 32 bits.

@@ -19,12 +19,12 @@ pub struct Training {
     /// Whether the learning rate then falls along a cosine, to a tenth at the last step.
     #[serde(default)]
     pub cosine: bool,
-    /// Decay of the running average of the weights, which is what is kept.
+    /// Decay of the running average of the weights. The average is exported.
     pub ema: f64,
 }
 
 impl Training {
-    /// The optimizer; what is not said here are [`AdamWSettings`]' defaults.
+    /// The settings of the optimizer. Those that the plan does not have are the defaults of [`AdamWSettings`].
     #[must_use]
     pub fn optimizer(&self) -> AdamWSettings {
         AdamWSettings {

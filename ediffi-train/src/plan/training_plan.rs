@@ -22,7 +22,7 @@ pub struct TrainingPlan {
     /// Batches whose gradients make one step.
     #[serde(default = "one")]
     pub accumulate: u64,
-    /// Encoders that are trained before all networks; none where they are published ones.
+    /// Encoders, which are trained before all networks. Published encoders need no training.
     #[serde(default)]
     pub encoders: Vec<EncoderTraining>,
     /// The stages, smallest pictures first.
@@ -61,8 +61,10 @@ impl TrainingPlan {
         toml::to_string(self).map_err(|error| Error::Plan { what: self.name.clone(), reason: error.to_string() })
     }
 
-    /// Checks that names are unique and can be file names, that each network comes after its parent and is trained on levels that
-    /// its parent has seen, that the experts of every stage tile (0, ∞), and every number.
+    /// Checks every number, and that
+    /// - names are unique and can be names of files;
+    /// - each network comes after its parent, and is trained on noise levels that the parent has seen;
+    /// - the experts of every stage tile (0, ∞).
     ///
     /// # Errors
     /// [`Error::Plan`] naming what is wrong, or [`Error::Ensemble`] for a stage whose experts leave a hole or overlap.
@@ -104,7 +106,7 @@ impl TrainingPlan {
         self.encoders.iter().map(Task::Encoder).chain(networks)
     }
 
-    /// What is called `name`: `clip`, or `base.shared`.
+    /// The task of this name, such as `clip` or `base.shared`.
     ///
     /// # Errors
     /// [`Error::UnknownTask`] listing the names there are.
@@ -130,8 +132,8 @@ impl TrainingPlan {
         }
     }
 
-    /// What the plan says of a network's training that cannot be changed on the way: seed, batch and noise levels. A program
-    /// adds what else the network stands on, such as its data.
+    /// What the plan says of a network's training and what must not change on the way: seed, batch and noise levels. A program
+    /// adds what else the network depends on, such as its data.
     #[must_use]
     pub fn lineage(&self, stage: &StageTraining, network: &NetworkTraining) -> Lineage {
         let lineage = Lineage::default()

@@ -1,6 +1,7 @@
 //! Seeded choices: one ChaCha stream per (seed, index, purpose).
 
-use rand::{RngExt as _, SeedableRng as _};
+use ediffi_train::random::uniform;
+use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 
 /// A source of choices.
@@ -23,8 +24,7 @@ impl Dice {
 
     /// A number in [0, 1), of 53 random bits.
     pub fn unit(&mut self) -> f64 {
-        let bits: u64 = self.generator.random();
-        (bits >> 11) as f64 / (1_u64 << 53) as f64
+        uniform(&mut self.generator)
     }
 
     /// True with this probability.

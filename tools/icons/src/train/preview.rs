@@ -17,6 +17,7 @@ use ediffi_core::weights;
 use ediffi_train::dataset::Batch;
 use ediffi_train::learner::Learner;
 use ediffi_train::pixels::to_rgb;
+use ediffi_train::random::batch_rng;
 use tch::{Device, Kind, Tensor};
 use train_icons::{dimensions, sheet};
 
@@ -62,7 +63,11 @@ where
     let mut networks = vec![(interval, &learner.network)];
     networks.extend(ancestor.map(|ancestor| (SigmaInterval::ALL, ancestor)));
     let rows = PROMPTS.len() as i64;
-    write(path, &sample(&networks, &learner.conditioning(0, &batch)?, rows, 64, (3.0, SIGMA_MAX[0]))?, COLUMNS)
+    write(
+        path,
+        &sample(&networks, &learner.conditioning(&batch, &mut batch_rng(0, 0))?, rows, 64, (3.0, SIGMA_MAX[0]))?,
+        COLUMNS,
+    )
 }
 
 /// Draws crops with a network of super-resolution, in three lines: what it is given, what it makes of it, what it should have made.
@@ -75,7 +80,7 @@ where
     crops.pictures = crops.pictures.f_narrow(0, 0, shown)?;
     crops.smaller = crops.smaller.map(|smaller| smaller.f_narrow(0, 0, shown)).transpose()?;
     crops.text.captions.truncate(shown as usize);
-    let conditioning = learner.conditioning(u64::MAX, &crops)?;
+    let conditioning = learner.conditioning(&crops, &mut batch_rng(learner.objective.seed, u64::MAX))?;
     let networks = [(SigmaInterval::ALL, &learner.network)];
     let sharp = sample(&networks, &conditioning, shown, side, (1.0, SIGMA_MAX[1]))?;
     let given = conditioning.low_res.ok_or("crops have smaller pictures")?;
@@ -90,31 +95,19 @@ pub fn open(path: &Path, Runtime { device, kind }: Runtime) -> Result<UNet> {
     Ok(weights::load(path, names, device, kind, |scope| UNet::new(scope, &dimensions::base(), kind))?)
 }
 
-/// A network with its contexts of one sheet.
-struct Previewed<'a> {
-    range: SigmaInterval,
-    network: &'a UNet,
-    conditional: Context,
-    both: Context,
-}
-
-impl Previewed<'_> {
-    fn estimate(&self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Estimate> {
-        let context = if branch == Branch::Both { &self.both } else { &self.conditional };
-        estimate_with(&Sample::default(), x, sigma, |input, c_noise| {
-            let c_noise = Tensor::f_full([input.size4()?.0], c_noise, (Kind::Float, input.device()))?;
-            self.network.forward(input, &c_noise, context, None)
-        })
-    }
-}
-
-/// The first of the networks that a noise level belongs to.
-struct Ensemble<'a>(Vec<Previewed<'a>>);
+/// The networks of a sheet, each with its contexts for the conditional rows and for both branches. A noise level is for the first
+/// network whose range has it.
+struct Ensemble<'a>(Vec<(SigmaInterval, &'a UNet, [Context; 2])>);
 
 impl BranchDenoiser for Ensemble<'_> {
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Estimate> {
-        let owner = self.0.iter().find(|network| network.range.contains(sigma));
-        owner.ok_or(ediffi_core::Error::SigmaOutOfRange { sigma })?.estimate(x, sigma, branch)
+        let owner = self.0.iter().find(|(range, ..)| range.contains(sigma));
+        let (_, network, [conditional, both]) = owner.ok_or(ediffi_core::Error::SigmaOutOfRange { sigma })?;
+        let context = if branch == Branch::Both { both } else { conditional };
+        estimate_with(&Sample::default(), x, sigma, |input, c_noise| {
+            let c_noise = Tensor::f_full([input.size4()?.0], c_noise, (Kind::Float, input.device()))?;
+            network.forward(input, &c_noise, context, None)
+        })
     }
 }
 
@@ -135,8 +128,7 @@ fn sample(
     let both = conditioning.stacked(&Conditioning { low_res, ..Conditioning::default() })?;
     let mut ensemble = Vec::new();
     for &(range, network) in networks {
-        let (conditional, both) = (network.context(conditioning, rows)?, network.context(&both, 2 * rows)?);
-        ensemble.push(Previewed { range, network, conditional, both });
+        ensemble.push((range, network, [network.context(conditioning, rows)?, network.context(&both, 2 * rows)?]));
     }
     let device = networks.first().map_or(Device::Cpu, |(_, network)| network.device());
     let sigmas = karras(16, SIGMA_MIN, sigma_max, 7.0)?;

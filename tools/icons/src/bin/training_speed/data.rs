@@ -17,23 +17,9 @@ pub const SIDE: i64 = 64;
 /// Noise of the smaller picture that super-resolution is given.
 const LOW_RES_NOISE: f64 = 0.1;
 
-/// Pictures with all that a training step needs besides them.
-pub struct Batch {
-    /// [n, 3, side, side].
-    pub clean: Tensor,
-    /// [n, 3, side, side].
-    pub noise: Tensor,
-    /// \[n\].
-    pub sigmas: Tensor,
-    /// Embeddings of all encoders, [n, tokens, width] or [n, width].
-    t5: Tensor,
-    clip_text: Tensor,
-    clip_text_pooled: Tensor,
-    /// Of a network that takes a reference picture.
-    clip_image: Option<Tensor>,
-    /// Of super-resolution: [n, 3, side, side].
-    low_res: Option<Tensor>,
-}
+/// Pictures with all that a training step needs besides them, by name: `clean`, `noise`, `low_res` (of super-resolution), each
+/// [n, 3, side, side]; `sigmas`, \[n\]; and embeddings, [n, tokens, width] or [n, width].
+pub struct Batch(pub Vec<(String, Tensor)>);
 
 impl Batch {
     /// `rows` rows from `seed`. Pictures are squares of 8×8 pixels of one random colour each, so that there is something
@@ -48,62 +34,48 @@ impl Batch {
         let sigmas = NoiseLevels::new(levels, SigmaInterval::ALL).draw(rows, &mut stream(seed, 1));
         let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
         let clean = coarse.f_upsample_nearest2d([SIDE, SIDE], None, None)?;
-        let spoiled =
-            || -> Result<Tensor> { Ok(clean.f_add(&normal(7, &[n, 3, SIDE, SIDE])?.f_mul_scalar(LOW_RES_NOISE)?)?) };
-        Ok(Self {
-            low_res: config.0.low_res.then(spoiled).transpose()?,
-            clean,
-            noise: normal(2, &[n, 3, SIDE, SIDE])?,
-            sigmas: Tensor::f_from_slice(&sigmas)?,
-            t5: normal(3, &[n, t5.tokens, t5.width])?,
-            clip_text: normal(4, &[n, text.tokens, text.width])?,
-            clip_text_pooled: normal(5, &[n, text.pooled])?,
-            clip_image: context.clip_image.map(|width| normal(6, &[n, width])).transpose()?,
-        })
+        let mut tensors = vec![
+            ("noise", normal(2, &[n, 3, SIDE, SIDE])?),
+            ("sigmas", Tensor::f_from_slice(&sigmas)?),
+            ("t5", normal(3, &[n, t5.tokens, t5.width])?),
+            ("clip_text", normal(4, &[n, text.tokens, text.width])?),
+            ("clip_text_pooled", normal(5, &[n, text.pooled])?),
+        ];
+        if let Some(width) = context.clip_image {
+            tensors.push(("clip_image", normal(6, &[n, width])?));
+        }
+        if config.0.low_res {
+            let spoilt = normal(7, &[n, 3, SIDE, SIDE])?.f_mul_scalar(LOW_RES_NOISE)?;
+            tensors.push(("low_res", clean.f_add(&spoilt)?));
+        }
+        tensors.push(("clean", clean));
+        Ok(Self(tensors.into_iter().map(|(name, x)| (name.to_owned(), x)).collect()))
     }
 
     /// `rows` rows from row `first` on, sharing storage.
     pub fn narrow(&self, first: i64, rows: i64) -> Result<Self> {
-        let narrow = |x: &Tensor| x.f_narrow(0, first, rows);
-        let narrow_given = |x: &Option<Tensor>| x.as_ref().map(narrow).transpose();
-        Ok(Self {
-            clean: narrow(&self.clean)?,
-            noise: narrow(&self.noise)?,
-            sigmas: narrow(&self.sigmas)?,
-            t5: narrow(&self.t5)?,
-            clip_text: narrow(&self.clip_text)?,
-            clip_text_pooled: narrow(&self.clip_text_pooled)?,
-            clip_image: narrow_given(&self.clip_image)?,
-            low_res: narrow_given(&self.low_res)?,
-        })
+        let narrow = |(name, x): &(String, Tensor)| Ok((name.clone(), x.f_narrow(0, first, rows)?));
+        Ok(Self(self.0.iter().map(narrow).collect::<Result<_>>()?))
+    }
+
+    fn find(&self, name: &str) -> Option<Tensor> {
+        Some(self.0.iter().find(|(other, _)| other == name)?.1.shallow_clone())
+    }
+
+    /// A tensor that every batch has.
+    pub fn get(&self, name: &str) -> Result<Tensor> {
+        Ok(self.find(name).ok_or_else(|| format!("the batch has no {name}"))?)
     }
 
     /// What the network is told.
     pub fn conditioning(&self) -> Conditioning {
-        let share = |x: &Tensor| Some(x.shallow_clone());
         Conditioning {
-            t5: share(&self.t5),
-            clip_text: share(&self.clip_text),
-            clip_text_pooled: share(&self.clip_text_pooled),
-            clip_image: self.clip_image.as_ref().and_then(share),
-            low_res: self.low_res.as_ref().and_then(share),
+            t5: self.find("t5"),
+            clip_text: self.find("clip_text"),
+            clip_text_pooled: self.find("clip_text_pooled"),
+            clip_image: self.find("clip_image"),
+            low_res: self.find("low_res"),
             noise_level: None,
         }
-    }
-
-    /// All of it by name, for a file.
-    pub fn named(&self) -> Vec<(String, Tensor)> {
-        let tensors = [
-            ("clean", Some(&self.clean)),
-            ("noise", Some(&self.noise)),
-            ("sigmas", Some(&self.sigmas)),
-            ("t5", Some(&self.t5)),
-            ("clip_text", Some(&self.clip_text)),
-            ("clip_text_pooled", Some(&self.clip_text_pooled)),
-            ("clip_image", self.clip_image.as_ref()),
-            ("low_res", self.low_res.as_ref()),
-        ];
-        let given = tensors.into_iter().filter_map(|(name, tensor)| Some((name, tensor?)));
-        given.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect()
     }
 }

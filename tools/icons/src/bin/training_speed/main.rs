@@ -135,7 +135,7 @@ fn measure(arguments: &Arguments) -> Result<()> {
     });
     let header = HashMap::from([("training".to_owned(), header.to_string())]);
     save(&folder.join("weights.safetensors"), &parameters, header)?;
-    save(&folder.join("batches.safetensors"), &data.named(), HashMap::new())?;
+    save(&folder.join("batches.safetensors"), &data.0, HashMap::new())?;
 
     let threads = (cores / workers).max(1);
     tch::set_num_threads(threads as i32);
@@ -181,8 +181,9 @@ fn train(
         let sender = sender.clone();
         Ok(move |number: u64, batch: Batch| {
             let context = network.context(&batch.conditioning(), rows as i64)?;
-            let sigmas: Vec<f64> = Vec::try_from(&batch.sigmas)?;
-            let losses = denoising_loss(&Sample::default(), &batch.clean, &batch.noise, &sigmas, |x, c_noise| {
+            let (clean, noise) = (batch.get("clean")?, batch.get("noise")?);
+            let sigmas: Vec<f64> = Vec::try_from(batch.get("sigmas")?)?;
+            let losses = denoising_loss(&Sample::default(), &clean, &noise, &sigmas, |x, c_noise| {
                 network.forward(x, c_noise, &context, None)
             })?;
             let loss = losses.f_mean(Kind::Float)?;
