@@ -1,5 +1,5 @@
 //! eDiff-I's two layouts beside independent PyTorch networks written from the papers (`fixtures/ediffi/make.py`).
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -1,4 +1,6 @@
 //! The bias at work in an attention layer: what it must do to the attention, and what it must not.
+//!
+//! Long because all tests share the canvas, the prompt and the closed form of the bias.
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 #[path = "../../ediffi-core/tests/common/mod.rs"]
