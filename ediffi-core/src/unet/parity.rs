@@ -10,6 +10,7 @@ use super::{UNet, UNetConfig};
 use crate::conditioning::Conditioning;
 use crate::{files, weights};
 
+/// As in `tests/ediffi.rs`.
 const TOLERANCE: f64 = 8e-6;
 
 /// The parts of one evaluation, in the order of the network, and by how much each is off.
