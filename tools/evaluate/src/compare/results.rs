@@ -124,7 +124,7 @@ impl Results {
     /// comparison's name and the plot into the folder `images` beside it.
     ///
     /// # Errors
-    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
+    /// Files that cannot be written; [`Error::Marker`](crate::error::Error::Marker) for a document without the markers.
     pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
         document::json(&out.join(format!("compare-{}.json", self.name)), self)?;
         let point = |loss: &Loss| loss.relative.map(|ratio| (loss.sigma, ratio.value, Some((ratio.low, ratio.high))));

@@ -212,7 +212,7 @@ impl Results {
     /// `images` beside it.
     ///
     /// # Errors
-    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
+    /// Files that cannot be written; [`Error::Marker`](crate::error::Error::Marker) for a document without the markers.
     pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
         document::json(&out.join("paint.json"), self)?;
         document::write(&out.join("paint.csv"), self.csv().as_bytes())?;
