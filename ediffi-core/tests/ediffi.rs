@@ -27,16 +27,6 @@ const CASES: [(&str, &[&str]); 4] = [
 /// What an output may be off by on the CPU. PyTorch is off from itself by up to 1.7e-6 on these outputs and by 3.3e-6 within
 /// the networks: with two threads, channels-last, by another kernel of convolution, or in f64 (`make.py` prints it; two x86
 /// cores).
-///
-/// Deliberate faults that these tests caught, and by how much the first output was off: scale and shift swapped (1.7), scale
-/// for 1 + scale (1.4), a skip not scaled by 1/√2 (0.25), cross-attention that reads an unnormed map
-/// (0.24) or stands before self-attention (its parameters are then not found), an epsilon of 1e-6 in the residual blocks (6.9e-3), in self-attention (5.1e-4), in cross-attention (2.2e-4), over
-/// the tokens (6.8e-3) or in the last norm (3.5e-4), sines before cosines (0.52), frequencies shifted by one (0.19), no null
-/// token (0.20), an absent T5 as nothing in the place of zeros (0.35), zeros that are not projected (0.56), pooled embeddings
-/// not added (1.6) or added after the nonlinearity (0.91), tokens not normed (0.38), the skip first in a concatenation (3.1),
-/// every other pixel for a mean of four (1.3), bilinear for repeated pixels (0.43), self-attention without its residual (1.0),
-/// cross-attention without it (1.1), the smaller picture first (1.4), the noise embedding not activated (0.98), GELU for SiLU
-/// (0.29), the last norm not activated (1.8), a strided convolution on odd pixels (1.1).
 const TOLERANCE: f64 = 8e-6;
 
 /// What an output may be off by on CUDA, where convolutions round their inputs to TF32's 11 bits.
