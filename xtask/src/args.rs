@@ -8,7 +8,7 @@ cargo xtask COMMAND
   demo [\"PROMPT\"] [--seed N] [--out FILE]      set up if needed, draw a picture, print its path (default: out.png)
   test                                         set up if needed, run every test, print how many passed
   ci                                           formatting, structure, clippy, docs and tests, as CI runs them
-  structure                                    check the layout: circles, arrows, lengths, links (builds nothing)
+  structure                                    check the layout: circles, arrows, lengths, links (no libtorch)
   icons                                        fetch the icon packages and build the sprite pack for training
   enlarger                                     fetch Real-ESRGAN's networks for the last enlargement, and convert them
   help                                         this text
