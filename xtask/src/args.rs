@@ -8,7 +8,7 @@ cargo xtask COMMAND
   demo [\"PROMPT\"] [--seed N] [--out FILE]      set up if needed, draw a picture, print its path (default: out.png)
   test                                         set up if needed, run every test, print how many passed
   ci                                           formatting, structure, clippy, docs and tests, as CI runs them
-  structure                                    check the layout: circles, arrows, lengths, links (builds nothing)
+  structure                                    check the layout: circles, arrows, lengths, links (no libtorch)
   icons                                        fetch the icon packages and build the sprite pack for training
   enlarger                                     fetch Real-ESRGAN's networks for the last enlargement, and convert them
   help                                         this text
@@ -46,27 +46,22 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
     let Some((command, rest)) = arguments.split_first() else {
         return Ok(Command::Help);
     };
-    match command.as_str() {
-        "help" | "--help" | "-h" => Ok(Command::Help),
-        "setup" => match rest {
-            [] => Ok(Command::Setup { cuda: false }),
-            [flag] if flag == "--cuda" => Ok(Command::Setup { cuda: true }),
-            [other, ..] => Err(misuse(&format!("`setup` takes `--cuda` or nothing, not {other:?}"))),
-        },
-        "demo" => parse_demo(rest).map(Command::Demo),
-        "test" => without_arguments(command, rest, Command::Test),
-        "ci" => without_arguments(command, rest, Command::Ci),
-        "structure" => without_arguments(command, rest, Command::Structure),
-        "icons" => without_arguments(command, rest, Command::Icons),
-        "enlarger" => without_arguments(command, rest, Command::Enlarger),
-        other => Err(misuse(&format!("there is no command {other:?}"))),
-    }
-}
-
-fn without_arguments(name: &str, rest: &[String], command: Command) -> Result<Command, String> {
-    match rest.first() {
-        None => Ok(command),
-        Some(argument) => Err(misuse(&format!("`{name}` takes no arguments, got {argument:?}"))),
+    let known = match (command.as_str(), rest) {
+        ("help" | "--help" | "-h", _) => return Ok(Command::Help),
+        ("demo", _) => return parse_demo(rest).map(Command::Demo),
+        ("setup", [flag]) if flag == "--cuda" => return Ok(Command::Setup { cuda: true }),
+        ("setup", [other, ..]) => return Err(misuse(&format!("`setup` takes `--cuda` or nothing, not {other:?}"))),
+        ("setup", []) => Command::Setup { cuda: false },
+        ("test", _) => Command::Test,
+        ("ci", _) => Command::Ci,
+        ("structure", _) => Command::Structure,
+        ("icons", _) => Command::Icons,
+        ("enlarger", _) => Command::Enlarger,
+        (other, _) => return Err(misuse(&format!("there is no command {other:?}"))),
+    };
+    match rest {
+        [] => Ok(known),
+        [argument, ..] => Err(misuse(&format!("`{command}` takes no arguments, got {argument:?}"))),
     }
 }
 

@@ -12,7 +12,6 @@ mod icons;
 mod libtorch;
 mod prerequisites;
 mod setup;
-mod structure;
 mod summary;
 mod test;
 
@@ -46,7 +45,7 @@ fn run() -> Result<(), String> {
         Command::Demo(demo) => demo::run(&checkout, &demo),
         Command::Test => test::run(&checkout),
         Command::Ci => ci::run(&checkout),
-        Command::Structure => structure::run(&checkout),
+        Command::Structure => ci::structure(&checkout),
         Command::Icons => icons::run(&checkout),
         Command::Enlarger => enlarger::run(&checkout),
     }

@@ -1,27 +1,31 @@
 //! Circles of imports within a crate.
 
-use std::collections::{BTreeMap, BTreeSet};
+use petgraph::algo::tarjan_scc;
+use petgraph::graphmap::DiGraphMap;
 
-use super::imports::{Imports, imports};
-use super::modules::Crate;
+use crate::imports::imports;
+use crate::modules::Crate;
 
 /// One line for each import of each circle, under a line that names the circle.
 ///
 /// The parts of a module are its own file and each of its children, with everything below it. Between the parts of no
 /// module may imports run in a circle. Whatever circle of files there is runs through the parts of one module, and so
 /// does a circle between a file and a folder.
-pub(crate) fn circles(krate: &Crate) -> Vec<String> {
-    let imports = imports(krate);
-    let mut lines = Vec::new();
+pub(crate) fn circles(krate: &Crate<'_>) -> Vec<String> {
+    let (imports, mut lines) = (imports(krate), Vec::new());
     for module in 0..krate.modules.len() {
-        let between = between_parts(krate, &imports, module);
-        let arrows: BTreeSet<_> = between.keys().copied().collect();
-        for circle in strongly_connected(&arrows) {
+        let parts = |&(to, from)| part_of(krate, to, module).zip(part_of(krate, from, module));
+        let between: Vec<_> = imports.keys().filter_map(|pair| Some((parts(pair)?, pair))).collect();
+        let arrows = between.iter().map(|(parts, _)| *parts);
+        for mut circle in tarjan_scc(&DiGraphMap::<_, ()>::from_edges(arrows)).into_iter().filter(|set| set.len() > 1) {
+            circle.sort_unstable();
             let names: Vec<_> = circle.iter().map(|&part| part_name(krate, part, module)).collect();
             lines.push(format!("circle: {}", names.join(", ")));
-            for ((to, from), taken) in &between {
-                if circle.contains(to) && circle.contains(from) {
-                    lines.extend(taken.iter().cloned());
+            for ((to, from), pair) in &between {
+                if to != from && circle.contains(to) && circle.contains(from) {
+                    let names = imports[pair].iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                    let [to, from] = [pair.0, pair.1].map(|index| &krate.modules[index].file);
+                    lines.push(format!("  {to} takes {names} from {from}"));
                 }
             }
         }
@@ -29,78 +33,30 @@ pub(crate) fn circles(krate: &Crate) -> Vec<String> {
     lines
 }
 
-/// For each pair of parts of `module`, what the first takes from the second, as lines. A part has the number of its
-/// topmost module.
-fn between_parts(krate: &Crate, imports: &Imports, module: usize) -> BTreeMap<(usize, usize), Vec<String>> {
-    let mut between = BTreeMap::<_, Vec<String>>::new();
-    for (&(to, from), names) in imports {
-        let parts = part_of(krate, to, module).zip(part_of(krate, from, module));
-        if let Some(parts) = parts.filter(|(to, from)| to != from) {
-            let names = names.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-            let [to, from] = [to, from].map(|index| &krate.modules[index].file);
-            between.entry(parts).or_default().push(format!("  {to} takes {names} from {from}"));
-        }
-    }
-    between
-}
-
 /// The part of `module` that the module `index` is in; `None` if it is elsewhere. Modules written inside the file are
 /// part of the file.
-fn part_of(krate: &Crate, mut index: usize, module: usize) -> Option<usize> {
-    let own_file = &krate.modules[module].file;
-    while index != module {
-        let parent = krate.modules[index].parent?;
-        if parent == module {
-            return Some(if krate.modules[index].file == *own_file { module } else { index });
-        }
-        index = parent;
-    }
-    Some(module)
+fn part_of(krate: &Crate<'_>, index: usize, module: usize) -> Option<usize> {
+    let line: Vec<_> = krate.line(index).collect();
+    let place = line.iter().position(|&above| above == module)?;
+    let part = place.checked_sub(1).map_or(module, |below| line[below]);
+    Some(if krate.modules[part].file == krate.modules[module].file { module } else { part })
 }
 
 /// A file, or a folder where the part has children in files of their own.
-fn part_name(krate: &Crate, part: usize, module: usize) -> String {
+fn part_name(krate: &Crate<'_>, part: usize, module: usize) -> String {
     let file = &krate.modules[part].file;
     let has_files = krate.modules[part].children.values().any(|&child| krate.modules[child].file != *file);
-    if part == module || !has_files {
-        return file.clone();
-    }
-    format!("{}/", file.strip_suffix("/mod.rs").or(file.strip_suffix(".rs")).unwrap_or(file))
-}
-
-/// The sets of nodes that reach each other along the arrows, of two nodes or more.
-fn strongly_connected(arrows: &BTreeSet<(usize, usize)>) -> Vec<BTreeSet<usize>> {
-    let reached = |start: usize| {
-        let (mut seen, mut open) = (BTreeSet::new(), vec![start]);
-        while let Some(node) = open.pop() {
-            let next = arrows.range((node, 0)..=(node, usize::MAX)).map(|&(_, to)| to);
-            open.extend(next.filter(|&to| seen.insert(to)));
-        }
-        seen
-    };
-    let reach: BTreeMap<_, _> = arrows.iter().map(|&(node, _)| (node, reached(node))).collect();
-    let mut sets = Vec::new();
-    for (&node, from_node) in &reach {
-        if from_node.contains(&node) && !sets.iter().any(|set: &BTreeSet<usize>| set.contains(&node)) {
-            sets.push(
-                from_node
-                    .iter()
-                    .copied()
-                    .filter(|other| reach.get(other).is_some_and(|to| to.contains(&node)))
-                    .collect(),
-            );
-        }
-    }
-    sets
+    let folder = file.strip_suffix("/mod.rs").or(file.strip_suffix(".rs")).unwrap_or(file);
+    if part == module || !has_files { file.clone() } else { format!("{folder}/") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::structure::sources::Sources;
+    use crate::files::Files;
 
     fn check<const N: usize>(files: [(&str, &str); N]) -> Vec<String> {
-        circles(&Crate::read(&Sources::from(files), "lib.rs"))
+        circles(&Crate::read(&Files::from(files), "lib.rs").unwrap())
     }
 
     #[test]
