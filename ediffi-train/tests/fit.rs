@@ -22,11 +22,12 @@ use ediffi_train::dropout::ConditioningDropout;
 use ediffi_train::fit::{Setup, fit};
 use ediffi_train::learner::{Learner, Objective};
 use ediffi_train::lineage::Lineage;
+use ediffi_train::log::Entry;
 use ediffi_train::loss::denoising_loss;
 use ediffi_train::noise::NoiseLevels;
 use ediffi_train::optimizer::AdamWSettings;
 use ediffi_train::random::{batch_rng, normal};
-use ediffi_train::run::{Begin, Run, StepReport};
+use ediffi_train::run::{Begin, Run};
 use ediffi_train::state::{Shared, TrainState};
 use ediffi_train::{Error, Result};
 use tch::{Device, Kind, Tensor};
@@ -50,7 +51,7 @@ fn layout(low_res: bool) -> Efficient {
     })
 }
 
-/// Batch `number`: pictures of noise, perhaps with smaller ones, told random embeddings.
+/// Batch `number`: pictures of noise, perhaps with smaller ones, and random embeddings.
 fn batch(number: u64, low_res: bool) -> Result<Batch<Tensor>> {
     let mut rng = batch_rng(3, number);
     let pictures = normal(&mut rng, &[ROWS, 3, 8, 8])?.f_tanh()?;
@@ -80,7 +81,7 @@ fn the_loss_is_made_of_its_parts_in_their_order() {
             };
             let mut fresh = Fresh::new(1, device);
             let _ = made(&mut fresh);
-            // The last layer of a new network is zero and hides what the network is told.
+            // The last layer of a new network is zero and hides the conditioning.
             let jittered = |(number, (name, x)): (u64, (String, Tensor))| {
                 let jitter = normal(&mut batch_rng(1, number), &x.size()).unwrap().to_device(device) * 0.1;
                 (name, x + jitter)
@@ -96,10 +97,11 @@ fn the_loss_is_made_of_its_parts_in_their_order() {
                 let spoilt = Corruption::for_64().corrupt(smaller, &mut rng).unwrap();
                 enlarge(&spoilt.to_device(device), 8, 8).unwrap()
             });
-            let told = Conditioning { t5: Some(batch.text.shallow_clone()), low_res, ..Conditioning::default() };
-            let told = ConditioningDropout::default().apply(&told, ROWS, &mut rng).unwrap();
-            let context = learner.network.context(&told, ROWS).unwrap();
-            let sigmas = levels().draw(ROWS as usize, &mut rng);
+            let t5 = Some(batch.text.shallow_clone());
+            let conditioning = Conditioning { t5, low_res, ..Conditioning::default() };
+            let conditioning = ConditioningDropout::default().apply(&conditioning, ROWS, &mut rng).unwrap();
+            let context = learner.network.context(&conditioning, ROWS).unwrap();
+            let sigmas = levels().draw(ROWS as usize, &mut rng).unwrap();
             let noise = normal(&mut rng, &clean.size()).unwrap().to_device(device);
             let losses = denoising_loss(&Sample::default(), &clean, &noise, &sigmas, |x, c_noise| {
                 learner.network.forward(x, c_noise, &context, None)
@@ -141,8 +143,8 @@ fn train(run: &Run<'_>, device: Device, parent: Option<PathBuf>, stop: u64) -> T
         let learner = learner(params, true, Objective::new(Edm::default(), levels(), SEED))?;
         Ok(move |number, batch: Batch<Tensor>| learner.loss(number, &batch))
     };
-    let observe = |_: &TrainState, report: &StepReport| {
-        Ok(if report.step == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    let observe = |state: &TrainState, _: Option<&Entry>| {
+        Ok(if state.step() == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
     let state: Result<TrainState> = fit(run, &setup, |number| batch(number, true), learner, observe);
     state.unwrap()
