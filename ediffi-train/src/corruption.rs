@@ -9,8 +9,9 @@ use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::random::uniform;
-use crate::{Error, Result};
+use crate::Result;
+use crate::error::{expect_not_negative, expect_positive, expect_setting, expect_share};
+use crate::random::{draws, uniform};
 
 /// Limits that keep a mistyped number from asking for all memory.
 const MAX_RADIUS: i64 = 256;
@@ -19,7 +20,7 @@ const MAX_FACTOR: f64 = 16.0;
 /// Half the range of pixels in 8-bit units: a noise of 1 there is one of 1 / 127.5 in [-1, 1].
 const HALF_RANGE: f64 = 127.5;
 
-/// How a smaller picture is spoiled in training: twice blur, resize and noise, then back to its size.
+/// How a smaller picture is spoilt in training: twice blur, resize and noise, then back to its size.
 ///
 /// The scheme is Real-ESRGAN's (Wang et al. 2021, section 3); the numbers are those of NVIDIA's open relative of eDiff-I
 /// (NeMo, `sr256-600m-edm.yaml`), which leaves JPEG artefacts out as well. eDiff-I itself publishes none. Choices made
@@ -74,36 +75,18 @@ impl Corruption {
         Self { blur_probability: 0.0, resize_probability: 0.0, noise_sigma: [0.0, 0.0], ..Self::for_64() }
     }
 
-    /// Checks the numbers.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first field that makes no sense.
-    pub fn validate(&self) -> Result<()> {
+    /// Fails with the first field that makes no sense.
+    fn validate(&self) -> Result<()> {
         let (smallest, largest) = self.resize_range;
-        let checks = [
-            ("blur_probability", (0.0..=1.0).contains(&self.blur_probability), "it is not between 0 and 1"),
-            ("blur_sigma", self.blur_sigma > 0.0 && self.blur_sigma.is_finite(), "it is not positive and finite"),
-            ("blur_radius", (0..=MAX_RADIUS).contains(&self.blur_radius), "it is not between 0 and 256"),
-            (
-                "resize_probability",
-                (0.0..=0.5).contains(&self.resize_probability),
-                "it is not between 0 and 0.5, which leaves as much for making it smaller",
-            ),
-            (
-                "resize_range",
-                smallest > 0.0 && smallest <= 1.0 && (1.0..=MAX_FACTOR).contains(&largest),
-                "it is not a factor in (0, 1] and one in [1, 16]",
-            ),
-            (
-                "noise_sigma",
-                self.noise_sigma.iter().all(|sigma| *sigma >= 0.0 && sigma.is_finite()),
-                "one is not finite and at least 0",
-            ),
-        ];
-        match checks.into_iter().find(|(_, fits, _)| !fits) {
-            Some((field, _, reason)) => Err(Error::Setting { field, reason: reason.to_owned() }),
-            None => Ok(()),
-        }
+        let (radius, likely) = (self.blur_radius, self.resize_probability);
+        expect_share("blur_probability", self.blur_probability)?;
+        expect_positive("blur_sigma", self.blur_sigma)?;
+        expect_setting((0..=MAX_RADIUS).contains(&radius), "blur_radius", radius as f64, "is not in [0, 256]")?;
+        // One half leaves as much for making the picture smaller.
+        expect_setting((0.0..=0.5).contains(&likely), "resize_probability", likely, "is not in [0, 0.5]")?;
+        expect_setting(smallest > 0.0 && smallest <= 1.0, "resize_range", smallest, "is not in (0, 1]")?;
+        expect_setting((1.0..=MAX_FACTOR).contains(&largest), "resize_range", largest, "is not in [1, 16]")?;
+        self.noise_sigma.iter().try_for_each(|&sigma| expect_not_negative("noise_sigma", sigma))
     }
 
     /// Spoils a batch, each picture in its own way.
@@ -115,19 +98,19 @@ impl Corruption {
     /// `x`: [n, 3, h, w] in [-1, 1] → the same, f32
     ///
     /// # Errors
-    /// Those of [`Corruption::validate`], or a tensor that is not four-dimensional.
+    /// [`Error::Setting`](crate::Error::Setting) naming the first field that makes no sense; a tensor that is not four-dimensional.
     pub fn corrupt(&self, x: &Tensor, rng: &mut (impl Rng + ?Sized)) -> Result<Tensor> {
         self.validate()?;
         let _no_grad = tch::no_grad_guard();
         let x = x.f_to_kind(Kind::Float)?;
         let (n, _, height, width) = x.size4()?;
-        let mut spoiled = x.f_empty_like()?;
+        let mut spoilt = x.f_empty_like()?;
         for row in 0..n {
             let mut rng = ChaCha8Rng::seed_from_u64(rng.next_u64());
             let picture = self.picture(&x.f_narrow(0, row, 1)?, (height, width), &mut rng)?;
-            spoiled.f_narrow(0, row, 1)?.f_copy_(&picture)?;
+            spoilt.f_narrow(0, row, 1)?.f_copy_(&picture)?;
         }
-        Ok(spoiled.f_clamp_(-1.0, 1.0)?)
+        Ok(spoilt.f_clamp_(-1.0, 1.0)?)
     }
 
     fn picture(&self, x: &Tensor, size: (i64, i64), rng: &mut ChaCha8Rng) -> Result<Tensor> {
@@ -191,13 +174,8 @@ fn resize(x: &Tensor, height: i64, width: i64, bicubic: bool) -> Result<Tensor> 
 }
 
 fn add_noise(x: &Tensor, sigma: f64, rng: &mut ChaCha8Rng) -> Result<Tensor> {
-    let noise: Vec<f32> = (0..x.numel())
-        .map(|_| {
-            // Drawn as f64 on purpose: rand_distr announces another way to draw an f32.
-            let z: f64 = StandardNormal.sample(rng);
-            (z * sigma) as f32
-        })
-        .collect();
+    // Drawn as f64 on purpose: rand_distr announces another way to draw an f32.
+    let noise = draws(x.numel(), || (Distribution::<f64>::sample(&StandardNormal, rng) * sigma) as f32)?;
     Ok(x.f_add(&Tensor::f_from_slice(&noise)?.f_view_as(x)?.f_to_device(x.device())?)?)
 }
 
@@ -208,6 +186,7 @@ mod tests {
     use tch::Device;
 
     use super::*;
+    use crate::Error;
 
     fn rng(seed: u64) -> ChaCha8Rng {
         ChaCha8Rng::seed_from_u64(seed)
@@ -256,8 +235,8 @@ mod tests {
         assert!(!x.narrow(0, 0, 1).equal(&other.narrow(0, 0, 1)));
         // Each has its own luck.
         let same = grey(16, 16).expand([2, 3, 16, 16], false);
-        let spoiled = strong().corrupt(&same, &mut rng(9)).unwrap();
-        assert!(!spoiled.narrow(0, 0, 1).equal(&spoiled.narrow(0, 1, 1)));
+        let spoilt = strong().corrupt(&same, &mut rng(9)).unwrap();
+        assert!(!spoilt.narrow(0, 0, 1).equal(&spoilt.narrow(0, 1, 1)));
     }
 
     #[test]
@@ -317,6 +296,7 @@ mod tests {
             (Corruption { blur_sigma: 0.0, ..good }, "blur_sigma"),
             (Corruption { blur_radius: -1, ..good }, "blur_radius"),
             (Corruption { resize_probability: 0.6, ..good }, "resize_probability"),
+            (Corruption { blur_radius: 257, ..good }, "blur_radius"),
             (Corruption { resize_range: (1.1, 1.2), ..good }, "resize_range"),
             (Corruption { resize_range: (0.8, f64::INFINITY), ..good }, "resize_range"),
             (Corruption { noise_sigma: [1.0, f64::NAN], ..good }, "noise_sigma"),

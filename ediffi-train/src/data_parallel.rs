@@ -1,14 +1,14 @@
 //! Data-parallel training: the ranks that share the batches of a step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::channel;
 use std::thread::{Builder, Scope};
 
 use ediffi_core::guard::guarded;
 use tch::{Device, Tensor};
 
-use crate::Error;
 use crate::state::Replica;
+use crate::{Error, Result};
 
 /// One rank: a thread with a replica of the network.
 pub struct Rank<'a, B, E> {
@@ -27,35 +27,35 @@ impl<B, E> std::fmt::Debug for Rank<'_, B, E> {
     }
 }
 
-/// How many ranks share a step of `batches` batches best: one a CPU core, but no more than there are batches; one on a GPU.
-///
-/// Libtorch's threads are shared out among them, for the whole process. Small networks gain far more from batches side by side
-/// than from threads that share one operation.
+/// How many ranks share a step of `batches` batches best: one a CPU core, but no more than there are batches; one on a GPU. Small
+/// networks gain far more from batches side by side than from threads that share one operation.
 #[must_use]
 pub fn ranks(device: Device, batches: u64) -> u64 {
     if device != Device::Cpu {
         return 1;
     }
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
-    let ranks = cores.min(batches).max(1);
-    tch::set_num_threads((cores / ranks) as i32);
-    ranks
+    cores.min(batches).max(1)
 }
 
-/// Loss and gradients of some batches. The gradients are left in the rank's replica.
-fn compute<B, E: From<Error>>(loss: &mut Loss<'_, B, E>, share: Share<B>) -> Losses<E> {
-    let gradients = |(number, batch)| {
-        let value = loss(number, batch)?;
-        value.f_backward().map_err(Error::from)?;
-        Ok(value.f_detach().map_err(Error::from)?)
-    };
-    share.into_iter().map(gradients).collect()
+/// While it lives, the thread that made it has a share of libtorch's threads for each of several ranks. Libtorch hands the number on
+/// to all threads that are new to it.
+pub(crate) struct ShareOfThreads {
+    whole: i32,
 }
 
-/// [`compute`], where a panic is an error; one of `tch` says what libtorch said.
-fn run<B, E: From<Error>>(loss: &mut Loss<'_, B, E>, share: Share<B>) -> Losses<E> {
-    let computed = catch_unwind(AssertUnwindSafe(|| guarded(|| Ok(compute(loss, share)))));
-    computed.map_err(|_| Error::RankPanicked).and_then(|torch: Result<_, Error>| torch)?
+impl ShareOfThreads {
+    pub(crate) fn of(ranks: u64) -> Self {
+        let whole = tch::get_num_threads();
+        tch::set_num_threads(i32::try_from(ranks).map_or(1, |ranks| whole / ranks.max(1)).max(1));
+        Self { whole }
+    }
+}
+
+impl Drop for ShareOfThreads {
+    fn drop(&mut self) {
+        tch::set_num_threads(self.whole);
+    }
 }
 
 /// The batches of one rank in one step, by their numbers.
@@ -63,63 +63,59 @@ type Share<B> = Vec<(u64, B)>;
 /// The losses of a share.
 type Losses<E> = Result<Vec<Tensor>, E>;
 
-/// Ranks at work. Several have a thread each, for the whole training: jemalloc gives the memory of a thread back to the
-/// kernel when it ends, and a thread of the next step would have to get it again, zeroed page by page.
-pub(crate) enum Group<'scope, 'a, B, E> {
-    /// On the calling thread, with all of libtorch's threads.
-    One(&'scope mut Loss<'a, B, E>),
-    Many(Vec<Channels<B, E>>),
+/// Losses of a share, with the gradients left in the rank's replica. A panic is an error; one of `tch` says what libtorch said.
+fn compute<B, E: From<Error>>(loss: &mut Loss<'_, B, E>, share: Share<B>) -> Losses<E> {
+    let gradients = |(number, batch)| {
+        let value = loss(number, batch)?;
+        value.f_backward().map_err(Error::from)?;
+        Ok(value.f_detach().map_err(Error::from)?)
+    };
+    let losses = || guarded(|| Ok::<Losses<E>, Error>(share.into_iter().map(gradients).collect()));
+    catch_unwind(AssertUnwindSafe(losses)).map_err(|_| Error::RankPanicked)??
 }
 
-/// Where a rank's shares go to, and its losses come from.
-pub(crate) struct Channels<B, E> {
-    shares: Sender<Share<B>>,
-    losses: Receiver<Losses<E>>,
-}
-
-impl<'scope, 'a: 'scope, B: Send + 'scope, E: From<Error> + Send + 'scope> Group<'scope, 'a, B, E> {
-    /// # Errors
-    /// [`Error::Thread`] when a thread cannot be started.
-    pub(crate) fn new<'env>(
-        scope: &'scope Scope<'scope, 'env>,
-        mut losses: Vec<&'scope mut Loss<'a, B, E>>,
-    ) -> Result<Self, Error> {
-        if losses.len() == 1
-            && let Some(loss) = losses.pop()
-        {
-            return Ok(Self::One(loss));
-        }
-        let start = |loss: &'scope mut Loss<'a, B, E>| {
-            let (shares, inbox) = channel::<Share<B>>();
-            let (outbox, losses) = channel();
-            // Closed channels end the work: those of a training that is over, or failed elsewhere.
-            let work = move || while inbox.recv().is_ok_and(|share| outbox.send(run(loss, share)).is_ok()) {};
-            let started = Builder::new().name("rank".to_owned()).spawn_scoped(scope, work);
-            started.map(|_| Channels { shares, losses }).map_err(|source| Error::Thread { source })
+/// Ranks at work: a function that deals the batches of a step out and gathers their losses. The first rank works on the calling
+/// thread, each other on a thread of its own for the whole training, with as many of libtorch's threads. jemalloc gives the memory of a thread back to the kernel when
+/// it ends, and a thread of the next step would have to get it again, zeroed page by page.
+pub(crate) fn group<'scope, 'env, 'a: 'scope, B: Send + 'scope, E: From<Error> + Send + 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    losses: Vec<&'scope mut Loss<'a, B, E>>,
+) -> Result<impl FnMut(Share<B>) -> Losses<E>> {
+    let mut losses = losses.into_iter();
+    let none = || Error::Setting { field: "ranks", reason: "there are none".to_owned() };
+    let first = losses.next().ok_or_else(none)?;
+    let threads = tch::get_num_threads();
+    let start = |loss: &'scope mut Loss<'a, B, E>| {
+        let (shares, inbox) = channel();
+        let (outbox, values) = channel();
+        // Closed channels end the work: those of a training that is over, or failed elsewhere.
+        let work = move || {
+            // What libtorch gives a new thread, when it is first asked, depends on what else the process does.
+            let _ = tch::get_num_threads();
+            tch::set_num_threads(threads);
+            while inbox.recv().is_ok_and(|share| outbox.send(compute(loss, share)).is_ok()) {}
         };
-        Ok(Self::Many(losses.into_iter().map(start).collect::<Result<_, _>>()?))
-    }
-
-    /// Deals the batches of a step out and gathers their losses.
-    pub(crate) fn step(&mut self, batches: Vec<(u64, B)>) -> Losses<E> {
-        let ranks = match self {
-            Self::One(loss) => return run(loss, batches),
-            Self::Many(ranks) => ranks,
-        };
-        let mut shares: Vec<Share<B>> = ranks.iter().map(|_| Vec::new()).collect();
-        for (index, batch) in batches.into_iter().enumerate() {
-            let turn = index % shares.len();
+        let started = Builder::new().name("rank".to_owned()).spawn_scoped(scope, work);
+        started.map(|_| (shares, values)).map_err(|source| Error::Thread { source })
+    };
+    let others = losses.map(start).collect::<Result<Vec<_>>>()?;
+    Ok(move |batches: Share<B>| {
+        let mut shares: Vec<Share<B>> = std::iter::repeat_with(Vec::new).take(1 + others.len()).collect();
+        let turns = (0..shares.len()).cycle();
+        for (turn, batch) in turns.zip(batches) {
             if let Some(share) = shares.get_mut(turn) {
                 share.push(batch);
             }
         }
-        for (rank, share) in ranks.iter().zip(shares) {
-            rank.shares.send(share).map_err(|_| Error::RankPanicked)?;
+        let mut shares = shares.into_iter();
+        let own = shares.next().unwrap_or_default();
+        for ((rank, _), share) in others.iter().zip(shares) {
+            rank.send(share).map_err(|_| Error::RankPanicked)?;
         }
-        let mut values = Vec::new();
-        for rank in ranks {
-            values.extend(rank.losses.recv().map_err(|_| Error::RankPanicked)??);
+        let mut values = compute(first, own)?;
+        for (_, losses) in &others {
+            values.extend(losses.recv().map_err(|_| Error::RankPanicked)??);
         }
         Ok(values)
-    }
+    })
 }

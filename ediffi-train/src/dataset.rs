@@ -4,15 +4,7 @@ use tch::Tensor;
 
 /// Training data, in batches.
 ///
-/// A function from a number to a batch is a data set, too:
-///
-/// ```
-/// use ediffi_train::dataset::Dataset;
-///
-/// let counting = |number: u64| Ok::<_, ediffi_train::Error>(10 * number);
-/// assert_eq!(counting.batch(3)?, 30);
-/// # Ok::<(), ediffi_train::Error>(())
-/// ```
+/// A function from a number to a batch is a data set, too.
 pub trait Dataset: Send + 'static {
     /// What one step of a learner takes, such as a [`Batch`].
     type Batch: Send + 'static;

@@ -5,8 +5,8 @@ use rand::Rng;
 use tch::Tensor;
 
 use crate::Result;
-use crate::error::{expect_setting, expect_shape};
-use crate::random::uniform;
+use crate::error::{expect_shape, expect_share};
+use crate::random::{draws, elements, uniform};
 
 /// How often each embedding is replaced by zeros. Each is dropped independently of the others, and for each picture by itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,15 +30,12 @@ impl ConditioningDropout {
     /// Zeroes embeddings of some of the `rows` pictures.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) for a rate that is no probability, [`Error::Shape`](crate::Error::Shape)
-    /// for an embedding with another number of rows.
+    /// [`Error::Setting`](crate::Error::Setting) for a rate that is no probability, [`Error::Shape`](crate::Error::Shape) for an
+    /// embedding with another number of rows, [`Error::RandomShape`](crate::Error::RandomShape) for a number that cannot be.
     pub fn apply<R: Rng + ?Sized>(&self, conditioning: &Conditioning, rows: i64, rng: &mut R) -> Result<Conditioning> {
-        for (field, rate) in [("clip_text", self.clip_text), ("t5", self.t5), ("clip_image", self.clip_image)] {
-            expect_setting((0.0..=1.0).contains(&rate), field, rate, "is no probability")?;
-        }
-        let clip_text = keep(self.clip_text, rows, rng)?;
-        let t5 = keep(self.t5, rows, rng)?;
-        let clip_image = keep(self.clip_image, rows, rng)?;
+        let clip_text = keep("clip_text", self.clip_text, rows, rng)?;
+        let t5 = keep("t5", self.t5, rows, rng)?;
+        let clip_image = keep("clip_image", self.clip_image, rows, rng)?;
         Ok(Conditioning {
             t5: masked(&conditioning.t5, &t5)?,
             clip_text: masked(&conditioning.clip_text, &clip_text)?,
@@ -50,8 +47,9 @@ impl ConditioningDropout {
 }
 
 /// 1 for the rows that keep an embedding, 0 for those that lose it.
-fn keep<R: Rng + ?Sized>(rate: f64, rows: i64, rng: &mut R) -> Result<Tensor> {
-    let values: Vec<f32> = (0..rows).map(|_| if uniform(rng) < rate { 0.0 } else { 1.0 }).collect();
+fn keep<R: Rng + ?Sized>(field: &'static str, rate: f64, rows: i64, rng: &mut R) -> Result<Tensor> {
+    expect_share(field, rate)?;
+    let values = draws(elements(&[rows])?, || if uniform(rng) < rate { 0.0_f32 } else { 1.0 })?;
     Ok(Tensor::f_from_slice(&values)?)
 }
 
@@ -160,6 +158,10 @@ mod tests {
             let error = ConditioningDropout::default().apply(&conditioning(rows), 2, &mut rng).unwrap_err();
             let Error::Shape { expected, got, .. } = error else { panic!("{error}") };
             assert_eq!((expected, got), (vec![2, 2, 3], vec![rows, 2, 3]));
+        }
+        for rows in [-1, i64::MAX] {
+            let error = ConditioningDropout::default().apply(&Conditioning::default(), rows, &mut rng).unwrap_err();
+            assert!(matches!(error, Error::RandomShape { .. }), "{rows}: {error}");
         }
     }
 }

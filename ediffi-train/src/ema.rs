@@ -3,11 +3,11 @@
 use tch::Tensor;
 
 use crate::Result;
-use crate::error::expect_setting;
+use crate::error::expect_decay;
 
 /// A running average of parameters.
 #[derive(Debug)]
-pub struct Ema {
+pub(crate) struct Ema {
     decay: f64,
     /// Whether the start values are those of a trained network, which are worth keeping.
     pub(crate) settled: bool,
@@ -15,30 +15,21 @@ pub struct Ema {
 }
 
 impl Ema {
-    /// Starts at the present values. eDiff-I's decay is 0.9999 (table 7).
-    ///
-    /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) unless 0 <= `decay` < 1; a device without room.
-    pub fn new(decay: f64, parameters: &[(String, Tensor)]) -> Result<Self> {
-        expect_setting((0.0..1.0).contains(&decay), "decay", decay, "is not in [0, 1)")?;
+    /// Starts at the present values. Fails unless 0 <= `decay` < 1; eDiff-I's is 0.9999 (table 7).
+    pub(crate) fn new(decay: f64, parameters: &[(String, Tensor)]) -> Result<Self> {
+        expect_decay("decay", decay)?;
         let _no_grad = tch::no_grad_guard();
-        let average = parameters
-            .iter()
-            .map(|(name, p)| {
-                let mut average = p.f_detach()?.f_empty_like()?;
-                average.f_copy_(p)?;
-                Ok((name.clone(), average))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Self { decay, settled: false, average })
+        let copy = |(name, p): &(String, Tensor)| {
+            let mut average = p.f_detach()?.f_empty_like()?;
+            average.f_copy_(p)?;
+            Ok((name.clone(), average))
+        };
+        Ok(Self { decay, settled: false, average: parameters.iter().map(copy).collect::<Result<_>>()? })
     }
 
     /// Adds the values after step `step`, counted from 0. The decay is min(decay, (1 + t) / (10 + t)) in step t, so that the random
     /// start values are soon forgotten. After a start from a trained network it is the full decay from the first step on.
-    ///
-    /// # Errors
-    /// An error of libtorch.
-    pub fn update(&mut self, parameters: &[(String, Tensor)], step: u64) -> Result<()> {
+    pub(crate) fn update(&mut self, parameters: &[(String, Tensor)], step: u64) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         let t = step as f64;
         let decay = if self.settled { self.decay } else { self.decay.min((1.0 + t) / (10.0 + t)) };
@@ -46,11 +37,6 @@ impl Ema {
             let _ = average.f_lerp_(parameter, 1.0 - decay)?;
         }
         Ok(())
-    }
-
-    /// The averages, by name.
-    pub fn average(&self) -> &[(String, Tensor)] {
-        &self.average
     }
 }
 
@@ -68,7 +54,7 @@ mod tests {
         let mut ema = Ema::new(0.9, &parameters(1.0)).unwrap();
         ema.settled = true;
         ema.update(&parameters(3.0), 0).unwrap();
-        assert!((ema.average()[0].1.double_value(&[0]) - 1.2).abs() < 1e-6);
+        assert!((ema.average[0].1.double_value(&[0]) - 1.2).abs() < 1e-6);
     }
 
     /// Towards a constant c from a₀, after n updates: c + (a₀ − c) Π dₜ.
@@ -82,7 +68,7 @@ mod tests {
                 let t = step as f64;
                 left *= decay.min((1.0 + t) / (10.0 + t));
                 let expected = 3.0 + (1.0 - 3.0) * left;
-                let (name, average) = &ema.average()[0];
+                let (name, average) = &ema.average[0];
                 assert_eq!(name, "w");
                 assert!((average.double_value(&[0]) - expected).abs() < 1e-5, "decay {decay}, step {step}");
                 assert!((average.double_value(&[1]) + 2.0 * expected).abs() < 1e-5);
@@ -95,7 +81,7 @@ mod tests {
         let mut source = parameters(1.0);
         let ema = Ema::new(0.9, &source).unwrap();
         let _ = source[0].1.fill_(7.0);
-        assert_eq!(ema.average()[0].1, parameters(1.0)[0].1);
+        assert_eq!(ema.average[0].1, parameters(1.0)[0].1);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The errors of this crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// What every fallible function of this crate returns.
-pub type Result<T> = std::result::Result<T, Error>;
+/// What fallible functions of this crate return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Everything that can go wrong in this crate.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +105,12 @@ pub enum Error {
         /// Its shape.
         got: Vec<i64>,
     },
+    /// Random numbers of a negative size, or more than memory has room for.
+    #[error("there are no random numbers of shape {shape:?}: a size is negative, or memory has no room for them")]
+    RandomShape {
+        /// The shape that was asked for.
+        shape: Vec<i64>,
+    },
     /// The loss or the gradients are no longer finite.
     #[error("training diverged at step {step}: the {what} is {value}")]
     Diverged {
@@ -143,6 +149,32 @@ pub(crate) fn expect_shape(what: &'static str, expected: &[i64], got: &[i64]) ->
 /// Fails with the field and its value unless `ok`.
 pub(crate) fn expect_setting(ok: bool, field: &'static str, value: f64, rule: &str) -> Result<()> {
     if ok { Ok(()) } else { Err(Error::Setting { field, reason: format!("{value} {rule}") }) }
+}
+
+pub(crate) fn expect_positive(field: &'static str, value: f64) -> Result<()> {
+    expect_setting(value > 0.0 && value.is_finite(), field, value, "is not positive and finite")
+}
+
+pub(crate) fn expect_not_negative(field: &'static str, value: f64) -> Result<()> {
+    expect_setting(value >= 0.0 && value.is_finite(), field, value, "is negative or not finite")
+}
+
+pub(crate) fn expect_share(field: &'static str, value: f64) -> Result<()> {
+    expect_setting((0.0..=1.0).contains(&value), field, value, "is not in [0, 1]")
+}
+
+pub(crate) fn expect_decay(field: &'static str, value: f64) -> Result<()> {
+    expect_setting((0.0..1.0).contains(&value), field, value, "is not in [0, 1)")
+}
+
+/// What is wrong with something in a plan.
+pub(crate) fn wrong<T>(what: impl Into<String>, reason: impl Into<String>) -> Result<T> {
+    Err(Error::Plan { what: what.into(), reason: reason.into() })
+}
+
+/// What `path` failed with.
+pub(crate) fn file_error(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    move |source| Error::File { path: path.to_owned(), source }
 }
 
 /// How a file of another lineage was trained.

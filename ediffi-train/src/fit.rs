@@ -6,13 +6,14 @@ use std::path::PathBuf;
 use ediffi_core::weights::{Fresh, Params};
 use tch::{Device, Tensor};
 
-use crate::Error;
-use crate::data_parallel::Rank;
+use crate::data_parallel::{Rank, ShareOfThreads};
 use crate::dataset::Dataset;
+use crate::log::Entry;
 use crate::optimizer::AdamWSettings;
-use crate::prefetch::Prefetch;
-use crate::run::{Run, StepReport};
+use crate::prefetch::prefetch;
+use crate::run::Run;
 use crate::state::TrainState;
+use crate::{Error, Result};
 
 /// Batches that are made ahead.
 const AHEAD: usize = 6;
@@ -28,7 +29,7 @@ pub struct Setup {
     pub device: Device,
     /// The optimizer.
     pub optimizer: AdamWSettings,
-    /// Decay of the running average of the weights.
+    /// Decay of the running average of the weights. eDiff-I's is 0.9999 (table 7).
     pub ema: f64,
     /// How many [ranks](crate::data_parallel::ranks) share the batches of a step.
     pub ranks: u64,
@@ -40,7 +41,8 @@ pub struct Setup {
 ///
 /// `learner` builds a network over parameters and returns its loss, as a function of the number of a batch and the batch; for
 /// instance [`Learner::loss`](crate::learner::Learner::loss). It is called once to learn the names and shapes of the
-/// parameters, and once for each rank.
+/// parameters, and once for each rank. The ranks share the threads that libtorch has on the calling thread; at the end it has them all
+/// again.
 ///
 /// # Errors
 /// Those of [`Run::begin`] and [`Run::train`]; parent weights of another network; whatever `data`, `learner` and `observe` fail
@@ -50,12 +52,13 @@ pub fn fit<D, L>(
     setup: &Setup,
     data: D,
     learner: impl Fn(&mut dyn Params) -> Result<L, D::Error>,
-    observe: impl FnMut(&TrainState, &StepReport) -> Result<ControlFlow<()>, D::Error>,
+    observe: impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>, D::Error>,
 ) -> Result<TrainState, D::Error>
 where
     D: Dataset<Error: From<Error>>,
     L: FnMut(u64, D::Batch) -> Result<Tensor, D::Error> + Send,
 {
+    let _share = ShareOfThreads::of(setup.ranks);
     let mut fresh = Fresh::new(setup.seed, setup.device);
     let _ = learner(&mut fresh)?;
     let mut state = TrainState::new(fresh.into_named(), setup.optimizer, setup.ema)?;
@@ -63,13 +66,13 @@ where
     if let Some(parent) = setup.parent.as_ref().filter(|_| state.step() == 0) {
         state.start_from(parent)?;
     }
-    let batches = Prefetch::new(run.next_batch(&state), AHEAD, data)?;
+    let batches = prefetch(run.next_batch(&state), AHEAD, data)?;
     let rank = |_| {
         let replica = state.replica()?;
         let loss = learner(&mut replica.source())?;
         Ok(Rank { replica, loss: Box::new(loss) })
     };
     let mut ranks = (0..setup.ranks).map(rank).collect::<Result<Vec<_>, D::Error>>()?;
-    run.train(&mut state, || batches.next(), &mut ranks, observe)?;
+    run.train(&mut state, batches, &mut ranks, observe)?;
     Ok(state)
 }

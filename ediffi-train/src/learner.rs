@@ -71,7 +71,7 @@ impl<F> Learner<F> {
         Ok(Self { network: UNet::new(Scope::root(params), layout, kind)?, objective, encode })
     }
 
-    /// What the network is told of a batch before embeddings are dropped. The smaller pictures are spoilt with numbers from `rng`, and
+    /// The conditioning of a batch before embeddings are dropped. The smaller pictures are spoilt with numbers from `rng`, and
     /// enlarged.
     ///
     /// # Errors
@@ -80,15 +80,13 @@ impl<F> Learner<F> {
     where
         F: Fn(&Batch<T>) -> Result<Conditioning, E>,
     {
-        let low_res = batch.smaller.as_ref().map(|smaller| self.low_res(smaller, &batch.pictures, rng)).transpose()?;
+        let mut low_res = |smaller| -> Result<Tensor, Error> {
+            let spoilt = self.objective.corruption.corrupt(smaller, rng)?;
+            let (_, _, height, width) = batch.pictures.size4()?;
+            Ok(enlarge(&spoilt.f_to_device(self.network.device())?, height, width)?)
+        };
+        let low_res = batch.smaller.as_ref().map(&mut low_res).transpose()?;
         Ok(Conditioning { low_res, ..(self.encode)(batch)? })
-    }
-
-    /// The smaller pictures as the network is shown them, in the size of the larger ones.
-    fn low_res(&self, smaller: &Tensor, pictures: &Tensor, rng: &mut impl Rng) -> Result<Tensor, Error> {
-        let spoilt = self.objective.corruption.corrupt(smaller, rng)?;
-        let (_, _, height, width) = pictures.size4()?;
-        Ok(enlarge(&spoilt.f_to_device(self.network.device())?, height, width)?)
     }
 
     /// The mean denoising loss of batch `number`. Everything random in it follows from the seed and the number.
@@ -112,7 +110,7 @@ impl<F> Learner<F> {
         let rows = pictures.size4()?.0;
         let context = self.network.context(&dropout.apply(conditioning, rows, rng)?, rows)?;
         let clean = pictures.f_to_device(self.network.device())?;
-        let sigmas = levels.draw(rows as usize, rng);
+        let sigmas = levels.draw(rows as usize, rng)?;
         let noise = normal(rng, &clean.size())?.f_to_device(clean.device())?;
         let losses = denoising_loss(precondition.as_ref(), &clean, &noise, &sigmas, |x, c_noise| {
             self.network.forward(x, c_noise, &context, None)

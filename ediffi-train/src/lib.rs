@@ -1,11 +1,11 @@
 //! Training of ediffi's expert denoisers.
 //!
 //! The modules, from the outside in: [`plan`] says as data which networks an ensemble is trained as ([`tree`], [`noise_cell`]), who
-//! starts from whom, for how long and how fast. [`fit`] trains one of them on a [`dataset`]. [`run`] is its loop: [`prefetch`] makes batches
-//! on a background thread, [`data_parallel`] ranks compute their loss, [`optimizer`] and [`ema`] update the weights, [`state`] writes all of it
-//! to a checkpoint, [`lineage`] guards what a checkpoint may be resumed beside, and [`log`] records the loss. [`learner`] is the loss of a
-//! base or of super-resolution: [`corruption`] spoils the smaller pictures, [`dropout`] drops embeddings, [`noise`] draws noise levels and
-//! [`loss`] is the denoising loss.
+//! starts from whom, for how long and how fast. [`fit`] trains one of them on a [`dataset`]. [`run`] is its loop: [`prefetch`] makes
+//! batches on a background thread, [`data_parallel`] ranks compute their loss, the [`optimizer`] updates the weights, [`state`] averages
+//! them and writes all of it to a checkpoint, [`lineage`] guards what a checkpoint may be resumed beside, and [`log`] records the loss.
+//! [`learner`] is the loss of a base or of super-resolution: [`corruption`] spoils the smaller pictures, [`dropout`] drops embeddings,
+//! [`noise`] draws noise levels and [`loss`] is the denoising loss.
 //!
 //! # Example
 //!
@@ -60,17 +60,9 @@
 //!         let learner = Learner::new(params, &config, Kind::Float, objective.clone(), encode)?;
 //!         Ok(move |number, batch: Batch<()>| learner.loss(number, &batch))
 //!     };
-//!     let run = Run {
-//!         name,
-//!         folder,
-//!         begin: Begin::Resume,
-//!         steps: 2,
-//!         batch: 4,
-//!         accumulate: 1,
-//!         first_batch: 0,
-//!         checkpoint_every: Duration::from_secs(180),
-//!         lineage: Lineage::default().with("batch", 4),
-//!     };
+//!     let (checkpoint_every, lineage) = (Duration::from_secs(180), Lineage::default().with("batch", 4));
+//!     let (begin, steps, batch, accumulate, first_batch) = (Begin::Resume, 2, 4, 1, 0);
+//!     let run = Run { name, folder, begin, steps, batch, accumulate, first_batch, checkpoint_every, lineage };
 //!     let optimizer = AdamWSettings { learning_rate: 1e-3, warm_up: 2, ..AdamWSettings::default() };
 //!     let setup = Setup { seed: 1, parent, device: Device::Cpu, optimizer, ema: 0.999, ranks: 1 };
 //!     let state = fit(&run, &setup, pictures, learner, |_, _| Ok(ControlFlow::Continue(())))?;
@@ -95,7 +87,7 @@ pub mod corruption;
 pub mod data_parallel;
 pub mod dataset;
 pub mod dropout;
-pub mod ema;
+mod ema;
 pub mod error;
 pub mod fit;
 pub mod learner;

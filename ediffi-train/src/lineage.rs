@@ -5,21 +5,15 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::{Read, Write, copy, sink};
 use std::path::Path;
 
 use ediffi_core::weights::WeightsFile;
 
+use crate::error::file_error;
 use crate::{Error, Result};
 
-/// Named facts about a training: settings, and fingerprints of the files that it depends on.
-///
-/// ```
-/// use ediffi_train::lineage::Lineage;
-///
-/// let lineage = Lineage::default().with("seed", 1).with("batch", 16);
-/// assert_eq!(lineage.notes()["batch"], "16");
-/// ```
+/// Named facts about a training.
 #[derive(Debug, Clone, Default)]
 pub struct Lineage {
     facts: Vec<(String, String)>,
@@ -44,9 +38,7 @@ impl Lineage {
     /// Adds the fingerprint of data that is in no file, such as data that a program draws.
     #[must_use]
     pub fn with_bytes(self, fact: &str, bytes: &[u8]) -> Self {
-        let mut hash = Fnv::default();
-        hash.write(bytes);
-        self.with(fact, hash)
+        self.with(fact, Fnv::START.with(bytes))
     }
 
     /// The facts as they are stored in the header of a file.
@@ -60,19 +52,19 @@ impl Lineage {
     /// # Errors
     /// [`Error::Lineage`] naming the first fact that differs; a file that cannot be read.
     pub fn check(&self, path: &Path) -> Result<()> {
+        self.open(path).map(|_| ())
+    }
+
+    /// Opens a weights file or checkpoint of this lineage.
+    pub(crate) fn open(&self, path: &Path) -> Result<WeightsFile> {
         let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
-        for (fact, expected) in &self.facts {
-            let found = file.text(fact);
-            if found != Some(expected) {
-                return Err(Error::Lineage {
-                    path: path.to_owned(),
-                    fact: fact.clone(),
-                    found: found.map(str::to_owned),
-                    expected: expected.clone(),
-                });
+        match self.facts.iter().find(|(fact, expected)| file.text(fact) != Some(expected)) {
+            None => Ok(file),
+            Some((fact, expected)) => {
+                let (found, fact, expected) = (file.text(fact).map(str::to_owned), fact.clone(), expected.clone());
+                Err(Error::Lineage { path: path.to_owned(), fact, found, expected })
             }
         }
-        Ok(())
     }
 }
 
@@ -82,42 +74,41 @@ impl Lineage {
 /// # Errors
 /// [`Error::File`] for a file that cannot be read, [`Error::Checkpoint`] for weights that are cut short.
 pub fn fingerprint(path: &Path) -> Result<String> {
-    let failed = |source| Error::File { path: path.to_owned(), source };
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(failed)?);
+    let failed = file_error(path);
+    let mut file = File::open(path).map_err(&failed)?;
     if path.extension().is_some_and(|extension| extension == "safetensors") {
         let short = || Error::Checkpoint { path: path.to_owned(), reason: "it is cut short".to_owned() };
         let mut length = [0; 8];
         file.read_exact(&mut length).map_err(|_| short())?;
         let header = u64::from_le_bytes(length);
-        if std::io::copy(&mut file.by_ref().take(header), &mut std::io::sink()).map_err(failed)? < header {
+        if copy(&mut (&file).take(header), &mut sink()).map_err(&failed)? < header {
             return Err(short());
         }
     }
-    let mut hash = Fnv::default();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let count = match file.read(&mut buffer) {
-            Ok(0) => return Ok(hash.to_string()),
-            Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failed(error)),
-        };
-        hash.write(buffer.get(..count).unwrap_or_default());
-    }
+    let mut hash = Fnv::START;
+    copy(&mut file, &mut hash).map_err(failed)?;
+    Ok(hash.to_string())
 }
 
 /// FNV-1a of 64 bits.
 struct Fnv(u64);
 
-impl Default for Fnv {
-    fn default() -> Self {
-        Self(0xCBF2_9CE4_8422_2325)
+impl Fnv {
+    const START: Self = Self(0xCBF2_9CE4_8422_2325);
+
+    fn with(self, bytes: &[u8]) -> Self {
+        Self(bytes.iter().fold(self.0, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)))
     }
 }
 
-impl Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3));
+impl Write for Fnv {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        *self = Self(self.0).with(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,12 +1,13 @@
 //! The loss log: one CSV line every few steps.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use ediffi_core::files::write_atomic;
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::error::file_error;
 
 /// One line of the log.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,7 +30,7 @@ pub struct Entry {
 
 /// A CSV file that lines are appended to.
 #[derive(Debug)]
-pub struct LossLog {
+pub(crate) struct LossLog {
     path: PathBuf,
     file: File,
 }
@@ -39,39 +40,29 @@ const HEADER: &str = "step,pictures,loss,gradient,rate,pictures_per_second,waiti
 impl LossLog {
     /// Opens `path` and drops the lines past `step`, because a run that was killed between two checkpoints repeats those steps. A
     /// line that the kill cut short is dropped, too.
-    ///
-    /// # Errors
-    /// A file that cannot be read or written.
-    pub fn resume(path: &Path, step: u64) -> Result<Self> {
-        let failed = |source| Error::File { path: path.to_owned(), source };
-        let mut kept = vec![HEADER.to_owned()];
-        match File::open(path) {
-            Ok(old) => {
-                for line in BufReader::new(old).lines().skip(1) {
-                    let line = line.map_err(failed)?;
-                    let at = line.split(',').next().and_then(|s| s.parse::<u64>().ok());
-                    if at.is_some_and(|at| at <= step) && line.split(',').count() == HEADER.split(',').count() {
-                        kept.push(line);
-                    }
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
-        write_atomic(path, (kept.join("\n") + "\n").as_bytes())?;
+    pub(crate) fn resume(path: &Path, step: u64) -> Result<Self> {
+        let failed = file_error(path);
+        let old = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            read => read.map_err(&failed)?,
+        };
+        let kept = old.lines().skip(1).filter(|line| {
+            let fields: Vec<&str> = line.split(',').collect();
+            let at = fields.first().and_then(|at| at.parse::<u64>().ok());
+            at.is_some_and(|at| at <= step) && fields.len() == HEADER.split(',').count()
+        });
+        let lines: Vec<&str> = std::iter::once(HEADER).chain(kept).collect();
+        write_atomic(path, (lines.join("\n") + "\n").as_bytes())?;
         let file = OpenOptions::new().append(true).open(path).map_err(failed)?;
         Ok(Self { path: path.to_owned(), file })
     }
 
     /// Appends a line.
-    ///
-    /// # Errors
-    /// A file that cannot be written.
-    pub fn write(&mut self, entry: &Entry) -> Result<()> {
+    pub(crate) fn write(&mut self, entry: &Entry) -> Result<()> {
         let Entry { step, pictures, loss, gradient, rate, speed, waiting } = entry;
         // One write a line, so that a line is either there or not.
         let line = format!("{step},{pictures},{loss:.6},{gradient:.4},{rate:.3e},{speed:.1},{waiting:.3}\n");
-        self.file.write_all(line.as_bytes()).map_err(|source| Error::File { path: self.path.clone(), source })
+        self.file.write_all(line.as_bytes()).map_err(file_error(&self.path))
     }
 }
 

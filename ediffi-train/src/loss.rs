@@ -25,42 +25,22 @@ pub fn denoising_loss(
     sigmas: &[f64],
     network: impl FnOnce(&Tensor, &Tensor) -> ediffi_core::Result<Tensor>,
 ) -> Result<Tensor> {
-    let targets = Targets::new(precondition, clean, noise, sigmas)?;
-    targets.error(&network(&targets.input, &targets.c_noise)?)
-}
-
-struct Targets {
-    input: Tensor,
-    c_noise: Tensor,
-    f: Tensor,
-    weight: Tensor,
-}
-
-impl Targets {
-    fn new(precondition: &dyn Precondition, clean: &Tensor, noise: &Tensor, sigmas: &[f64]) -> Result<Self> {
-        expect_shape("noise", &clean.size(), &noise.size())?;
-        expect_shape("list of noise levels", &[clean.size4()?.0], &[sigmas.len() as i64])?;
-        let column = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
-            let values: Vec<f32> = sigmas.iter().map(|&sigma| of(sigma) as f32).collect();
-            Ok(Tensor::f_from_slice(&values)?.f_to_device(clean.device())?.f_reshape([-1, 1, 1, 1])?)
-        };
-        let x = clean.f_add(&noise.f_mul(&column(&|s| s)?)?)?;
-        let skipped = clean.f_sub(&x.f_mul(&column(&|s| precondition.c_skip(s))?)?)?;
-        let weight = |s: f64| precondition.loss_weight(s) * precondition.c_out(s).powi(2);
-        Ok(Self {
-            input: x.f_mul(&column(&|s| precondition.c_in(s))?)?,
-            c_noise: column(&|s| precondition.c_noise(s))?.f_reshape([-1])?,
-            f: skipped.f_div(&column(&|s| precondition.c_out(s))?)?,
-            weight: column(&weight)?.f_reshape([-1])?,
-        })
-    }
-
-    fn error(&self, f: &Tensor) -> Result<Tensor> {
-        // Another shape might broadcast, and train on nonsense.
-        expect_shape("output of the network", &self.f.size(), &f.size())?;
-        let squared = f.f_to_kind(Kind::Float)?.f_sub(&self.f)?.f_square()?;
-        Ok(squared.f_mean_dim([1_i64, 2, 3].as_slice(), false, Kind::Float)?.f_mul(&self.weight)?)
-    }
+    expect_shape("noise", &clean.size(), &noise.size())?;
+    expect_shape("list of noise levels", &[clean.size4()?.0], &[sigmas.len() as i64])?;
+    let column = |of: &dyn Fn(f64) -> f64| -> Result<Tensor> {
+        let values: Vec<f32> = sigmas.iter().map(|&sigma| of(sigma) as f32).collect();
+        Ok(Tensor::f_from_slice(&values)?.f_to_device(clean.device())?.f_reshape([-1, 1, 1, 1])?)
+    };
+    let x = clean.f_add(&noise.f_mul(&column(&|s| s)?)?)?;
+    let skipped = clean.f_sub(&x.f_mul(&column(&|s| precondition.c_skip(s))?)?)?;
+    let target = skipped.f_div(&column(&|s| precondition.c_out(s))?)?;
+    let input = x.f_mul(&column(&|s| precondition.c_in(s))?)?;
+    let f = network(&input, &column(&|s| precondition.c_noise(s))?.f_reshape([-1])?)?;
+    // Another shape might broadcast, and train on nonsense.
+    expect_shape("output of the network", &target.size(), &f.size())?;
+    let squared = f.f_to_kind(Kind::Float)?.f_sub(&target)?.f_square()?;
+    let weights = column(&|s| precondition.loss_weight(s) * precondition.c_out(s).powi(2))?.f_reshape([-1])?;
+    Ok(squared.f_mean_dim([1_i64, 2, 3].as_slice(), false, Kind::Float)?.f_mul(&weights)?)
 }
 
 #[cfg(test)]

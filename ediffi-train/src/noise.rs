@@ -5,8 +5,8 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
-use crate::error::expect_setting;
-use crate::random::uniform;
+use crate::error::{expect_positive, expect_setting, expect_share};
+use crate::random::{draws, uniform};
 
 /// More noise levels at the high end of the distribution, evenly spread in ln σ.
 ///
@@ -26,13 +26,10 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Checks the numbers.
-    ///
-    /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) naming the first field that makes no sense.
-    pub fn validate(&self) -> Result<()> {
-        expect_setting((0.0..=1.0).contains(&self.share), "tail.share", self.share, "is not in [0, 1]")?;
-        expect_setting(self.from > 0.0 && self.from.is_finite(), "tail.from", self.from, "is not positive and finite")?;
+    /// Fails with the first field that makes no sense.
+    pub(crate) fn validate(&self) -> Result<()> {
+        expect_share("tail.share", self.share)?;
+        expect_positive("tail.from", self.from)?;
         expect_setting(self.to > self.from && self.to.is_finite(), "tail.to", self.to, "is not above tail.from")
     }
 
@@ -65,7 +62,7 @@ impl NoiseLevels {
     /// times that part, in ln σ.
     ///
     /// # Errors
-    /// [`Error::Setting`](crate::Error::Setting) for a tail that makes no sense.
+    /// [`Error::Setting`](crate::Error::Setting) naming the first field of the tail that makes no sense.
     pub fn with_tail(self, tail: &Tail) -> Result<Self> {
         tail.validate()?;
         Ok(Self { tail: tail.inside(self.interval), ..self })
@@ -88,8 +85,16 @@ impl NoiseLevels {
 
     /// One level for each of `rows` pictures. The levels are stratified: row i of n draws its level from slice i of n of the mass of
     /// the interval, lowest noise first, the tail last. The distribution stays the same, and the loss varies less.
-    pub fn draw<R: Rng + ?Sized>(&self, rows: usize, rng: &mut R) -> Vec<f64> {
-        (0..rows).map(|row| self.level((row as f64 + uniform(rng)) / rows as f64)).collect()
+    ///
+    /// # Errors
+    /// [`Error::RandomShape`](crate::Error::RandomShape) for more rows than memory has room for.
+    pub fn draw<R: Rng + ?Sized>(&self, rows: usize, rng: &mut R) -> Result<Vec<f64>> {
+        let mut row = 0.0;
+        draws(rows, || {
+            let u = (row + uniform(rng)) / rows as f64;
+            row += 1.0;
+            self.level(u)
+        })
     }
 
     /// The level at the fraction `u` of the mass.
@@ -123,7 +128,9 @@ mod tests {
         for interval in [SigmaInterval::ALL, noise.interval(Node::new(3, 0).unwrap()), middle, high] {
             let (below, mass) = (noise.cdf(interval.low()), noise.cdf(interval.high()) - noise.cdf(interval.low()));
             for rows in [1, 2, 64] {
-                for (row, sigma) in NoiseLevels::new(noise, interval).draw(rows, &mut rng).into_iter().enumerate() {
+                for (row, sigma) in
+                    NoiseLevels::new(noise, interval).draw(rows, &mut rng).unwrap().into_iter().enumerate()
+                {
                     assert!(interval.contains(sigma), "{sigma} is outside {interval}");
                     let slice = (noise.cdf(sigma) - below) / mass * rows as f64;
                     let row = row as f64;
@@ -143,7 +150,7 @@ mod tests {
         let interval = SigmaInterval::new(noise.quantile(0.25), noise.quantile(0.75)).unwrap();
         let levels = NoiseLevels::new(noise, interval);
         let mut rng = ChaCha8Rng::seed_from_u64(4);
-        let mut drawn: Vec<f64> = (0..4000).flat_map(|_| levels.draw(1, &mut rng)).collect();
+        let mut drawn: Vec<f64> = (0..4000).flat_map(|_| levels.draw(1, &mut rng).unwrap()).collect();
         drawn.sort_by(f64::total_cmp);
         for part in [0.1, 0.25, 0.5, 0.75, 0.9] {
             let mass = noise.cdf(drawn[(part * 4000.0) as usize]);
@@ -165,7 +172,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
         for interval in [high, SigmaInterval::ALL] {
             let levels = NoiseLevels::new(noise, interval).with_tail(&TAIL).unwrap();
-            let drawn = levels.draw(20_000, &mut rng);
+            let drawn = levels.draw(20_000, &mut rng).unwrap();
             assert!(drawn.iter().all(|sigma| interval.contains(*sigma)));
             for sigma in [0.3, 9.7, 20.0, 30.0, 60.0, 79.9] {
                 let share = drawn.iter().filter(|s| **s >= sigma).count() as f64 / 20_000.0;
@@ -193,7 +200,7 @@ mod tests {
         let sliver = SigmaInterval::new(1.0, 10.001).unwrap();
         let levels = NoiseLevels::new(noise, sliver).with_tail(&tail).unwrap();
         assert!(levels.tail.unwrap().share < 1e-5 && levels.share_above(10.0) < 2e-5);
-        let drawn = levels.draw(1000, &mut ChaCha8Rng::seed_from_u64(7));
+        let drawn = levels.draw(1000, &mut ChaCha8Rng::seed_from_u64(7)).unwrap();
         assert!(drawn.iter().all(|sigma| sliver.contains(*sigma)) && drawn.iter().any(|sigma| *sigma < 2.0));
     }
 
@@ -211,12 +218,14 @@ mod tests {
     fn a_tail_outside_the_interval_changes_nothing() {
         let noise = LogNormal::default();
         let low = noise.interval(Node::new(3, 0).unwrap());
-        let draw = |levels: NoiseLevels| levels.draw(64, &mut ChaCha8Rng::seed_from_u64(6));
+        let draw = |levels: NoiseLevels| levels.draw(64, &mut ChaCha8Rng::seed_from_u64(6)).unwrap();
         let plain = NoiseLevels::new(noise, low);
         assert_eq!(draw(plain.with_tail(&TAIL).unwrap()), draw(plain));
         let none = Tail { share: 0.0, ..TAIL };
         let all = NoiseLevels::new(noise, SigmaInterval::ALL);
         assert_eq!(draw(all.with_tail(&none).unwrap()), draw(all));
+        let error = all.draw(usize::MAX, &mut ChaCha8Rng::seed_from_u64(6)).unwrap_err();
+        assert!(matches!(error, Error::RandomShape { .. }), "{error}");
     }
 
     #[test]

@@ -6,35 +6,21 @@ use std::str::FromStr;
 use ediffi_core::interval::{LogNormal, Node, SigmaInterval};
 use serde::{Deserialize, Serialize};
 
+use crate::error::wrong;
 use crate::{Error, Result};
 
 /// A part of the noise distribution, written as the paper does: `(9, 511)` for the cell E⁹₅₁₁ of the tree, `all but (9, 511)
 /// and (3, 0)` for the complement of two cells.
-///
-/// ```
-/// use ediffi_core::interval::LogNormal;
-/// use ediffi_train::noise_cell::NoiseCell;
-///
-/// let rest: NoiseCell = "all but (9, 511) and (3, 0)".parse()?;
-/// assert_eq!(rest.interval(&LogNormal::default())?.to_string(), "[0.07574224194151892, 9.609593235855247)");
-/// # Ok::<(), ediffi_train::Error>(())
-/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum NoiseCell {
     /// A cell of the binary tree (eDiff-I §4.1); (0, 0) is the whole distribution.
     Node(Node),
-    /// Everything outside these cells.
+    /// Everything outside these cells. Without cells it is the whole distribution, too.
     AllBut(Vec<Node>),
 }
 
 impl NoiseCell {
-    /// The whole distribution, which the shared network is trained on.
-    #[must_use]
-    pub fn whole() -> Self {
-        Self::AllBut(Vec::new())
-    }
-
     /// Its noise levels under `noise`. The cells at either end of the tree own the open tail there.
     ///
     /// # Errors
@@ -46,7 +32,7 @@ impl NoiseCell {
                 [one] => Ok(*one),
                 parts => {
                     let reason = format!("the noise levels are in {} parts, a network owns one interval", parts.len());
-                    Err(Error::Plan { what: self.to_string(), reason })
+                    wrong(self.to_string(), reason)
                 }
             },
         }
@@ -55,18 +41,13 @@ impl NoiseCell {
 
 impl fmt::Display for NoiseCell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let write = |f: &mut fmt::Formatter<'_>, node: &Node| write!(f, "({}, {})", node.level(), node.index());
-        match self {
-            Self::Node(node) => write(f, node),
-            Self::AllBut(nodes) => {
-                f.write_str("all")?;
-                for (index, node) in nodes.iter().enumerate() {
-                    f.write_str(if index == 0 { " but " } else { " and " })?;
-                    write(f, node)?;
-                }
-                Ok(())
-            }
-        }
+        let written = |node: &Node| format!("({}, {})", node.level(), node.index());
+        let nodes = match self {
+            Self::Node(node) => return f.write_str(&written(node)),
+            Self::AllBut(nodes) => nodes.iter().map(written).collect::<Vec<_>>(),
+        };
+        f.write_str(if nodes.is_empty() { "all" } else { "all but " })?;
+        f.write_str(&nodes.join(" and "))
     }
 }
 
@@ -74,29 +55,18 @@ impl FromStr for NoiseCell {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let unreadable = || Error::Plan {
-            what: format!("{text:?}"),
-            reason: "a cell is written (level, index), all, or all but (level, index) and (level, index)".to_owned(),
+        let form = "a cell is written (level, index), all, or all but (level, index) and (level, index)";
+        let unreadable = || wrong(format!("{text:?}"), form);
+        let node = |text: &str| -> Result<Node> {
+            let numbers = text.trim().strip_prefix('(').and_then(|text| text.strip_suffix(')')?.split_once(','));
+            let parsed =
+                numbers.and_then(|(level, index)| Some((level.trim().parse().ok()?, index.trim().parse().ok()?)));
+            parsed.map_or_else(unreadable, |(level, index)| Ok(Node::new(level, index)?))
         };
-        let trimmed = text.trim();
-        if trimmed == "all" {
-            return Ok(Self::whole());
-        }
-        let (list, complement) = match trimmed.strip_prefix("all but ") {
-            Some(list) => (list, true),
-            None => (trimmed, false),
-        };
-        let mut nodes = Vec::new();
-        for part in list.split(" and ") {
-            let numbers = part.trim().strip_prefix('(').and_then(|part| part.strip_suffix(')'));
-            let (level, index) = numbers.and_then(|numbers| numbers.split_once(',')).ok_or_else(unreadable)?;
-            let level = level.trim().parse().map_err(|_| unreadable())?;
-            nodes.push(Node::new(level, index.trim().parse().map_err(|_| unreadable())?)?);
-        }
-        match (complement, nodes.as_slice()) {
-            (true, _) => Ok(Self::AllBut(nodes)),
-            (false, [node]) => Ok(Self::Node(*node)),
-            (false, _) => Err(unreadable()),
+        match (text.trim(), text.trim().strip_prefix("all but ")) {
+            ("all", _) => Ok(Self::AllBut(Vec::new())),
+            (_, Some(list)) => Ok(Self::AllBut(list.split(" and ").map(node).collect::<Result<_>>()?)),
+            (one, None) => Ok(Self::Node(node(one)?)),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use tch::{Kind, Tensor};
 
-use crate::error::expect_setting;
+use crate::error::{expect_decay, expect_not_negative, expect_positive, expect_setting};
 use crate::{Error, Result};
 
 /// Settings of AdamW. The defaults are eDiff-I's (table 7). Warm-up and clipping are those of NVIDIA's open relative (NeMo).
@@ -41,24 +41,14 @@ impl Default for AdamWSettings {
 }
 
 impl AdamWSettings {
-    /// Checks the numbers.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] naming the first field that makes no sense.
-    pub fn validate(&self) -> Result<()> {
+    /// Fails with the first field that makes no sense.
+    pub(crate) fn validate(&self) -> Result<()> {
         let Self { learning_rate, betas, epsilon, weight_decay, clip, .. } = *self;
-        let positive = |x: f64| x > 0.0 && x.is_finite();
-        let rule = "is not positive and finite";
-        expect_setting(positive(learning_rate), "learning_rate", learning_rate, rule)?;
-        expect_setting((0.0..1.0).contains(&betas.0), "betas.0", betas.0, "is not in [0, 1)")?;
-        expect_setting((0.0..1.0).contains(&betas.1), "betas.1", betas.1, "is not in [0, 1)")?;
-        expect_setting(positive(epsilon), "epsilon", epsilon, rule)?;
-        expect_setting(
-            weight_decay >= 0.0 && weight_decay.is_finite(),
-            "weight_decay",
-            weight_decay,
-            "is negative or not finite",
-        )?;
+        expect_positive("learning_rate", learning_rate)?;
+        expect_decay("betas.0", betas.0)?;
+        expect_decay("betas.1", betas.1)?;
+        expect_positive("epsilon", epsilon)?;
+        expect_not_negative("weight_decay", weight_decay)?;
         expect_setting(clip > 0.0, "clip", clip, "is not positive")
     }
 
@@ -76,38 +66,24 @@ impl AdamWSettings {
 
 /// The moments of AdamW for a list of parameters.
 #[derive(Debug)]
-pub struct AdamW {
-    settings: AdamWSettings,
+pub(crate) struct AdamW {
+    pub(crate) settings: AdamWSettings,
     pub(crate) first: Vec<Tensor>,
     pub(crate) second: Vec<Tensor>,
 }
 
 impl AdamW {
     /// Moments at zero.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] for a setting that makes no sense; a device without room.
-    pub fn new(settings: AdamWSettings, parameters: &[(String, Tensor)]) -> Result<Self> {
+    pub(crate) fn new(settings: AdamWSettings, parameters: &[(String, Tensor)]) -> Result<Self> {
         settings.validate()?;
-        let zeros =
-            || -> Result<Vec<Tensor>> { parameters.iter().map(|(_, p)| Ok(p.f_detach()?.f_zeros_like()?)).collect() };
+        let zeros = || parameters.iter().map(|(_, p)| Ok(p.f_detach()?.f_zeros_like()?)).collect::<Result<_>>();
         Ok(Self { settings, first: zeros()?, second: zeros()? })
     }
 
-    /// The settings.
-    #[must_use]
-    pub fn settings(&self) -> &AdamWSettings {
-        &self.settings
-    }
-
     /// Step number `step`, from 0, with the gradients in `parameters` and in `copies` of them, added in their order and divided by
-    /// `accumulated`. Clears the gradients and returns their norm before clipping. A parameter without a gradient stays as it
-    /// is.
-    ///
-    /// # Errors
-    /// [`Error::Diverged`] when the norm is not finite. Weights and moments stay as they were, and the gradients are cleared, so
-    /// that the caller may go on with another batch.
-    pub fn step(
+    /// `accumulated`. Clears the gradients and returns their norm before clipping. A parameter without a gradient stays as it is.
+    /// Where the norm is not finite, weights and moments stay as they were, and the caller may go on with another batch.
+    pub(crate) fn step(
         &mut self,
         parameters: &[(String, Tensor)],
         copies: &[&[(String, Tensor)]],
@@ -121,14 +97,11 @@ impl AdamW {
             let mut gradient = parameter.f_grad()?;
             for (_, copy) in copies.iter().filter_map(|copy| copy.get(index)) {
                 let mut other = copy.f_grad()?;
-                if !other.defined() {
-                    continue;
-                }
-                if gradient.defined() {
+                if !gradient.defined() {
+                    gradient = other;
+                } else if other.defined() {
                     let _ = gradient.f_add_(&other)?;
                     let _ = other.f_zero_()?;
-                } else {
-                    gradient = other;
                 }
             }
             if gradient.defined() {

@@ -1,54 +1,28 @@
 //! Batches made ahead of time on a background thread, in order.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 
 use crate::dataset::Dataset;
 use crate::{Error, Result};
 
-/// Hands out the batches of a data set in order, while the next ones are being made.
-pub struct Prefetch<D: Dataset> {
-    batches: Receiver<std::result::Result<D::Batch, D::Error>>,
-}
-
-impl<D: Dataset> std::fmt::Debug for Prefetch<D> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prefetch").finish_non_exhaustive()
-    }
-}
-
-impl<D: Dataset> Prefetch<D> {
-    /// Makes the batches from number `first` on. `depth` of them are kept ready (at least one), and one more is in hand. They
-    /// are made on one thread; a data set is free to spread its work with rayon. Dropping the `Prefetch` ends the thread
-    /// once the batch it is making is done.
-    ///
-    /// # Errors
-    /// [`Error::Thread`] when the thread cannot be started.
-    pub fn new(first: u64, depth: usize, data: D) -> Result<Self> {
-        let (sender, batches): (SyncSender<_>, _) = sync_channel(depth.max(1));
-        std::thread::Builder::new()
-            .name("prefetch".to_owned())
-            .spawn(move || {
-                // The channel closes when the trainer is done, which ends the thread.
-                for number in first.. {
-                    if sender.send(data.batch(number)).is_err() {
-                        return;
-                    }
-                }
-            })
-            .map_err(|source| Error::Thread { source })?;
-        Ok(Self { batches })
-    }
-
-    /// The next batch, waiting for it if need be.
-    ///
-    /// # Errors
-    /// The data set's own, or [`Error::NoBatches`] when its thread has ended: it panicked.
-    pub fn next(&self) -> std::result::Result<D::Batch, D::Error>
-    where
-        D::Error: From<Error>,
-    {
-        self.batches.recv().map_err(|_| Error::NoBatches)?
-    }
+/// A function that hands out the batches of a data set in order, from number `first` on, while the next ones are being made. `depth` of
+/// them are kept ready (at least one), and one more is in hand. They are made on one thread; a data set is free to spread its work
+/// with rayon. Dropping the function ends the thread once the batch it is making is done.
+///
+/// # Errors
+/// [`Error::Thread`] when the thread cannot be started. The function's are the data set's own, and [`Error::NoBatches`] when its
+/// thread has ended: it panicked.
+pub fn prefetch<D: Dataset<Error: From<Error>>>(
+    first: u64,
+    depth: usize,
+    data: D,
+) -> Result<impl FnMut() -> Result<D::Batch, D::Error>> {
+    let (sender, batches) = sync_channel(depth.max(1));
+    // The channel closes when the trainer is done, which ends the thread.
+    let work = move || (first..).map(|number| data.batch(number)).try_for_each(|batch| sender.send(batch));
+    let started = std::thread::Builder::new().name("prefetch".to_owned()).spawn(work);
+    started.map_err(|source| Error::Thread { source })?;
+    Ok(move || batches.recv().map_err(|_| Error::NoBatches)?)
 }
 
 #[cfg(test)]
@@ -63,21 +37,21 @@ mod tests {
 
     #[test]
     fn batches_come_in_order_from_the_first() {
-        let batches = Prefetch::new(7, 3, |number| Ok::<_, Error>(number * 10)).unwrap();
-        let got: Vec<u64> = (0..5).map(|_| batches.next().unwrap()).collect();
+        let mut batches = prefetch(7, 3, |number| Ok::<_, Error>(number * 10)).unwrap();
+        let got: Vec<u64> = (0..5).map(|_| batches().unwrap()).collect();
         assert_eq!(got, [70, 80, 90, 100, 110]);
     }
 
     #[test]
     fn works_ahead_by_its_depth_and_one_and_ends_when_dropped() {
         let (made, making) = channel();
-        let batches = Prefetch::new(0, 2, move |number| Ok::<_, Error>(made.send(number).is_ok())).unwrap();
+        let mut batches = prefetch(0, 2, move |number| Ok::<_, Error>(made.send(number).is_ok())).unwrap();
         // Two wait in the queue and the third is in hand before anyone asks; the fourth only after.
         for number in 0..3 {
             assert_eq!(making.recv_timeout(PATIENCE), Ok(number));
         }
         assert!(making.recv_timeout(Duration::from_millis(50)).is_err(), "the fourth batch is too early");
-        batches.next().unwrap();
+        batches().unwrap();
         assert_eq!(making.recv_timeout(PATIENCE), Ok(3));
         drop(batches);
         // The thread drops the function, and with it the sender, when it ends.
@@ -87,8 +61,8 @@ mod tests {
     #[test]
     fn a_maker_that_panics_is_an_error_not_a_hang() {
         let make = |number| if number < 2 { Ok::<_, Error>(number) } else { panic!("the test's maker breaks here") };
-        let batches = Prefetch::new(0, 1, make).unwrap();
-        assert_eq!((batches.next().unwrap(), batches.next().unwrap()), (0, 1));
-        assert!(matches!(batches.next(), Err(Error::NoBatches)));
+        let mut batches = prefetch(0, 1, make).unwrap();
+        assert_eq!((batches().unwrap(), batches().unwrap()), (0, 1));
+        assert!(matches!(batches(), Err(Error::NoBatches)));
     }
 }

@@ -1,12 +1,15 @@
 //! Random numbers of a training. Whatever is random in a batch follows from a seed and the number of the batch, so that a
 //! resumed run draws what an unbroken one would have drawn.
 
+use std::iter::repeat_with;
+
+use ediffi_core::guard::guarded;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use tch::Tensor;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// The generator of batch `number`: the ChaCha8 stream of this number under the key of `seed`.
 #[must_use]
@@ -28,18 +31,33 @@ pub fn uniform<R: Rng + ?Sized>(rng: &mut R) -> f64 {
 /// → `shape`, f32
 ///
 /// # Errors
-/// A shape of negative sizes, or one that memory has no room for.
+/// [`Error::RandomShape`] for a shape of negative sizes, or one that memory has no room for.
 pub fn normal<R: Rng + ?Sized>(rng: &mut R, shape: &[i64]) -> Result<Tensor> {
-    let count = shape.iter().product::<i64>();
+    let count = elements(shape)?;
     let mut draw = || -> Result<Tensor> {
-        let pairs = 0..(count + 1) / 2;
-        let values: Vec<f32> = pairs.map(|_| ((rng.next_u32() >> 8) as f32 + 0.5) / 16_777_216.0).collect();
+        let values = draws(count.div_ceil(2), || ((rng.next_u32() >> 8) as f32 + 0.5) / 16_777_216.0)?;
         Ok(Tensor::f_from_slice(&values)?)
     };
-    let radius = draw()?.f_log()?.f_mul_scalar(-2.0)?.f_sqrt()?;
-    let angle = draw()?.f_mul_scalar(2.0 * std::f64::consts::PI)?;
-    let both = Tensor::f_cat(&[radius.f_mul(&angle.f_cos()?)?, radius.f_mul(&angle.f_sin()?)?], 0)?;
-    Ok(both.f_narrow(0, 0, count)?.f_reshape(shape)?)
+    guarded(|| {
+        let radius = draw()?.f_log()?.f_mul_scalar(-2.0)?.f_sqrt()?;
+        let angle = draw()?.f_mul_scalar(2.0 * std::f64::consts::PI)?;
+        let both = Tensor::f_cat(&[radius.f_mul(&angle.f_cos()?)?, radius.f_mul(&angle.f_sin()?)?], 0)?;
+        Ok(both.f_narrow(0, 0, count as i64)?.f_reshape(shape)?)
+    })
+}
+
+/// How many numbers a tensor of `shape` has.
+pub(crate) fn elements(shape: &[i64]) -> Result<usize> {
+    let times = |count: usize, &side: &i64| count.checked_mul(side.try_into().ok()?);
+    shape.iter().try_fold(1, times).ok_or_else(|| Error::RandomShape { shape: shape.to_vec() })
+}
+
+/// `count` values of `draw`, or [`Error::RandomShape`] before any is drawn.
+pub(crate) fn draws<T>(count: usize, draw: impl FnMut() -> T) -> Result<Vec<T>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|_| Error::RandomShape { shape: vec![count as i64] })?;
+    values.extend(repeat_with(draw).take(count));
+    Ok(values)
 }
 
 #[cfg(test)]
@@ -62,6 +80,21 @@ mod tests {
         for (index, expected) in (0..).zip(expected) {
             assert!((x.double_value(&[index]) - expected).abs() < 1e-5, "{index}: {x:?}");
         }
+    }
+
+    #[test]
+    fn shapes_that_cannot_be_are_refused_before_anything_is_drawn() {
+        let before = batch_rng(1, 0);
+        let mut rng = before.clone();
+        for shape in [&[-1][..], &[2, -3], &[-2, -2], &[i64::MAX], &[1 << 60], &[1 << 40, 1 << 40], &[2, i64::MAX]] {
+            let error = normal(&mut rng, shape).unwrap_err();
+            assert!(matches!(error, Error::RandomShape { .. }), "{shape:?}: {error}");
+        }
+        assert!(rng == before);
+        assert_eq!(
+            (normal(&mut rng, &[]).unwrap().size(), normal(&mut rng, &[0, 2]).unwrap().size()),
+            (vec![], vec![0, 2])
+        );
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ediffi_core::weights::WeightsFile;
+use ediffi_core::guard::guarded;
 
-use crate::data_parallel::{Group, Rank};
+use crate::data_parallel::{Rank, group};
+use crate::error::file_error;
 use crate::lineage::Lineage;
 use crate::log::{Entry, LossLog};
-use crate::state::{Replica, TrainState};
+use crate::state::TrainState;
 use crate::{Error, Result};
 
 /// Steps between two lines of the log.
@@ -35,9 +36,7 @@ impl Begin {
     /// [`Error::File`] for a file that cannot be removed.
     pub fn discard(self, export: &Path) -> Result<()> {
         match self {
-            Self::Restart if export.is_file() => {
-                std::fs::remove_file(export).map_err(|source| Error::File { path: export.to_owned(), source })
-            }
+            Self::Restart if export.is_file() => std::fs::remove_file(export).map_err(file_error(export)),
             _ => Ok(()),
         }
     }
@@ -66,20 +65,6 @@ pub struct Run<'a> {
     pub lineage: Lineage,
 }
 
-/// What is known after a step.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct StepReport {
-    /// Steps done.
-    pub step: u64,
-    /// Steps of the whole run.
-    pub steps: u64,
-    /// Pictures seen.
-    pub pictures: u64,
-    /// The new line of the log, every [`LOG_STEPS`].
-    pub entry: Option<Entry>,
-}
-
 impl Run<'_> {
     /// The number of the first batch of the next step.
     #[must_use]
@@ -102,8 +87,7 @@ impl Run<'_> {
         if self.begin != Begin::Resume || !export.is_file() {
             return Ok(false);
         }
-        self.lineage.check(export)?;
-        let file = WeightsFile::open(export, |name| Some(name.to_owned()))?;
+        let file = self.lineage.open(export)?;
         Ok(file.text("steps").and_then(|done| done.parse::<u64>().ok()).is_some_and(|done| done >= self.steps))
     }
 
@@ -114,15 +98,14 @@ impl Run<'_> {
     /// [`Error::Checkpoint`] for a damaged one; a folder that cannot be written.
     pub fn begin(&self, state: &mut TrainState) -> Result<()> {
         let path = self.checkpoint();
-        let failed = |source| Error::File { path: path.clone(), source };
-        std::fs::create_dir_all(self.folder).map_err(failed)?;
+        std::fs::create_dir_all(self.folder).map_err(file_error(&path))?;
         if !path.is_file() {
             return Ok(());
         }
         match self.begin {
             Begin::New => Err(Error::Exists { path }),
             // Removed at once: a run that is killed before its first checkpoint must not go on from this one.
-            Begin::Restart => std::fs::remove_file(&path).map_err(failed),
+            Begin::Restart => std::fs::remove_file(&path).map_err(file_error(&path)),
             Begin::Resume => {
                 self.lineage.check(&path)?;
                 state.resume(&path)
@@ -133,7 +116,7 @@ impl Run<'_> {
     /// Trains until all steps are done or `observe` breaks. Writes the checkpoint then, and from time to time on the way.
     ///
     /// `next` gives the batches in order, from [`next_batch`](Self::next_batch) on. The `ranks` share those of a step, and their
-    /// gradients are added up.
+    /// gradients are added up. `observe` is called after every step, every [`LOG_STEPS`] with the new line of the log.
     ///
     /// # Errors
     /// [`Error::Diverged`] when loss or gradients are no longer finite (the last checkpoint is then the last good one), a file
@@ -142,76 +125,54 @@ impl Run<'_> {
     pub fn train<B: Send, E: From<Error> + Send>(
         &self,
         state: &mut TrainState,
-        mut next: impl FnMut() -> std::result::Result<B, E>,
+        mut next: impl FnMut() -> Result<B, E>,
         ranks: &mut [Rank<'_, B, E>],
-        mut observe: impl FnMut(&TrainState, &StepReport) -> std::result::Result<ControlFlow<()>, E>,
-    ) -> std::result::Result<(), E> {
-        if ranks.is_empty() {
-            return Err(Error::Setting { field: "ranks", reason: "there are none".to_owned() }.into());
-        }
+        mut observe: impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
         let (replicas, losses): (Vec<_>, Vec<_>) =
             ranks.iter_mut().map(|Rank { replica, loss }| (&*replica, loss)).unzip();
-        std::thread::scope(|scope| {
-            let mut group = Group::new(scope, losses)?;
-            self.steps(state, &mut next, &replicas, &mut group, &mut observe)
-        })
-    }
-
-    /// The loop of [`train`](Self::train).
-    fn steps<B: Send, E: From<Error> + Send>(
-        &self,
-        state: &mut TrainState,
-        mut next: impl FnMut() -> std::result::Result<B, E>,
-        replicas: &[&Replica],
-        group: &mut Group<'_, '_, B, E>,
-        mut observe: impl FnMut(&TrainState, &StepReport) -> std::result::Result<ControlFlow<()>, E>,
-    ) -> std::result::Result<(), E> {
-        let mut log = LossLog::resume(&self.folder.join(format!("{}.csv", self.name)), state.step())?;
-        let mut saved = Instant::now();
-        let mut window = Window::new();
-        while state.step() < self.steps {
-            let first = self.next_batch(state);
-            let waiting = Instant::now();
-            let mut batches = Vec::new();
-            for number in first..first + self.accumulate {
-                batches.push((number, next()?));
-            }
-            window.waiting += waiting.elapsed();
-            let values = group.step(batches)?;
-            let rate = state.rate();
-            let pictures = self.accumulate * self.batch;
-            window.gradient += state.update_from(replicas, pictures, values.len())?;
-            // Read after the step: on a GPU, reading waits for what was computed.
-            for value in values {
-                window.loss += value.f_double_value(&[]).map_err(Error::from)? / self.accumulate as f64;
-            }
-            window.steps += 1;
-            let mut report =
-                StepReport { step: state.step(), steps: self.steps, pictures: state.pictures(), entry: None };
-            if state.step().is_multiple_of(LOG_STEPS) {
-                let entry = window.entry(state, rate, pictures);
-                log.write(&entry)?;
-                if !entry.loss.is_finite() {
-                    return Err(Error::Diverged { step: entry.step, what: "loss", value: entry.loss }.into());
+        // Libtorch may panic on this thread as well: in the optimizer, or where batches are made.
+        guarded(|| {
+            let trained = std::thread::scope(|scope| -> Result<(), E> {
+                let mut losses = group(scope, losses)?;
+                let mut log = LossLog::resume(&self.folder.join(format!("{}.csv", self.name)), state.step())?;
+                let (mut saved, mut sums, mut stop) = (Instant::now(), Sums::new(), false);
+                while !stop && state.step() < self.steps {
+                    let (first, waiting) = (self.next_batch(state), Instant::now());
+                    let batches = (first..first + self.accumulate).map(|number| Ok((number, next()?)));
+                    let batches = batches.collect::<Result<Vec<_>, E>>()?;
+                    sums.waiting += waiting.elapsed();
+                    let values = losses(batches)?;
+                    let (rate, pictures) = (state.rate(), self.accumulate * self.batch);
+                    sums.gradient += state.update_from(&replicas, pictures, values.len())?;
+                    // Read after the step: on a GPU, reading waits for what was computed.
+                    for value in values {
+                        sums.loss += value.f_double_value(&[]).map_err(Error::from)? / self.accumulate as f64;
+                    }
+                    sums.steps += 1;
+                    let logged = state.step().is_multiple_of(LOG_STEPS);
+                    let entry = logged.then(|| std::mem::replace(&mut sums, Sums::new()).entry(state, rate, pictures));
+                    if let Some(entry @ Entry { step, loss, .. }) = entry {
+                        log.write(&entry)?;
+                        if !loss.is_finite() {
+                            return Err(Error::Diverged { step, what: "loss", value: loss }.into());
+                        }
+                    }
+                    stop = observe(state, entry.as_ref())?.is_break();
+                    if saved.elapsed() >= self.checkpoint_every {
+                        state.save(&self.checkpoint(), self.lineage.notes())?;
+                        saved = Instant::now();
+                    }
                 }
-                report.entry = Some(entry);
-                window = Window::new();
-            }
-            let stop = observe(state, &report)?.is_break();
-            if stop || saved.elapsed() >= self.checkpoint_every {
-                state.save(&self.checkpoint(), self.lineage.notes())?;
-                saved = Instant::now();
-            }
-            if stop {
-                return Ok(());
-            }
-        }
-        Ok(state.save(&self.checkpoint(), self.lineage.notes())?)
+                Ok(state.save(&self.checkpoint(), self.lineage.notes())?)
+            });
+            Ok::<_, Error>(trained)
+        })?
     }
 }
 
 /// What is summed up for a line of the log.
-struct Window {
+struct Sums {
     loss: f64,
     gradient: f64,
     steps: u64,
@@ -219,12 +180,12 @@ struct Window {
     began: Instant,
 }
 
-impl Window {
+impl Sums {
     fn new() -> Self {
         Self { loss: 0.0, gradient: 0.0, steps: 0, waiting: Duration::ZERO, began: Instant::now() }
     }
 
-    fn entry(&self, state: &TrainState, rate: f64, pictures_a_step: u64) -> Entry {
+    fn entry(self, state: &TrainState, rate: f64, pictures_a_step: u64) -> Entry {
         let steps = self.steps.max(1) as f64;
         let seconds = self.began.elapsed().as_secs_f64();
         Entry {

@@ -20,19 +20,16 @@ pub struct TrainState {
     pictures: u64,
 }
 
-const PARTS: [&str; 4] = ["weights", "first", "second", "ema"];
-
 impl TrainState {
     /// Starts the training of `parameters`, which come from [`Fresh`](ediffi_core::weights::Fresh). They track gradients from now on.
     ///
     /// # Errors
-    /// A device without room.
+    /// [`Error::Setting`] for a setting that makes no sense or a decay outside of [0, 1); a device without room.
     pub fn new(parameters: Vec<(String, Tensor)>, optimizer: AdamWSettings, ema_decay: f64) -> Result<Self> {
         let optimizer = AdamW::new(optimizer, &parameters)?;
         let ema = Ema::new(ema_decay, &parameters)?;
-        let parameters =
-            parameters.into_iter().map(|(n, p)| Ok((n, p.f_set_requires_grad(true)?))).collect::<Result<Vec<_>>>()?;
-        Ok(Self { parameters, optimizer, ema, step: 0, pictures: 0 })
+        let tracked = parameters.into_iter().map(|(name, p)| Ok((name, p.f_set_requires_grad(true)?)));
+        Ok(Self { parameters: tracked.collect::<Result<_>>()?, optimizer, ema, step: 0, pictures: 0 })
     }
 
     /// Optimizer steps done.
@@ -50,7 +47,7 @@ impl TrainState {
     /// Learning rate of the next step.
     #[must_use]
     pub fn rate(&self) -> f64 {
-        self.optimizer.settings().rate(self.step)
+        self.optimizer.settings.rate(self.step)
     }
 
     /// The parameters under training, sharing storage with the network's.
@@ -60,7 +57,7 @@ impl TrainState {
 
     /// The averaged parameters, sharing storage with the running average.
     pub fn average(&self) -> &[(String, Tensor)] {
-        self.ema.average()
+        &self.ema.average
     }
 
     /// One optimizer step, with the mean of the gradients that `accumulated` backward passes have left in the parameters. All of
@@ -103,12 +100,9 @@ impl TrainState {
     /// A file whose tensors are not these parameters.
     pub fn start_from(&mut self, path: &Path) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let shapes: Vec<_> = self.parameters.iter().map(|(n, p)| (n.clone(), p.size())).collect();
-        let loaded = read(&open(path)?, &shapes)?;
-        for (((_, parameter), (_, average)), value) in self.parameters.iter_mut().zip(&mut self.ema.average).zip(loaded)
-        {
-            parameter.f_copy_(&value)?;
-            average.f_copy_(&value)?;
+        let loaded = read(&open(path)?, &self.parameters)?;
+        for part in [&mut self.parameters, &mut self.ema.average] {
+            fill(part, &loaded)?;
         }
         self.ema.settled = true;
         tracing::info!(file = %path.display(), "starting from a trained network");
@@ -119,23 +113,24 @@ impl TrainState {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn save(&self, path: &Path, notes: HashMap<String, String>) -> Result<()> {
-        let mut tensors = Vec::with_capacity(4 * self.parameters.len());
-        let moments = self.optimizer.first.iter().zip(&self.optimizer.second);
-        for (((name, parameter), (first, second)), (_, average)) in
-            self.parameters.iter().zip(moments).zip(self.ema.average())
-        {
-            for (part, tensor) in PARTS.iter().zip([parameter, first, second, average]) {
-                tensors.push((format!("{part}.{name}"), tensor.shallow_clone()));
-            }
-        }
-        let mut metadata = notes;
-        metadata.insert("step".to_owned(), self.step.to_string());
-        metadata.insert("pictures".to_owned(), self.pictures.to_string());
-        metadata.insert("settled".to_owned(), self.ema.settled.to_string());
-        save(path, &tensors, metadata)?;
+    pub fn save(&self, path: &Path, mut notes: HashMap<String, String>) -> Result<()> {
+        notes.insert("step".to_owned(), self.step.to_string());
+        notes.insert("pictures".to_owned(), self.pictures.to_string());
+        notes.insert("settled".to_owned(), self.ema.settled.to_string());
+        save(path, &self.tensors(), notes)?;
         tracing::debug!(file = %path.display(), step = self.step, "checkpoint written");
         Ok(())
+    }
+
+    /// What a checkpoint holds of each parameter, sharing storage.
+    fn tensors(&self) -> Vec<(String, Tensor)> {
+        let moments = self.optimizer.first.iter().zip(&self.optimizer.second);
+        let parts = self.parameters.iter().zip(moments).zip(&self.ema.average);
+        let named = parts.flat_map(|(((name, parameter), (first, second)), (_, average))| {
+            let parts = [("weights", parameter), ("first", first), ("second", second), ("ema", average)];
+            parts.map(|(part, tensor)| (format!("{part}.{name}"), tensor.shallow_clone()))
+        });
+        named.collect()
     }
 
     /// Goes on from a checkpoint.
@@ -144,22 +139,11 @@ impl TrainState {
     /// A file that is missing, cut short, or of another network. Nothing is changed then.
     pub fn resume(&mut self, path: &Path) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let file = open(path)?;
-        let mut shapes = Vec::with_capacity(4 * self.parameters.len());
-        for (name, parameter) in &self.parameters {
-            shapes.extend(PARTS.iter().map(|part| (format!("{part}.{name}"), parameter.size())));
-        }
-        let mut loaded = read(&file, &shapes)?.into_iter();
+        let (file, mut tensors) = (open(path)?, self.tensors());
+        let loaded = read(&file, &tensors)?;
         let (step, pictures) = (header(&file, path, "step")?, header(&file, path, "pictures")?);
         let settled = header(&file, path, "settled")?;
-        let moments = self.optimizer.first.iter_mut().zip(&mut self.optimizer.second);
-        for (((_, parameter), (first, second)), (_, average)) in
-            self.parameters.iter_mut().zip(moments).zip(&mut self.ema.average)
-        {
-            for (target, value) in [parameter, first, second, average].into_iter().zip(&mut loaded) {
-                target.f_copy_(&value)?;
-            }
-        }
+        fill(&mut tensors, &loaded)?;
         (self.step, self.pictures, self.ema.settled) = (step, pictures, settled);
         tracing::info!(file = %path.display(), step, pictures, "resumed");
         Ok(())
@@ -171,13 +155,9 @@ impl TrainState {
     /// # Errors
     /// [`Error::Setting`] when no parameter is below `prefix`; a file that cannot be written.
     pub fn export(&self, path: &Path, prefix: &str, kind: Kind, mut notes: HashMap<String, String>) -> Result<()> {
-        let tensors = self
-            .ema
-            .average()
-            .iter()
-            .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)))
-            .map(|(name, tensor)| Ok((name.to_owned(), tensor.f_to_kind(kind)?)))
-            .collect::<Result<Vec<_>>>()?;
+        let below = self.average().iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)));
+        let exported = below.map(|(name, tensor)| Ok((name.to_owned(), tensor.f_to_kind(kind)?)));
+        let tensors = exported.collect::<Result<Vec<_>>>()?;
         if tensors.is_empty() {
             return Err(Error::Setting { field: "prefix", reason: format!("no parameter is below {prefix:?}") });
         }
@@ -198,11 +178,15 @@ fn open(path: &Path) -> Result<WeightsFile> {
     Ok(WeightsFile::open(path, |name| Some(name.to_owned()))?)
 }
 
-/// Reads named tensors of these shapes, f32, from a file that holds exactly them.
-fn read(file: &WeightsFile, shapes: &[(String, Vec<i64>)]) -> Result<Vec<Tensor>> {
+/// Reads tensors of the names and shapes of `like`, f32, from a file that holds exactly them.
+fn read(file: &WeightsFile, like: &[(String, Tensor)]) -> Result<Vec<Tensor>> {
     Ok(file.build(Device::Cpu, Kind::Float, |mut scope: Scope<'_>| {
-        shapes.iter().map(|(name, shape)| scope.weight(name, shape, Init::Zeros)).collect()
+        like.iter().map(|(name, tensor)| scope.weight(name, &tensor.size(), Init::Zeros)).collect()
     })?)
+}
+
+fn fill(tensors: &mut [(String, Tensor)], values: &[Tensor]) -> Result<()> {
+    tensors.iter_mut().zip(values).try_for_each(|((_, tensor), value)| Ok(tensor.f_copy_(value)?))
 }
 
 /// Parameters as one rank of a data-parallel training sees them; see [`TrainState::replica`].

@@ -10,8 +10,9 @@ use std::time::Duration;
 use ediffi_train::Error;
 use ediffi_train::data_parallel::Rank;
 use ediffi_train::lineage::Lineage;
+use ediffi_train::log::Entry;
 use ediffi_train::optimizer::AdamWSettings;
-use ediffi_train::run::{Begin, Run, StepReport};
+use ediffi_train::run::{Begin, Run};
 use ediffi_train::state::TrainState;
 use tch::{Device, Kind, Tensor};
 
@@ -56,9 +57,9 @@ fn train_until(run: &Run<'_>, ranks: usize, stop: u64) -> (Vec<u64>, f64, String
         numbers.push(number);
         Ok(number)
     };
-    let observe = |state: &TrainState, report: &StepReport| {
-        assert_eq!((report.step, report.pictures), (state.step(), state.pictures()));
-        Ok(if report.step == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    let observe = |state: &TrainState, entry: Option<&Entry>| {
+        assert_eq!(entry.map(|entry| entry.step), state.step().is_multiple_of(20).then_some(state.step()));
+        Ok(if state.step() == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
     run.train(&mut state, made, &mut ranks, observe).unwrap();
     (numbers, weight.double_value(&[0, 0]), std::fs::read_to_string(run.folder.join("net.csv")).unwrap())
@@ -143,7 +144,7 @@ fn checkpoints_are_written_on_the_way() {
     let mut ranks = [rank(&state)];
     let mut next = 0..;
     let made = || next.next().ok_or(Error::NoBatches);
-    let observe = |_: &TrainState, report: &StepReport| match report.step {
+    let observe = |state: &TrainState, _: Option<&Entry>| match state.step() {
         // Killed in the third step: what the second left is there.
         3 => Err(Error::NoBatches),
         _ => Ok(ControlFlow::Continue(())),
@@ -171,7 +172,7 @@ fn ranks_keep_their_threads() {
     let mut ranks = [rank(), rank(), rank()];
     let mut numbers = 0..;
     let made = || Ok(numbers.next().unwrap());
-    let observe = |_: &TrainState, _: &_| Ok(ControlFlow::Continue(()));
+    let observe = |_: &TrainState, _: Option<&Entry>| Ok(ControlFlow::Continue(()));
     run(folder.path(), 8, 3, Begin::New).train(&mut state, made, &mut ranks, observe).unwrap();
     drop(ranks);
     assert_eq!(threads.lock().unwrap().len(), 3);
@@ -202,11 +203,30 @@ fn a_panic_of_tch_is_an_error_that_says_why() {
             Rank::<u64, Error> { replica: state.replica().unwrap(), loss }
         };
         let mut ranks: Vec<_> = (0..count).map(|_| full()).collect();
-        let observe = |_: &TrainState, _: &_| Ok(ControlFlow::Continue(()));
+        let observe = |_: &TrainState, _: Option<&Entry>| Ok(ControlFlow::Continue(()));
         let error = run(folder.path(), 1, 2, Begin::New).train(&mut state, || Ok(0), &mut ranks, observe).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, Error::Core { source: ediffi_core::Error::Torch { .. } }), "{message}");
         assert!(message.contains("memory") || message.contains("size"), "{message}");
+    }
+}
+
+/// The loop's own thread makes batches and observes, too.
+#[test]
+fn a_panic_of_tch_beside_the_ranks_is_an_error_that_says_why() {
+    let full = || Tensor::f_full([1 << 50], 1.0, (Kind::Float, Device::Cpu)).is_ok();
+    for making in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, mut state) = begin();
+        let mut ranks = [rank(&state), rank(&state)];
+        let mut numbers = 0..;
+        let made = || Ok(if making && full() { 0 } else { numbers.next().unwrap() });
+        let observe = |_: &TrainState, _: Option<&Entry>| {
+            Ok(if full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        };
+        let error = run(folder.path(), 1, 2, Begin::New).train(&mut state, made, &mut ranks, observe).unwrap_err();
+        assert!(matches!(error, Error::Core { source: ediffi_core::Error::Torch { .. } }), "{error}");
+        assert_eq!(state.step(), u64::from(!making));
     }
 }
 
@@ -257,7 +277,7 @@ fn a_rank_that_fails_beside_another_at_work_ends_the_training() {
             let mut ranks = [rank(0), rank(1)];
             let mut numbers = 0..;
             let made = || Ok(numbers.next().unwrap());
-            let observe = |_: &TrainState, _: &_| Ok(ControlFlow::Continue(()));
+            let observe = |_: &TrainState, _: Option<&Entry>| Ok(ControlFlow::Continue(()));
             let error = run.train(&mut state, made, &mut ranks, observe).unwrap_err();
             let expected =
                 if panics { matches!(error, Error::RankPanicked) } else { matches!(error, Error::NoBatches) };

@@ -66,7 +66,7 @@ fn loss(network: &UNet, number: u64, rows: std::ops::Range<usize>) -> Tensor {
     let clean = part(normal(0, &[ROWS as i64, 3, 8, 8]).tanh());
     let noise = part(normal(1, &[ROWS as i64, 3, 8, 8]));
     let mut rng = stream(9, number);
-    let sigmas = NoiseLevels::new(LogNormal::default(), SigmaInterval::ALL).draw(ROWS, &mut rng);
+    let sigmas = NoiseLevels::new(LogNormal::default(), SigmaInterval::ALL).draw(ROWS, &mut rng).unwrap();
     let conditioning = Conditioning { t5: Some(normal(2, &[ROWS as i64, 3, 6])), ..Conditioning::default() };
     let dropped = ConditioningDropout::default().apply(&conditioning, ROWS as i64, &mut rng).unwrap();
     let conditioning = Conditioning { t5: dropped.t5.map(part), ..Conditioning::default() };

@@ -53,6 +53,6 @@ mod training;
 mod training_plan;
 
 pub use stage::{Expert, NetworkTraining, Sampling, StageTraining};
-pub use task::{EncoderTraining, Task};
+pub use task::{Batches, EncoderTraining, Task};
 pub use training::Training;
 pub use training_plan::TrainingPlan;

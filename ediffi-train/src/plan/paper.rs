@@ -7,7 +7,7 @@ use super::training::Training;
 use super::training_plan::TrainingPlan;
 use crate::Result;
 use crate::noise::Tail;
-use crate::tree::{Branching, Configuration, ExpertTree};
+use crate::tree::{Branching, Configuration, ExpertTree, Planned};
 
 /// How long and how fast each network of a paper's plan is trained.
 ///
@@ -68,17 +68,13 @@ pub fn plan(name: &str, configuration: Configuration, budget: &Budget) -> Result
 
 /// The networks of a tree, those without a parent trained like `shared`, all others like `child`.
 fn networks(tree: &ExpertTree, shared: Training, child: Training) -> Vec<NetworkTraining> {
-    let planned = tree.networks();
-    let parent = |index: Option<usize>| index.and_then(|index| planned.get(index));
-    planned
-        .iter()
-        .map(|network| NetworkTraining {
-            name: network.name.clone(),
-            cell: network.cell.clone(),
-            parent: parent(network.parent).map(|parent| parent.name.clone()),
-            training: if network.parent.is_some() { child } else { shared },
-        })
-        .collect()
+    let training = |network: &Planned| {
+        let parent = network.parent.and_then(|index| tree.networks().get(index));
+        let training = if parent.is_some() { child } else { shared };
+        let (name, cell) = (network.name.clone(), network.cell.clone());
+        NetworkTraining { name, cell, parent: parent.map(|parent| parent.name.clone()), training }
+    };
+    tree.networks().iter().map(training).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use ediffi_core::schedule::Schedule;
 use serde::{Deserialize, Serialize};
 
 use super::training::Training;
+use crate::error::wrong;
 use crate::noise::{NoiseLevels, Tail};
 use crate::noise_cell::NoiseCell;
 use crate::{Error, Result};
@@ -70,15 +71,12 @@ impl StageTraining {
             let interval = network.cell.interval(&self.noise)?;
             let Some(parent) = &network.parent else { continue };
             let what = format!("{}.{}", self.name, network.name);
-            let before = self.networks.iter().take(index).find(|other| other.name == *parent);
-            let Some(before) = before else {
-                let reason = format!("no network called {parent:?}, its parent, comes before it");
-                return Err(Error::Plan { what, reason });
+            let Some(before) = self.networks.iter().take(index).find(|other| other.name == *parent) else {
+                return wrong(what, format!("no network called {parent:?}, its parent, comes before it"));
             };
             let known = before.cell.interval(&self.noise)?;
             if interval.low() < known.low() || interval.high() > known.high() {
-                let reason = format!("its noise levels, {interval}, are not all among its parent's, {known}");
-                return Err(Error::Plan { what, reason });
+                return wrong(what, format!("its noise levels, {interval}, are not all among its parent's, {known}"));
             }
         }
         self.experts().map(|_| ())
@@ -92,12 +90,9 @@ impl StageTraining {
         let leaf = |network: &&NetworkTraining| {
             !self.networks.iter().any(|other| other.parent.as_deref() == Some(network.name.as_str()))
         };
-        let mut experts = self
-            .networks
-            .iter()
-            .filter(leaf)
-            .map(|network| Ok(Expert { network, interval: network.cell.interval(&self.noise)? }))
-            .collect::<Result<Vec<_>>>()?;
+        let leaves = self.networks.iter().filter(leaf);
+        let experts = leaves.map(|network| Ok(Expert { network, interval: network.cell.interval(&self.noise)? }));
+        let mut experts = experts.collect::<Result<Vec<_>>>()?;
         experts.sort_by(|a, b| a.interval.low().total_cmp(&b.interval.low()));
         Experts::new(experts.iter().map(|expert| expert.interval).collect())
             .map_err(|source| Error::Ensemble { stage: self.name.clone(), source })?;
@@ -110,25 +105,14 @@ impl StageTraining {
     /// Those of [`NoiseCell::interval`] and of [`NoiseLevels::with_tail`].
     pub fn levels(&self, network: &NetworkTraining) -> Result<NoiseLevels> {
         let levels = NoiseLevels::new(self.noise, network.cell.interval(&self.noise)?);
-        match &self.tail {
-            Some(tail) => levels.with_tail(tail),
-            None => Ok(levels),
-        }
+        self.tail.as_ref().map_or(Ok(levels), |tail| levels.with_tail(tail))
     }
 
     /// How many steps of sampling each expert runs, in the order of [`experts`](Self::experts).
-    ///
-    /// # Errors
-    /// Those of [`experts`](Self::experts), and a schedule that makes no noise levels.
-    pub fn sampling_steps(&self) -> Result<Vec<usize>> {
+    pub(super) fn sampling_steps(&self) -> Result<Vec<usize>> {
         let intervals: Vec<_> = self.experts()?.iter().map(|expert| expert.interval).collect();
-        let mut counts = vec![0; intervals.len()];
+        let experts = 0..intervals.len();
         let plan = Experts::new(intervals)?.plan(&self.sampling.schedule.sigmas(self.sampling.steps)?)?;
-        for step in plan.steps() {
-            if let Some(count) = counts.get_mut(step.expert) {
-                *count += 1;
-            }
-        }
-        Ok(counts)
+        Ok(experts.map(|expert| plan.steps().iter().filter(|step| step.expert == expert).count()).collect())
     }
 }

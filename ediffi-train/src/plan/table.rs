@@ -3,11 +3,12 @@
 use std::fmt;
 
 use super::stage::{NetworkTraining, StageTraining};
+use super::task::Task;
 use super::training::Training;
 use super::training_plan::TrainingPlan;
 
-/// Fields of one line of the table.
-const HEADS: [&str; 9] =
+/// The columns of the table.
+const COLUMNS: [&str; 9] =
     ["network", "cell", "sigma", "starts from", "steps", "pictures", "rate", "average", "sampling"];
 
 impl fmt::Display for TrainingPlan {
@@ -15,13 +16,13 @@ impl fmt::Display for TrainingPlan {
         let Self { name, seed, batch, accumulate, .. } = self;
         writeln!(f, "plan {name}: seed {seed}, {accumulate} x {batch} pictures a step")?;
         for encoder in &self.encoders {
-            let batch = encoder.batch.unwrap_or(self.batch);
+            let batch = self.batches(&Task::Encoder(encoder)).batch;
             let Training { steps, learning_rate, .. } = encoder.training;
             writeln!(f, "\nencoder {}: {steps} steps of {batch} pictures, rate {learning_rate:e}", encoder.name)?;
         }
         for stage in &self.stages {
             writeln!(f)?;
-            stage.write(f, self.pictures_a_step())?;
+            stage.write(f, batch.saturating_mul(*accumulate))?;
         }
         Ok(())
     }
@@ -40,13 +41,13 @@ impl StageTraining {
             (Ok(experts), Ok(steps)) => experts.iter().zip(steps).map(|(e, n)| (e.network.name.clone(), n)).collect(),
             _ => Vec::new(),
         };
-        let mut rows = vec![HEADS.map(str::to_owned)];
+        let mut rows = vec![COLUMNS.map(str::to_owned)];
         for network in &self.networks {
             let own = owned.iter().find(|(name, _)| *name == network.name).map(|(_, steps)| *steps);
             rows.push(self.row(network, own, pictures_a_step));
         }
         let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
-        let widths: Vec<usize> = (0..HEADS.len()).map(|column| width(column).unwrap_or(0)).collect();
+        let widths: Vec<usize> = (0..COLUMNS.len()).map(|column| width(column).unwrap_or(0)).collect();
         for row in &rows {
             let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
             writeln!(f, "  {}", cells.join("  ").trim_end())?;
@@ -64,7 +65,7 @@ impl StageTraining {
             interval.map_or_else(|error| error.to_string(), |interval| format!("{interval:.4}")),
             network.parent.clone().unwrap_or_else(|| "new weights".to_owned()),
             steps.to_string(),
-            (steps * pictures_a_step).to_string(),
+            steps.saturating_mul(pictures_a_step).to_string(),
             format!("{learning_rate:e}{}", if cosine { " cosine" } else { "" }),
             ema.to_string(),
             own.map_or_else(String::new, |own| format!("{own} of {total}, {:.0} %", 100.0 * own as f64 / total as f64)),
@@ -104,5 +105,8 @@ mod tests {
         assert!(line("e9-511").ends_with("9 of 25, 36 %"), "{text}");
         assert!(line("rest").starts_with("rest all but (9, 511) and (3, 0) [0.0757, 9.6096) e0-0"), "{text}");
         assert!(line("stage base").contains("25 steps"), "{text}");
+        // A plan that is too long to count is still shown.
+        let endless = Budget { shared: Training { steps: u64::MAX, ..training }, ..budget };
+        assert!(plan("d", Configuration::D, &endless).unwrap().to_string().contains(&u64::MAX.to_string()));
     }
 }

@@ -17,6 +17,15 @@ pub struct EncoderTraining {
     pub training: Training,
 }
 
+/// The batches of one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batches {
+    /// Pictures a batch.
+    pub batch: u64,
+    /// Batches whose gradients make one step.
+    pub accumulate: u64,
+}
+
 /// One thing to train.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Task<'a> {

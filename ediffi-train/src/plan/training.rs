@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Result;
+use crate::error::{expect_decay, wrong};
 use crate::optimizer::AdamWSettings;
-use crate::{Error, Result};
 
 /// How long and how fast something is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -36,16 +37,8 @@ impl Training {
     }
 
     pub(super) fn check(&self, what: &str) -> Result<()> {
-        let wrong = |reason: String| Err(Error::Plan { what: what.to_owned(), reason });
-        if let Err(error) = self.optimizer().validate() {
-            return wrong(error.to_string());
-        }
-        if self.steps == 0 {
-            return wrong("no steps".to_owned());
-        }
-        if !(0.0..1.0).contains(&self.ema) {
-            return wrong(format!("ema {} is not in [0, 1)", self.ema));
-        }
-        Ok(())
+        let settings = self.optimizer().validate().and_then(|()| expect_decay("ema", self.ema));
+        settings.or_else(|error| wrong(what, error.to_string()))?;
+        if self.steps == 0 { wrong(what, "no steps") } else { Ok(()) }
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::stage::{NetworkTraining, StageTraining};
-use super::task::{EncoderTraining, Task};
+use super::task::{Batches, EncoderTraining, Task};
+use crate::error::{file_error, wrong};
 use crate::lineage::Lineage;
 use crate::{Error, Result};
 
@@ -49,8 +50,7 @@ impl TrainingPlan {
     /// # Errors
     /// [`Error::File`] for a file that cannot be read; those of [`parse`](Self::parse).
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::File { path: path.to_owned(), source })?;
-        Self::parse(&text)
+        Self::parse(&std::fs::read_to_string(path).map_err(file_error(path))?)
     }
 
     /// The plan in TOML, which [`parse`](Self::parse) reads back.
@@ -58,7 +58,7 @@ impl TrainingPlan {
     /// # Errors
     /// [`Error::Plan`] for a number that TOML cannot hold: a seed beyond an `i64`.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|error| Error::Plan { what: self.name.clone(), reason: error.to_string() })
+        toml::to_string(self).or_else(|error| wrong(&self.name, error.to_string()))
     }
 
     /// Checks every number, and that
@@ -69,32 +69,29 @@ impl TrainingPlan {
     /// # Errors
     /// [`Error::Plan`] naming what is wrong, or [`Error::Ensemble`] for a stage whose experts leave a hole or overlap.
     pub fn check(&self) -> Result<()> {
-        let wrong = |what: &str, reason: String| Err(Error::Plan { what: what.to_owned(), reason });
         for (field, value) in [("batch", self.batch), ("accumulate", self.accumulate)] {
             if !(1..=65_536).contains(&value) {
                 return wrong(field, format!("{value} is not in 1..=65536"));
             }
         }
         if self.stages.is_empty() {
-            return wrong(&self.name, "it has no stages".to_owned());
+            return wrong(&self.name, "it has no stages");
         }
         let mut names: Vec<String> = Vec::new();
         for task in self.tasks() {
             let name = task.name();
             let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
             if !name.split('.').all(|part| !part.is_empty() && part.chars().all(letters)) {
-                return wrong(&name, "a name has small letters, digits and dashes".to_owned());
+                return wrong(name, "a name has small letters, digits and dashes");
             }
             task.training().check(&name)?;
             if names.contains(&name) {
-                return wrong(&name, "the name stands twice".to_owned());
+                return wrong(name, "the name stands twice");
             }
             names.push(name);
         }
-        for encoder in &self.encoders {
-            if encoder.batch == Some(0) {
-                return wrong(&encoder.name, "a batch of no pictures".to_owned());
-            }
+        if let Some(encoder) = self.encoders.iter().find(|encoder| encoder.batch == Some(0)) {
+            return wrong(&encoder.name, "a batch of no pictures");
         }
         self.stages.iter().try_for_each(StageTraining::check)
     }
@@ -117,18 +114,12 @@ impl TrainingPlan {
         })
     }
 
-    /// Pictures of one step of a network.
+    /// The batches of one step of a task.
     #[must_use]
-    pub fn pictures_a_step(&self) -> u64 {
-        self.batch * self.accumulate
-    }
-
-    /// Pictures a batch, and batches a step, of a task.
-    #[must_use]
-    pub fn batches(&self, task: &Task<'_>) -> (u64, u64) {
+    pub fn batches(&self, task: &Task<'_>) -> Batches {
         match task {
-            Task::Encoder(encoder) => (encoder.batch.unwrap_or(self.batch), 1),
-            Task::Network(..) => (self.batch, self.accumulate),
+            Task::Encoder(encoder) => Batches { batch: encoder.batch.unwrap_or(self.batch), accumulate: 1 },
+            Task::Network(..) => Batches { batch: self.batch, accumulate: self.accumulate },
         }
     }
 
@@ -184,7 +175,10 @@ mod tests {
     #[test]
     fn a_plan_is_read_and_written() {
         let plan = TrainingPlan::parse(TEXT).unwrap();
-        assert_eq!((plan.seed, plan.accumulate, plan.pictures_a_step()), (7, 1, 4));
+        assert_eq!(
+            (plan.seed, plan.batches(&plan.task("base.high").unwrap())),
+            (7, Batches { batch: 4, accumulate: 1 })
+        );
         let names: Vec<_> = plan.tasks().map(|task| task.name()).collect();
         assert_eq!(names, ["base.shared", "base.high", "base.rest"]);
         assert_eq!(TrainingPlan::parse(&plan.to_toml().unwrap()).unwrap(), plan);
@@ -222,7 +216,7 @@ mod tests {
             (
                 "ema = 0.9 }\n        [[stages.networks]]\n        name = \"high\"",
                 "ema = 1.0 }\n        [[stages.networks]]\n        name = \"high\"",
-                "ema 1 is",
+                "ema: 1 is not in",
             ),
             ("batch = 4", "batch = 0", "batch: 0"),
             ("max = 80.0", "max = 0.001", "max"),

@@ -8,10 +8,11 @@ use std::time::Duration;
 use ediffi_core::weights::{Params, Scope};
 use ediffi_train::fit::{Setup, fit};
 use ediffi_train::lineage::Lineage;
+use ediffi_train::log::Entry;
 use ediffi_train::optimizer::AdamWSettings;
 use ediffi_train::pixels::from_rgb;
 use ediffi_train::random::batch_rng;
-use ediffi_train::run::{Begin, Run, StepReport};
+use ediffi_train::run::{Begin, Run};
 use ediffi_train::state::TrainState;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
@@ -96,9 +97,9 @@ pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training)
         bar.set_style(style);
     }
     bar.set_prefix("judge");
-    let observe = |_: &TrainState, report: &StepReport| {
-        bar.set_position(report.step);
-        if let Some(entry) = &report.entry {
+    let observe = |state: &TrainState, entry: Option<&Entry>| {
+        bar.set_position(state.step());
+        if let Some(entry) = entry {
             bar.set_message(format!("loss {:.4} {:.0} pictures/s", entry.loss, entry.speed));
         }
         Ok(ControlFlow::Continue(()))

@@ -26,7 +26,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Re
     std::fs::create_dir_all(&clip_folder)?;
     let (weights, tokenizer_path) = (clip_folder.join("model.safetensors"), clip_folder.join("tokenizer.json"));
     let task = Task::Encoder(encoder);
-    let (name, rows) = (task.name(), workshop.plan.batches(&task).0);
+    let (name, rows) = (task.name(), workshop.plan.batches(&task).batch);
     // Which word goes with what in a picture does not change with where things stand: the scenes are not among these.
     let settings = Lineage::default().with("seed", workshop.plan.seed).with("batch", rows).with("pack", &workshop.pack);
     let mut run = workshop.run(&name, &task, begin, settings);

@@ -46,7 +46,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Re
     let (folder, runtime) = (workshop.t5(), workshop.runtime);
     std::fs::create_dir_all(&folder)?;
     let task = Task::Encoder(encoder);
-    let (name, rows) = (task.name(), workshop.plan.batches(&task).0);
+    let (name, rows) = (task.name(), workshop.plan.batches(&task).batch);
     let data = workshop.data(rows);
     let [weights, tokenizer_path] = ["model.safetensors", "tokenizer.json"].map(|file| folder.join(file));
     begin.discard(&weights)?;

@@ -10,8 +10,9 @@ use ediffi_core::runtime::Runtime;
 use ediffi_train::data_parallel::ranks;
 use ediffi_train::fit::Setup;
 use ediffi_train::lineage::Lineage;
-use ediffi_train::plan::{NetworkTraining, StageTraining, Task, TrainingPlan};
-use ediffi_train::run::{Begin, Run, StepReport};
+use ediffi_train::log::Entry;
+use ediffi_train::plan::{Batches, NetworkTraining, StageTraining, Task, TrainingPlan};
+use ediffi_train::run::{Begin, Run};
 use ediffi_train::state::TrainState;
 use indicatif::{ProgressBar, ProgressStyle};
 use train_icons::render::Renderer;
@@ -113,17 +114,17 @@ impl Workshop {
 
     /// The run of a task. `name` is the task's.
     pub fn run<'a>(&'a self, name: &'a str, task: &Task<'_>, begin: Begin, lineage: Lineage) -> Run<'a> {
-        let (batch, accumulate) = self.plan.batches(task);
+        let Batches { batch, accumulate } = self.plan.batches(task);
         let checkpoint_every = Duration::from_secs_f64(60.0 * self.cadence.checkpoint_minutes.clamp(0.0, 1e6));
         let (folder, steps, first_batch) = (self.folder.as_path(), task.training().steps, task.first_batch());
         Run { name, folder, begin, steps, batch, accumulate, first_batch, checkpoint_every, lineage }
     }
 
-    /// How a task is set up. The threads of its ranks are shared out from now on.
+    /// How a task is set up.
     pub fn setup(&self, task: &Task<'_>, parent: Option<PathBuf>) -> Setup {
         let (device, training) = (self.runtime.device, task.training());
         let (optimizer, ema, seed) = (training.optimizer(), training.ema, task.seed(self.plan.seed));
-        Setup { seed, parent, device, optimizer, ema, ranks: ranks(device, self.plan.batches(task).1) }
+        Setup { seed, parent, device, optimizer, ema, ranks: ranks(device, self.plan.batches(task).accumulate) }
     }
 
     /// Watches a run: a progress bar, contact sheets, the end of the time.
@@ -131,35 +132,36 @@ impl Workshop {
         &'a self,
         run: &Run<'_>,
         mut sheet: impl FnMut(&TrainState, &Path) -> Result<()> + 'a,
-    ) -> Result<impl FnMut(&TrainState, &StepReport) -> Result<ControlFlow<()>> + 'a> {
-        let name = run.name.to_owned();
+    ) -> Result<impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>> + 'a> {
+        let (name, steps) = (run.name.to_owned(), run.steps);
         let bar = ProgressBar::new(run.steps);
         bar.set_style(ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} eta {eta}")?);
         bar.set_prefix(name.clone());
         let mut fresh = true;
-        Ok(move |state: &TrainState, report: &StepReport| {
+        Ok(move |state: &TrainState, entry: Option<&Entry>| {
+            let step = state.step();
             if std::mem::take(&mut fresh) {
                 // Steps of earlier runs are no measure of the speed of this one.
-                bar.set_position(report.step - 1);
+                bar.set_position(step - 1);
                 bar.reset_eta();
             }
-            bar.set_position(report.step);
-            if let Some(entry) = &report.entry {
+            bar.set_position(step);
+            if let Some(entry) = entry {
                 bar.set_message(format!("loss {:.4} {:.1} pictures/s", entry.loss, entry.speed));
             }
             let every = self.cadence.sheet_steps;
-            if every > 0 && report.step.is_multiple_of(every) {
-                sheet(state, &self.folder.join(format!("{name}-{:06}.png", report.step)))?;
+            if every > 0 && step.is_multiple_of(every) {
+                sheet(state, &self.folder.join(format!("{name}-{step:06}.png")))?;
             }
             let over = self.cadence.minutes.is_some_and(|m| self.began.elapsed().as_secs_f64() > 60.0 * m);
-            let last = report.step == report.steps;
+            let last = step == steps;
             if last || over {
                 if every > 0 {
                     sheet(state, &self.folder.join(format!("{name}-last.png")))?;
                 }
                 bar.finish();
                 if !std::io::stderr().is_terminal() {
-                    println!("{name}: {} steps, {} pictures", report.step, report.pictures);
+                    println!("{name}: {step} steps, {} pictures", state.pictures());
                 }
             }
             Ok(if over && !last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })

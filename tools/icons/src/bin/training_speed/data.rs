@@ -31,7 +31,7 @@ impl Batch {
         let t5 = context.t5.ok_or("the network reads no T5")?;
         let text = context.clip_text.ok_or("the network reads no CLIP text")?;
         let coarse = normal(0, &[n, 3, SIDE / 8, SIDE / 8])?.f_mul_scalar(0.5)?;
-        let sigmas = NoiseLevels::new(levels, SigmaInterval::ALL).draw(rows, &mut stream(seed, 1));
+        let sigmas = NoiseLevels::new(levels, SigmaInterval::ALL).draw(rows, &mut stream(seed, 1))?;
         let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
         let clean = coarse.f_upsample_nearest2d([SIDE, SIDE], None, None)?;
         let mut tensors = vec![

@@ -138,7 +138,6 @@ fn measure(arguments: &Arguments) -> Result<()> {
     save(&folder.join("batches.safetensors"), &data.0, HashMap::new())?;
 
     let threads = (cores / workers).max(1);
-    tch::set_num_threads(threads as i32);
     let (losses, times) = train(data, (&config, kind), settings, folder, *workers, *steps)?;
     let multiply_adds = flops::multiply_adds(&config, SIDE);
     let report = json!({
