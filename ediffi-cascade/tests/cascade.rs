@@ -1,4 +1,6 @@
 //! The loop of stages: sizes, batches, what each stage is given, what is told and handed out, what is refused.
+//!
+//! Long because all tests share the cascade of two stages, its plans and its enlarger.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
