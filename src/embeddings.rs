@@ -235,6 +235,6 @@ pub(crate) mod tests {
         assert_eq!(differs(Request { style: None, ..embeddings.request() }), "the style references");
         let narrow = EmbeddingShapes { clip_image: Some(7), ..needs };
         let error = embeddings.check(&embeddings.request(), narrow).unwrap_err();
-        assert_eq!(error.to_string(), "the CLIP image embedding has shape [1, 6], the model takes [1, 7]");
+        assert_eq!(error.to_string(), "the clip_image embedding has shape [1, 6], the model takes [1, 7]");
     }
 }
