@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 use ediffi::{DeviceChoice, Precision, Runtime};
-use ediffi_encoders::{ClipText, Encoded, EncodedClip, Filling, T5};
+use ediffi_encoders::{ClipText, Encoded, EncodedClip, Padding, T5};
 use tch::{Kind, Tensor};
 
 /// Encode prompts.
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn t5(arguments: &Arguments, prompts: &[&str], runtime: Runtime) -> Result<Shown, Box<dyn Error>> {
     let model = T5::fingerprint(&arguments.model, None)?;
     // A file that is there but holds something else is an error: it may be anything.
-    let kept = arguments.out.is_file().then(|| Encoded::load(&arguments.out, &model, Filling::Zeros)).transpose()?;
+    let kept = arguments.out.is_file().then(|| Encoded::load(&arguments.out, &model, Padding::Zeros)).transpose()?;
     let encoded = match kept.filter(|(texts, _)| texts == prompts) {
         Some((_, encoded)) if encoded.mask.size().get(1) == Some(&arguments.tokens) => encoded,
         _ => {
@@ -88,7 +88,7 @@ fn clip(arguments: &Arguments, prompts: &[&str], runtime: Runtime) -> Result<Sho
         }
     };
     let EncodedClip { tokens, pooled, mask, spans, truncated, .. } = encoded;
-    Ok(Shown { encoded: Encoded { tokens, filling: Filling::Zeros, mask, spans, truncated }, whole: pooled })
+    Ok(Shown { encoded: Encoded { tokens, padding: Padding::Zeros, mask, spans, truncated }, whole: pooled })
 }
 
 /// The characters of each prompt that each column stands for.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ediffi_cascade::{Enlarger, Tiling};
+use ediffi_core::guidance::Rows;
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::{DeviceChoice, Precision};
@@ -25,6 +26,7 @@ pub const BATCH: usize = 4;
 /// # Ok::<(), ediffi::Error>(())
 /// ```
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct PipelineBuilder {
     pub(crate) folder: PathBuf,
     pub(crate) device: DeviceChoice,
@@ -32,6 +34,7 @@ pub struct PipelineBuilder {
     pub(crate) residency: Option<Residency>,
     pub(crate) keep_encoders: bool,
     pub(crate) batch: usize,
+    pub(crate) rows: Rows,
     pub(crate) clean_captions: Option<bool>,
     pub(crate) experts: Vec<(SigmaInterval, PathBuf)>,
     pub(crate) stages: Vec<PathBuf>,
@@ -50,6 +53,7 @@ impl PipelineBuilder {
             residency: None,
             keep_encoders: false,
             batch: BATCH,
+            rows: Rows::default(),
             clean_captions: None,
             experts: Vec::new(),
             stages: Vec::new(),
@@ -61,14 +65,12 @@ impl PipelineBuilder {
     }
 
     /// Where to compute (default: CUDA if there is a device, else the CPU).
-    #[must_use]
     pub fn device(mut self, device: DeviceChoice) -> Self {
         self.device = device;
         self
     }
 
     /// In which precision to compute (default: the fastest that is safe on the device).
-    #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
         self
@@ -76,7 +78,6 @@ impl PipelineBuilder {
 
     /// How many experts of a stage are in memory at a time (default: all; of published models, which are large, one). With
     /// any choice but all, the experts of a stage are dropped when the stage is done, too.
-    #[must_use]
     pub fn residency(mut self, residency: Residency) -> Self {
         self.residency = Some(residency);
         self
@@ -84,7 +85,6 @@ impl PipelineBuilder {
 
     /// Keep the encoders loaded between calls (default: false). Otherwise each is loaded, used and dropped before the next
     /// one and before the first denoiser, unless the texts are those of the call before.
-    #[must_use]
     pub fn keep_encoders(mut self, keep: bool) -> Self {
         self.keep_encoders = keep;
         self
@@ -92,15 +92,20 @@ impl PipelineBuilder {
 
     /// How many images of a request are computed together, at least one (default: [`BATCH`]). More may be faster on a GPU
     /// and take more memory. An image depends on it by rounding alone.
-    #[must_use]
     pub fn batch(mut self, images: usize) -> Self {
         self.batch = images.max(1);
         self
     }
 
+    /// Whether guidance evaluates a network once for the rows with and without the prompt, or once for each (default:
+    /// [`Rows::Batched`]). [`Rows::Sequential`] takes less memory. An image depends on it by rounding alone.
+    pub fn rows(mut self, rows: Rows) -> Self {
+        self.rows = rows;
+        self
+    }
+
     /// Keep each image's float pixels beside its 8-bit ones, for [`GeneratedImage::tensor`](crate::GeneratedImage::tensor)
     /// (default: false). They take four times as much memory.
-    #[must_use]
     pub fn keep_floats(mut self, keep: bool) -> Self {
         self.keep_floats = keep;
         self
@@ -108,7 +113,6 @@ impl PipelineBuilder {
 
     /// Adds a published stage of super-resolution: the folder of a DeepFloyd IF stage II, as diffusers saves it. The folder
     /// that the builder was made for has to be one of stage I.
-    #[must_use]
     pub fn stage(mut self, folder: impl Into<PathBuf>) -> Self {
         self.stages.push(folder.into());
         self
@@ -127,7 +131,6 @@ impl PipelineBuilder {
     ///     .open()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[must_use]
     pub fn expert(mut self, interval: SigmaInterval, folder: impl Into<PathBuf>) -> Self {
         self.experts.push((interval, folder.into()));
         self
@@ -136,13 +139,11 @@ impl PipelineBuilder {
     /// Enlarges finished pictures by a network of Real-ESRGAN, a safetensors file with its own names of tensors: see
     /// [`Enlarger`]. It runs after the last stage of the cascade, in f32, and not where a request ends with an earlier one;
     /// [`Request::size`](crate::Request::size) is the size before it. Large pictures are cut as [`Enlarger::TILING`] says.
-    #[must_use]
     pub fn enlarger(self, file: impl Into<PathBuf>) -> Self {
         self.tiled_enlarger(file, Enlarger::TILING)
     }
 
     /// As [`enlarger`](Self::enlarger) with tiles of another size: smaller ones take less memory.
-    #[must_use]
     pub fn tiled_enlarger(mut self, file: impl Into<PathBuf>, tiling: Tiling) -> Self {
         self.enlarger = Some((file.into(), tiling));
         self
@@ -150,7 +151,6 @@ impl PipelineBuilder {
 
     /// How much noise is mixed into the smaller picture of published stages of super-resolution: a timestep (default: 250 of
     /// 1000, as published). More hides more of what the stage before got wrong, and lets the stage draw more of its own.
-    #[must_use]
     pub fn noise_level(mut self, timestep: usize) -> Self {
         self.noise_level = Some(timestep);
         self
@@ -158,7 +158,6 @@ impl PipelineBuilder {
 
     /// Clean prompts for published models as their training captions were: without addresses, tags, file names, article
     /// numbers (default: true). What is painted is found by its words only where cleaning leaves them alone.
-    #[must_use]
     pub fn clean_captions(mut self, clean: bool) -> Self {
         self.clean_captions = Some(clean);
         self
@@ -166,7 +165,6 @@ impl PipelineBuilder {
 
     /// Scales paint by a rule of your own, in the place of the [`Strength`](ediffi_paint::Strength) that canvases carry. It
     /// is not stored in the pictures: only a pipeline with the same rule draws them again.
-    #[must_use]
     pub fn paint_weight(mut self, weight: impl WeightFunction + 'static) -> Self {
         self.paint_weight = Some(Arc::new(weight));
         self

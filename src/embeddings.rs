@@ -69,15 +69,6 @@ impl Source {
 }
 
 impl Embeddings {
-    pub(crate) fn new(
-        source: Source,
-        prompt: EncodedText,
-        negative: Option<EncodedText>,
-        style: Option<Tensor>,
-    ) -> Self {
-        Self { source, prompt, negative, style }
-    }
-
     /// The first setting in which `source` differs from what these were made from.
     pub(crate) fn difference(&self, source: &Source) -> Option<&'static str> {
         let own = &self.source;
@@ -94,7 +85,6 @@ impl Embeddings {
 
     /// A request for what was encoded; set seed, size and the rest on it and give it to
     /// [`Pipeline::sample`](crate::Pipeline::sample).
-    #[must_use]
     pub fn request(&self) -> Request {
         let Source { prompt, negative_prompt, unconditional, truncate, style } = self.source.clone();
         let request = Request { negative_prompt, unconditional, truncate, ..Request::new(prompt) };
@@ -133,23 +123,13 @@ impl Embeddings {
     /// [`Error::EmbeddingsOfAnother`] and [`Error::EmbeddingsShape`].
     pub(crate) fn check(&self, request: &Request, needs: EmbeddingShapes) -> Result<()> {
         if let Some(differs) = self.difference(&Source::of(request)) {
-            return Err(Error::EmbeddingsOfAnother { differs });
+            return Err(Error::EmbeddingsOfAnother(differs));
         }
-        let tokens = needs.t5.map(|t5| vec![1, t5.tokens, t5.width]);
-        let clip = needs.clip_text.map(|clip| vec![1, clip.tokens, clip.width]);
-        let pooled = needs.clip_text.map(|clip| vec![1, clip.pooled]);
-        let image = needs.clip_image.map(|width| vec![1, width]);
         for given in [self.conditioning(), self.unconditional()] {
-            for (name, tensor, expected) in [
-                ("T5", &given.t5, &tokens),
-                ("CLIP text", &given.clip_text, &clip),
-                ("pooled CLIP text", &given.clip_text_pooled, &pooled),
-                ("CLIP image", &given.clip_image, &image),
-            ] {
-                let Some(tensor) = tensor else { continue };
-                let (got, expected) = (tensor.size(), expected.clone().unwrap_or_default());
+            for (name, tensor) in given.named() {
+                let (got, expected) = (tensor.size(), needs.shape(name, 1).unwrap_or_default());
                 if got != expected {
-                    return Err(Error::EmbeddingsShape { name: name.to_owned(), expected, got });
+                    return Err(Error::EmbeddingsShape { name, expected, got });
                 }
             }
         }
@@ -226,7 +206,8 @@ pub(crate) mod tests {
     pub(crate) fn embeddings() -> Embeddings {
         let style = StyleImage::new(RgbImage::from_pixel(2, 2, image::Rgb([1, 2, 3]))).unwrap();
         let request = Request::new("a cat").negative_prompt("blur").style(style);
-        Embeddings::new(Source::of(&request), text(1.0), Some(text(9.0)), Some(ramp(&[1, 6], 0.5)))
+        let (prompt, negative, style) = (text(1.0), Some(text(9.0)), Some(ramp(&[1, 6], 0.5)));
+        Embeddings { source: Source::of(&request), prompt, negative, style }
     }
 
     #[test]
@@ -246,7 +227,7 @@ pub(crate) mod tests {
         };
         embeddings.check(&embeddings.request().seed(3).images(2), needs).unwrap();
         let differs = |request: Request| match embeddings.check(&request, needs) {
-            Err(Error::EmbeddingsOfAnother { differs }) => differs,
+            Err(Error::EmbeddingsOfAnother(differs)) => differs,
             other => panic!("{other:?}"),
         };
         assert_eq!(differs(Request { prompt: "a dog".to_owned(), ..embeddings.request() }), "the prompt");
@@ -254,6 +235,6 @@ pub(crate) mod tests {
         assert_eq!(differs(Request { style: None, ..embeddings.request() }), "the style references");
         let narrow = EmbeddingShapes { clip_image: Some(7), ..needs };
         let error = embeddings.check(&embeddings.request(), narrow).unwrap_err();
-        assert_eq!(error.to_string(), "the CLIP image embedding has shape [1, 6], the model takes [1, 7]");
+        assert_eq!(error.to_string(), "the clip_image embedding has shape [1, 6], the model takes [1, 7]");
     }
 }

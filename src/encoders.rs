@@ -1,7 +1,6 @@
 //! The encoders of a pipeline: looked at when it is opened, loaded when they are needed.
 
 use std::cell::OnceCell;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ediffi_core::files::{path_inside, read_json};
@@ -233,7 +232,7 @@ impl EncoderSet {
         references: &[StyleReference],
     ) -> Result<StyleEmbedding> {
         let Some((folder, _)) = &self.clip else {
-            return Err(Error::InvalidRequest { problems: vec![Problem::Style { reason: NO_STYLE_ENCODER }] });
+            return Err(Error::InvalidRequest { problems: vec![Problem::Style(NO_STYLE_ENCODER)] });
         };
         let own = get_or_make(&self.clip_fingerprint, || Clip::fingerprint(folder, None))?;
         if has_pictures(references) {
@@ -271,7 +270,7 @@ impl EncoderSet {
                     T5Files::Own(..) => on_cpu(t5.encode(&[text], needed.tokens)?)?,
                     T5Files::Published(..) => {
                         let prepared = self.prepared(text);
-                        let mut tokens = on_cpu(t5.encode_filled(&[&prepared], needed.tokens)?)?;
+                        let mut tokens = on_cpu(t5.encode_with_padding(&[&prepared], needed.tokens)?)?;
                         if !self.keeps_characters(text, &prepared) {
                             tokens.spans.fill(None);
                         }
@@ -300,15 +299,14 @@ impl EncoderSet {
         } else {
             style = style_of(references, None)?;
         }
-        let mut by_name = texts.iter().map(|(which, _)| *which).zip(encoded);
         let (mut prompt, mut negative) = (EncodedText::default(), None);
-        for (which, text) in &mut by_name {
-            match which {
+        for ((which, _), text) in texts.iter().zip(encoded) {
+            match *which {
                 PROMPT => prompt = text,
                 _ => negative = Some(text),
             }
         }
-        Ok(Embeddings::new(source.clone(), prompt, negative, style))
+        Ok(Embeddings { source: source.clone(), prompt, negative, style })
     }
 }
 
@@ -340,13 +338,8 @@ const PROMPT: &str = "prompt";
 const NEGATIVE: &str = "negative prompt";
 
 fn started(encoder: &str, observer: &mut dyn Observer) -> Result<()> {
-    if observer.cancelled() {
-        return Err(Error::Cancelled);
-    }
-    match observer.event(&Event::EncoderStarted { encoder }) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::Cancelled),
-    }
+    let stop = observer.cancelled() || observer.event(&Event::EncoderStarted { encoder }).is_break();
+    if stop { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 /// One text: each is encoded alone, so that its embedding does not depend on the other one.

@@ -37,20 +37,13 @@ pub enum Error {
     /// Something failed in paint-with-words.
     #[error(transparent)]
     Paint(#[from] ediffi_paint::Error),
-
     // --- the model folder ---
     /// There is no such folder.
-    #[error("there is no model folder {}", folder.display())]
-    NoFolder {
-        /// The folder.
-        folder: PathBuf,
-    },
+    #[error("there is no model folder {}", .0.display())]
+    NoFolder(PathBuf),
     /// The folder holds no model.
-    #[error("{} is no model folder: it has no pipeline.json, nor the model_index.json of a published one", folder.display())]
-    NoManifest {
-        /// The folder.
-        folder: PathBuf,
-    },
+    #[error("{} is no model folder: it has no pipeline.json, nor the model_index.json of a published one", .0.display())]
+    NoManifest(PathBuf),
     /// A JSON file has an unknown key, a missing one, or a value of the wrong type.
     #[error("{}: {source}", path.display())]
     Json {
@@ -89,7 +82,6 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
-
     // --- published folders ---
     /// A folder of a published model that cannot be used; the message says what to do.
     #[error("{}: {reason}", folder.display())]
@@ -100,12 +92,8 @@ pub enum Error {
         reason: String,
     },
     /// Folders that do not make a cascade together.
-    #[error("these folders make no cascade: {reason}")]
-    Compose {
-        /// What is wrong.
-        reason: String,
-    },
-
+    #[error("these folders make no cascade: {0}")]
+    Compose(String),
     /// An option of the builder was set that does nothing on this model.
     #[error("`{option}` would do nothing: {reason}")]
     IdleOption {
@@ -114,7 +102,6 @@ pub enum Error {
         /// Why it would do nothing.
         reason: &'static str,
     },
-
     // --- files ---
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
@@ -133,11 +120,8 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A style image cannot be read.
-    #[error("style image: {reason}")]
-    StyleImage {
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error("style image: {0}")]
+    StyleImage(String),
     /// A file is no file of a style embedding.
     #[error("{} holds no style: {reason}", path.display())]
     StyleFile {
@@ -148,30 +132,19 @@ pub enum Error {
     },
     /// Bytes that are no PNG file, or a damaged one.
     #[error("no readable PNG file")]
-    PngDecode {
-        /// Why.
-        source: png::DecodingError,
-    },
+    PngDecode(#[source] png::DecodingError),
     /// A picture cannot be written as PNG.
     #[error("the picture cannot be written as PNG")]
-    PngEncode {
-        /// Why.
-        source: png::EncodingError,
-    },
+    PngEncode(#[source] png::EncodingError),
     /// A PNG file without a stored request.
     #[error("the PNG file holds no request of ediffi")]
     PngWithoutRequest,
     /// The request stored in a PNG file cannot be understood.
-    #[error("the request in the PNG file: {source}")]
-    PngRequest {
-        /// Key and column.
-        source: serde_json::Error,
-    },
-
+    #[error("the request in the PNG file: {0}")]
+    PngRequest(#[source] serde_json::Error),
     /// An image keeps no float pixels.
     #[error("the image has no float pixels: `PipelineBuilder::keep_floats` keeps them")]
     NoFloats,
-
     // --- embeddings ---
     /// A file is no file of embeddings.
     #[error("{} holds no embeddings: {reason}", path.display())]
@@ -182,41 +155,28 @@ pub enum Error {
         reason: String,
     },
     /// Embeddings of one text were given for a request of another.
-    #[error("the embeddings are of another request: they differ in {differs}")]
-    EmbeddingsOfAnother {
-        /// The setting in which they differ.
-        differs: &'static str,
-    },
+    #[error("the embeddings are of another request: they differ in {0}")]
+    EmbeddingsOfAnother(&'static str),
     /// Embeddings that the model's networks cannot take.
     #[error("the {name} embedding has shape {got:?}, the model takes {expected:?}")]
     EmbeddingsShape {
         /// Which embedding.
-        name: String,
+        name: &'static str,
         /// The shape the networks take.
         expected: Vec<i64>,
         /// The shape given.
         got: Vec<i64>,
     },
-
     // --- the worker ---
     /// The thread of a worker cannot be started.
     #[error("the thread of the worker cannot be started")]
-    WorkerThread {
-        /// Why.
-        source: std::io::Error,
-    },
+    WorkerThread(#[source] std::io::Error),
     /// The queue of a worker is full.
-    #[error("the queue is full: {capacity} jobs are waiting")]
-    QueueFull {
-        /// How many jobs may wait.
-        capacity: usize,
-    },
+    #[error("the queue is full: {0} jobs are waiting")]
+    QueueFull(usize),
     /// A job panicked: a mistake in the library or in libtorch.
-    #[error("the job panicked: {message}")]
-    Panicked {
-        /// What the panic said.
-        message: String,
-    },
+    #[error("the job panicked: {0}")]
+    Panicked(String),
     /// The thread of the worker is gone.
     #[error("the thread of the worker is gone")]
     WorkerGone,

@@ -8,8 +8,8 @@ use ediffi_core::nn::ScoreBias;
 use ediffi_core::seed::image_seeds;
 use tch::Tensor;
 
+use crate::collector::Collector;
 use crate::pipeline::State;
-use crate::watch::Watch;
 use crate::{Embeddings, Generation, Observer, Pipeline, Request, Result, validate};
 
 impl Pipeline {
@@ -126,14 +126,15 @@ impl Pipeline {
         let job = CascadeJob {
             unconditional: &embeddings.unconditional(),
             batch: self.batch,
+            rows: self.rows,
             paint: painter.as_ref().map(|painter| painter as &dyn ScoreBias),
             noise: noise.map(|noise| noise as &mut StageNoise<'_>),
             ..CascadeJob::new(&stages, &conditioning, &seeds)
         };
         let plan = stages.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let mut watch = Watch::new(observer, request, plan, self.keep_floats);
-        let drawn = state.cascade.run(job, &mut watch);
-        let Watch { images, stages, failure, .. } = watch;
+        let mut collector = Collector::new(observer, request, plan, self.keep_floats);
+        let drawn = state.cascade.run(job, &mut collector);
+        let Collector { images, stages, failure, .. } = collector;
         match failure {
             Some(failure) => return Err(failure),
             None => drawn?,

@@ -49,7 +49,7 @@ impl GeneratedImage {
     pub(crate) fn new(picture: &Tensor, request: Request, plan: String, keep_floats: bool) -> Result<Self> {
         let pixels = to_rgb(picture)?;
         let floats = keep_floats.then(|| Vec::try_from(picture.f_flatten(0, -1)?)).transpose()?;
-        let json = serde_json::to_string(&request).map_err(|source| Error::PngRequest { source })?;
+        let json = serde_json::to_string(&request).map_err(Error::PngRequest)?;
         let metadata = Metadata { request: json, seed: request.seed, plan };
         Ok(Self { pixels, floats, metadata, request })
     }
@@ -78,7 +78,6 @@ impl GeneratedImage {
     }
 
     /// The request that makes this image alone.
-    #[must_use]
     pub fn request(&self) -> &Request {
         &self.request
     }

@@ -25,46 +25,57 @@ pub struct Progress {
     pub stage_index: usize,
     /// How many stages run, the enlarger included; 0 before the first.
     pub stages: usize,
-    /// Finished steps of this stage, over all its batches; tiles of the enlarger.
+    /// Finished steps of this stage, over all its batches; tiles of the enlarger, which takes turns with the stage before it.
     pub step: usize,
     /// Number of steps of this stage, over all its batches.
     pub steps: usize,
+    /// How many stages are done, the enlarger apart, with a fraction; and the share of the enlarger's tiles.
+    done: (f64, f64),
 }
 
 impl Progress {
-    /// From 0 to 1. Each stage counts alike, however long it takes.
+    /// From 0 to 1. Each stage counts alike, however long it takes. The enlarger takes turns with the stage before it.
     #[must_use]
     pub fn fraction(&self) -> f64 {
         match self.phase {
             Phase::Queued => 0.0,
             Phase::Finished => 1.0,
-            Phase::Running => {
-                let within = self.step as f64 / self.steps.max(1) as f64;
-                (self.stage_index as f64 + within) / self.stages.max(1) as f64
-            }
+            Phase::Running => (self.done.0 + self.done.1) / self.stages.max(1) as f64,
         }
     }
-}
 
-impl Progress {
     /// What changes with an event.
     fn follow(&mut self, event: &Event<'_>) {
         match *event {
             Event::StageStarted { stage, index, stages, plan, batches, .. } => {
-                self.enter(stage, index, stages, plan.steps().len() * batches);
+                self.stages = stages;
+                self.enter(stage, index, 0, plan.steps().len() * batches);
+                self.done.0 = index as f64;
             }
-            Event::EnlargerStarted { index, stages, batches, tiles, .. } => {
-                self.enter("enlarger", index, stages, tiles * batches);
+            Event::EnlargerStarted { index, batches, tiles, .. } => self.enter("enlarger", index, 0, tiles * batches),
+            Event::Step { stage, batch, batches, steps, index, .. } => {
+                // The enlarger may have had its turn in between.
+                let place = if self.stage == stage { self.stage_index } else { self.stages.saturating_sub(2) };
+                self.enter(stage, place, batch * steps + index + 1, steps * batches);
+                self.done.0 = place as f64 + self.share();
             }
-            Event::Step { batch, steps, index, .. } => self.step = batch * steps + index + 1,
-            Event::TileEnlarged { batch, tiles, index, .. } => self.step = batch * tiles + index + 1,
+            Event::TileEnlarged { batch, batches, tiles, index } => {
+                let place = self.stages.saturating_sub(1);
+                self.enter("enlarger", place, batch * tiles + index + 1, tiles * batches);
+                self.done.1 = self.share();
+            }
             _ => {}
         }
     }
 
-    fn enter(&mut self, stage: &str, index: usize, stages: usize, steps: usize) {
-        self.stage = stage.to_owned();
-        (self.stage_index, self.stages, self.step, self.steps) = (index, stages, 0, steps);
+    fn enter(&mut self, stage: &str, index: usize, step: usize, steps: usize) {
+        stage.clone_into(&mut self.stage);
+        (self.stage_index, self.step, self.steps) = (index, step, steps);
+    }
+
+    /// Of the steps, those that are done.
+    fn share(&self) -> f64 {
+        self.step as f64 / self.steps.max(1) as f64
     }
 }
 
@@ -251,7 +262,7 @@ impl Job {
         // What a panic may leave behind in the pipeline are loaded networks and caches, which are only replaced as a whole.
         // The observer is somebody else's code, and is dropped inside.
         let caught = catch_unwind(AssertUnwindSafe(move || run(&self.request, &mut watch)));
-        let result = caught.unwrap_or_else(|panic| Err(Error::Panicked { message: message(panic.as_ref()) }));
+        let result = caught.unwrap_or_else(|panic| Err(Error::Panicked(message(panic.as_ref()))));
         let failed = result.as_ref().err().map(ToString::to_string);
         tracing::debug!(job = self.id, elapsed = ?started.elapsed(), failed, "finished");
         self.finish(Phase::Running, result);
@@ -290,14 +301,61 @@ fn message(panic: &(dyn Any + Send)) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ediffi_core::experts::Experts;
+    use tch::Tensor;
+
     use super::*;
+    use crate::Preview;
 
     #[test]
     fn progress_counts_stages_and_steps() {
         let mut progress = Progress { phase: Phase::Running, ..Progress::default() };
+        let plan = Experts::single().plan(&[3.0, 2.0, 1.0, 0.0]).unwrap();
+        let (denoised, steps) = (Tensor::from_slice(&[0.0_f32]), plan.steps().len());
+        let step = |stage, batch, index| Event::Step {
+            stage,
+            batch,
+            batches: 2,
+            index,
+            steps,
+            sigma: 1.0,
+            preview: Preview::new(0, &denoised),
+        };
+        let start = |stage, index| Event::StageStarted {
+            stage,
+            index,
+            stages: 3,
+            width: 8,
+            height: 8,
+            plan: &plan,
+            batches: 2,
+        };
+        let tile = |batch, index| Event::TileEnlarged { batch, batches: 2, index, tiles: 4 };
+        let enlarger = Event::EnlargerStarted { index: 2, stages: 3, width: 9, height: 9, batches: 2, tiles: 4 };
         assert_eq!(progress.fraction(), 0.0);
-        (progress.stage_index, progress.stages, progress.step, progress.steps) = (1, 2, 3, 6);
-        assert_eq!(progress.fraction(), 0.75);
+        let mut seen = |event: &Event<'_>| {
+            progress.follow(event);
+            let Progress { stage, stage_index, stages, step, steps, .. } = &progress;
+            assert_eq!(*stages, 3);
+            (format!("{stage_index} {stage}: {step} of {steps}"), 3.0 * progress.fraction())
+        };
+        // The share of each stage in the whole: the enlarger takes turns with the stage before it.
+        for (event, expected, done) in [
+            (start("base", 0), "0 base: 0 of 6", 0.0),
+            (step("base", 0, 2), "0 base: 3 of 6", 0.5),
+            (step("base", 1, 2), "0 base: 6 of 6", 1.0),
+            (start("sr", 1), "1 sr: 0 of 6", 1.0),
+            (step("sr", 0, 2), "1 sr: 3 of 6", 1.5),
+            (enlarger, "2 enlarger: 0 of 8", 1.5),
+            (tile(0, 3), "2 enlarger: 4 of 8", 2.0),
+            (step("sr", 1, 0), "1 sr: 4 of 6", 2.0 + 1.0 / 6.0),
+            (step("sr", 1, 2), "1 sr: 6 of 6", 2.5),
+            (tile(1, 0), "2 enlarger: 5 of 8", 2.625),
+            (tile(1, 3), "2 enlarger: 8 of 8", 3.0),
+        ] {
+            let (told, fraction) = seen(&event);
+            assert!(told == expected && (fraction - done).abs() < 1e-12, "{told} {fraction}, {expected} {done}");
+        }
         progress.phase = Phase::Finished;
         assert_eq!(progress.fraction(), 1.0);
     }

@@ -34,6 +34,7 @@
 
 mod bindings;
 mod builder;
+mod collector;
 mod deepfloyd;
 mod embeddings;
 mod embeddings_file;
@@ -56,7 +57,6 @@ mod request;
 mod shape;
 mod style;
 mod validate;
-mod watch;
 mod worker;
 
 pub use builder::{BATCH, PipelineBuilder};
@@ -75,39 +75,29 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 
 // What a user of this crate sets or reads, so that no other crate has to be named.
 #[doc(no_inline)]
-pub use ediffi_cascade::{
-    Enlarger, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig, StageNoise, StagePlan, Tiling,
+pub use {
+    ediffi_cascade::{
+        Enlarger, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig, StageNoise, StagePlan, Tiling,
+    },
+    ediffi_core::{
+        conditioning::Conditioning,
+        guidance::{Guidance, Rows, Thresholding},
+        interval::SigmaInterval,
+        noise::NoiseSource,
+        plan::Plan,
+        pool::Residency,
+        runtime::{DeviceChoice, Precision, Runtime},
+        schedule::Schedule,
+        solver::{Churn, Solver, Variance},
+        timesteps::{NoiseTable, Preset},
+    },
+    ediffi_paint::{
+        Binding, BoundTokens, Canvas, ColourReading, Growth, Mask, Occurrence, Painter, Palette, PaletteEntry, Region,
+        Shape, Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction, region_colour,
+    },
+    image::RgbImage,
+    tch::{Device, Kind, Tensor},
 };
-#[doc(no_inline)]
-pub use ediffi_core::conditioning::Conditioning;
-#[doc(no_inline)]
-pub use ediffi_core::guidance::{Guidance, Thresholding};
-#[doc(no_inline)]
-pub use ediffi_core::interval::SigmaInterval;
-#[doc(no_inline)]
-pub use ediffi_core::noise::NoiseSource;
-#[doc(no_inline)]
-pub use ediffi_core::plan::Plan;
-#[doc(no_inline)]
-pub use ediffi_core::pool::Residency;
-#[doc(no_inline)]
-pub use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
-#[doc(no_inline)]
-pub use ediffi_core::schedule::Schedule;
-#[doc(no_inline)]
-pub use ediffi_core::solver::{Churn, Solver, Variance};
-#[doc(no_inline)]
-pub use ediffi_core::timesteps::Preset;
-#[doc(no_inline)]
-pub use ediffi_paint::{
-    Binding, BoundTokens, Canvas, ColourReading, Growth, Mask, Occurrence, Painter, Palette, PaletteEntry, Region,
-    Shape, Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction, region_colour,
-};
-
-#[doc(no_inline)]
-pub use image::RgbImage;
-#[doc(no_inline)]
-pub use tch::{Device, Kind, Tensor};
 
 /// The guides' programs compile.
 #[cfg(doctest)]

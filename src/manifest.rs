@@ -62,10 +62,10 @@ impl Manifest {
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(MANIFEST_FILE);
         if !folder.is_dir() {
-            return Err(Error::NoFolder { folder: folder.to_owned() });
+            return Err(Error::NoFolder(folder.to_owned()));
         }
         if !path.is_file() {
-            return Err(Error::NoManifest { folder: folder.to_owned() });
+            return Err(Error::NoManifest(folder.to_owned()));
         }
         let manifest = Self::parse(&files::read_text(&path)?, &path)?;
         manifest.validate(&path)?;
@@ -156,11 +156,9 @@ mod tests {
     #[test]
     fn a_folder_without_a_manifest_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(
-            matches!(Manifest::read(folder.path()), Err(Error::NoManifest { folder: named }) if named == folder.path())
-        );
+        assert!(matches!(Manifest::read(folder.path()), Err(Error::NoManifest(named)) if named == folder.path()));
         let none = folder.path().join("none");
-        assert!(matches!(Manifest::read(&none), Err(Error::NoFolder { folder }) if folder == none));
+        assert!(matches!(Manifest::read(&none), Err(Error::NoFolder(folder)) if folder == none));
     }
 
     #[test]

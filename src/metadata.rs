@@ -50,14 +50,14 @@ impl Request {
     /// # Errors
     /// As [`Request::from_png`].
     pub fn from_png_bytes(bytes: &[u8]) -> Result<Self> {
-        serde_json::from_str(&Metadata::read(bytes)?.request).map_err(|source| Error::PngRequest { source })
+        serde_json::from_str(&Metadata::read(bytes)?.request).map_err(Error::PngRequest)
     }
 }
 
 impl Metadata {
     /// Reads the bytes of a file. Its pixels are not looked at.
     pub(crate) fn read(png: &[u8]) -> Result<Self> {
-        let damaged = |source| Error::PngDecode { source };
+        let damaged = Error::PngDecode;
         let reader = png::Decoder::new(Cursor::new(png)).read_info().map_err(damaged)?;
         let text = |keyword: &str| -> Result<Option<String>> {
             let chunk = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == keyword);
@@ -78,7 +78,7 @@ impl Metadata {
     /// The bytes of a PNG file with these pixels.
     pub(crate) fn write(&self, pixels: &RgbImage) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.encode(pixels, &mut bytes).map_err(|source| Error::PngEncode { source })?;
+        self.encode(pixels, &mut bytes).map_err(Error::PngEncode)?;
         Ok(bytes)
     }
 

@@ -71,7 +71,8 @@ pub enum Event<'a> {
         /// How long it took, loading included.
         elapsed: Duration,
     },
-    /// The enlarger starts, after the last stage. Nothing has been loaded or computed for it yet.
+    /// The enlarger starts, when the last stage has finished its first batch. It takes over each batch as soon as the stage is
+    /// done with it. Nothing has been loaded or computed for it yet.
     EnlargerStarted {
         /// Its position among the stages that run, from 0.
         index: usize,

@@ -20,16 +20,15 @@ impl Pipeline {
     /// stage I as diffusers saves it.
     ///
     /// # Errors
-    /// [`Error::NoFolder`], [`Error::NoManifest`], [`Error::Json`] naming an unknown key, [`Error::Format`],
-    /// [`Error::Manifest`], [`Error::PathOutside`]; [`Error::Cascade`] for a stage that cannot be opened and
-    /// [`Error::Core`] for an encoder whose configuration cannot be read, or weights in a format that is not read, saying
-    /// what to do; [`Error::Published`] for a published folder that is not whole, saying what to do.
+    /// [`Error::NoFolder`], [`Error::NoManifest`], [`Error::Format`], [`Error::Manifest`], [`Error::PathOutside`];
+    /// [`Error::Json`] naming an unknown key of the manifest or of an encoder's configuration, and [`Error::ReadFile`] for one
+    /// that cannot be read; [`Error::Cascade`] for a stage that cannot be opened; [`Error::Core`] for weights in a format
+    /// that is not read, and [`Error::Published`] for a published folder that is not whole, both saying what to do.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self> {
         Self::builder(folder).open()
     }
 
     /// Opens a model folder with settings of your own.
-    #[must_use]
     pub fn builder(folder: impl AsRef<Path>) -> PipelineBuilder {
         PipelineBuilder::new(folder.as_ref().to_owned())
     }
@@ -54,12 +53,12 @@ impl PipelineBuilder {
             let (manifest, stages) = self.own(runtime)?;
             (manifest, stages, None)
         };
-        if stages.first().is_some_and(Stage::is_super_resolution) {
+        if stages.first().is_some_and(|stage| stage.io().low_res) {
             let reason = "the first stage starts from nothing, but its network enlarges pictures".to_owned();
             return Err(wrong("stages[0].network".to_owned(), reason));
         }
-        if let Some((index, stage)) = stages.iter().enumerate().find(|(_, stage)| stage.channels() != 3) {
-            let reason = format!("its pictures have {} channels, only RGB can be drawn", stage.channels());
+        if let Some((index, stage)) = stages.iter().enumerate().find(|(_, stage)| stage.io().channels != 3) {
+            let reason = format!("its pictures have {} channels, only RGB can be drawn", stage.io().channels);
             return Err(wrong(format!("stages[{index}].network"), reason));
         }
         let shapes: Vec<StageShape> = stages.iter().map(StageShape::of).collect();
@@ -72,12 +71,12 @@ impl PipelineBuilder {
             })?;
         }
         let mut cascade = Cascade::new(stages).map_err(|error| match error {
-            ediffi_cascade::Error::Cascade { reason } => wrong("stages".to_owned(), reason),
+            ediffi_cascade::Error::Cascade(reason) => wrong("stages".to_owned(), reason),
             other => other.into(),
         })?;
         if let Some((file, tiling)) = &self.enlarger {
             let precise = Runtime { kind: tch::Kind::Float, ..runtime };
-            cascade = cascade.with_enlarger(Enlarger::open(file, precise)?.with_tiling(*tiling)?);
+            cascade = cascade.with_enlarger(Enlarger::open(file, precise)?.with_tiling(*tiling)?)?;
         }
         let encoders = if published {
             EncoderSet::published(&self.folder, text, self.clean_captions.unwrap_or(true), needs, runtime)?
@@ -94,6 +93,7 @@ impl PipelineBuilder {
             needs,
             keep_encoders: self.keep_encoders,
             batch: self.batch,
+            rows: self.rows,
             keep_floats: self.keep_floats,
             paint_weight: self.paint_weight,
             state: RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None }),
@@ -113,7 +113,7 @@ impl PipelineBuilder {
         if !self.experts.is_empty() || !self.stages.is_empty() {
             let reason =
                 format!("{} is no folder of a published stage, to which others can be added", folder.display());
-            return Err(Error::Compose { reason });
+            return Err(Error::Compose(reason));
         }
         let manifest = Manifest::read(folder)?;
         let residency = self.residency.unwrap_or(Residency::All);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ediffi_cascade::Cascade;
+use ediffi_core::guidance::Rows;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::EmbeddingShapes;
 use ediffi_paint::WeightFunction;
@@ -31,6 +32,7 @@ pub struct Pipeline {
     pub(crate) needs: EmbeddingShapes,
     pub(crate) keep_encoders: bool,
     pub(crate) batch: usize,
+    pub(crate) rows: Rows,
     /// Whether images keep their float pixels.
     pub(crate) keep_floats: bool,
     /// How paint is scaled, if not as the canvas says.

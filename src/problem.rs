@@ -8,11 +8,8 @@ pub enum Problem {
     #[error("the prompt is empty (`Request::unconditional` asks for a picture of nothing in particular)")]
     EmptyPrompt,
     /// An unconditional request has a prompt.
-    #[error("the request is unconditional and has the prompt `{prompt}`")]
-    UnconditionalPrompt {
-        /// The prompt.
-        prompt: String,
-    },
+    #[error("the request is unconditional and has the prompt `{0}`")]
+    UnconditionalPrompt(String),
     /// An encoder reads fewer tokens than a prompt has.
     #[error("the {which} is too long for {encoder}, which would not read: `{lost}` (`Request::truncate` allows it)")]
     TooLong {
@@ -24,17 +21,11 @@ pub enum Problem {
         lost: String,
     },
     /// No encoder of the model reads text.
-    #[error("the model has no text encoder for the {which}; embeddings from a file can be sampled")]
-    NoTextEncoder {
-        /// `prompt` or `negative prompt`.
-        which: &'static str,
-    },
+    #[error("the model has no text encoder for the {0}; embeddings from a file can be sampled")]
+    NoTextEncoder(&'static str),
     /// No picture, or more than one request may ask for.
-    #[error("{images} images were asked for: it has to be 1 to {}", crate::limits::MAX_IMAGES)]
-    Images {
-        /// How many.
-        images: usize,
-    },
+    #[error("{0} images were asked for: it has to be 1 to {max}", max = crate::limits::MAX_IMAGES)]
+    Images(usize),
     /// The model has no stage of this name.
     #[error("{setting}: there is no stage `{name}`, only {}", stages.join(", "))]
     UnknownStage {
@@ -85,41 +76,24 @@ pub enum Problem {
         unit: u64,
     },
     /// A style for a model whose networks take none, or that has no encoder for it.
-    #[error("there is a style, but {reason}")]
-    Style {
-        /// What the model lacks.
-        reason: &'static str,
-    },
+    #[error("there is a style, but {0}")]
+    Style(&'static str),
     /// The strength of the style is no strength.
-    #[error("the strength of the style is {strength}: it has to be finite and not negative")]
-    StyleStrength {
-        /// The strength.
-        strength: f64,
-    },
+    #[error("the strength of the style is {0}: it has to be finite and not negative")]
+    StyleStrength(f64),
     /// The references of the style are too many, or none.
-    #[error("the style has {references} references: it has to be 1 to {}", crate::limits::MAX_STYLE_REFERENCES)]
-    StyleReferences {
-        /// How many there are.
-        references: usize,
-    },
+    #[error("the style has {0} references: it has to be 1 to {max}", max = crate::limits::MAX_STYLE_REFERENCES)]
+    StyleReferences(usize),
     /// The pictures of the style are too large to travel with the request.
     #[error(
-        "the style's pictures have {pixels} pixels together, more than {}: embeddings of them are small \
-         (`Pipeline::encode_style`)",
-        crate::limits::MAX_STYLE_PIXELS
+        "the style's pictures have {0} pixels together, more than {max}: embeddings of them are \
+         small (`Pipeline::encode_style`)",
+        max = crate::limits::MAX_STYLE_PIXELS
     )]
-    StylePixels {
-        /// How many they have.
-        pixels: u64,
-    },
+    StylePixels(u64),
     /// The weights of the style's references are no weights.
-    #[error(
-        "the weights of the style's references are {weights:?}: they have to be finite, not negative, and not all 0"
-    )]
-    StyleWeights {
-        /// The weights.
-        weights: Vec<f64>,
-    },
+    #[error("the weights of the style's references are {0:?}: they have to be finite, not negative, and not all 0")]
+    StyleWeights(Vec<f64>),
     /// A style embedding was made by another CLIP than the model's.
     #[error("a style embedding of {values} values was made by {made_by}, the model's CLIP is {wanted} with {width}")]
     StyleOfAnother {
@@ -133,11 +107,8 @@ pub enum Problem {
         width: i64,
     },
     /// The canvas cannot be painted.
-    #[error("canvas: {reason}")]
-    Canvas {
-        /// Why.
-        reason: String,
-    },
+    #[error("canvas: {0}")]
+    Canvas(String),
 }
 
 /// The valid sides next to `value`, in words.

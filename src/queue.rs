@@ -45,7 +45,7 @@ impl Queue {
             waiting.jobs.retain(|job| !job.is_finished());
         }
         if waiting.jobs.len() >= self.capacity {
-            return Err(Error::QueueFull { capacity: self.capacity });
+            return Err(Error::QueueFull(self.capacity));
         }
         waiting.jobs.push_back(job);
         self.changed.notify_one();

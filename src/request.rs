@@ -29,6 +29,7 @@ use crate::Style;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
+#[must_use]
 pub struct Request {
     /// What to draw.
     #[serde(default)]
@@ -79,7 +80,6 @@ fn is_false(flag: &bool) -> bool {
 
 impl Request {
     /// One image of `prompt`, with seed 0 and the model's own settings.
-    #[must_use]
     pub fn new(prompt: impl Into<String>) -> Self {
         Self {
             prompt: prompt.into(),
@@ -98,48 +98,41 @@ impl Request {
     }
 
     /// One image without a prompt. It may still have a style.
-    #[must_use]
     pub fn unconditional() -> Self {
         Self { unconditional: true, ..Self::new("") }
     }
 
     /// Sets what guidance leads away from. It has no effect where guidance is off.
-    #[must_use]
     pub fn negative_prompt(mut self, prompt: impl Into<String>) -> Self {
         self.negative_prompt = Some(prompt.into());
         self
     }
 
     /// Sets the seed of the first image. Image k has `seed + k`, which wraps to 0.
-    #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
     /// Sets how many images to make.
-    #[must_use]
     pub fn images(mut self, images: usize) -> Self {
         self.images = images;
         self
     }
 
     /// Sets width and height in pixels of the finished picture. Earlier stages draw it in the same proportions.
-    #[must_use]
     pub fn size(mut self, width: u32, height: u32) -> Self {
         (self.width, self.height) = (Some(width), Some(height));
         self
     }
 
     /// Stops after this stage.
-    #[must_use]
     pub fn last_stage(mut self, stage: impl Into<String>) -> Self {
         self.last_stage = Some(stage.into());
         self
     }
 
     /// Cuts a prompt that is too long for an encoder, with a warning in the log, in place of an error.
-    #[must_use]
     pub fn truncate(mut self, truncate: bool) -> Self {
         self.truncate = truncate;
         self
@@ -148,14 +141,12 @@ impl Request {
     /// Takes the style of a picture ([`StyleImage`](crate::StyleImage)), of an embedding kept from before
     /// ([`StyleEmbedding`](crate::StyleEmbedding)), or of several of them ([`Style`]). What is in the picture stays with the
     /// prompt.
-    #[must_use]
     pub fn style(mut self, style: impl Into<Style>) -> Self {
         self.style = Some(style.into());
         self
     }
 
     /// Takes a style with a strength: see [`Style::strength`](field@Style::strength).
-    #[must_use]
     pub fn style_with_strength(self, style: impl Into<Style>, strength: f64) -> Self {
         self.style(style.into().strength(strength))
     }
@@ -163,38 +154,32 @@ impl Request {
     /// Sets where words of the prompt appear: paint-with-words.
     ///
     /// The canvas is scaled to the picture. It acts in the first stage, which decides where things are.
-    #[must_use]
     pub fn canvas(mut self, canvas: Canvas) -> Self {
         self.canvas = Some(canvas);
         self
     }
 
     /// Sets the number of steps of a stage.
-    #[must_use]
     pub fn steps(self, stage: impl Into<String>, steps: usize) -> Self {
         self.set(stage, |settings| settings.steps = Some(steps))
     }
 
     /// Sets the solver of a stage.
-    #[must_use]
     pub fn solver(self, stage: impl Into<String>, solver: Solver) -> Self {
         self.set(stage, |settings| settings.solver = Some(solver))
     }
 
     /// Sets the schedule of a stage.
-    #[must_use]
     pub fn schedule(self, stage: impl Into<String>, schedule: Schedule) -> Self {
         self.set(stage, |settings| settings.schedule = Some(schedule))
     }
 
     /// Sets the scale of a stage's guidance: 1 is none. Interval and thresholding stay the model's.
-    #[must_use]
     pub fn guidance(self, stage: impl Into<String>, scale: f64) -> Self {
         self.set(stage, |settings| settings.guidance_scale = Some(scale))
     }
 
     /// Sets the whole of a stage's guidance.
-    #[must_use]
     pub fn guidance_rule(self, stage: impl Into<String>, guidance: Guidance) -> Self {
         self.set(stage, |settings| {
             settings.guidance_scale = None;
@@ -203,7 +188,6 @@ impl Request {
     }
 
     /// Runs a stage tile by tile, to save memory.
-    #[must_use]
     pub fn tiling(self, stage: impl Into<String>, tiling: Tiling) -> Self {
         self.set(stage, |settings| settings.tiling = Some(tiling))
     }
@@ -214,7 +198,6 @@ impl Request {
     }
 
     /// The request whose only image is image `index` of this one.
-    #[must_use]
     pub(crate) fn only(&self, index: usize) -> Self {
         Self { seed: self.seed.wrapping_add(index as u64), images: 1, ..self.clone() }
     }

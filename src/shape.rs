@@ -2,6 +2,7 @@
 
 use ediffi_cascade::sizes::StageSize;
 use ediffi_cascade::{SamplerSettings, Stage};
+use ediffi_core::timesteps::NoiseTable;
 use ediffi_core::unet::EmbeddingShapes;
 
 /// What a request is checked against.
@@ -13,6 +14,8 @@ pub(crate) struct StageShape {
     pub(crate) needs: EmbeddingShapes,
     /// How it samples unless a request says otherwise.
     pub(crate) settings: SamplerSettings,
+    /// The timesteps that its schedules count on.
+    pub(crate) timesteps: NoiseTable,
 }
 
 impl StageShape {
@@ -20,8 +23,9 @@ impl StageShape {
         Self {
             name: stage.name().to_owned(),
             size: stage.sizes(),
-            needs: stage.embeddings(),
-            settings: stage.settings().clone(),
+            needs: stage.io().embeddings,
+            settings: stage.config().settings.clone(),
+            timesteps: stage.config().precondition.timesteps(),
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Encoders {
 pub(crate) fn validate(request: &Request, abilities: Abilities<'_>, mut problems: Vec<Problem>) -> Result<()> {
     text(request, abilities, &mut problems);
     if !(1..=MAX_IMAGES).contains(&request.images) {
-        problems.push(Problem::Images { images: request.images });
+        problems.push(Problem::Images(request.images));
     }
     let running = running(request, abilities.stages, &mut problems);
     size(request, running, &mut problems);
@@ -59,12 +59,12 @@ fn text(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem>
         problems.push(Problem::EmptyPrompt);
     }
     if !empty && request.unconditional {
-        problems.push(Problem::UnconditionalPrompt { prompt: request.prompt.clone() });
+        problems.push(Problem::UnconditionalPrompt(request.prompt.clone()));
     }
     if abilities.encoders.is_some_and(|encoders| !encoders.text) {
         let negative = request.negative_prompt.is_some();
         for which in [(!empty).then_some("prompt"), negative.then_some("negative prompt")].into_iter().flatten() {
-            problems.push(Problem::NoTextEncoder { which });
+            problems.push(Problem::NoTextEncoder(which));
         }
     }
 }
@@ -115,7 +115,7 @@ fn settings(request: &Request, all: &[StageShape], running: &[StageShape], probl
             problems.push(Problem::StageDoesNotRun { stage: name.clone(), last });
         }
         let mut wrong = |setting, reason| problems.push(Problem::Setting { stage: name.clone(), setting, reason });
-        for (setting, error) in stage.settings.patched(Some(patch)).problems() {
+        for (setting, error) in stage.settings.patched(Some(patch)).problems(stage.timesteps) {
             wrong(setting, error.to_string());
         }
         let multiple = usize::try_from(stage.size.multiple).unwrap_or(usize::MAX);
@@ -129,30 +129,30 @@ fn style(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem
     let Some(style) = &request.style else { return };
     references(style, problems);
     if abilities.needs.clip_image.is_none() {
-        problems.push(Problem::Style { reason: "no network of the model takes one" });
+        problems.push(Problem::Style("no network of the model takes one"));
     } else if abilities.encoders.is_some_and(|encoders| !encoders.image) {
-        problems.push(Problem::Style { reason: NO_STYLE_ENCODER });
+        problems.push(Problem::Style(NO_STYLE_ENCODER));
     }
     if !(style.strength >= 0.0 && style.strength.is_finite()) {
-        problems.push(Problem::StyleStrength { strength: style.strength });
+        problems.push(Problem::StyleStrength(style.strength));
     }
 }
 
 fn references(style: &Style, problems: &mut Vec<Problem>) {
     let references = style.references.len();
     if !(1..=MAX_STYLE_REFERENCES).contains(&references) {
-        problems.push(Problem::StyleReferences { references });
+        problems.push(Problem::StyleReferences(references));
     }
     let pixels = style.pixels();
     if pixels > MAX_STYLE_PIXELS {
-        problems.push(Problem::StylePixels { pixels });
+        problems.push(Problem::StylePixels(pixels));
     }
     let weights: Vec<f64> = style.references.iter().map(|reference| reference.weight).collect();
     let sound = weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0);
     // The sum of finite weights may still overflow.
     let sum: f64 = weights.iter().sum();
     if references > 0 && !(sound && sum > 0.0 && sum.is_finite()) {
-        problems.push(Problem::StyleWeights { weights });
+        problems.push(Problem::StyleWeights(weights));
     }
 }
 
@@ -169,11 +169,11 @@ fn canvas(request: &Request, stages: &[StageShape], problems: &mut Vec<Problem>)
     let (Some(canvas), Some(first)) = (&request.canvas, stages.first()) else { return };
     if !first.needs.has_text() {
         let reason = format!("stage `{}`, the one that is painted, takes no text", first.name);
-        problems.push(Problem::Canvas { reason });
+        problems.push(Problem::Canvas(reason));
     }
     for region in canvas.regions() {
         if let Err(error) = locate(&request.prompt, &region.phrase, region.occurrence) {
-            problems.push(Problem::Canvas { reason: error.to_string() });
+            problems.push(Problem::Canvas(error.to_string()));
         }
     }
 }

@@ -81,7 +81,7 @@ impl Worker {
             }
         };
         let thread = std::thread::Builder::new().name("ediffi worker".to_owned()).spawn(work);
-        thread.map_err(|source| Error::WorkerThread { source })?;
+        thread.map_err(Error::WorkerThread)?;
         Ok(Self { sender, next_id: Arc::default() })
     }
 
@@ -172,7 +172,7 @@ mod tests {
         let results: Vec<_> = jobs.into_iter().map(JobHandle::wait).collect();
         assert!(results[0].is_ok() && results[2].is_ok() && results[4].is_ok());
         assert!(matches!(results[1], Err(Error::PngWithoutRequest)));
-        assert!(matches!(&results[3], Err(Error::Panicked { message }) if message == "on purpose"));
+        assert!(matches!(&results[3], Err(Error::Panicked(message)) if message == "on purpose"));
         assert_eq!(hear.try_iter().collect::<Vec<_>>(), ["a", "fail", "b", "panic", "c"]);
     }
 
@@ -182,7 +182,7 @@ mod tests {
         let first = worker.submit(Request::new("wait")).unwrap();
         hear.recv().unwrap();
         let second = worker.submit(Request::new("a")).unwrap();
-        assert!(matches!(worker.submit(Request::new("b")), Err(Error::QueueFull { capacity: 1 })));
+        assert!(matches!(worker.submit(Request::new("b")), Err(Error::QueueFull(1))));
         // A job that was cancelled while it waited makes room at once.
         second.cancel();
         let third = worker.submit(Request::new("c")).unwrap();

@@ -20,10 +20,10 @@ impl Cascade {
     /// A cascade of `stages`. Its first may be one of super-resolution, for enlarging pictures that come from elsewhere.
     ///
     /// # Errors
-    /// [`Error::Cascade`] for no stages, two of one name, a later one that is not of super-resolution, or one that is not
-    /// larger than the one before.
+    /// [`Error::Cascade`] for no stages, two of one name, a later one that is not of super-resolution, one that is not larger
+    /// than the one before, or one whose pictures have other channels.
     pub fn new(stages: Vec<Stage>) -> Result<Self> {
-        let wrong = |reason| Err(Error::Cascade { reason });
+        let wrong = |reason| Err(Error::Cascade(reason));
         if stages.is_empty() {
             return wrong("there is none".to_owned());
         }
@@ -32,23 +32,36 @@ impl Cascade {
             if stages.iter().take(index).any(|other| other.name() == name) {
                 return wrong(format!("two are called `{name}`"));
             }
-            if !stage.is_super_resolution() {
+            if !stage.io().low_res {
                 return wrong(format!("stage `{name}` is not the first but takes no smaller picture"));
             }
         }
         for (below, above) in stages.iter().zip(stages.iter().skip(1)) {
-            if above.size() <= below.size() {
-                return wrong(format!("stage `{}` is not larger than `{}`", above.name(), below.name()));
+            let (name, before) = (above.name(), below.name());
+            if above.sizes().size <= below.sizes().size {
+                return wrong(format!("stage `{name}` is not larger than `{before}`"));
+            }
+            let (given, taken) = (below.io().channels, above.io().channels);
+            if given != taken {
+                let reason =
+                    format!("stage `{name}` takes pictures of {taken} channels, those of `{before}` have {given}");
+                return wrong(reason);
             }
         }
         Ok(Self { stages, enlarger: None })
     }
 
     /// Puts an enlarger after the last stage. It does not run where a run ends with an earlier stage.
-    #[must_use]
-    pub fn with_enlarger(mut self, enlarger: Enlarger) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Cascade`] for a last stage whose pictures are not RGB, the only ones that an enlarger takes.
+    pub fn with_enlarger(mut self, enlarger: Enlarger) -> Result<Self> {
+        if let Some(last) = self.stages.last().filter(|last| last.io().channels != Enlarger::CHANNELS) {
+            let (name, given) = (last.name(), last.io().channels);
+            return Err(Error::Cascade(format!("the enlarger takes RGB, pictures of `{name}` have {given} channels")));
+        }
         self.enlarger = Some(enlarger);
-        self
+        Ok(self)
     }
 
     /// The stages in order.
@@ -94,11 +107,12 @@ impl Cascade {
         };
         let plan = |((index, stage), (width, height)): ((usize, &Stage), (u32, u32))| {
             let patch = patch(stage.name());
-            let (settings, tiling) = (stage.settings().patched(patch), patch.and_then(|patch| patch.tiling));
-            if let Some((field, source)) = settings.problems().into_iter().next() {
+            let (settings, tiling) = (stage.config().settings.patched(patch), patch.and_then(|patch| patch.tiling));
+            let table = stage.config().precondition.timesteps();
+            if let Some((field, source)) = settings.problems(table).into_iter().next() {
                 return Err(stage.config().refused(field, source));
             }
-            let plan = settings.sigmas().and_then(|sigmas| stage.experts().plan(&sigmas));
+            let plan = settings.sigmas(table).and_then(|sigmas| stage.ensemble.experts().plan(&sigmas));
             let plan = plan.map_err(|source| Error::in_stage(stage.name(), source))?;
             Ok(StagePlan { stage: stage.name().to_owned(), index, width, height, settings, tiling, plan })
         };

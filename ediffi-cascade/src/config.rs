@@ -9,6 +9,7 @@ use ediffi_core::interval::SigmaInterval;
 use ediffi_core::precondition::{Edm, Epsilon, Precondition, Sample};
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
+use ediffi_core::timesteps::NoiseTable;
 use serde::{Deserialize, Serialize};
 
 use crate::low_res::LowRes;
@@ -94,7 +95,7 @@ impl From<StageConfig> for Keys {
 }
 
 /// How a network becomes a denoiser.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum PreconditionConfig {
@@ -114,6 +115,16 @@ impl PreconditionConfig {
             Self::Edm(edm) => edm,
             Self::Sample(sample) => sample,
             Self::Epsilon(epsilon) => epsilon,
+        }
+    }
+
+    /// The timesteps that schedules and the noise in the smaller picture count on: those that the network was trained on. For
+    /// a network that knows none they are the default's.
+    #[must_use]
+    pub fn timesteps(&self) -> NoiseTable {
+        match self {
+            Self::Edm(_) | Self::Sample(_) => NoiseTable::SquaredCosine,
+            Self::Epsilon(epsilon) => epsilon.timesteps(),
         }
     }
 }
@@ -144,11 +155,12 @@ impl StageConfig {
             return Err(self.wrong("size", format!("{} is not between 1 and {MAX_SIZE}", self.size)));
         }
         self.experts()?;
-        if let Some((setting, source)) = self.settings.problems().into_iter().next() {
+        let table = self.precondition.timesteps();
+        if let Some((setting, source)) = self.settings.problems(table).into_iter().next() {
             let field = if setting == "guidance" { setting.to_owned() } else { format!("sampler.{setting}") };
             return Err(self.refused(&field, source));
         }
-        self.low_res.validate().map_err(|reason| self.wrong("low_res", reason))?;
+        self.low_res.validate(table).map_err(|reason| self.wrong("low_res", reason))?;
         for (field, path) in self.paths() {
             // The folder is not known yet, and the answer does not depend on it.
             path_inside(Path::new("."), path).map_err(|source| self.refused(&field, source))?;
@@ -172,6 +184,14 @@ impl StageConfig {
             std::iter::once((format!("experts[{index}].weights"), expert.weights.as_path())).chain(network)
         });
         std::iter::once(("network".to_owned(), self.network.as_path())).chain(experts)
+    }
+
+    /// The field that names the network of expert `index`.
+    pub(crate) fn network_field(&self, index: usize) -> String {
+        match self.experts.get(index) {
+            Some(ExpertConfig { network: Some(_), .. }) => format!("experts[{index}].network"),
+            _ => "network".to_owned(),
+        }
     }
 
     pub(crate) fn wrong(&self, field: &str, reason: String) -> Error {

@@ -92,7 +92,7 @@ impl BranchDenoiser for StageDenoiser<'_, '_> {
         // A variance is blended like the picture, as more channels of it.
         let blended = tiles.evaluate(x, 1, |piece, tile| {
             self.watch.poll()?;
-            let context = context.window(tile.top, tile.left, tile.height, tile.width)?;
+            let context = context.tile(tile.top, tile.left, tile.height, tile.width)?;
             let painted = painted(tile.window(height, width));
             let Estimate { denoised, variance } = expert.estimate(piece, sigma, &context, painted)?;
             match variance {

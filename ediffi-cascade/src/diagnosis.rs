@@ -21,14 +21,14 @@ pub(crate) fn broken_tensor(weights: &Path, config: &UNetConfig) -> Result<Optio
             };
             // Asked for its names alone, the table hands out empty tensors, which are finite.
             if !is_finite(&tensor)? {
-                return Err(Error::NotFinite { what: spec.name.clone() });
+                return Err(Error::NotFinite(spec.name.clone()));
             }
         }
         Ok(())
     };
     match file.build(Device::Cpu, Kind::Float, look) {
         Ok(()) => Ok(None),
-        Err(Error::NotFinite { what }) => Ok(Some(what)),
+        Err(Error::NotFinite(what)) => Ok(Some(what)),
         Err(other) => Err(other),
     }
 }

@@ -14,10 +14,7 @@ pub enum Error {
     Cancelled,
     /// Something that the core does failed outside of any stage.
     #[error(transparent)]
-    Core {
-        /// What failed.
-        source: ediffi_core::Error,
-    },
+    Core(ediffi_core::Error),
     /// Something that the core does failed within a stage.
     #[error("stage `{stage}`: {source}")]
     Stage {
@@ -26,7 +23,7 @@ pub enum Error {
         /// What failed.
         source: Box<ediffi_core::Error>,
     },
-    /// An expert made a NaN or an infinity.
+    /// An expert made a NaN or an infinity, and its file holds none.
     #[error("stage `{stage}`: expert {expert} ({weights}) made a NaN or an infinity at sigma {sigma}")]
     NotFinite {
         /// Name of the stage.
@@ -92,17 +89,11 @@ pub enum Error {
         source: TilingError,
     },
     /// A network that was to enlarge finished pictures cannot.
-    #[error("enlarger: {reason}")]
-    Enlarger {
-        /// Why.
-        reason: String,
-    },
+    #[error("enlarger: {0}")]
+    Enlarger(String),
     /// Stages that make no cascade.
-    #[error("the stages make no cascade: {reason}")]
-    Cascade {
-        /// What is wrong.
-        reason: String,
-    },
+    #[error("the stages make no cascade: {0}")]
+    Cascade(String),
     /// A run of stages that the cascade does not have, or of none.
     #[error("there are no stages {first} to {last}: the cascade has {stages}")]
     NoStages {
@@ -113,12 +104,20 @@ pub enum Error {
         /// How many stages there are.
         stages: usize,
     },
-    /// A plan that another cascade made.
-    #[error("the plan of stage `{stage}` was made by another cascade")]
-    ForeignPlan {
-        /// Name of the stage.
-        stage: String,
+    /// Embeddings that no stage of the cascade takes.
+    #[error("the {input} has {embedding}, which no stage of the cascade takes")]
+    EmbeddingNotTaken {
+        /// The field of the job.
+        input: &'static str,
+        /// The embedding.
+        embedding: &'static str,
     },
+    /// A run without a plan, or one whose plans are not of one stage after the other.
+    #[error("the plans are of stages {0:?}: one stage after the other is needed")]
+    PlanOrder(Vec<usize>),
+    /// A plan that another cascade made.
+    #[error("the plan of stage `{0}` was made by another cascade")]
+    ForeignPlan(String),
     /// A picture of a size that some stage cannot make.
     #[error("the cascade cannot make {width}x{height}: width and height have to be positive multiples of {multiple}")]
     ImageSize {
@@ -135,7 +134,7 @@ impl From<ediffi_core::Error> for Error {
     fn from(source: ediffi_core::Error) -> Self {
         match source {
             ediffi_core::Error::Cancelled => Self::Cancelled,
-            source => Self::Core { source },
+            source => Self::Core(source),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! - [`StageConfig`], one entry of `stages` in a model folder's `pipeline.json`;
 //! - [`Cascade::plan`], which says what will run, and [`Cascade::run`], the one loop of stages: batches, events, and a
 //!   [`StageObserver`] that may stop it;
-//! - [`low_res`], how the smaller picture becomes a condition, and how training spoils it;
+//! - [`low_res`], how the smaller picture becomes a condition;
 //! - [`Tiling`], for pictures whose feature maps do not fit in memory: every evaluation of the network is cut into
 //!   overlapping tiles, so that any solver works and the noise never sees a seam;
 //! - [`Enlarger`], one evaluation of a plain network after the last stage.
@@ -19,7 +19,6 @@ mod diagnosis;
 mod enlarger;
 mod error;
 mod expert;
-mod files;
 pub mod low_res;
 mod observer;
 mod plan;
@@ -35,10 +34,9 @@ pub use cascade::Cascade;
 pub use config::{ExpertConfig, PreconditionConfig, StageConfig};
 pub use enlarger::Enlarger;
 pub use error::{Error, Result};
-pub use files::ExpertFiles;
 pub use observer::{Batch, StageEvent, StageObserver};
 pub use plan::StagePlan;
 pub use run::{CascadeJob, StageNoise};
 pub use settings::{SamplerSettings, SettingsPatch};
-pub use stage::Stage;
+pub use stage::{ExpertFiles, Stage};
 pub use tiling::{Tiling, TilingError};

@@ -63,15 +63,16 @@ impl LowRes {
         *self == Self::default()
     }
 
-    pub(crate) fn validate(&self) -> std::result::Result<(), String> {
-        let count = NoiseTable::squared_cosine().len();
+    pub(crate) fn validate(&self, table: NoiseTable) -> std::result::Result<(), String> {
+        let count = table.len();
         match self.noise_level {
             Some(level) if level >= count => Err(format!("noise_level {level} is no timestep: there are {count}")),
             _ => Ok(()),
         }
     }
 
-    /// The condition. The noise is drawn once for a whole generation, after that of the start.
+    /// The condition, with the noise of a timestep of `table` if the rule adds one. It is drawn once for a whole generation,
+    /// after that of the start.
     ///
     /// # Shapes
     /// `x`: [n, 3, h, w] in [-1, 1] → [n, 3, height, width] f32
@@ -80,6 +81,7 @@ impl LowRes {
         x: &Tensor,
         height: i64,
         width: i64,
+        table: NoiseTable,
         noise: &mut dyn NoiseSource,
     ) -> ediffi_core::Result<Tensor> {
         let enlarged = match self.enlarging {
@@ -88,7 +90,6 @@ impl LowRes {
                 x.f_to_kind(Kind::Float)?.f_upsample_bilinear2d([height, width], true, None, None)?
             }
         };
-        let table = NoiseTable::squared_cosine();
         let Some(alpha_bar) = self.noise_level.and_then(|level| table.alpha_bars().get(level)) else {
             return Ok(enlarged);
         };
@@ -165,19 +166,26 @@ mod tests {
         let io: BTreeMap<String, Tensor> = Tensor::read_safetensors(path).unwrap().into_iter().collect();
         let mut noise = Recorded(io["low_noise"].shallow_clone());
         let clean = LowRes { noise_level: None, ..LowRes::deepfloyd() };
-        let enlarged = clean.condition(&io["low"], 16, 16, &mut noise).unwrap();
+        let enlarged = clean.condition(&io["low"], 16, 16, NoiseTable::SquaredCosine, &mut noise).unwrap();
         assert!(difference(&enlarged, &io["enlarged"]) < 1e-6);
-        let noised = LowRes::deepfloyd().condition(&io["low"], 16, 16, &mut noise).unwrap();
+        let noised = LowRes::deepfloyd().condition(&io["low"], 16, 16, NoiseTable::SquaredCosine, &mut noise).unwrap();
         assert!(difference(&noised, &io["noised"]) < 1e-6);
+        // Another table has another level at the timestep.
+        let linear = LowRes::deepfloyd().condition(&io["low"], 16, 16, NoiseTable::Linear, &mut noise).unwrap();
+        let kept = f64::from(NoiseTable::Linear.alpha_bars()[250]);
+        let expected = &io["enlarged"] * kept.sqrt() + &io["low_noise"] * (1.0 - kept).sqrt();
+        assert!(difference(&linear, &expected) < 1e-6 && difference(&linear, &noised) > 0.1);
         // The same picture by another filter is another one.
-        let bicubic = LowRes::default().condition(&io["low"], 16, 16, &mut noise).unwrap();
+        let bicubic = LowRes::default().condition(&io["low"], 16, 16, NoiseTable::SquaredCosine, &mut noise).unwrap();
         assert!(difference(&bicubic, &io["enlarged"]) > 0.05);
     }
 
     #[test]
     fn levels_are_timesteps() {
-        assert!(LowRes { noise_level: Some(999), ..LowRes::default() }.validate().is_ok());
-        let error = LowRes { noise_level: Some(1000), ..LowRes::default() }.validate().unwrap_err();
+        let validate =
+            |level| LowRes { noise_level: Some(level), ..LowRes::default() }.validate(NoiseTable::SquaredCosine);
+        assert!(validate(999).is_ok());
+        let error = validate(1000).unwrap_err();
         assert!(error.contains("noise_level 1000"), "{error}");
         let text = r#"{"enlarging":"bilinear-corners","noise_level":250}"#;
         assert_eq!(serde_json::from_str::<LowRes>(text).unwrap(), LowRes::deepfloyd());

@@ -74,7 +74,8 @@ pub enum StageEvent<'a> {
         /// How long it took, loading included.
         elapsed: Duration,
     },
-    /// The enlarger begins, the last of the stages; nothing has been loaded or computed for it yet.
+    /// The enlarger begins, when the last stage is done with its first batch. It takes over each batch as soon as the stage is
+    /// done with it. Nothing has been loaded or computed for it yet.
     EnlargerStarted {
         /// Its position among the stages that run, from 0.
         index: usize,
@@ -153,10 +154,7 @@ impl<'a> Watch<'a> {
 
     /// Reports what happened.
     pub(crate) fn report(&self, event: &StageEvent<'_>) -> Result<()> {
-        match self.observer.borrow_mut().event(event) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Cancelled),
-        }
+        if self.observer.borrow_mut().event(event).is_break() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// Goes on unless the observer wants to stop.

@@ -1,8 +1,7 @@
 //! The one loop of stages: from embeddings and seeds to finished pictures.
 
 use std::fmt;
-use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::guidance::Rows;
@@ -13,6 +12,7 @@ use ediffi_core::seed::Noise;
 use tch::{Device, Tensor};
 
 use crate::cascade::Cascade;
+use crate::enlarger::Enlarger;
 use crate::observer::{Batch, StageEvent, StageObserver, Watch};
 use crate::plan::StagePlan;
 use crate::sample::StageBatch;
@@ -78,6 +78,8 @@ impl Cascade {
     /// Draws pictures stage by stage, and in each stage batch by batch: so with [`Residency::All`] the weights of a stage
     /// are loaded once, however many pictures there are. Between stages the pictures are kept on the CPU, in f32.
     ///
+    /// An enlarger takes over each batch as soon as the last stage is done with it, so both are in memory then.
+    ///
     /// The pictures of a batch are handed to `observer` when the last stage, or the enlarger after it, is done with them
     /// ([`StageEvent::Pictures`]): a later batch that fails or is cancelled takes none of them away.
     ///
@@ -85,24 +87,30 @@ impl Cascade {
     /// enlarger.
     ///
     /// # Errors
-    /// [`Error::ForeignPlan`], [`Error::Job`] and [`Error::Tiling`] for inputs that do not fit, before anything is loaded;
-    /// [`Error::Cancelled`] if `observer` says so, before the next evaluation of a network; [`Error::NotFinite`] naming the
-    /// expert; [`Error::Stage`] for files that cannot be read; those of [`Enlarger::enlarge`](crate::Enlarger::enlarge).
+    /// [`Error::PlanOrder`], [`Error::ForeignPlan`], [`Error::Job`], [`Error::EmbeddingNotTaken`] and [`Error::Tiling`] for
+    /// inputs that do not fit, before anything is loaded; [`Error::Cancelled`] if `observer` says so, before the next
+    /// evaluation of a network; [`Error::NotFinite`] naming the expert; [`Error::Stage`] for files that cannot be read; those
+    /// of [`Enlarger::enlarge`].
     pub fn run(&mut self, job: CascadeJob<'_>, observer: &mut dyn StageObserver) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         self.check(&job)?;
         let CascadeJob { stages: plans, conditioning, unconditional, seeds, rows, paint, mut noise, .. } = job;
         let mut batches = Batches::new(seeds, job.batch.max(1), job.low_res)?;
-        let highest = self.stages.len();
-        let enlarger = self.enlarger.as_mut().zip(plans.last().filter(|last| last.index + 1 == highest));
-        let (count, stages) = (batches.pictures.len(), plans.len() + usize::from(enlarger.is_some()));
+        let (highest, count) = (self.stages.len(), batches.pictures.len());
+        let last = plans.last().filter(|last| last.index + 1 == highest);
+        let release = self.stages.iter().any(|stage| stage.residency != Residency::All);
+        let stages = plans.len() + usize::from(last.is_some() && self.enlarger.is_some());
+        let enlarging = |(enlarger, last)| Enlarging::new(enlarger, last, (plans.len(), stages, count), release);
+        let mut enlarging = self.enlarger.as_mut().zip(last).map(enlarging).transpose()?;
         for (index, plan) in plans.iter().enumerate() {
             let stage = self.stages.get_mut(plan.index).ok_or_else(|| foreign(plan))?;
-            let taken = stage.embeddings();
+            let taken = stage.io().embeddings;
             let (conditioning, unconditional) = (taken.select(conditioning), taken.select(unconditional));
-            let started = Instant::now();
+            let mut elapsed = Duration::ZERO;
             report(observer, &StageEvent::StageStarted { plan, index, stages, batches: count })?;
-            let drawn = batches.each(index + 1 == stages, observer, |batch, seeds, low_res, observer| {
+            let last = index + 1 == plans.len();
+            let drawn = batches.each(last, observer, |batch, seeds, low_res, observer| {
+                let started = Instant::now();
                 let (first, pictures) = (batch.first as i64, seeds.len() as i64);
                 let job = StageBatch {
                     plan,
@@ -114,37 +122,34 @@ impl Cascade {
                     paint: paint.filter(|_| index == 0),
                 };
                 let watch = Watch::new(&plan.stage, batch, observer);
-                match &mut noise {
+                let drawn = match &mut noise {
                     Some(noise) => stage.draw(&job, noise(&plan.stage, seeds).as_mut(), &watch),
                     None => stage.draw(&job, &mut Noise::new(seeds, plan.index as u64), &watch),
+                }?;
+                elapsed += started.elapsed();
+                let Some(enlarging) = enlarging.as_mut().filter(|_| last) else { return Ok(drawn) };
+                if batch.index + 1 == count {
+                    stage.finish();
+                    report(observer, &StageEvent::StageFinished { plan, elapsed })?;
                 }
+                enlarging.batch(batch, &drawn, observer)
             });
-            if stage.residency() != Residency::All {
-                stage.release();
-            }
+            stage.finish();
             drawn?;
-            report(observer, &StageEvent::StageFinished { plan, elapsed: started.elapsed() })?;
+            if !last || enlarging.is_none() {
+                report(observer, &StageEvent::StageFinished { plan, elapsed })?;
+            }
         }
-        let Some((enlarger, last)) = enlarger else { return Ok(()) };
-        let started = Instant::now();
-        let tiles = enlarger.tiles(last.height.into(), last.width.into())?;
-        let enlarged = |side: u32| u32::try_from(i64::from(side) * enlarger.scale()).unwrap_or(u32::MAX);
-        let (width, height) = (enlarged(last.width), enlarged(last.height));
-        let index = plans.len();
-        report(observer, &StageEvent::EnlargerStarted { index, stages, batches: count, tiles, width, height })?;
-        let enlarged = batches.each(true, observer, |batch, _, pictures, observer| {
-            let missing = || Error::Enlarger { reason: "there are no pictures to enlarge".to_owned() };
-            enlarger.enlarge_batch(pictures.ok_or_else(missing)?, &Watch::new("enlarger", batch, observer))
-        });
-        if self.stages.iter().any(|stage| stage.residency() != Residency::All) {
-            enlarger.release();
-        }
-        enlarged?;
-        report(observer, &StageEvent::EnlargerFinished { elapsed: started.elapsed() })
+        let Some(elapsed) = enlarging.map(|enlarging| enlarging.elapsed) else { return Ok(()) };
+        report(observer, &StageEvent::EnlargerFinished { elapsed })
     }
 
     /// Refuses what would fail late or be ignored.
     fn check(&self, job: &CascadeJob<'_>) -> Result<()> {
+        let order: Vec<usize> = job.stages.iter().map(|plan| plan.index).collect();
+        if order.is_empty() || order.array_windows().any(|[below, above]| below + 1 != *above) {
+            return Err(Error::PlanOrder(order));
+        }
         let mut first: Option<&Stage> = None;
         for plan in job.stages {
             let stage = self.stages.get(plan.index).filter(|stage| stage.name() == plan.stage);
@@ -163,23 +168,77 @@ impl Cascade {
                 return wrong(input, "the smaller picture goes into the job's own field".to_owned());
             }
             for (name, x) in conditioning.named() {
-                let rows = x.size().first().copied().unwrap_or(0);
+                let (got, mut taken) = (x.size(), false);
+                let rows = got.first().copied().unwrap_or(0);
                 if rows != 1 && rows != pictures {
                     return wrong(input, format!("{name} has {rows} rows, there are {pictures} seeds"));
                 }
+                for stage in &self.stages {
+                    let Some(expected) = stage.io().embeddings.shape(name, rows) else { continue };
+                    if got != expected {
+                        let source = ediffi_core::Error::EmbeddingShape { name, expected, got };
+                        return Err(Error::in_stage(stage.name(), source));
+                    }
+                    taken = true;
+                }
+                if !taken {
+                    return Err(Error::EmbeddingNotTaken { input, embedding: name });
+                }
             }
         }
-        if job.low_res.is_some() != first.is_super_resolution() {
-            let source = ediffi_core::Error::LowRes { given: job.low_res.is_some() };
+        if job.low_res.is_some() != first.io().low_res {
+            let source = ediffi_core::Error::LowRes(job.low_res.is_some());
             return Err(Error::in_stage(first.name(), source));
         }
-        let (shape, channels) = (job.low_res.map(Tensor::size), first.channels());
+        let (shape, channels) = (job.low_res.map(Tensor::size), first.io().channels);
         match shape.as_deref() {
             None => Ok(()),
             Some(&[rows, c, h, w]) if rows == pictures && c == channels && h > 0 && w > 0 => Ok(()),
             Some(got) => {
                 wrong("low_res", format!("its shape is {got:?}, expected [{pictures}, {channels}, height, width]"))
             }
+        }
+    }
+}
+
+/// The enlarger at work after the last stage, batch by batch.
+struct Enlarging<'a> {
+    enlarger: &'a mut Enlarger,
+    /// What is told before the first batch.
+    started: Option<StageEvent<'static>>,
+    elapsed: Duration,
+    /// Whether the network is dropped in the end.
+    release: bool,
+}
+
+impl<'a> Enlarging<'a> {
+    /// `place`: its position among the stages that run, how many these are, and how many batches there are.
+    fn new(enlarger: &'a mut Enlarger, last: &StagePlan, place: (usize, usize, usize), release: bool) -> Result<Self> {
+        let (index, stages, batches) = place;
+        let enlarged = |side: u32| u32::try_from(i64::from(side) * enlarger.scale()).unwrap_or(u32::MAX);
+        let (width, height) = (enlarged(last.width), enlarged(last.height));
+        let tiles = enlarger.tiles(last.height.into(), last.width.into())?;
+        let started = Some(StageEvent::EnlargerStarted { index, stages, batches, tiles, width, height });
+        Ok(Self { enlarger, started, elapsed: Duration::ZERO, release })
+    }
+
+    fn batch(&mut self, batch: Batch, pictures: &Tensor, observer: &mut dyn StageObserver) -> Result<Tensor> {
+        if let Some(started) = self.started.take() {
+            report(observer, &started)?;
+        }
+        let began = Instant::now();
+        // Between stages the pictures are on the CPU.
+        let pictures = pictures.f_to_device(Device::Cpu).map_err(ediffi_core::Error::from)?;
+        let enlarged = self.enlarger.enlarge_batch(&pictures, &Watch::new("enlarger", batch, observer))?;
+        self.elapsed += began.elapsed();
+        Ok(enlarged)
+    }
+}
+
+impl Drop for Enlarging<'_> {
+    fn drop(&mut self) {
+        if self.release {
+            self.enlarger.release();
         }
     }
 }
@@ -225,12 +284,9 @@ impl<'a> Batches<'a> {
 }
 
 fn report(observer: &mut dyn StageObserver, event: &StageEvent<'_>) -> Result<()> {
-    match observer.event(event) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(Error::Cancelled),
-    }
+    if observer.event(event).is_break() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 fn foreign(plan: &StagePlan) -> Error {
-    Error::ForeignPlan { stage: plan.stage.clone() }
+    Error::ForeignPlan(plan.stage.clone())
 }

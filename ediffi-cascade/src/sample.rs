@@ -67,14 +67,14 @@ impl Stage {
         watch: &Watch<'_>,
     ) -> ediffi_core::Result<Tensor> {
         let SamplerSettings { solver, guidance, .. } = &batch.plan.settings;
-        let sigmas = batch.plan.settings.sigmas()?;
+        let sigmas = batch.plan.settings.sigmas(self.config().precondition.timesteps())?;
         let plan = self.ensemble.follow(&sigmas)?;
         tracing::debug!(%plan, "planned");
-        let shape = [batch.pictures, self.channels(), batch.plan.height.into(), batch.plan.width.into()];
-        let start = noise.normal(&shape)?.f_to_device(self.runtime().device)?;
+        let shape = [batch.pictures, self.io().channels, batch.plan.height.into(), batch.plan.width.into()];
+        let start = noise.normal(&shape)?.f_to_device(self.runtime.device)?;
         let denoiser = StageDenoiser {
             inputs: &self.inputs(batch, noise)?,
-            keep_contexts: self.residency() == Residency::All,
+            keep_contexts: self.residency == Residency::All,
             ensemble: &mut self.ensemble,
             paint: batch.paint,
             tiles,
@@ -89,9 +89,10 @@ impl Stage {
 
     /// The conditionings on the device, with the enlarged smaller picture.
     fn inputs(&self, batch: &StageBatch<'_>, noise: &mut dyn NoiseSource) -> ediffi_core::Result<Inputs> {
-        let device = self.runtime().device;
-        let (rule, StagePlan { height, width, .. }) = (self.config().low_res, batch.plan);
-        let condition = |x: &Tensor| rule.condition(&x.f_to_device(device)?, (*height).into(), (*width).into(), noise);
+        let device = self.runtime.device;
+        let (rule, table) = (self.config().low_res, self.config().precondition.timesteps());
+        let (height, width) = (batch.plan.height.into(), batch.plan.width.into());
+        let condition = |x: &Tensor| rule.condition(&x.f_to_device(device)?, height, width, table, noise);
         let low_res = batch.low_res.map(condition).transpose()?;
         let level = rule.noise_level.map(|level| level as i64);
         let level = level.map(|level| Tensor::f_full([batch.pictures], level, (Kind::Int64, device))).transpose()?;
@@ -109,7 +110,7 @@ impl Stage {
     /// Names the stage, and the expert that made a NaN.
     fn explain(&self, source: ediffi_core::Error) -> Error {
         let sigma = match source {
-            ediffi_core::Error::DenoisedNotFinite { sigma } => sigma,
+            ediffi_core::Error::DenoisedNotFinite(sigma) => sigma,
             source => return Error::in_stage(self.name(), source),
         };
         let expert = self.ensemble.experts().index_of(sigma).unwrap_or_default();

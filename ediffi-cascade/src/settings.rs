@@ -4,6 +4,7 @@ use ediffi_core::Result;
 use ediffi_core::guidance::Guidance;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
+use ediffi_core::timesteps::NoiseTable;
 use serde::{Deserialize, Serialize};
 
 use crate::tiling::Tiling;
@@ -75,20 +76,21 @@ impl SamplerSettings {
         settings
     }
 
-    /// The noise levels, descending.
+    /// The noise levels, descending; timesteps are those of `table`, the
+    /// [stage's own](crate::PreconditionConfig::timesteps).
     ///
     /// # Errors
-    /// As [`Schedule::sigmas`]: no steps, or parameters that make no schedule.
-    pub fn sigmas(&self) -> Result<Vec<f64>> {
-        self.schedule.sigmas(self.steps)
+    /// As [`Schedule::sigmas_on`]: no steps, or parameters that make no schedule.
+    pub fn sigmas(&self, table: NoiseTable) -> Result<Vec<f64>> {
+        self.schedule.sigmas_on(self.steps, table)
     }
 
-    /// Every setting that makes no picture, by name, and what is wrong with it.
+    /// Every setting that makes no picture, by name, and what is wrong with it. Timesteps are those of `table`.
     #[must_use]
-    pub fn problems(&self) -> Vec<(&'static str, ediffi_core::Error)> {
+    pub fn problems(&self, table: NoiseTable) -> Vec<(&'static str, ediffi_core::Error)> {
         let schedule = if self.steps == 0 { "steps" } else { "schedule" };
         let checks = [
-            (schedule, self.sigmas().map(drop)),
+            (schedule, self.sigmas(table).map(drop)),
             ("solver", self.solver.validate()),
             ("guidance", self.guidance.validate()),
         ];
@@ -132,16 +134,16 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_named() {
-        assert!(settings().problems().is_empty());
+        assert!(settings().problems(NoiseTable::SquaredCosine).is_empty());
         let wrong = SamplerSettings {
             steps: 0,
             solver: Solver::TabDeis { order: 9 },
             guidance: Guidance::new(f64::NAN),
             ..settings()
         };
-        let names: Vec<_> = wrong.problems().into_iter().map(|(name, _)| name).collect();
+        let names: Vec<_> = wrong.problems(NoiseTable::SquaredCosine).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["steps", "solver", "guidance"]);
         let rising = SamplerSettings { schedule: Schedule::Custom(vec![1.0, 2.0]), ..settings() };
-        assert_eq!(rising.problems()[0].0, "schedule");
+        assert_eq!(rising.problems(NoiseTable::SquaredCosine)[0].0, "schedule");
     }
 }

@@ -1,20 +1,27 @@
 //! A stage: an ensemble of experts at one resolution, opened.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ediffi_core::ensemble::Ensemble;
-use ediffi_core::experts::Experts;
+use ediffi_core::files::{path_inside, read_json};
 use ediffi_core::multiple::lcm;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
-use ediffi_core::unet::{EmbeddingShapes, Io, UNetConfig};
+use ediffi_core::unet::{Io, UNetConfig};
 
 use crate::Result;
 use crate::config::StageConfig;
 use crate::expert::Expert;
-use crate::files::{ExpertFiles, existing, read_network};
-use crate::settings::SamplerSettings;
 use crate::sizes::StageSize;
+
+/// Where one expert's weights are, and the dimensions of its network.
+#[derive(Debug, Clone)]
+pub struct ExpertFiles {
+    /// A safetensors file, or an index of several.
+    pub weights: PathBuf,
+    /// The dimensions.
+    pub network: UNetConfig,
+}
 
 /// One stage of a model, opened. Its experts are loaded when they are first needed.
 #[derive(Debug)]
@@ -23,8 +30,9 @@ pub struct Stage {
     /// One for each expert.
     files: Vec<ExpertFiles>,
     pub(crate) ensemble: Ensemble<Expert>,
-    residency: Residency,
-    runtime: Runtime,
+    pub(crate) residency: Residency,
+    pub(crate) runtime: Runtime,
+    io: Io,
     size_multiple: i64,
 }
 
@@ -38,11 +46,9 @@ impl Stage {
         config.validate()?;
         let mut files = Vec::with_capacity(config.experts.len());
         for (index, expert) in config.experts.iter().enumerate() {
-            let (field, path) = match &expert.network {
-                Some(path) => (format!("experts[{index}].network"), path),
-                None => ("network".to_owned(), &config.network),
-            };
-            let network = read_network(folder, path).map_err(|source| config.refused(&field, source))?;
+            let (field, path) = (config.network_field(index), expert.network.as_ref().unwrap_or(&config.network));
+            let read = path_inside(folder, path).and_then(|path| read_json(&path));
+            let network = read.map_err(|source| config.refused(&field, source))?;
             let field = format!("experts[{index}].weights");
             let weights = existing(folder, &expert.weights).map_err(|source| config.refused(&field, source))?;
             files.push(ExpertFiles { weights, network });
@@ -54,8 +60,8 @@ impl Stage {
     /// name them then.
     ///
     /// # Errors
-    /// A configuration that [`StageConfig::validate`] refuses, another number of experts than it has, or experts that do
-    /// not take the same inputs.
+    /// A configuration that [`StageConfig::validate`] refuses, another number of experts than it has, dimensions that make
+    /// no network, or experts that do not take the same inputs.
     pub fn with_experts(
         config: &StageConfig,
         files: Vec<ExpertFiles>,
@@ -68,8 +74,12 @@ impl Stage {
             let reason = format!("{} are configured, the files of {} are given", experts.len(), files.len());
             return Err(config.wrong("experts", reason));
         }
+        let Some(io) = files.first().map(|first| first.network.io()) else {
+            return Err(config.refused("experts", ediffi_core::Error::NoExperts));
+        };
         for (index, ExpertFiles { network, .. }) in files.iter().enumerate() {
-            if files.first().is_some_and(|first| inputs(&first.network) != inputs(network)) {
+            network.validate().map_err(|source| config.refused(&config.network_field(index), source))?;
+            if inputs(network.io()) != inputs(io) {
                 let reason = "its network takes other inputs than that of experts[0]".to_owned();
                 return Err(config.wrong(&format!("experts[{index}].network"), reason));
             }
@@ -85,14 +95,14 @@ impl Stage {
             let reason = format!("{} is no multiple of {size_multiple}, which the network needs", config.size);
             return Err(config.wrong("size", reason));
         }
-        let (precondition, sources) = (config.precondition.clone(), files.clone());
+        let (precondition, sources) = (config.precondition, files.clone());
         let loader = Box::new(move |index: usize| {
             let missing = ediffi_core::Error::NoSuchExpert { index, experts: sources.len() };
             let ExpertFiles { weights, network } = sources.get(index).ok_or(missing)?;
-            Expert::load(weights, network, precondition.clone(), runtime)
+            Expert::load(weights, network, precondition, runtime)
         });
         let ensemble = Ensemble::new(experts, residency, loader);
-        Ok(Self { config: config.clone(), files, ensemble, residency, runtime, size_multiple })
+        Ok(Self { config: config.clone(), files, ensemble, residency, runtime, io, size_multiple })
     }
 
     /// The configuration it was opened from.
@@ -107,34 +117,17 @@ impl Stage {
         &self.config.name
     }
 
-    /// Side in pixels of the square pictures that it was trained for.
-    #[must_use]
-    pub fn size(&self) -> i64 {
-        self.config.size
-    }
-
     /// The sizes of its pictures: what it was trained for, and what height and width have to be multiples of.
     #[must_use]
     pub fn sizes(&self) -> StageSize {
         StageSize { size: self.config.size, multiple: self.size_multiple }
     }
 
-    /// Channels of its pictures: 3 for RGB.
+    /// What its networks take and give. Experts may differ in what their sides are multiples of, for which
+    /// [`sizes`](Self::sizes) counts.
     #[must_use]
-    pub fn channels(&self) -> i64 {
-        self.files.first().map_or(3, |files| files.network.io().channels)
-    }
-
-    /// Whether it enlarges the pictures of a stage before it.
-    #[must_use]
-    pub fn is_super_resolution(&self) -> bool {
-        self.files.first().is_some_and(|files| files.network.io().low_res)
-    }
-
-    /// The embeddings it takes; all experts take the same.
-    #[must_use]
-    pub fn embeddings(&self) -> EmbeddingShapes {
-        self.files.first().map_or_else(EmbeddingShapes::default, |files| files.network.io().embeddings)
+    pub fn io(&self) -> &Io {
+        &self.io
     }
 
     /// The weights of each expert, and the dimensions of its network.
@@ -143,44 +136,35 @@ impl Stage {
         &self.files
     }
 
-    /// Which expert owns which noise level.
-    #[must_use]
-    pub fn experts(&self) -> &Experts {
-        self.ensemble.experts()
-    }
-
-    /// Where and in which precision it computes.
-    #[must_use]
-    pub fn runtime(&self) -> Runtime {
-        self.runtime
-    }
-
-    /// How many experts are in memory at a time.
-    #[must_use]
-    pub fn residency(&self) -> Residency {
-        self.residency
-    }
-
     /// The experts that are in memory now.
     #[must_use]
     pub fn resident(&self) -> Vec<usize> {
         self.ensemble.resident().collect()
     }
 
+    /// Drops what does not stay in memory when the stage is done.
+    pub(crate) fn finish(&mut self) {
+        if self.residency != Residency::All {
+            self.release();
+        }
+    }
+
     /// Drops every expert from memory; they are loaded again when they are next needed.
     pub fn release(&mut self) {
         self.ensemble.pool().clear();
     }
-
-    /// The sampler settings of its configuration.
-    #[must_use]
-    pub fn settings(&self) -> &SamplerSettings {
-        &self.config.settings
-    }
 }
 
 /// What a network takes besides the noisy picture, apart from inner widths: the experts of a stage share it.
-fn inputs(network: &UNetConfig) -> impl PartialEq {
-    let Io { channels, low_res, embeddings, .. } = network.io();
+fn inputs(Io { channels, low_res, embeddings, .. }: Io) -> impl PartialEq {
     (channels, low_res, embeddings)
+}
+
+/// A path in the folder at which there is something.
+fn existing(folder: &Path, path: &Path) -> ediffi_core::Result<PathBuf> {
+    let path = path_inside(folder, path)?;
+    match std::fs::metadata(&path) {
+        Ok(_) => Ok(path),
+        Err(source) => Err(ediffi_core::Error::ReadFile { path, source }),
+    }
 }

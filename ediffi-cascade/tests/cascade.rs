@@ -1,4 +1,6 @@
 //! The loop of stages: sizes, batches, what each stage is given, what is told and handed out, what is refused.
+//!
+//! Long because all tests share the cascade of two stages, its plans and its enlarger.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
@@ -6,14 +8,16 @@ mod common;
 use std::sync::{Arc, Mutex};
 
 use common::{CPU, Log, bytes, difference, dimensions, embeddings, enlarger, network, pictures, write_stage};
-use ediffi_cascade::{Cascade, CascadeJob, Error, SettingsPatch, Stage, StagePlan, Tiling};
+use ediffi_cascade::{Cascade, CascadeJob, Error, PreconditionConfig, SettingsPatch, Stage, StagePlan, Tiling};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::nn::{ScoreBias, Site};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
+use ediffi_core::precondition::Epsilon;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::seed::Noise;
-use ediffi_core::unet::{Adm, UNetConfig};
+use ediffi_core::timesteps::NoiseTable;
+use ediffi_core::unet::{Adm, Dimensions, UNetConfig};
 use tch::Tensor;
 
 /// Stages of these names and sizes; the first is a base, the others super-resolution.
@@ -98,7 +102,7 @@ fn a_patch_reaches_its_stage() {
     patch.schedule = Some(Schedule::Custom(vec![40.0, 3.0, 0.5]));
     patch.tiling = Some(Tiling { tile: 8, overlap: 2 });
     let plans = cascade.plan(0..=1, (None, None), |stage| (stage == "above").then_some(&patch)).unwrap();
-    assert_eq!(plans[0].settings, *cascade.stages()[0].settings());
+    assert_eq!(plans[0].settings, cascade.stages()[0].config().settings);
     assert_eq!((plans[0].tiling, plans[1].tiling), (None, patch.tiling));
     assert_eq!(plans[1].plan.to_string().lines().count(), 2);
     assert!(plans[1].to_string().starts_with("stage above (16x16), expert 0: steps 1-2 of 3, sigma 40 to 3"));
@@ -166,7 +170,7 @@ fn noise_from_elsewhere_is_asked_for_by_stage_and_batch() {
 /// A cascade whose pictures of 16 pixels are enlarged in four tiles, and three seeds in batches of two.
 fn enlarged(residency: Residency) -> (tempfile::TempDir, Cascade) {
     let (folder, cascade) = two(residency);
-    (folder, cascade.with_enlarger(enlarger().with_tiling(Tiling { tile: 10, overlap: 4 }).unwrap()))
+    (folder, cascade.with_enlarger(enlarger().with_tiling(Tiling { tile: 10, overlap: 4 }).unwrap()).unwrap())
 }
 
 /// Two steps, one for each expert.
@@ -194,15 +198,20 @@ fn everything_is_told_in_order() {
     for (index, stage) in ["base", "above"].into_iter().enumerate() {
         expected.push(format!("{stage} starts: 2 steps, 2 batches, {index} of 3"));
         expected.extend(batch(stage, 0));
-        expected.extend(batch(stage, 1));
-        expected.push(format!("{stage} is done"));
+        if stage == "base" {
+            expected.extend(batch(stage, 1));
+            expected.push("base is done".to_owned());
+        }
     }
+    // The last stage and the enlarger take turns: the first pictures are out before the second batch begins.
+    let tiles = |batch| (0..4).map(move |tile| format!("enlarger: batch {batch}, tile {tile} of 4"));
     expected.push("enlarger starts: 64x64, 4 tiles, 2 batches, 2 of 3".to_owned());
-    for (batch, pictures) in ["pictures 0 to 1", "pictures 2 to 2"].into_iter().enumerate() {
-        expected.extend((0..4).map(|tile| format!("enlarger: batch {batch}, tile {tile} of 4")));
-        expected.push(pictures.to_owned());
-    }
-    expected.push("enlarger is done".to_owned());
+    expected.extend(tiles(0));
+    expected.push("pictures 0 to 1".to_owned());
+    expected.extend(batch("above", 1));
+    expected.push("above is done".to_owned());
+    expected.extend(tiles(1));
+    expected.extend(["pictures 2 to 2", "enlarger is done"].map(str::to_owned));
     assert_eq!(log.lines, expected);
     // For each stage and batch two evaluations and two switches, and the tiles.
     assert_eq!(log.polls, 2 * 2 * 4 + 2 * 4);
@@ -243,12 +252,12 @@ fn a_run_that_is_stopped_keeps_what_is_finished() {
         let mut log = Log { stop_poll: Some(stop), ..Log::default() };
         assert!(matches!(run_enlarged(&mut cascade, &mut log), Err(Error::Cancelled)), "at question {stop}");
         assert_eq!(log.polls, stop);
-        // The last four questions stand before the tiles of the second batch.
-        assert_eq!(log.pictures.len(), usize::from(stop > whole.polls - 4));
+        // The last eight questions are those of the last stage and the enlarger for the second batch.
+        assert_eq!(log.pictures.len(), usize::from(stop > whole.polls - 8));
         kept += log.pictures.len();
         assert!(log.pictures.iter().zip(&whole.pictures).all(|(a, b)| bytes(a) == bytes(b)));
     }
-    assert_eq!(kept, 4);
+    assert_eq!(kept, 8);
     for stop in 1..=whole.lines.len() {
         let mut log = Log { stop_event: Some(stop), ..Log::default() };
         assert!(matches!(run_enlarged(&mut cascade, &mut log), Err(Error::Cancelled)), "at event {stop}");
@@ -364,4 +373,78 @@ fn stages_that_make_no_cascade_say_why() {
     let blind = [("base", 8, &base), ("above", 16, &base)];
     let expected = "the stages make no cascade: stage `above` is not the first but takes no smaller picture";
     assert_eq!(message(&blind), expected);
+    let grey: UNetConfig = Adm(Dimensions { picture_channels: 1, ..dimensions(false) }).into();
+    let expected = "the stages make no cascade: stage `above` takes pictures of 3 channels, those of `base` have 1";
+    assert_eq!(message(&[("base", 8, &grey), ("above", 16, &above)]), expected);
+    let (_folder, stages) = stages(&[("base", 8, &grey)], Residency::All);
+    let error = Cascade::new(stages).unwrap().with_enlarger(enlarger()).unwrap_err().to_string();
+    assert_eq!(error, "the stages make no cascade: the enlarger takes RGB, pictures of `base` have 1 channels");
+}
+
+/// Plans are data: whoever puts them together by hand may put them together wrongly.
+#[test]
+fn plans_of_stages_that_do_not_follow_each_other_are_refused() {
+    let (_folder, mut cascade) = two(Residency::All);
+    let plans = plans(&cascade, (None, None));
+    for order in [vec![], vec![0, 0], vec![1, 0], vec![1, 1]] {
+        let stages: Vec<_> = order.iter().map(|&index: &usize| plans[index].clone()).collect();
+        let mut log = Log::default();
+        let error = cascade.run(CascadeJob::new(&stages, &embeddings(&[1]), &[1]), &mut log).unwrap_err();
+        assert!(matches!(&error, Error::PlanOrder(stages) if *stages == order), "{error}");
+        assert!(log.lines.is_empty());
+    }
+}
+
+#[test]
+fn an_embedding_that_no_stage_takes_is_refused() {
+    let mut config = dimensions(false);
+    config.context.as_mut().unwrap().clip_image = None;
+    let (_folder, stages) = stages(&[("base", 8, &Adm(config).into())], Residency::All);
+    let mut cascade = Cascade::new(stages).unwrap();
+    let (plans, given, none) = (plans(&cascade, (None, None)), embeddings(&[1]), Conditioning::default());
+    let jobs = [
+        ("conditioning", CascadeJob::new(&plans, &given, &[1])),
+        ("unconditional", CascadeJob { unconditional: &given, ..CascadeJob::new(&plans, &none, &[1]) }),
+    ];
+    for (field, job) in jobs {
+        let error = cascade.run(job, &mut ()).unwrap_err();
+        assert!(
+            matches!(error, Error::EmbeddingNotTaken { input, embedding: "clip_image" } if input == field),
+            "{error}"
+        );
+        assert_eq!(error.to_string(), format!("the {field} has clip_image, which no stage of the cascade takes"));
+    }
+}
+
+/// A later stage's shapes, too.
+#[test]
+fn an_embedding_of_another_shape_is_refused_before_anything_runs() {
+    let mut above = dimensions(true);
+    above.context.as_mut().unwrap().clip_image = Some(5);
+    let (_folder, stages) = stages(&[("base", 8, &network(false)), ("above", 16, &Adm(above).into())], Residency::All);
+    let mut cascade = Cascade::new(stages).unwrap();
+    let (plans, mut log) = (plans(&cascade, (None, None)), Log::default());
+    let error = cascade.run(CascadeJob::new(&plans, &embeddings(&[1]), &[1]), &mut log).unwrap_err().to_string();
+    assert_eq!(error, "stage `above`: the clip_image embedding has shape [1, 4], the network takes [1, 5]");
+    assert!(log.lines.is_empty());
+}
+
+/// Timesteps are those that the stage's network was trained on.
+#[test]
+fn a_schedule_of_timesteps_is_on_the_stages_own_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = write_stage(folder.path(), "base", 8, &network(false));
+    config.settings.schedule = Schedule::Leading;
+    for table in [NoiseTable::SquaredCosine, NoiseTable::Linear] {
+        config.precondition = PreconditionConfig::Epsilon(Epsilon::new(table));
+        let stage = Stage::open(folder.path(), &config, CPU, Residency::All).unwrap();
+        let mut cascade = Cascade::new(vec![stage]).unwrap();
+        let plans = plans(&cascade, (None, None));
+        let sigmas: Vec<f64> = plans[0].plan.steps().iter().map(|step| step.sigma).collect();
+        assert_eq!(sigmas, [750, 500, 250, 0].map(|t| table.sigmas()[t]));
+        let mut log = Log::default();
+        cascade.run(CascadeJob::new(&plans, &embeddings(&[1]), &[1]), &mut log).unwrap();
+        let first = log.lines.iter().find(|line| line.contains("step 0")).unwrap();
+        assert_eq!(*first, format!("base: batch 0, step 0 of 4 at {:.3}", table.sigmas()[750]));
+    }
 }

@@ -6,13 +6,13 @@ mod common;
 use std::error::Error as _;
 
 use common::{CPU, Model, dimensions, network};
-use ediffi_cascade::{Error, Stage, StageConfig};
+use ediffi_cascade::{Error, ExpertFiles, Stage, StageConfig};
 use ediffi_core::guidance::{Guidance, Thresholding};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
-use ediffi_core::unet::{Adm, UNetConfig};
+use ediffi_core::unet::{Adm, Dimensions, UNetConfig};
 use serde_json::{Value, json};
 
 /// The first stage of the design's example.
@@ -149,4 +149,17 @@ fn networks_that_do_not_fit_are_named() {
     )
     .unwrap();
     assert!(opening(&model).to_string().contains("levels"));
+
+    // Dimensions that come from no file are checked, too.
+    let patchless: UNetConfig = Adm(Dimensions { patch: 0, ..dimensions(false) }).into();
+    let file = |network: &UNetConfig| ExpertFiles { weights: "anywhere.safetensors".into(), network: network.clone() };
+    model.config.experts[1].network = Some("base/other.json".into());
+    for (files, field) in
+        [([&patchless, &network(false)], "network"), ([&network(false), &patchless], "experts[1].network")]
+    {
+        let files = files.map(file).to_vec();
+        let error = Stage::with_experts(&model.config, files, CPU, Residency::All).unwrap_err();
+        assert!(matches!(&error, Error::Setting { field: named, .. } if named == field), "{error}");
+        assert!(error.to_string().contains("patch: 0 is not between 1 and 2^20"), "{error}");
+    }
 }

@@ -126,7 +126,7 @@ impl ByHand<'_> {
         let low_res = ask.low_res.as_ref().map(|x| low_res::enlarge(x, height, width).unwrap());
         let by_hand = ByHand { networks: stage.files().iter().map(load).collect(), ask, low_res };
         let SamplerSettings { solver, guidance, .. } = &ask.settings;
-        let sigmas = ask.settings.sigmas().unwrap();
+        let sigmas = ask.settings.sigmas(stage.config().precondition.timesteps()).unwrap();
         let mut noise = Noise::new(&ask.seeds, 0);
         let x = noise.normal(&[ask.seeds.len() as i64, 3, height, width]).unwrap();
         let mut guided = Guided::new(by_hand, guidance.clone(), ask.rows).unwrap();

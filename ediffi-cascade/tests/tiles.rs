@@ -5,8 +5,8 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
-use common::{Ask, Log, Model, bytes, difference, dimensions, embeddings, network, pictures, sample};
-use ediffi_cascade::{Error, Tiling, low_res};
+use common::{Ask, CPU, Log, Model, bytes, difference, dimensions, embeddings, network, pictures, sample};
+use ediffi_cascade::{Cascade, Error, Stage, Tiling, low_res};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::denoise_with;
 use ediffi_core::guidance::Guidance;
@@ -14,6 +14,7 @@ use ediffi_core::nn::{Norm, ScoreBias, Site};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
 use ediffi_core::precondition::Edm;
+use ediffi_core::runtime::Runtime;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::seed::Noise;
 use ediffi_core::unet::{Adm, Dimensions, UNet};
@@ -175,6 +176,36 @@ fn painted_tiles_of_a_network_with_position_norms_are_the_whole() {
     let plain = estimate(false, tiling);
     assert!(difference(&plain.narrow(2, 160, 96), &tiled.narrow(2, 160, 96)) < 1e-5);
     assert!(difference(&plain, &tiled) > 1e-2);
+}
+
+/// In bf16 tiles and paint do what they do in f32, to the eight bits of its numbers.
+#[test]
+fn tiles_and_paint_in_bf16_are_near_those_in_f32() {
+    let model = Model::new(&network(false), 16);
+    let run = |kind: Kind, paint: bool, tiling| {
+        let runtime = Runtime { kind, ..CPU };
+        let stage = Stage::open(model.folder.path(), &model.config, runtime, Residency::All).unwrap();
+        sample(&mut Cascade::new(vec![stage]).unwrap(), &[1, 2], |ask| {
+            one_evaluation(0.5)(ask);
+            ask.settings.guidance = Guidance::new(2.0);
+            ask.size = (16, 24);
+            ask.paint = paint.then(|| Box::new(Corner::default()) as Box<dyn ScoreBias>);
+            ask.tiling = tiling;
+        })
+    };
+    let rms = |x: &Tensor| f64::try_from(x.square().mean(Kind::Float).sqrt()).unwrap();
+    for tiling in [None, Some(Tiling { tile: 8, overlap: 4 })] {
+        let [(plain, painted), (plain_16, painted_16)] =
+            [Kind::Float, Kind::BFloat16].map(|kind| (run(kind, false, tiling), run(kind, true, tiling)));
+        for (wide, narrow) in [(&plain, &plain_16), (&painted, &painted_16)] {
+            assert_eq!(narrow.kind(), Kind::Float);
+            let off = rms(&(wide - narrow)) / rms(wide);
+            assert!(off > 0.0 && off < 0.02, "{tiling:?}: {off}");
+        }
+        let (change, change_16) = (&painted - &plain, &painted_16 - &plain_16);
+        let off = rms(&(&change - &change_16)) / rms(&change);
+        assert!(off < 0.1, "{tiling:?}: what paint changes is off by {off}");
+    }
 }
 
 #[test]

@@ -25,18 +25,33 @@ pub struct Conditioning {
 }
 
 impl Conditioning {
+    /// Every field with its name.
+    fn fields(&self) -> [(&'static str, Option<&Tensor>); 6] {
+        [
+            ("t5", self.t5.as_ref()),
+            ("clip_text", self.clip_text.as_ref()),
+            ("clip_text_pooled", self.clip_text_pooled.as_ref()),
+            ("clip_image", self.clip_image.as_ref()),
+            ("low_res", self.low_res.as_ref()),
+            ("noise_level", self.noise_level.as_ref()),
+        ]
+    }
+
+    /// In the order of [`fields`](Self::fields).
+    fn from_fields(fields: [Option<Tensor>; 6]) -> Self {
+        let [t5, clip_text, clip_text_pooled, clip_image, low_res, noise_level] = fields;
+        Self { t5, clip_text, clip_text_pooled, clip_image, low_res, noise_level }
+    }
+
     /// A copy that shares storage.
     #[must_use]
     pub fn shallow_clone(&self) -> Self {
-        let clone = |x: &Option<Tensor>| x.as_ref().map(Tensor::shallow_clone);
-        Self {
-            t5: clone(&self.t5),
-            clip_text: clone(&self.clip_text),
-            clip_text_pooled: clone(&self.clip_text_pooled),
-            clip_image: clone(&self.clip_image),
-            low_res: clone(&self.low_res),
-            noise_level: clone(&self.noise_level),
-        }
+        self.filtered(|_| true)
+    }
+
+    /// A copy that shares storage, of the tensors whose names `keep` wants.
+    pub(crate) fn filtered(&self, keep: impl Fn(&str) -> bool) -> Self {
+        Self::from_fields(self.fields().map(|(name, x)| x.filter(|_| keep(name)).map(Tensor::shallow_clone)))
     }
 
     /// Each tensor as `change` makes it.
@@ -50,27 +65,16 @@ impl Conditioning {
         other: &Self,
         join: impl Fn(Option<&Tensor>, Option<&Tensor>) -> Result<Option<Tensor>>,
     ) -> Result<Self> {
-        Ok(Self {
-            t5: join(self.t5.as_ref(), other.t5.as_ref())?,
-            clip_text: join(self.clip_text.as_ref(), other.clip_text.as_ref())?,
-            clip_text_pooled: join(self.clip_text_pooled.as_ref(), other.clip_text_pooled.as_ref())?,
-            clip_image: join(self.clip_image.as_ref(), other.clip_image.as_ref())?,
-            low_res: join(self.low_res.as_ref(), other.low_res.as_ref())?,
-            noise_level: join(self.noise_level.as_ref(), other.noise_level.as_ref())?,
-        })
+        let mut joined = [const { None }; 6];
+        for (place, ((_, a), (_, b))) in joined.iter_mut().zip(self.fields().into_iter().zip(other.fields())) {
+            *place = join(a, b)?;
+        }
+        Ok(Self::from_fields(joined))
     }
 
     /// The tensors with their names.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, &Tensor)> {
-        let all = [
-            ("t5", &self.t5),
-            ("clip_text", &self.clip_text),
-            ("clip_text_pooled", &self.clip_text_pooled),
-            ("clip_image", &self.clip_image),
-            ("low_res", &self.low_res),
-            ("noise_level", &self.noise_level),
-        ];
-        all.into_iter().filter_map(|(name, x)| Some((name, x.as_ref()?)))
+        self.fields().into_iter().filter_map(|(name, x)| Some((name, x?)))
     }
 
     /// `count` rows from row `first`. A tensor of one row is that of all rows.

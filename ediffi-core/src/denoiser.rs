@@ -3,8 +3,6 @@
 //! A denoiser may wrap another: preconditioning wraps a network, an ensemble chooses a denoiser, guidance combines two
 //! evaluations. A solver sees only `D(x; sigma)`.
 
-use std::fmt;
-
 use tch::{Kind, Tensor};
 
 use crate::precondition::Precondition;
@@ -31,33 +29,18 @@ pub trait Denoiser {
     /// Evaluates the denoiser: the clean image, and the variance if the network predicts one.
     ///
     /// # Shapes
-    ///
     /// `x`: `[n, channels, height, width]`, f32, at noise level `sigma`; the estimate has the same shape.
     ///
     /// # Errors
-    ///
     /// All that keeps the network from running.
     fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate>;
 
     /// The clean image of [`estimate`](Self::estimate).
     ///
     /// # Errors
-    ///
     /// As [`estimate`](Self::estimate).
     fn denoise(&mut self, x: &Tensor, sigma: f64) -> Result<Tensor> {
         Ok(self.estimate(x, sigma)?.denoised)
-    }
-}
-
-impl<D: Denoiser + ?Sized> Denoiser for &mut D {
-    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
-        (**self).estimate(x, sigma)
-    }
-}
-
-impl<D: Denoiser + ?Sized> Denoiser for Box<D> {
-    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
-        (**self).estimate(x, sigma)
     }
 }
 
@@ -77,44 +60,16 @@ pub trait BranchDenoiser {
     /// Evaluates the denoiser under the conditioning of `branch`.
     ///
     /// # Shapes
-    ///
     /// `x`: `[n, channels, height, width]`, or `[2 n, ..]` for [`Branch::Both`]; the estimate has the same shape.
     ///
     /// # Errors
-    ///
     /// All that keeps the network from running.
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate>;
-
-    /// The clean image of [`estimate_branch`](Self::estimate_branch).
-    ///
-    /// # Errors
-    ///
-    /// As [`estimate_branch`](Self::estimate_branch).
-    fn denoise_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Tensor> {
-        Ok(self.estimate_branch(x, sigma, branch)?.denoised)
-    }
-}
-
-impl<D: BranchDenoiser + ?Sized> BranchDenoiser for &mut D {
-    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
-        (**self).estimate_branch(x, sigma, branch)
-    }
-}
-
-impl<D: BranchDenoiser + ?Sized> BranchDenoiser for Box<D> {
-    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
-        (**self).estimate_branch(x, sigma, branch)
-    }
 }
 
 /// A [`Denoiser`] made from a closure by [`from_fn`].
+#[derive(Debug)]
 pub struct FromFn<F>(F);
-
-impl<F> fmt::Debug for FromFn<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FromFn").finish_non_exhaustive()
-    }
-}
 
 impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Denoiser for FromFn<F> {
     fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
@@ -132,11 +87,9 @@ pub fn from_fn<F: FnMut(&Tensor, f64) -> Result<Tensor>>(denoise: F) -> FromFn<F
 /// The arithmetic around the network is in f32 (in f64 if `x` is f64). The network may compute in any precision.
 ///
 /// # Shapes
-///
 /// `x`: `[n, channels, height, width]`; `network` gets `c_in x` in the same shape and returns it.
 ///
 /// # Errors
-///
 /// [`Error::SigmaOutOfRange`] unless `sigma` is positive and finite, [`Error::DenoisedShape`] if the network returns
 /// another shape, and the errors of the network.
 pub fn denoise_with<F>(precondition: &dyn Precondition, x: &Tensor, sigma: f64, network: F) -> Result<Tensor>
@@ -155,12 +108,10 @@ where
 /// As [`denoise_with`], for a network that may also predict a variance.
 ///
 /// # Shapes
-///
 /// `x`: `[n, channels, height, width]`; `network` returns the same shape, or twice the channels. The second half is then
 /// the variance.
 ///
 /// # Errors
-///
 /// As [`denoise_with`].
 pub fn estimate_with<F>(precondition: &dyn Precondition, x: &Tensor, sigma: f64, network: F) -> Result<Estimate>
 where
@@ -181,7 +132,7 @@ where
 
 /// Refuses what is no noise level.
 pub(crate) fn check_sigma(sigma: f64) -> Result<()> {
-    if sigma > 0.0 && sigma.is_finite() { Ok(()) } else { Err(Error::SigmaOutOfRange { sigma }) }
+    if sigma > 0.0 && sigma.is_finite() { Ok(()) } else { Err(Error::SigmaOutOfRange(sigma)) }
 }
 
 /// Refuses a result of another shape than `x`, which would broadcast silently.
@@ -193,7 +144,6 @@ pub(crate) fn check_shape(x: &Tensor, denoised: &Tensor, sigma: f64) -> Result<(
 /// Whether every element of `tensor` is a finite number.
 ///
 /// # Errors
-///
 /// [`Error::Torch`] if libtorch fails.
 pub fn is_finite(tensor: &Tensor) -> Result<bool> {
     Ok(bool::try_from(tensor.f_isfinite()?.f_all()?)?)

@@ -26,7 +26,6 @@ impl<N: Send + 'static> Ensemble<N> {
     /// Plans a schedule. With [`Residency::RelayPrefetch`], the next expert of the plan is then loaded ahead.
     ///
     /// # Errors
-    ///
     /// As [`Experts::plan`].
     pub fn follow(&mut self, sigmas: &[f64]) -> Result<Plan> {
         let plan = self.experts.plan(sigmas)?;

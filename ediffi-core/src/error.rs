@@ -12,28 +12,18 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     // --- the run ---
-    /// An operation of libtorch failed.
-    #[error("libtorch: {}", first_line(source))]
-    Torch {
-        /// What libtorch said, the backtrace of its C++ side included.
-        #[from]
-        source: tch::TchError,
-    },
+    /// An operation of libtorch failed: what it said, the backtrace of its C++ side included.
+    #[error("libtorch: {}", first_line(.0))]
+    Torch(#[from] tch::TchError),
     /// The observer asked to stop.
     #[error("cancelled")]
     Cancelled,
     /// A tensor that has to be finite holds a NaN or an infinity.
-    #[error("{what} holds a NaN or an infinity")]
-    NotFinite {
-        /// The tensor.
-        what: String,
-    },
-    /// A denoiser returned a NaN or an infinity.
-    #[error("the denoised image at sigma {sigma} holds a NaN or an infinity")]
-    DenoisedNotFinite {
-        /// The noise level of the evaluation; `Experts::index_of` tells the expert.
-        sigma: f64,
-    },
+    #[error("{0} holds a NaN or an infinity")]
+    NotFinite(String),
+    /// A denoiser returned a NaN or an infinity at this noise level; `Experts::index_of` tells the expert.
+    #[error("the denoised image at sigma {0} holds a NaN or an infinity")]
+    DenoisedNotFinite(f64),
     /// A denoiser returned a tensor of another shape than the one it was given.
     #[error("the denoised image at sigma {sigma} has shape {got:?}, expected {expected:?}")]
     DenoisedShape {
@@ -44,14 +34,10 @@ pub enum Error {
         /// The shape that came back.
         got: Vec<i64>,
     },
-
     // --- noise levels ---
     /// The parameters of a schedule make no schedule.
-    #[error("invalid schedule: {reason}")]
-    InvalidSchedule {
-        /// Which parameter is wrong, and how.
-        reason: String,
-    },
+    #[error("invalid schedule: {0}")]
+    InvalidSchedule(String),
     /// One entry of a list of sigmas is out of place.
     #[error("invalid schedule: sigma {sigma} at index {index} {reason}")]
     InvalidSigmas {
@@ -63,11 +49,8 @@ pub enum Error {
         reason: &'static str,
     },
     /// A denoiser or an ensemble was asked about a noise level that is not one.
-    #[error("sigma {sigma} is not a noise level: it has to be positive and finite")]
-    SigmaOutOfRange {
-        /// The value.
-        sigma: f64,
-    },
+    #[error("sigma {0} is not a noise level: it has to be positive and finite")]
+    SigmaOutOfRange(f64),
     /// The two ends enclose no noise level.
     #[error("[{low}, {high}) is no sigma interval: 0 <= low < high has to hold, and low has to be finite")]
     InvalidInterval {
@@ -77,31 +60,18 @@ pub enum Error {
         high: f64,
     },
     /// A noise distribution, or a node of its binary tree, is ill-formed.
-    #[error("invalid noise distribution: {reason}")]
-    InvalidDistribution {
-        /// Which parameter is wrong, and how.
-        reason: String,
-    },
+    #[error("invalid noise distribution: {0}")]
+    InvalidDistribution(String),
     /// A preconditioning is ill-formed.
-    #[error("invalid preconditioning: {reason}")]
-    InvalidPrecondition {
-        /// Which parameter is wrong, and how.
-        reason: String,
-    },
-
+    #[error("invalid preconditioning: {0}")]
+    InvalidPrecondition(String),
     // --- sampling ---
     /// A guidance setting makes no sense.
-    #[error("invalid guidance: {reason}")]
-    InvalidGuidance {
-        /// Which parameter is wrong, and how.
-        reason: String,
-    },
+    #[error("invalid guidance: {0}")]
+    InvalidGuidance(String),
     /// A solver does not exist or has impossible parameters.
-    #[error("invalid solver: {reason}")]
-    InvalidSolver {
-        /// Which name or parameter is wrong, and how.
-        reason: String,
-    },
+    #[error("invalid solver: {0}")]
+    InvalidSolver(String),
     /// Noise was asked for in a shape that does not fit its images.
     #[error("invalid noise shape {shape:?}: {reason}")]
     InvalidNoiseShape {
@@ -110,7 +80,6 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-
     // --- experts ---
     /// An ensemble without experts.
     #[error("an ensemble needs at least one expert")]
@@ -148,12 +117,8 @@ pub enum Error {
         experts: usize,
     },
     /// The thread that was loading an expert ahead of its turn panicked.
-    #[error("the thread that loaded expert {index} panicked")]
-    ExpertThread {
-        /// The expert it was loading.
-        index: usize,
-    },
-
+    #[error("the thread that loaded expert {0} panicked")]
+    ExpertThread(usize),
     // --- files and weights ---
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
@@ -202,11 +167,8 @@ pub enum Error {
         expected: String,
     },
     /// In the place of a file is what a clone without git-lfs has there.
-    #[error("{} is a pointer of git-lfs and not the file: `git lfs pull` fetches it", path.display())]
-    WeightsPointer {
-        /// The pointer.
-        path: PathBuf,
-    },
+    #[error("{} is a pointer of git-lfs and not the file: `git lfs pull` fetches it", .0.display())]
+    WeightsPointer(PathBuf),
     /// A file is no safetensors file, or is cut short.
     #[error("{} is no complete safetensors file: {source}", path.display())]
     WeightsFormat {
@@ -216,11 +178,8 @@ pub enum Error {
         source: safetensors::SafeTensorError,
     },
     /// A tensor lies beyond the end of its file.
-    #[error("{} is cut short", path.display())]
-    WeightsTruncated {
-        /// The file.
-        path: PathBuf,
-    },
+    #[error("{} is cut short", .0.display())]
+    WeightsTruncated(PathBuf),
     /// A tensor is of a dtype that weights do not come in.
     #[error("{}: dtype {dtype} is not one of weights", path.display())]
     WeightsDtype {
@@ -241,7 +200,6 @@ pub enum Error {
         /// Tensors of another shape, or not of floating point.
         mismatched: Vec<ShapeMismatch>,
     },
-
     // --- networks ---
     /// The dimensions of a network do not fit together.
     #[error("network configuration, {field}: {reason}")]
@@ -272,40 +230,23 @@ pub enum Error {
         got: Vec<i64>,
     },
     /// The network was not made for this embedding.
-    #[error("the network takes no {name} embedding")]
-    EmbeddingNotTaken {
-        /// Which embedding.
-        name: &'static str,
-    },
+    #[error("the network takes no {0} embedding")]
+    EmbeddingNotTaken(&'static str),
     /// The network cannot do without this embedding.
-    #[error("the network needs the {name} embedding")]
-    EmbeddingNeeded {
-        /// Which embedding.
-        name: &'static str,
-    },
-    /// A super-resolution network without its smaller picture, or a base network with one.
-    #[error("{}", if *given { "a base network takes no smaller picture" } else { "a super-resolution network needs the smaller picture" })]
-    LowRes {
-        /// Whether one was given.
-        given: bool,
-    },
+    #[error("the network needs the {0} embedding")]
+    EmbeddingNeeded(&'static str),
+    /// A super-resolution network without its smaller picture (false), or a base network with one (true).
+    #[error("{}", if *.0 { "a base network takes no smaller picture" } else { "a super-resolution network needs the smaller picture" })]
+    LowRes(bool),
     /// A context that another network made.
     #[error("the context was made by another network")]
     ForeignContext,
     /// A fault of this library: something that its own code rules out.
-    #[error("internal error: {what}; please report it")]
-    Internal {
-        /// What should not happen.
-        what: &'static str,
-    },
-
+    #[error("internal error: {0}; please report it")]
+    Internal(&'static str),
     /// The hook that biases scores failed.
-    #[error("the score bias failed: {source}")]
-    ScoreBias {
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-
+    #[error("the score bias failed: {0}")]
+    ScoreBias(#[source] Box<dyn std::error::Error + Send + Sync>),
     // --- devices ---
     /// The device asked for cannot be used.
     #[error("device {device} cannot be used: {reason}")]

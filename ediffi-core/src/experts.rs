@@ -3,8 +3,6 @@
 //! The experts of a stage own half-open intervals of noise levels that tile `(0, inf)` (eDiff-I, section 4). Every
 //! evaluation runs exactly one expert, so a step costs no more than with a single model.
 
-use serde::{Deserialize, Serialize};
-
 use crate::interval::SigmaInterval;
 use crate::{Error, Result};
 
@@ -21,8 +19,7 @@ use crate::{Error, Result};
 /// assert_eq!(experts.index_of(0.5)?, 1);
 /// # Ok::<(), ediffi_core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<SigmaInterval>", into = "Vec<SigmaInterval>")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Experts {
     intervals: Vec<SigmaInterval>,
 }
@@ -31,7 +28,6 @@ impl Experts {
     /// The experts that own `intervals`, in any order. The index of an expert is its position in the list.
     ///
     /// # Errors
-    ///
     /// Unless every noise level has exactly one owner: [`Error::NoExperts`], [`Error::ExpertOverlap`],
     /// [`Error::ExpertHole`], or [`Error::ExpertEdge`] if the lowest does not start at 0 or the highest is not open.
     pub fn new(intervals: Vec<SigmaInterval>) -> Result<Self> {
@@ -80,24 +76,9 @@ impl Experts {
     /// The expert that owns `sigma`.
     ///
     /// # Errors
-    ///
     /// [`Error::SigmaOutOfRange`] unless `sigma` is positive and finite.
     pub fn index_of(&self, sigma: f64) -> Result<usize> {
         let owner = self.intervals.iter().position(|interval| interval.contains(sigma));
-        owner.filter(|_| sigma > 0.0).ok_or(Error::SigmaOutOfRange { sigma })
-    }
-}
-
-impl TryFrom<Vec<SigmaInterval>> for Experts {
-    type Error = Error;
-
-    fn try_from(intervals: Vec<SigmaInterval>) -> Result<Self> {
-        Self::new(intervals)
-    }
-}
-
-impl From<Experts> for Vec<SigmaInterval> {
-    fn from(experts: Experts) -> Self {
-        experts.intervals
+        owner.filter(|_| sigma > 0.0).ok_or(Error::SigmaOutOfRange(sigma))
     }
 }

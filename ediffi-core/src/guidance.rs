@@ -45,13 +45,12 @@ impl Guidance {
     /// Checks the numbers.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidGuidance`] unless the scale is finite and not negative, the percentile is in (0, 1] and the cap
     /// is at least 1.
     pub fn validate(&self) -> Result<()> {
         if !(self.scale >= 0.0 && self.scale.is_finite()) {
             let reason = format!("scale {} has to be finite and not negative", self.scale);
-            return Err(Error::InvalidGuidance { reason });
+            return Err(Error::InvalidGuidance(reason));
         }
         self.thresholding.validate()
     }
@@ -102,17 +101,15 @@ impl Thresholding {
         } else {
             return Ok(());
         };
-        Err(Error::InvalidGuidance { reason })
+        Err(Error::InvalidGuidance(reason))
     }
 
     /// Applies the rule to an estimate of clean images, to each image by itself.
     ///
     /// # Shapes
-    ///
     /// `denoised`: `[n, ..]`; the result has the same shape.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidGuidance`] for a percentile or a cap that [`Guidance::validate`] refuses; [`Error::Torch`] if
     /// libtorch fails.
     pub fn apply(&self, denoised: Tensor) -> Result<Tensor> {
@@ -169,7 +166,6 @@ impl<B: BranchDenoiser> Guided<B> {
     /// Guides `denoiser`.
     ///
     /// # Errors
-    ///
     /// As [`Guidance::validate`].
     pub fn new(denoiser: B, guidance: Guidance, rows: Rows) -> Result<Self> {
         guidance.validate()?;
@@ -195,7 +191,7 @@ impl<B: BranchDenoiser> Guided<B> {
             Rows::Sequential => {
                 let conditional = self.denoiser.estimate_branch(x, sigma, Branch::Conditional)?;
                 check_shape(x, &conditional.denoised, sigma)?;
-                let unconditional = self.denoiser.denoise_branch(x, sigma, Branch::Unconditional)?;
+                let unconditional = self.denoiser.estimate_branch(x, sigma, Branch::Unconditional)?.denoised;
                 check_shape(x, &unconditional, sigma)?;
                 Ok((conditional, unconditional))
             }

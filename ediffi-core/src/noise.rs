@@ -10,11 +10,9 @@ pub trait NoiseSource {
     /// The next noise, f32 on the CPU.
     ///
     /// # Shapes
-    ///
     /// The result has `shape`, whose first entry is the number of images.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidNoiseShape`] if `shape` does not fit.
     fn normal(&mut self, shape: &[i64]) -> Result<Tensor>;
 }

@@ -60,7 +60,6 @@ impl Experts {
     /// Plans a schedule: which expert runs which step. Nothing is loaded.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidSchedule`](crate::Error::InvalidSchedule) or [`Error::InvalidSigmas`](crate::Error::InvalidSigmas)
     /// if `sigmas` is no schedule.
     pub fn plan(&self, sigmas: &[f64]) -> Result<Plan> {
@@ -103,12 +102,6 @@ impl Plan {
     pub fn experts(&self) -> impl Iterator<Item = usize> + '_ {
         self.segments.iter().map(|segment| segment.expert)
     }
-
-    /// The expert of step `index`, counted from 0.
-    #[must_use]
-    pub fn expert_of_step(&self, index: usize) -> Option<usize> {
-        self.steps.get(index).map(|step| step.expert)
-    }
 }
 
 /// Writes one line for each segment. Steps are counted from 1 here, and sigmas are rounded to four digits.
@@ -117,7 +110,7 @@ impl fmt::Display for Plan {
         for (line, Segment { expert, steps, first_sigma, last_sigma }) in self.segments.iter().enumerate() {
             let separator = if line > 0 { "\n" } else { "" };
             let (first, last, all) = (steps.start + 1, steps.end, self.steps.len());
-            let (high, low) = (Rounded(*first_sigma), Rounded(*last_sigma));
+            let (high, low) = (rounded(*first_sigma), rounded(*last_sigma));
             if steps.len() == 1 {
                 write!(f, "{separator}expert {expert}: step {first} of {all}, sigma {high}")?;
             } else {
@@ -128,15 +121,10 @@ impl fmt::Display for Plan {
     }
 }
 
-/// A number shown with at most four significant digits.
-struct Rounded(f64);
-
-impl fmt::Display for Rounded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = 3 - self.0.abs().log10().floor().clamp(-300.0, 300.0) as i32;
-        let scale = 10_f64.powi(digits);
-        let text = format!("{:.*}", digits.max(0) as usize, (self.0 * scale).round() / scale);
-        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-        f.write_str(text)
-    }
+/// A number with at most four significant digits.
+fn rounded(number: f64) -> String {
+    let digits = 3 - number.abs().log10().floor().clamp(-300.0, 300.0) as i32;
+    let scale = 10_f64.powi(digits);
+    let text = format!("{:.*}", digits.max(0) as usize, (number * scale).round() / scale);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }

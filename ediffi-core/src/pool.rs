@@ -77,7 +77,6 @@ impl<N: Send + 'static> ExpertPool<N> {
     /// Returns expert `index`, and loads it first if it is not in memory.
     ///
     /// # Errors
-    ///
     /// [`Error::NoSuchExpert`] for an index that the ensemble does not have, [`Error::ExpertThread`] if the loader
     /// panicked on its thread, and the errors of the loader.
     pub fn get(&mut self, index: usize) -> Result<&mut N> {
@@ -101,7 +100,7 @@ impl<N: Send + 'static> ExpertPool<N> {
     /// Loads expert `index`, or takes it from the thread that has been loading it.
     fn load(&mut self, index: usize) -> Result<N> {
         if let Some((_, thread)) = self.ahead.take_if(|(ahead, _)| *ahead == index) {
-            return thread.join().map_err(|_| Error::ExpertThread { index })?;
+            return thread.join().map_err(|_| Error::ExpertThread(index))?;
         }
         self.discard_ahead();
         load(&self.loader, index)
@@ -138,12 +137,10 @@ impl<N> Drop for ExpertPool<N> {
 
 impl<N> fmt::Debug for ExpertPool<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ahead = self.ahead.as_ref().map(|(index, _)| index);
+        let Self { residency, loaded, .. } = self;
         f.debug_struct("ExpertPool")
-            .field("experts", &self.experts)
-            .field("residency", &self.residency)
-            .field("loaded", &self.loaded.keys())
-            .field("ahead", &ahead)
+            .field("residency", residency)
+            .field("loaded", &loaded.keys())
             .finish_non_exhaustive()
     }
 }

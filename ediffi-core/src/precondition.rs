@@ -35,13 +35,13 @@ pub trait Precondition: Debug + Send + Sync {
 /// assert!((edm.c_skip(0.5) - 0.5).abs() < 1e-12);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Parameters", into = "Parameters")]
+#[serde(try_from = "Parameters")]
 pub struct Edm {
     sigma_data: f64,
 }
 
 /// What an [`Edm`] is in a file, before it is checked.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {
     sigma_data: f64,
@@ -52,12 +52,6 @@ impl TryFrom<Parameters> for Edm {
 
     fn try_from(parameters: Parameters) -> Result<Self> {
         Self::new(parameters.sigma_data)
-    }
-}
-
-impl From<Edm> for Parameters {
-    fn from(edm: Edm) -> Self {
-        Self { sigma_data: edm.sigma_data }
     }
 }
 
@@ -72,14 +66,13 @@ impl Edm {
     /// The preconditioning for data of standard deviation `sigma_data`.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidPrecondition`] unless `sigma_data` is positive and finite.
     pub fn new(sigma_data: f64) -> Result<Self> {
         if sigma_data > 0.0 && sigma_data.is_finite() {
             Ok(Self { sigma_data })
         } else {
             let reason = format!("sigma_data {sigma_data} has to be positive and finite");
-            Err(Error::InvalidPrecondition { reason })
+            Err(Error::InvalidPrecondition(reason))
         }
     }
 
@@ -147,7 +140,6 @@ impl Sample {
     /// The preconditioning for data of standard deviation `sigma_data`.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidPrecondition`] unless `sigma_data` is positive and finite.
     pub fn new(sigma_data: f64) -> Result<Self> {
         Ok(Self(Edm::new(sigma_data)?))
@@ -192,8 +184,8 @@ impl Precondition for Sample {
 /// (EDM, table 1, "iDDPM"; DDPM's own view of `x` keeps its variance, EDM's does not). The network takes fractions of a
 /// timestep.
 ///
-/// In JSON it is the name of its table: `"squared-cosine"`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// In JSON it is the name of its table: `"squared-cosine"` or `"linear"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epsilon {
     table: NoiseTable,
@@ -204,6 +196,12 @@ impl Epsilon {
     #[must_use]
     pub fn new(table: NoiseTable) -> Self {
         Self { table }
+    }
+
+    /// The timesteps that the network was trained on.
+    #[must_use]
+    pub fn timesteps(&self) -> NoiseTable {
+        self.table
     }
 }
 
@@ -281,7 +279,7 @@ mod tests {
         // sigma = 0.75: sqrt(1 + sigma^2) = 1.25.
         let got = [epsilon.c_skip(0.75), epsilon.c_out(0.75), epsilon.c_in(0.75), epsilon.loss_weight(0.75)];
         assert_eq!(got, [1.0, -0.75, 0.8, 16.0 / 9.0]);
-        assert_eq!(epsilon.c_noise(0.75), NoiseTable::squared_cosine().timestep(0.75));
+        assert_eq!(epsilon.c_noise(0.75), NoiseTable::SquaredCosine.timestep(0.75));
         assert_eq!(serde_json::to_string(&epsilon).unwrap(), r#""squared-cosine""#);
         assert!(serde_json::from_str::<Epsilon>(r#""linear""#).unwrap_err().to_string().contains("squared-cosine"));
     }

@@ -74,14 +74,6 @@ impl Schedule {
         Self::Deis { min: 0.002, max: 80.0, order: 6.0 }
     }
 
-    /// The grid of the paper's super-resolution models: order 3 (eDiff-I, appendix, table 7; they run 10 steps).
-    ///
-    /// The paper does not state the two ends; they are EDM's.
-    #[must_use]
-    pub fn paper_super_resolution() -> Self {
-        Self::Deis { min: 0.002, max: 80.0, order: 3.0 }
-    }
-
     /// The number of steps of a schedule that fixes it: a list of sigmas or a preset.
     #[must_use]
     pub fn own_steps(&self) -> Option<usize> {
@@ -92,22 +84,20 @@ impl Schedule {
         }
     }
 
-    /// The `steps + 1` sigmas of this schedule. Timesteps are those of [`NoiseTable::squared_cosine`].
+    /// The `steps + 1` sigmas of this schedule. Timesteps are those of [`NoiseTable::SquaredCosine`].
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidSchedule`] for parameters that make no schedule, for no or more than [`MAX_STEPS`] steps, and for
     /// a list or a preset of another length; [`Error::InvalidSigmas`] for a custom list that does not descend.
     pub fn sigmas(&self, steps: usize) -> Result<Vec<f64>> {
-        self.sigmas_on(steps, &NoiseTable::squared_cosine())
+        self.sigmas_on(steps, NoiseTable::SquaredCosine)
     }
 
     /// As [`sigmas`](Self::sigmas), for a network that was trained on the timesteps of `table`.
     ///
     /// # Errors
-    ///
     /// As [`sigmas`](Self::sigmas).
-    pub fn sigmas_on(&self, steps: usize, table: &NoiseTable) -> Result<Vec<f64>> {
+    pub fn sigmas_on(&self, steps: usize, table: NoiseTable) -> Result<Vec<f64>> {
         match self {
             Self::Karras { min, max, rho } => karras(steps, *min, *max, *rho),
             Self::Deis { min, max, order } => deis(steps, *min, *max, *order),
@@ -116,7 +106,7 @@ impl Schedule {
                 validate(sigmas)?;
                 if sigmas.len() != steps + 1 {
                     let reason = format!("the custom list has {} steps, {steps} were asked for", sigmas.len() - 1);
-                    return Err(Error::InvalidSchedule { reason });
+                    return Err(Error::InvalidSchedule(reason));
                 }
                 Ok(sigmas.clone())
             }
@@ -125,7 +115,7 @@ impl Schedule {
                 let own = preset.timesteps();
                 if own.len() != steps {
                     let reason = format!("the preset {preset} has {} steps, {steps} were asked for", own.len());
-                    return Err(Error::InvalidSchedule { reason });
+                    return Err(Error::InvalidSchedule(reason));
                 }
                 Ok(table.schedule(own))
             }
@@ -139,7 +129,6 @@ impl Schedule {
 /// (EDM, equation 5).
 ///
 /// # Errors
-///
 /// [`Error::InvalidSchedule`] unless `0 < min < max`, `rho > 0`, all finite, and `steps` is in `1..=MAX_STEPS`.
 pub fn karras(steps: usize, min: f64, max: f64, rho: f64) -> Result<Vec<f64>> {
     let mut sigmas = power_grid(steps, steps.saturating_sub(1), min, max, rho, "rho")?;
@@ -154,7 +143,6 @@ pub fn karras(steps: usize, min: f64, max: f64, rho: f64) -> Result<Vec<f64>> {
 /// table's "order" as this exponent is an inference: a three-stage Runge-Kutta rule cannot have order 6.
 ///
 /// # Errors
-///
 /// As [`karras`].
 pub fn deis(steps: usize, min: f64, max: f64, order: f64) -> Result<Vec<f64>> {
     power_grid(steps, steps, min, max, order, "order")
@@ -163,7 +151,6 @@ pub fn deis(steps: usize, min: f64, max: f64, order: f64) -> Result<Vec<f64>> {
 /// `steps` sigmas, evenly spread in `ln(sigma)`, then 0: [`karras`] for `rho` towards infinity.
 ///
 /// # Errors
-///
 /// As [`karras`].
 pub fn exponential(steps: usize, min: f64, max: f64) -> Result<Vec<f64>> {
     check(steps, min, max)?;
@@ -177,12 +164,11 @@ pub fn exponential(steps: usize, min: f64, max: f64) -> Result<Vec<f64>> {
 /// may end in 0.
 ///
 /// # Errors
-///
 /// [`Error::InvalidSchedule`] for fewer than two sigmas, [`Error::InvalidSigmas`] for the first entry out of place.
 pub fn validate(sigmas: &[f64]) -> Result<()> {
     if sigmas.len() < 2 {
         let reason = format!("{} sigmas make no step: at least two are needed", sigmas.len());
-        return Err(Error::InvalidSchedule { reason });
+        return Err(Error::InvalidSchedule(reason));
     }
     let mut previous = f64::INFINITY;
     for (index, &sigma) in sigmas.iter().enumerate() {
@@ -209,14 +195,14 @@ fn check(steps: usize, min: f64, max: f64) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::InvalidSchedule { reason })
+    Err(Error::InvalidSchedule(reason))
 }
 
 /// `intervals + 1` sigmas from `max` to `min`, evenly spread in `sigma^(1/rho)`.
 fn power_grid(steps: usize, intervals: usize, min: f64, max: f64, rho: f64, name: &str) -> Result<Vec<f64>> {
     check(steps, min, max)?;
     if !(rho > 0.0 && rho.is_finite()) {
-        return Err(Error::InvalidSchedule { reason: format!("{name} {rho} has to be positive and finite") });
+        return Err(Error::InvalidSchedule(format!("{name} {rho} has to be positive and finite")));
     }
     let sigmas = between(intervals, min, max, |s| s.powf(1.0 / rho), |t| t.powf(rho));
     if sigmas.len() > 1 {
@@ -313,7 +299,7 @@ mod tests {
         let leading: Schedule = serde_json::from_str(r#""leading""#).unwrap();
         assert_eq!(
             (leading.own_steps(), leading.sigmas(10).unwrap()[0]),
-            (None, NoiseTable::squared_cosine().sigmas()[900])
+            (None, NoiseTable::SquaredCosine.sigmas()[900])
         );
         let wrong = serde_json::from_str::<Schedule>(r#"{"deis": {"min": 1, "max": 8, "order": 6, "rho": 7}}"#);
         assert!(wrong.unwrap_err().to_string().contains("rho"));

@@ -10,13 +10,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "(f64, Option<f64>)", into = "(f64, Option<f64>)")]
 pub struct SigmaInterval {
-    pub(crate) low: f64,
-    pub(crate) high: f64,
+    low: f64,
+    high: f64,
 }
 
 impl SigmaInterval {
     /// Every noise level: `[0, inf)`.
     pub const ALL: Self = Self { low: 0.0, high: f64::INFINITY };
+
+    /// The caller has checked that `0 <= low < high`, and that `low` is finite.
+    pub(crate) const fn checked(low: f64, high: f64) -> Self {
+        Self { low, high }
+    }
 
     /// The included end.
     #[must_use]

@@ -1,9 +1,12 @@
 //! DeepFloyd IF's sampling beside diffusers': guided loops state by state, and the noise predictor as D(x; σ).
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
+use common::devices;
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::{Branch, BranchDenoiser, Denoiser, Estimate, estimate_with};
 use ediffi_core::guidance::{Guidance, Guided, Rows, Thresholding};
@@ -27,23 +30,23 @@ fn tensors(name: &str) -> Tensors {
 }
 
 /// The network of a stage, for texts of 7 tokens.
-fn network(stage: &str, file: &str) -> UNet {
+fn network(stage: &str, file: &str, device: Device) -> UNet {
     let folder = fixture(stage).join("unet");
     let mut config = PublishedUNet::read(&folder.join("config.json")).unwrap().network;
     let context = config.dimensions.context.as_mut().unwrap();
     context.t5 = context.t5.map(|t5| Tokens { tokens: 7, ..t5 });
     let names = |name: &str| Some(name.to_owned());
-    weights::load(&folder.join(file), names, Device::Cpu, Kind::Float, |scope| UNet::new(scope, &config, Kind::Float))
+    weights::load(&folder.join(file), names, device, Kind::Float, |scope| UNet::new(scope, &config, Kind::Float))
         .unwrap()
 }
 
-fn stage_1() -> UNet {
-    network("stage-1", "diffusion_pytorch_model.fp16.safetensors")
+fn stage_1(device: Device) -> UNet {
+    network("stage-1", "diffusion_pytorch_model.fp16.safetensors", device)
 }
 
 fn difference(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
-    f64::try_from((a - b).abs().max()).unwrap()
+    f64::try_from((a.to_device(Device::Cpu) - b.to_device(Device::Cpu)).abs().max()).unwrap()
 }
 
 /// A network with both conditionings of one picture; keeps what it is given.
@@ -60,7 +63,7 @@ impl Recording {
     fn new(network: UNet, io: &Tensors, low_res: Option<(&Tensor, i64)>) -> Self {
         let context = |texts: &[&Tensor]| {
             let rows = texts.len() as i64;
-            let repeated = |x: &Tensor| x.repeat([rows, 1, 1, 1]);
+            let repeated = |x: &Tensor| x.repeat([rows, 1, 1, 1]).to_device(network.device());
             let t5 = Some(Tensor::cat(texts, 0));
             let noise_level = low_res.map(|(_, level)| Tensor::full([rows], level, (Kind::Int64, Device::Cpu)));
             let low_res = low_res.map(|(x, _)| repeated(x));
@@ -82,7 +85,7 @@ impl BranchDenoiser for Recording {
             Branch::Both => &self.both,
         };
         estimate_with(&epsilon(), x, sigma, |input, t| {
-            let t = Tensor::full([input.size()[0]], t, (Kind::Float, Device::Cpu));
+            let t = Tensor::full([input.size()[0]], t, (Kind::Float, input.device()));
             self.network.forward(input, &t, context, None)
         })
     }
@@ -90,7 +93,7 @@ impl BranchDenoiser for Recording {
 
 /// DeepFloyd IF's preconditioning.
 fn epsilon() -> Epsilon {
-    Epsilon::new(NoiseTable::squared_cosine())
+    Epsilon::new(NoiseTable::SquaredCosine)
 }
 
 /// Noise that was recorded.
@@ -112,9 +115,10 @@ fn recorded(io: &Tensors) -> Recorded {
 /// stage 1 and 0.14 in stage 2.
 fn check_loop(denoiser: Recording, io: &Tensors, steps: usize, guidance: Guidance, rows: Rows) {
     let sigmas = Schedule::Leading.sigmas(steps).unwrap();
-    let solver = Solver::Ddpm(Variance::Learned);
+    let (solver, device) = (Solver::Ddpm(Variance::Learned), denoiser.network.device());
     let mut guided = Guided::new(denoiser, guidance, rows).unwrap();
-    let end = solver.solve(&mut guided, io["start"].shallow_clone(), &sigmas, &mut recorded(io), &mut ()).unwrap();
+    let start = io["start"].to_device(device);
+    let end = solver.solve(&mut guided, start, &sigmas, &mut recorded(io), &mut ()).unwrap();
     // With rows one after the other, each state is seen twice.
     let mut states = guided.into_inner().states;
     if rows == Rows::Sequential {
@@ -137,27 +141,34 @@ fn dynamic(scale: f64, cap: f64) -> Guidance {
 #[test]
 fn the_guided_loop_of_stage_1_is_that_of_diffusers() {
     let io = tensors("loop-stage-1.safetensors");
-    for rows in [Rows::Batched, Rows::Sequential] {
-        check_loop(Recording::new(stage_1(), &io, None), &io, 8, dynamic(7.0, 1.5), rows);
+    for device in devices() {
+        for rows in [Rows::Batched, Rows::Sequential] {
+            check_loop(Recording::new(stage_1(device), &io, None), &io, 8, dynamic(7.0, 1.5), rows);
+        }
     }
 }
 
 #[test]
 fn the_guided_loop_of_stage_2_is_that_of_diffusers() {
     let io = tensors("loop-stage-2.safetensors");
-    let network = network("stage-2", "diffusion_pytorch_model.safetensors");
-    let denoiser = Recording::new(network, &io, Some((&io["noised"], 250)));
-    check_loop(denoiser, &io, 6, dynamic(4.0, 1.0), Rows::Batched);
+    for device in devices() {
+        let network = network("stage-2", "diffusion_pytorch_model.safetensors", device);
+        let denoiser = Recording::new(network, &io, Some((&io["noised"], 250)));
+        check_loop(denoiser, &io, 6, dynamic(4.0, 1.0), Rows::Batched);
+    }
 }
 
 #[test]
 fn the_noise_predictor_is_the_denoiser_of_k_diffusion() {
     let io = tensors("edm.safetensors");
-    let mut denoiser = Guided::new(Recording::new(stage_1(), &io, None), Guidance::default(), Rows::Batched).unwrap();
-    for (i, sigma) in Vec::<f64>::try_from(&io["sigma"]).unwrap().into_iter().enumerate() {
-        let denoised = denoiser.denoise(&(&io["unit"] * sigma), sigma).unwrap();
-        let found = difference(&denoised, &io[&format!("denoised_{i}")]);
-        assert!(found < 2e-5 * sigma.max(1.0), "sigma {sigma}: {found:.1e}");
+    for device in devices() {
+        let recording = Recording::new(stage_1(device), &io, None);
+        let mut denoiser = Guided::new(recording, Guidance::default(), Rows::Batched).unwrap();
+        for (i, sigma) in Vec::<f64>::try_from(&io["sigma"]).unwrap().into_iter().enumerate() {
+            let denoised = denoiser.denoise(&(&io["unit"] * sigma).to_device(device), sigma).unwrap();
+            let found = difference(&denoised, &io[&format!("denoised_{i}")]);
+            assert!(found < 2e-5 * sigma.max(1.0), "{device:?}, sigma {sigma}: {found:.1e}");
+        }
     }
 }
 
@@ -166,18 +177,20 @@ fn the_noise_predictor_is_the_denoiser_of_k_diffusion() {
 #[test]
 fn every_solver_works_on_the_noise_predictor() {
     let io = tensors("loop-stage-1.safetensors");
-    let run = |solver: Solver, steps: usize| {
+    let run = |device: Device, solver: Solver, steps: usize| {
         let sigmas = Schedule::Karras { min: 1.97, max: 2.0, rho: 7.0 }.sigmas(steps).unwrap();
-        let denoiser = Recording::new(stage_1(), &io, None);
+        let denoiser = Recording::new(stage_1(device), &io, None);
         let mut guided = Guided::new(denoiser, Guidance::default(), Rows::Batched).unwrap();
         // A corner of it is enough.
-        let start = io["start"].narrow(2, 0, 4).narrow(3, 0, 4);
+        let start = io["start"].narrow(2, 0, 4).narrow(3, 0, 4).to_device(device);
         solver.solve(&mut guided, start, &sigmas, &mut recorded(&io), &mut ()).unwrap()
     };
-    let reference = run(Solver::Kutta3, 8);
-    for solver in Solver::deterministic() {
-        let (coarse, fine) = (difference(&run(solver, 2), &reference), difference(&run(solver, 8), &reference));
-        assert!(fine < 5e-3 && fine < 0.2 * coarse, "{solver}: {coarse:.1e} {fine:.1e}");
+    for device in devices() {
+        let reference = run(device, Solver::Kutta3, 8);
+        for solver in Solver::deterministic() {
+            let [coarse, fine] = [2, 8].map(|steps| difference(&run(device, solver, steps), &reference));
+            assert!(fine < 5e-3 && fine < 0.2 * coarse, "{device:?}, {solver}: {coarse:.1e} {fine:.1e}");
+        }
     }
 }
 
@@ -186,7 +199,8 @@ fn every_solver_works_on_the_noise_predictor() {
 fn ddpm_refuses_other_schedules_before_it_computes() {
     let io = tensors("loop-stage-1.safetensors");
     let sigmas = Schedule::edm().sigmas(4).unwrap();
-    let mut guided = Guided::new(Recording::new(stage_1(), &io, None), dynamic(7.0, 1.5), Rows::Batched).unwrap();
+    let mut guided =
+        Guided::new(Recording::new(stage_1(Device::Cpu), &io, None), dynamic(7.0, 1.5), Rows::Batched).unwrap();
     let solver = Solver::Ddpm(Variance::Learned);
     let error =
         solver.solve(&mut guided, io["start"].shallow_clone(), &sigmas, &mut recorded(&io), &mut ()).unwrap_err();

@@ -106,7 +106,7 @@ struct Plain;
 
 impl ContextSource for Plain {
     fn encode(&self, conditioning: &Conditioning, _rows: i64, kind: Kind) -> Result<Encoded> {
-        let tokens = conditioning.t5.as_ref().ok_or(Error::EmbeddingNeeded { name: "t5" })?.f_to_kind(kind)?;
+        let tokens = conditioning.t5.as_ref().ok_or(Error::EmbeddingNeeded("t5"))?.f_to_kind(kind)?;
         Ok(Encoded { pooled: None, tokens, text_columns: TOKENS })
     }
 }
@@ -223,7 +223,7 @@ fn what_a_layout_forgets_is_an_internal_error() {
         (Wrong::KeysMissing, "an attention layer has no keys and values"),
     ] {
         let error = run(wrong).unwrap_err();
-        assert!(matches!(error, Error::Internal { what: found } if found == what), "{wrong:?}: {error}");
+        assert!(matches!(error, Error::Internal(found) if found == what), "{wrong:?}: {error}");
     }
 }
 

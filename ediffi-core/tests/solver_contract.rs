@@ -179,7 +179,7 @@ fn what_cannot_be_solved_is_refused() {
         assert!(matches!(solve(Solver::Heun(churn), start(), &ok, 0.0), Error::InvalidSolver { .. }), "{churn:?}");
     }
     assert!(matches!(solve(Solver::Euler, start() / 0.0, &ok, 0.0), Error::NotFinite { .. }));
-    assert!(matches!(solve(Solver::Euler, start(), &ok, f64::NAN), Error::DenoisedNotFinite { sigma } if sigma == 2.0));
+    assert!(matches!(solve(Solver::Euler, start(), &ok, f64::NAN), Error::DenoisedNotFinite(sigma) if sigma == 2.0));
     let mut smaller = denoiser::from_fn(|x, _sigma| Ok(x.f_narrow(0, 0, 1)?));
     let result = Solver::Euler.solve(&mut smaller, start(), &ok, &mut noise(), &mut ());
     assert!(matches!(result, Err(Error::DenoisedShape { .. })));

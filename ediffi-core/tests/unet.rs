@@ -157,14 +157,14 @@ fn a_window_of_a_context_is_a_context_of_a_window() {
     let seeds = [1, 2];
     let all = conditioning(&seeds);
     let cut = |x: &Tensor| x.narrow(2, 2, 4).narrow(3, 4, 2);
-    let windowed = unet.context(&all, 2).unwrap().window(2, 4, 4, 2).unwrap();
+    let windowed = unet.context(&all, 2).unwrap().tile(2, 4, 4, 2).unwrap();
     let low_res = all.low_res.as_ref().map(cut);
     let direct = unet.context(&Conditioning { low_res, ..all }, 2).unwrap();
     let c_noise = Tensor::zeros([2], (Kind::Float, Device::Cpu));
     let x = cut(&normal(&seeds, 0, &[3, 8, 6]));
     let run = |context: &Context| unet.forward(&x, &c_noise, context, None).unwrap();
     assert!(run(&windowed).equal(&run(&direct)));
-    assert!(matches!(windowed.window(0, 0, 5, 2), Err(Error::Torch { .. })));
+    assert!(matches!(windowed.tile(0, 0, 5, 2), Err(Error::Torch { .. })));
 }
 
 /// With norms over positions and no self-attention, a network looks only so far: what changes beyond that changes nothing.
@@ -224,7 +224,7 @@ fn inputs_that_do_not_fit_are_named() {
     let context_without_image = ContextConfig { clip_image: None, ..dimensions().context.unwrap() };
     let blind = Dimensions { context: Some(context_without_image), ..dimensions() };
     let error = fresh(&Adm(blind).into()).0.context(&all(), 1).unwrap_err();
-    assert!(matches!(error, Error::EmbeddingNotTaken { name: "clip_image" }), "{error}");
+    assert!(matches!(error, Error::EmbeddingNotTaken("clip_image")), "{error}");
     let c_noise = Tensor::zeros([1], (Kind::Float, Device::Cpu));
     let context = unet.context(&all(), 1).unwrap();
     for (height, width) in [(7, 6), (8, 3), (0, 6)] {
@@ -257,5 +257,44 @@ fn dimensions_that_make_no_network_name_their_field() {
         change(&mut changed);
         let error = Table::of(|scope| UNet::new(scope, &Adm(changed.clone()), Kind::Float)).unwrap_err();
         assert!(matches!(&error, Error::NetworkConfig { field: named, .. } if *named == field), "{error}");
+    }
+}
+
+/// Files of models and fixtures, and one of DeepFloyd IF's layout, come back letter by letter.
+#[test]
+fn stored_dimensions_come_back_as_they_stand() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let fixtures =
+        ["adm", "adm-patch", "efficient", "efficient-patch"].map(|name| format!("tests/fixtures/ediffi/{name}"));
+    let models = ["base", "sr256", "sr1024"].map(|name| format!("../models/icons/{name}"));
+    for folder in fixtures.iter().chain(&models) {
+        let text = std::fs::read_to_string(root.join(folder).join("config.json")).unwrap();
+        let config: UNetConfig = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_string_pretty(&config).unwrap(), text.trim_end(), "{folder}");
+    }
+    let deepfloyd = concat!(
+        r#"{"layout":{"deepfloyd":{"variance":true,"noise_level":true,"activation":"gelu","#,
+        r#""embedding_activation":"silu","norm_eps":0.00001,"residual_scale":1.4142,"middle_scale":1.0,"#,
+        r#""middle_self_attention":true,"text_heads":4}},"picture_channels":4,"low_res":true,"patch":1,"channels":4,"#,
+        r#""levels":[{"multiplier":2,"blocks":1,"self_attention":false,"cross_attention":true}],"head_channels":4,"#,
+        r#""norm":{"group":4},"embedding_width":16,"context":{"width":64,"t5":{"tokens":7,"width":40},"clip_text":null,"#,
+        r#""clip_image":null}}"#
+    );
+    let config: UNetConfig = serde_json::from_str(deepfloyd).unwrap();
+    assert_eq!(serde_json::to_string(&config).unwrap(), deepfloyd);
+    for (from, to, named) in [
+        (r#""patch":1"#, r#""patsch":1"#, "patsch"),
+        (r#""variance":true"#, r#""variants":true"#, "variants"),
+        (r#""head_channels":4,"#, "", "head_channels"),
+        ("\"deepfloyd\"", "\"deepfloyed\"", "deepfloyed"),
+        ("\"layout\"", "\"lay_out\"", "layout"),
+    ] {
+        assert!(deepfloyd.contains(from));
+        let error = serde_json::from_str::<UNetConfig>(&deepfloyd.replacen(from, to, 1)).unwrap_err().to_string();
+        assert!(error.contains(named), "{named}: {error}");
+    }
+    for layout in ["4", "{}", r#"{"adm":null,"efficient":null}"#] {
+        let error = serde_json::from_str::<UNetConfig>(&format!(r#"{{"layout":{layout}}}"#)).unwrap_err().to_string();
+        assert!(error.contains("`layout` is a name"), "{layout}: {error}");
     }
 }

@@ -22,8 +22,8 @@ struct Arguments {
     #[arg(long)]
     encoder: Encoder,
     /// In which precision to compute.
-    #[arg(long, default_value = "f32")]
-    precision: Kinds,
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    precision: Precision,
     /// Whether to compute on the first CUDA device.
     #[arg(long)]
     cuda: bool,
@@ -51,23 +51,15 @@ enum Encoder {
     ClipImage,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kinds {
-    F32,
-    Bf16,
-    F16,
+fn precision(name: &str) -> serde_json::Result<Precision> {
+    serde_json::from_value(name.into())
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
     tch::set_num_threads(arguments.threads);
     let device = if arguments.cuda { DeviceChoice::Cuda(0) } else { DeviceChoice::Cpu };
-    let precision = match arguments.precision {
-        Kinds::F32 => Precision::F32,
-        Kinds::Bf16 => Precision::Bf16,
-        Kinds::F16 => Precision::F16,
-    };
-    let runtime = Runtime::new(device, precision)?;
+    let runtime = Runtime::new(device, arguments.precision)?;
     let texts = vec![arguments.text.as_str(); arguments.batch];
     let started = Instant::now();
     let (folder, tokens) = (&arguments.model, arguments.tokens);

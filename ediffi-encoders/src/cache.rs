@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tch::{Kind, Tensor};
 
 use crate::batch::lengths;
-use crate::encoded::{Encoded, EncodedClip, Filling};
+use crate::encoded::{Encoded, EncodedClip, Padding};
 use crate::fingerprint::Fingerprint;
 use crate::{Error, Result};
 
@@ -20,10 +20,10 @@ const FORMAT: &str = "ediffi-encoded/2";
 /// The kind of CLIP's embeddings, as the header of a file and errors name it.
 const CLIP: &str = "tokens and pooled embeddings of CLIP";
 
-fn words(filling: Filling) -> &'static str {
-    match filling {
-        Filling::Zeros => "tokens with zeros after the end of a text",
-        Filling::Embedded => "tokens with embedded filling after the end of a text",
+fn words(padding: Padding) -> &'static str {
+    match padding {
+        Padding::Zeros => "tokens with zeros after the end of a text",
+        Padding::Embedded => "tokens with embedded filling after the end of a text",
     }
 }
 
@@ -33,7 +33,7 @@ impl Encoded {
     /// # Errors
     /// [`Error::CacheFile`] if there are not as many texts as embeddings, or a file that cannot be written.
     pub fn save(&self, path: &Path, model: &Fingerprint, texts: &[&str]) -> Result<()> {
-        let (kind, tensors) = (words(self.filling), &[("tokens", &self.tokens)][..]);
+        let (kind, tensors) = (words(self.padding), &[("tokens", &self.tokens)][..]);
         let (mask, spans, truncated) = (&self.mask, &self.spans, &self.truncated);
         write(path, model, texts, &Parts { kind, tensors, mask, spans, truncated })
     }
@@ -42,12 +42,12 @@ impl Encoded {
     ///
     /// # Errors
     /// [`Error::OtherModel`] if another model than `model` made the embeddings; [`Error::OtherEncoding`] if they have another
-    /// filling; [`Error::CacheFile`] if the file holds something else or is damaged; a file that cannot be read.
-    pub fn load(path: &Path, model: &Fingerprint, filling: Filling) -> Result<(Vec<String>, Self)> {
-        let mut kept = read(path, model, words(filling))?;
+    /// padding; [`Error::CacheFile`] if the file holds something else or is damaged; a file that cannot be read.
+    pub fn load(path: &Path, model: &Fingerprint, padding: Padding) -> Result<(Vec<String>, Self)> {
+        let mut kept = read(path, model, words(padding))?;
         let tokens = kept.per_token("tokens")?;
         let Kept { texts, mask, spans, truncated, .. } = kept;
-        Ok((texts, Self { tokens, filling, mask, spans, truncated }))
+        Ok((texts, Self { tokens, padding, mask, spans, truncated }))
     }
 }
 

@@ -13,10 +13,10 @@ use crate::Error;
 
 /// What the columns of the padding hold, which follow the token that ends a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Filling {
+pub enum Padding {
     /// Zeros: [`T5::encode`](crate::T5::encode).
     Zeros,
-    /// The network's embeddings of the padding: [`T5::encode_filled`](crate::T5::encode_filled).
+    /// The network's embeddings of the padding: [`T5::encode_with_padding`](crate::T5::encode_with_padding).
     Embedded,
 }
 
@@ -26,7 +26,7 @@ pub struct Encoded {
     /// [n, tokens, width] f32.
     pub tokens: Tensor,
     /// What `tokens` holds after the token that ends a text.
-    pub filling: Filling,
+    pub padding: Padding,
     /// [n, tokens] bool, on the device of `tokens`: true up to and including the token that ends the text.
     pub mask: Tensor,
     /// For each text and column, the characters (not bytes) of the text that the token stands for; `None` for the tokens of
@@ -60,7 +60,7 @@ pub(crate) fn finite(x: Tensor, what: &str) -> Result<Tensor> {
     if x.f_isfinite()?.f_all()?.f_int64_value(&[])? == 1 {
         return Ok(x);
     }
-    Err(ediffi_core::Error::NotFinite { what: what.to_owned() })
+    Err(ediffi_core::Error::NotFinite(what.to_owned()))
 }
 
 /// Reads the configuration at `path`. If it names a `model_type`, this has to be one of `types`.

@@ -11,11 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// A file cannot be read, or a network cannot be built or run.
     #[error(transparent)]
-    Core {
-        /// What went wrong.
-        #[from]
-        source: ediffi_core::Error,
-    },
+    Core(#[from] ediffi_core::Error),
     /// A tokenizer cannot be read.
     #[error("{} is no tokenizer: {source}", path.display())]
     TokenizerFile {
@@ -77,17 +73,11 @@ pub enum Error {
         most: i64,
     },
     /// Nothing to encode.
-    #[error("there are no {what} to encode")]
-    EmptyBatch {
-        /// What was missing.
-        what: &'static str,
-    },
+    #[error("there are no {0} to encode")]
+    EmptyBatch(&'static str),
     /// A picture for a CLIP model without a picture half.
-    #[error("the CLIP model in {} has no picture half (its config.json has no vision_config)", folder.display())]
-    NoVision {
-        /// The model.
-        folder: PathBuf,
-    },
+    #[error("the CLIP model in {} has no picture half (its config.json has no vision_config)", .0.display())]
+    NoVision(PathBuf),
     /// The preparation of pictures that a file describes cannot be done.
     #[error("{}, {key}: {reason}", path.display())]
     Preprocessor {
@@ -107,11 +97,8 @@ pub enum Error {
         source: image::ImageError,
     },
     /// Weights that were written to after a model was opened from them.
-    #[error("{} was written to since it was opened: what the model loaded cannot be told from other weights any more", path.display())]
-    WeightsChanged {
-        /// The file.
-        path: PathBuf,
-    },
+    #[error("{} was written to since it was opened: what the model loaded cannot be told from other weights any more", .0.display())]
+    WeightsChanged(PathBuf),
     /// Kept embeddings that another model made.
     #[error("the embeddings in {} were made by {made_by}, not by {wanted}", path.display())]
     OtherModel {
@@ -202,6 +189,6 @@ pub enum Error {
 
 impl From<tch::TchError> for Error {
     fn from(source: tch::TchError) -> Self {
-        Self::Core { source: source.into() }
+        Self::Core(source.into())
     }
 }

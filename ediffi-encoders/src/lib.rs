@@ -21,7 +21,7 @@
 //! | wanted | take | shape |
 //! |---|---|---|
 //! | what each word says and how words relate | [`Encoded::tokens`] of [`T5::encode`] | [texts, tokens, d_model] |
-//! | the same for a network trained on the padding, too (DeepFloyd IF) | [`T5::encode_filled`] | [texts, tokens, d_model] |
+//! | the same for a network trained on the padding, too (DeepFloyd IF) | [`T5::encode_with_padding`] | [texts, tokens, d_model] |
 //! | what a text looks like, token by token | [`EncodedClip::tokens`] of [`ClipText::encode`] | [texts, tokens, width] |
 //! | the same for networks trained on "CLIP skip" | [`EncodedClip::penultimate`] | [texts, tokens, width] |
 //! | how well a text fits a picture | [`EncodedClip::pooled`] and [`ClipVision::encode`] | [texts, projection], [pictures, projection] |
@@ -65,7 +65,7 @@ pub use clip::{
     Clip, ClipConfig, ClipOutput, ClipText, ClipTextConfig, ClipTextNetwork, ClipVision, ClipVisionConfig,
     ClipVisionNetwork,
 };
-pub use encoded::{Encoded, EncodedClip, Filling};
+pub use encoded::{Encoded, EncodedClip, Padding};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
 pub use t5::{T5, T5Config, T5Network};

@@ -62,7 +62,7 @@ impl Watched {
         let path = self.path.clone();
         match found.and_then(|found| Stamp::of(&found)) {
             Ok(stamp) if stamp == self.stamp => Ok(()),
-            Ok(_) => Err(Error::WeightsChanged { path }),
+            Ok(_) => Err(Error::WeightsChanged(path)),
             Err(source) => Err(ediffi_core::Error::ReadFile { path, source }.into()),
         }
     }

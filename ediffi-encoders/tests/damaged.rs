@@ -6,7 +6,7 @@ mod common;
 use std::path::Path;
 
 use common::{CPU, copy, fixture, megabytes, unpacked};
-use ediffi_encoders::{Clip, Encoded, Error, Filling, T5, TextTokenizer};
+use ediffi_encoders::{Clip, Encoded, Error, Padding, T5, TextTokenizer};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tch::{Device, Kind};
@@ -186,7 +186,7 @@ fn a_kept_embedding_that_is_damaged_is_an_error() {
             change.apply(&mut bytes, within);
         }
         std::fs::write(&path, bytes).unwrap();
-        if let Ok((texts, encoded)) = Encoded::load(&path, &model, Filling::Zeros) {
+        if let Ok((texts, encoded)) = Encoded::load(&path, &model, Padding::Zeros) {
             assert_eq!((texts.len(), encoded.tokens.size().len()), (1, 3));
             assert_eq!(encoded.mask.size(), encoded.tokens.size()[..2]);
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{CPU, TEXTS, changed, copy, fixture, tensors};
 use ediffi_core::weights::{Fresh, Scope, save};
-use ediffi_encoders::{Clip, ClipText, Encoded, EncodedClip, Error, Filling, Fingerprint, T5, T5Config, T5Network};
+use ediffi_encoders::{Clip, ClipText, Encoded, EncodedClip, Error, Fingerprint, Padding, T5, T5Config, T5Network};
 use tch::{Device, Kind, Tensor};
 
 fn of(folder: &Path) -> Fingerprint {
@@ -26,10 +26,10 @@ fn kept_embeddings_come_back_and_those_of_other_weights_are_refused_by_name() {
     let t5 = T5::open(&fixture("t5"), CPU).unwrap();
     let (model, encoded) = (t5.model().unwrap(), t5.encode(&TEXTS, 6).unwrap());
     encoded.save(&path, model, &TEXTS).unwrap();
-    let (texts, kept) = Encoded::load(&path, model, Filling::Zeros).unwrap();
+    let (texts, kept) = Encoded::load(&path, model, Padding::Zeros).unwrap();
     assert_eq!(texts, TEXTS);
     assert!(kept.tokens.equal(&encoded.tokens) && kept.mask.equal(&encoded.mask));
-    assert_eq!((&kept.spans, &kept.truncated, kept.filling), (&encoded.spans, &encoded.truncated, Filling::Zeros));
+    assert_eq!((&kept.spans, &kept.truncated, kept.padding), (&encoded.spans, &encoded.truncated, Padding::Zeros));
     assert!(matches!(encoded.save(&path, model, &TEXTS[1..]), Err(Error::CacheFile { .. })));
 
     // One weight of one layer is another.
@@ -40,7 +40,7 @@ fn kept_embeddings_come_back_and_those_of_other_weights_are_refused_by_name() {
         tensors.iter_mut().find(|(name, _)| name.ends_with("block.1.layer.1.DenseReluDense.wo.weight")).unwrap();
     let _ = weight.get(3).get(5).fill_(9.0);
     rewrite(other.path(), &tensors);
-    let error = Encoded::load(&path, &of(other.path()), Filling::Zeros).unwrap_err();
+    let error = Encoded::load(&path, &of(other.path()), Padding::Zeros).unwrap_err();
     assert!(matches!(error, Error::OtherModel { .. }));
     let (text, name) = (error.to_string(), other.path().file_name().unwrap().to_string_lossy().into_owned());
     assert!(text.contains("kept.safetensors") && text.contains("`t5`") && text.contains(&name), "{text}");
@@ -56,33 +56,33 @@ fn kept_embeddings_of_clip_come_back() {
     let (_, kept) = EncodedClip::load(&path, model).unwrap();
     assert!(kept.tokens.equal(&encoded.tokens) && kept.pooled.equal(&encoded.pooled));
     assert!(kept.penultimate.equal(&encoded.penultimate));
-    let error = Encoded::load(&path, model, Filling::Zeros).unwrap_err();
+    let error = Encoded::load(&path, model, Padding::Zeros).unwrap_err();
     assert!(matches!(error, Error::OtherEncoding { .. }) && error.to_string().contains("CLIP"), "{error}");
     let EncodedClip { pooled: tokens, mask, spans, truncated, .. } = kept;
-    let damaged = Encoded { tokens, filling: Filling::Zeros, mask, spans, truncated };
+    let damaged = Encoded { tokens, padding: Padding::Zeros, mask, spans, truncated };
     damaged.save(&path, model, &TEXTS).unwrap();
-    assert!(matches!(Encoded::load(&path, model, Filling::Zeros), Err(Error::CacheFile { .. })));
+    assert!(matches!(Encoded::load(&path, model, Padding::Zeros), Err(Error::CacheFile { .. })));
     std::fs::write(&path, "{}").unwrap();
-    assert!(matches!(Encoded::load(&path, model, Filling::Zeros), Err(Error::CacheFile { .. })));
+    assert!(matches!(Encoded::load(&path, model, Padding::Zeros), Err(Error::CacheFile { .. })));
 }
 
 #[test]
-fn embeddings_with_another_filling_are_refused_by_name() {
+fn embeddings_with_another_padding_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kept.safetensors");
     let t5 = T5::open(&fixture("t5"), CPU).unwrap();
-    for (encoded, filling, other) in [
-        (t5.encode(&TEXTS, 16).unwrap(), Filling::Zeros, Filling::Embedded),
-        (t5.encode_filled(&TEXTS, 16).unwrap(), Filling::Embedded, Filling::Zeros),
+    for (encoded, padding, other) in [
+        (t5.encode(&TEXTS, 16).unwrap(), Padding::Zeros, Padding::Embedded),
+        (t5.encode_with_padding(&TEXTS, 16).unwrap(), Padding::Embedded, Padding::Zeros),
     ] {
         encoded.save(&path, t5.model().unwrap(), &TEXTS).unwrap();
-        let (_, kept) = Encoded::load(&path, t5.model().unwrap(), filling).unwrap();
-        assert!(kept.tokens.equal(&encoded.tokens) && kept.filling == filling);
+        let (_, kept) = Encoded::load(&path, t5.model().unwrap(), padding).unwrap();
+        assert!(kept.tokens.equal(&encoded.tokens) && kept.padding == padding);
         let error = Encoded::load(&path, t5.model().unwrap(), other).unwrap_err();
         assert!(matches!(error, Error::OtherEncoding { .. }), "{error}");
         let text = error.to_string();
         let (zeros, embedded) = (text.find("tokens with zeros").unwrap(), text.find("tokens with embedded").unwrap());
-        assert!(text.contains("kept.safetensors") && (zeros < embedded) == (filling == Filling::Zeros), "{text}");
+        assert!(text.contains("kept.safetensors") && (zeros < embedded) == (padding == Padding::Zeros), "{text}");
     }
 }
 
@@ -102,7 +102,7 @@ fn an_open_model_knows_its_fingerprint() {
     // The name of the variant comes back from the file.
     let path = folder.path().join("kept.safetensors");
     half.encode(&TEXTS, 6).unwrap().save(&path, variant, &TEXTS).unwrap();
-    let error = Encoded::load(&path, whole, Filling::Zeros).unwrap_err().to_string();
+    let error = Encoded::load(&path, whole, Padding::Zeros).unwrap_err().to_string();
     assert!(error.contains("variant fp16"), "{error}");
     let clip = Clip::open(&fixture("clip"), CPU).unwrap();
     assert_eq!(clip.model().unwrap(), &ClipText::fingerprint(&fixture("clip"), None).unwrap());
@@ -134,7 +134,7 @@ fn weights_written_to_in_their_place_have_no_fingerprint_any_more() {
         assert_eq!(asked.model().unwrap(), &of(&fixture("t5")));
         std::fs::write(&path, content).unwrap();
         let error = late.model().unwrap_err();
-        assert!(matches!(&error, Error::WeightsChanged { path: named } if *named == path), "{error}");
+        assert!(matches!(&error, Error::WeightsChanged(named) if *named == path), "{error}");
         // What was asked for in time is known.
         assert_eq!(asked.model().unwrap(), &of(&fixture("t5")));
     }

@@ -10,7 +10,7 @@
 //! | T5: no final norm | end | 4.4 |
 //! | T5: epsilon 1e-5 instead of 1e-6 | layer 1 | 0.13 |
 //! | T5: scores divided by √d | layer 1 | 3.8 |
-//! | T5: filling attended to | layer 1 | 4.1 |
+//! | T5: padding attended to | layer 1 | 4.1 |
 //! | T5: the two gates swapped | layer 1, gated | 5.2 |
 //! | T5: logarithmic buckets off by one | layer 1 | 1.1 |
 //! | T5: a token's own position in the bucket of those after it | layer 1 | 1.1 |
@@ -85,7 +85,7 @@ fn every_layer_of_t5_is_that_of_transformers() {
             let build = |scope: Scope<'_>| T5Network::new(scope, &config, kind);
             let network = load(&fixture(name), t5::names, device, kind, build).unwrap();
             let [ids, mask] = ["input_ids", "attention_mask"].map(|key| expected.tensors[key].to_device(device));
-            // The rows of the filling too: they attend to the text, and a DeepFloyd network attends to them.
+            // The rows of the padding too: they attend to the text, and a DeepFloyd network attends to them.
             expected.assert_states(&network.hidden_states(&ids, &mask).unwrap(), (device, kind));
             expected.assert("last", &network.forward(&ids, &mask).unwrap(), (device, kind));
         }
@@ -97,9 +97,8 @@ fn every_layer_of_clip_text_is_that_of_transformers() {
     for (name, projection) in [("networks/clip-text-quick-gelu", Some(14)), ("networks/clip-text-gelu", None)] {
         let (expected, config) = (Expected::of(name), config::<ClipTextConfig>(name));
         for (device, kind) in everywhere() {
-            let network = load(&fixture(name), text_names, device, kind, |scope| match projection {
-                Some(projection) => ClipTextNetwork::new(scope, &config, projection, kind),
-                None => ClipTextNetwork::without_projection(scope, &config, kind),
+            let network = load(&fixture(name), text_names, device, kind, |scope| {
+                ClipTextNetwork::new(scope, &config, projection, kind)
             });
             let (network, ids) = (network.unwrap(), &expected.tensors["input_ids"].to_device(device));
             expected.assert_states(&network.hidden_states(ids).unwrap(), (device, kind));
@@ -116,9 +115,8 @@ fn every_layer_of_clip_vision_is_that_of_transformers() {
     for (name, projection) in [("networks/clip-vision-patch7", Some(14)), ("networks/clip-vision-patch5", None)] {
         let (expected, config) = (Expected::of(name), config::<ClipVisionConfig>(name));
         for (device, kind) in everywhere() {
-            let network = load(&fixture(name), vision_names, device, kind, |scope| match projection {
-                Some(projection) => ClipVisionNetwork::new(scope, &config, projection, kind),
-                None => ClipVisionNetwork::without_projection(scope, &config, kind),
+            let network = load(&fixture(name), vision_names, device, kind, |scope| {
+                ClipVisionNetwork::new(scope, &config, projection, kind)
             });
             let (network, pixels) = (network.unwrap(), &expected.tensors["pixel_values"].to_device(device));
             expected.assert_states(&network.hidden_states(pixels).unwrap(), (device, kind));

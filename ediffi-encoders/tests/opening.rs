@@ -127,9 +127,9 @@ fn a_vocabulary_larger_than_the_table_names_file_tensor_and_sizes() {
 }
 
 #[test]
-fn filling_is_as_the_network_makes_it_where_that_is_asked_for() {
+fn padding_is_as_the_network_makes_it_where_that_is_asked_for() {
     let t5 = T5::open(&fixture("t5"), CPU).unwrap();
-    let (zeros, filled) = (t5.encode(&TEXTS, 24).unwrap(), t5.encode_filled(&TEXTS, 24).unwrap());
+    let (zeros, filled) = (t5.encode(&TEXTS, 24).unwrap(), t5.encode_with_padding(&TEXTS, 24).unwrap());
     assert_eq!((zeros.spans, zeros.mask.equal(&filled.mask)), (filled.spans, true));
     let mask = filled.mask.unsqueeze(-1);
     assert!(close(&zeros.tokens, &(&filled.tokens * &mask)));

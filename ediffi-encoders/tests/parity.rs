@@ -40,10 +40,10 @@ fn the_halves_of_clip_are_those_of_transformers() {
     let vision = config.vision_config.unwrap();
     for device in devices() {
         let build =
-            |scope: ediffi_core::weights::Scope<'_>| ClipTextNetwork::new(scope, &config.text_config, dim, kind);
+            |scope: ediffi_core::weights::Scope<'_>| ClipTextNetwork::new(scope, &config.text_config, Some(dim), kind);
         let text = load(&folder, text_names, device, kind, build).unwrap();
         let output = text.forward(&expected["ids"].to_device(device)).unwrap();
-        let build = |scope: ediffi_core::weights::Scope<'_>| ClipVisionNetwork::new(scope, &vision, dim, kind);
+        let build = |scope: ediffi_core::weights::Scope<'_>| ClipVisionNetwork::new(scope, &vision, Some(dim), kind);
         let vision = load(&folder, vision_names, device, kind, build).unwrap();
         let image = vision.forward(&expected["pixels"].to_device(device)).unwrap();
         for (name, found) in [("tokens", output.tokens), ("pooled", output.pooled), ("image", image)] {

@@ -150,7 +150,7 @@ fn impossible_numbers_of_tokens_are_errors() {
     }
     assert!(matches!(t5().encode(&["a"], 0), Err(Error::TokenCount { least: 1, .. })));
     assert!(matches!(t5().encode(&["a"], i64::MAX), Err(Error::TokenCount { .. })));
-    assert!(matches!(t5().encode(&[], 8), Err(Error::EmptyBatch { what: "texts" })));
+    assert!(matches!(t5().encode(&[], 8), Err(Error::EmptyBatch("texts"))));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn an_end_that_is_no_end_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let model = common::unpacked(folder.path(), "bytes.spiece.model");
     let json = common::unpacked(folder.path(), "bytes.tokenizer.json");
-    // Filling, the unknown, a byte, a piece of words, none.
+    // Padding, the unknown, a byte, a piece of words, none.
     for (path, rows) in [(model, 420), (json, 420), (path("t5"), 60)] {
         assert!(TextTokenizer::t5(&path, 1, 0, rows).is_ok());
         for end in [0, 2, 3, 59] {

@@ -63,7 +63,7 @@ fn bind_region(region: &Region, encoders: &[TextTokens<'_>]) -> Result<Binding> 
     };
     let encoders: Vec<BoundTokens> = encoders.iter().map(bound).collect::<Result<_>>()?;
     if encoders.iter().all(|encoder| encoder.tokens.is_empty()) {
-        return Err(Error::PhraseCutOff { phrase: phrase.clone() });
+        return Err(Error::PhraseCutOff(phrase.clone()));
     }
     for BoundTokens { encoder, tokens, .. } in &encoders {
         if tokens.is_empty() {
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(bindings[0].encoders[0].tokens, [6]);
         assert!(bindings[0].encoders[1].tokens.is_empty());
         let error = bind(&canvas("cat"), &[clip]).unwrap_err();
-        assert!(matches!(error, Error::PhraseCutOff { ref phrase } if phrase == "cat"), "{error}");
+        assert!(matches!(error, Error::PhraseCutOff(ref phrase) if phrase == "cat"), "{error}");
         assert!(matches!(bind(&canvas("cat"), &[]), Err(Error::PhraseCutOff { .. })));
     }
 

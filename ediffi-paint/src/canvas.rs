@@ -32,13 +32,13 @@ impl Canvas {
             return Err(Error::EmptyCanvas);
         };
         if regions.len() > MAX_REGIONS {
-            return Err(Error::TooManyRegions { count: regions.len() });
+            return Err(Error::TooManyRegions(regions.len()));
         }
         let (width, height) = (first.mask.width(), first.mask.height());
         for (index, Region { phrase, mask, weight, .. }) in regions.iter().enumerate() {
             let named = || phrase.clone();
             if phrase.trim().is_empty() {
-                return Err(Error::EmptyPhrase { index });
+                return Err(Error::EmptyPhrase(index));
             }
             if (mask.width(), mask.height()) != (width, height) {
                 return Err(Error::MaskSize {
@@ -50,7 +50,7 @@ impl Canvas {
                 });
             }
             if mask.is_empty() {
-                return Err(Error::EmptyMask { phrase: named() });
+                return Err(Error::EmptyMask(named()));
             }
             if !(weight.is_finite() && *weight >= 0.0) {
                 return Err(Error::Weight { phrase: named(), weight: *weight });
@@ -92,7 +92,6 @@ impl Canvas {
     }
 
     /// The regions, in the order in which they were given.
-    #[must_use]
     pub fn regions(&self) -> &[Region] {
         &self.regions
     }
@@ -152,7 +151,7 @@ impl TryFrom<Stored> for Canvas {
     fn try_from(stored: Stored) -> Result<Self> {
         // Checked before a mask is unpacked: a short text may stand for millions of pixels.
         if stored.regions.len() > MAX_REGIONS {
-            return Err(Error::TooManyRegions { count: stored.regions.len() });
+            return Err(Error::TooManyRegions(stored.regions.len()));
         }
         let restore = |region: StoredRegion| {
             let mask = Mask::from_text(&region.phrase, stored.width, stored.height, &region.mask)?;
@@ -187,7 +186,7 @@ mod tests {
     #[test]
     fn too_many_regions_are_an_error() {
         let regions = std::iter::repeat_n(cat(), MAX_REGIONS + 1);
-        assert!(matches!(Canvas::new(regions), Err(Error::TooManyRegions { count: 65 })));
+        assert!(matches!(Canvas::new(regions), Err(Error::TooManyRegions(65))));
         let region = serde_json::json!({ "phrase": "cat", "mask": "255" });
         let stored = serde_json::json!({ "width": 1, "height": 1, "regions": vec![region; MAX_REGIONS + 1] });
         let error = serde_json::from_value::<Canvas>(stored).unwrap_err();
@@ -197,7 +196,7 @@ mod tests {
     #[test]
     fn a_blank_phrase_is_an_error() {
         let blank = Region::rectangle("  ", (4, 4), 0..2, 0..2).unwrap();
-        assert!(matches!(Canvas::new([cat(), blank]), Err(Error::EmptyPhrase { index: 1 })));
+        assert!(matches!(Canvas::new([cat(), blank]), Err(Error::EmptyPhrase(1))));
     }
 
     #[test]
@@ -210,7 +209,7 @@ mod tests {
     #[test]
     fn a_mask_of_nothing_is_an_error() {
         let error = Canvas::from_masks([("dog", &GrayImage::new(4, 4))]).unwrap_err();
-        assert!(matches!(error, Error::EmptyMask { ref phrase } if phrase == "dog"), "{error}");
+        assert!(matches!(error, Error::EmptyMask(ref phrase) if phrase == "dog"), "{error}");
     }
 
     #[test]

@@ -54,18 +54,9 @@ pub struct Stray {
 }
 
 impl Canvas {
-    /// A canvas from a colour picture, in which each colour of the palette is a phrase. See [`Palette::read`].
-    ///
-    /// # Errors
-    /// The errors of [`Palette::read`].
-    pub fn from_colours(picture: &RgbImage, palette: &Palette) -> Result<ColourReading> {
-        palette.read(picture)
-    }
-}
-
-impl Palette {
-    /// Makes a canvas of a picture: one region for each entry. Each pixel goes to the nearest colour that lies within the
-    /// tolerance. Where two colours are equally near, the earlier entry wins, and an entry wins over the background.
+    /// A canvas from a colour picture: one region for each entry of the palette. Each pixel goes to the nearest colour that
+    /// lies within the tolerance. Where two colours are equally near, the earlier entry wins, and an entry wins over the
+    /// background.
     ///
     /// A picture with a side above [`MAX_SIDE`] is first made smaller by picking pixels. Mixed pixels would have new
     /// colours, which could stand for another phrase.
@@ -73,7 +64,13 @@ impl Palette {
     /// # Errors
     /// [`Error::DuplicateColour`] if two entries have the same colour, [`Error::ColourNotPainted`] if the picture lacks
     /// the colour of an entry, [`Error::MaskSides`] if a side of the picture is 0, and the errors of [`Canvas::new`].
-    pub fn read(&self, picture: &RgbImage) -> Result<ColourReading> {
+    pub fn from_colours(picture: &RgbImage, palette: &Palette) -> Result<ColourReading> {
+        palette.read(picture)
+    }
+}
+
+impl Palette {
+    fn read(&self, picture: &RgbImage) -> Result<ColourReading> {
         self.check_distinct()?;
         let (width, height) = reduced(picture.dimensions());
         let mut owners = Vec::with_capacity(width as usize * height as usize);

@@ -12,32 +12,22 @@ pub enum Error {
     /// A canvas has no region.
     #[error("the canvas has no region")]
     EmptyCanvas,
-
     /// A canvas has more than [`MAX_REGIONS`] regions.
-    #[error("the canvas has {count} regions, at most {MAX_REGIONS} are allowed")]
-    TooManyRegions {
-        /// The number of regions.
-        count: usize,
-    },
-
+    #[error("the canvas has {0} regions, at most {MAX_REGIONS} are allowed")]
+    TooManyRegions(usize),
     /// A region has a phrase without a visible character.
-    #[error("region {index} has an empty phrase")]
-    EmptyPhrase {
-        /// Position of the region in the canvas, from 0.
-        index: usize,
-    },
-
+    #[error("region {0} has an empty phrase")]
+    EmptyPhrase(usize),
     /// A side of a mask is 0 or above [`MAX_SIDE`].
     #[error("the mask of phrase `{phrase}` is {width}x{height}, each side must be 1 to {MAX_SIDE}")]
     MaskSides {
         /// The phrase the mask belongs to.
         phrase: String,
         /// Width in pixels.
-        width: u64,
+        width: u32,
         /// Height in pixels.
-        height: u64,
+        height: u32,
     },
-
     /// The masks of a canvas differ in size.
     #[error("the mask of phrase `{phrase}` is {width}x{height}, but the canvas is {canvas_width}x{canvas_height}")]
     MaskSize {
@@ -52,27 +42,9 @@ pub enum Error {
         /// Height of the canvas.
         canvas_height: u32,
     },
-
-    /// A mask that was given as numbers holds a number outside `[0, 1]`.
-    #[error("the mask of phrase `{phrase}` holds {value} at row {y}, column {x}; values lie in 0 to 1")]
-    MaskValue {
-        /// The phrase the mask belongs to.
-        phrase: String,
-        /// Row from the top.
-        y: usize,
-        /// Column from the left.
-        x: usize,
-        /// The number that was found there.
-        value: f32,
-    },
-
     /// A mask is zero everywhere.
-    #[error("nothing is painted for phrase `{phrase}`: its mask is zero everywhere")]
-    EmptyMask {
-        /// The phrase the mask belongs to.
-        phrase: String,
-    },
-
+    #[error("nothing is painted for phrase `{0}`: its mask is zero everywhere")]
+    EmptyMask(String),
     /// A shape has no area: too few points, or a size or coordinate that is not usable.
     #[error("the shape of phrase `{phrase}` is none: {reason}")]
     Shape {
@@ -81,7 +53,6 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
-
     /// A stored mask holds a run that is not `level` or `level*count`.
     #[error("the stored mask of phrase `{phrase}` holds `{run}`, which is not `level` or `level*count`")]
     MaskRun {
@@ -90,7 +61,6 @@ pub enum Error {
         /// The run that could not be read.
         run: String,
     },
-
     /// A stored mask does not hold one level for each pixel.
     #[error("the stored mask of phrase `{phrase}` holds {pixels} pixels, but the canvas has {expected}")]
     MaskLength {
@@ -101,7 +71,6 @@ pub enum Error {
         /// Width times height.
         expected: u64,
     },
-
     /// The weight of a region is negative or not finite.
     #[error("the weight of phrase `{phrase}` is {weight}, it must be a finite number of at least 0")]
     Weight {
@@ -110,14 +79,9 @@ pub enum Error {
         /// The weight given.
         weight: f64,
     },
-
     /// The strength of a canvas is negative or not finite.
-    #[error("the paint weight is {weight}, it must be a finite number of at least 0")]
-    StrengthWeight {
-        /// The weight given.
-        weight: f64,
-    },
-
+    #[error("the paint weight is {0}, it must be a finite number of at least 0")]
+    StrengthWeight(f64),
     /// A window is empty or does not lie inside the picture.
     #[error(
         "the window spans {top} to {bottom} down and {left} to {right} across; it must lie within 0 to 1 and not be empty"
@@ -132,7 +96,6 @@ pub enum Error {
         /// Right edge.
         right: f64,
     },
-
     /// A mask or its target has no pixel.
     #[error("a mask cannot be scaled to {height}x{width}")]
     TargetSize {
@@ -141,7 +104,6 @@ pub enum Error {
         /// Columns asked for.
         width: usize,
     },
-
     /// Two entries of a palette have the same colour.
     #[error("phrases `{first}` and `{second}` have the same colour {}", hex(*colour))]
     DuplicateColour {
@@ -152,7 +114,6 @@ pub enum Error {
         /// The phrase of the later entry.
         second: String,
     },
-
     /// The picture lacks a colour of the palette.
     #[error("the colour {} of phrase `{phrase}` is nowhere in the picture", hex(*colour))]
     ColourNotPainted {
@@ -161,7 +122,6 @@ pub enum Error {
         /// Red, green and blue.
         colour: [u8; 3],
     },
-
     /// A painted phrase is not in the prompt, as whole words.
     #[error("phrase `{phrase}` is not in the prompt{}, whose words are: {}", meant(nearest.as_deref()), words.join(", "))]
     PhraseNotFound {
@@ -172,7 +132,6 @@ pub enum Error {
         /// The words of the prompt, in order.
         words: Vec<String>,
     },
-
     /// A region asks for an occurrence of its phrase that the prompt does not have.
     #[error(
         "occurrence {occurrence} of phrase `{phrase}` was asked for, but the prompt holds {found} (counted from 1)"
@@ -185,7 +144,6 @@ pub enum Error {
         /// How often the phrase is in the prompt.
         found: usize,
     },
-
     /// The characters that a region paints are not in the prompt, or are only spaces.
     #[error("phrase `{phrase}` is to be characters {start}..{end} of a prompt of {characters}: there is no word")]
     SpanOutside {
@@ -198,14 +156,9 @@ pub enum Error {
         /// Characters in the prompt.
         characters: usize,
     },
-
     /// A painted phrase is in the prompt, but no encoder has a token for it, because the prompt is too long.
-    #[error("phrase `{phrase}` lies in a part of the prompt that no encoder reads; move it nearer to the start")]
-    PhraseCutOff {
-        /// The phrase.
-        phrase: String,
-    },
-
+    #[error("phrase `{0}` lies in a part of the prompt that no encoder reads; move it nearer to the start")]
+    PhraseCutOff(String),
     /// The offsets of a token leave its text. They may count bytes instead of characters.
     #[error("token {index} of encoder `{encoder}` covers characters {start}..{end} of a text of {characters}")]
     TokenOffsets {
@@ -220,7 +173,6 @@ pub enum Error {
         /// Characters in the text.
         characters: usize,
     },
-
     /// The scores of an attention layer do not fit the tokens of the painter.
     #[error(
         "attention scores have shape {shape:?}, expected [rows, heads, {height} * {width}, {columns}]: \
@@ -236,22 +188,17 @@ pub enum Error {
         /// Text tokens of all encoders together.
         columns: i64,
     },
-
     /// libtorch refused an operation.
     #[error("a tensor operation of the score bias failed")]
-    Torch {
-        /// What libtorch said.
-        #[from]
-        source: tch::TchError,
-    },
+    Torch(#[from] tch::TchError),
 }
 
 impl From<Error> for ediffi_core::Error {
     /// The error of a network whose score bias failed.
     fn from(error: Error) -> Self {
         match error {
-            Error::Torch { source } => Self::Torch { source },
-            other => Self::ScoreBias { source: Box::new(other) },
+            Error::Torch(source) => Self::Torch(source),
+            other => Self::ScoreBias(Box::new(other)),
         }
     }
 }

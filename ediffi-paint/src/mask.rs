@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use image::GrayImage;
-use ndarray::ArrayView2;
 
 use crate::{Error, MAX_SIDE, Result};
 
@@ -49,28 +48,13 @@ impl Mask {
 
     pub(crate) fn from_image(phrase: &str, image: &GrayImage) -> Result<Self> {
         let (width, height) = image.dimensions();
-        check_sides(phrase, width.into(), height.into())?;
+        check_sides(phrase, width, height)?;
         Ok(Self { width, height, levels: image.as_raw().clone() })
-    }
-
-    pub(crate) fn from_array(phrase: &str, array: ArrayView2<'_, f32>) -> Result<Self> {
-        let (rows, columns) = array.dim();
-        let (width, height) = check_sides(phrase, columns as u64, rows as u64)?;
-        let level = |((y, x), &value): ((usize, usize), &f32)| {
-            if (0.0..=1.0).contains(&value) {
-                // 0 to 255 after the check.
-                Ok((value * 255.0).round() as u8)
-            } else {
-                Err(Error::MaskValue { phrase: phrase.to_owned(), y, x, value })
-            }
-        };
-        let levels = array.indexed_iter().map(level).collect::<Result<_>>()?;
-        Ok(Self { width, height, levels })
     }
 
     /// The mask whose level at (x, y) is `level(x, y)`.
     pub(crate) fn from_fn(phrase: &str, width: u32, height: u32, level: impl Fn(u32, u32) -> u8) -> Result<Self> {
-        check_sides(phrase, width.into(), height.into())?;
+        check_sides(phrase, width, height)?;
         let levels = (0..height).flat_map(|y| (0..width).map(move |x| (x, y))).map(|(x, y)| level(x, y)).collect();
         Ok(Self { width, height, levels })
     }
@@ -93,7 +77,7 @@ impl Mask {
     /// Reads what [`to_text`](Self::to_text) wrote. The text may come from a file of unknown origin, so never more than
     /// `width * height` levels are held in memory.
     pub(crate) fn from_text(phrase: &str, width: u32, height: u32, text: &str) -> Result<Self> {
-        check_sides(phrase, width.into(), height.into())?;
+        check_sides(phrase, width, height)?;
         let expected = u64::from(width) * u64::from(height);
         let length = |pixels| Error::MaskLength { phrase: phrase.to_owned(), pixels, expected };
         let mut levels: Vec<u8> = Vec::new();
@@ -115,35 +99,23 @@ impl Mask {
     }
 }
 
-fn check_sides(phrase: &str, width: u64, height: u64) -> Result<(u32, u32)> {
-    let side = |length: u64| u32::try_from(length).ok().filter(|side| (1..=MAX_SIDE).contains(side));
-    side(width).zip(side(height)).ok_or_else(|| Error::MaskSides { phrase: phrase.to_owned(), width, height })
+fn check_sides(phrase: &str, width: u32, height: u32) -> Result<()> {
+    let sides = 1..=MAX_SIDE;
+    if sides.contains(&width) && sides.contains(&height) {
+        return Ok(());
+    }
+    Err(Error::MaskSides { phrase: phrase.to_owned(), width, height })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ndarray::array;
     use proptest::prelude::*;
 
     #[test]
     fn runs_are_short_text() {
         let mask = Mask::from_fn("cat", 4, 2, |x, y| if (x, y) == (3, 1) { 7 } else { 255 * u8::from(x > 1) }).unwrap();
         assert_eq!(mask.to_text(), "0*2 255*2 0*2 255 7");
-    }
-
-    #[test]
-    fn numbers_become_levels() {
-        let mask = Mask::from_array("cat", array![[0.0, 0.5, 1.0]].view()).unwrap();
-        assert_eq!((mask.width(), mask.height(), mask.levels()), (3, 1, &[0, 128, 255][..]));
-    }
-
-    #[test]
-    fn a_value_out_of_range_is_named() {
-        for bad in [-0.1, 1.1, f32::NAN, f32::INFINITY] {
-            let error = Mask::from_array("cat", array![[0.0, 0.0], [0.0, bad]].view()).unwrap_err();
-            assert!(matches!(error, Error::MaskValue { ref phrase, y: 1, x: 1, .. } if phrase == "cat"), "{error}");
-        }
     }
 
     #[test]

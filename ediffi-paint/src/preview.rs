@@ -69,13 +69,13 @@ mod tests {
         let canvas = Canvas::new((0..12).map(stripe)).unwrap();
         let entry = |(k, region): (usize, &Region)| PaletteEntry::new(region_colour(k), region.phrase.clone());
         let palette = Palette::new(canvas.regions().iter().enumerate().map(entry));
-        let reading = palette.read(&canvas.preview()).unwrap();
+        let reading = Canvas::from_colours(&canvas.preview(), &palette).unwrap();
         assert_eq!((reading.canvas, reading.unmatched.pixels), (canvas, 0));
     }
 
     #[test]
     fn half_paint_is_half_way() {
-        let half = Region::from_array("cat", ndarray::array![[0.0, 0.5, 1.0]].view()).unwrap();
+        let half = Region::from_image("cat", &image::GrayImage::from_raw(3, 1, vec![0, 128, 255]).unwrap()).unwrap();
         let picture = Canvas::new([half]).unwrap().preview();
         assert_eq!(picture.get_pixel(0, 0).0, [255; 3]);
         assert_eq!(picture.get_pixel(1, 0).0, region_colour(0).map(|c| mix(255, c, 128)));

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use ediffi_core::interval::SigmaInterval;
 use image::GrayImage;
-use ndarray::ArrayView2;
 use serde::{Deserialize, Serialize};
 
 use crate::{Mask, Result, Shape};
@@ -30,6 +29,7 @@ pub enum Occurrence {
 /// A phrase of the prompt and the place where it shall appear. [`Canvas::new`](crate::Canvas::new) checks it.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
+#[must_use]
 pub struct Region {
     /// Words of the prompt, in upper or lower case.
     pub phrase: String,
@@ -58,19 +58,6 @@ impl Region {
         Ok(Self::new(phrase, mask))
     }
 
-    /// A region from numbers in `[0, 1]`, rounded to 8 bits: 1 is inside, 0 is outside.
-    ///
-    /// # Shapes
-    /// `mask`: `[height, width]`.
-    ///
-    /// # Errors
-    /// [`Error::MaskSides`](crate::Error::MaskSides) and [`Error::MaskValue`](crate::Error::MaskValue).
-    pub fn from_array(phrase: impl Into<String>, mask: ArrayView2<'_, f32>) -> Result<Self> {
-        let phrase = phrase.into();
-        let mask = Mask::from_array(&phrase, mask)?;
-        Ok(Self::new(phrase, mask))
-    }
-
     /// A rectangle of whole pixels on a canvas of `size` (width, height), cut off at the edge of the canvas.
     ///
     /// # Errors
@@ -93,28 +80,24 @@ impl Region {
     }
 
     /// Sets the weight.
-    #[must_use]
     pub fn weight(mut self, weight: f64) -> Self {
         self.weight = weight;
         self
     }
 
     /// Paints only the `nth` occurrence of the phrase, counted from 1.
-    #[must_use]
     pub fn occurrence(mut self, nth: usize) -> Self {
         self.occurrence = Occurrence::Nth(nth);
         self
     }
 
     /// Paints these characters of the prompt, counted from 0. The phrase is not looked for.
-    #[must_use]
     pub fn span(mut self, characters: Range<usize>) -> Self {
         self.occurrence = Occurrence::Span { start: characters.start, end: characters.end };
         self
     }
 
     /// Sets the noise levels at which the region acts.
-    #[must_use]
     pub fn sigma(mut self, sigma: SigmaInterval) -> Self {
         self.sigma = sigma;
         self
@@ -142,11 +125,9 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_and_numbers_agree() {
-        let picture = GrayImage::from_raw(2, 1, vec![0, 255]).unwrap();
-        let numbers = ndarray::array![[0.0, 1.0]];
-        let region = Region::from_image("cat", &picture).unwrap();
-        assert_eq!(region, Region::from_array("cat", numbers.view()).unwrap());
+    fn a_picture_is_its_levels() {
+        let region = Region::from_image("cat", &GrayImage::from_raw(3, 1, vec![0, 128, 255]).unwrap()).unwrap();
+        assert_eq!((region.mask.width(), region.mask.height(), region.mask.levels()), (3, 1, &[0, 128, 255][..]));
         assert_eq!((region.weight, region.occurrence), (1.0, Occurrence::All));
     }
 }

@@ -44,6 +44,12 @@ pub enum Growth {
 
 /// How strongly a canvas acts: w = w′ · growth(σ) · statistic(Q·Kᵀ). The default is the paper's
 /// w = w′ · log(1 + σ) · max(Q·Kᵀ). [`Canvas::with_strength`](crate::Canvas::with_strength) checks it.
+///
+/// The statistic is taken where the network looks: over the positions and text tokens of one picture and head. If a picture
+/// is cut into tiles, each tile is a picture to the network and has a statistic of its own. So a region that lies in two
+/// tiles acts with two strengths, which differ as the largest scores of the tiles do. One for the whole picture would take a
+/// second pass: the scores of a layer depend on what the layers before it made of the tile. [`Statistic::One`] is the same
+/// everywhere.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Strength {
@@ -85,7 +91,7 @@ impl Strength {
     /// [`Error::StrengthWeight`].
     pub fn check(&self) -> Result<()> {
         let weight = self.weight;
-        if weight.is_finite() && weight >= 0.0 { Ok(()) } else { Err(Error::StrengthWeight { weight }) }
+        if weight.is_finite() && weight >= 0.0 { Ok(()) } else { Err(Error::StrengthWeight(weight)) }
     }
 
     /// The part of w that does not depend on the scores: w′ · growth(σ), with σ capped at [`SIGMA_CAP`]. It is 0 outside

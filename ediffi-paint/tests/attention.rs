@@ -13,6 +13,8 @@ use ediffi_core::nn::{Painted, ScoreBias, Site, attend, attend_biased};
 use ediffi_paint::{
     Canvas, Error, Painter, Region, Result, Strength, TextTokens, WeightFunction, Window, area_average,
 };
+use image::imageops::{flip_horizontal, flip_vertical, rotate270};
+use image::{GrayImage, Luma};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -235,12 +237,12 @@ fn map_of_cat(painter: &Painter, sigma: f64, scores: &Tensor) -> Tensor {
 }
 
 /// A cat painted with these levels, each over a cell of the feature map.
-fn levels(levels: &[u8]) -> ndarray::Array2<f32> {
-    ndarray::Array2::from_shape_fn((16, 16), |(y, x)| f32::from(levels[y / 4 * 4 + x / 4]) / 255.0)
+fn levels(levels: &[u8]) -> GrayImage {
+    GrayImage::from_fn(16, 16, |x, y| Luma([levels[(y / 4 * 4 + x / 4) as usize]]))
 }
 
-fn cat_in(mask: &ndarray::Array2<f32>, weight: f64) -> Painter {
-    let canvas = Canvas::new([Region::from_array("cat", mask.view()).unwrap()]).unwrap();
+fn cat_in(mask: &GrayImage, weight: f64) -> Painter {
+    let canvas = Canvas::new([Region::from_image("cat", mask).unwrap()]).unwrap();
     painter(&canvas.with_strength(Strength::new(weight)).unwrap())
 }
 
@@ -286,14 +288,14 @@ proptest! {
             let pixels = scores.view([1, HEADS, SIDE, SIDE, COLUMNS]);
             how(&pixels).contiguous().view([1, HEADS, SIDE * SIDE, COLUMNS])
         };
-        let left_right = mask.slice(ndarray::s![.., ..;-1]).to_owned();
+        let left_right = flip_horizontal(&mask);
         let flipped = map_of_cat(&cat_in(&left_right, 0.5), 5.0, &moved(&|x| x.flip([3])));
         prop_assert!(flipped.allclose(&plain.flip([1]), 1e-5, 1e-6, false));
-        let upside_down = mask.slice(ndarray::s![..;-1, ..]).to_owned();
+        let upside_down = flip_vertical(&mask);
         let flipped = map_of_cat(&cat_in(&upside_down, 0.5), 5.0, &moved(&|x| x.flip([2])));
         prop_assert!(flipped.allclose(&plain.flip([0]), 1e-5, 1e-6, false));
         // A quarter turn against the clock: what was the right column is the upper row.
-        let turned = mask.t().slice(ndarray::s![..;-1, ..]).to_owned();
+        let turned = rotate270(&mask);
         let map = map_of_cat(&cat_in(&turned, 0.5), 5.0, &moved(&|x| x.rot90(1, [2, 3])));
         prop_assert!(map.allclose(&plain.rot90(1, [0, 1]), 1e-5, 1e-6, false));
     }
@@ -381,7 +383,7 @@ fn a_tile_shows_its_part_of_the_canvas() {
     let sum = |column| bias.select(3, column).sum(Kind::Float).double_value(&[]);
     assert_eq!((sum(CAT[0]), sum(DOG[0])), (0.0, 8.0));
     let error = seen(Window { left: 0.5, right: 0.2, ..Window::WHOLE }).unwrap_err();
-    let ediffi_core::Error::ScoreBias { source } = error else { panic!("{error}") };
+    let ediffi_core::Error::ScoreBias(source) = error else { panic!("{error}") };
     assert!(source.to_string().starts_with("the window spans"), "{source}");
 }
 
@@ -403,7 +405,7 @@ fn scores_of_another_shape_are_an_error() {
         [(&narrow, 4, 4), (&flat, 4, 4), (&whole, 4, 5), (&whole, -4, -4), (&whole, i64::MAX, 2)]
     {
         let error = painter.bias(&Site::new(1.0, height, width, scores)).unwrap_err();
-        let ediffi_core::Error::ScoreBias { source } = error else { panic!("{error}") };
+        let ediffi_core::Error::ScoreBias(source) = error else { panic!("{error}") };
         assert!(source.to_string().starts_with("attention scores have shape"), "{source}");
     }
 }

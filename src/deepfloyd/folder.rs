@@ -7,7 +7,7 @@ use ediffi_core::files::read_json;
 use ediffi_core::unet::PublishedUNet;
 use serde::Deserialize;
 
-use super::kind::Kind;
+use super::published_stage::PublishedStage;
 use super::scheduler::Scheduler;
 use super::unusable::unusable;
 use super::weights;
@@ -20,7 +20,7 @@ pub(crate) const INDEX_FILE: &str = "model_index.json";
 #[derive(Debug)]
 pub(crate) struct PublishedFolder {
     folder: PathBuf,
-    pub(crate) kind: Kind,
+    pub(crate) stage: PublishedStage,
     pub(crate) unet: PublishedUNet,
     /// The network's weights.
     pub(crate) weights: PathBuf,
@@ -28,15 +28,15 @@ pub(crate) struct PublishedFolder {
 }
 
 impl PublishedFolder {
-    /// Opens the folder of a stage of `kind`.
-    pub(crate) fn open(folder: &Path, kind: Kind, half: bool) -> Result<Self> {
+    /// Opens the folder of a published stage.
+    pub(crate) fn open(folder: &Path, stage: PublishedStage, half: bool) -> Result<Self> {
         #[derive(Deserialize)]
         struct Index {
             #[serde(rename = "_class_name")]
             class: String,
         }
         if !folder.is_dir() {
-            return Err(Error::NoFolder { folder: folder.to_owned() });
+            return Err(Error::NoFolder(folder.to_owned()));
         }
         let path = folder.join(INDEX_FILE);
         if !path.is_file() {
@@ -46,10 +46,10 @@ impl PublishedFolder {
         }
         let index: Index = read_json(&path)?;
         let found = match index.class.as_str() {
-            "IFPipeline" | "IFImg2ImgPipeline" | "IFInpaintingPipeline" => Kind::Base,
+            "IFPipeline" | "IFImg2ImgPipeline" | "IFInpaintingPipeline" => PublishedStage::Base,
             "IFSuperResolutionPipeline"
             | "IFImg2ImgSuperResolutionPipeline"
-            | "IFInpaintingSuperResolutionPipeline" => Kind::SuperResolution,
+            | "IFInpaintingSuperResolutionPipeline" => PublishedStage::SuperResolution,
             other => {
                 return Err(unusable(
                     folder,
@@ -57,13 +57,13 @@ impl PublishedFolder {
                 ));
             }
         };
-        if found != kind {
-            let reason = format!("it is {}, where {} is expected", found.words(), kind.words());
+        if found != stage {
+            let reason = format!("it is {}, where {} is expected", found.words(), stage.words());
             return Err(unusable(folder, reason));
         }
         let unet = PublishedUNet::read(&part(folder, "unet/config.json")?)?;
-        if unet.network.dimensions.low_res != (kind == Kind::SuperResolution) {
-            let reason = format!("its network is not that of {}: in_channels does not fit", kind.words());
+        if unet.network.dimensions.low_res != (stage == PublishedStage::SuperResolution) {
+            let reason = format!("its network is not that of {}: in_channels does not fit", stage.words());
             return Err(unusable(folder, reason));
         }
         let weights = weights::find(&folder.join("unet"), "diffusion_pytorch_model", half)?;
@@ -74,11 +74,11 @@ impl PublishedFolder {
             return Err(Error::Manifest { path: scheduler_file, key: "variance_type".to_owned(), reason });
         }
         let noising = folder.join("image_noising_scheduler/scheduler_config.json");
-        if kind == Kind::SuperResolution && noising.is_file() {
+        if stage == PublishedStage::SuperResolution && noising.is_file() {
             // The network is told a timestep of this table.
             Scheduler::read(&noising)?;
         }
-        Ok(Self { folder: folder.to_owned(), kind, unet, weights, settings: scheduler.settings(kind) })
+        Ok(Self { folder: folder.to_owned(), stage, unet, weights, settings: scheduler.settings(stage) })
     }
 
     /// How plans and errors name its weights: by the folder's name and the file's.

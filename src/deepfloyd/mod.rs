@@ -5,7 +5,7 @@
 
 mod caption;
 mod folder;
-mod kind;
+mod published_stage;
 mod scheduler;
 mod text;
 mod unusable;
@@ -25,7 +25,7 @@ use ediffi_core::timesteps::NoiseTable;
 
 pub(crate) use caption::clean;
 pub(crate) use folder::{INDEX_FILE, PublishedFolder};
-pub(crate) use kind::Kind;
+pub(crate) use published_stage::PublishedStage;
 pub(crate) use text::PublishedText;
 pub(crate) use unusable::unusable;
 
@@ -62,15 +62,15 @@ impl Published {
     /// Reads the configurations of all folders and looks for their weights.
     pub(crate) fn open(folders: &Folders<'_>, runtime: Runtime, residency: Residency) -> Result<Self> {
         let half = runtime.kind != tch::Kind::Float;
-        let base = PublishedFolder::open(folders.base, Kind::Base, half)?;
+        let base = PublishedFolder::open(folders.base, PublishedStage::Base, half)?;
         let mut others = Vec::with_capacity(folders.experts.len());
         for (interval, folder) in folders.experts {
-            others.push((*interval, PublishedFolder::open(folder, Kind::Base, half)?));
+            others.push((*interval, PublishedFolder::open(folder, PublishedStage::Base, half)?));
         }
         let (config, files) = ensemble(&base, &others);
         let mut stages = vec![Stage::with_experts(&config, files, runtime, residency)?];
         for folder in folders.stages {
-            let folder = PublishedFolder::open(folder, Kind::SuperResolution, half)?;
+            let folder = PublishedFolder::open(folder, PublishedStage::SuperResolution, half)?;
             let (mut config, files) = ensemble(&folder, &[]);
             config.low_res.noise_level = folders.noise_level.or(config.low_res.noise_level);
             stages.push(Stage::with_experts(&config, files, runtime, residency)?);
@@ -102,15 +102,15 @@ fn ensemble(main: &PublishedFolder, others: &[(SigmaInterval, PublishedFolder)])
         .iter()
         .map(|(_, folder)| ExpertFiles { weights: folder.weights.clone(), network: folder.unet.network.clone().into() })
         .collect();
-    let (name, low_res) = match main.kind {
-        Kind::Base => ("base".to_owned(), LowRes::default()),
-        Kind::SuperResolution => (format!("sr-{}", main.unet.sample_size), LowRes::deepfloyd()),
+    let (name, low_res) = match main.stage {
+        PublishedStage::Base => ("base".to_owned(), LowRes::default()),
+        PublishedStage::SuperResolution => (format!("sr-{}", main.unet.sample_size), LowRes::deepfloyd()),
     };
     let config = StageConfig {
         name,
         size: main.unet.sample_size,
         network: PathBuf::from("unet/config.json"),
-        precondition: PreconditionConfig::Epsilon(Epsilon::new(NoiseTable::squared_cosine())),
+        precondition: PreconditionConfig::Epsilon(Epsilon::new(NoiseTable::SquaredCosine)),
         experts,
         low_res,
         settings: main.settings.clone(),

@@ -9,7 +9,7 @@ use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::{Solver, Variance};
 use serde::Deserialize;
 
-use super::kind::Kind;
+use super::published_stage::PublishedStage;
 use crate::{Error, Result};
 
 /// The fields of a `scheduler_config.json` that matter; one that is absent has diffusers' default.
@@ -87,11 +87,11 @@ impl Scheduler {
 
     /// The published sampler: ancestral, with the number of steps and the strength of guidance that diffusers' pipelines take
     /// by themselves.
-    pub(super) fn settings(&self, kind: Kind) -> SamplerSettings {
+    pub(super) fn settings(&self, stage: PublishedStage) -> SamplerSettings {
         let variance = if self.learns_variance() { Variance::Learned } else { Variance::FixedSmall };
-        let (steps, scale) = match kind {
-            Kind::Base => (100, 7.0),
-            Kind::SuperResolution => (50, 4.0),
+        let (steps, scale) = match stage {
+            PublishedStage::Base => (100, 7.0),
+            PublishedStage::SuperResolution => (50, 4.0),
         };
         let thresholding = if self.thresholding {
             Thresholding::Dynamic { percentile: self.dynamic_thresholding_ratio, cap: Some(self.sample_max_value) }

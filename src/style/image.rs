@@ -41,7 +41,7 @@ impl StyleImage {
         let long = width.max(height);
         if short == 0 || long > READ_LIMITS.0 || long / short > STRETCH {
             let reason = format!("{width}x{height} is empty, longer than {}, or too narrow", READ_LIMITS.0);
-            return Err(Error::StyleImage { reason });
+            return Err(Error::StyleImage(reason));
         }
         if short <= STYLE_SIDE {
             return Ok(Self { pixels });
@@ -59,7 +59,7 @@ impl StyleImage {
         let path = path.as_ref();
         let bytes = files::read_bytes(path)?;
         Self::from_bytes(&bytes).map_err(|error| match error {
-            Error::StyleImage { reason } => Error::StyleImage { reason: format!("{}: {reason}", path.display()) },
+            Error::StyleImage(reason) => Error::StyleImage(format!("{}: {reason}", path.display())),
             other => other,
         })
     }
@@ -69,7 +69,7 @@ impl StyleImage {
     /// # Errors
     /// [`Error::StyleImage`] for bytes that are no picture.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let unreadable = |reason: String| Error::StyleImage { reason };
+        let unreadable = |reason: String| Error::StyleImage(reason);
         let mut reader = ImageReader::new(Cursor::new(bytes))
             .with_guessed_format()
             .map_err(|error| unreadable(error.to_string()))?;

@@ -27,6 +27,7 @@ pub(crate) use mean::mean;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
+#[must_use]
 pub struct Style {
     /// Where the style comes from: 1 to [`MAX_STYLE_REFERENCES`](crate::MAX_STYLE_REFERENCES). The network sees the mean of their embeddings under
     /// their weights, brought to the mean of their lengths: embeddings that point in different directions have a mean that
@@ -65,14 +66,12 @@ fn whole() -> f64 {
 
 impl Style {
     /// The mean of several pictures or embeddings, each with its weight.
-    #[must_use]
     pub fn mean<S: Into<StyleSource>>(references: impl IntoIterator<Item = (S, f64)>) -> Self {
         let reference = |(source, weight): (S, f64)| StyleReference { source: source.into(), weight };
         Self { references: references.into_iter().map(reference).collect(), strength: whole() }
     }
 
     /// Adds a picture or an embedding with its weight.
-    #[must_use]
     pub fn and(mut self, source: impl Into<StyleSource>, weight: f64) -> Self {
         self.references.push(StyleReference { source: source.into(), weight });
         self
@@ -88,7 +87,6 @@ impl Style {
     }
 
     /// Sets how much of the style to take: see the field [`strength`](Self::strength).
-    #[must_use]
     pub fn strength(mut self, strength: f64) -> Self {
         self.strength = strength;
         self

@@ -2,6 +2,7 @@ use ediffi_cascade::{SamplerSettings, Tiling};
 use ediffi_core::guidance::Guidance;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
+use ediffi_core::timesteps::NoiseTable;
 use ediffi_core::unet::{ClipText, Tokens};
 use ediffi_paint::{Canvas, Region};
 
@@ -17,7 +18,13 @@ const TEXT: EmbeddingShapes = EmbeddingShapes {
 fn stage(name: &str, size: i64, needs: EmbeddingShapes) -> StageShape {
     let (schedule, guidance) = (Schedule::edm(), Guidance::new(5.0));
     let settings = SamplerSettings { solver: Solver::Euler, steps: 5, schedule, guidance };
-    StageShape { name: name.to_owned(), size: StageSize { size, multiple: 8 }, needs, settings }
+    StageShape {
+        name: name.to_owned(),
+        size: StageSize { size, multiple: 8 },
+        needs,
+        settings,
+        timesteps: NoiseTable::SquaredCosine,
+    }
 }
 
 /// The paper's three stages; the base takes multiples of 8.
@@ -68,10 +75,7 @@ fn prompts() {
     assert!(matches!(problems(&both)[..], [Problem::UnconditionalPrompt { .. }]));
     let deaf = Some(Encoders { text: false, image: true });
     let found = problems_of(&a().negative_prompt("blur"), TEXT, deaf);
-    assert_eq!(
-        found,
-        [Problem::NoTextEncoder { which: "prompt" }, Problem::NoTextEncoder { which: "negative prompt" }]
-    );
+    assert_eq!(found, [Problem::NoTextEncoder("prompt"), Problem::NoTextEncoder("negative prompt")]);
     assert_eq!(problems_of(&Request::unconditional(), TEXT, deaf), []);
     assert_eq!(problems_of(&a(), TEXT, None), [], "embeddings need no encoder");
 }
@@ -79,7 +83,7 @@ fn prompts() {
 #[test]
 fn numbers_of_images() {
     for images in [0, MAX_IMAGES + 1] {
-        assert_eq!(problems(&a().images(images)), [Problem::Images { images }]);
+        assert_eq!(problems(&a().images(images)), [Problem::Images(images)]);
     }
 }
 
@@ -149,14 +153,14 @@ fn styles_need_a_network_and_an_encoder() {
 fn styles_have_references_with_weights() {
     let of = |weights: &[f64]| a().style(Style::mean(weights.iter().map(|&weight| (style(), weight))));
     assert_eq!(problems(&of(&[0.0, 2.5])), []);
-    assert_eq!(problems(&of(&[])), [Problem::StyleReferences { references: 0 }]);
+    assert_eq!(problems(&of(&[])), [Problem::StyleReferences(0)]);
     assert_eq!(problems(&of(&[1.0; MAX_STYLE_REFERENCES])), []);
     let many = MAX_STYLE_REFERENCES + 1;
-    assert_eq!(problems(&of(&vec![1.0; many])), [Problem::StyleReferences { references: many }]);
+    assert_eq!(problems(&of(&vec![1.0; many])), [Problem::StyleReferences(many)]);
     let tall = || StyleImage::new(image::RgbImage::new(448, 14_000)).unwrap();
     assert_eq!(problems(&a().style(tall())), []);
     let found = problems(&a().style(Style::from(tall()).and(tall(), 1.0)));
-    assert_eq!(found, [Problem::StylePixels { pixels: 2 * 448 * 14_000 }]);
+    assert_eq!(found, [Problem::StylePixels(2 * 448 * 14_000)]);
     for weights in [[0.0, 0.0], [1.0, -0.5], [1.0, f64::NAN], [f64::INFINITY, 1.0], [f64::MAX, f64::MAX]] {
         assert!(matches!(problems(&of(&weights))[..], [Problem::StyleWeights { .. }]), "{weights:?}");
     }

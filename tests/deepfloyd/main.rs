@@ -2,6 +2,7 @@
 //! folder. The models are tiny and random; see `ediffi-core/tests/fixtures/deepfloyd`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod by_hand;
 mod folders;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use ediffi::{
     DeviceChoice, Enlarger, Error, Generation, Kind, NoiseSource, Pipeline, PipelineBuilder, Precision, Preset,
-    Problem, Request, Runtime, Schedule, SigmaInterval, Solver, Tensor,
+    Problem, Request, Runtime, Schedule, SigmaInterval, Solver, Tensor, Variance,
 };
 use folders::{change_weights, copy};
 
@@ -140,6 +141,10 @@ fn folders_are_experts_by_noise_level() {
     });
     let other = base().expert(above, &twin).open().unwrap().generate(&request).unwrap();
     assert_ne!(bytes(&other), bytes(&alone));
+    // The same experts the other way round: which folder a pipeline is made for does not matter.
+    let below = SigmaInterval::new(0.0, 1.0).unwrap();
+    let swapped = builder(&twin).expert(below, fixture("stage-1")).open().unwrap();
+    assert_eq!(bytes(&swapped.generate(&request).unwrap()), bytes(&other));
     // Overlaps are refused, and experts of another kind.
     let twice = base().expert(above, &twin).expert(SigmaInterval::new(2.0, 3.0).unwrap(), &twin).open().unwrap_err();
     assert!(twice.to_string().contains("overlap"), "{twice}");
@@ -153,15 +158,18 @@ fn presets_and_other_solvers_draw() {
     let preset = Request::new(PROMPT).schedule("base", Schedule::Preset(Preset::Fast27));
     assert_eq!(pipeline.plan(&preset).unwrap()[0].plan.steps().len(), 27);
     let karras = Schedule::Karras { min: 0.0064, max: 80.0, rho: 7.0 };
-    let pictures = [
-        preset,
-        Request::new(PROMPT).solver("base", Solver::DpmPp2M).schedule("base", karras).steps("base", 8),
-        Request::new(PROMPT).solver("base", "ddpm-fixed-small".parse().unwrap()).steps("base", 6),
-        Request::new(PROMPT).solver("base", Solver::Euler).steps("base", 6),
-    ]
-    .map(|request| bytes(&pipeline.generate(&request.seed(5)).unwrap()));
-    for (i, picture) in pictures.iter().enumerate() {
-        assert!(pictures.iter().skip(i + 1).all(|other| other != picture), "{i}");
+    let (small, embeddings) = ("ddpm-fixed-small".parse().unwrap(), pipeline.encode(&preset).unwrap());
+    for (solver, schedule, steps) in [
+        (Solver::Ddpm(Variance::Learned), Schedule::Preset(Preset::Fast27), 27),
+        (Solver::DpmPp2M, karras, 8),
+        (small, Schedule::Leading, 6),
+        (Solver::Euler, Schedule::Leading, 6),
+    ] {
+        let request = Request::new(PROMPT).solver("base", solver).schedule("base", schedule.clone());
+        let drawn = pipeline.generate(&request.steps("base", steps).seed(5)).unwrap().images[0].tensor().unwrap();
+        let sigmas = schedule.sigmas(steps).unwrap();
+        let expected = by_hand::draw(&pipeline, 0, &embeddings, (solver, &sigmas), 5, None);
+        assert!(difference(&drawn, &expected) < 1e-5, "{solver}: {}", difference(&drawn, &expected));
     }
 }
 
@@ -193,19 +201,23 @@ fn pictures_do_not_depend_on_their_batch() {
 #[test]
 fn the_noise_in_the_smaller_picture_can_be_set() {
     let request = Request::new(PROMPT).steps("base", 1).steps("sr-32", 2);
-    let at = |level: Option<usize>| {
+    let open = |level: Option<usize>| {
         let builder = base().stage(fixture("stage-2"));
-        let builder = level.map_or(builder.clone(), |level| builder.noise_level(level));
-        let pipeline = builder.open()?;
-        let level = pipeline.manifest().stages[1].low_res.noise_level;
-        Ok::<_, Error>((level, bytes(&pipeline.generate(&request)?)))
+        level.map_or(builder.clone(), |level| builder.noise_level(level)).open()
     };
-    let (level, published) = at(None).unwrap();
-    assert_eq!(level, Some(250));
-    assert_eq!(at(Some(250)).unwrap(), (level, published.clone()));
-    let (level, other) = at(Some(100)).unwrap();
-    assert!(level == Some(100) && other != published);
-    let error = at(Some(1000)).unwrap_err().to_string();
+    let sigmas = Schedule::Leading.sigmas(2).unwrap();
+    for (given, level) in [(None, 250), (Some(250), 250), (Some(100), 100)] {
+        let pipeline = open(given).unwrap();
+        assert_eq!(pipeline.manifest().stages[1].low_res.noise_level, Some(level));
+        let picture = |request: &Request| pipeline.generate(request).unwrap().images[0].tensor().unwrap();
+        let small = picture(&Request::new(PROMPT).steps("base", 1).last_stage("base")).unsqueeze(0);
+        let embeddings = pipeline.encode(&request).unwrap();
+        let rule = (Solver::Ddpm(Variance::Learned), &sigmas[..]);
+        let expected = by_hand::draw(&pipeline, 1, &embeddings, rule, 0, Some((&small, level)));
+        let off = difference(&picture(&request), &expected);
+        assert!(off < 1e-5, "{given:?}: {off}");
+    }
+    let error = open(Some(1000)).unwrap_err().to_string();
     assert!(error.contains("noise_level 1000 is no timestep"), "{error}");
 }
 

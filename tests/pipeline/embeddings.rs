@@ -70,7 +70,7 @@ fn embeddings_are_for_their_own_request_and_model() {
     let pipeline = model.open();
     let embeddings = pipeline.encode(&apple()).unwrap();
     let other = pipeline.sample(&embeddings, &Request::new("a dog"));
-    assert!(matches!(other, Err(Error::EmbeddingsOfAnother { differs: "the prompt" })));
+    assert!(matches!(other, Err(Error::EmbeddingsOfAnother("the prompt"))));
     assert!(matches!(pipeline.sample(&embeddings, &apple().steps("base", 0)), Err(Error::InvalidRequest { .. })));
     let wide = Model::new();
     let context = crate::model::context().map(|mut context| {
@@ -79,5 +79,5 @@ fn embeddings_are_for_their_own_request_and_model() {
     });
     crate::model::network(&wide.path().join("base"), &crate::model::config(context, false), &["high", "low"]);
     let error = wide.open().sample(&embeddings, &apple()).unwrap_err();
-    assert!(matches!(&error, Error::EmbeddingsShape { name, .. } if name == "T5"), "{error}");
+    assert!(matches!(&error, Error::EmbeddingsShape { name, .. } if *name == "t5"), "{error}");
 }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use ediffi::{Conditioning, Event, Guidance, Request, Residency, Solver, Tiling};
+use ediffi::{Conditioning, Event, Guidance, Observer, Request, Residency, Rows, Solver, Tiling};
 use tch::{Device, Kind, Tensor};
 
 use crate::by_hand::{ByHand, encoded};
@@ -189,4 +189,34 @@ fn each_encoder_is_optional() {
         }
         assert_eq!(distance(&tensor(&other.open(), &apple()), &by_hand.draw(&model)), 0.0, "without {encoder}");
     }
+}
+
+/// Counts the evaluations, before each of which an observer is asked.
+#[derive(Default)]
+struct Asked(usize);
+
+impl Observer for Asked {
+    fn event(&mut self, _event: &Event<'_>) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn cancelled(&mut self) -> bool {
+        self.0 += 1;
+        false
+    }
+}
+
+#[test]
+fn guidance_can_evaluate_its_rows_one_after_the_other() {
+    let model = Model::new();
+    let run = |rows| {
+        let mut asked = Asked::default();
+        let pipeline = model.builder().rows(rows).open().unwrap();
+        let generation = pipeline.generate_with(&apple().last_stage("base"), &mut asked).unwrap();
+        (generation.images[0].tensor().unwrap(), asked.0)
+    };
+    let ((batched, once), (sequential, twice)) = (run(Rows::Batched), run(Rows::Sequential));
+    assert!(distance(&batched, &sequential) < 1e-5);
+    // Each of the four steps is guided.
+    assert_eq!(twice, once + 4);
 }

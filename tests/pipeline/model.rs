@@ -179,8 +179,8 @@ fn clip(folder: &Path) {
     let config = ClipConfig { text_config: text.clone(), vision_config: Some(vision.clone()), projection_dim: 6 };
     write_json(folder, "config.json", &config);
     tokenizer(folder, &["<|startoftext|>", "<|endoftext|>", "<unk>"]);
-    let mut weights = random(8, |scope| drop(ClipTextNetwork::new(scope, &text, 6, Kind::Float).unwrap()));
-    weights.extend(random(9, |scope| drop(ClipVisionNetwork::new(scope, &vision, 6, Kind::Float).unwrap())));
+    let mut weights = random(8, |scope| drop(ClipTextNetwork::new(scope, &text, Some(6), Kind::Float).unwrap()));
+    weights.extend(random(9, |scope| drop(ClipVisionNetwork::new(scope, &vision, Some(6), Kind::Float).unwrap())));
     weights::save(&folder.join("model.safetensors"), &weights, HashMap::new()).unwrap();
 }
 

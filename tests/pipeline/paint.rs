@@ -41,8 +41,9 @@ fn paint_works_with_one_encoder_of_two() {
     assert!(distance(&painted, &tensor(&pipeline, &apple())) > 1e-5);
 }
 
-/// A canvas of the whole picture paints each tile with its part: what is painted in one tile alone changes the others by
-/// what convolutions carry over, and a single tile is the picture.
+/// The painted picture of a request in tiles is that of the cascade, and a single tile is the picture. A canvas of the whole
+/// picture paints each tile with its part: after one evaluation of tiles that do not overlap, what is painted in the left ones
+/// has changed nothing in the right ones.
 #[test]
 fn paint_works_in_tiles() {
     let model = Model::new();
@@ -56,6 +57,13 @@ fn paint_works_in_tiles() {
     assert_eq!(distance(&tiled, &by_hand.draw(&model)), 0.0);
     let one = tensor(&pipeline, &request.clone().tiling("base", Tiling { tile: 24, overlap: 0 }));
     assert_eq!(distance(&one, &tensor(&pipeline, &request)), 0.0);
+    // On 24x16 pixels tiles of 12 lie left and right; rows of tiles overlap.
+    let once = apple().size(24, 16).last_stage("base").steps("base", 1).tiling("base", Tiling { tile: 12, overlap: 0 });
+    let plain = tensor(&pipeline, &once);
+    let painted = tensor(&pipeline, &once.canvas(canvas("red apple", 0..4, 2.0)));
+    let half = |x: &Tensor, from| x.narrow(2, from, 12);
+    assert!(distance(&half(&plain, 12), &half(&painted, 12)) < 1e-6);
+    assert!(distance(&half(&plain, 0), &half(&painted, 0)) > 1e-4);
 }
 
 #[test]
@@ -63,7 +71,7 @@ fn a_phrase_that_is_not_in_the_prompt_is_an_error() {
     let model = Model::new();
     let error = model.open().generate(&apple().canvas(canvas("dog", 0..4, 1.0))).unwrap_err();
     let Error::InvalidRequest { problems } = &error else { panic!("{error}") };
-    assert!(matches!(&problems[..], [Problem::Canvas { reason }] if reason.contains("dog")));
+    assert!(matches!(&problems[..], [Problem::Canvas(reason)] if reason.contains("dog")));
 }
 
 #[test]

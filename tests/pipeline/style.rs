@@ -68,7 +68,7 @@ fn encoded_requests_keep_their_references() {
     assert_eq!(embeddings.request().seed(7), request);
     assert_eq!(bytes(&pipeline.sample(&embeddings, &request).unwrap()), bytes(&pipeline.generate(&request).unwrap()));
     let other = pipeline.sample(&embeddings, &apple().style(style(20)));
-    assert!(matches!(other, Err(Error::EmbeddingsOfAnother { differs: "the style references" })));
+    assert!(matches!(other, Err(Error::EmbeddingsOfAnother("the style references"))));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_style_that_cannot_be_encoded_is_refused() {
     let model = Model::new();
     let none = Style::mean(Vec::<(ediffi::StyleImage, f64)>::new());
     let found = problems(model.open().encode_style(none).unwrap_err());
-    assert_eq!(found, [Problem::StyleReferences { references: 0 }]);
+    assert_eq!(found, [Problem::StyleReferences(0)]);
     model.edit(|manifest| drop(manifest["encoders"].as_object_mut().unwrap().remove("clip")));
     let found = problems(model.open().encode_style(style(1)).unwrap_err());
     assert!(matches!(found[..], [Problem::Style { .. }]), "{found:?}");

@@ -69,7 +69,7 @@ fn a_panic_of_an_observer_ends_its_job_alone() {
         _ => ControlFlow::Continue(()),
     };
     let error = worker.submit_with(apple(), watch).unwrap().wait().unwrap_err();
-    assert!(matches!(&error, Error::Panicked { message } if message == "observer"), "{error}");
+    assert!(matches!(&error, Error::Panicked(message) if message == "observer"), "{error}");
     let expected = bytes(&model.open().generate(&apple()).unwrap());
     assert_eq!(bytes(&worker.generate(apple()).unwrap()), expected, "and the pipeline is whole");
 }

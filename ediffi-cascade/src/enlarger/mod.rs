@@ -38,6 +38,9 @@ impl Enlarger {
     /// gives tiles a margin of 10 (`inference_realesrgan.py`, `tile_pad`).
     pub const TILING: Tiling = Tiling { tile: 592, overlap: 160 };
 
+    /// Channels of its pictures.
+    pub(crate) const CHANNELS: i64 = 3;
+
     /// Opens a network of Real-ESRGAN, a safetensors file with the names that its own code gives to the tensors. Which of
     /// the two architectures it is, and its dimensions, are seen from names and shapes; no tensor is read.
     ///
@@ -48,7 +51,7 @@ impl Enlarger {
         let file = WeightsFile::open(path, own_name)?;
         let Some(dimensions) = Dimensions::of(&file) else {
             let reason = format!("{} is neither an SRVGGNetCompact nor an RRDBNet of RGB pictures", path.display());
-            return Err(Error::Enlarger { reason });
+            return Err(Error::Enlarger(reason));
         };
         file.check(&Table::of(|scope| Network::new(scope, dimensions))?)?;
         tracing::debug!(file = %path.display(), ?dimensions, "opened an enlarger");
@@ -60,7 +63,7 @@ impl Enlarger {
     /// # Errors
     /// [`Error::Enlarger`] for tiles without pixels or with too much overlap.
     pub fn with_tiling(mut self, tiling: Tiling) -> Result<Self> {
-        tiling.check(1).map_err(|error| Error::Enlarger { reason: error.to_string() })?;
+        tiling.check(1).map_err(|error| Error::Enlarger(error.to_string()))?;
         self.tiling = tiling;
         Ok(self)
     }
@@ -117,11 +120,11 @@ impl Enlarger {
             return Ok(enlarged);
         }
         let reason = "the enlarged picture holds a NaN or an infinity; in f16 that may be an overflow".to_owned();
-        Err(Error::Enlarger { reason })
+        Err(Error::Enlarger(reason))
     }
 
     fn grid(&self, height: i64, width: i64) -> Result<TileGrid> {
-        TileGrid::new(self.tiling, height, width, 1).map_err(|error| Error::Enlarger { reason: error.to_string() })
+        TileGrid::new(self.tiling, height, width, 1).map_err(|error| Error::Enlarger(error.to_string()))
     }
 
     fn to_device(&self, x: &Tensor) -> ediffi_core::Result<Tensor> {

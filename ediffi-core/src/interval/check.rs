@@ -7,12 +7,11 @@ impl SigmaInterval {
     /// The interval `[low, high)`.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidInterval`] unless `0 <= low < high` and `low` is finite.
     pub fn new(low: f64, high: f64) -> Result<Self> {
         if low >= 0.0 && low.is_finite() && low < high {
             // `-0.0 >= 0.0` holds; adding zero makes it 0.0, so that equal intervals also print alike.
-            Ok(Self { low: low + 0.0, high })
+            Ok(Self::checked(low + 0.0, high))
         } else {
             Err(Error::InvalidInterval { low, high })
         }

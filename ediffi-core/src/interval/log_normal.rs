@@ -12,14 +12,14 @@ use crate::{Error, Result};
 ///
 /// The default is EDM's and eDiff-I's: `p_mean = -1.2`, `p_std = 1.2` (EDM, table 1).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Parameters", into = "Parameters")]
+#[serde(try_from = "Parameters")]
 pub struct LogNormal {
     p_mean: f64,
     p_std: f64,
 }
 
 /// A [`LogNormal`] in a file, before it is checked.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parameters {
     p_mean: f64,
@@ -34,12 +34,6 @@ impl TryFrom<Parameters> for LogNormal {
     }
 }
 
-impl From<LogNormal> for Parameters {
-    fn from(LogNormal { p_mean, p_std }: LogNormal) -> Self {
-        Self { p_mean, p_std }
-    }
-}
-
 impl Default for LogNormal {
     fn default() -> Self {
         Self { p_mean: -1.2, p_std: 1.2 }
@@ -50,14 +44,13 @@ impl LogNormal {
     /// A distribution with the mean and the standard deviation of `ln(sigma)`.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidDistribution`] unless both are finite and `p_std > 0`.
     pub fn new(p_mean: f64, p_std: f64) -> Result<Self> {
         if p_mean.is_finite() && p_std.is_finite() && p_std > 0.0 {
             Ok(Self { p_mean, p_std })
         } else {
             let reason = format!("p_mean {p_mean} and p_std {p_std} have to be finite, p_std positive");
-            Err(Error::InvalidDistribution { reason })
+            Err(Error::InvalidDistribution(reason))
         }
     }
 
@@ -91,7 +84,7 @@ impl LogNormal {
     #[must_use]
     pub fn interval(&self, node: Node) -> SigmaInterval {
         let (low, high) = node.mass();
-        SigmaInterval { low: self.quantile(low), high: self.quantile(high) }
+        SigmaInterval::checked(self.quantile(low), self.quantile(high))
     }
 
     /// The noise levels that `nodes` do not cover, lowest first.
@@ -100,7 +93,6 @@ impl LogNormal {
     /// 4.1). Nodes may overlap. If they cover everything, the result is empty.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidInterval`] if a gap is so thin that its two ends are the same `f64`.
     pub fn complement(&self, nodes: &[Node]) -> Result<Vec<SigmaInterval>> {
         let mut covered: Vec<_> = nodes.iter().map(Node::mass).collect();
@@ -124,7 +116,7 @@ impl LogNormal {
     #[must_use]
     pub fn sigma_at(&self, interval: SigmaInterval, u: f64) -> f64 {
         let u = if u.is_nan() { 0.5 } else { u.clamp(f64::EPSILON / 2.0, 1.0 - f64::EPSILON / 2.0) };
-        let (low, high) = (self.z(interval.low), self.z(interval.high));
+        let (low, high) = (self.z(interval.low()), self.z(interval.high()));
         let z = if low < 0.0 {
             let (below, until) = (cdf(low), cdf(high));
             let mass = below + u * (until - below);
@@ -135,7 +127,7 @@ impl LogNormal {
             -quantile_below_half(above + (1.0 - u) * (from - above))
         };
         // Not `clamp`, which panics for an interval below the normal numbers.
-        self.sigma(z).max(interval.low.max(f64::MIN_POSITIVE)).min(interval.high.next_down())
+        self.sigma(z).max(interval.low().max(f64::MIN_POSITIVE)).min(interval.high().next_down())
     }
 
     /// Draws a noise level from this distribution, restricted to `interval`.

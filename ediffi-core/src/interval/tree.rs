@@ -19,12 +19,11 @@ impl Node {
     /// The cell `index` of `level`.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidDistribution`] unless `index < 2^level` and `level <= MAX_LEVEL`.
     pub fn new(level: u32, index: u64) -> Result<Self> {
         if level > Self::MAX_LEVEL || index >= 1 << level {
             let reason = format!("there is no node ({level}, {index}): the index has to be below 2^level, level <= 52");
-            return Err(Error::InvalidDistribution { reason });
+            return Err(Error::InvalidDistribution(reason));
         }
         Ok(Self { level, index })
     }

@@ -28,5 +28,5 @@ pub fn tokens_to_map(tokens: &Tensor, like: &Tensor) -> Result<Tensor> {
 /// [`Error::Internal`] if the axis has fewer elements than parts.
 pub fn chunks<const N: usize>(x: &Tensor, axis: i64) -> Result<[Tensor; N]> {
     let parts = x.f_chunk(N as i64, axis)?;
-    parts.try_into().map_err(|_| Error::Internal { what: "a tensor cannot be cut into its parts" })
+    parts.try_into().map_err(|_| Error::Internal("a tensor cannot be cut into its parts"))
 }

@@ -39,8 +39,9 @@ pub(super) fn norm(sigma: f64) -> f64 {
     1_f64.hypot(sigma)
 }
 
-/// The published product of alphas, an f32, whose noise level is exactly `sigma`: whatever the table, every timestep has
-/// one, and next to no other noise level.
+/// The product of alphas, an f32, from which a table of timesteps has the noise level `sigma`. No table is needed to find it:
+/// a table computes its noise levels from such products, so the nearest f32 gives `sigma` back to the last bit. A noise level
+/// that is no timestep's lies between two f32, of which none gives it back.
 fn alpha_bar(sigma: f64) -> Result<f32> {
     let alpha_bar = sigma.mul_add(sigma, 1.0).recip() as f32;
     let exact = f64::from(alpha_bar);
@@ -48,7 +49,7 @@ fn alpha_bar(sigma: f64) -> Result<f32> {
         return Ok(alpha_bar);
     }
     let reason = format!("ddpm goes along timesteps (schedules `leading` and `preset`), sigma {sigma} is none of them");
-    Err(Error::InvalidSolver { reason })
+    Err(Error::InvalidSolver(reason))
 }
 
 /// One step in DDPM's variables, from the product of alphas `here` to that `there`.
@@ -70,7 +71,7 @@ fn step(
         Variance::Learned => {
             let Some(fraction) = &estimate.variance else {
                 let reason = "the network predicts no variance for ddpm: use ddpm-fixed-small".to_owned();
-                return Err(Error::InvalidSolver { reason });
+                return Err(Error::InvalidSolver(reason));
             };
             check_shape(x, fraction, norm(0.0))?;
             let fraction = fraction.f_to_kind(x.f_kind()?)?.f_add_scalar(1.0)?.f_div_scalar(2.0)?;
@@ -106,7 +107,7 @@ mod tests {
 
     /// What the recorded prediction means for the recorded sample at timestep `t`.
     fn estimate(io: &BTreeMap<String, Tensor>, t: usize) -> Estimate {
-        let table = NoiseTable::squared_cosine();
+        let table = NoiseTable::SquaredCosine;
         let sigma = table.sigmas()[t];
         let x = io["sample"].f_mul_scalar(norm(sigma)).unwrap();
         let network = |_: &Tensor, _: f64| Ok(io["prediction"].shallow_clone());
@@ -123,7 +124,7 @@ mod tests {
     /// recorded values too. Swapped coefficients fail here, and a variance that is not interpolated in logarithms.
     #[test]
     fn single_steps_are_those_of_diffusers() {
-        let (io, table) = (tensors(), NoiseTable::squared_cosine());
+        let (io, table) = (tensors(), NoiseTable::SquaredCosine);
         let products = |t: usize, next: usize| (table.alpha_bars()[t], table.alpha_bars()[next]);
         for (t, next) in [(990, 980), (500, 490), (10, 0)] {
             let estimate = estimate(&io, t);
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn states_have_the_noise_of_their_timestep() {
         let mut point = crate::denoiser::from_fn(|x, _| Ok(x.f_full_like(0.25)?));
-        let sigmas = NoiseTable::squared_cosine().schedule(&[900, 600, 300]);
+        let sigmas = NoiseTable::SquaredCosine.schedule(&[900, 600, 300]);
         let mut noise = Noise::new(&[5], 0);
         let mut seen = Vec::new();
         let mut watched = crate::denoiser::from_fn(|x: &Tensor, sigma: f64| {
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn every_timestep_has_its_product_of_alphas() {
-        let table = NoiseTable::squared_cosine();
+        let table = NoiseTable::SquaredCosine;
         for (&sigma, &product) in table.sigmas().iter().zip(table.alpha_bars()) {
             assert_eq!(alpha_bar(sigma).unwrap(), product);
         }

@@ -41,7 +41,7 @@ impl Churn {
             return Ok(());
         }
         let reason = format!("churn has to be finite and not negative, s_min at most s_max: {self:?}");
-        Err(Error::InvalidSolver { reason })
+        Err(Error::InvalidSolver(reason))
     }
 
     /// Raises `x` from noise level `t` to `t_hat`, and gives both.

@@ -41,14 +41,9 @@ impl Solver {
 impl fmt::Display for Solver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Euler => f.write_str("euler"),
             Self::Heun(_) => f.write_str("heun"),
-            Self::Kutta3 => f.write_str("kutta-3"),
             Self::TabDeis { order } => write!(f, "tab-deis-{order}"),
-            Self::DpmPp2M => f.write_str("dpmpp-2m"),
-            Self::DpmPp3M => f.write_str("dpmpp-3m"),
-            Self::Ddpm(Variance::Learned) => f.write_str("ddpm"),
-            Self::Ddpm(Variance::FixedSmall) => f.write_str("ddpm-fixed-small"),
+            other => f.write_str(NAMES.iter().find(|(_, solver)| solver == other).map_or("", |(name, _)| name)),
         }
     }
 }
@@ -60,7 +55,7 @@ impl FromStr for Solver {
         let found = NAMES.iter().find(|(known, _)| *known == name);
         found.map(|(_, solver)| *solver).ok_or_else(|| {
             let known = NAMES.map(|(known, _)| known).join(", ");
-            Error::InvalidSolver { reason: format!("there is no `{name}`, only {known}") }
+            Error::InvalidSolver(format!("there is no `{name}`, only {known}"))
         })
     }
 }

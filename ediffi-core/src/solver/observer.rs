@@ -24,12 +24,8 @@ pub struct Step<'a> {
 impl fmt::Debug for Step<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The tensor's own form would copy its values from the device.
-        f.debug_struct("Step")
-            .field("index", &self.index)
-            .field("steps", &self.steps)
-            .field("sigma", &self.sigma)
-            .field("sigma_next", &self.sigma_next)
-            .finish_non_exhaustive()
+        let Self { index, steps, sigma, .. } = self;
+        f.debug_struct("Step").field("index", index).field("steps", steps).field("sigma", sigma).finish_non_exhaustive()
     }
 }
 

@@ -1,7 +1,5 @@
 //! What the solvers share: evaluations with their checks, reports to the observer, sums of tensors.
 
-use std::ops::ControlFlow;
-
 use tch::Tensor;
 
 use super::observer::{Step, StepObserver};
@@ -46,11 +44,7 @@ impl<'a> Run<'a> {
         let Estimate { denoised, variance } = self.denoiser.estimate(x, sigma)?;
         let denoised = denoised.f_to_kind(x.f_kind()?)?;
         check_shape(x, &denoised, sigma)?;
-        if is_finite(&denoised)? {
-            Ok(Estimate { denoised, variance })
-        } else {
-            Err(Error::DenoisedNotFinite { sigma })
-        }
+        if is_finite(&denoised)? { Ok(Estimate { denoised, variance }) } else { Err(Error::DenoisedNotFinite(sigma)) }
     }
 
     /// The slope `d = (x - D(x; sigma)) / sigma` of the equation, and D.
@@ -68,10 +62,8 @@ impl<'a> Run<'a> {
     pub(super) fn report(&mut self, index: usize, denoised: &Tensor) -> Result<()> {
         let sigma_at = |index| self.sigmas.get(index).copied().unwrap_or(0.0);
         let (sigma, sigma_next, steps) = (sigma_at(index), sigma_at(index + 1), self.sigmas.len());
-        match self.observer.step(&Step { index, steps, sigma, sigma_next, denoised }) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Cancelled),
-        }
+        let step = Step { index, steps, sigma, sigma_next, denoised };
+        if self.observer.step(&step).is_break() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
     /// The last step: `D(x; sigma)`, where `sigma` is the last noise level.

@@ -46,13 +46,12 @@ impl Solver {
     /// Checks the parameters.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidSolver`] for a t-AB-DEIS order other than 1, 2 or 3, and for impossible churn.
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::TabDeis { order: 1..=3 } => Ok(()),
             Self::TabDeis { order } => {
-                Err(Error::InvalidSolver { reason: format!("the order of t-AB-DEIS is 1, 2 or 3, not {order}") })
+                Err(Error::InvalidSolver(format!("the order of t-AB-DEIS is 1, 2 or 3, not {order}")))
             }
             Self::Heun(churn) => churn.validate(),
             _ => Ok(()),
@@ -88,11 +87,9 @@ impl Solver {
     /// `noise`. Gradients are off. All arithmetic is in f32 (in f64 if `start` is f64), whatever the denoiser computes in.
     ///
     /// # Shapes
-    ///
     /// `start`: `[n, channels, height, width]`; the result has the same shape and device.
     ///
     /// # Errors
-    ///
     /// [`Error::Cancelled`] if `observer` says so, before the next evaluation; [`Error::InvalidSigmas`] or
     /// [`Error::InvalidSchedule`]; [`Error::InvalidSolver`]; [`Error::NotFinite`] for `start` and
     /// [`Error::DenoisedNotFinite`] for an estimate that holds a NaN or an infinity; [`Error::DenoisedShape`]; the
@@ -110,7 +107,7 @@ impl Solver {
         schedule::validate(sigmas)?;
         let start = start.f_to_kind(state_kind(&start)?)?;
         if !is_finite(&start)? {
-            return Err(Error::NotFinite { what: "the solver's start".to_owned() });
+            return Err(Error::NotFinite("the solver's start".to_owned()));
         }
         let x = start.f_mul_scalar(self.start(sigmas.first().copied().unwrap_or_default()))?;
         let mut run = Run::new(denoiser, sigmas, noise, observer);

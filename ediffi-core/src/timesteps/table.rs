@@ -4,8 +4,7 @@
 //! of `1 - beta_i` up to `t` (Ho et al. 2020, equation 4). Divided by `sqrt(a_t)`, that is EDM's `y + sigma n` with
 //! `sigma_t = sqrt((1 - a_t) / a_t)`.
 
-use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,118 +17,91 @@ use crate::{Error, Result};
 /// timesteps have the published reading, so that a sampler gives what the published ones give;
 /// [`timestep`](Self::timestep) knows both.
 ///
-/// In JSON it is the name of its betas: `"squared-cosine"`.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(from = "Betas", into = "Betas")]
-pub struct NoiseTable {
-    betas: Betas,
-    entries: Arc<Entries>,
-}
-
-/// The rule that makes the betas.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// In JSON it is a name: `"squared-cosine"` or `"linear"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Betas {
+#[non_exhaustive]
+pub enum NoiseTable {
+    /// Nichol and Dhariwal 2021 (equation 17): 1000 timesteps, `beta_t = 1 - f((t + 1) / 1000) / f(t / 1000)` with
+    /// `f(s) = cos^2((s + 0.008) / 1.008 pi / 2)`, the last beta cut to 0.999. DeepFloyd IF uses it.
+    #[default]
     SquaredCosine,
+    /// Ho et al. 2020 (section 4): 1000 timesteps, betas from 1e-4 to 0.02 at even distances.
+    Linear,
 }
 
 struct Entries {
-    betas: Vec<f32>,
     alpha_bars: Vec<f32>,
     published: Vec<f64>,
     exact: Vec<f64>,
 }
 
 impl Entries {
-    fn new(exact_betas: &[f64]) -> Self {
-        let betas: Vec<f32> = exact_betas.iter().map(|&beta| beta as f32).collect();
+    /// Those of 1000 betas.
+    fn new(beta: impl Fn(f64) -> f64) -> Self {
+        let betas = || (0..1000_u32).map(|t| beta(f64::from(t)));
         let sigma = |alpha_bar: f64| ((1.0 - alpha_bar) / alpha_bar).sqrt();
         let product = |product: &mut f64, alpha: f64| {
             *product *= alpha;
             Some(*product)
         };
         // libtorch adds up a product of f32 in f64 and rounds every entry.
-        let alpha_bars: Vec<f32> =
-            betas.iter().map(|beta| f64::from(1.0 - beta)).scan(1.0, product).map(|p| p as f32).collect();
+        let rounded = betas().map(|beta| f64::from(1.0 - beta as f32));
+        let alpha_bars: Vec<f32> = rounded.scan(1.0, product).map(|p| p as f32).collect();
         let published = alpha_bars.iter().map(|&alpha_bar| sigma(f64::from(alpha_bar))).collect();
-        let exact = exact_betas.iter().map(|beta| 1.0 - beta).scan(1.0, product).map(sigma).collect();
-        Self { betas, alpha_bars, published, exact }
+        let exact = betas().map(|beta| 1.0 - beta).scan(1.0, product).map(sigma).collect();
+        Self { alpha_bars, published, exact }
     }
 }
 
-impl From<Betas> for NoiseTable {
-    fn from(betas: Betas) -> Self {
-        match betas {
-            Betas::SquaredCosine => Self::squared_cosine(),
-        }
-    }
-}
+static SQUARED_COSINE: LazyLock<Entries> = LazyLock::new(|| {
+    let f = |s: f64| ((s + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2);
+    Entries::new(|t| (1.0 - f((t + 1.0) / 1000.0) / f(t / 1000.0)).min(0.999))
+});
 
-impl From<NoiseTable> for Betas {
-    fn from(table: NoiseTable) -> Self {
-        table.betas
-    }
-}
+static LINEAR: LazyLock<Entries> = LazyLock::new(|| Entries::new(|t| 1e-4 + (0.02 - 1e-4) * t / 999.0));
 
 impl NoiseTable {
-    /// The table of Nichol and Dhariwal 2021 (equation 17): 1000 timesteps,
-    /// `beta_t = 1 - f((t + 1) / 1000) / f(t / 1000)` with `f(s) = cos^2((s + 0.008) / 1.008 pi / 2)`, the last beta cut
-    /// to 0.999. DeepFloyd IF uses it.
-    #[must_use]
-    pub fn squared_cosine() -> Self {
-        static ENTRIES: LazyLock<Arc<Entries>> = LazyLock::new(|| {
-            let f = |s: f64| ((s + 0.008) / 1.008 * std::f64::consts::PI / 2.0).cos().powi(2);
-            let beta = |t: u32| (1.0 - f(f64::from(t + 1) / 1000.0) / f(f64::from(t) / 1000.0)).min(0.999);
-            Arc::new(Entries::new(&(0..1000).map(beta).collect::<Vec<f64>>()))
-        });
-        Self { betas: Betas::SquaredCosine, entries: Arc::clone(&ENTRIES) }
+    fn entries(self) -> &'static Entries {
+        match self {
+            Self::SquaredCosine => &SQUARED_COSINE,
+            Self::Linear => &LINEAR,
+        }
     }
 
     /// How many timesteps there are.
     #[expect(clippy::len_without_is_empty, reason = "a table is never empty")]
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.exact.len()
-    }
-
-    /// The betas as published samplers hold them.
-    #[must_use]
-    pub fn betas(&self) -> &[f32] {
-        &self.entries.betas
+    pub fn len(self) -> usize {
+        self.entries().exact.len()
     }
 
     /// The products of `1 - beta` as published samplers hold them.
     #[must_use]
-    pub fn alpha_bars(&self) -> &[f32] {
-        &self.entries.alpha_bars
-    }
-
-    /// The exact noise levels, rising.
-    #[must_use]
-    pub fn exact_sigmas(&self) -> &[f64] {
-        &self.entries.exact
+    pub fn alpha_bars(self) -> &'static [f32] {
+        &self.entries().alpha_bars
     }
 
     /// The noise levels of the published f32 products, rising: those of schedules made of timesteps.
     #[must_use]
-    pub fn sigmas(&self) -> &[f64] {
-        &self.entries.published
+    pub fn sigmas(self) -> &'static [f64] {
+        &self.entries().published
     }
 
     /// The timestep whose published noise level is exactly `sigma`.
     #[must_use]
-    pub fn index_of(&self, sigma: f64) -> Option<usize> {
+    pub fn index_of(self, sigma: f64) -> Option<usize> {
         self.sigmas().binary_search_by(|entry| entry.total_cmp(&sigma)).ok()
     }
 
     /// What a network of this table is told at the noise level `sigma`: the timestep, with a fraction between two. It is
     /// linear in `ln(sigma)` between the entries of the table (k-diffusion's `sigma_to_t`) and ends with the table.
     #[must_use]
-    pub fn timestep(&self, sigma: f64) -> f64 {
+    pub fn timestep(self, sigma: f64) -> f64 {
         if let Some(index) = self.index_of(sigma) {
             return index as f64;
         }
-        let exact = self.exact_sigmas();
+        let exact = &self.entries().exact;
         let above = exact.partition_point(|&entry| entry <= sigma).clamp(1, exact.len() - 1);
         match exact.get(above - 1..=above) {
             Some([low, high]) => {
@@ -144,36 +116,21 @@ impl NoiseTable {
     /// begin near the top: 10 steps begin at timestep 900 of 1000, where the sigma of the squared cosine is 6.4.
     ///
     /// # Errors
-    ///
     /// [`Error::InvalidSchedule`] unless `steps` is in `1..=`[`len`](Self::len).
-    pub fn leading(&self, steps: usize) -> Result<Vec<usize>> {
+    pub fn leading(self, steps: usize) -> Result<Vec<usize>> {
         let all = self.len();
         if !(1..=all).contains(&steps) {
             let reason = format!("{steps} steps: there are {all} timesteps, and at least one is needed");
-            return Err(Error::InvalidSchedule { reason });
+            return Err(Error::InvalidSchedule(reason));
         }
         let distance = all / steps;
         Ok((0..steps).rev().map(|step| step * distance).collect())
     }
 
     /// The published noise levels of descending timesteps, then 0. Timesteps beyond the table are left out.
-    pub(crate) fn schedule(&self, timesteps: &[usize]) -> Vec<f64> {
+    pub(crate) fn schedule(self, timesteps: &[usize]) -> Vec<f64> {
         let sigmas = timesteps.iter().filter_map(|&t| self.sigmas().get(t).copied());
         sigmas.chain(std::iter::once(0.0)).collect()
-    }
-}
-
-impl PartialEq for NoiseTable {
-    fn eq(&self, other: &Self) -> bool {
-        self.betas == other.betas
-    }
-}
-
-impl Eq for NoiseTable {}
-
-impl fmt::Debug for NoiseTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("NoiseTable").field(&self.betas).finish()
     }
 }
 
@@ -187,7 +144,7 @@ mod tests {
     use super::*;
 
     fn table() -> NoiseTable {
-        NoiseTable::squared_cosine()
+        NoiseTable::SquaredCosine
     }
 
     fn tensors(name: &str) -> BTreeMap<String, Tensor> {
@@ -202,7 +159,6 @@ mod tests {
     #[test]
     fn the_table_is_that_of_diffusers_bit_for_bit() {
         let io = tensors("ddpm.safetensors");
-        assert_eq!(Vec::<f32>::try_from(&io["betas"]).unwrap(), table().betas());
         assert_eq!(Vec::<f32>::try_from(&io["alphas_cumprod"]).unwrap(), table().alpha_bars());
     }
 
@@ -223,7 +179,7 @@ mod tests {
     #[test]
     fn the_exact_noise_levels_and_their_timesteps_are_those_of_k_diffusion() {
         let io = tensors("edm.safetensors");
-        for (t, (found, expected)) in table().exact_sigmas().iter().zip(doubles(&io["sigmas"])).enumerate() {
+        for (t, (found, expected)) in table().entries().exact.iter().zip(doubles(&io["sigmas"])).enumerate() {
             assert!((found / expected - 1.0).abs() < 1e-12, "{t}: {found} {expected}");
         }
         for (sigma, expected) in doubles(&io["sigma"]).into_iter().zip(doubles(&io["timestep"])) {
@@ -245,6 +201,15 @@ mod tests {
             let s = 1.008 * 2.0 / std::f64::consts::PI * (f0 / (1.0 + sigma * sigma)).sqrt().acos() - 0.008;
             assert!((table().timestep(sigma) - (1000.0 * s - 1.0)).abs() < 4e-3, "{sigma}");
         }
+    }
+
+    /// Ho et al. give both ends of the betas; for few steps of small betas the product is about the exponential of their sum.
+    #[test]
+    fn the_linear_table_has_the_published_ends() {
+        let bars = NoiseTable::Linear.alpha_bars();
+        assert!((f64::from(bars[0]) - (1.0 - 1e-4)).abs() < 1e-7 && (bars[999] / bars[998] - 0.98).abs() < 1e-4);
+        let log: f64 = (0..1000).map(|t| -(1e-4 + 0.0199 * f64::from(t) / 999.0)).map(f64::ln_1p).sum();
+        assert!((f64::from(bars[999]).ln() / log - 1.0).abs() < 1e-5);
     }
 
     #[test]

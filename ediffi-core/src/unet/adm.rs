@@ -2,12 +2,10 @@
 //!
 //! A skip from every block, residual blocks that resample, attention after every block of a level that has it, and a middle.
 
-use super::io::Io;
-use super::layout::{Body, Layout};
+use super::ediffi::ediffi_layout;
 use super::parts::{ContextConfig, Dimensions, Level, Resample, Trunk};
 use crate::Result;
 use crate::nn::Norm;
-use crate::weights::Scope;
 
 /// The dimensions of an ADM.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,16 +70,4 @@ fn lay_out(net: &Dimensions, trunk: &mut Trunk<'_>) -> Result<()> {
     Ok(())
 }
 
-impl Layout for Adm {
-    fn validate(&self) -> Result<()> {
-        self.0.validate(self.0.channels)
-    }
-
-    fn io(&self) -> Io {
-        self.0.io()
-    }
-
-    fn build(&self, scope: Scope<'_>) -> Result<Body> {
-        self.0.body(scope, lay_out)
-    }
-}
+ediffi_layout!(Adm);

@@ -1,53 +1,90 @@
 //! The dimensions of any layout, as `config.json` beside the weights holds them.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
+
+use serde::de::{Error as _, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use super::adm::Adm;
-use super::deepfloyd::{DeepFloyd, Switches};
+use super::deepfloyd::DeepFloyd;
 use super::efficient::Efficient;
 use super::io::Io;
 use super::layout::{Body, Layout};
-use super::parts::{ContextConfig, Dimensions, Level};
+use super::stored::{Entries, restored, store};
 use crate::Result;
-use crate::nn::Norm;
 use crate::weights::Scope;
 
-/// The dimensions of a U-Net.
-///
-/// In JSON, `layout` names the layout, or holds its name with what is the layout's own; the other keys are its
-/// [`Dimensions`]. An unknown key is an error that names it.
-///
-/// ```
-/// use ediffi_core::unet::UNetConfig;
-///
-/// let config: UNetConfig = serde_json::from_str(
-///     r#"{ "layout": "efficient", "low_res": true, "patch": 4, "channels": 32, "head_channels": 32, "norm": { "group": 8 },
-///          "embedding_width": 128, "levels": [ { "multiplier": 1, "blocks": 2 }, { "multiplier": 2, "blocks": 2 } ] }"#,
-/// )?;
-/// assert_eq!(config.io().size_multiple, 8);
-/// # Ok::<(), serde_json::Error>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Stored", into = "Stored")]
-#[non_exhaustive]
-pub enum UNetConfig {
+/// Everything that names the layouts. A new one is a file that implements `Layout` and `Stored`, and a line in the list below.
+macro_rules! layouts {
+    ($($(#[$doc:meta])* $layout:ident = $name:literal,)*) => {
+        /// The dimensions of a U-Net.
+        ///
+        /// In JSON, `layout` names the layout, or holds its name with what is the layout's own; the other keys are its
+        /// [`Dimensions`](super::parts::Dimensions). An unknown key is an error that names it.
+        ///
+        /// ```
+        /// use ediffi_core::unet::UNetConfig;
+        ///
+        /// let config: UNetConfig = serde_json::from_str(
+        ///     r#"{ "layout": "efficient", "low_res": true, "patch": 4, "channels": 32, "head_channels": 32,
+        ///          "norm": { "group": 8 }, "embedding_width": 128,
+        ///          "levels": [ { "multiplier": 1, "blocks": 2 }, { "multiplier": 2, "blocks": 2 } ] }"#,
+        /// )?;
+        /// assert_eq!(config.io().size_multiple, 8);
+        /// # Ok::<(), serde_json::Error>(())
+        /// ```
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub enum UNetConfig {
+            $($(#[$doc])* $layout($layout),)*
+        }
+
+        impl UNetConfig {
+            fn layout(&self) -> &dyn Layout {
+                match self {
+                    $(Self::$layout(layout) => layout,)*
+                }
+            }
+
+            fn restore<'de, A: MapAccess<'de>>(
+                name: &str,
+                own: Value,
+                keys: Entries<A>,
+            ) -> std::result::Result<Self, A::Error> {
+                match name {
+                    $($name => restored::<$layout, A>(own, keys).map(Self::$layout),)*
+                    other => Err(A::Error::unknown_variant(other, &[$($name),*])),
+                }
+            }
+        }
+
+        $(impl From<$layout> for UNetConfig {
+            fn from(layout: $layout) -> Self {
+                Self::$layout(layout)
+            }
+        })*
+
+        impl Serialize for UNetConfig {
+            fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+                match self {
+                    $(Self::$layout(layout) => store($name, layout, serializer),)*
+                }
+            }
+        }
+    };
+}
+
+layouts! {
     /// `adm`: eDiff-I's base.
-    Adm(Adm),
+    Adm = "adm",
     /// `efficient`: eDiff-I's super-resolution.
-    Efficient(Efficient),
+    Efficient = "efficient",
     /// `deepfloyd`: DeepFloyd IF's stages I and II.
-    DeepFloyd(DeepFloyd),
+    DeepFloyd = "deepfloyd",
 }
 
 impl UNetConfig {
-    fn layout(&self) -> &dyn Layout {
-        match self {
-            Self::Adm(layout) => layout,
-            Self::Efficient(layout) => layout,
-            Self::DeepFloyd(layout) => layout,
-        }
-    }
-
     /// The inputs and outputs of the network.
     #[must_use]
     pub fn io(&self) -> Io {
@@ -77,109 +114,37 @@ impl Layout for UNetConfig {
     }
 }
 
-impl From<Adm> for UNetConfig {
-    fn from(layout: Adm) -> Self {
-        Self::Adm(layout)
+impl<'de> Deserialize<'de> for UNetConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        deserializer.deserialize_map(Reader)
     }
 }
 
-impl From<Efficient> for UNetConfig {
-    fn from(layout: Efficient) -> Self {
-        Self::Efficient(layout)
+struct Reader;
+
+impl<'de> Visitor<'de> for Reader {
+    type Value = UNetConfig;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the dimensions of a U-Net")
     }
-}
 
-impl From<DeepFloyd> for UNetConfig {
-    fn from(layout: DeepFloyd) -> Self {
-        Self::DeepFloyd(layout)
-    }
-}
-
-/// The name of a layout, with what is its own.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Name {
-    Adm,
-    Efficient,
-    DeepFloyd(Switches),
-}
-
-/// What stands in the file.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Stored {
-    layout: Name,
-    #[serde(default = "rgb", skip_serializing_if = "is_rgb")]
-    picture_channels: i64,
-    #[serde(default)]
-    low_res: bool,
-    #[serde(default = "one")]
-    patch: i64,
-    channels: i64,
-    levels: Vec<Level>,
-    head_channels: i64,
-    norm: Norm,
-    embedding_width: i64,
-    #[serde(default)]
-    context: Option<ContextConfig>,
-}
-
-fn one() -> i64 {
-    1
-}
-
-fn rgb() -> i64 {
-    3
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_rgb(channels: &i64) -> bool {
-    *channels == rgb()
-}
-
-impl From<Stored> for UNetConfig {
-    fn from(stored: Stored) -> Self {
-        let Stored { layout, picture_channels, low_res, patch, channels, levels, .. } = stored;
-        let Stored { head_channels, norm, embedding_width, context, .. } = stored;
-        let dimensions = Dimensions {
-            picture_channels,
-            low_res,
-            patch,
-            channels,
-            levels,
-            head_channels,
-            norm,
-            embedding_width,
-            context,
-        };
-        match layout {
-            Name::Adm => Adm(dimensions).into(),
-            Name::Efficient => Efficient(dimensions).into(),
-            Name::DeepFloyd(switches) => DeepFloyd { dimensions, switches }.into(),
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<UNetConfig, A::Error> {
+        let mut before = Vec::new();
+        while let Some((key, value)) = map.next_entry::<String, Value>()? {
+            if key != "layout" {
+                before.push((key, value));
+                continue;
+            }
+            let named = match value {
+                Value::String(name) => Some((name, Value::Null)),
+                Value::Object(named) if named.len() == 1 => named.into_iter().next(),
+                _ => None,
+            };
+            let wrong = || A::Error::custom("`layout` is a name, or one name with what is its own");
+            let (name, own) = named.ok_or_else(wrong)?;
+            return UNetConfig::restore(&name, own, Entries { before: before.into_iter(), value: None, after: map });
         }
-    }
-}
-
-impl From<UNetConfig> for Stored {
-    fn from(config: UNetConfig) -> Self {
-        let (layout, dimensions) = match config {
-            UNetConfig::Adm(Adm(dimensions)) => (Name::Adm, dimensions),
-            UNetConfig::Efficient(Efficient(dimensions)) => (Name::Efficient, dimensions),
-            UNetConfig::DeepFloyd(DeepFloyd { dimensions, switches }) => (Name::DeepFloyd(switches), dimensions),
-        };
-        let Dimensions { picture_channels, low_res, patch, channels, levels, .. } = dimensions;
-        let Dimensions { head_channels, norm, embedding_width, context, .. } = dimensions;
-        Self {
-            layout,
-            picture_channels,
-            low_res,
-            patch,
-            channels,
-            levels,
-            head_channels,
-            norm,
-            embedding_width,
-            context,
-        }
+        Err(A::Error::missing_field("layout"))
     }
 }

@@ -25,12 +25,12 @@ pub struct Context {
 }
 
 impl Context {
-    /// The same context for a window of the picture: the part of the smaller picture that lies there, and everything else
-    /// as it is, sharing storage.
+    /// The same context for a tile of the picture, in pixels: the part of the smaller picture that lies there, and everything
+    /// else as it is, sharing storage.
     ///
     /// # Errors
-    /// A window that reaches outside of the picture.
-    pub fn window(&self, top: i64, left: i64, height: i64, width: i64) -> Result<Self> {
+    /// A tile that reaches outside of the picture.
+    pub fn tile(&self, top: i64, left: i64, height: i64, width: i64) -> Result<Self> {
         let cut = |x: &Tensor| x.f_narrow(2, top, height).and_then(|x| x.f_narrow(3, left, width));
         Ok(Self {
             network: self.network,

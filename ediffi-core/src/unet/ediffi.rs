@@ -10,6 +10,40 @@ use crate::Result;
 use crate::nn::{Activation, Conv2d, MapNorm};
 use crate::weights::Scope;
 
+/// Makes a layout of a struct of [`Dimensions`] and the function `lay_out` beside it.
+macro_rules! ediffi_layout {
+    ($layout:ident) => {
+        impl crate::unet::stored::Stored for $layout {
+            type Own = ();
+            type Keys = Dimensions;
+
+            fn stored(&self) -> (&(), &Dimensions) {
+                (&(), &self.0)
+            }
+
+            fn from_stored((): (), dimensions: Dimensions) -> Self {
+                Self(dimensions)
+            }
+        }
+
+        impl crate::unet::Layout for $layout {
+            fn validate(&self) -> Result<()> {
+                self.0.validate(self.0.channels)
+            }
+
+            fn io(&self) -> crate::unet::Io {
+                self.0.io()
+            }
+
+            fn build(&self, scope: crate::weights::Scope<'_>) -> Result<crate::unet::Body> {
+                self.0.body(scope, lay_out)
+            }
+        }
+    };
+}
+
+pub(super) use ediffi_layout;
+
 /// Epsilon of the norms of ADM and EDM.
 const EPS: f64 = 1e-5;
 

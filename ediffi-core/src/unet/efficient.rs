@@ -6,12 +6,10 @@
 
 use std::f64::consts::FRAC_1_SQRT_2;
 
-use super::io::Io;
-use super::layout::{Body, Layout};
+use super::ediffi::ediffi_layout;
 use super::parts::{ContextConfig, Dimensions, Downsample, Level, Resample, Trunk, Upsample};
 use crate::Result;
 use crate::nn::Norm;
-use crate::weights::Scope;
 
 /// The dimensions of an Efficient U-Net.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,16 +86,4 @@ fn blocks(net: &Dimensions, trunk: &mut Trunk<'_>, index: usize, level: &Level) 
     net.attention(trunk, level)
 }
 
-impl Layout for Efficient {
-    fn validate(&self) -> Result<()> {
-        self.0.validate(self.0.channels)
-    }
-
-    fn io(&self) -> Io {
-        self.0.io()
-    }
-
-    fn build(&self, scope: Scope<'_>) -> Result<Body> {
-        self.0.body(scope, lay_out)
-    }
-}
+ediffi_layout!(Efficient);

@@ -45,11 +45,8 @@ impl EmbeddingShapes {
     /// # Errors
     /// The name of the first embedding that both take in different shapes.
     pub fn union(self, other: Self) -> std::result::Result<Self, &'static str> {
-        fn either<T: PartialEq>(
-            a: Option<T>,
-            b: Option<T>,
-            name: &'static str,
-        ) -> std::result::Result<Option<T>, &'static str> {
+        type Either<T> = std::result::Result<Option<T>, &'static str>;
+        fn either<T: PartialEq>(a: Option<T>, b: Option<T>, name: &'static str) -> Either<T> {
             if a.is_some() && b.is_some() && a != b { Err(name) } else { Ok(a.or(b)) }
         }
         Ok(Self {
@@ -65,30 +62,35 @@ impl EmbeddingShapes {
         self.t5.is_some() || self.clip_text.is_some()
     }
 
+    /// The shape of the embedding that a [`Conditioning`] calls `name`, for `rows` pictures; `None` where it is not taken.
+    #[must_use]
+    pub fn shape(&self, name: &str, rows: i64) -> Option<Vec<i64>> {
+        match name {
+            "t5" => self.t5.map(|t5| vec![rows, t5.tokens, t5.width]),
+            "clip_text" => self.clip_text.map(|clip| vec![rows, clip.tokens, clip.width]),
+            "clip_text_pooled" => self.clip_text.map(|clip| vec![rows, clip.pooled]),
+            "clip_image" => self.clip_image.map(|width| vec![rows, width]),
+            _ => None,
+        }
+    }
+
     /// Those of the embeddings that the network takes.
     #[must_use]
     pub fn select(&self, conditioning: &Conditioning) -> Conditioning {
-        let all = conditioning.shallow_clone();
-        Conditioning {
-            t5: all.t5.filter(|_| self.t5.is_some()),
-            clip_text: all.clip_text.filter(|_| self.clip_text.is_some()),
-            clip_text_pooled: all.clip_text_pooled.filter(|_| self.clip_text.is_some()),
-            clip_image: all.clip_image.filter(|_| self.clip_image.is_some()),
-            ..Conditioning::default()
-        }
+        conditioning.filtered(|name| self.shape(name, 1).is_some())
     }
 
     /// The embedding `name` as it was given, if its shape is `expected`.
     pub(super) fn checked<'a>(
         name: &'static str,
-        given: &'a Option<Tensor>,
+        given: Option<&'a Tensor>,
         expected: &[i64],
     ) -> Result<Option<&'a Tensor>> {
         match given {
             Some(x) if x.size() != expected => {
                 Err(Error::EmbeddingShape { name, expected: expected.to_vec(), got: x.size() })
             }
-            given => Ok(given.as_ref()),
+            given => Ok(given),
         }
     }
 }
@@ -114,18 +116,15 @@ pub struct Io {
 impl Io {
     /// Refuses a conditioning that the network would ignore in part, or that lacks the smaller picture.
     pub(super) fn check(&self, conditioning: &Conditioning) -> Result<()> {
-        let EmbeddingShapes { t5, clip_text, clip_image } = self.embeddings;
-        let taken = [
-            ("t5", &conditioning.t5, t5.is_some()),
-            ("clip_text", &conditioning.clip_text, clip_text.is_some()),
-            ("clip_text_pooled", &conditioning.clip_text_pooled, clip_text.is_some()),
-            ("clip_image", &conditioning.clip_image, clip_image.is_some()),
-            ("noise level", &conditioning.noise_level, self.noise_level),
-        ];
-        if let Some((name, ..)) = taken.into_iter().find(|(_, given, taken)| given.is_some() && !taken) {
-            return Err(Error::EmbeddingNotTaken { name });
+        let taken = |name: &str| match name {
+            "low_res" => true,
+            "noise_level" => self.noise_level,
+            embedding => self.embeddings.shape(embedding, 1).is_some(),
+        };
+        if let Some((name, _)) = conditioning.named().find(|(name, _)| !taken(name)) {
+            return Err(Error::EmbeddingNotTaken(name));
         }
         let given = conditioning.low_res.is_some();
-        if given == self.low_res { Ok(()) } else { Err(Error::LowRes { given }) }
+        if given == self.low_res { Ok(()) } else { Err(Error::LowRes(given)) }
     }
 }

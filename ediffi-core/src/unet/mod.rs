@@ -18,6 +18,7 @@ mod network;
 mod parity;
 pub mod parts;
 mod pass;
+mod stored;
 
 pub use crate::nn::Painted;
 pub use adm::Adm;

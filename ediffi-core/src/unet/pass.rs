@@ -47,7 +47,7 @@ impl<'a> Pass<'a> {
     /// # Errors
     /// [`Error::Internal`] if that was nothing.
     pub fn keys_values(&self) -> Result<&'a KeysValues> {
-        self.keys_values.ok_or(Error::Internal { what: "an attention layer has no keys and values" })
+        self.keys_values.ok_or(Error::Internal("an attention layer has no keys and values"))
     }
 
     /// Keeps a feature map for the way up.
@@ -60,7 +60,7 @@ impl<'a> Pass<'a> {
     /// # Errors
     /// [`Error::Internal`] if there is none.
     pub fn pop(&mut self) -> Result<Tensor> {
-        self.skips.pop().ok_or(Error::Internal { what: "the way up of a network has no skip left" })
+        self.skips.pop().ok_or(Error::Internal("the way up of a network has no skip left"))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::mapped::is_pointer;
 use super::params::Names;
-use super::pointer::is_pointer;
 use crate::files::read_json;
 use crate::{Error, Result};
 
@@ -32,7 +32,7 @@ pub fn find_called(folder: &Path, stem: &str, variant: Option<&str>) -> Result<P
     let all = if variant.is_some() { BTreeSet::new() } else { variants(folder, stem) };
     let only = || all.first().filter(|_| all.len() == 1).and_then(|only| named(Some(only)));
     if let Some(path) = named(variant).or_else(only) {
-        return if is_pointer(&path) { Err(Error::WeightsPointer { path }) } else { Ok(path) };
+        return if is_pointer(&path) { Err(Error::WeightsPointer(path)) } else { Ok(path) };
     }
     let expected = variant.map_or_else(|| format!("{stem}.safetensors"), |v| format!("{stem}.{v}.safetensors"));
     let source = if all.is_empty() {
@@ -185,9 +185,9 @@ mod tests {
         let folder = folder(&["other.safetensors"]);
         let path = folder.path().join("model.safetensors");
         std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n").unwrap();
-        assert!(matches!(find(folder.path(), None), Err(Error::WeightsPointer { path: named }) if named == path));
+        assert!(matches!(find(folder.path(), None), Err(Error::WeightsPointer(named)) if named == path));
         let opened = crate::weights::WeightsFile::open(&path, |name| Some(name.to_owned()));
-        assert!(matches!(opened, Err(Error::WeightsPointer { path: named }) if named == path));
+        assert!(matches!(opened, Err(Error::WeightsPointer(named)) if named == path));
     }
 
     #[test]

@@ -74,9 +74,9 @@ impl WeightsFile {
     /// # Errors
     /// A file that is cut short.
     pub fn sample(&self, whole: impl Fn(&str) -> bool, mut update: impl FnMut(&[u8])) -> Result<()> {
-        for (name, (shard, info)) in &self.tensors {
+        for name in self.tensors.keys() {
+            let (file, info) = self.place(name)?;
             update(format!("{name} {:?} {:?}\n", info.dtype, info.shape).as_bytes());
-            let file = self.shards.get(*shard).ok_or_else(|| Error::WeightsTruncated { path: self.path.clone() })?;
             let bytes = file.bytes(info)?;
             if whole(name) || bytes.len() <= SAMPLES * SAMPLE {
                 update(bytes);
@@ -88,6 +88,12 @@ impl WeightsFile {
             file.forget(info);
         }
         Ok(())
+    }
+
+    /// The file that holds a tensor, and its description there.
+    fn place(&self, name: &str) -> Result<(&MappedFile, &TensorInfo)> {
+        let place = self.tensors.get(name).and_then(|(shard, info)| Some((self.shards.get(*shard)?, info)));
+        place.ok_or(Error::Internal("a tensor that was checked is not in its file"))
     }
 
     /// Free text stored in the header under `key`.
@@ -166,19 +172,11 @@ struct Loader<'a> {
 
 impl Params for Loader<'_> {
     fn get(&mut self, spec: &Spec) -> Result<Tensor> {
-        let (shard, info) = self.file.tensors.get(&spec.name).ok_or_else(|| Error::Weights {
-            path: self.file.path.clone(),
-            missing: vec![spec.name.clone()],
-            unexpected: Vec::new(),
-            mismatched: Vec::new(),
-        })?;
+        let (file, info) = self.file.place(&spec.name)?;
         let kind = match spec.role {
             Role::Weight => self.kind,
             Role::F32 => Kind::Float,
         };
-        let file =
-            self.file.shards.get(*shard).ok_or_else(|| Error::WeightsTruncated { path: self.file.path.clone() })?;
-        tracing::trace!(file = %file.path().display(), tensor = spec.name, "copying");
         file.tensor(info, self.device, kind)
     }
 }

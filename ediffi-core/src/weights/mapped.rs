@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "mapping a file and viewing its bytes as a tensor are foreign calls")]
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -9,7 +10,6 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
-use super::pointer::is_pointer;
 use crate::{Error, Result};
 
 /// One safetensors file: its header, and its bytes mapped.
@@ -31,14 +31,10 @@ impl MappedFile {
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         let (header, metadata) = SafeTensors::read_metadata(&map).map_err(|source| {
             let path = path.to_owned();
-            if is_pointer(&path) { Error::WeightsPointer { path } } else { Error::WeightsFormat { path, source } }
+            if is_pointer(&path) { Error::WeightsPointer(path) } else { Error::WeightsFormat { path, source } }
         })?;
         // Eight bytes of length stand before the header.
         Ok(Self { path: path.to_owned(), data_start: header + 8, map, metadata })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Name and description of every tensor.
@@ -84,7 +80,7 @@ impl MappedFile {
         let (begin, end) = info.data_offsets;
         self.map
             .get(self.data_start + begin..self.data_start + end)
-            .ok_or_else(|| Error::WeightsTruncated { path: self.path.clone() })
+            .ok_or_else(|| Error::WeightsTruncated(self.path.clone()))
     }
 
     /// Gives the memory of a tensor's pages back, so that the whole file and its copies are never in memory together. The
@@ -123,4 +119,13 @@ pub(crate) fn kind_of(dtype: Dtype) -> Option<Kind> {
         Dtype::BOOL => Kind::Bool,
         _ => return None,
     })
+}
+
+/// How a pointer of git-lfs begins.
+const POINTER: &[u8] = b"version https://git-lfs";
+
+/// Whether a file is a pointer of git-lfs: what a clone without git-lfs has in place of the file.
+pub(super) fn is_pointer(path: &Path) -> bool {
+    let mut start = [0; POINTER.len()];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == POINTER
 }

@@ -8,7 +8,6 @@ mod fresh;
 mod loader;
 mod mapped;
 mod params;
-mod pointer;
 mod save;
 mod table;
 

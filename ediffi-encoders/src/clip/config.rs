@@ -173,25 +173,23 @@ impl ClipVisionConfig {
 
 impl Dimensions {
     fn validate(&self, heads: &'static str, half: &'static str) -> Result<()> {
-        for (name, value) in
-            [("hidden_size", self.width), ("intermediate_size", self.hidden), ("num_attention_heads", self.heads)]
-        {
-            if !(1..=1 << 20).contains(&value) {
-                let reason = format!("{name} {value} is not between 1 and 2^20");
-                return Err(Error::NetworkConfig { field: half, reason });
+        let wrong = |field, reason: String| Err(Error::NetworkConfig { field, reason });
+        let layers = i64::try_from(self.layers).unwrap_or(i64::MAX);
+        for (name, value, most) in [
+            ("hidden_size", self.width, 1 << 20),
+            ("intermediate_size", self.hidden, 1 << 20),
+            ("num_attention_heads", self.heads, 1 << 20),
+            ("num_hidden_layers", layers, 256),
+        ] {
+            if !(1..=most).contains(&value) {
+                return wrong(half, format!("{name} {value} is not between 1 and {most}"));
             }
         }
-        if !(1..=256).contains(&self.layers) {
-            let reason = format!("num_hidden_layers {} is not between 1 and 256", self.layers);
-            return Err(Error::NetworkConfig { field: half, reason });
-        }
         if self.width % self.heads != 0 {
-            let reason = format!("{} does not divide hidden_size {}", self.heads, self.width);
-            return Err(Error::NetworkConfig { field: heads, reason });
+            return wrong(heads, format!("{} does not divide hidden_size {}", self.heads, self.width));
         }
         if !(self.eps > 0.0 && self.eps.is_finite()) {
-            let reason = format!("layer_norm_eps {} is not positive", self.eps);
-            return Err(Error::NetworkConfig { field: half, reason });
+            return wrong(half, format!("layer_norm_eps {} is not positive", self.eps));
         }
         Ok(())
     }

@@ -76,12 +76,6 @@ impl Clip {
         self.text.tokenizer()
     }
 
-    /// Whether the model has a picture half.
-    #[must_use]
-    pub fn has_vision(&self) -> bool {
-        self.vision.is_some()
-    }
-
     /// Embeds texts: see [`ClipText::encode`].
     ///
     /// # Shapes
@@ -102,7 +96,7 @@ impl Clip {
     /// # Errors
     /// [`Error::NoVision`] for a model without a picture half, or as [`ClipVision::encode`].
     pub fn encode_image(&self, pictures: &[Tensor]) -> Result<Tensor> {
-        let vision = self.vision.as_ref().ok_or_else(|| Error::NoVision { folder: self.folder.clone() })?;
+        let vision = self.vision.as_ref().ok_or_else(|| Error::NoVision(self.folder.clone()))?;
         vision.encode(pictures)
     }
 }

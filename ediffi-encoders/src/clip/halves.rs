@@ -51,7 +51,7 @@ impl ClipText {
         let projection = file.contains("text_projection.weight").then_some(projection);
         tracing::debug!(folder = %folder.display(), ?runtime, "opening the text half of clip");
         let network = file.build(runtime.device, runtime.kind, |scope| {
-            ClipTextNetwork::build(scope, &config, projection, runtime.kind)
+            ClipTextNetwork::new(scope, &config, projection, runtime.kind)
         })?;
         Ok(Self { network, tokenizer, identity })
     }
@@ -152,7 +152,7 @@ impl ClipVision {
         let projection = file.contains("visual_projection.weight").then_some(projection);
         tracing::debug!(folder = %folder.display(), ?runtime, "opening the picture half of clip");
         let network = file.build(runtime.device, runtime.kind, |scope| {
-            ClipVisionNetwork::build(scope, &config, projection, runtime.kind)
+            ClipVisionNetwork::new(scope, &config, projection, runtime.kind)
         })?;
         Ok(Self { network, preprocess })
     }
@@ -179,7 +179,7 @@ impl ClipVision {
     pub fn prepare(&self, pictures: &[Tensor]) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         if pictures.is_empty() {
-            return Err(Error::EmptyBatch { what: "pictures" });
+            return Err(Error::EmptyBatch("pictures"));
         }
         let prepared = pictures.iter().map(|picture| self.preprocess.apply(picture)).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::f_stack(&prepared, 0)?.f_to_device(self.network.device())?)

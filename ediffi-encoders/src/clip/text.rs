@@ -21,28 +21,13 @@ pub struct ClipTextNetwork {
 }
 
 impl ClipTextNetwork {
-    /// Builds the network from its parameters, with a projection to `projection_dim`. It computes in the precision `kind`.
+    /// Builds the network from its parameters, with a projection to `projection_dim` if there is one: the text encoders of
+    /// latent diffusion models have none. It computes in the
+    /// precision `kind`.
     ///
     /// # Errors
     /// [`Error::NetworkConfig`] for dimensions that make no network, or the errors of `scope`.
-    pub fn new(scope: Scope<'_>, config: &ClipTextConfig, projection_dim: i64, kind: Kind) -> Result<Self> {
-        Self::build(scope, config, Some(projection_dim), kind)
-    }
-
-    /// As [`new`](Self::new), but without a projection, as the text encoders of latent diffusion models are.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn without_projection(scope: Scope<'_>, config: &ClipTextConfig, kind: Kind) -> Result<Self> {
-        Self::build(scope, config, None, kind)
-    }
-
-    pub(super) fn build(
-        mut scope: Scope<'_>,
-        config: &ClipTextConfig,
-        projection_dim: Option<i64>,
-        kind: Kind,
-    ) -> Result<Self> {
+    pub fn new(mut scope: Scope<'_>, config: &ClipTextConfig, projection_dim: Option<i64>, kind: Kind) -> Result<Self> {
         config.validate()?;
         projection_dim.map_or(Ok(()), |dim| in_range("projection_dim", dim))?;
         let width = config.hidden_size;

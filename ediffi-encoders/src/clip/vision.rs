@@ -23,23 +23,12 @@ pub struct ClipVisionNetwork {
 }
 
 impl ClipVisionNetwork {
-    /// Builds the network from its parameters, with a projection to `projection_dim`. It computes in the precision `kind`.
+    /// Builds the network from its parameters, with a projection to `projection_dim` if there is one. It computes in the
+    /// precision `kind`.
     ///
     /// # Errors
     /// [`Error::NetworkConfig`] for dimensions that make no network, or the errors of `scope`.
-    pub fn new(scope: Scope<'_>, config: &ClipVisionConfig, projection_dim: i64, kind: Kind) -> Result<Self> {
-        Self::build(scope, config, Some(projection_dim), kind)
-    }
-
-    /// As [`new`](Self::new), but without a projection.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn without_projection(scope: Scope<'_>, config: &ClipVisionConfig, kind: Kind) -> Result<Self> {
-        Self::build(scope, config, None, kind)
-    }
-
-    pub(super) fn build(
+    pub fn new(
         mut scope: Scope<'_>,
         config: &ClipVisionConfig,
         projection_dim: Option<i64>,

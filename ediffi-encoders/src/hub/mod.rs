@@ -45,6 +45,7 @@ impl Clip {
 
 /// A model on the hub: its repository, revision, variant and folder.
 #[derive(Debug, Clone)]
+#[must_use]
 pub struct HubModel {
     repository: String,
     revision: String,
@@ -66,26 +67,22 @@ struct ModelFiles<'a> {
 
 impl HubModel {
     /// The newest commit of the model `repository`, such as `org/name`.
-    #[must_use]
     pub fn new(repository: impl Into<String>) -> Self {
         Self { repository: repository.into(), revision: "main".to_owned(), variant: None, subfolder: None }
     }
 
     /// Chooses a branch, a tag or a commit (default: `main`).
-    #[must_use]
     pub fn revision(self, revision: impl Into<String>) -> Self {
         Self { revision: revision.into(), ..self }
     }
 
     /// Chooses the weights of a variant, such as `fp16`.
-    #[must_use]
     pub fn variant(self, variant: impl Into<String>) -> Self {
         Self { variant: Some(variant.into()), ..self }
     }
 
     /// Chooses the encoder in a folder of the repository, such as `text_encoder` of a pipeline. Its tokenizer may be in the
     /// folder `tokenizer`.
-    #[must_use]
     pub fn subfolder(self, subfolder: impl Into<String>) -> Self {
         Self { subfolder: Some(subfolder.into()), ..self }
     }

@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::{T5Config, T5Network};
 use crate::batch;
-use crate::encoded::{self, Encoded, Filling, finite, parse_config};
+use crate::encoded::{self, Encoded, Padding, finite, parse_config};
 use crate::fingerprint::{Fingerprint, Identity};
 use crate::tokenizer::TextTokenizer;
 use crate::{Error, Result};
@@ -108,8 +108,8 @@ impl T5 {
         let device = self.network.device();
         let [tokens] = batch::run(&cut, device, |ids, mask| Ok([self.network.forward(ids, mask)?]))?;
         let mask = cut.mask.f_to_device(device)?;
-        let (tokens, filling) = (finite(tokens, WHAT)?, Filling::Zeros);
-        Ok(Encoded { tokens, filling, mask, spans: cut.spans, truncated: cut.truncated })
+        let (tokens, padding) = (finite(tokens, WHAT)?, Padding::Zeros);
+        Ok(Encoded { tokens, padding, mask, spans: cut.spans, truncated: cut.truncated })
     }
 
     /// As [`encode`](Self::encode), but with the network's own embeddings of the padding instead of zeros. Networks that were
@@ -120,7 +120,7 @@ impl T5 {
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
-    pub fn encode_filled(&self, texts: &[&str], tokens: i64) -> Result<Encoded> {
+    pub fn encode_with_padding(&self, texts: &[&str], tokens: i64) -> Result<Encoded> {
         let _guard = tch::no_grad_guard();
         let cut = self.tokenizer.encode(texts, tokens)?;
         let device = self.network.device();
@@ -130,8 +130,8 @@ impl T5 {
         let rows = (0..texts.len() as i64)
             .map(|row| Ok(self.network.forward(&ids.f_narrow(0, row, 1)?, &mask.f_narrow(0, row, 1)?)?))
             .collect::<Result<Vec<Tensor>>>()?;
-        let (tokens, filling) = (finite(Tensor::f_cat(&rows, 0)?, WHAT)?, Filling::Embedded);
-        Ok(Encoded { tokens, filling, mask, spans: cut.spans, truncated: cut.truncated })
+        let (tokens, padding) = (finite(Tensor::f_cat(&rows, 0)?, WHAT)?, Padding::Embedded);
+        Ok(Encoded { tokens, padding, mask, spans: cut.spans, truncated: cut.truncated })
     }
 }
 

@@ -43,7 +43,7 @@ pub struct TextTokenizer {
     cutter: Cutter,
     start: Option<i64>,
     end: i64,
-    filling: i64,
+    padding: i64,
     most: i64,
 }
 
@@ -51,16 +51,16 @@ pub struct TextTokenizer {
 const MOST: i64 = 4096;
 
 impl TextTokenizer {
-    /// Opens T5's tokenizer. The token `end` follows a text, and `filling` pads it. `path` is a `tokenizer.json`, a
+    /// Opens T5's tokenizer. The token `end` follows a text, and `padding` pads it. `path` is a `tokenizer.json`, a
     /// `spiece.model`, or a folder with one of them, here or in a folder `tokenizer` beside it.
     ///
     /// # Errors
     /// A file that is missing or no tokenizer. [`Error::TokenizerMismatch`] if the token `end` is not `</s>`, or if the
     /// tokenizer has more tokens than the network has rows (`vocabulary`), or fewer than a quarter as many.
-    pub fn t5(path: &Path, end: i64, filling: i64, vocabulary: i64) -> Result<Self> {
+    pub fn t5(path: &Path, end: i64, padding: i64, vocabulary: i64) -> Result<Self> {
         let path = open::find(path, &["tokenizer.json", "spiece.model"])?;
         let cutter = guarded(&path, || open::t5(&path))?;
-        let this = Self { path, cutter, start: None, end, filling, most: MOST };
+        let this = Self { path, cutter, start: None, end, padding, most: MOST };
         this.check("shared.weight", vocabulary)?;
         let named = u32::try_from(end).ok().and_then(|end| match &this.cutter {
             Cutter::Pieces(pieces) => pieces.unreachable(end).map(str::to_owned),
@@ -92,7 +92,7 @@ impl TextTokenizer {
             id.ok_or_else(|| Error::TokenizerMismatch { path: path.clone(), reason: reason() })
         };
         let (start, end) = (id("<|startoftext|>")?, id("<|endoftext|>")?);
-        let this = Self { path, cutter, start: Some(start), end, filling: end, most };
+        let this = Self { path, cutter, start: Some(start), end, padding: end, most };
         this.check("text_model.embeddings.token_embedding.weight", vocabulary)?;
         Ok(this)
     }
@@ -115,7 +115,7 @@ impl TextTokenizer {
             Cutter::Pieces(pieces) => pieces.ids() as i64 - 1,
             Cutter::Pipeline(tokenizer) => tokenizer.get_vocab(true).into_values().max().map_or(0, i64::from),
         };
-        own.max(self.end).max(self.filling)
+        own.max(self.end).max(self.padding)
     }
 
     /// Checks that it can be the tokenizer of a network with `rows` rows in the tensor `table`.
@@ -124,7 +124,7 @@ impl TextTokenizer {
     /// 1 % in published models: tables are rounded up. A tokenizer that leaves three quarters of a table unused was made for
     /// another model.
     fn check(&self, table: &'static str, rows: i64) -> Result<()> {
-        let (least, greatest) = (self.end.min(self.filling).min(0), self.greatest());
+        let (least, greatest) = (self.end.min(self.padding).min(0), self.greatest());
         if least < 0 || greatest >= rows || 4 * (greatest + 1) < rows {
             let reason = format!("it gives ids from {least} to {greatest}, the network has {rows} rows in {table}");
             return Err(self.mismatch(reason));
@@ -148,7 +148,7 @@ impl TextTokenizer {
             return Err(Error::TokenCount { tokens, least: special, most: self.most });
         }
         if texts.is_empty() {
-            return Err(Error::EmptyBatch { what: "texts" });
+            return Err(Error::EmptyBatch("texts"));
         }
         let columns = tokens as usize;
         let (mut ids, mut mask) =
@@ -162,7 +162,7 @@ impl TextTokenizer {
             row.extend_from_slice(kept);
             row.push((self.end, None));
             mask.extend((0..columns).map(|column| column < row.len()));
-            row.resize(columns, (self.filling, None));
+            row.resize(columns, (self.padding, None));
             truncated.push(lost_text(text, kept, lost));
             ids.extend(row.iter().map(|(id, _)| *id));
             spans.push(row.into_iter().map(|(_, span)| span).collect());
@@ -188,7 +188,7 @@ impl TextTokenizer {
         };
         let characters: Vec<char> = text.chars().collect();
         // Some vocabularies hold their special tokens among the pieces of words, where a text can reach them.
-        let special = |id: i64| id == self.end || id == self.filling || Some(id) == self.start;
+        let special = |id: i64| id == self.end || id == self.padding || Some(id) == self.start;
         Ok(tokens
             .into_iter()
             .map(|(id, span)| (i64::from(id), visible(&characters, span)))

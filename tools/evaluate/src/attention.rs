@@ -78,12 +78,13 @@ fn of_pictures(looks: &[Look], sigma: f64, group: usize) -> Vec<f64> {
 pub fn evaluate(settings: &Settings) -> Result<Results> {
     let began = Instant::now();
     let model = Model::open(&settings.model)?;
-    let sampler = model.base()?.settings.clone();
+    let base = model.base()?;
+    let sampler = base.settings.clone();
     let prompts = prompts::prompts(settings.prompts as usize)?;
     let wish = |prompt: &prompts::Prompt| model.wish(&prompt.scene.caption, prompt.seed, None);
     let wishes = prompts.iter().map(wish).collect::<Result<Vec<_>>>()?;
     let looks = model.watched(&wishes, &sampler)?;
-    let levels = sampler.sigmas()?.into_iter().filter(|&sigma| sigma > 0.0).map(|sigma| {
+    let levels = sampler.sigmas(base.precondition.timesteps())?.into_iter().filter(|&sigma| sigma > 0.0).map(|sigma| {
         // Noise levels reach the hook as they stand in the schedule.
         let of = |group: usize| {
             let pictures = looks.iter().map(|batch| of_pictures(batch, sigma, group));
@@ -108,7 +109,7 @@ impl Model {
         let stages = self.stages().get(..1).unwrap_or_default();
         let patch = SettingsPatch::from(settings.clone());
         let _ = self.each(wishes, stages, BATCH, |opened, batch| {
-            let taken = opened.stages().first().ok_or(Error::Worker)?.embeddings();
+            let taken = opened.stages().first().ok_or(Error::Worker)?.io().embeddings;
             let watcher =
                 Watcher { members: members(&taken.select(&batch.conditioning))?, looks: Mutex::new(Vec::new()) };
             let plans = opened.plan(0..=0, (None, None), |_| Some(&patch))?;

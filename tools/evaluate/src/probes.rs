@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ediffi::Conditioning;
-use ediffi_cascade::{Cascade, CascadeJob, SamplerSettings, SettingsPatch, Stage};
+use ediffi_cascade::{Cascade, CascadeJob, SamplerSettings, SettingsPatch};
 use ediffi_core::denoiser::{Denoiser, Estimate};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::schedule::Schedule;
@@ -87,7 +87,7 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     let model = Model::open(&settings.model)?;
     let base = model.judged_base()?;
     let sampler = SamplerSettings { steps: settings.steps as usize, ..base.settings.clone() };
-    let sigmas = sampler.sigmas()?;
+    let sigmas = sampler.sigmas(base.precondition.timesteps())?;
     let (first, second) = pairs(settings.pairs as usize)?;
     let wishes = |prompts: &[Prompt]| -> Result<Vec<Wish>> {
         // Both captions start from the same noise.
@@ -154,10 +154,10 @@ impl Model {
     /// # Errors
     /// As [`Cascade::run`].
     pub fn exchanged(&self, first: &[Wish], second: &[Wish], sigma: f64, settings: &SamplerSettings) -> Result<Tensor> {
-        let sigmas = settings.sigmas()?;
+        let sigmas = settings.sigmas(self.base()?.precondition.timesteps())?;
         self.pairs(first, second, |cascade, conditionings, seeds| {
             let mut noise = Noise::new(seeds, 0);
-            let size = cascade.stages().first().map_or(0, Stage::size);
+            let size = cascade.stages().first().map_or(0, |stage| stage.sizes().size);
             let start = noise.normal(&[seeds.len() as i64, 3, size, size])?;
             let mut exchanging = Exchanging { cascade, conditionings, seeds, sigma, settings, failure: None };
             let picture = settings.solver.solve(&mut exchanging, start, &sigmas, &mut noise, &mut ());

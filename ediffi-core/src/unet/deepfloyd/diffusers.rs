@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use super::network::{DeepFloyd, Switches, TEXT_TOKENS};
 use crate::files::read_json;
@@ -36,26 +37,20 @@ impl<T: Copy> PerLevel<T> {
         match self {
             Self::One(value) => Ok(vec![*value; levels]),
             Self::Each(values) if values.len() == levels => Ok(values.clone()),
-            Self::Each(values) => {
-                Err(Error::NetworkConfig { field, reason: format!("{} values for {levels} blocks", values.len()) })
-            }
+            Self::Each(values) => wrong(field, format!("{} values for {levels} blocks", values.len())),
         }
     }
 }
 
-/// The fields that matter. Configurations of published models were written by many versions of diffusers: a field that
-/// one leaves out has the default it had when fields were added, and fields that change nothing here are ignored.
+/// The fields that networks differ in. Configurations of published models were written by many versions of diffusers: a
+/// field that one leaves out has the default it had when fields were added, and fields that change nothing here are ignored.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Published {
     sample_size: Option<i64>,
     in_channels: i64,
     out_channels: i64,
-    center_input_sample: bool,
-    flip_sin_to_cos: bool,
-    freq_shift: f64,
     down_block_types: Vec<String>,
-    mid_block_type: Option<String>,
     up_block_types: Vec<String>,
     only_cross_attention: PerLevel<bool>,
     mid_block_only_cross_attention: Option<bool>,
@@ -66,24 +61,15 @@ struct Published {
     norm_num_groups: Option<i64>,
     norm_eps: f64,
     cross_attention_dim: PerLevel<i64>,
-    cross_attention_norm: Option<String>,
     encoder_hid_dim: Option<i64>,
-    encoder_hid_dim_type: Option<String>,
     attention_head_dim: PerLevel<i64>,
-    class_embed_type: Option<String>,
-    class_embeddings_concat: bool,
-    addition_embed_type: Option<String>,
     addition_embed_type_num_heads: i64,
-    resnet_time_scale_shift: String,
     resnet_skip_time_act: bool,
     resnet_out_scale_factor: f64,
-    time_embedding_type: String,
     time_embedding_dim: Option<i64>,
     time_embedding_act_fn: Option<String>,
-    timestep_post_act: Option<String>,
-    time_cond_proj_dim: Option<i64>,
-    conv_in_kernel: i64,
-    conv_out_kernel: i64,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 /// The defaults of `UNet2DConditionModel`; block types and channels have to be there.
@@ -93,11 +79,7 @@ impl Default for Published {
             sample_size: None,
             in_channels: 4,
             out_channels: 4,
-            center_input_sample: false,
-            flip_sin_to_cos: true,
-            freq_shift: 0.0,
             down_block_types: Vec::new(),
-            mid_block_type: Some("UNetMidBlock2DCrossAttn".to_owned()),
             up_block_types: Vec::new(),
             only_cross_attention: PerLevel::One(false),
             mid_block_only_cross_attention: None,
@@ -108,24 +90,14 @@ impl Default for Published {
             norm_num_groups: Some(32),
             norm_eps: 1e-5,
             cross_attention_dim: PerLevel::One(1280),
-            cross_attention_norm: None,
             encoder_hid_dim: None,
-            encoder_hid_dim_type: None,
             attention_head_dim: PerLevel::One(8),
-            class_embed_type: None,
-            class_embeddings_concat: false,
-            addition_embed_type: None,
             addition_embed_type_num_heads: 64,
-            resnet_time_scale_shift: "default".to_owned(),
             resnet_skip_time_act: false,
             resnet_out_scale_factor: 1.0,
-            time_embedding_type: "positional".to_owned(),
             time_embedding_dim: None,
             time_embedding_act_fn: None,
-            timestep_post_act: None,
-            time_cond_proj_dim: None,
-            conv_in_kernel: 3,
-            conv_out_kernel: 3,
+            others: Map::new(),
         }
     }
 }
@@ -134,9 +106,27 @@ fn wrong<T>(field: &'static str, reason: impl Into<String>) -> Result<T> {
     Err(Error::NetworkConfig { field, reason: reason.into() })
 }
 
-/// Refuses a field that has another value than the one this library computes.
-fn require<T: PartialEq + std::fmt::Debug>(field: &'static str, found: T, supported: T) -> Result<()> {
-    if found == supported { Ok(()) } else { wrong(field, format!("{found:?} is not supported, only {supported:?}")) }
+/// What all DeepFloyd IF networks have in common, and no switch is for: a field, its default, and the one value that this
+/// library computes.
+fn fixed() -> [(&'static str, Value, Value); 15] {
+    [
+        ("center_input_sample", json!(false), json!(false)),
+        ("flip_sin_to_cos", json!(true), json!(true)),
+        ("freq_shift", json!(0), json!(0)),
+        ("mid_block_type", json!("UNetMidBlock2DCrossAttn"), json!("UNetMidBlock2DSimpleCrossAttn")),
+        ("cross_attention_norm", json!(null), json!("group_norm")),
+        // Early versions had no such field: a width of the text implied a projection.
+        ("encoder_hid_dim_type", json!("text_proj"), json!("text_proj")),
+        ("addition_embed_type", json!(null), json!("text")),
+        ("class_embed_type", json!("timestep"), json!("timestep")),
+        ("class_embeddings_concat", json!(false), json!(false)),
+        ("resnet_time_scale_shift", json!("default"), json!("scale_shift")),
+        ("time_embedding_type", json!("positional"), json!("positional")),
+        ("timestep_post_act", json!(null), json!(null)),
+        ("time_cond_proj_dim", json!(null), json!(null)),
+        ("conv_in_kernel", json!(3), json!(3)),
+        ("conv_out_kernel", json!(3), json!(3)),
+    ]
 }
 
 fn activation(field: &'static str, name: &str) -> Result<Activation> {
@@ -186,7 +176,7 @@ impl Published {
         };
         let switches = Switches {
             variance: self.out_channels == 6,
-            noise_level: self.class_embed_type.is_some(),
+            noise_level: self.other("class_embed_type").is_some(),
             activation: activation("act_fn", &self.act_fn)?,
             embedding_activation,
             norm_eps: self.norm_eps,
@@ -219,33 +209,27 @@ impl Published {
         Ok(PublishedUNet { network, sample_size })
     }
 
-    /// What all DeepFloyd IF networks have in common, and no switch is for.
     fn check_fixed(&self) -> Result<()> {
-        if !matches!(self.in_channels, 3 | 6) {
-            return wrong(
-                "in_channels",
-                format!("{}: a network on pixels has 3, or 6 with a smaller picture", self.in_channels),
-            );
+        for (field, found, why) in [
+            ("in_channels", self.in_channels, "a network on pixels has 3, or 6 with a smaller picture"),
+            ("out_channels", self.out_channels, "noise has 3, noise and variance have 6"),
+        ] {
+            if !matches!(found, 3 | 6) {
+                return wrong(field, format!("{found}: {why}"));
+            }
         }
-        if !matches!(self.out_channels, 3 | 6) {
-            return wrong("out_channels", format!("{}: noise has 3, noise and variance have 6", self.out_channels));
+        for (field, default, supported) in fixed() {
+            let found = self.other(field).unwrap_or(&default);
+            if found != &supported && (found.as_f64().is_none() || found.as_f64() != supported.as_f64()) {
+                return wrong(field, format!("{found} is not supported, only {supported}"));
+            }
         }
-        require("center_input_sample", self.center_input_sample, false)?;
-        require("flip_sin_to_cos", self.flip_sin_to_cos, true)?;
-        require("freq_shift", self.freq_shift, 0.0)?;
-        require("mid_block_type", self.mid_block_type.as_deref(), Some("UNetMidBlock2DSimpleCrossAttn"))?;
-        require("cross_attention_norm", self.cross_attention_norm.as_deref(), Some("group_norm"))?;
-        // Early versions had no such field: a width of the text implied a projection.
-        require("encoder_hid_dim_type", self.encoder_hid_dim_type.as_deref().unwrap_or("text_proj"), "text_proj")?;
-        require("addition_embed_type", self.addition_embed_type.as_deref(), Some("text"))?;
-        require("class_embed_type", self.class_embed_type.as_deref().unwrap_or("timestep"), "timestep")?;
-        require("class_embeddings_concat", self.class_embeddings_concat, false)?;
-        require("resnet_time_scale_shift", self.resnet_time_scale_shift.as_str(), "scale_shift")?;
-        require("time_embedding_type", self.time_embedding_type.as_str(), "positional")?;
-        require("timestep_post_act", self.timestep_post_act.as_deref(), None)?;
-        require("time_cond_proj_dim", self.time_cond_proj_dim, None)?;
-        require("conv_in_kernel", self.conv_in_kernel, 3)?;
-        require("conv_out_kernel", self.conv_out_kernel, 3)
+        Ok(())
+    }
+
+    /// A field that is there and not null.
+    fn other(&self, field: &str) -> Option<&Value> {
+        self.others.get(field).filter(|value| !value.is_null())
     }
 
     /// The greatest number that divides the channels of all levels.
@@ -257,20 +241,10 @@ impl Published {
         let (unit, count) = (self.unit().max(1), self.block_out_channels.len());
         let blocks = self.layers_per_block.get("layers_per_block", count)?;
         let only_cross = self.only_cross_attention.get("only_cross_attention", count)?;
-        let down = attention(
-            "down_block_types",
-            &self.down_block_types,
-            count,
-            "ResnetDownsampleBlock2D",
-            "SimpleCrossAttnDownBlock2D",
-        )?;
-        let mut up = attention(
-            "up_block_types",
-            &self.up_block_types,
-            count,
-            "ResnetUpsampleBlock2D",
-            "SimpleCrossAttnUpBlock2D",
-        )?;
+        let kinds = ["ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"];
+        let down = attention("down_block_types", &self.down_block_types, count, kinds)?;
+        let kinds = ["ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D"];
+        let mut up = attention("up_block_types", &self.up_block_types, count, kinds)?;
         up.reverse();
         if up != down {
             return wrong("up_block_types", "the way up has attention on other levels than the way down");
@@ -287,8 +261,8 @@ impl Published {
     }
 }
 
-/// Which blocks have attention.
-fn attention(field: &'static str, types: &[String], count: usize, plain: &str, with: &str) -> Result<Vec<bool>> {
+/// Which blocks have attention; those without are called `plain`, those with it `with`.
+fn attention(field: &'static str, types: &[String], count: usize, [plain, with]: [&str; 2]) -> Result<Vec<bool>> {
     if types.len() != count {
         return wrong(field, format!("{} blocks for the {count} of block_out_channels", types.len()));
     }

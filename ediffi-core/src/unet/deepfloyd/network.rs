@@ -16,6 +16,7 @@ use crate::unet::parts::{
     ContextConfig, Dimensions, Heads, JointAttention, Level, Modulation, ResBlock, ResBlockConfig, Resample, Sinusoids,
     TEXT_NORM_GROUPS, TextPool, TimeEmbedding, Trunk,
 };
+use crate::unet::stored::Stored;
 use crate::weights::Scope;
 use crate::{Error, Result};
 
@@ -139,39 +140,49 @@ fn trunk_width(dimensions: &Dimensions) -> i64 {
     dimensions.width(dimensions.levels.len().saturating_sub(1))
 }
 
+impl Stored for DeepFloyd {
+    type Own = Switches;
+    type Keys = Dimensions;
+
+    fn stored(&self) -> (&Switches, &Dimensions) {
+        (&self.switches, &self.dimensions)
+    }
+
+    fn from_stored(switches: Switches, dimensions: Dimensions) -> Self {
+        Self { dimensions, switches }
+    }
+}
+
 impl Layout for DeepFloyd {
     fn validate(&self) -> Result<()> {
         let Self { dimensions, switches } = self;
         dimensions.validate(dimensions.width(0))?;
-        let wrong = |field: &'static str, reason: &str| Err(Error::NetworkConfig { field, reason: reason.to_owned() });
         let positive = |value: f64| value > 0.0 && value.is_finite();
-        if !positive(switches.norm_eps) || !positive(switches.residual_scale) || !positive(switches.middle_scale) {
-            return wrong("layout", "norm_eps, residual_scale and middle_scale have to be positive and finite");
-        }
-        if dimensions.patch != 1 {
-            return wrong("patch", "this layout has no patches");
-        }
-        if !matches!(dimensions.norm, Norm::Group(_)) {
-            return wrong("norm", "this layout has group norms");
-        }
-        if switches.noise_level && !dimensions.low_res {
-            return wrong("low_res", "a network that is told the noise level of a smaller picture needs one");
-        }
-        if dimensions.levels.iter().any(|level| level.self_attention && !level.cross_attention) {
-            return wrong("levels", "attention of this layout always sees the text");
-        }
-        if trunk_width(dimensions) % dimensions.head_channels != 0 {
-            return wrong(
+        let Switches { norm_eps, residual_scale, middle_scale, noise_level, text_heads, .. } = *switches;
+        let scaled = positive(norm_eps) && positive(residual_scale) && positive(middle_scale);
+        let text = |level: &Level| level.cross_attention || !level.self_attention;
+        let (context, t5) = self.context()?;
+        for (right, field, reason) in [
+            (scaled, "layout", "norm_eps, residual_scale and middle_scale have to be positive and finite"),
+            (dimensions.patch == 1, "patch", "this layout has no patches"),
+            (matches!(dimensions.norm, Norm::Group(_)), "norm", "this layout has group norms"),
+            (
+                dimensions.low_res || !noise_level,
+                "low_res",
+                "a noise level is that of a smaller picture, which is needed",
+            ),
+            (dimensions.levels.iter().all(text), "levels", "attention of this layout always sees the text"),
+            (
+                trunk_width(dimensions) % dimensions.head_channels == 0,
                 "head_channels",
                 "it does not divide the channels of the last level, whose middle has attention",
-            );
-        }
-        let (context, t5) = self.context()?;
-        if context.width % TEXT_NORM_GROUPS != 0 {
-            return wrong("context", "32 groups have to divide its width");
-        }
-        if switches.text_heads < 1 || t5.width % switches.text_heads != 0 {
-            return wrong("layout", "text_heads has to divide the width of T5");
+            ),
+            (context.width % TEXT_NORM_GROUPS == 0, "context", "32 groups have to divide its width"),
+            (text_heads > 0 && t5.width % text_heads.max(1) == 0, "layout", "text_heads has to divide the width of T5"),
+        ] {
+            if !right {
+                return Err(Error::NetworkConfig { field, reason: reason.to_owned() });
+            }
         }
         Ok(())
     }
@@ -239,16 +250,16 @@ impl ContextSource for TextSource {
     /// text.
     fn encode(&self, conditioning: &Conditioning, rows: i64, kind: Kind) -> Result<Encoded> {
         let Tokens { tokens, width } = self.t5;
-        let text = EmbeddingShapes::checked("t5", &conditioning.t5, &[rows, tokens, width])?;
-        let text = text.ok_or(Error::EmbeddingNeeded { name: "t5" })?;
+        let text = EmbeddingShapes::checked("t5", conditioning.t5.as_ref(), &[rows, tokens, width])?;
+        let text = text.ok_or(Error::EmbeddingNeeded("t5"))?;
         let text = text.f_to_device(self.pool.device())?.f_to_kind(kind)?;
         let pooled = self.pool.forward(&text)?;
-        let level = EmbeddingShapes::checked("noise level", &conditioning.noise_level, &[rows])?;
+        let level = EmbeddingShapes::checked("noise_level", conditioning.noise_level.as_ref(), &[rows])?;
         let pooled = match (&self.noise_level, level) {
             (Some(embedding), Some(level)) => {
                 embedding.forward(&level.f_to_device(pooled.device())?)?.f_add(&pooled)?
             }
-            (Some(_), None) => return Err(Error::EmbeddingNeeded { name: "noise level" }),
+            (Some(_), None) => return Err(Error::EmbeddingNeeded("noise_level")),
             (None, _) => pooled,
         };
         let tokens_of_text: Tensor = self.projection.forward(&text)?;

@@ -239,20 +239,20 @@ fn configurations_of_other_models_name_what_is_not_supported() {
 fn the_text_and_the_noise_level_are_asked_for() {
     let stage_1 = network("stage-1/unet", FP16);
     let error = stage_1.context(&Conditioning::default(), 1).unwrap_err();
-    assert!(matches!(error, Error::EmbeddingNeeded { name: "t5" }), "{error}");
+    assert!(matches!(error, Error::EmbeddingNeeded("t5")), "{error}");
     let zeros = |shape: &[i64]| Some(Tensor::zeros(shape, (Kind::Float, Device::Cpu)));
     let text = || Conditioning { t5: zeros(&[1, 7, 40]), ..Conditioning::default() };
     let level = Tensor::from_slice(&[250_i64]);
     let error = stage_1.context(&Conditioning { noise_level: Some(level), ..text() }, 1).unwrap_err();
-    assert!(matches!(error, Error::EmbeddingNotTaken { name: "noise level" }), "{error}");
+    assert!(matches!(error, Error::EmbeddingNotTaken("noise_level")), "{error}");
     let with_image = Conditioning { clip_image: zeros(&[1, 4]), ..text() };
-    assert!(matches!(stage_1.context(&with_image, 1), Err(Error::EmbeddingNotTaken { name: "clip_image" })));
+    assert!(matches!(stage_1.context(&with_image, 1), Err(Error::EmbeddingNotTaken("clip_image"))));
     let long = Conditioning { t5: zeros(&[1, 8, 40]), ..text() };
     assert!(matches!(stage_1.context(&long, 1), Err(Error::EmbeddingShape { name: "t5", .. })));
     let stage_2 = network("stage-2/unet", PLAIN);
     let with_picture = Conditioning { low_res: zeros(&[1, 3, 8, 8]), ..text() };
     let error = stage_2.context(&with_picture, 1).unwrap_err();
-    assert!(matches!(error, Error::EmbeddingNeeded { name: "noise level" }), "{error}");
+    assert!(matches!(error, Error::EmbeddingNeeded("noise_level")), "{error}");
 }
 
 #[test]

@@ -24,13 +24,17 @@ pub struct Level {
 }
 
 /// The dimensions of a U-Net.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Dimensions {
     /// Channels of the picture: 3 for RGB (in a file the default).
+    #[serde(default = "rgb", skip_serializing_if = "is_rgb")]
     pub picture_channels: i64,
     /// Whether an enlarged smaller picture is concatenated to the input (super-resolution).
+    #[serde(default)]
     pub low_res: bool,
     /// Side of the square of pixels that one position of the finest level holds (pixel-unshuffle); 1 is the paper's.
+    #[serde(default = "one")]
     pub patch: i64,
     /// Channels that the levels multiply.
     pub channels: i64,
@@ -43,7 +47,21 @@ pub struct Dimensions {
     /// Width of the noise embedding.
     pub embedding_width: i64,
     /// What the network is conditioned on besides noise level and smaller picture.
+    #[serde(default)]
     pub context: Option<ContextConfig>,
+}
+
+fn one() -> i64 {
+    1
+}
+
+fn rgb() -> i64 {
+    3
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_rgb(channels: &i64) -> bool {
+    *channels == rgb()
 }
 
 impl Dimensions {

@@ -60,13 +60,22 @@ impl ContextConfig {
 #[derive(Debug)]
 pub struct EmbeddingProjections {
     config: ContextConfig,
-    t5: Option<Linear>,
-    clip_text: Option<Linear>,
-    clip_text_pooled: Option<Linear>,
-    clip_image: Option<Linear>,
-    clip_image_pooled: Option<Linear>,
+    /// Those of tokens, in the order of the columns.
+    tokens: Vec<Projection>,
+    /// Those of whole texts and pictures, whose sum is the pooled vector.
+    pooled: Vec<Projection>,
     null: Tensor,
     norm: LayerNorm,
+}
+
+/// The projection of one embedding.
+#[derive(Debug)]
+struct Projection {
+    layer: Linear,
+    /// What the embedding is called in a [`Conditioning`].
+    name: &'static str,
+    /// Its shape but for the rows.
+    shape: Vec<i64>,
 }
 
 impl EmbeddingProjections {
@@ -75,33 +84,33 @@ impl EmbeddingProjections {
     /// # Errors
     /// Parameters that cannot be had.
     pub fn new(mut scope: Scope<'_>, config: ContextConfig, embedding_width: i64, eps: f64) -> Result<Self> {
-        let width = config.width;
-        let mut project = |name: &str, from: Option<i64>, to: i64| -> Result<Option<Linear>> {
-            from.map(|from| Linear::new(scope.at(name), from, to)).transpose()
+        let ContextConfig { width, t5, clip_text, clip_image } = config;
+        let mut project = |parameters: &str, name: &'static str, shape: &[i64], to: i64| -> Result<Projection> {
+            let from = shape.last().copied().unwrap_or(0);
+            Ok(Projection { layer: Linear::new(scope.at(parameters), from, to)?, name, shape: shape.to_vec() })
         };
-        Ok(Self {
-            config,
-            t5: project("t5", config.t5.map(|t| t.width), width)?,
-            clip_text: project("clip_text", config.clip_text.map(|c| c.width), width)?,
-            clip_text_pooled: project("clip_text_pooled", config.clip_text.map(|c| c.pooled), embedding_width)?,
-            clip_image: project("clip_image", config.clip_image, width)?,
-            clip_image_pooled: project("clip_image_pooled", config.clip_image, embedding_width)?,
-            null: scope.weight("null", &[1, 1, width], Init::Normal { std: 1.0 })?,
-            norm: LayerNorm::new(scope.at("norm"), width, eps)?,
-        })
+        let (mut tokens, mut pooled) = (Vec::with_capacity(3), Vec::with_capacity(2));
+        if let Some(t5) = t5 {
+            tokens.push(project("t5", "t5", &[t5.tokens, t5.width], width)?);
+        }
+        if let Some(clip) = clip_text {
+            tokens.push(project("clip_text", "clip_text", &[clip.tokens, clip.width], width)?);
+            pooled.push(project("clip_text_pooled", "clip_text_pooled", &[clip.pooled], embedding_width)?);
+        }
+        if let Some(image) = clip_image {
+            tokens.push(project("clip_image", "clip_image", &[image], width)?);
+            pooled.push(project("clip_image_pooled", "clip_image", &[image], embedding_width)?);
+        }
+        let null = scope.weight("null", &[1, 1, width], Init::Normal { std: 1.0 })?;
+        Ok(Self { config, tokens, pooled, null, norm: LayerNorm::new(scope.at("norm"), width, eps)? })
     }
 
     /// The embedding that was given, or zeros, projected.
-    fn project(
-        &self,
-        layer: &Linear,
-        name: &'static str,
-        given: &Option<Tensor>,
-        shape: &[i64],
-        kind: Kind,
-    ) -> Result<Tensor> {
-        let device = self.null.device();
-        layer.forward(&match EmbeddingShapes::checked(name, given, shape)? {
+    fn project(&self, projection: &Projection, given: &Conditioning, rows: i64, kind: Kind) -> Result<Tensor> {
+        let Projection { layer, name, shape } = projection;
+        let (device, shape) = (self.null.device(), [&[rows], &shape[..]].concat());
+        let given = given.named().find(|(given, _)| given == name).map(|(_, x)| x);
+        layer.forward(&match EmbeddingShapes::checked(name, given, &shape)? {
             Some(x) => x.f_to_device(device)?.f_to_kind(kind)?,
             None => Tensor::f_zeros(shape, (kind, device))?,
         })
@@ -110,19 +119,9 @@ impl EmbeddingProjections {
     /// # Shapes
     /// → [rows, tokens, width]: T5 tokens, CLIP text tokens, CLIP image, learned null token
     fn tokens(&self, given: &Conditioning, rows: i64, kind: Kind) -> Result<Tensor> {
-        let ContextConfig { width, t5, clip_text, clip_image } = self.config;
-        let mut parts = Vec::with_capacity(4);
-        if let (Some(layer), Some(t5)) = (&self.t5, t5) {
-            parts.push(self.project(layer, "t5", &given.t5, &[rows, t5.tokens, t5.width], kind)?);
-        }
-        if let (Some(layer), Some(clip)) = (&self.clip_text, clip_text) {
-            let shape = [rows, clip.tokens, clip.width];
-            parts.push(self.project(layer, "clip_text", &given.clip_text, &shape, kind)?);
-        }
-        if let (Some(layer), Some(image)) = (&self.clip_image, clip_image) {
-            let token = self.project(layer, "clip_image", &given.clip_image, &[rows, image], kind)?;
-            parts.push(token.f_unsqueeze(1)?);
-        }
+        let width = self.config.width;
+        let token = |part: &Projection| Ok(self.project(part, given, rows, kind)?.f_reshape([rows, -1, width])?);
+        let mut parts = self.tokens.iter().map(token).collect::<Result<Vec<_>>>()?;
         parts.push(self.null.f_to_kind(kind)?.f_expand([rows, 1, width], false)?);
         self.norm.forward(&Tensor::f_cat(&parts, 1)?)
     }
@@ -130,24 +129,15 @@ impl EmbeddingProjections {
     /// # Shapes
     /// → [rows, embedding width]
     fn pooled(&self, given: &Conditioning, rows: i64, kind: Kind) -> Result<Option<Tensor>> {
-        let ContextConfig { clip_text, clip_image, .. } = self.config;
-        let text = match (&self.clip_text_pooled, clip_text) {
-            (Some(layer), Some(clip)) => {
-                let shape = [rows, clip.pooled];
-                Some(self.project(layer, "clip_text_pooled", &given.clip_text_pooled, &shape, kind)?)
-            }
-            _ => None,
-        };
-        let image = match (&self.clip_image_pooled, clip_image) {
-            (Some(layer), Some(width)) => {
-                Some(self.project(layer, "clip_image", &given.clip_image, &[rows, width], kind)?)
-            }
-            _ => None,
-        };
-        Ok(match (text, image) {
-            (Some(text), Some(image)) => Some(text.f_add(&image)?),
-            (text, image) => text.or(image),
-        })
+        let mut sum: Option<Tensor> = None;
+        for part in &self.pooled {
+            let projected = self.project(part, given, rows, kind)?;
+            sum = Some(match sum {
+                Some(sum) => sum.f_add(&projected)?,
+                None => projected,
+            });
+        }
+        Ok(sum)
     }
 }
 

@@ -60,8 +60,7 @@ impl<'a> Trunk<'a> {
     /// # Errors
     /// [`Error::Internal`] if none was kept.
     pub fn concat(&mut self, scale: f64) -> Result<()> {
-        self.channels +=
-            self.skips.pop().ok_or(Error::Internal { what: "a layout concatenates a skip that it lacks" })?;
+        self.channels += self.skips.pop().ok_or(Error::Internal("a layout concatenates a skip that it lacks"))?;
         self.blocks.push((String::new(), Box::new(Concat { scale })));
         Ok(())
     }
@@ -74,7 +73,7 @@ impl<'a> Trunk<'a> {
         if self.skips.is_empty() {
             Ok(self.blocks)
         } else {
-            Err(Error::Internal { what: "a layout does not use a skip that it keeps" })
+            Err(Error::Internal("a layout does not use a skip that it keeps"))
         }
     }
 }

@@ -51,8 +51,8 @@ pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Re
 
     let build = |params: &mut dyn Params| -> Result<_> {
         let mut scope = Scope::root(params);
-        let text = ClipTextNetwork::new(scope.again(), &config.text_config, config.projection_dim, runtime.kind)?;
-        let vision = ClipVisionNetwork::new(scope, &vision_config, config.projection_dim, runtime.kind)?;
+        let text = ClipTextNetwork::new(scope.again(), &config.text_config, Some(config.projection_dim), runtime.kind)?;
+        let vision = ClipVisionNetwork::new(scope, &vision_config, Some(config.projection_dim), runtime.kind)?;
         Ok((text, vision, TextTokenizer::clip(&tokenizer_path, vocabulary, TOKENS)?))
     };
     let trained = train_encoder(

@@ -45,9 +45,13 @@ impl Clip {
             runtime.device,
             runtime.kind,
             |mut scope| {
-                let text =
-                    ClipTextNetwork::new(scope.again(), &config.text_config, config.projection_dim, runtime.kind)?;
-                let vision = ClipVisionNetwork::new(scope.again(), &vision, config.projection_dim, runtime.kind)?;
+                let text = ClipTextNetwork::new(
+                    scope.again(),
+                    &config.text_config,
+                    Some(config.projection_dim),
+                    runtime.kind,
+                )?;
+                let vision = ClipVisionNetwork::new(scope.again(), &vision, Some(config.projection_dim), runtime.kind)?;
                 Ok((text, vision))
             },
         )?;

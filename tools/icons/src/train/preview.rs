@@ -102,7 +102,7 @@ struct Ensemble<'a>(Vec<(SigmaInterval, &'a UNet, [Context; 2])>);
 impl BranchDenoiser for Ensemble<'_> {
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Estimate> {
         let owner = self.0.iter().find(|(range, ..)| range.contains(sigma));
-        let (_, network, [conditional, both]) = owner.ok_or(ediffi_core::Error::SigmaOutOfRange { sigma })?;
+        let (_, network, [conditional, both]) = owner.ok_or(ediffi_core::Error::SigmaOutOfRange(sigma))?;
         let context = if branch == Branch::Both { both } else { conditional };
         estimate_with(&Sample::default(), x, sigma, |input, c_noise| {
             let c_noise = Tensor::f_full([input.size4()?.0], c_noise, (Kind::Float, input.device()))?;

@@ -2,14 +2,14 @@
 
 /// Which stage a folder holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum PublishedStage {
     /// Stage I.
     Base,
     /// Stage II.
     SuperResolution,
 }
 
-impl Kind {
+impl PublishedStage {
     /// How an error calls it.
     pub(super) fn words(self) -> &'static str {
         match self {

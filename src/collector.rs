@@ -8,7 +8,7 @@ use tch::Tensor;
 use crate::{Error, Event, GeneratedImage, Observer, Preview, Request, Result, StageReport};
 
 /// Watches the stages of a generation for its observer, and keeps what comes out.
-pub(crate) struct Watch<'a> {
+pub(crate) struct Collector<'a> {
     observer: &'a mut dyn Observer,
     request: &'a Request,
     /// Which expert runs which step of every stage.
@@ -22,7 +22,7 @@ pub(crate) struct Watch<'a> {
     pub(crate) failure: Option<Error>,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> Collector<'a> {
     pub(crate) fn new(observer: &'a mut dyn Observer, request: &'a Request, plan: String, keep_floats: bool) -> Self {
         Self { observer, request, plan, keep_floats, images: Vec::new(), stages: Vec::new(), failure: None }
     }
@@ -43,7 +43,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-impl StageObserver for Watch<'_> {
+impl StageObserver for Collector<'_> {
     fn event(&mut self, event: &StageEvent<'_>) -> ControlFlow<()> {
         match *event {
             StageEvent::StageStarted { plan, index, stages, batches } => {
