@@ -13,7 +13,7 @@ use ediffi_train::lineage::Lineage;
 use ediffi_train::plan::{NetworkTraining, StageTraining, Task, TrainingPlan};
 use ediffi_train::run::{Begin, Run, StepReport};
 use ediffi_train::state::TrainState;
-use indicatif::{ProgressBar, ProgressStyle};
+use train_icons::progress::Progress;
 use train_icons::render::Renderer;
 use train_icons::sampler::Sampler;
 
@@ -36,21 +36,15 @@ pub struct Cadence {
 
 /// What every training of a plan shares.
 pub struct Workshop {
-    /// What is trained.
     pub plan: TrainingPlan,
     /// Where checkpoints, logs, sheets and trained networks go.
     pub folder: PathBuf,
-    /// Where it is computed.
     pub runtime: Runtime,
-    /// Draws scenes.
     pub sampler: Arc<Sampler>,
-    /// Draws pictures.
     pub renderer: Arc<Renderer>,
     /// Fingerprint of the sprite pack that they are drawn from.
     pub pack: String,
-    /// How often to save and look.
     pub cadence: Cadence,
-    /// When the program began.
     pub began: Instant,
 }
 
@@ -131,22 +125,11 @@ impl Workshop {
         &'a self,
         run: &Run<'_>,
         mut sheet: impl FnMut(&TrainState, &Path) -> Result<()> + 'a,
-    ) -> Result<impl FnMut(&TrainState, &StepReport) -> Result<ControlFlow<()>> + 'a> {
+    ) -> impl FnMut(&TrainState, &StepReport) -> Result<ControlFlow<()>> + 'a {
         let name = run.name.to_owned();
-        let bar = ProgressBar::new(run.steps);
-        bar.set_style(ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} eta {eta}")?);
-        bar.set_prefix(name.clone());
-        let mut fresh = true;
-        Ok(move |state: &TrainState, report: &StepReport| {
-            if std::mem::take(&mut fresh) {
-                // Steps of earlier runs are no measure of the speed of this one.
-                bar.set_position(report.step - 1);
-                bar.reset_eta();
-            }
-            bar.set_position(report.step);
-            if let Some(entry) = &report.entry {
-                bar.set_message(format!("loss {:.4} {:.1} pictures/s", entry.loss, entry.speed));
-            }
+        let mut progress = Progress::new(&name, run.steps);
+        move |state: &TrainState, report: &StepReport| {
+            progress.step(report);
             let every = self.cadence.sheet_steps;
             if every > 0 && report.step.is_multiple_of(every) {
                 sheet(state, &self.folder.join(format!("{name}-{:06}.png", report.step)))?;
@@ -157,12 +140,12 @@ impl Workshop {
                 if every > 0 {
                     sheet(state, &self.folder.join(format!("{name}-last.png")))?;
                 }
-                bar.finish();
+                progress.finish();
                 if !std::io::stderr().is_terminal() {
                     println!("{name}: {} steps, {} pictures", report.step, report.pictures);
                 }
             }
             Ok(if over && !last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })
+        }
     }
 }
