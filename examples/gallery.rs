@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use ediffi::{Pipeline, Request};
-use ediffi_core::files::write_atomic;
+use ediffi_core::files::write_with_folders;
 use image::imageops::FilterType;
 use image::{Rgb, RgbImage};
 
@@ -75,12 +75,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let seconds: f64 = generation.stages.iter().map(|stage| stage.elapsed.as_secs_f64()).sum();
         println!("| {}, {} | {prompt} | {seconds:.1} |", row + 1, column + 1);
     }
-    if let Some(folder) = arguments.out.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
     let mut png = Cursor::new(Vec::new());
     sheet.write_to(&mut png, image::ImageFormat::Png)?;
-    write_atomic(&arguments.out, png.get_ref())?;
+    write_with_folders(&arguments.out, png.get_ref())?;
     println!("{}", arguments.out.display());
     Ok(())
 }

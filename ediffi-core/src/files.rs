@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{Error, Result};
@@ -52,6 +53,33 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// [`Error::WriteFile`].
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |file| file.write_all(bytes))
+}
+
+/// As [`write_atomic`], and makes the folders that `path` lies in.
+///
+/// # Errors
+/// [`Error::WriteFile`].
+pub fn write_with_folders(path: &Path, bytes: &[u8]) -> Result<()> {
+    make_folder_of(path)?;
+    write_atomic(path, bytes)
+}
+
+/// Writes `value` as JSON over several lines, and makes the folders that `path` lies in.
+///
+/// # Errors
+/// [`Error::Json`] for a value that has no JSON, or [`Error::WriteFile`].
+pub fn write_json(path: &Path, value: &(impl Serialize + ?Sized)) -> Result<()> {
+    let json = serde_json::to_string_pretty(value).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+    write_with_folders(path, (json + "\n").as_bytes())
+}
+
+/// Makes the folder that `path` lies in, and those above it.
+///
+/// # Errors
+/// [`Error::WriteFile`] naming `path`.
+pub fn make_folder_of(path: &Path) -> Result<()> {
+    let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+    made.map_err(|source| Error::WriteFile { path: path.to_owned(), source })
 }
 
 /// Replaces `path` by what `write` puts into a file. Readers see the old file or the new one, never a part, even if the
@@ -116,6 +144,20 @@ mod tests {
         assert!(matches!(write_atomic(&path, b"x"), Err(Error::WriteFile { path: named, .. }) if named == path));
         assert_eq!(names(folder.path()), ["taken"]);
         assert!(matches!(read_bytes(&folder.path().join("none")), Err(Error::ReadFile { .. })));
+    }
+
+    #[test]
+    fn folders_are_made_where_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deeper/still/list.json");
+        write_json(&path, &[1, 2]).unwrap();
+        assert_eq!(read_text(&path).unwrap(), "[\n  1,\n  2\n]\n");
+        // A file stands where a folder should go.
+        let below = path.join("list.json");
+        assert!(matches!(write_with_folders(&below, b"x"), Err(Error::WriteFile { path, .. }) if path == below));
+        let value = std::collections::HashMap::from([([0_u8], 0)]);
+        assert!(matches!(write_json(&path, &value), Err(Error::Json { .. })), "keys of JSON are texts");
+        assert_eq!(names(path.parent().unwrap()), ["list.json"]);
     }
 
     #[test]

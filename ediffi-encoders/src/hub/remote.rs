@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use ediffi_core::files::write_atomic;
+use ediffi_core::files::write_with_folders;
 use hf_hub::repository::RepoTypeModel;
 use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync};
 use reqwest::Url;
@@ -94,8 +94,7 @@ impl<'a> Remote<'a> {
             return Ok(());
         }
         let path = self.reference();
-        make_folder_of(&path)?;
-        Ok(write_atomic(&path, commit.as_bytes())?)
+        Ok(write_with_folders(&path, commit.as_bytes())?)
     }
 
     fn reference(&self) -> PathBuf {
@@ -137,12 +136,6 @@ impl<'a> Remote<'a> {
         }
         Ok(url)
     }
-}
-
-/// Makes the folder that `path` lies in.
-pub(super) fn make_folder_of(path: &Path) -> Result<()> {
-    let made = path.parent().map_or(Ok(()), fs::create_dir_all);
-    made.map_err(|source| ediffi_core::Error::WriteFile { path: path.to_owned(), source }.into())
 }
 
 pub(super) fn is_hexadecimal(text: &str, digits: usize) -> bool {

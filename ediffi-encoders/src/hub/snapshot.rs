@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
 
-use ediffi_core::files::write_atomic;
+use ediffi_core::files::write_with_folders;
 use hf_hub::HFError;
 use reqwest::StatusCode;
 use reqwest::blocking::Client;
@@ -12,7 +12,7 @@ use reqwest::header::{CONTENT_RANGE, RANGE};
 use sha2::{Digest, Sha256};
 
 use super::client::{apart, broken, send};
-use super::remote::{Listed, Remote, is_hexadecimal, make_folder_of};
+use super::remote::{Listed, Remote, is_hexadecimal};
 use crate::{Error, Result};
 
 /// Bytes of a download that are in memory at once.
@@ -129,8 +129,7 @@ impl<'a> Snapshot<'a> {
             tracing::warn!(repository = self.remote.name, path, "not in the cache, and perhaps not in the repository");
             return Ok(());
         }
-        make_folder_of(&note)?;
-        Ok(write_atomic(&note, b"")?)
+        Ok(write_with_folders(&note, b"")?)
     }
 
     fn path(&self, path: &str) -> PathBuf {

@@ -1,23 +1,24 @@
 //! `evaluate attention`: where the cross-attention of the base looks, by noise level (eDiff-I, figure 3: at high noise at the words,
 //! at low noise at the null token).
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use ediffi::Conditioning;
 use ediffi_cascade::{CascadeJob, SamplerSettings, SettingsPatch};
 use ediffi_core::nn::{ScoreBias, Site};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::bootstrap::{Measure, mean};
-use crate::document::{self, Table, percent};
+use crate::document::{Table, percent};
 use crate::error::{Error, Result};
 use crate::machine;
-use crate::model::{BATCH, Model, Wish, pictures};
+use crate::measured::Measured;
+use crate::model::{Model, Wish, pictures};
 use crate::plot::{Axis, Line, Plot};
-use crate::prompts;
+use crate::prompts::{self, Prompt};
 
 /// Kinds of columns, in the order of their tokens. The tokens of start and end count as words.
 const GROUPS: [&str; 6] =
@@ -35,29 +36,22 @@ pub struct Settings {
 }
 
 /// Where attention goes at a noise level.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AttentionAt {
-    /// The noise level.
-    pub sigma: f64,
+    sigma: f64,
     /// The share of the attention on each kind of column, over all layers, heads and positions.
-    pub groups: Vec<Option<Measure>>,
+    groups: Vec<Option<Measure>>,
 }
 
 /// Everything that was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Results {
-    /// The model folder.
-    pub model: PathBuf,
-    /// How many prompts.
-    pub prompts: usize,
-    /// How pictures were sampled.
-    pub sampler: SamplerSettings,
-    /// What computed.
-    pub machine: String,
-    /// One entry a step.
-    pub levels: Vec<AttentionAt>,
-    /// Seconds of all of it.
-    pub seconds: f64,
+    model: PathBuf,
+    prompts: usize,
+    sampler: SamplerSettings,
+    machine: String,
+    levels: Vec<AttentionAt>,
+    seconds: f64,
 }
 
 /// A look of one layer at one noise level: of every row, the share on each kind of column.
@@ -72,17 +66,13 @@ fn of_pictures(looks: &[Look], sigma: f64, group: usize) -> Vec<f64> {
 }
 
 /// Watches the attention while pictures are drawn.
-///
-/// # Errors
-/// Those of the model.
 pub fn evaluate(settings: &Settings) -> Result<Results> {
     let began = Instant::now();
-    let model = Model::open(&settings.model)?;
+    let model = Model::open(&settings.model, None)?;
     let base = model.base()?;
     let sampler = base.settings.clone();
     let prompts = prompts::prompts(settings.prompts as usize)?;
-    let wish = |prompt: &prompts::Prompt| model.wish(&prompt.scene.caption, prompt.seed, None);
-    let wishes = prompts.iter().map(wish).collect::<Result<Vec<_>>>()?;
+    let wishes = model.wishes(prompts.iter().map(Prompt::asked), None)?;
     let looks = model.watched(&wishes, &sampler)?;
     let levels = sampler.sigmas(base.precondition.timesteps())?.into_iter().filter(|&sigma| sigma > 0.0).map(|sigma| {
         // Noise levels reach the hook as they stand in the schedule.
@@ -105,21 +95,21 @@ pub fn evaluate(settings: &Settings) -> Result<Results> {
 impl Model {
     /// Draws the base's pictures and returns where every layer looked at every noise level, batch by batch.
     fn watched(&self, wishes: &[Wish], settings: &SamplerSettings) -> Result<Vec<Vec<Look>>> {
-        let all = Mutex::new(Vec::new());
-        let stages = self.stages().get(..1).unwrap_or_default();
         let patch = SettingsPatch::from(settings.clone());
-        let _ = self.each(wishes, stages, BATCH, |opened, batch| {
-            let taken = opened.stages().first().ok_or(Error::Worker)?.io().embeddings;
-            let watcher =
-                Watcher { members: members(&taken.select(&batch.conditioning))?, looks: Mutex::new(Vec::new()) };
-            let plans = opened.plan(0..=0, (None, None), |_| Some(&patch))?;
-            let job = CascadeJob::new(&plans, &batch.conditioning, &batch.seeds);
-            let pictures = pictures(opened, CascadeJob { paint: Some(&watcher), ..job })?;
-            let looks = watcher.looks.into_inner().unwrap_or_else(PoisonError::into_inner);
-            all.lock().unwrap_or_else(PoisonError::into_inner).push(looks);
-            Ok(pictures)
-        })?;
-        Ok(all.into_inner().unwrap_or_else(PoisonError::into_inner))
+        self.each(
+            wishes,
+            1,
+            |_| Ok(()),
+            |opened, batch, ()| {
+                let taken = opened.stages().first().ok_or(Error::Worker)?.io().embeddings;
+                let watcher =
+                    Watcher { members: members(&taken.select(&batch.conditioning))?, looks: Mutex::new(Vec::new()) };
+                let plans = opened.plan(0..=0, (None, None), |_| Some(&patch))?;
+                let job = CascadeJob::new(&plans, &batch.conditioning, &batch.seeds);
+                let _ = pictures(opened, CascadeJob { paint: Some(&watcher), ..job })?;
+                Ok(watcher.looks.into_inner().unwrap_or_else(PoisonError::into_inner))
+            },
+        )
     }
 }
 
@@ -158,12 +148,13 @@ impl ScoreBias for Watcher {
     }
 }
 
-impl Results {
-    /// The results as Markdown.
-    #[must_use]
-    pub fn markdown(&self) -> String {
-        let headings: Vec<&str> = ["σ"].into_iter().chain(GROUPS).collect();
-        let mut table = Table::new(&headings);
+impl Measured for Results {
+    fn name(&self) -> String {
+        "attention".to_owned()
+    }
+
+    fn markdown(&self) -> String {
+        let mut table = Table::new(["σ"].into_iter().chain(GROUPS));
         for level in &self.levels {
             let shares = level.groups.iter().map(|group| percent(*group));
             table.row([format!("{:.3}", level.sigma)].into_iter().chain(shares));
@@ -174,19 +165,11 @@ impl Results {
         )
     }
 
-    /// Writes JSON and the plot into `out`; with a document, its table between the markers `attention` and the plot into the
-    /// folder `images` beside it.
-    ///
-    /// # Errors
-    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
-    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
-        document::json(&out.join("attention.json"), self)?;
+    fn plots(&self) -> Vec<(String, Plot)> {
         let line = |(group, name): (usize, &str)| {
-            let point = |level: &AttentionAt| {
-                let share = (*level.groups.get(group)?)?.times(100.0);
-                Some((level.sigma, share.value, Some((share.low, share.high))))
-            };
-            Line { name: name.to_owned(), points: self.levels.iter().rev().filter_map(point).collect() }
+            let share = |level: &AttentionAt| level.groups.get(group).copied().flatten();
+            let points = self.levels.iter().rev().map(|level| (level.sigma, share(level).map(|m| m.times(100.0))));
+            Line::measured(name, points)
         };
         let plot = Plot {
             title: "Where the cross-attention looks".to_owned(),
@@ -194,9 +177,7 @@ impl Results {
             y: Axis::linear("% of the attention"),
             lines: GROUPS.into_iter().enumerate().map(line).collect(),
         };
-        let images = page.map_or_else(|| out.to_owned(), |page| page.with_file_name("images"));
-        plot.save(&images.join("attention.png"))?;
-        page.map_or(Ok(()), |page| document::replace(page, "attention", &self.markdown()))
+        vec![(self.name(), plot)]
     }
 }
 

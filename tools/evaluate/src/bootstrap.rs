@@ -3,7 +3,7 @@
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// How often the pictures of a share or a mean are drawn again.
 pub const RESAMPLES: usize = 2000;
@@ -13,8 +13,7 @@ const SEED: u64 = 0x626F_6F74;
 const TAIL: f64 = 0.025;
 
 /// A measured number with its 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Measure {
     /// What was measured.
     pub value: f64,
@@ -28,7 +27,6 @@ pub struct Measure {
 
 impl Measure {
     /// All three numbers times a factor.
-    #[must_use]
     pub fn times(self, factor: f64) -> Self {
         Self { value: self.value * factor, low: self.low * factor, high: self.high * factor, ..self }
     }
@@ -48,7 +46,6 @@ pub fn resample(len: usize, times: usize, mut statistic: impl FnMut(&[usize]) ->
 }
 
 /// The percentile interval of resampled statistics around `value`.
-#[must_use]
 pub fn interval(value: f64, mut resampled: Vec<f64>, samples: usize) -> Measure {
     resampled.retain(|statistic| statistic.is_finite());
     resampled.sort_by(f64::total_cmp);
@@ -64,7 +61,6 @@ pub fn interval(value: f64, mut resampled: Vec<f64>, samples: usize) -> Measure 
 ///
 /// Where all is right, or all is wrong, the interval is that of Clopper and Pearson over the n pictures that ask: none of n
 /// leaves the shares up to 1 − 0.025^(1/n) likely enough.
-#[must_use]
 pub fn share(pictures: &[(f64, f64)]) -> Option<Measure> {
     let measure = ratio(pictures)?;
     let all = |alike: fn(&(f64, f64)) -> bool| pictures.iter().filter(|(_, asked)| *asked > 0.0).all(alike);
@@ -82,7 +78,6 @@ pub fn share(pictures: &[(f64, f64)]) -> Option<Measure> {
 /// widen the interval. `None` when nothing was asked.
 ///
 /// Where no picture differs, up to 1 − 0.025^(1/n) of all such pictures may, in either direction.
-#[must_use]
 pub fn difference(pictures: &[(f64, f64, f64)]) -> Option<Measure> {
     let gains: Vec<(f64, f64)> = pictures.iter().map(|(first, other, asked)| (first - other, *asked)).collect();
     let measure = ratio(&gains)?;
@@ -100,7 +95,6 @@ fn unseen(pictures: &[(f64, f64)]) -> f64 {
 
 /// The sum of the first numbers over the sum of the second: quantities of pictures, which may be alike without being all or
 /// nothing of what they could be. `None` where the second are not above zero.
-#[must_use]
 pub fn ratio(pictures: &[(f64, f64)]) -> Option<Measure> {
     let asking: Vec<(f64, f64)> = pictures.iter().copied().filter(|(_, asked)| *asked > 0.0).collect();
     let over = |pairs: &mut dyn Iterator<Item = (f64, f64)>| {
@@ -118,7 +112,6 @@ pub fn ratio(pictures: &[(f64, f64)]) -> Option<Measure> {
 }
 
 /// The mean of one number a picture. `None` without any.
-#[must_use]
 pub fn mean(values: &[f64]) -> Option<Measure> {
     let pairs: Vec<(f64, f64)> = values.iter().map(|value| (*value, 1.0)).collect();
     ratio(&pairs)

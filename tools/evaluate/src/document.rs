@@ -1,33 +1,11 @@
-//! Results as JSON and as Markdown tables that are kept in documents.
+//! Results as comma-separated values and as Markdown tables, which are kept in documents.
 
 use std::path::Path;
 
-use ediffi_core::files::write_atomic;
-use serde::Serialize;
+use ediffi_core::files::{read_text, write_atomic};
 
 use crate::bootstrap::Measure;
 use crate::error::{Error, Result};
-
-/// Writes a file, and the folder it lies in.
-///
-/// # Errors
-/// [`Error::Write`] or [`Error::Core`] when the file system refuses.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: path.to_owned(), source })?;
-    }
-    Ok(write_atomic(path, bytes)?)
-}
-
-/// Writes results as JSON.
-///
-/// # Errors
-/// As [`write()`].
-pub fn json(path: &Path, results: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_string_pretty(results)?;
-    text.push('\n');
-    write(path, text.as_bytes())
-}
 
 /// A Markdown table.
 #[derive(Debug, Clone, Default)]
@@ -38,19 +16,22 @@ pub struct Table {
 
 impl Table {
     /// A table with these headings.
-    #[must_use]
-    pub fn new(headings: &[&str]) -> Self {
-        let rule = vec!["---"; headings.len()];
-        let line = |cells: &[&str]| format!("| {} |", cells.join(" | "));
-        Self { columns: headings.len(), lines: vec![line(headings), line(&rule)] }
+    pub fn new(headings: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let headings: Vec<String> = headings.into_iter().map(Into::into).collect();
+        let columns = headings.len();
+        Self { columns, lines: vec![line(&headings), line(&vec!["---".to_owned(); columns])] }
     }
 
     /// Adds a row; cells that are missing stay empty, and those past the last column are left out.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let mut cells: Vec<String> = cells.into_iter().map(|cell| cell.replace('|', "\\|")).collect();
         cells.resize(self.columns, String::new());
-        self.lines.push(format!("| {} |", cells.join(" | ")));
+        self.lines.push(line(&cells));
     }
+}
+
+fn line(cells: &[String]) -> String {
+    format!("| {} |", cells.join(" | "))
 }
 
 impl std::fmt::Display for Table {
@@ -60,13 +41,11 @@ impl std::fmt::Display for Table {
 }
 
 /// A share in percent with its interval: `91.2 (88.0–94.1)`.
-#[must_use]
 pub fn percent(measure: Option<Measure>) -> String {
     number(measure.map(|measure| measure.times(100.0)), 1)
 }
 
 /// A number with its interval, rounded to some digits; a dash where nothing was measured.
-#[must_use]
 pub fn number(measure: Option<Measure>, digits: usize) -> String {
     measure.map_or_else(
         || "–".to_owned(),
@@ -74,21 +53,34 @@ pub fn number(measure: Option<Measure>, digits: usize) -> String {
     )
 }
 
+/// Rows as comma-separated values: what a row is of, then each measure with the ends of its interval.
+pub fn csv<const N: usize>(
+    of: &str,
+    measures: [&str; N],
+    rows: impl Iterator<Item = (String, [Option<Measure>; N])>,
+) -> String {
+    let headings = measures.map(|name| format!(",{name},{name}_low,{name}_high")).concat();
+    let cells = |measure: Option<Measure>| match measure {
+        Some(Measure { value, low, high, .. }) => format!(",{value},{low},{high}"),
+        None => ",,,".to_owned(),
+    };
+    let rows: String = rows.map(|(of, measures)| format!("{of}{}\n", measures.map(cells).concat())).collect();
+    format!("{of}{headings}\n{rows}")
+}
+
 /// Replaces what stands between the lines `<!-- NAME -->` and `<!-- /NAME -->` of a document.
 ///
 /// # Errors
-/// [`Error::Marker`] for a document without these lines; [`Error::Read`]; and as [`write()`].
+/// [`Error::Marker`] for a document without these lines; one that cannot be read or written.
 pub fn replace(path: &Path, name: &str, content: &str) -> Result<()> {
     let (before, after) = between(path, name)?;
-    write(path, format!("{before}<!-- {name} -->\n\n{}\n\n<!-- /{name} -->{after}", content.trim()).as_bytes())
+    let text = format!("{before}<!-- {name} -->\n\n{}\n\n<!-- /{name} -->{after}", content.trim());
+    Ok(write_atomic(path, text.as_bytes())?)
 }
 
 /// What stands before and after the place of `name` in a document.
-///
-/// # Errors
-/// As [`replace`].
 pub fn between(path: &Path, name: &str) -> Result<(String, String)> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let text = read_text(path)?;
     let missing = |marker: &str| Error::Marker { path: path.to_owned(), marker: marker.to_owned() };
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
     let (before, rest) = text.split_once(&begin).ok_or_else(|| missing(begin.trim_end()))?;
@@ -102,7 +94,7 @@ mod tests {
 
     #[test]
     fn tables_have_as_many_cells_as_headings() {
-        let mut table = Table::new(&["a", "b"]);
+        let mut table = Table::new(["a", "b"]);
         table.row(["1|2".to_owned()]);
         table.row(["1", "2", "3"].map(str::to_owned));
         assert_eq!(table.to_string(), "| a | b |\n| --- | --- |\n| 1\\|2 |  |\n| 1 | 2 |\n");
@@ -130,14 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn files_appear_whole_and_failures_leave_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("deeper/results.json");
-        json(&path, &[1, 2]).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "[\n  1,\n  2\n]\n");
-        // A folder cannot be replaced by a file.
-        let error = write(folder.path().join("deeper").as_path(), b"x").unwrap_err().to_string();
-        assert!(error.starts_with("cannot write") && error.contains("deeper"), "{error}");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    fn values_are_separated_by_commas() {
+        let measure = Measure { value: 0.5, low: 0.25, high: 0.75, samples: 80 };
+        let rows = [("x,1".to_owned(), [Some(measure), None])];
+        let text = csv("what,at", ["a", "b"], rows.into_iter());
+        assert_eq!(text, "what,at,a,a_low,a_high,b,b_low,b_high\nx,1,0.5,0.25,0.75,,,\n");
     }
 }

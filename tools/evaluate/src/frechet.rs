@@ -13,9 +13,6 @@ const RESAMPLES: usize = 200;
 ///
 /// # Shapes
 /// `a`: [n, width], `b`: [m, width]
-///
-/// # Errors
-/// [`Error::Setting`] for fewer than two pictures; an error of libtorch.
 pub fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
     let ((mean_a, a), (mean_b, b)) = (moments(a)?, moments(b)?);
     let apart = mean_a.f_sub(&mean_b)?.f_square()?.f_sum(Kind::Double)?;
@@ -29,9 +26,6 @@ pub fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
 
 /// The distance of `a` to a reference `b`, with an interval over the pictures of `a`; `b` is not drawn again. Drawing pictures twice makes
 /// any two sets look further apart, so the resampled distances are moved to have the measured one as their mean.
-///
-/// # Errors
-/// As [`distance`].
 pub fn measure(a: &Tensor, b: &Tensor) -> Result<Measure> {
     let value = distance(a, b)?;
     let mut failed = None;
@@ -52,9 +46,6 @@ pub fn measure(a: &Tensor, b: &Tensor) -> Result<Measure> {
 }
 
 /// Features of pictures as rows of a tensor, [n, width].
-///
-/// # Errors
-/// [`Error::Setting`] without pictures; an error of libtorch.
 pub fn features<'a>(verdicts: impl IntoIterator<Item = &'a crate::judge::Verdict>) -> Result<Tensor> {
     let rows = verdicts.into_iter().map(|verdict| Ok(Tensor::f_from_slice(&verdict.features)?.f_unsqueeze(0)?));
     let rows = rows.collect::<Result<Vec<_>>>()?;

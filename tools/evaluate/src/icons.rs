@@ -3,21 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use ediffi_core::files::make_folder_of;
 use ediffi_train::pixels::{from_rgb, to_rgb};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tch::{Kind as TensorKind, Tensor};
 use train_icons::pack::Pack;
 
 use crate::bootstrap::{Measure, mean, share};
-use crate::document::{self, Table, number, percent};
-use crate::error::{Error, Result};
+use crate::document::{Table, number, percent};
+use crate::error::Result;
 use crate::frechet;
 use crate::judge::network::SIDE;
 use crate::judge::{Accuracy, Judge, Verdict};
 use crate::machine;
+use crate::measured::Measured;
 use crate::model::{Model, Wish};
 use crate::plot::{Axis, Line, Plot};
-use crate::prompts::{self, Kind, Prompt};
+use crate::prompts::{self, Kind, Prompt, facts};
 use crate::times;
 use crate::wanted::Facts;
 
@@ -32,7 +34,7 @@ const REFERENCES: usize = 2;
 const SHOWN: usize = 60;
 
 /// Where the pictures come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Last {
     /// The base's pictures, 64×64.
@@ -56,58 +58,45 @@ pub struct Settings {
 }
 
 /// One line of the table.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// What is measured.
-    pub name: String,
+    name: String,
     /// On renders of the scenes that the prompts were written for.
-    pub renders: Option<Measure>,
+    renders: Option<Measure>,
     /// On the model's pictures.
-    pub model: Option<Measure>,
+    model: Option<Measure>,
 }
 
 /// The denoising loss at a noise level.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Loss {
-    /// The noise level.
-    pub sigma: f64,
+    sigma: f64,
     /// Mean squared error of the estimate, per pixel and channel in [-1, 1].
-    pub error: Measure,
+    error: Measure,
 }
 
 /// Everything that was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Results {
-    /// The model folder.
-    pub model: PathBuf,
-    /// Which stage's pictures were judged.
-    pub stage: Last,
-    /// How many prompts.
-    pub prompts: usize,
-    /// What computed.
-    pub machine: String,
-    /// The judge's fingerprint.
-    pub judge: String,
-    /// The judge's own accuracy.
-    pub judge_accuracy: Option<Accuracy>,
-    /// Shares in [0, 1].
-    pub shares: Vec<Row>,
+    model: PathBuf,
+    stage: Last,
+    prompts: usize,
+    machine: String,
+    judge: String,
+    judge_accuracy: Option<Accuracy>,
+    shares: Vec<Row>,
     /// The Fréchet distance to other renders.
-    pub frechet: Row,
-    /// The base's denoising loss.
-    pub loss: Vec<Loss>,
+    frechet: Row,
+    loss: Vec<Loss>,
     /// Milliseconds of a step of one picture, by stage.
-    pub times: Vec<times::StepTime>,
+    times: Vec<times::StepTime>,
     /// Seconds that drawing all pictures took, all workers together at work.
-    pub drawing_seconds: f64,
-    /// Seconds of the whole evaluation.
-    pub seconds: f64,
+    drawing_seconds: f64,
+    seconds: f64,
 }
 
 /// A share: what it is called, which prompts it is of, which facts.
 pub(crate) type ShareOf = (&'static str, &'static [Kind], fn(&Facts) -> (f64, f64));
-
-const TRAINED: &[Kind] = &[Kind::One, Kind::Two, Kind::Same, Kind::Three];
 
 /// The shares, in the order of the table.
 pub(crate) const SHARES: [ShareOf; 14] = [
@@ -118,44 +107,36 @@ pub(crate) const SHARES: [ShareOf; 14] = [
     ("unseen style of a concept: it is there", &[Kind::HeldOutStyle], |facts| facts.whole),
     ("unseen style of a concept: the style is right", &[Kind::HeldOutStyle], |facts| facts.style),
     ("unseen pair: both are there", &[Kind::HeldOutPair], |facts| facts.whole),
-    ("objects that are there were asked for", TRAINED, |facts| facts.asked_for),
-    ("style", TRAINED, |facts| facts.style),
+    ("objects that are there were asked for", &Kind::TRAINED, |facts| facts.asked_for),
+    ("style", &Kind::TRAINED, |facts| facts.style),
     ("relation: both there and placed as asked", &[Kind::Two], |facts| facts.relation),
     ("relation, where both are there", &[Kind::Two], |facts| facts.placed),
     ("count of two or three: exact", &[Kind::Same], |facts| facts.count),
-    ("colour of objects that are there", TRAINED, |facts| facts.colour),
-    ("colour of the background", TRAINED, |facts| facts.background),
+    ("colour of objects that are there", &Kind::TRAINED, |facts| facts.colour),
+    ("colour of the background", &Kind::TRAINED, |facts| facts.background),
 ];
 
 /// Evaluates a model. A sheet of some of its pictures, evenly chosen, is written into `out`: numbers alone do not say what
 /// is wrong.
-///
-/// # Errors
-/// Those of the model, of the scenes and of the judge.
 pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> Result<Results> {
     let began = Instant::now();
-    let model = Model::open(&settings.model)?;
+    let model = Model::open(&settings.model, None)?;
     let base = model.judged_base()?.clone();
     let prompts = prompts::prompts(settings.prompts as usize)?;
     let clean = renders(pack, &prompts)?;
-    let wishes = prompts
-        .iter()
-        .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, None))
-        .collect::<Result<Vec<_>>>()?;
+    let wishes = model.wishes(prompts.iter().map(Prompt::asked), None)?;
     let stages = if settings.stage == Last::Base { 1 } else { model.stages().len() };
     let drawing = Instant::now();
-    let pictures = model.draw(&wishes, stages, &base.settings)?;
+    let pictures = model.draw(&wishes, stages, &base.settings, None)?;
     let drawing_seconds = drawing.elapsed().as_secs_f64();
     sheet(&pictures, &out.join(format!("{}-pictures.png", name(settings.stage))))?;
 
-    let (ideal, drawn) = (look(judge, &clean)?, look(judge, &pictures)?);
-    let shares = SHARES.map(|(name, kinds, of)| {
-        let measure = |verdicts: &[Verdict]| {
-            let pairs = prompts.iter().zip(verdicts).filter(|(prompt, _)| kinds.contains(&prompt.kind));
-            share(&pairs.map(|(prompt, verdict)| of(&Facts::new(&prompt.wanted, verdict))).collect::<Vec<_>>())
-        };
-        Row { name: name.to_owned(), renders: measure(&ideal), model: measure(&drawn) }
-    });
+    let (ideal, drawn) = (judge.look_at(&clean)?, judge.look_at(&pictures)?);
+    let row = |(name, kinds, of): ShareOf| {
+        let [renders, model] = [&ideal, &drawn].map(|verdicts| facts(&prompts, verdicts, kinds, of));
+        Ok(Row { name: name.to_owned(), renders: share(&renders?), model: share(&model?) })
+    };
+    let shares = SHARES.into_iter().map(row).collect::<Result<_>>()?;
     let reference = reference(judge, pack, prompts.len())?;
     let distance = |verdicts: &[Verdict]| frechet::measure(&frechet::features(verdicts)?, &reference);
     let frechet = Row {
@@ -173,9 +154,9 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
         stage: settings.stage,
         prompts: prompts.len(),
         machine: machine::describe(&model),
-        judge: judge.fingerprint().to_owned(),
-        judge_accuracy: judge.accuracy(),
-        shares: shares.to_vec(),
+        judge: judge.fingerprint.clone(),
+        judge_accuracy: judge.accuracy,
+        shares,
         frechet,
         loss,
         times,
@@ -192,27 +173,13 @@ fn name(stage: Last) -> &'static str {
 fn sheet(pictures: &Tensor, path: &Path) -> Result<()> {
     let every = (pictures.size4()?.0 as usize).div_ceil(SHOWN).max(1);
     let chosen: Vec<_> = to_rgb(pictures)?.into_iter().step_by(every).collect();
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
-    }
+    make_folder_of(path)?;
     Ok(train_icons::sheet::write(path, &chosen, SIDE as u32, 12)?)
-}
-
-/// Looks at many pictures, a few at a time.
-///
-/// # Errors
-/// As [`Judge::look_at`].
-pub fn look(judge: &Judge, pictures: &Tensor) -> Result<Vec<Verdict>> {
-    let mut verdicts = Vec::new();
-    for part in pictures.f_split(64, 0)? {
-        verdicts.extend(judge.look_at(&part)?);
-    }
-    Ok(verdicts)
 }
 
 /// Features of renders of other scenes, twice as many as `prompts`: what pictures are compared with as a whole.
 pub(crate) fn reference(judge: &Judge, pack: &Pack, prompts: usize) -> Result<Tensor> {
-    frechet::features(&look(judge, &renders(pack, &prompts::references(prompts * REFERENCES)?)?)?)
+    frechet::features(&judge.look_at(&renders(pack, &prompts::references(prompts * REFERENCES)?)?)?)
 }
 
 /// Renders of the prompts' scenes.
@@ -240,29 +207,25 @@ pub(crate) fn errors(model: &Model, wishes: &[Wish], clean: &Tensor) -> Result<V
     SIGMAS.into_iter().map(at).collect()
 }
 
-impl Results {
-    /// What tells this evaluation from that of another stage: `icons`, `icons-last`.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        name(self.stage)
+impl Measured for Results {
+    fn name(&self) -> String {
+        name(self.stage).to_owned()
     }
 
-    /// The results as Markdown.
-    #[must_use]
-    pub fn markdown(&self) -> String {
-        let mut shares = Table::new(&["%, with 95 % interval", "asked", "renders (ceiling)", "model"]);
+    fn markdown(&self) -> String {
+        let mut shares = Table::new(["%, with 95 % interval", "asked", "renders (ceiling)", "model"]);
         for row in &self.shares {
             let asked = row.model.or(row.renders).map_or(0, |measure| measure.samples);
             shares.row([row.name.clone(), asked.to_string(), percent(row.renders), percent(row.model)]);
         }
         let Row { name, renders, model } = &self.frechet;
-        let mut table = Table::new(&["", "renders (floor)", "model"]);
+        let mut table = Table::new(["", "renders (floor)", "model"]);
         table.row([name.clone(), number(*renders, 3), number(*model, 3)]);
-        let mut loss = Table::new(&["σ", "squared error × 1000"]);
+        let mut loss = Table::new(["σ", "squared error × 1000"]);
         for Loss { sigma, error } in &self.loss {
             loss.row([sigma.to_string(), number(Some(error.times(1e3)), 2)]);
         }
-        let mut times = Table::new(&["stage", "side", "ms a step"]);
+        let mut times = Table::new(["stage", "side", "ms a step"]);
         for time in &self.times {
             times.row([time.stage.clone(), time.side.to_string(), number(Some(time.milliseconds), 1)]);
         }
@@ -277,30 +240,14 @@ impl Results {
         )
     }
 
-    /// Draws the plots into a folder, their names beginning with `evaluation-`.
-    ///
-    /// # Errors
-    /// As [`Plot::save`].
-    pub fn plots(&self, folder: &Path) -> Result<()> {
-        let point = |loss: &Loss| (loss.sigma, loss.error.value, Some((loss.error.low, loss.error.high)));
-        Plot {
+    fn plots(&self) -> Vec<(String, Plot)> {
+        let points = self.loss.iter().map(|loss| (loss.sigma, Some(loss.error)));
+        let plot = Plot {
             title: "Denoising loss of the base on held-out scenes".to_owned(),
             x: Axis::logarithmic("σ"),
             y: Axis::logarithmic("squared error per pixel"),
-            lines: vec![Line { name: "model".to_owned(), points: self.loss.iter().map(point).collect() }],
-        }
-        .save(&folder.join(format!("evaluation-{}-loss.png", self.name())))
-    }
-
-    /// Writes JSON and plots into `out`; with a document, its table between the markers of [`Results::name`] and the plots
-    /// into the folder `images` beside it.
-    ///
-    /// # Errors
-    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
-    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
-        document::json(&out.join(format!("{}.json", self.name())), self)?;
-        let Some(page) = page else { return self.plots(out) };
-        self.plots(&page.with_file_name("images"))?;
-        document::replace(page, self.name(), &self.markdown())
+            lines: vec![Line::measured("model", points)],
+        };
+        vec![(format!("evaluation-{}-loss", self.name()), plot)]
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use ediffi_train::lineage::fingerprint;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::judge::Judge;
 use crate::model::Model;
 use crate::placed::{Outcome, Placed};
@@ -32,12 +32,9 @@ impl Kept {
 }
 
 /// What outcomes depend on: the base with its settings, the encoders, the judge and the prompts.
-///
-/// # Errors
-/// Files that cannot be read.
 pub(crate) fn key(model: &Model, judge: &Judge, prompts: &[Placed]) -> Result<String> {
-    let (base, folder) = (model.base()?, model.pipeline().folder());
-    let encoders = &model.pipeline().manifest().encoders;
+    let (base, folder) = (model.base()?, model.pipeline.folder());
+    let encoders = &model.pipeline.manifest().encoders;
     let mut parts = vec![serde_json::to_string(base)?, serde_json::to_string(&base.settings)?];
     let networks = base.experts.iter().filter_map(|expert| expert.network.as_ref());
     let weights = base.experts.iter().map(|expert| &expert.weights);
@@ -49,13 +46,13 @@ pub(crate) fn key(model: &Model, judge: &Judge, prompts: &[Placed]) -> Result<St
             parts.push(fingerprint(&file)?);
         }
     }
-    parts.extend([judge.fingerprint().to_owned(), hash(prompts)]);
+    parts.extend([judge.fingerprint.clone(), hash(prompts)]);
     Ok(parts.join(" "))
 }
 
 /// The files of a folder by name, those of its folders too.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |source| Error::Read { path: folder.to_owned(), source };
+    let failed = |source| ediffi_core::Error::ReadFile { path: folder.to_owned(), source };
     let entries = std::fs::read_dir(folder).map_err(failed)?.map(|entry| entry.map(|entry| entry.path()));
     let mut entries = entries.collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
     entries.sort();
@@ -83,8 +80,10 @@ fn hash(prompts: &[Placed]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use ediffi_core::files::write_json;
+
     use super::*;
-    use crate::document;
+    use crate::error::Error;
     use crate::placed::placed;
 
     #[test]
@@ -95,7 +94,7 @@ mod tests {
         assert!(kept.outcomes.is_empty());
         let outcome = Outcome { seen: 1, inside: 1, iou: 0.25, style: None };
         kept.outcomes.insert("no paint 0".to_owned(), vec![outcome]);
-        document::json(&path, &kept).unwrap();
+        write_json(&path, &kept).unwrap();
         assert_eq!(Kept::open(&path, "a".to_owned()).outcomes["no paint 0"], [outcome]);
         assert!(Kept::open(&path, "b".to_owned()).outcomes.is_empty());
     }
@@ -121,6 +120,6 @@ mod tests {
         let expected = ["a.json", "b/c.json", "d.json"].map(|name| folder.path().join(name));
         expected.iter().for_each(|path| std::fs::write(path, "{}").unwrap());
         assert_eq!(files(folder.path()).unwrap(), expected);
-        assert!(matches!(files(&folder.path().join("none")), Err(Error::Read { .. })));
+        assert!(matches!(files(&folder.path().join("none")), Err(Error::Core(ediffi_core::Error::ReadFile { .. }))));
     }
 }

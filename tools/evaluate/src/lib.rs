@@ -3,8 +3,8 @@
 //! [`judge::Judge`] is a small frozen network that says what a picture of icons shows: which objects where, in which style,
 //! in which colours. [`icons`] asks a model for several hundred fixed prompts and compares what the judge sees with what the
 //! captions asked for; [`compare`] does so for several models side by side; [`solvers`] compares the ways to sample; [`probes`] exchanges
-//! captions on the way; [`attention`] says where cross-attention looks; [`paint`] and [`styled`] measure the paper's two instruments. Everything measured has an interval
-//! ([`bootstrap`]), and goes into JSON, Markdown tables and plots ([`document`], [`plot`]).
+//! captions on the way; [`attention`] says where cross-attention looks; [`paint`] and [`styled`] measure the paper's two instruments.
+//! Everything measured has an interval (`bootstrap`), and goes into JSON, Markdown tables and plots ([`measured`], [`document`]).
 //!
 //! ```no_run
 //! use evaluate::judge::{DEFAULT_PATH, Judge};
@@ -18,25 +18,25 @@
 //! ```
 
 pub mod attention;
-pub mod bootstrap;
+mod bootstrap;
 pub mod compare;
 pub mod document;
 pub mod error;
-pub mod frechet;
+mod frechet;
 pub mod icons;
 pub mod judge;
 mod kept;
-pub mod machine;
+mod machine;
+pub mod measured;
 pub mod model;
 pub mod paint;
 mod pairs;
-pub mod placed;
-pub mod plot;
+mod placed;
+mod plot;
 pub mod probes;
 pub mod prompts;
-pub mod rows;
+mod rows;
 pub mod solvers;
 pub mod styled;
-pub mod times;
-pub mod wanted;
-pub mod work;
+mod times;
+mod wanted;

@@ -3,11 +3,10 @@
 use crate::model::Model;
 
 /// Processor, cores, precision and workers, in words.
-#[must_use]
 pub fn describe(model: &Model) -> String {
-    let runtime = model.pipeline().runtime();
+    let runtime = model.pipeline.runtime();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{:?} ({}, {cores} cores), {:?}, {} workers", runtime.device, processor(), runtime.kind, model.workers())
+    format!("{:?} ({}, {cores} cores), {:?}, {} workers", runtime.device, processor(), runtime.kind, model.workers)
 }
 
 /// What the system calls the processor, and whether it has the instructions that matter here.

@@ -9,9 +9,10 @@ use train_icons::sampler::Sampler;
 use train_icons::scene::Scene;
 use train_icons::split::{Split, is_held_out_cell};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::judge::network::SIDE;
 use crate::judge::{Detection, Verdict};
+use crate::prompts::next;
 
 /// Seed of the scenes; the generator's seeds are small numbers.
 const SEED: u64 = 0x7061_696E_7401;
@@ -23,35 +24,26 @@ const BOXES: u64 = 23;
 const HELD_OUT_EVERY: usize = 4;
 /// Side of a box, in sides of the picture: what objects of two have in training, with a little room.
 const SIDES: [f32; 2] = [0.42, 0.5];
-/// After so many scenes in a row without a usable one, there is none.
-pub(crate) const CANDIDATES: u64 = 10_000;
 /// How much of its box a rendered object fills.
 const FILLS: f32 = 0.95;
 
 /// An upright rectangle, in sides of the picture.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Area {
-    /// Left edge.
     pub x: f32,
-    /// Upper edge.
     pub y: f32,
-    /// Width.
     pub width: f32,
-    /// Height.
     pub height: f32,
 }
 
 impl Area {
     /// What the judge saw as an area.
-    #[must_use]
     pub fn of(seen: &Detection) -> Self {
         let (width, height) = (seen.width, seen.height);
         Self { x: seen.x - width / 2.0, y: seen.y - height / 2.0, width, height }
     }
 
     /// Whether a point lies in it.
-    #[must_use]
     pub fn holds(&self, x: f32, y: f32) -> bool {
         (self.x..self.x + self.width).contains(&x) && (self.y..self.y + self.height).contains(&y)
     }
@@ -63,7 +55,6 @@ impl Area {
     }
 
     /// Intersection over union.
-    #[must_use]
     pub fn iou(&self, other: &Self) -> f32 {
         let shared = self.shared(other);
         let union = self.width * self.height + other.width * other.height - shared;
@@ -90,31 +81,25 @@ pub struct Placed {
 /// The prompts join their objects by "and": a relation in words would contradict the boxes.
 ///
 /// # Errors
-/// A configuration of the sampler without held-out scenes; those of `reads`; [`Error::Candidates`] when it accepts nothing.
+/// A configuration of the sampler without held-out scenes; those of `reads`;
+/// [`Error::Candidates`](crate::error::Error::Candidates) when it accepts nothing.
 pub fn placed(count: usize, reads: impl Fn(&str) -> Result<bool>) -> Result<Vec<Placed>> {
-    let mix = Mix { one: 0.0, placed: 0.0, two: 1.0, three: 0.0, same: 0.0 };
+    let mix = Mix { two: 1.0, ..Mix::default() };
     let trained = Sampler::new(SamplerConfig { mix, ..SamplerConfig::small() })?;
     let held = Sampler::new(SamplerConfig::small())?;
-    let next = |held_out: bool, from: u64| -> Result<(u64, Scene)> {
-        for index in from..from + CANDIDATES {
-            let scene = if held_out {
-                held.scene(SEED + 1, index, Split::HeldOut)?
-            } else {
-                trained.scene(SEED, index, Split::Train)?
-            };
-            if joined(&scene) && reads(&scene.caption)? {
-                return Ok((index, scene));
-            }
-        }
-        Err(Error::Candidates { what: "a prompt that the model reads", tried: CANDIDATES })
-    };
     let (mut of_trained, mut of_held_out) = (0, 0);
     let mut found = Vec::with_capacity(count);
     for number in 0..count {
         let held_out = number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1;
         let from = if held_out { &mut of_held_out } else { &mut of_trained };
-        let (index, scene) = next(held_out, *from)?;
-        *from = index + 1;
+        let (index, scene) = next("a prompt that the model reads", from, |index| {
+            let scene = if held_out {
+                held.scene(SEED + 1, index, Split::HeldOut)?
+            } else {
+                trained.scene(SEED, index, Split::Train)?
+            };
+            Ok((joined(&scene) && reads(&scene.caption)?).then_some((index, scene)))
+        })?;
         let mut dice = Dice::new(SEED + u64::from(held_out), index, BOXES);
         let areas = boxes(&mut dice);
         found.push(Placed { scene, areas, held_out, seed: PICTURES + number as u64 });
@@ -147,9 +132,6 @@ fn boxes(dice: &mut Dice) -> [Area; 2] {
 
 impl Placed {
     /// The boxes as a canvas, each bound to the words of its object.
-    ///
-    /// # Errors
-    /// As [`Canvas::new`].
     pub fn canvas(&self) -> Result<Canvas> {
         let side = SIDE as u32;
         let pixel = |part: f32| (part * side as f32).round() as u32;
@@ -164,9 +146,6 @@ impl Placed {
     }
 
     /// The scene with its objects in their boxes, drawn: what a perfect model would make.
-    ///
-    /// # Errors
-    /// As [`Renderer::render`].
     pub fn render(&self, renderer: &Renderer) -> Result<Vec<u8>> {
         let mut scene = self.scene.clone();
         for (object, area) in scene.objects.iter_mut().zip(&self.areas) {
@@ -196,7 +175,6 @@ impl Outcome {
     pub const OBJECTS: f64 = 2.0;
 
     /// Compares what the judge saw with what was painted. Of several detections of one concept the surest counts.
-    #[must_use]
     pub fn new(placed: &Placed, verdict: &Verdict) -> Self {
         let named = placed.scene.caption.contains(&format!("{} style", placed.scene.style.word()));
         let style = named.then_some(verdict.style == placed.scene.style);
@@ -217,6 +195,8 @@ mod tests {
     use train_icons::split::is_held_out_pair;
 
     use super::*;
+    use crate::error::Error;
+    use crate::prompts::CANDIDATES;
 
     #[test]
     fn prompts_are_of_two_objects_in_boxes_of_their_own() {

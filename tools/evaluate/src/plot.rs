@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use ediffi_core::files::write_with_folders;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder as _};
 use plotters::prelude::*;
 
-use crate::document;
+use crate::bootstrap::Measure;
 use crate::error::{Error, Result};
 
 /// Width and height in pixels.
@@ -30,7 +31,6 @@ const COLOURS: [RGBColor; 9] = [
     RGBColor(150, 150, 150),
 ];
 
-/// An axis.
 #[derive(Debug, Clone)]
 pub struct Axis {
     /// What it says beside it.
@@ -51,28 +51,35 @@ pub struct Line {
     pub points: Vec<Point>,
 }
 
-/// A plot.
 #[derive(Debug, Clone)]
 pub struct Plot {
-    /// Above it.
     pub title: String,
-    /// To the right.
     pub x: Axis,
-    /// Upwards.
     pub y: Axis,
-    /// Its lines.
     pub lines: Vec<Line>,
+}
+
+impl Line {
+    /// A line of what was measured at each x.
+    pub fn measured(name: &str, points: impl Iterator<Item = (f64, Option<Measure>)>) -> Self {
+        let point = |(x, measure): (f64, Option<Measure>)| measure.map(|m| (x, m.value, Some((m.low, m.high))));
+        Self { name: name.to_owned(), points: points.filter_map(point).collect() }
+    }
+
+    /// A level line between two x, of what does not depend on x.
+    pub fn level(name: &str, measure: Option<Measure>, ends: [f64; 2]) -> Self {
+        let points = measure.map(|measure| ends.map(|x| (x, measure.value, None)).to_vec());
+        Self { name: name.to_owned(), points: points.unwrap_or_default() }
+    }
 }
 
 impl Axis {
     /// An axis of equal differences.
-    #[must_use]
     pub fn linear(label: &str) -> Self {
         Self { label: label.to_owned(), logarithmic: false }
     }
 
     /// An axis of equal ratios; values that are not positive are left out.
-    #[must_use]
     pub fn logarithmic(label: &str) -> Self {
         Self { label: label.to_owned(), logarithmic: true }
     }
@@ -104,11 +111,8 @@ impl Axis {
 
 impl Plot {
     /// Draws it as a PNG file.
-    ///
-    /// # Errors
-    /// [`Error::Plot`], and as [`document::write`] for a file that cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
-        document::write(path, &self.png()?)
+        Ok(write_with_folders(path, &self.png()?)?)
     }
 
     fn png(&self) -> Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! `evaluate probes`: when in sampling the caption matters (eDiff-I, figure 4): pictures whose caption is exchanged for
 //! another one on the way.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use ediffi::Conditioning;
@@ -11,19 +11,19 @@ use ediffi_core::noise::NoiseSource;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::seed::Noise;
 use ediffi_core::solver::Solver;
-use serde::{Deserialize, Serialize};
-use tch::{Kind as TensorKind, Tensor};
+use serde::Serialize;
+use tch::Tensor;
 
 use crate::bootstrap::{Measure, ratio, share};
-use crate::document::{self, Table, percent};
+use crate::document::{Table, percent};
 use crate::error::{Error, Result};
-use crate::icons::look;
 use crate::judge::Judge;
 use crate::machine;
-use crate::model::{Model, Wish, first_estimate};
+use crate::measured::Measured;
+use crate::model::{Batch, Model, Wish, first_estimate, stacked};
 use crate::plot::{Axis, Line, Plot};
-use crate::prompts::{self, Kind, Prompt};
-use crate::wanted::Facts;
+use crate::prompts::{self, Kind, Prompt, facts};
+use crate::solvers::distances;
 
 /// Shares of the steps after which the caption is exchanged; the paper's two are 40 % and 93 %.
 const SHARES: [f64; 9] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.93, 1.0];
@@ -43,57 +43,43 @@ pub struct Settings {
 }
 
 /// What pictures show whose caption was exchanged after a share of the steps.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Point {
     /// The share of the steps that the first caption had.
-    pub share: f64,
-    /// Steps that it had.
-    pub steps: usize,
+    share: f64,
+    steps: usize,
     /// The noise level from which on the second caption was asked.
-    pub sigma: f64,
+    sigma: f64,
     /// Pictures that show the first caption's object.
-    pub first: Option<Measure>,
+    first: Option<Measure>,
     /// Pictures that show the second caption's object.
-    pub second: Option<Measure>,
+    second: Option<Measure>,
     /// Distance to the picture of the first caption alone, in distances between the pictures of both captions.
-    pub moved: Option<Measure>,
+    moved: Option<Measure>,
 }
 
 /// Everything that was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Results {
-    /// The model folder.
-    pub model: PathBuf,
-    /// How many pairs of captions.
-    pub pairs: usize,
-    /// How pictures were sampled.
-    pub sampler: SamplerSettings,
-    /// What computed.
-    pub machine: String,
-    /// The judge's fingerprint.
-    pub judge: String,
-    /// One entry a share.
-    pub points: Vec<Point>,
-    /// Seconds of all of it.
-    pub seconds: f64,
+    model: PathBuf,
+    pairs: usize,
+    sampler: SamplerSettings,
+    machine: String,
+    judge: String,
+    points: Vec<Point>,
+    seconds: f64,
 }
 
 /// Exchanges captions.
-///
-/// # Errors
-/// Those of the model and of the judge.
 pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     let began = Instant::now();
-    let model = Model::open(&settings.model)?;
+    let model = Model::open(&settings.model, None)?;
     let base = model.judged_base()?;
     let sampler = SamplerSettings { steps: settings.steps as usize, ..base.settings.clone() };
     let sigmas = sampler.sigmas(base.precondition.timesteps())?;
     let (first, second) = pairs(settings.pairs as usize)?;
-    let wishes = |prompts: &[Prompt]| -> Result<Vec<Wish>> {
-        // Both captions start from the same noise.
-        let wish = |(seed, prompt): (u64, &Prompt)| model.wish(&prompt.scene.caption, seed, None);
-        (2_000_000..).zip(prompts).map(wish).collect()
-    };
+    // Both captions start from the same noise.
+    let wishes = |prompts: &[Prompt]| model.wishes(prompts.iter().map(|p| &p.scene).zip(2_000_000..), None);
     let (a, b) = (wishes(&first)?, wishes(&second)?);
     let mut drawn = Vec::new();
     for share in SHARES {
@@ -102,24 +88,16 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
         let sigma = sigmas.get(steps).copied().filter(|_| steps < sampler.steps).unwrap_or(0.0);
         drawn.push((share, steps, sigma, model.exchanged(&a, &b, sigma, &sampler)?));
     }
-    let apart = |x: &Tensor, y: &Tensor| -> Result<Vec<f64>> {
-        let squares = x.f_sub(y)?.f_square()?.f_mean_dim([1_i64, 2, 3].as_slice(), false, TensorKind::Double)?;
-        Ok(Vec::try_from(squares.f_sqrt()?)?)
-    };
     let (Some((.., only_second)), Some((.., only_first))) = (drawn.first(), drawn.last()) else {
         return Err(Error::Worker);
     };
-    let whole = apart(only_first, only_second)?;
+    let whole = distances(only_first, only_second)?;
     let mut points = Vec::new();
     for (part, steps, sigma, pictures) in &drawn {
-        let verdicts = look(judge, pictures)?;
-        let shown = |prompts: &[Prompt]| {
-            let facts =
-                prompts.iter().zip(&verdicts).map(|(prompt, verdict)| Facts::new(&prompt.wanted, verdict).whole);
-            share(&facts.collect::<Vec<_>>())
-        };
-        let moved: Vec<(f64, f64)> = apart(pictures, only_first)?.into_iter().zip(whole.iter().copied()).collect();
-        let (first, second, moved) = (shown(&first), shown(&second), ratio(&moved));
+        let verdicts = judge.look_at(pictures)?;
+        let shown = |prompts| Ok::<_, Error>(share(&facts(prompts, &verdicts, &[Kind::One], |facts| facts.whole)?));
+        let moved: Vec<(f64, f64)> = distances(pictures, only_first)?.into_iter().zip(whole.iter().copied()).collect();
+        let (first, second, moved) = (shown(&first)?, shown(&second)?, ratio(&moved));
         points.push(Point { share: *part, steps: *steps, sigma: *sigma, first, second, moved });
     }
     Ok(Results {
@@ -127,7 +105,7 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
         pairs: first.len(),
         sampler,
         machine: machine::describe(&model),
-        judge: judge.fingerprint().to_owned(),
+        judge: judge.fingerprint.clone(),
         points,
         seconds: began.elapsed().as_secs_f64(),
     })
@@ -150,29 +128,29 @@ impl Model {
     ///
     /// # Shapes
     /// → [wishes, 3, size, size] in [-1, 1]
-    ///
-    /// # Errors
-    /// As [`Cascade::run`].
     pub fn exchanged(&self, first: &[Wish], second: &[Wish], sigma: f64, settings: &SamplerSettings) -> Result<Tensor> {
         let sigmas = settings.sigmas(self.base()?.precondition.timesteps())?;
-        self.pairs(first, second, |cascade, conditionings, seeds| {
+        let others = |rows| stacked(second.get(rows).unwrap_or_default());
+        let pictures = self.each(first, 1, others, |cascade, Batch { conditioning, seeds }, other| {
             let mut noise = Noise::new(seeds, 0);
             let size = cascade.stages().first().map_or(0, |stage| stage.sizes().size);
             let start = noise.normal(&[seeds.len() as i64, 3, size, size])?;
+            let conditionings = [conditioning, &other];
             let mut exchanging = Exchanging { cascade, conditionings, seeds, sigma, settings, failure: None };
             let picture = settings.solver.solve(&mut exchanging, start, &sigmas, &mut noise, &mut ());
             if let Some(failure) = exchanging.failure {
                 return Err(failure);
             }
             Ok(picture?.f_clamp(-1.0, 1.0)?)
-        })
+        })?;
+        Ok(Tensor::f_cat(&pictures, 0)?)
     }
 }
 
 /// The base as a denoiser that asks for another caption at low noise.
 struct Exchanging<'a> {
     cascade: &'a mut Cascade,
-    conditionings: &'a [Conditioning; 2],
+    conditionings: [&'a Conditioning; 2],
     seeds: &'a [u64],
     sigma: f64,
     settings: &'a SamplerSettings,
@@ -217,11 +195,13 @@ impl NoiseSource for Here {
     }
 }
 
-impl Results {
-    /// The results as Markdown.
-    #[must_use]
-    pub fn markdown(&self) -> String {
-        let mut table = Table::new(&[
+impl Measured for Results {
+    fn name(&self) -> String {
+        "probes".to_owned()
+    }
+
+    fn markdown(&self) -> String {
+        let mut table = Table::new([
             "first caption's share of the steps",
             "σ of the exchange",
             "first object seen, %",
@@ -244,19 +224,9 @@ impl Results {
         )
     }
 
-    /// Writes JSON and the plot into `out`; with a document, its table between the markers `probes` and the plot into the
-    /// folder `images` beside it.
-    ///
-    /// # Errors
-    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
-    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
-        document::json(&out.join("probes.json"), self)?;
+    fn plots(&self) -> Vec<(String, Plot)> {
         let line = |name: &str, of: fn(&Point) -> Option<Measure>| {
-            let place = |point: &Point| {
-                let measure = of(point)?.times(100.0);
-                Some((point.share * 100.0, measure.value, Some((measure.low, measure.high))))
-            };
-            Line { name: name.to_owned(), points: self.points.iter().filter_map(place).collect() }
+            Line::measured(name, self.points.iter().map(|at| (at.share * 100.0, of(at).map(|m| m.times(100.0)))))
         };
         let plot = Plot {
             title: "Captions exchanged on the way".to_owned(),
@@ -267,8 +237,6 @@ impl Results {
                 line("second object seen", |point| point.second),
             ],
         };
-        let images = page.map_or_else(|| out.to_owned(), |page| page.with_file_name("images"));
-        plot.save(&images.join("evaluation-probes.png"))?;
-        page.map_or(Ok(()), |page| document::replace(page, "probes", &self.markdown()))
+        vec![("evaluation-probes".to_owned(), plot)]
     }
 }

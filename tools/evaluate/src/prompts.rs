@@ -1,13 +1,14 @@
 //! The fixed prompts of an evaluation, each with the scene that it was written for.
 
-use serde::{Deserialize, Serialize};
 use train_icons::config::{Mix, SamplerConfig};
 use train_icons::sampler::Sampler;
 use train_icons::scene::Scene;
 use train_icons::split::{Split, is_held_out_cell};
 
-use crate::error::Result;
-use crate::wanted::Wanted;
+use crate::error::{Error, Result};
+use crate::judge::Verdict;
+use crate::pairs::paired;
+use crate::wanted::{Facts, Wanted};
 
 /// How many prompts a whole evaluation has.
 pub const ALL: usize = 600;
@@ -16,9 +17,11 @@ const SEED: u64 = 0x6576_616C_7501;
 /// Seed of the first picture.
 const PICTURES: u64 = 1_000_000;
 
+/// After so many scenes in a row without a usable one, there is none.
+pub(crate) const CANDIDATES: u64 = 10_000;
+
 /// What kind of prompt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// One object.
     One,
@@ -35,6 +38,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What the generator was trained on.
+    pub(crate) const TRAINED: [Self; 4] = [Self::One, Self::Two, Self::Same, Self::Three];
+
     /// Every kind with its share of the prompts, in sixtieths.
     const SHARES: [(Self, usize); 6] = [
         (Self::One, 16),
@@ -59,18 +65,39 @@ pub struct Prompt {
     pub seed: u64,
 }
 
+impl Prompt {
+    /// What a model is asked for.
+    pub(crate) fn asked(&self) -> (&Scene, u64) {
+        (&self.scene, self.seed)
+    }
+}
+
+/// What was right, and what was asked, about the pictures of the prompts of these kinds.
+pub(crate) fn facts(
+    prompts: &[Prompt],
+    verdicts: &[Verdict],
+    kinds: &[Kind],
+    of: fn(&Facts) -> (f64, f64),
+) -> Result<Vec<(f64, f64)>> {
+    let pairs = paired("verdicts", prompts, verdicts)?.filter(|(prompt, _)| kinds.contains(&prompt.kind));
+    Ok(pairs.map(|(prompt, verdict)| of(&Facts::new(&prompt.wanted, verdict))).collect())
+}
+
+/// The first thing that `of` finds in the scenes from number `from` on, which then is the number of the scene behind it.
+pub(crate) fn next<T>(what: &'static str, from: &mut u64, of: impl Fn(u64) -> Result<Option<T>>) -> Result<T> {
+    // The first that is usable, or the first error.
+    let mut found = (*from..*from + CANDIDATES).filter_map(|index| Some((index, of(index).transpose()?)));
+    let (index, first) = found.next().ok_or(Error::Candidates { what, tried: CANDIDATES })?;
+    *from = index + 1;
+    first
+}
+
 /// `count` prompts, of every kind its share. The same count always gives the same prompts with the same seeds.
-///
-/// # Errors
-/// A configuration of the sampler without held-out scenes.
 pub fn prompts(count: usize) -> Result<Vec<Prompt>> {
     drawn(count, SEED)
 }
 
 /// Other scenes of the same kinds in the same shares: what pictures are compared with as a whole.
-///
-/// # Errors
-/// As [`prompts`].
 pub fn references(count: usize) -> Result<Vec<Prompt>> {
     drawn(count, SEED + 0x100)
 }
@@ -107,7 +134,7 @@ fn is_of(kind: Kind, scene: &Scene) -> bool {
 }
 
 fn config(kind: Kind) -> SamplerConfig {
-    let none = Mix { one: 0.0, placed: 0.0, two: 0.0, three: 0.0, same: 0.0 };
+    let none = Mix::default();
     let mix = match kind {
         Kind::One | Kind::HeldOutStyle | Kind::HeldOutPair => Mix { one: 1.0, ..none },
         Kind::Two => Mix { two: 1.0, ..none },

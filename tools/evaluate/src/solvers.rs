@@ -1,25 +1,25 @@
 //! `evaluate solvers`: how near each way to sample comes to the exact solution, and what the judge says, against the number
 //! of evaluations of the network.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use ediffi_cascade::SamplerSettings;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tch::{Kind as TensorKind, Tensor};
 
 use crate::bootstrap::{Measure, mean, share};
-use crate::document::{self, Table};
+use crate::document::{Table, percent};
 use crate::error::{Error, Result};
-use crate::icons::look;
+use crate::judge::network::reduced;
 use crate::judge::{Judge, Verdict};
 use crate::machine;
-use crate::model::{Model, Wish, reduced};
+use crate::measured::Measured;
+use crate::model::Model;
 use crate::plot::{Axis, Line, Plot};
-use crate::prompts::{self, Kind, Prompt};
-use crate::wanted::Facts;
+use crate::prompts::{self, Kind, Prompt, facts};
 
 /// Evaluations of the network that a picture may cost.
 const EVALUATIONS: [usize; 6] = [5, 8, 12, 20, 32, 50];
@@ -42,45 +42,33 @@ pub struct Settings {
 }
 
 /// One way to sample, measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Point {
-    /// The solver.
-    pub solver: Solver,
-    /// The name of the schedule.
-    pub schedule: String,
-    /// Steps of the schedule.
-    pub steps: usize,
+    solver: Solver,
+    schedule: String,
+    steps: usize,
     /// Evaluations of the denoiser: with guidance each is two rows of the network.
-    pub evaluations: usize,
+    evaluations: usize,
     /// Root of the mean squared distance to the reference, over the pixels of a picture, in [-1, 1]; a mean over pictures.
-    pub distance: Option<Measure>,
-    /// Objects that the judge finds.
-    pub recall: Option<Measure>,
+    distance: Option<Measure>,
+    recall: Option<Measure>,
 }
 
 /// Everything that was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Results {
-    /// The model folder.
-    pub model: PathBuf,
-    /// The stage.
-    pub stage: String,
-    /// Whether it is the base.
-    pub is_base: bool,
-    /// How many prompts.
-    pub prompts: usize,
+    model: PathBuf,
+    stage: String,
+    is_base: bool,
+    prompts: usize,
     /// What the reference was drawn with.
-    pub reference: SamplerSettings,
+    reference: SamplerSettings,
     /// Objects that the judge finds in the reference.
-    pub reference_recall: Option<Measure>,
-    /// What computed.
-    pub machine: String,
-    /// The judge's fingerprint.
-    pub judge: String,
-    /// Every way to sample.
-    pub points: Vec<Point>,
-    /// Seconds of the whole comparison.
-    pub seconds: f64,
+    reference_recall: Option<Measure>,
+    machine: String,
+    judge: String,
+    points: Vec<Point>,
+    seconds: f64,
 }
 
 /// Compares every solver on every schedule, all from the same noise.
@@ -89,17 +77,14 @@ pub struct Results {
 /// [`Error::Setting`] for a stage that is not there; those of the model and of the judge.
 pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     let began = Instant::now();
-    let model = Model::open(&settings.model)?;
+    let model = Model::open(&settings.model, None)?;
     let base = model.judged_base()?;
     let name = settings.stage.as_deref().unwrap_or(&base.name);
     let names = || model.stages().iter().map(|stage| stage.name.as_str()).collect::<Vec<_>>().join(", ");
     let missing = || Error::Setting { what: "stage", reason: format!("{name} is none of {}", names()) };
     let index = model.stages().iter().position(|stage| stage.name == name).ok_or_else(missing)?;
     let prompts = chosen(settings.prompts as usize)?;
-    let wishes = prompts
-        .iter()
-        .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, None))
-        .collect::<Result<Vec<Wish>>>()?;
+    let wishes = model.wishes(prompts.iter().map(Prompt::asked), None)?;
     // The stages before are the same for all ways.
     let mut smaller: Option<Tensor> = None;
     for (before, stage) in model.stages().iter().enumerate().take(index) {
@@ -109,7 +94,7 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
     let stage = model.stages().get(index).ok_or_else(missing)?.settings.clone();
     let reference = SamplerSettings { steps: settings.reference as usize, ..stage.clone() };
     let exact = draw(&reference)?;
-    let reference_recall = recall(&prompts, &look(judge, &reduced(exact.shallow_clone())?)?);
+    let reference_recall = recall(&prompts, &judge.look_at(&reduced(exact.shallow_clone())?)?)?;
     let mut points = Vec::new();
     for (name, schedule) in schedules(&stage.schedule)? {
         for solver in Solver::deterministic() {
@@ -123,7 +108,7 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
                     steps,
                     evaluations: made,
                     distance: mean(&distances(&pictures, &exact)?),
-                    recall: recall(&prompts, &look(judge, &reduced(pictures)?)?),
+                    recall: recall(&prompts, &judge.look_at(&reduced(pictures)?)?)?,
                 });
             }
         }
@@ -136,7 +121,7 @@ pub fn evaluate(judge: &Judge, settings: &Settings) -> Result<Results> {
         reference,
         reference_recall,
         machine: machine::describe(&model),
-        judge: judge.fingerprint().to_owned(),
+        judge: judge.fingerprint.clone(),
         points,
         seconds: began.elapsed().as_secs_f64(),
     })
@@ -149,13 +134,12 @@ fn chosen(count: usize) -> Result<Vec<Prompt>> {
     Ok(of(Kind::One, count.div_ceil(2)).chain(of(Kind::Two, count / 2)).collect())
 }
 
-fn recall(prompts: &[Prompt], verdicts: &[Verdict]) -> Option<Measure> {
-    let facts = prompts.iter().zip(verdicts).map(|(prompt, verdict)| Facts::new(&prompt.wanted, verdict).objects);
-    share(&facts.collect::<Vec<_>>())
+fn recall(prompts: &[Prompt], verdicts: &[Verdict]) -> Result<Option<Measure>> {
+    Ok(share(&facts(prompts, verdicts, &Kind::TRAINED, |facts| facts.objects)?))
 }
 
 /// Root mean squared distances of pictures, one a row.
-fn distances(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
+pub(crate) fn distances(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
     let squares = a.f_sub(b)?.f_square()?.f_mean_dim([1_i64, 2, 3].as_slice(), false, TensorKind::Double)?;
     Ok(Vec::try_from(squares.f_sqrt()?)?)
 }
@@ -191,25 +175,24 @@ fn steps(solver: Solver, schedule: &Schedule, evaluations: usize) -> Result<Opti
     Ok(best)
 }
 
-impl Results {
-    /// The results as Markdown: the distances, then what the judge finds on the schedule of the model's family.
-    #[must_use]
-    pub fn markdown(&self) -> String {
-        let heading = |first: &str| {
-            let mut headings = vec![first.to_owned(), "schedule".to_owned()];
-            headings.extend(EVALUATIONS.map(|evaluations| format!("≤ {evaluations}")));
-            headings
-        };
+impl Measured for Results {
+    /// `solvers`, or `solvers-sr256` for a stage of that name that is not the base.
+    fn name(&self) -> String {
+        if self.is_base { "solvers".to_owned() } else { format!("solvers-{}", self.stage) }
+    }
+
+    /// The distances, then what the judge finds on the schedule of the model's family.
+    fn markdown(&self) -> String {
         let table = |first: &str, cell: &dyn Fn(&Point) -> Option<String>| {
-            let headings = heading(first);
-            let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
-            for (schedule, solver) in self.ways() {
+            let most = EVALUATIONS.map(|evaluations| format!("≤ {evaluations}"));
+            let mut table = Table::new([first.to_owned(), "schedule".to_owned()].into_iter().chain(most));
+            let ways = self.points.chunk_by(|a, b| (a.solver, &a.schedule) == (b.solver, &b.schedule));
+            for (way, first) in ways.filter_map(|way| Some((way, way.first()?))) {
                 let of = |most: usize| {
-                    let ways = self.points.iter().filter(|point| point.schedule == schedule && point.solver == solver);
-                    let within = ways.filter(|point| point.evaluations <= most);
+                    let within = way.iter().filter(|point| point.evaluations <= most);
                     within.max_by_key(|point| point.evaluations).and_then(cell).unwrap_or_else(|| "–".to_owned())
                 };
-                table.row([solver.to_string(), schedule.clone()].into_iter().chain(EVALUATIONS.map(of)));
+                table.row([first.solver.to_string(), first.schedule.clone()].into_iter().chain(EVALUATIONS.map(of)));
             }
             table
         };
@@ -221,7 +204,7 @@ impl Results {
             self.stage,
             self.reference.solver,
             self.reference.steps,
-            document::percent(self.reference_recall),
+            percent(self.reference_recall),
             self.machine,
             self.seconds,
             table("distance to the reference", &distance),
@@ -229,53 +212,21 @@ impl Results {
         )
     }
 
-    /// Schedules and solvers in the order they were measured.
-    fn ways(&self) -> Vec<(String, Solver)> {
-        let mut ways: Vec<(String, Solver)> = Vec::new();
-        for point in &self.points {
-            if !ways.iter().any(|(schedule, solver)| *schedule == point.schedule && *solver == point.solver) {
-                ways.push((point.schedule.clone(), point.solver));
-            }
-        }
-        ways
-    }
-
-    /// Draws the plot: the distance of every solver on the first schedule.
-    ///
-    /// # Errors
-    /// As [`Plot::save`].
-    pub fn plots(&self, folder: &Path) -> Result<()> {
+    /// The distance of every solver on the first schedule.
+    fn plots(&self) -> Vec<(String, Plot)> {
         let first = self.points.first().map(|point| point.schedule.clone()).unwrap_or_default();
         let line = |solver: Solver| {
             let of = self.points.iter().filter(|point| point.schedule == first && point.solver == solver);
             let place = |point: &Point| Some((point.evaluations as f64, point.distance?.value, None));
             Line { name: solver.to_string(), points: of.filter_map(place).collect() }
         };
-        Plot {
+        let plot = Plot {
             title: format!("{}: distance to {} steps, schedule {first}", self.stage, self.reference.steps),
             x: Axis::logarithmic("evaluations of the denoiser"),
             y: Axis::logarithmic("root mean squared distance"),
             lines: Solver::deterministic().map(line).collect(),
-        }
-        .save(&folder.join(format!("evaluation-{}.png", self.name())))
-    }
-
-    /// What its files and its place in a document are called.
-    fn name(&self) -> String {
-        if self.is_base { "solvers".to_owned() } else { format!("solvers-{}", self.stage) }
-    }
-
-    /// Writes JSON and plot into `out`; with a document, its tables between the markers `solvers` (`solvers-sr256` for a stage
-    /// of that name that is not the base) and the plot into the
-    /// folder `images` beside it.
-    ///
-    /// # Errors
-    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
-    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
-        document::json(&out.join(format!("{}.json", self.name())), self)?;
-        let Some(page) = page else { return self.plots(out) };
-        self.plots(&page.with_file_name("images"))?;
-        document::replace(page, &self.name(), &self.markdown())
+        };
+        vec![(format!("evaluation-{}", self.name()), plot)]
     }
 }
 

@@ -1,10 +1,10 @@
 //! `evaluate style`: whether a reference picture gives its style and leaves the content to the prompt.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use ediffi::{Conditioning, Style as Reference, StyleImage};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tch::Tensor;
 use train_icons::config::{Mix, SamplerConfig};
 use train_icons::pack::Pack;
@@ -14,16 +14,16 @@ use train_icons::scene::Scene;
 use train_icons::split::Split;
 
 use crate::bootstrap::{Measure, share};
-use crate::document::{self, Table, percent};
+use crate::document::{Table, csv, percent};
 use crate::error::{Error, Result};
-use crate::icons::look;
 use crate::judge::network::SIDE;
 use crate::judge::{Judge, Verdict};
 use crate::machine;
+use crate::measured::Measured;
 use crate::model::{Model, Wish};
 use crate::pairs::paired;
-use crate::placed::CANDIDATES;
 use crate::plot::{Axis, Line, Plot};
+use crate::prompts::next;
 use crate::wanted::{Facts, Wanted};
 
 /// Seed of the scenes; the generator's seeds are small numbers.
@@ -63,36 +63,30 @@ struct Prompt {
 }
 
 /// What was measured in one way of giving the style.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
     /// How the style was given.
-    pub way: String,
+    way: String,
     /// Strength of the reference, where there is one.
-    pub strength: Option<f64>,
+    strength: Option<f64>,
     /// Share of the pictures with the right style.
-    pub style: Option<Measure>,
+    style: Option<Measure>,
     /// Share of the objects that are there.
-    pub objects: Option<Measure>,
+    objects: Option<Measure>,
     /// Share of the pictures that show something of the references they were given which the prompt does not ask for. Without
     /// a reference, that of the first one which they might have been given: how often this happens by chance.
-    pub leaked: Option<Measure>,
+    leaked: Option<Measure>,
 }
 
 /// Everything that was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Results {
-    /// The model folder.
-    pub model: PathBuf,
-    /// How many prompts.
-    pub prompts: usize,
-    /// What computed.
-    pub machine: String,
-    /// The judge's fingerprint.
-    pub judge: String,
-    /// One row for each way of giving the style.
-    pub rows: Vec<Row>,
-    /// Seconds of the whole evaluation.
-    pub seconds: f64,
+    model: PathBuf,
+    prompts: usize,
+    machine: String,
+    judge: String,
+    rows: Vec<Row>,
+    seconds: f64,
 }
 
 /// A prompt with the style in words.
@@ -102,12 +96,12 @@ fn named(scene: &Scene) -> String {
 
 /// `count` prompts that `reads` accepts with the style in words; the same count always gives the same.
 fn prompts(count: usize, reads: impl Fn(&str) -> Result<bool>) -> Result<Vec<Prompt>> {
-    let none = Mix { one: 0.0, placed: 0.0, two: 0.0, three: 0.0, same: 0.0 };
     let sampler = |mix| {
         let config = SamplerConfig { mix, omit_style: 1.0, paraphrase: 0.0, ..SamplerConfig::small() };
         Sampler::new(config)
     };
-    let (one, two) = (sampler(Mix { one: 1.0, ..none })?, sampler(Mix { two: 1.0, ..none })?);
+    let one = sampler(Mix { one: 1.0, ..Mix::default() })?;
+    let two = sampler(Mix { two: 1.0, ..Mix::default() })?;
     let prompt = |index: u64| {
         let sampler = if index % TWO_EVERY == TWO_EVERY - 1 { &two } else { &one };
         let scene = sampler.scene(SEED, index, Split::Train)?;
@@ -120,47 +114,33 @@ fn prompts(count: usize, reads: impl Fn(&str) -> Result<bool>) -> Result<Vec<Pro
         };
         // The first is the scene's own reference; the others are those of other scenes in the same style.
         let mut references = vec![sampler.style_reference(SEED, index, Split::Train)?];
-        for other in 0..CANDIDATES {
-            if references.len() == SEVERAL {
-                return Ok(Some(Prompt { wanted: Wanted::of(&scene), scene, references, seed: PICTURES + index }));
-            }
-            let candidate = one.scene(SEED + 1 + index, other, Split::Train)?;
-            if candidate.style == scene.style && !shown(&candidate) {
-                references.push(candidate);
-            }
+        let mut other = 0;
+        while references.len() < SEVERAL {
+            references.push(next("a reference", &mut other, |other| {
+                let candidate = one.scene(SEED + 1 + index, other, Split::Train)?;
+                Ok((candidate.style == scene.style && !shown(&candidate)).then_some(candidate))
+            })?);
         }
-        Err(Error::Candidates { what: "a reference", tried: CANDIDATES })
+        Ok(Some(Prompt { wanted: Wanted::of(&scene), scene, references, seed: PICTURES + index }))
     };
-    let (mut found, mut from) = (Vec::with_capacity(count), 0);
-    while found.len() < count {
-        // The first that is usable, or the first error.
-        let next = (from..from + CANDIDATES).find_map(|index| Some((index, prompt(index).transpose()?)));
-        let Some((index, prompt)) = next else {
-            return Err(Error::Candidates { what: "a prompt that the model reads", tried: CANDIDATES });
-        };
-        from = index + 1;
-        found.push(prompt?);
-    }
-    Ok(found)
+    let mut from = 0;
+    (0..count).map(|_| next("a prompt that the model reads", &mut from, prompt)).collect()
 }
 
 /// Evaluates a model.
-///
-/// # Errors
-/// Those of the model, of the scenes and of the judge.
 pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Results> {
     let began = Instant::now();
-    let model = Model::open_on(&settings.model, settings.threads)?;
+    let model = Model::open(&settings.model, settings.threads)?;
     let base = model.judged_base()?.clone();
     let renderer = Renderer::new(pack)?;
     let prompts = prompts(settings.prompts as usize, |caption| model.reads(caption))?;
-    let plain = prompts.iter().map(|p| model.wish(&p.scene.caption, p.seed, None)).collect::<Result<Vec<_>>>()?;
+    let plain = model.wishes(prompts.iter().map(|prompt| (&prompt.scene, prompt.seed)), None)?;
     let words = prompts.iter().map(|p| model.wish(&named(&p.scene), p.seed, None)).collect::<Result<Vec<_>>>()?;
     let single = prompts.iter().map(|p| embedding(&model, &renderer, p, 1)).collect::<Result<Vec<_>>>()?;
     let several = prompts.iter().map(|p| embedding(&model, &renderer, p, SEVERAL)).collect::<Result<Vec<_>>>()?;
 
     let row = |way: &str, given: Option<(f64, usize)>, wishes: &[Wish]| -> Result<Row> {
-        let verdicts = look(judge, &model.draw(wishes, 1, &base.settings)?)?;
+        let verdicts = judge.look_at(&model.draw(wishes, 1, &base.settings, None)?)?;
         Row::new(way, given, &prompts, &verdicts)
     };
     let mut rows = vec![row("no reference", None, &plain)?, row("style in words", None, &words)?];
@@ -173,7 +153,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
         model: settings.model.clone(),
         prompts: prompts.len(),
         machine: machine::describe(&model),
-        judge: judge.fingerprint().to_owned(),
+        judge: judge.fingerprint.clone(),
         rows,
         seconds: began.elapsed().as_secs_f64(),
     })
@@ -190,7 +170,7 @@ fn embedding(model: &Model, renderer: &Renderer, prompt: &Prompt, count: usize) 
         Ok((StyleImage::new(pixels)?, 1.0))
     };
     let references = prompt.references.iter().take(count).map(render).collect::<Result<Vec<_>>>()?;
-    let embedding = model.pipeline().encode_style(Reference::mean(references))?;
+    let embedding = model.pipeline.encode_style(Reference::mean(references))?;
     Ok(Tensor::f_from_slice(embedding.values())?.f_unsqueeze(0)?)
 }
 
@@ -230,12 +210,14 @@ impl Row {
     }
 }
 
-impl Results {
-    /// The results as Markdown.
-    #[must_use]
-    pub fn markdown(&self) -> String {
+impl Measured for Results {
+    fn name(&self) -> String {
+        "style".to_owned()
+    }
+
+    fn markdown(&self) -> String {
         let mut table =
-            Table::new(&["how the style is given", "strength", "style right, %", "object there, %", "leaked, %"]);
+            Table::new(["how the style is given", "strength", "style right, %", "object there, %", "leaked, %"]);
         for row in &self.rows {
             let strength = row.strength.map_or_else(String::new, |strength| strength.to_string());
             let [style, objects, leaked] = [row.style, row.objects, row.leaked].map(percent);
@@ -251,46 +233,25 @@ impl Results {
         )
     }
 
-    /// The results as comma-separated values.
-    #[must_use]
-    pub fn csv(&self) -> String {
-        let mut text = "way,strength".to_owned();
-        for name in ["style", "objects", "leaked"] {
-            text.push_str(&format!(",{name},{name}_low,{name}_high"));
-        }
-        text.push('\n');
-        for row in &self.rows {
+    fn csv(&self) -> Option<String> {
+        let rows = self.rows.iter().map(|row| {
             let strength = row.strength.map_or_else(String::new, |strength| strength.to_string());
-            text.push_str(&format!("{},{strength}", row.way));
-            for measure in [row.style, row.objects, row.leaked] {
-                match measure {
-                    Some(Measure { value, low, high, .. }) => text.push_str(&format!(",{value},{low},{high}")),
-                    None => text.push_str(",,,"),
-                }
-            }
-            text.push('\n');
-        }
-        text
+            (format!("{},{strength}", row.way), [row.style, row.objects, row.leaked])
+        });
+        Some(csv("way,strength", ["style", "objects", "leaked"], rows))
     }
 
-    /// Draws the strength curve into a folder.
-    ///
-    /// # Errors
-    /// As [`Plot::save`].
-    pub fn plots(&self, folder: &Path) -> Result<()> {
+    fn plots(&self) -> Vec<(String, Plot)> {
         let line = |name: &str, of: fn(&Row) -> Option<Measure>| {
             // Strength 0 is no reference.
             let curve = self.rows.iter().filter(|row| row.way == "no reference" || row.way == "reference");
-            let point = |row: &Row| of(row).map(|m| (row.strength.unwrap_or(0.0), m.value, Some((m.low, m.high))));
-            Line { name: name.to_owned(), points: curve.filter_map(point).collect() }
+            Line::measured(name, curve.map(|row| (row.strength.unwrap_or(0.0), of(row))))
         };
+        let last = self.rows.iter().filter_map(|row| row.strength).fold(1.0, f64::max);
         let level = |name: &str, of: fn(&Row) -> Option<Measure>| {
-            let value = self.rows.iter().find(|row| row.way == "style in words").and_then(of);
-            let last = self.rows.iter().filter_map(|row| row.strength).fold(1.0, f64::max);
-            let points = value.map(|m| vec![(0.0, m.value, None), (last, m.value, None)]);
-            Line { name: name.to_owned(), points: points.unwrap_or_default() }
+            Line::level(name, self.rows.iter().find(|row| row.way == "style in words").and_then(of), [0.0, last])
         };
-        Plot {
+        let plot = Plot {
             title: "Style and content by the strength of a reference".to_owned(),
             x: Axis::linear("strength"),
             y: Axis::linear("share"),
@@ -301,21 +262,8 @@ impl Results {
                 level("style right, named in words", |row| row.style),
                 level("objects there, style in words", |row| row.objects),
             ],
-        }
-        .save(&folder.join("style-strength.png"))
-    }
-
-    /// Writes JSON, CSV and plots into `out`; with a document, its table between its markers and the plots into the folder
-    /// `images` beside it.
-    ///
-    /// # Errors
-    /// Files that cannot be written; [`Error::Marker`] for a document without the markers.
-    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
-        document::json(&out.join("style.json"), self)?;
-        document::write(&out.join("style.csv"), self.csv().as_bytes())?;
-        let Some(page) = page else { return self.plots(out) };
-        self.plots(&page.with_file_name("images"))?;
-        document::replace(page, "style", &self.markdown())
+        };
+        vec![("style-strength".to_owned(), plot)]
     }
 }
 

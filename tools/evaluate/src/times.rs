@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ediffi::{Event, Pipeline, Request};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::bootstrap::{Measure, mean};
 use crate::error::Result;
@@ -15,21 +15,16 @@ use crate::error::Result;
 const PICTURES: u64 = 3;
 
 /// The time of a step of a stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct StepTime {
-    /// The stage.
-    pub stage: String,
-    /// Side of its pictures in pixels.
-    pub side: i64,
+    pub(crate) stage: String,
+    pub(crate) side: i64,
     /// Milliseconds of a step of one picture, guidance included, with every core at work on it.
-    pub milliseconds: Measure,
+    pub(crate) milliseconds: Measure,
 }
 
 /// Times the steps of the first `stages` stages, with the model's own settings. The first step of each stage and picture does not
 /// count: it also does what is done once.
-///
-/// # Errors
-/// As [`Pipeline::generate_with`].
 pub fn step_times(folder: &Path, stages: usize) -> Result<Vec<StepTime>> {
     let before = tch::get_num_threads();
     tch::set_num_threads(std::thread::available_parallelism().map_or(1, usize::from) as i32);

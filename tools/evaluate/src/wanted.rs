@@ -1,15 +1,13 @@
 //! What a caption asks for, and which of it a picture shows.
 
-use serde::{Deserialize, Serialize};
 use train_icons::colour::Colour;
 use train_icons::icon_set::IconSet;
 use train_icons::scene::Scene;
 
-use crate::judge::{Detection, Verdict};
+use crate::judge::{Detection, Verdict, matched, right};
 
 /// How two objects stand to each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
     /// The first is left of the second.
     Left,
@@ -23,7 +21,6 @@ pub enum Relation {
 
 impl Relation {
     /// The relation that the words between two objects name, if they name one ("next to" does not).
-    #[must_use]
     pub fn of(words: &str) -> Option<Self> {
         let named = |options: &[&str]| words.split_whitespace().any(|word| options.contains(&word));
         [
@@ -37,7 +34,6 @@ impl Relation {
     }
 
     /// Whether it holds: the centres are apart in this direction, and further than across it.
-    #[must_use]
     pub fn holds(self, first: &Detection, second: &Detection) -> bool {
         let (dx, dy) = (second.x - first.x, second.y - first.y);
         let (along, across) = match self {
@@ -74,7 +70,6 @@ pub struct Wanted {
 
 impl Wanted {
     /// What the caption of a scene asks for. What it leaves out is open.
-    #[must_use]
     pub fn of(scene: &Scene) -> Self {
         let caption: Vec<char> = scene.caption.chars().collect();
         let objects = (0..scene.objects.len()).map(|index| {
@@ -102,7 +97,6 @@ impl Wanted {
     }
 
     /// Whether it asks for several of one thing.
-    #[must_use]
     pub fn counts(&self) -> bool {
         let first = self.objects.first().map(|object| &object.concept);
         self.objects.len() > 1 && self.objects.iter().all(|object| Some(&object.concept) == first)
@@ -134,10 +128,8 @@ pub struct Facts {
 
 impl Facts {
     /// Compares a verdict with what was asked for.
-    #[must_use]
     pub fn new(wanted: &Wanted, verdict: &Verdict) -> Self {
-        let right = |yes: bool| (f64::from(u8::from(yes)), 1.0);
-        let found = matched(&wanted.objects, &verdict.detections);
+        let found = matched(&wanted.objects, &verdict.detections, |object, seen| seen.concept == object.concept);
         let hits = found.iter().flatten().count();
         let mut facts = Self {
             objects: (hits as f64, found.len() as f64),
@@ -172,16 +164,6 @@ impl Facts {
         }
         facts
     }
-}
-
-/// The surest free detection of each object's concept.
-fn matched<'a>(objects: &[WantedObject], detections: &'a [Detection]) -> Vec<Option<&'a Detection>> {
-    let mut free: Vec<&Detection> = detections.iter().collect();
-    let of = |object: &WantedObject| {
-        let place = free.iter().position(|detection| detection.concept == object.concept)?;
-        Some(free.remove(place))
-    };
-    objects.iter().map(of).collect()
 }
 
 #[cfg(test)]

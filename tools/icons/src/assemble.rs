@@ -4,11 +4,10 @@
 //! name. One package has no code points; there the name is the slug of the Unicode label, which `emojibase-data` holds.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 
+use ediffi_core::files::read_json;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::concepts::{self, Concept};
 use crate::error::{IconsError, Result};
@@ -55,7 +54,7 @@ struct Label {
 /// # Errors
 /// When a package is not installed, has another version than the pinned one, or lacks a drawing.
 pub fn assemble(packages: &Path) -> Result<Pack> {
-    let labels: Vec<Label> = read(&packages.join("emojibase-data/en/data.json"))?;
+    let labels: Vec<Label> = read_json(&packages.join("emojibase-data/en/data.json"))?;
     let labels: HashMap<String, String> =
         labels.into_iter().map(|row| (code_key(&row.hexcode), slug(&row.label))).collect();
 
@@ -63,7 +62,7 @@ pub fn assemble(packages: &Path) -> Result<Pack> {
     let mut sprites = Vec::new();
     for style in IconSet::ALL {
         let folder = packages.join(style.package());
-        let package: Package = read(&folder.join("package.json"))?;
+        let package: Package = read_json(&folder.join("package.json"))?;
         if package.version != style.version() {
             return Err(IconsError::PackageVersion {
                 package: style.package(),
@@ -71,8 +70,8 @@ pub fn assemble(packages: &Path) -> Result<Pack> {
                 expected: style.version(),
             });
         }
-        let set: Iconify = read(&folder.join("icons.json"))?;
-        let names: HashMap<String, String> = read(&folder.join("chars.json"))?;
+        let set: Iconify = read_json(&folder.join("icons.json"))?;
+        let names: HashMap<String, String> = read_json(&folder.join("chars.json"))?;
         for concept in concepts::ALL {
             let name = names.get(concept.code).or_else(|| labels.get(concept.code));
             let icon = name.and_then(|name| set.icon(name)).ok_or_else(|| missing(style, concept))?;
@@ -134,9 +133,4 @@ fn code_key(hexcode: &str) -> String {
 
 fn slug(label: &str) -> String {
     label.to_lowercase().replace(' ', "-").replace(':', "")
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = fs::read(path).map_err(|source| IconsError::Read { path: path.to_owned(), source })?;
-    serde_json::from_slice(&text).map_err(|source| IconsError::Json { path: path.to_owned(), source })
 }

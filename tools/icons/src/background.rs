@@ -23,7 +23,6 @@ impl Background {
     pub const PATTERNS: [fn(Colour) -> Self; 3] = [Self::Striped, Self::Checkered, Self::Dotted];
 
     /// The colour that names the background.
-    #[must_use]
     pub fn colour(self) -> Colour {
         match self {
             Self::Plain(colour) | Self::Striped(colour) | Self::Checkered(colour) | Self::Dotted(colour) => colour,
@@ -31,7 +30,6 @@ impl Background {
     }
 
     /// The words before "background": "blue", "blue striped".
-    #[must_use]
     pub fn words(self) -> String {
         let colour = self.colour().word();
         match self {
@@ -43,7 +41,6 @@ impl Background {
     }
 
     /// The two colours it is drawn in (the same one twice when it is plain).
-    #[must_use]
     pub fn tones(self) -> [Rgb; 2] {
         let base = self.colour().background();
         match self {
@@ -56,7 +53,6 @@ impl Background {
     ///
     /// Edges are smoothed over one pixel. The result depends only on the pixel's place in the whole picture, so a
     /// window shows exactly what the whole picture shows there.
-    #[must_use]
     pub fn pixel(self, x: u32, y: u32, size: u32) -> Rgb {
         let [base, second] = self.tones();
         let side = size as f32;

@@ -27,7 +27,7 @@ pub enum Colour {
 }
 
 impl Colour {
-    /// Every colour.
+    /// Every colour, each at its number.
     pub const ALL: [Self; 12] = [
         Self::White,
         Self::Black,
@@ -44,66 +44,41 @@ impl Colour {
     ];
 
     /// The word in captions.
-    #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::White => "white",
-            Self::Black => "black",
-            Self::Gray => "gray",
-            Self::Red => "red",
-            Self::Orange => "orange",
-            Self::Yellow => "yellow",
-            Self::Green => "green",
-            Self::Teal => "teal",
-            Self::Blue => "blue",
-            Self::Purple => "purple",
-            Self::Pink => "pink",
-            Self::Brown => "brown",
-        }
+        self.row().0
     }
 
     /// How a background of this colour is drawn.
-    #[must_use]
     pub fn background(self) -> Rgb {
-        match self {
-            Self::White => [255, 255, 255],
-            Self::Black => [24, 24, 28],
-            Self::Gray => [176, 180, 186],
-            Self::Red => [240, 98, 100],
-            Self::Orange => [255, 178, 96],
-            Self::Yellow => [255, 226, 106],
-            Self::Green => [122, 206, 130],
-            Self::Teal => [92, 200, 196],
-            Self::Blue => [112, 172, 246],
-            Self::Purple => [178, 140, 230],
-            Self::Pink => [255, 184, 212],
-            Self::Brown => [178, 132, 96],
-        }
+        self.row().1
     }
 
     /// How an object in this ink is drawn.
-    #[must_use]
     pub fn ink(self) -> Rgb {
+        self.row().2
+    }
+
+    /// Word, background and ink.
+    fn row(self) -> (&'static str, Rgb, Rgb) {
         match self {
-            Self::White => [255, 255, 255],
-            Self::Black => [16, 16, 18],
-            Self::Gray => [96, 100, 108],
-            Self::Red => [206, 24, 32],
-            Self::Orange => [222, 110, 8],
-            Self::Yellow => [250, 204, 20],
-            Self::Green => [12, 124, 48],
-            Self::Teal => [6, 118, 122],
-            Self::Blue => [22, 68, 204],
-            Self::Purple => [110, 30, 168],
-            Self::Pink => [226, 44, 130],
-            Self::Brown => [112, 64, 26],
+            Self::White => ("white", [255, 255, 255], [255, 255, 255]),
+            Self::Black => ("black", [24, 24, 28], [16, 16, 18]),
+            Self::Gray => ("gray", [176, 180, 186], [96, 100, 108]),
+            Self::Red => ("red", [240, 98, 100], [206, 24, 32]),
+            Self::Orange => ("orange", [255, 178, 96], [222, 110, 8]),
+            Self::Yellow => ("yellow", [255, 226, 106], [250, 204, 20]),
+            Self::Green => ("green", [122, 206, 130], [12, 124, 48]),
+            Self::Teal => ("teal", [92, 200, 196], [6, 118, 122]),
+            Self::Blue => ("blue", [112, 172, 246], [22, 68, 204]),
+            Self::Purple => ("purple", [178, 140, 230], [110, 30, 168]),
+            Self::Pink => ("pink", [255, 184, 212], [226, 44, 130]),
+            Self::Brown => ("brown", [178, 132, 96], [112, 64, 26]),
         }
     }
 }
 
 /// Relative luminance of an sRGB colour, in [0, 1] (WCAG 2.2, "relative luminance").
-#[must_use]
-pub fn luminance(colour: Rgb) -> f64 {
+fn luminance(colour: Rgb) -> f64 {
     let linear = |channel: u8| {
         let value = f64::from(channel) / 255.0;
         if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
@@ -112,7 +87,6 @@ pub fn luminance(colour: Rgb) -> f64 {
 }
 
 /// Contrast ratio of two sRGB colours, in [1, 21] (WCAG 2.2, "contrast ratio").
-#[must_use]
 pub fn contrast(a: Rgb, b: Rgb) -> f64 {
     let (a, b) = (luminance(a), luminance(b));
     (a.max(b) + 0.05) / (a.min(b) + 0.05)

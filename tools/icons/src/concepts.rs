@@ -15,32 +15,16 @@ pub struct Concept {
     pub code: &'static str,
     /// The colour that the drawing has in the coloured styles, if it has one; see [`Concept::colour_in`].
     pub colour: Option<Colour>,
+    /// Whether the vintage drawing has that colour, too.
+    same_vintage: bool,
 }
-
-/// Concepts whose vintage drawing has another colour than the table says.
-const OTHERWISE_VINTAGE: [&str; 13] = [
-    "balloon",
-    "book",
-    "car",
-    "clock",
-    "dress",
-    "elephant",
-    "heart",
-    "ladybug",
-    "mushroom",
-    "pig",
-    "rose",
-    "telephone",
-    "tulip",
-];
 
 impl Concept {
     /// The colour of the drawing in this style, if it has one that captions can name.
-    #[must_use]
     pub fn colour_in(&self, style: IconSet) -> Option<Colour> {
         let known = match style {
             IconSet::Noto | IconSet::Flat => true,
-            IconSet::Vintage => !OTHERWISE_VINTAGE.contains(&self.name),
+            IconSet::Vintage => self.same_vintage,
             // an ink drawing has the colour that the scene gives it
             IconSet::Ink => false,
         };
@@ -48,14 +32,15 @@ impl Concept {
     }
 
     const fn new(name: &'static str, plural: &'static str, code: &'static str, colour: Option<Colour>) -> Self {
-        Self { name, plural, code, colour }
+        Self { name, plural, code, colour, same_vintage: true }
+    }
+
+    const fn otherwise_vintage(self) -> Self {
+        Self { same_vintage: false, ..self }
     }
 }
 
 /// The concept of that name.
-///
-/// # Errors
-/// [`IconsError::UnknownConcept`] when the table has none.
 pub fn find(name: &str) -> Result<&'static Concept> {
     ALL.iter()
         .find(|concept| concept.name == name)
@@ -118,13 +103,13 @@ pub const ALL: &[Concept] = &[
     Concept::new("tomato", "tomatoes", "1f345", Some(Colour::Red)),
     Concept::new("eggplant", "eggplants", "1f346", Some(Colour::Purple)),
     Concept::new("avocado", "avocados", "1f951", Some(Colour::Green)),
-    Concept::new("mushroom", "mushrooms", "1f344", Some(Colour::Red)),
+    Concept::new("mushroom", "mushrooms", "1f344", Some(Colour::Red)).otherwise_vintage(),
     Concept::new("cactus", "cacti", "1f335", Some(Colour::Green)),
     Concept::new("tree", "trees", "1f333", Some(Colour::Green)),
     Concept::new("pine tree", "pine trees", "1f332", Some(Colour::Green)),
     Concept::new("palm tree", "palm trees", "1f334", Some(Colour::Green)),
-    Concept::new("tulip", "tulips", "1f337", Some(Colour::Pink)),
-    Concept::new("rose", "roses", "1f339", Some(Colour::Red)),
+    Concept::new("tulip", "tulips", "1f337", Some(Colour::Pink)).otherwise_vintage(),
+    Concept::new("rose", "roses", "1f339", Some(Colour::Red)).otherwise_vintage(),
     Concept::new("sunflower", "sunflowers", "1f33b", Some(Colour::Yellow)),
     Concept::new("flower", "flowers", "1f33c", None),
     Concept::new("clover", "clovers", "1f340", Some(Colour::Green)),
@@ -139,7 +124,7 @@ pub const ALL: &[Concept] = &[
     Concept::new("lion", "lions", "1f981", None),
     Concept::new("tiger", "tigers", "1f42f", Some(Colour::Orange)),
     Concept::new("cow", "cows", "1f42e", None),
-    Concept::new("pig", "pigs", "1f437", Some(Colour::Pink)),
+    Concept::new("pig", "pigs", "1f437", Some(Colour::Pink)).otherwise_vintage(),
     Concept::new("frog", "frogs", "1f438", Some(Colour::Green)),
     Concept::new("monkey", "monkeys", "1f435", Some(Colour::Brown)),
     Concept::new("koala", "koalas", "1f428", Some(Colour::Gray)),
@@ -156,10 +141,10 @@ pub const ALL: &[Concept] = &[
     Concept::new("snail", "snails", "1f40c", None),
     Concept::new("butterfly", "butterflies", "1f98b", None),
     Concept::new("bee", "bees", "1f41d", Some(Colour::Yellow)),
-    Concept::new("ladybug", "ladybugs", "1f41e", Some(Colour::Red)),
+    Concept::new("ladybug", "ladybugs", "1f41e", Some(Colour::Red)).otherwise_vintage(),
     Concept::new("octopus", "octopuses", "1f419", None),
     Concept::new("crab", "crabs", "1f980", Some(Colour::Red)),
-    Concept::new("elephant", "elephants", "1f418", Some(Colour::Gray)),
+    Concept::new("elephant", "elephants", "1f418", Some(Colour::Gray)).otherwise_vintage(),
     Concept::new("horse", "horses", "1f434", None),
     Concept::new("unicorn", "unicorns", "1f984", None),
     Concept::new("sun", "suns", "2600", Some(Colour::Yellow)),
@@ -171,8 +156,8 @@ pub const ALL: &[Concept] = &[
     Concept::new("umbrella", "umbrellas", "2602", None),
     Concept::new("fire", "fires", "1f525", Some(Colour::Orange)),
     Concept::new("snowflake", "snowflakes", "2744", None),
-    Concept::new("heart", "hearts", "2764", Some(Colour::Red)),
-    Concept::new("car", "cars", "1f697", Some(Colour::Red)),
+    Concept::new("heart", "hearts", "2764", Some(Colour::Red)).otherwise_vintage(),
+    Concept::new("car", "cars", "1f697", Some(Colour::Red)).otherwise_vintage(),
     Concept::new("bus", "buses", "1f68c", None),
     Concept::new("truck", "trucks", "1f69a", None),
     Concept::new("train", "trains", "1f682", None),
@@ -188,7 +173,7 @@ pub const ALL: &[Concept] = &[
     Concept::new("anchor", "anchors", "2693", None),
     Concept::new("key", "keys", "1f511", Some(Colour::Yellow)),
     Concept::new("bell", "bells", "1f514", Some(Colour::Yellow)),
-    Concept::new("book", "books", "1f4d5", Some(Colour::Red)),
+    Concept::new("book", "books", "1f4d5", Some(Colour::Red)).otherwise_vintage(),
     Concept::new("cup", "cups", "2615", None),
     Concept::new("cake", "cakes", "1f370", None),
     Concept::new("birthday cake", "birthday cakes", "1f382", None),
@@ -197,7 +182,7 @@ pub const ALL: &[Concept] = &[
     Concept::new("ice cream", "ice creams", "1f366", None),
     Concept::new("donut", "donuts", "1f369", Some(Colour::Brown)),
     Concept::new("cookie", "cookies", "1f36a", Some(Colour::Brown)),
-    Concept::new("balloon", "balloons", "1f388", Some(Colour::Red)),
+    Concept::new("balloon", "balloons", "1f388", Some(Colour::Red)).otherwise_vintage(),
     Concept::new("gift", "gifts", "1f381", None),
     Concept::new("soccer ball", "soccer balls", "26bd", None),
     Concept::new("basketball", "basketballs", "1f3c0", Some(Colour::Orange)),
@@ -205,12 +190,12 @@ pub const ALL: &[Concept] = &[
     Concept::new("drum", "drums", "1f941", None),
     Concept::new("trumpet", "trumpets", "1f3ba", Some(Colour::Yellow)),
     Concept::new("violin", "violins", "1f3bb", None),
-    Concept::new("clock", "clocks", "23f0", Some(Colour::Red)),
+    Concept::new("clock", "clocks", "23f0", Some(Colour::Red)).otherwise_vintage(),
     Concept::new("crown", "crowns", "1f451", Some(Colour::Yellow)),
     Concept::new("top hat", "top hats", "1f3a9", None),
     Concept::new("camera", "cameras", "1f4f7", None),
     Concept::new("television", "televisions", "1f4fa", None),
-    Concept::new("telephone", "telephones", "260e", Some(Colour::Red)),
+    Concept::new("telephone", "telephones", "260e", Some(Colour::Red)).otherwise_vintage(),
     Concept::new("light bulb", "light bulbs", "1f4a1", Some(Colour::Yellow)),
     Concept::new("candle", "candles", "1f56f", None),
     Concept::new("hammer", "hammers", "1f528", None),
@@ -220,7 +205,7 @@ pub const ALL: &[Concept] = &[
     Concept::new("trophy", "trophys", "1f3c6", Some(Colour::Yellow)),
     Concept::new("gem", "gems", "1f48e", Some(Colour::Blue)),
     Concept::new("ring", "rings", "1f48d", None),
-    Concept::new("dress", "dresses", "1f457", Some(Colour::Blue)),
+    Concept::new("dress", "dresses", "1f457", Some(Colour::Blue)).otherwise_vintage(),
     Concept::new("shirt", "shirts", "1f455", None),
     Concept::new("cheese", "cheeses", "1f9c0", Some(Colour::Yellow)),
     Concept::new("ghost", "ghosts", "1f47b", None),

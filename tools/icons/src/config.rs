@@ -50,7 +50,7 @@ pub struct SamplerConfig {
 }
 
 /// Relative weights of the arrangements.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mix {
     /// One object in the middle.
@@ -83,7 +83,6 @@ impl SamplerConfig {
     /// The data of the shipped model: 36 simple concepts, three styles, mostly one object near the middle or two that do not overlap.
     ///
     /// Its variety is low on purpose: a small model that sees a million pictures learns few things well.
-    #[must_use]
     pub fn small() -> Self {
         Self {
             concepts: concepts::SMALL.iter().map(|&name| name.to_owned()).collect(),
@@ -107,26 +106,21 @@ impl SamplerConfig {
     }
 
     /// Everything: every concept, all four styles, one to three objects, places, sizes, turns and all the colours.
-    #[must_use]
     pub fn all() -> Self {
         Self {
             concepts: concepts::ALL.iter().map(|concept| concept.name.to_owned()).collect(),
             styles: IconSet::ALL.to_vec(),
             mix: Mix { one: 0.30, placed: 0.10, two: 0.35, three: 0.15, same: 0.10 },
             sizes: Sizes { one: [0.40, 0.85], placed: [0.26, 0.40], two: [0.30, 0.46], three: [0.22, 0.31] },
-            scattered: 0.35,
-            jitter: 0.05,
             rotation: 8.0,
             backgrounds: Colour::ALL.into_iter().filter(|&colour| colour != Colour::White).collect(),
             white: 0.15,
             patterned: 0.3,
             inks: Colour::ALL.into_iter().filter(|colour| !matches!(colour, Colour::Black | Colour::White)).collect(),
             black: 0.4,
-            mention_colour: 0.3,
             mention_size: 0.4,
-            omit_background: 0.3,
-            omit_style: 0.3,
             paraphrase: 0.5,
+            ..Self::small()
         }
     }
 

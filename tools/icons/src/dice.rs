@@ -12,7 +12,6 @@ pub struct Dice {
 
 impl Dice {
     /// The choices of a scene. `stream` separates what is drawn for different purposes.
-    #[must_use]
     pub fn new(seed: u64, index: u64, stream: u64) -> Self {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());

@@ -16,7 +16,6 @@ pub const VISION_SIZE: i64 = 64;
 pub const WIDTH: i64 = 128;
 
 /// The tiny T5 encoder.
-#[must_use]
 pub fn t5(vocabulary: i64) -> T5Config {
     T5Config {
         vocab_size: vocabulary,
@@ -35,7 +34,6 @@ pub fn t5(vocabulary: i64) -> T5Config {
 }
 
 /// The tiny CLIP.
-#[must_use]
 pub fn clip(vocabulary: i64, end: i64) -> ClipConfig {
     ClipConfig {
         text_config: ClipTextConfig {
@@ -75,7 +73,6 @@ fn level(multiplier: i64, blocks: usize, self_attention: bool, cross_attention: 
 }
 
 /// The 64×64 base: 16×16 positions of 80 channels, which read the text, and 8×8 of 160, which also attend to each other.
-#[must_use]
 pub fn base() -> Efficient {
     Efficient(Dimensions {
         picture_channels: 3,
@@ -92,7 +89,6 @@ pub fn base() -> Efficient {
 
 /// Both super-resolution networks: positions of 4×4 pixels of 64 channels, more than the 48 values that one holds, and of
 /// 8×8 pixels of 128 with cross-attention. Style references are the base's alone.
-#[must_use]
 pub fn super_resolution() -> Efficient {
     Efficient(Dimensions {
         picture_channels: 3,

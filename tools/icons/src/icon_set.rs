@@ -17,52 +17,40 @@ pub enum IconSet {
 }
 
 impl IconSet {
-    /// Every icon set.
+    /// Every icon set, each at its number.
     pub const ALL: [Self; 4] = [Self::Noto, Self::Flat, Self::Ink, Self::Vintage];
 
     /// The word that names the style in captions ("noto style", "ink style").
-    #[must_use]
     pub fn word(self) -> &'static str {
-        match self {
-            Self::Noto => "noto",
-            Self::Flat => "flat",
-            Self::Ink => "ink",
-            Self::Vintage => "vintage",
-        }
+        self.row().0
     }
 
     /// The npm package that holds the drawings.
-    #[must_use]
     pub fn package(self) -> &'static str {
-        match self {
-            Self::Noto => "@iconify-json/noto",
-            Self::Flat => "@iconify-json/fluent-emoji-flat",
-            Self::Ink => "@iconify-json/fluent-emoji-high-contrast",
-            Self::Vintage => "@iconify-json/noto-v1",
-        }
+        self.row().1
     }
 
     /// The pinned version of [`IconSet::package`]; the same as in `package.json` beside this crate.
-    #[must_use]
     pub fn version(self) -> &'static str {
-        match self {
-            Self::Noto => "1.2.9",
-            Self::Flat | Self::Ink => "1.2.6",
-            Self::Vintage => "1.2.5",
-        }
+        self.row().2
     }
 
     /// The licence of the drawings, as an SPDX identifier.
-    #[must_use]
     pub fn licence(self) -> &'static str {
+        self.row().3
+    }
+
+    /// Word, package, version and licence.
+    fn row(self) -> (&'static str, &'static str, &'static str, &'static str) {
         match self {
-            Self::Noto | Self::Vintage => "Apache-2.0",
-            Self::Flat | Self::Ink => "MIT",
+            Self::Noto => ("noto", "@iconify-json/noto", "1.2.9", "Apache-2.0"),
+            Self::Flat => ("flat", "@iconify-json/fluent-emoji-flat", "1.2.6", "MIT"),
+            Self::Ink => ("ink", "@iconify-json/fluent-emoji-high-contrast", "1.2.6", "MIT"),
+            Self::Vintage => ("vintage", "@iconify-json/noto-v1", "1.2.5", "Apache-2.0"),
         }
     }
 
     /// Whether the drawings have one colour, which the scene chooses.
-    #[must_use]
     pub fn is_mono(self) -> bool {
         self == Self::Ink
     }

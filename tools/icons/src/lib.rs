@@ -29,6 +29,7 @@ pub mod error;
 pub mod icon_set;
 pub mod layout;
 pub mod pack;
+pub mod progress;
 pub mod render;
 pub mod sampler;
 pub mod scene;

@@ -1,9 +1,10 @@
 //! The sprite pack: the SVG text of every (concept, style), in one JSON file.
 
-use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
-use ediffi_core::files::write_atomic;
+use ediffi_core::Error;
+use ediffi_core::files::{read_json, write_atomic};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{IconsError, Result};
@@ -57,7 +58,6 @@ pub struct PackedSprite {
 
 impl Pack {
     /// A pack of the given drawings.
-    #[must_use]
     pub fn new(sources: Vec<Source>, sprites: Vec<PackedSprite>) -> Self {
         Self { format: FORMAT.to_owned(), sources, sprites }
     }
@@ -68,29 +68,23 @@ impl Pack {
     /// [`IconsError::PackMissing`] when there is no file, and errors for an unreadable, malformed or outdated one.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = match fs::read(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+        // The format is looked at first: a pack of another format need not have the same fields.
+        let format: FormatOnly = match read_json(path) {
+            Err(Error::ReadFile { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 return Err(IconsError::PackMissing { path: path.to_owned() });
             }
-            Err(source) => return Err(IconsError::Read { path: path.to_owned(), source }),
+            read => read?,
         };
-        let json = |source| IconsError::Json { path: path.to_owned(), source };
-        // The format is looked at first: a pack of another format need not have the same fields.
-        let format: FormatOnly = serde_json::from_slice(&text).map_err(json)?;
         if format.format != FORMAT {
             return Err(IconsError::PackFormat { found: format.format, expected: FORMAT });
         }
-        serde_json::from_slice(&text).map_err(json)
+        Ok(read_json(path)?)
     }
 
     /// Writes the pack.
-    ///
-    /// # Errors
-    /// [`IconsError::Core`] when the file system refuses.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        let json = serde_json::to_vec(self).map_err(|source| IconsError::Json { path: path.to_owned(), source })?;
+        let json = serde_json::to_vec(self).map_err(|source| Error::Json { path: path.to_owned(), source })?;
         Ok(write_atomic(path, &json)?)
     }
 }

@@ -1,4 +1,4 @@
-//! Drawing scenes: any size, whole pictures, windows of them, and the masks of single objects.
+//! Drawing scenes: any size, whole pictures and windows of them.
 
 use resvg::tiny_skia::{Pixmap, PremultipliedColorU8, Transform};
 
@@ -35,9 +35,6 @@ struct Window {
 
 impl Renderer {
     /// A renderer that draws with the sprites of a pack.
-    ///
-    /// # Errors
-    /// [`IconsError::Svg`] when a drawing is not valid SVG.
     pub fn new(pack: &Pack) -> Result<Self> {
         Ok(Self { sprites: Sprites::parse(pack)? })
     }
@@ -59,58 +56,34 @@ impl Renderer {
         self.window(scene, Window::new(x, y, crop, size)?)
     }
 
-    /// What one object covers, alone: `size * size` bytes, 0 to 255.
-    ///
-    /// # Errors
-    /// [`IconsError::NoSuchObject`], and the errors of [`Renderer::render`].
-    pub fn mask(&self, scene: &Scene, object: usize, size: u32) -> Result<Vec<u8>> {
-        let objects = scene.objects.len();
-        let item = scene.objects.get(object).ok_or(IconsError::NoSuchObject { object, objects })?;
-        let window = Window::new(0, 0, size, size)?;
-        let mut mask = vec![0; size as usize * size as usize];
-        self.draw(item, scene.style, window, |place, over| {
-            if let Some(value) = mask.get_mut(place) {
-                *value = over.alpha();
-            }
-        })?;
-        Ok(mask)
-    }
-
     fn window(&self, scene: &Scene, window: Window) -> Result<Vec<u8>> {
         let mut pixels = paint(scene.background, window);
         for object in &scene.objects {
-            let ink = object.ink.filter(|_| scene.style.is_mono()).map(Colour::ink);
-            self.draw(object, scene.style, window, |place, over| {
-                if let Some(pixel) = pixels.get_mut(place * 3..place * 3 + 3) {
-                    lay(pixel, over, ink);
-                }
-            })?;
+            self.draw(object, scene.style, window, &mut pixels)?;
         }
         Ok(pixels)
     }
 
-    /// Draws one object and hands every pixel of the window that it touches to `over`, with its place in the window.
+    /// Draws one object over the pixels of a window.
     ///
     /// The drawing is made tile by tile on a grid that belongs to the picture, never to the window: the rasteriser
     /// rounds a clipped or shifted path a little differently, and a window must show exactly what the picture shows.
-    fn draw(
-        &self,
-        object: &Object,
-        style: IconSet,
-        window: Window,
-        mut over: impl FnMut(usize, PremultipliedColorU8),
-    ) -> Result<()> {
+    fn draw(&self, object: &Object, style: IconSet, window: Window, pixels: &mut [u8]) -> Result<()> {
         let sprite = self.sprites.get(&object.concept, style)?;
+        let ink = object.ink.filter(|_| style.is_mono()).map(Colour::ink);
         for tile in window.tiles() {
             let Some(area) = tile.around(object) else { continue };
             let Some(seen) = area.meet(window) else { continue };
             let mut pixmap = area.pixmap()?;
             resvg::render(&sprite.tree, transform(object, sprite, area), &mut pixmap.as_mut());
             for y in seen.y..seen.y + seen.height {
-                let row = ((y - window.y) * window.width) as usize;
+                let row = (y - window.y) * window.width;
                 for x in seen.x..seen.x + seen.width {
-                    if let Some(pixel) = pixmap.pixel(x - area.x, y - area.y).filter(|pixel| pixel.alpha() > 0) {
-                        over(row + (x - window.x) as usize, pixel);
+                    let place = 3 * (row + x - window.x) as usize;
+                    if let (Some(over), Some(pixel)) =
+                        (pixmap.pixel(x - area.x, y - area.y), pixels.get_mut(place..place + 3))
+                    {
+                        lay(pixel, over, ink);
                     }
                 }
             }

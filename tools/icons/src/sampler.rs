@@ -44,9 +44,6 @@ struct Subject {
 
 impl Sampler {
     /// A sampler of this configuration.
-    ///
-    /// # Errors
-    /// Everything that [`SamplerConfig::validate`] finds.
     pub fn new(config: SamplerConfig) -> Result<Self> {
         config.validate()?;
         let concepts = config.concepts.iter().map(|name| concepts::find(name)).collect::<Result<Vec<_>>>()?;
@@ -66,7 +63,6 @@ impl Sampler {
     }
 
     /// The configuration.
-    #[must_use]
     pub fn config(&self) -> &SamplerConfig {
         &self.config
     }
@@ -89,9 +85,6 @@ impl Sampler {
 
     /// What tells this data from other data: the configuration and the first training scenes, as JSON. A change of the code that none of
     /// these scenes shows goes unseen, and so does how they are drawn.
-    ///
-    /// # Errors
-    /// As [`scene`](Self::scene).
     pub fn version(&self) -> Result<String> {
         let scenes = (0..VERSION_SCENES).map(|index| self.scene(0, index, Split::Train)).collect::<Result<Vec<_>>>()?;
         // Plain data of strings and finite numbers has a JSON.

@@ -45,7 +45,6 @@ pub struct Object {
 
 impl Scene {
     /// The words of the caption that name an object; empty when there is no such object.
-    #[must_use]
     pub fn phrase(&self, object: usize) -> String {
         self.objects.get(object).map_or_else(String::new, |object| {
             self.caption.chars().skip(object.span.start).take(object.span.len()).collect()

@@ -8,10 +8,7 @@ use image::{ImageFormat, RgbImage, imageops};
 
 use crate::error::{IconsError, Result};
 
-/// Lays square RGB pictures out in a grid with a narrow gray gap and writes a PNG.
-///
-/// # Errors
-/// When the file cannot be written. A picture that has not `size * size * 3` bytes is left out.
+/// Lays square RGB pictures out in a grid with a narrow gray gap and writes a PNG. One that has not `size * size * 3` bytes is left out.
 pub fn write(path: &Path, pictures: &[Vec<u8>], size: u32, columns: u32) -> Result<()> {
     const GAP: u32 = 2;
     let columns = columns.max(1);

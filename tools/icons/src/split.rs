@@ -3,14 +3,11 @@
 //! The choice is a hash of the names, so it is the same for every configuration and every version of the table. A
 //! concept loses at most one style, so a model always sees it in all the others.
 
-use serde::{Deserialize, Serialize};
-
 use crate::icon_set::IconSet;
 use crate::scene::Scene;
 
 /// Which scenes to sample.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split {
     /// Scenes without any held-out cell or pair.
     Train,
@@ -28,7 +25,6 @@ const CONCEPTS_PERCENT: u64 = 32;
 const PAIRS_PERCENT: u64 = 8;
 
 /// The style in which a concept is never trained, if there is one.
-#[must_use]
 pub fn held_out_style(concept: &str) -> Option<IconSet> {
     let hash = hash(&["unseen style", concept]);
     let chosen = !SHOWN.contains(&concept) && hash % 100 < CONCEPTS_PERCENT;
@@ -36,13 +32,11 @@ pub fn held_out_style(concept: &str) -> Option<IconSet> {
 }
 
 /// Whether a concept is never trained in this style.
-#[must_use]
 pub fn is_held_out_cell(concept: &str, style: IconSet) -> bool {
     held_out_style(concept) == Some(style)
 }
 
 /// Whether two concepts never meet in a training scene. The order does not matter; a concept may always meet itself.
-#[must_use]
 pub fn is_held_out_pair(a: &str, b: &str) -> bool {
     if a == b || (SHOWN.contains(&a) && SHOWN.contains(&b)) {
         return false;
@@ -51,7 +45,6 @@ pub fn is_held_out_pair(a: &str, b: &str) -> bool {
 }
 
 /// The split that a scene belongs to.
-#[must_use]
 pub fn split_of(scene: &Scene) -> Split {
     let names = || scene.objects.iter().map(|object| object.concept.as_str());
     let cell = names().any(|name| is_held_out_cell(name, scene.style));

@@ -26,9 +26,6 @@ pub struct Sprites {
 
 impl Sprites {
     /// Parses a pack.
-    ///
-    /// # Errors
-    /// [`IconsError::Svg`] when a drawing is not valid SVG.
     pub fn parse(pack: &Pack) -> Result<Self> {
         let mut by_style: HashMap<IconSet, HashMap<String, Sprite>> = HashMap::new();
         for packed in &pack.sprites {
@@ -40,9 +37,6 @@ impl Sprites {
     }
 
     /// The drawing of a concept.
-    ///
-    /// # Errors
-    /// [`IconsError::SpriteMissing`] when the pack has none.
     pub fn get(&self, concept: &str, style: IconSet) -> Result<&Sprite> {
         self.by_style
             .get(&style)
@@ -62,9 +56,6 @@ pub fn bounds(svg: &str, concept: &str, style: IconSet) -> Result<[f32; 4]> {
 }
 
 /// Whether a drawing has stray shapes outside its own picture, which a scene must not show.
-///
-/// # Errors
-/// As [`bounds`].
 pub fn overflows(svg: &str, concept: &str, style: IconSet) -> Result<bool> {
     let size = parse(svg, concept, style)?.size();
     let [left, top, width, height] = extent(svg, concept, style, 0.5)?;

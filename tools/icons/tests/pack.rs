@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use train_icons::assemble::assemble;
+use train_icons::colour::Colour;
 use train_icons::concepts;
 use train_icons::error::IconsError;
 use train_icons::icon_set::IconSet;
@@ -109,7 +110,7 @@ fn a_missing_icon_is_named() {
     let error = assemble(folder.path()).unwrap_err();
     assert!(matches!(&error, IconsError::IconMissing { concept, .. } if concept == concepts::ALL[0].name), "{error}");
     let nowhere = assemble(&folder.path().join("nowhere")).unwrap_err();
-    assert!(matches!(nowhere, IconsError::Read { .. }));
+    assert!(matches!(nowhere, IconsError::Core(ediffi_core::Error::ReadFile { .. })));
 }
 
 #[test]
@@ -125,7 +126,7 @@ fn a_pack_that_cannot_be_read_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pack.json");
     fs::write(&path, "{").unwrap();
-    assert!(matches!(Pack::open(&path), Err(IconsError::Json { .. })));
+    assert!(matches!(Pack::open(&path), Err(IconsError::Core(ediffi_core::Error::Json { .. }))));
     fs::write(&path, "{ \"format\": \"ediffi-icons/0\", \"other\": 1 }").unwrap();
     let error = Pack::open(&path).unwrap_err();
     assert!(matches!(&error, IconsError::PackFormat { found, .. } if found == "ediffi-icons/0"));
@@ -148,6 +149,13 @@ fn the_pinned_versions_are_those_of_package_json() {
     for style in IconSet::ALL {
         assert_eq!(package["dependencies"][style.package()], style.version());
     }
+}
+
+/// Labels of training are these numbers, and are read with these lists.
+#[test]
+fn colours_and_styles_stand_at_their_numbers() {
+    assert!(Colour::ALL.iter().enumerate().all(|(place, &colour)| colour as usize == place));
+    assert!(IconSet::ALL.iter().enumerate().all(|(place, &style)| style as usize == place));
 }
 
 #[test]

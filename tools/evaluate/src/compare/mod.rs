@@ -11,13 +11,12 @@ use train_icons::pack::Pack;
 use crate::bootstrap::{difference, mean, ratio, share};
 use crate::error::{Error, Result};
 use crate::frechet;
-use crate::icons::{SHARES, errors, look, reference, renders};
+use crate::icons::{SHARES, errors, reference, renders};
 use crate::judge::{Judge, Verdict};
 use crate::machine;
 use crate::model::Model;
 use crate::pairs::paired;
-use crate::prompts::{self, Prompt};
-use crate::wanted::Facts;
+use crate::prompts::{self, Prompt, facts};
 pub use results::{Compared, Loss, Results, Share};
 pub use variant::Variant;
 
@@ -64,23 +63,20 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
     let (mut first, mut machine): (Option<Observed>, _) = (None, String::new());
     // A folder that cannot be opened shows before anything is drawn.
     let open = |variant: &Variant| {
-        let model = Model::open(&variant.model)?;
+        let model = Model::open(&variant.model, None)?;
         model.judged_base()?;
         Ok(model)
     };
     let models = settings.variants.iter().map(open).collect::<Result<Vec<_>>>()?;
     let reference = reference(judge, pack, prompts.len())?;
-    let frechet_floor = frechet::measure(&frechet::features(&look(judge, &clean)?)?, &reference)?;
+    let frechet_floor = frechet::measure(&frechet::features(&judge.look_at(&clean)?)?, &reference)?;
     // What was estimated once is not estimated again for another guidance.
     let mut estimates: Vec<(&Variant, Errors)> = Vec::new();
     for (variant, model) in settings.variants.iter().zip(&models) {
         machine = machine::describe(model);
         let sampler = variant.sampler(model.judged_base()?);
-        let wishes = prompts
-            .iter()
-            .map(|prompt| model.wish(&prompt.scene.caption, prompt.seed, variant.without))
-            .collect::<Result<Vec<_>>>()?;
-        let verdicts = look(judge, &model.draw(&wishes, 1, &sampler)?)?;
+        let wishes = model.wishes(prompts.iter().map(Prompt::asked), variant.without)?;
+        let verdicts = judge.look_at(&model.draw(&wishes, 1, &sampler, None)?)?;
         let same = estimates.iter().find(|(other, _)| other.estimates_as(variant));
         let estimates_of = match same {
             Some((_, errors)) => errors.clone(),
@@ -97,7 +93,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
         name: settings.name.clone(),
         prompts: prompts.len(),
         machine,
-        judge: judge.fingerprint().to_owned(),
+        judge: judge.fingerprint.clone(),
         frechet_floor,
         compared,
         seconds: began.elapsed().as_secs_f64(),
@@ -111,16 +107,12 @@ fn compare(
 ) -> Result<(Vec<Share>, Vec<Loss>)> {
     let mut shares = Vec::new();
     for (name, kinds, of) in SHARES {
-        let facts = |verdicts: &[Verdict]| -> Result<Vec<(f64, f64)>> {
-            let pairs = paired("verdicts", prompts, verdicts)?.filter(|(prompt, _)| kinds.contains(&prompt.kind));
-            Ok(pairs.map(|(prompt, verdict)| of(&Facts::new(&prompt.wanted, verdict))).collect())
-        };
-        let own = facts(verdicts)?;
+        let own = facts(prompts, verdicts, kinds, of)?;
         let gain = match first {
             // Where what is asked depends on what the picture shows (the colour of objects that are there), there is no
             // difference picture by picture.
             Some((verdicts, _)) => {
-                let theirs = facts(verdicts)?;
+                let theirs = facts(prompts, verdicts, kinds, of)?;
                 let same = own.iter().zip(&theirs).all(|((_, asked), (_, other))| asked == other);
                 let triple = |((right, asked), (other, _)): (&(f64, f64), &(f64, f64))| (*right, *other, *asked);
                 same.then(|| difference(&own.iter().zip(&theirs).map(triple).collect::<Vec<_>>())).flatten()

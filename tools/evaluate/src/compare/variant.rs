@@ -7,13 +7,13 @@ use clap::ValueEnum as _;
 use ediffi::StageConfig;
 use ediffi_cascade::SamplerSettings;
 use ediffi_core::guidance::Guidance;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::model::Without;
 
 /// One of those that are compared: `NAME=FOLDER`, with `,without=t5` (or `clip`) and `,guidance=2` after it where wanted. A folder's name
 /// has no comma.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Variant {
     /// What tables and plots call it.
     pub name: String,

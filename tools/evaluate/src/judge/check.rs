@@ -7,58 +7,57 @@ use ediffi_train::lineage::fingerprint;
 use ediffi_train::pixels::from_rgb;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
+use train_icons::concepts::SMALL;
 
 use super::network::{Network, SIDE};
-use super::scenes::{CHECK, Example, Examples, Layout, Truth, place};
-use super::{Accuracy, Detection, FORMAT, Judge, Verdict};
+use super::scenes::{CHECK, Example, Examples, Layout, Truth};
+use super::{Accuracy, Detection, FORMAT, Judge, Verdict, matched, right};
 use crate::bootstrap::{Measure, share};
 use crate::document::{Table as Markdown, percent};
 use crate::error::Result;
+use crate::measured::Measured;
 
 /// Pictures looked at together.
 const BATCH: usize = 64;
 /// A detection is of an object if its centre is off by at most this part of the object's size along each axis.
 const NEAR: f32 = 0.4;
 
-/// What the judge got right. Shares are in [0, 1].
+/// What the judge got right: of one render as (right, asked), of many as shares in [0, 1].
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+pub struct Facts<T> {
+    /// Objects that it found, with the right concept near the right place.
+    pub recall: T,
+    /// Detections that were right.
+    pub precision: T,
+    /// Styles.
+    pub style: T,
+    /// Relations of the two objects of a picture: both found, and their centres stand to each other as they should.
+    pub relation: T,
+    /// Colours of the objects that it found and captions would name a colour of.
+    pub colour: T,
+    /// Colours of backgrounds.
+    pub background: T,
+}
+
+/// What was right about one render, as (right, asked).
+type OfOne = Facts<(f64, f64)>;
+
+/// What the judge got right of some renders.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Which renders.
     pub kind: String,
     /// How many.
     pub renders: usize,
-    /// Objects that it found, with the right concept near the right place.
-    pub recall: Option<Measure>,
-    /// Detections that were right.
-    pub precision: Option<Measure>,
-    /// Styles.
-    pub style: Option<Measure>,
-    /// Relations of the two objects of a picture: both found, and their centres stand to each other as they should.
-    pub relation: Option<Measure>,
-    /// Colours of the objects that it found and captions would name a colour of.
-    pub colour: Option<Measure>,
-    /// Colours of backgrounds.
-    pub background: Option<Measure>,
-}
-
-/// What was right about one render, as (right, asked).
-#[derive(Debug, Default, Clone, Copy)]
-struct Facts {
-    recall: (f64, f64),
-    precision: (f64, f64),
-    style: (f64, f64),
-    relation: (f64, f64),
-    colour: (f64, f64),
-    background: (f64, f64),
+    /// What it got right.
+    #[serde(flatten)]
+    pub shares: Facts<Option<Measure>>,
 }
 
 /// Looks at `renders` renders and reports what was right: first on the two kinds that the generator is asked for, which is
 /// what the judge is used on, then by how they are laid out.
-///
-/// # Errors
-/// A scene that cannot be drawn.
 pub fn check(judge: &Judge, examples: &Examples, renders: usize) -> Result<Vec<Report>> {
-    let mut facts: Vec<(Layout, Facts)> = Vec::with_capacity(renders);
+    let mut facts: Vec<(Layout, OfOne)> = Vec::with_capacity(renders);
     for start in (0..renders).step_by(BATCH) {
         let made = (start..(start + BATCH).min(renders))
             .map(|index| examples.example(CHECK, index as u64))
@@ -68,50 +67,54 @@ pub fn check(judge: &Judge, examples: &Examples, renders: usize) -> Result<Vec<R
         facts.extend(made.iter().zip(&verdicts).map(|(example, verdict)| (example.layout, compare(example, verdict))));
     }
     let mut reports = vec![report("of the generator's kinds", &facts, |layout| layout != Layout::Free)];
-    for layout in [Layout::Trained, Layout::HeldOut, Layout::Free] {
-        reports.push(report(layout.words(), &facts, |other| other == layout));
+    for (layout, name) in [
+        (Layout::Trained, "like the generator's data"),
+        (Layout::HeldOut, "held out from the generator"),
+        (Layout::Free, "laid out freely"),
+    ] {
+        reports.push(report(name, &facts, |other| other == layout));
     }
     Ok(reports)
 }
 
-fn report(name: &str, facts: &[(Layout, Facts)], of: impl Fn(Layout) -> bool) -> Report {
-    let chosen: Vec<Facts> = facts.iter().filter(|(layout, _)| of(*layout)).map(|(_, facts)| *facts).collect();
-    let measure = |part: fn(&Facts) -> (f64, f64)| share(&chosen.iter().map(part).collect::<Vec<_>>());
-    Report {
-        kind: name.to_owned(),
-        renders: chosen.len(),
+fn report(name: &str, facts: &[(Layout, OfOne)], of: impl Fn(Layout) -> bool) -> Report {
+    let chosen: Vec<OfOne> = facts.iter().filter(|(layout, _)| of(*layout)).map(|(_, facts)| *facts).collect();
+    let measure = |part: fn(&OfOne) -> (f64, f64)| share(&chosen.iter().map(part).collect::<Vec<_>>());
+    let shares = Facts {
         recall: measure(|facts| facts.recall),
         precision: measure(|facts| facts.precision),
         style: measure(|facts| facts.style),
         relation: measure(|facts| facts.relation),
         colour: measure(|facts| facts.colour),
         background: measure(|facts| facts.background),
-    }
+    };
+    Report { kind: name.to_owned(), renders: chosen.len(), shares }
 }
 
-/// The reports as a Markdown table.
-#[must_use]
-pub fn table(reports: &[Report]) -> Markdown {
-    let mut table =
-        Markdown::new(&["renders", "recall %", "precision %", "style %", "relation %", "colour %", "background %"]);
-    for report in reports {
-        let shares = [report.recall, report.precision, report.style, report.relation, report.colour, report.background];
-        table.row([format!("{} ({})", report.kind, report.renders)].into_iter().chain(shares.map(percent)));
+impl Measured for Vec<Report> {
+    fn name(&self) -> String {
+        "judge".to_owned()
     }
-    table
+
+    fn markdown(&self) -> String {
+        let mut table =
+            Markdown::new(["renders", "recall %", "precision %", "style %", "relation %", "colour %", "background %"]);
+        for Report { kind, renders, shares: Facts { recall, precision, style, relation, colour, background } } in self {
+            let shares = [recall, precision, style, relation, colour, background].map(|share| percent(*share));
+            table.row([format!("{kind} ({renders})")].into_iter().chain(shares));
+        }
+        table.to_string()
+    }
 }
 
 /// Writes the judge in `from` to `to`, with the accuracy that `report` found in its header.
-///
-/// # Errors
-/// Files that cannot be read or written.
 pub fn stamp(from: &Path, to: &Path, report: &Report) -> Result<()> {
     let value = |measure: Option<Measure>| measure.map_or(0.0, |measure| (measure.value * 1e4).round() / 1e2);
     let accuracy = Accuracy {
-        recall: value(report.recall),
-        precision: value(report.precision),
-        style: value(report.style),
-        relation: value(report.relation),
+        recall: value(report.shares.recall),
+        precision: value(report.shares.precision),
+        style: value(report.shares.style),
+        relation: value(report.shares.relation),
         renders: report.renders,
     };
     let file = WeightsFile::open(from, |name| Some(name.to_owned()))?;
@@ -130,10 +133,9 @@ pub fn stamp(from: &Path, to: &Path, report: &Report) -> Result<()> {
     Ok(save(to, &tensors, notes)?)
 }
 
-fn compare(example: &Example, verdict: &Verdict) -> Facts {
-    let found = matched(&example.objects, &verdict.detections);
+fn compare(example: &Example, verdict: &Verdict) -> OfOne {
+    let found = matched(&example.objects, &verdict.detections, fits);
     let hits = found.iter().flatten().count() as f64;
-    let right = |yes: bool| (f64::from(u8::from(yes)), 1.0);
     let mut facts = Facts {
         recall: (hits, found.len() as f64),
         precision: (hits, verdict.detections.len() as f64),
@@ -149,28 +151,19 @@ fn compare(example: &Example, verdict: &Verdict) -> Facts {
     }
     for (object, detection) in example.objects.iter().zip(&found) {
         if let (Some(colour), Some(detection)) = (object.colour, detection) {
+            facts.colour.0 += right(detection.colour as usize == colour).0;
             facts.colour.1 += 1.0;
-            facts.colour.0 += f64::from(u8::from(place(detection.colour) == Some(colour)));
         }
     }
     facts
 }
 
-/// The detection of each object, if there is one; none is used twice.
-fn matched<'a>(objects: &[Truth], detections: &'a [Detection]) -> Vec<Option<&'a Detection>> {
-    let mut free: Vec<&Detection> = detections.iter().collect();
-    let of = |object: &Truth| {
-        let reach = NEAR * object.width.max(object.height);
-        let name = train_icons::concepts::SMALL.get(object.concept).copied().unwrap_or_default();
-        let near = |detection: &&Detection| {
-            detection.concept == name
-                && (detection.x - object.x).abs() <= reach
-                && (detection.y - object.y).abs() <= reach
-        };
-        let place = free.iter().position(near)?;
-        Some(free.remove(place))
-    };
-    objects.iter().map(of).collect()
+/// Whether a detection is of an object, near its place.
+fn fits(object: &Truth, detection: &Detection) -> bool {
+    let reach = NEAR * object.width.max(object.height);
+    SMALL.get(object.concept).is_some_and(|name| detection.concept == *name)
+        && (detection.x - object.x).abs() <= reach
+        && (detection.y - object.y).abs() <= reach
 }
 
 /// Which side an offset mostly points to: (across, down), one of them 0.

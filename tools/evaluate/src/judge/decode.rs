@@ -17,9 +17,6 @@ const MOST: usize = 8;
 const SAME: f32 = 0.35;
 
 /// Reads verdicts from an output.
-///
-/// # Errors
-/// An error of libtorch.
 pub(crate) fn decode(output: &Output) -> Result<Vec<Verdict>> {
     let heat = output.heat.f_to_kind(Kind::Float)?.f_sigmoid()?;
     // A centre is where no neighbour is surer.

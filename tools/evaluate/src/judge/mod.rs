@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
-use network::{Network, SIDE};
+use network::{Network, reduced};
 pub use verdict::{Detection, Verdict};
+pub(crate) use verdict::{matched, right};
 
 /// The judge of this repository, from its root.
 pub const DEFAULT_PATH: &str = "tools/evaluate/judge/v1.safetensors";
@@ -33,14 +34,16 @@ pub const FORMAT: &str = "ediffi-judge/1";
 pub const NEEDED: f64 = 95.0;
 
 /// Pictures looked at together.
-const BATCH: usize = 64;
+const BATCH: i64 = 64;
 
 /// The judge.
 #[derive(Debug)]
 pub struct Judge {
     network: Network,
-    fingerprint: String,
-    accuracy: Option<Accuracy>,
+    /// What tells its weights from others.
+    pub fingerprint: String,
+    /// What it got right when it was checked.
+    pub accuracy: Option<Accuracy>,
 }
 
 /// What a judge got right on held-out renders, in percent.
@@ -60,11 +63,8 @@ pub struct Accuracy {
 }
 
 impl Judge {
-    /// Opens a judge that has shown its accuracy.
-    ///
-    /// # Errors
-    /// A file that is missing, of another format, or changed since it was checked; [`Error::Unreliable`] for a judge below
-    /// [`NEEDED`] %.
+    /// Opens a judge that has shown its accuracy. Refused is one of another format, one that changed since it was checked, and one that was
+    /// never checked.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let judge = Self::unproven(path)?;
@@ -82,10 +82,7 @@ impl Judge {
         }
     }
 
-    /// Opens a judge whatever its accuracy, to check it.
-    ///
-    /// # Errors
-    /// A file that is missing, of another format, or changed since it was checked.
+    /// Opens a judge whatever its accuracy, to check it. Refused is one of another format, or changed since it was checked.
     pub fn unproven(path: &Path) -> Result<Self> {
         let wrong = |reason: String| Error::NoJudge { path: path.to_owned(), reason };
         let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
@@ -105,51 +102,29 @@ impl Judge {
         Ok(Self { network, fingerprint, accuracy })
     }
 
-    /// What tells these weights from others.
-    #[must_use]
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
-    }
-
-    /// What it got right when it was checked.
-    #[must_use]
-    pub fn accuracy(&self) -> Option<Accuracy> {
-        self.accuracy
-    }
-
     /// Looks at pictures of any size; those that are not 64×64 are reduced to it by averaging.
-    ///
-    /// # Errors
-    /// An error of libtorch, such as for a picture without pixels.
     pub fn look(&self, pictures: &[RgbImage]) -> Result<Vec<Verdict>> {
-        let mut verdicts = Vec::with_capacity(pictures.len());
-        for batch in pictures.chunks(BATCH) {
-            let small = batch.iter().map(reduced).collect::<Result<Vec<_>>>()?;
-            verdicts.extend(self.look_at(&Tensor::f_cat(&small, 0)?)?);
-        }
-        Ok(verdicts)
+        let small = pictures.iter().map(small).collect::<Result<Vec<_>>>()?;
+        if small.is_empty() { Ok(Vec::new()) } else { self.look_at(&Tensor::f_cat(&small, 0)?) }
     }
 
-    /// Looks at pictures that are tensors already.
+    /// Looks at pictures that are tensors already, a few at a time.
     ///
     /// # Shapes
     /// `pictures`: [n, 3, 64, 64] in [-1, 1]
-    ///
-    /// # Errors
-    /// Shapes that do not fit.
     pub fn look_at(&self, pictures: &Tensor) -> Result<Vec<Verdict>> {
         let _no_grad = tch::no_grad_guard();
-        decode::decode(&self.network.forward(&pictures.f_clamp(-1.0, 1.0)?)?)
+        let mut verdicts = Vec::new();
+        for part in pictures.f_split(BATCH, 0)? {
+            verdicts.extend(decode::decode(&self.network.forward(&part.f_clamp(-1.0, 1.0)?)?)?);
+        }
+        Ok(verdicts)
     }
 }
 
 /// A picture at the judge's size, [1, 3, 64, 64].
-fn reduced(picture: &RgbImage) -> Result<Tensor> {
-    let x = from_rgb(&[picture.as_raw()], picture.height().into(), picture.width().into())?;
-    if (picture.width(), picture.height()) == (SIDE as u32, SIDE as u32) {
-        return Ok(x);
-    }
-    Ok(x.f_adaptive_avg_pool2d([SIDE, SIDE])?)
+fn small(picture: &RgbImage) -> Result<Tensor> {
+    reduced(from_rgb(&[picture.as_raw()], picture.height().into(), picture.width().into())?)
 }
 
 #[cfg(test)]
@@ -179,7 +154,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("judge.safetensors");
         untrained(&path, &[("format", FORMAT)]);
-        let fingerprint = Judge::unproven(&path).unwrap().fingerprint().to_owned();
+        let fingerprint = Judge::unproven(&path).unwrap().fingerprint;
         let refused = |notes: &[(&str, &str)]| {
             untrained(&path, notes);
             Judge::open(&path).unwrap_err().to_string()
@@ -192,7 +167,7 @@ mod tests {
         assert!(refused(&[format, ("fingerprint", "0"), ("accuracy", &accuracy(99.0))]).contains("and 0 was checked"));
         assert!(refused(&[format, stamp, ("accuracy", "[]")]).contains("its accuracy"));
         untrained(&path, &[format, stamp, ("accuracy", &accuracy(95.0))]);
-        assert_eq!(Judge::open(&path).unwrap().accuracy().unwrap().relation, 95.0);
+        assert_eq!(Judge::open(&path).unwrap().accuracy.unwrap().relation, 95.0);
         assert!(
             Judge::open(folder.path().join("none.safetensors")).unwrap_err().to_string().contains("none.safetensors")
         );
@@ -204,28 +179,21 @@ mod tests {
         let (from, to) = (folder.path().join("from.safetensors"), folder.path().join("to.safetensors"));
         untrained(&from, &[("format", FORMAT), ("steps", "7")]);
         let right = crate::bootstrap::share(&[(1.0, 1.0)]);
-        let report = check::Report {
-            kind: String::new(),
-            renders: 40,
-            recall: right,
-            precision: right,
-            style: right,
-            relation: right,
-            colour: None,
-            background: None,
-        };
+        let shares =
+            check::Facts { recall: right, precision: right, style: right, relation: right, ..Default::default() };
+        let report = check::Report { kind: String::new(), renders: 40, shares };
         check::stamp(&from, &to, &report).unwrap();
         let judge = Judge::open(&to).unwrap();
-        assert_eq!(judge.fingerprint(), Judge::unproven(&from).unwrap().fingerprint());
-        assert_eq!(judge.accuracy().map(|accuracy| (accuracy.recall, accuracy.renders)), Some((100.0, 40)));
+        assert_eq!(judge.fingerprint, Judge::unproven(&from).unwrap().fingerprint);
+        assert_eq!(judge.accuracy.map(|accuracy| (accuracy.recall, accuracy.renders)), Some((100.0, 40)));
     }
 
     #[test]
     fn larger_pictures_are_averaged_to_the_judge_s_size() {
         let small = RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * 4) as u8, (y * 4) as u8, ((x ^ y) * 4) as u8]));
         let large = RgbImage::from_fn(256, 256, |x, y| *small.get_pixel(x / 4, y / 4));
-        let apart = (reduced(&small).unwrap() - reduced(&large).unwrap()).abs().max().double_value(&[]);
+        let apart = (super::small(&small).unwrap() - super::small(&large).unwrap()).abs().max().double_value(&[]);
         assert!(apart < 1e-6, "{apart}");
-        assert_eq!(reduced(&RgbImage::new(100, 70)).unwrap().size(), [1, 3, 64, 64]);
+        assert_eq!(super::small(&RgbImage::new(100, 70)).unwrap().size(), [1, 3, 64, 64]);
     }
 }

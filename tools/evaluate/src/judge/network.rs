@@ -31,6 +31,15 @@ const EPS: f64 = 1e-5;
 /// loss for dense object detection", §4.1).
 const RARE: f64 = -4.6;
 
+/// Pictures reduced to what the judge sees: the mean of what falls into a pixel.
+///
+/// # Shapes
+/// [n, 3, h, w] → [n, 3, 64, 64]
+pub fn reduced(pictures: Tensor) -> crate::error::Result<Tensor> {
+    let (_, _, height, width) = pictures.size4()?;
+    if (height, width) == (SIDE, SIDE) { Ok(pictures) } else { Ok(pictures.f_adaptive_avg_pool2d([SIDE, SIDE])?) }
+}
+
 /// A convolution, a group norm and SiLU.
 #[derive(Debug)]
 struct Layer {
@@ -89,9 +98,6 @@ pub struct Network {
 
 impl Network {
     /// Builds it from parameters.
-    ///
-    /// # Errors
-    /// Parameters that cannot be had.
     pub fn new(mut scope: Scope<'_>) -> Result<Self> {
         let maps = CONCEPTS + 4 + COLOURS;
         Ok(Self {
@@ -113,9 +119,6 @@ impl Network {
 
     /// # Shapes
     /// `pictures`: [n, 3, 64, 64] in [-1, 1]
-    ///
-    /// # Errors
-    /// Shapes that do not fit.
     pub fn forward(&self, pictures: &Tensor) -> Result<Output> {
         let x = self.down.forward(&self.stem.forward(&channels_last(pictures)?)?)?;
         let fine = x.f_add(&self.fine.forward(&x)?)?;

@@ -55,18 +55,6 @@ pub enum Layout {
     Free,
 }
 
-impl Layout {
-    /// What to call such scenes.
-    #[must_use]
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::Trained => "like the generator's data",
-            Self::HeldOut => "held out from the generator",
-            Self::Free => "laid out freely",
-        }
-    }
-}
-
 /// A picture with the truth about it.
 #[derive(Debug, Clone)]
 pub struct Example {
@@ -95,9 +83,6 @@ const MIX: Mix = Mix { one: 0.65, placed: 0.0, two: 0.30, three: 0.02, same: 0.0
 
 impl Examples {
     /// Examples drawn with the sprites of a pack.
-    ///
-    /// # Errors
-    /// A drawing that is not valid SVG.
     pub fn new(pack: &Pack) -> Result<Self> {
         let shapes = pack.sprites.iter().map(|sprite| {
             let [_, _, width, height] = sprite.bounds;
@@ -109,17 +94,8 @@ impl Examples {
         Ok(Self { renderer, sampler, shapes: shapes.collect() })
     }
 
-    /// Draws scenes.
-    #[must_use]
-    pub fn renderer(&self) -> &Renderer {
-        &self.renderer
-    }
-
     /// Example `index`: half of them are laid out freely, more varied than the generator's data; a quarter each are scenes
     /// like those it trains on and like those held out from it.
-    ///
-    /// # Errors
-    /// A scene that cannot be drawn.
     pub fn example(&self, seed: u64, index: u64) -> Result<Example> {
         let mut dice = Dice::new(seed, index, FREE);
         let (layout, scene) = match dice.unit() {
@@ -127,14 +103,6 @@ impl Examples {
             kind if kind < 0.75 => (Layout::Trained, self.sampler.scene(seed, index, Split::Train)?),
             _ => (Layout::HeldOut, self.sampler.scene(seed, index, Split::HeldOut)?),
         };
-        self.of(scene, layout)
-    }
-
-    /// The example of a scene.
-    ///
-    /// # Errors
-    /// A scene that cannot be drawn, or whose concepts the judge does not know.
-    pub fn of(&self, scene: Scene, layout: Layout) -> Result<Example> {
         let pixels = self.renderer.render(&scene, SIDE as u32)?;
         let objects = scene.objects.iter().map(|object| self.truth(object, scene.style)).collect::<Result<_>>()?;
         Ok(Example { layout, scene, pixels, objects })
@@ -153,15 +121,9 @@ impl Examples {
             y: object.y,
             width: width * object.size,
             height: height * object.size,
-            colour: colour.and_then(place),
+            colour: colour.map(|colour| colour as usize),
         })
     }
-}
-
-/// Position of a colour in [`Colour::ALL`].
-#[must_use]
-pub fn place(colour: Colour) -> Option<usize> {
-    Colour::ALL.iter().position(|other| *other == colour)
 }
 
 /// A scene laid out freely: one to four objects that hardly touch, anywhere, on any background.

@@ -43,9 +43,6 @@ pub fn jumble(pixels: &mut [u8], dice: &mut Dice) {
 ///
 /// # Shapes
 /// `pictures`: [n, 3, h, w] in [-1, 1] → the same
-///
-/// # Errors
-/// An error of libtorch.
 pub fn spoil(pictures: &Tensor, rng: &mut ChaCha8Rng) -> Result<Tensor> {
     let rows = pictures.size4()?.0;
     let mut column = |of: &dyn Fn(f32) -> f32| -> Result<Tensor> {

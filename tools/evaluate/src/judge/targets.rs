@@ -2,10 +2,9 @@
 
 use ediffi_core::Result;
 use tch::{Kind, Reduction, Tensor};
-use train_icons::icon_set::IconSet;
 
 use super::network::{CELLS, COLOURS, CONCEPTS, Output, STYLES};
-use super::scenes::{Example, place};
+use super::scenes::Example;
 
 /// The truth about a batch, as tensors.
 #[derive(Debug)]
@@ -28,9 +27,6 @@ pub struct Targets {
 
 impl Targets {
     /// The truth about these examples. Those whose row is in `spoilt` show nothing that can be recognised.
-    ///
-    /// # Errors
-    /// An error of libtorch.
     pub fn new(examples: &[Example], spoilt: &[bool]) -> Result<Self> {
         let (side, maps) = (CELLS as usize, CONCEPTS as usize);
         let area = side * side;
@@ -64,11 +60,7 @@ impl Targets {
                 }
             }
         }
-        let style = |example: &Example| IconSet::ALL.iter().position(|style| *style == example.scene.style);
-        let background = |example: &Example| place(example.scene.background.colour());
-        let classes = |of: &dyn Fn(&Example) -> Option<usize>| -> Vec<i64> {
-            examples.iter().map(|example| of(example).unwrap_or(0) as i64).collect()
-        };
+        let classes = |of: fn(&Example) -> i64| examples.iter().map(of).collect::<Vec<_>>();
         let objects = cells.len();
         Ok(Self {
             heat: Tensor::f_from_slice(&heat)?.f_reshape([-1, CONCEPTS, CELLS, CELLS])?,
@@ -76,17 +68,14 @@ impl Targets {
             boxes: Tensor::f_from_slice(&boxes)?.f_reshape([-1, 4])?,
             coloured: Tensor::f_from_slice(&coloured)?,
             colours: Tensor::f_from_slice(&colours)?,
-            styles: Tensor::f_from_slice(&classes(&style))?,
-            backgrounds: Tensor::f_from_slice(&classes(&background))?,
+            styles: Tensor::f_from_slice(&classes(|example| example.scene.style as i64))?,
+            backgrounds: Tensor::f_from_slice(&classes(|example| example.scene.background.colour() as i64))?,
             objects,
         })
     }
 
     /// How far off an output is: the heat map's focal loss, the boxes' mean distance, and the cross entropies of the
     /// classes, added up.
-    ///
-    /// # Errors
-    /// An error of libtorch.
     pub fn loss(&self, output: &Output) -> Result<Tensor> {
         let heat = self.focal(&output.heat)?;
         let mut loss = heat
@@ -133,6 +122,7 @@ mod tests {
     use tch::Device;
     use train_icons::background::Background;
     use train_icons::colour::Colour;
+    use train_icons::icon_set::IconSet;
     use train_icons::scene::Scene;
 
     use super::super::network::{FEATURES, STYLES};

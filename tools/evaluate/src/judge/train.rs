@@ -14,17 +14,17 @@ use ediffi_train::pixels::from_rgb;
 use ediffi_train::random::batch_rng;
 use ediffi_train::run::{Begin, Run};
 use ediffi_train::state::TrainState;
-use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use tch::{Device, Kind, Tensor};
 use train_icons::dice::Dice;
+use train_icons::progress::Progress;
 
 use super::FORMAT;
 use super::network::{Network, SIDE};
 use super::scenes::{Example, Examples, TRAINING};
 use super::spoil::{jumble, jumbled, spoil};
 use super::targets::Targets;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Stream of a batch's dice beside those of its scenes.
 const SPOILT: u64 = 18;
@@ -59,12 +59,8 @@ struct Batch {
 
 /// Trains the judge: a checkpoint and a log in `folder`, and the averaged weights as bf16 in `out`, which are yet to be
 /// checked.
-///
-/// # Errors
-/// Files that cannot be written; a training that diverges.
 pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training) -> Result<()> {
     tch::set_num_threads(1);
-    std::fs::create_dir_all(folder).map_err(|source| Error::Write { path: folder.to_owned(), source })?;
     let steps = training.pictures.div_ceil(training.batch * training.workers);
     let settings = AdamWSettings {
         learning_rate: training.rate,
@@ -92,24 +88,13 @@ pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training)
     };
     let size = training.batch;
     let batches = move |number| batch(&examples, number, size);
-    let bar = ProgressBar::new(steps);
-    if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} eta {eta}") {
-        bar.set_style(style);
-    }
-    bar.set_prefix("judge");
+    let mut progress = Progress::new(run.name, steps);
     let observe = |state: &TrainState, entry: Option<&Entry>| {
-        bar.set_position(state.step());
-        if let Some(entry) = entry {
-            bar.set_message(format!("loss {:.4} {:.0} pictures/s", entry.loss, entry.speed));
-        }
+        progress.step(state.step(), entry);
         Ok(ControlFlow::Continue(()))
     };
     let state = fit(&run, &setup, batches, learner, observe)?;
-    bar.finish();
-    export(&state, out)
-}
-
-fn export(state: &TrainState, out: &Path) -> Result<()> {
+    progress.finish();
     let notes = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
     Ok(state.export(out, "", Kind::BFloat16, notes)?)
 }

@@ -5,14 +5,13 @@ mod results;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ediffi::{Growth, Request, Statistic, Strength};
+use ediffi::{Growth, Painter, Request, Statistic, Strength};
+use ediffi_core::files::write_json;
 use ediffi_train::pixels::from_rgb;
 use train_icons::pack::Pack;
 use train_icons::render::Renderer;
 
-use crate::document;
 use crate::error::{Error, Result};
-use crate::icons::look;
 use crate::judge::network::SIDE;
 use crate::judge::{Judge, Verdict};
 use crate::kept::{Kept, key};
@@ -41,12 +40,9 @@ pub struct Settings {
 }
 
 /// Evaluates a model. `kept` is a file that each finished cell goes to, and that an earlier run may have left.
-///
-/// # Errors
-/// Those of the model, of the scenes and of the judge.
 pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) -> Result<Results> {
     let began = Instant::now();
-    let model = Model::open_on(&settings.model, settings.threads)?;
+    let model = Model::open(&settings.model, settings.threads)?;
     let base = model.judged_base()?.clone();
     let prompts = placed(settings.prompts as usize, |caption| model.reads(caption))?;
     let key = key(&model, judge, &prompts)?;
@@ -56,34 +52,22 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) ->
     let outcomes = |verdicts: &[Verdict]| -> Result<Vec<Outcome>> {
         Ok(paired("pictures", &prompts, verdicts)?.map(|(prompt, verdict)| Outcome::new(prompt, verdict)).collect())
     };
-    let ideal = outcomes(&look(judge, &from_rgb(&renders, SIDE, SIDE)?)?)?;
+    let ideal = outcomes(&judge.look_at(&from_rgb(&renders, SIDE, SIDE)?)?)?;
     let mut cells = vec![RuleResult::new("renders", 0.0, &prompts, &ideal, None)?];
     let mut plain: Option<Vec<Outcome>> = None;
 
-    let wish = |prompt: &Placed| model.wish(&prompt.scene.caption, prompt.seed, None);
-    let wishes = prompts.iter().map(wish).collect::<Result<Vec<_>>>()?;
+    let wishes = model.wishes(prompts.iter().map(|prompt| (&prompt.scene, prompt.seed)), None)?;
     let bar = indicatif::ProgressBar::new((1 + RULES.len() * settings.weights.len()) as u64);
     for (rule, strength) in strengths(&settings.weights) {
         let name = format!("{rule} {}", strength.as_ref().map_or(0.0, |strength| strength.weight));
         let found = match done.outcomes.get(&name) {
             Some(found) => found.clone(),
             None => {
-                let pictures = match &strength {
-                    None => model.draw(&wishes, 1, &base.settings)?,
-                    Some(strength) => {
-                        let bound = |prompt: &Placed| {
-                            let canvas =
-                                prompt.canvas()?.with_strength(strength.clone()).map_err(ediffi::Error::from)?;
-                            let request = Request::new(&prompt.scene.caption).canvas(canvas);
-                            model.pipeline().painter(&request)?.ok_or(Error::Worker)
-                        };
-                        let painters = prompts.iter().map(bound).collect::<Result<Vec<_>>>()?;
-                        model.draw_painted(&wishes, &painters, &base.settings)?
-                    }
-                };
-                let found = outcomes(&look(judge, &pictures)?)?;
+                let painters = strength.as_ref().map(|strength| painters(&model, &prompts, strength)).transpose()?;
+                let pictures = model.draw(&wishes, 1, &base.settings, painters.as_deref())?;
+                let found = outcomes(&judge.look_at(&pictures)?)?;
                 done.outcomes.insert(name, found.clone());
-                document::json(kept, &done)?;
+                write_json(kept, &done)?;
                 found
             }
         };
@@ -98,10 +82,20 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) ->
         model: settings.model.clone(),
         prompts: prompts.len(),
         machine: machine::describe(&model),
-        judge: judge.fingerprint().to_owned(),
+        judge: judge.fingerprint.clone(),
         cells,
         seconds: began.elapsed().as_secs_f64(),
     })
+}
+
+/// What paints the boxes of the prompts with this strength.
+fn painters(model: &Model, prompts: &[Placed], strength: &Strength) -> Result<Vec<Painter>> {
+    let bound = |prompt: &Placed| {
+        let canvas = prompt.canvas()?.with_strength(strength.clone()).map_err(ediffi::Error::from)?;
+        let request = Request::new(&prompt.scene.caption).canvas(canvas);
+        model.pipeline.painter(&request)?.ok_or(Error::Worker)
+    };
+    prompts.iter().map(bound).collect()
 }
 
 /// No paint, then every rule with every w'.

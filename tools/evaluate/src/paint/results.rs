@@ -1,13 +1,14 @@
 //! What was measured of every rule: tables, plots and the sentence about the best.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ediffi::{Growth, Statistic};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::bootstrap::{Measure, difference, share};
-use crate::document::{self, Table, number, percent};
+use crate::document::{Table, csv, number, percent};
 use crate::error::Result;
+use crate::measured::Measured;
 use crate::pairs::paired;
 use crate::placed::{Outcome, Placed};
 use crate::plot::{Axis, Line, Plot};
@@ -27,41 +28,37 @@ pub(super) const RULES: [(&str, Statistic, Growth); 7] = [
 pub(super) const NO_PAINT: &str = "no paint";
 
 /// What was measured with one rule and one w'.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RuleResult {
     /// The rule; `no paint` and `renders` are what it is compared with.
-    pub rule: String,
+    rule: String,
     /// w'; 0 without paint.
-    pub weight: f64,
+    weight: f64,
     /// Share of the objects whose centre was seen in their box.
-    pub inside: Option<Measure>,
+    inside: Option<Measure>,
     /// How many more of the objects are in their box than without paint, of the same prompts and seeds; of the rules only.
-    pub gain: Option<Measure>,
+    gain: Option<Measure>,
     /// Share of the objects in their box, of pairs that never met in training.
-    pub inside_held_out: Option<Measure>,
+    inside_held_out: Option<Measure>,
     /// Mean intersection over union of an object and its box.
-    pub iou: Option<Measure>,
+    iou: Option<Measure>,
     /// Share of the objects that were seen anywhere.
-    pub seen: Option<Measure>,
+    seen: Option<Measure>,
     /// Share of the named styles that were right.
-    pub style: Option<Measure>,
+    style: Option<Measure>,
 }
 
 /// Everything that was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Results {
-    /// The model folder.
-    pub model: PathBuf,
-    /// How many prompts.
-    pub prompts: usize,
-    /// What computed.
-    pub machine: String,
-    /// The judge's fingerprint.
-    pub judge: String,
+    pub(super) model: PathBuf,
+    pub(super) prompts: usize,
+    pub(super) machine: String,
+    pub(super) judge: String,
     /// Renders with every object in its box, then no paint, then the rules.
-    pub cells: Vec<RuleResult>,
+    pub(super) cells: Vec<RuleResult>,
     /// Seconds of this run; cells of an earlier one that was stopped are not in it.
-    pub seconds: f64,
+    pub(super) seconds: f64,
 }
 
 impl RuleResult {
@@ -103,10 +100,12 @@ impl RuleResult {
     }
 }
 
-impl Results {
-    /// The results as Markdown.
-    #[must_use]
-    pub fn markdown(&self) -> String {
+impl Measured for Results {
+    fn name(&self) -> String {
+        "paint".to_owned()
+    }
+
+    fn markdown(&self) -> String {
         let headings = [
             "weight rule",
             "w′",
@@ -117,7 +116,7 @@ impl Results {
             "object seen, %",
             "style right, %",
         ];
-        let mut table = Table::new(&headings);
+        let mut table = Table::new(headings);
         for cell in &self.cells {
             let weight = if cell.weight > 0.0 { cell.weight.to_string() } else { String::new() };
             let [inside, gain, held_out, seen, style] =
@@ -136,6 +135,37 @@ impl Results {
         )
     }
 
+    fn csv(&self) -> Option<String> {
+        let rows = self.cells.iter().map(|cell| {
+            let measures = [cell.inside, cell.gain, cell.inside_held_out, cell.iou, cell.seen, cell.style];
+            (format!("{},{}", cell.rule, cell.weight), measures)
+        });
+        Some(csv("rule,weight", ["inside", "gain", "inside_held_out", "iou", "seen", "style"], rows))
+    }
+
+    fn plots(&self) -> Vec<(String, Plot)> {
+        let weights = self.cells.iter().map(|cell| cell.weight).filter(|weight| *weight > 0.0);
+        let ends = weights.fold([f64::INFINITY, 0.0], |[low, high], w| [low.min(w), high.max(w)]);
+        let plot = |name: &str, title: &str, label: &str, of: fn(&RuleResult) -> Option<Measure>| {
+            let rule = |(name, ..): &(&str, Statistic, Growth)| {
+                let own = self.cells.iter().filter(|cell| cell.rule == *name);
+                Line::measured(name, own.map(|cell| (cell.weight, of(cell))))
+            };
+            let level = |name| Line::level(name, self.cells.iter().find(|cell| cell.rule == name).and_then(of), ends);
+            let lines = RULES.iter().map(rule).chain([level(NO_PAINT), level("renders")]).collect();
+            let (title, x, y) = (title.to_owned(), Axis::logarithmic("w'"), Axis::linear(label));
+            (format!("paint-{name}"), Plot { title, x, y, lines })
+        };
+        let share = "share of the objects";
+        vec![
+            plot("inside", "Objects in their boxes", share, |cell| cell.inside),
+            plot("iou", "Overlap of objects and boxes", "mean IoU", |cell| cell.iou),
+            plot("seen", "Objects seen anywhere", share, |cell| cell.seen),
+        ]
+    }
+}
+
+impl Results {
     /// The best rule beside no paint, in a sentence.
     fn summary(&self) -> String {
         let rules = || self.cells.iter().filter(|cell| cell.weight > 0.0);
@@ -157,68 +187,6 @@ impl Results {
                  that holds zero. {chance}\n"
             )
         }
-    }
-
-    /// The results as comma-separated values.
-    #[must_use]
-    pub fn csv(&self) -> String {
-        let mut text = "rule,weight".to_owned();
-        for name in ["inside", "gain", "inside_held_out", "iou", "seen", "style"] {
-            text.push_str(&format!(",{name},{name}_low,{name}_high"));
-        }
-        text.push('\n');
-        for cell in &self.cells {
-            text.push_str(&format!("{},{}", cell.rule, cell.weight));
-            for measure in [cell.inside, cell.gain, cell.inside_held_out, cell.iou, cell.seen, cell.style] {
-                match measure {
-                    Some(Measure { value, low, high, .. }) => text.push_str(&format!(",{value},{low},{high}")),
-                    None => text.push_str(",,,"),
-                }
-            }
-            text.push('\n');
-        }
-        text
-    }
-
-    /// Draws the plots into a folder, their names beginning with `paint-`.
-    ///
-    /// # Errors
-    /// As [`Plot::save`].
-    pub fn plots(&self, folder: &Path) -> Result<()> {
-        let weights: Vec<f64> = self.cells.iter().map(|cell| cell.weight).filter(|weight| *weight > 0.0).collect();
-        let ends = weights.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), &w| (low.min(w), high.max(w)));
-        let plot = |title: &str, label: &str, of: fn(&RuleResult) -> Option<Measure>| {
-            let point = |cell: &RuleResult| of(cell).map(|m| (cell.weight, m.value, Some((m.low, m.high))));
-            let rule = |(name, ..): &(&str, Statistic, Growth)| {
-                let own = self.cells.iter().filter(|cell| cell.rule == *name);
-                Line { name: (*name).to_owned(), points: own.filter_map(point).collect() }
-            };
-            // What does not depend on w' is a level line.
-            let level = |name: &str| {
-                let value = self.cells.iter().find(|cell| cell.rule == name).and_then(of);
-                let points = value.map(|m| vec![(ends.0, m.value, None), (ends.1, m.value, None)]);
-                Line { name: name.to_owned(), points: points.unwrap_or_default() }
-            };
-            let lines = RULES.iter().map(rule).chain([level(NO_PAINT), level("renders")]).collect();
-            Plot { title: title.to_owned(), x: Axis::logarithmic("w'"), y: Axis::linear(label), lines }
-        };
-        plot("Objects in their boxes", "share of the objects", |cell| cell.inside)
-            .save(&folder.join("paint-inside.png"))?;
-        plot("Overlap of objects and boxes", "mean IoU", |cell| cell.iou).save(&folder.join("paint-iou.png"))?;
-        plot("Objects seen anywhere", "share of the objects", |cell| cell.seen).save(&folder.join("paint-seen.png"))
-    }
-
-    /// Writes JSON, CSV and plots into `out`; with a document, its table between its markers and the plots into the folder
-    /// `images` beside it.
-    ///
-    /// # Errors
-    /// Files that cannot be written; [`Error::Marker`](crate::error::Error::Marker) for a document without the markers.
-    pub fn save(&self, out: &Path, page: Option<&Path>) -> Result<()> {
-        document::json(&out.join("paint.json"), self)?;
-        document::write(&out.join("paint.csv"), self.csv().as_bytes())?;
-        let Some(page) = page else { return self.plots(out) };
-        self.plots(&page.with_file_name("images"))?;
-        document::replace(page, "paint", &self.markdown())
     }
 }
 
@@ -316,6 +284,6 @@ mod tests {
         {
             assert!(folder.path().join(name).is_file(), "{name}");
         }
-        assert_eq!(results().csv().lines().count(), 1 + results().cells.len());
+        assert_eq!(results().csv().unwrap().lines().count(), 1 + results().cells.len());
     }
 }

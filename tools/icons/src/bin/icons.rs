@@ -1,5 +1,8 @@
 //! Builds the sprite pack, and draws contact sheets to look at.
 
+#[path = "../../../../examples/shared/report.rs"]
+mod report;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -91,18 +94,7 @@ enum Variety {
 }
 
 fn main() -> std::process::ExitCode {
-    match run(Arguments::parse().command) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            let mut cause = std::error::Error::source(&error);
-            while let Some(source) = cause {
-                eprintln!("  because: {source}");
-                cause = source.source();
-            }
-            std::process::ExitCode::FAILURE
-        }
-    }
+    report::report(run(Arguments::parse().command).map_err(Into::into))
 }
 
 fn run(command: Command) -> Result<()> {

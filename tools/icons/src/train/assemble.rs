@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ediffi_core::files::{read_bytes, write_json, write_with_folders};
 use ediffi_core::unet::UNetConfig;
 use ediffi_core::weights;
 use ediffi_train::plan::{StageTraining, Task};
@@ -10,7 +11,6 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use super::Result;
-use super::files::{folder_of, write, write_json};
 use super::stages::{BASE, network, side};
 use super::workshop::Workshop;
 
@@ -52,11 +52,11 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
     for file in ENCODERS {
         copy(&workshop.folder.join(file), &out.join(file))?;
     }
-    for (from, to) in &networks {
-        halve(from, &out.join(to))?;
-    }
     for stage in &workshop.plan.stages {
         write_json(&out.join(&stage.name).join("config.json"), &UNetConfig::from(network(side(stage)?)))?;
+    }
+    for (from, to) in &networks {
+        halve(from, &out.join(to))?;
     }
     for task in workshop.plan.tasks() {
         let log = format!("{}.csv", task.name());
@@ -64,14 +64,14 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
             copy(&workshop.folder.join(&log), &out.join(RECORDS).join(&log))?;
         }
     }
-    write(&out.join(RECORDS).join("plan.toml"), workshop.plan.to_toml()?.as_bytes())?;
+    write_with_folders(&out.join(RECORDS).join("plan.toml"), workshop.plan.to_toml()?.as_bytes())?;
     let pipeline = json!({
         "format": "ediffi-pipeline/1",
         "encoders": { "t5": "t5", "clip": "clip" },
         "stages": stages,
     });
     // Last: a folder with a pipeline.json is whole.
-    write_json(&out.join("pipeline.json"), &pipeline)
+    Ok(write_json(&out.join("pipeline.json"), &pipeline)?)
 }
 
 /// Six significant digits, so that a manifest reads well. Neighbours are rounded alike and still tile.
@@ -89,14 +89,13 @@ fn halve(from: &Path, to: &Path) -> Result<()> {
         .into_iter()
         .map(|(name, tensor)| Ok((name, tensor.f_to_kind(Kind::BFloat16)?)))
         .collect::<Result<Vec<_>>>()?;
-    let bytes = std::fs::read(from)?;
+    let bytes = read_bytes(from)?;
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)?;
-    folder_of(to)?;
     Ok(weights::save(to, &tensors, header.metadata().clone().unwrap_or_default())?)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    write(to, &std::fs::read(from).map_err(|error| format!("{}: {error}", from.display()))?)
+    Ok(write_with_folders(to, &read_bytes(from)?)?)
 }
 
 fn pipeline_stage(stage: &StageTraining, experts: Vec<Value>) -> Result<Value> {

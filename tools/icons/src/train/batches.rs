@@ -17,9 +17,7 @@ use super::Result;
 
 /// The data set and how many pictures a batch has.
 pub struct Data {
-    /// Draws scenes.
     pub sampler: Arc<Sampler>,
-    /// Draws pictures.
     pub renderer: Arc<Renderer>,
     /// Seed of the scenes.
     pub seed: u64,
@@ -39,21 +37,16 @@ pub struct Captions {
 impl Data {
     /// Batch `number` of whole pictures; each gets a style reference with probability `style`.
     pub fn pictures(&self, number: u64, size: u32, style: f64) -> Result<Batch<Captions>> {
-        let rows: Vec<(Vec<u8>, String, Option<Vec<u8>>)> = (0..self.rows)
-            .into_par_iter()
-            .map(|row| {
-                let index = number * self.rows + row;
-                let scene = self.sampler.scene(self.seed, index, Split::Train)?;
-                let picture = self.renderer.render(&scene, size)?;
-                let reference = if uniform(&mut batch_rng(self.seed ^ 0x57F1E, index)) < style {
-                    let other = self.sampler.style_reference(self.seed, index, Split::Train)?;
-                    Some(self.renderer.render(&other, size)?)
-                } else {
-                    None
-                };
-                Ok((picture, scene.caption, reference))
-            })
-            .collect::<Result<_>>()?;
+        let rows = self.scenes(number, |index, scene| {
+            let picture = self.renderer.render(&scene, size)?;
+            let reference = if uniform(&mut batch_rng(self.seed ^ 0x57F1E, index)) < style {
+                let other = self.sampler.style_reference(self.seed, index, Split::Train)?;
+                Some(self.renderer.render(&other, size)?)
+            } else {
+                None
+            };
+            Ok((picture, scene.caption, reference))
+        })?;
         let mut pictures = Vec::new();
         let mut captions = Vec::new();
         let (mut with, mut references) = (Vec::new(), Vec::new());
@@ -73,26 +66,27 @@ impl Data {
     /// quarter the size. Three quarters are of an object or its surroundings, where there is something to learn; the rest
     /// come from anywhere.
     pub fn crops(&self, number: u64, full: u32, crop: u32) -> Result<Batch<Captions>> {
-        let rows: Vec<(Vec<u8>, Vec<u8>, String)> = (0..self.rows)
-            .into_par_iter()
-            .map(|row| {
-                let index = number * self.rows + row;
-                let scene = self.sampler.scene(self.seed, index, Split::Train)?;
-                let mut rng = batch_rng(self.seed ^ 0xC409, index);
-                let (x, y) = crop_corner(&scene, f64::from(crop) / f64::from(full), &mut rng);
-                // On whole pixels of the small picture, so that both crops show the same part.
-                let pixel = |place: f64| ((place * f64::from(full / 4)).round() as u32).min((full - crop) / 4);
-                let (x, y) = (pixel(x), pixel(y));
-                let large = self.renderer.render_crop(&scene, full, 4 * x, 4 * y, crop)?;
-                let small = self.renderer.render_crop(&scene, full / 4, x, y, crop / 4)?;
-                Ok((large, small, scene.caption))
-            })
-            .collect::<Result<_>>()?;
+        let rows = self.scenes(number, |index, scene| {
+            let mut rng = batch_rng(self.seed ^ 0xC409, index);
+            let (x, y) = crop_corner(&scene, f64::from(crop) / f64::from(full), &mut rng);
+            // On whole pixels of the small picture, so that both crops show the same part.
+            let pixel = |place: f64| ((place * f64::from(full / 4)).round() as u32).min((full - crop) / 4);
+            let (x, y) = (pixel(x), pixel(y));
+            let large = self.renderer.render_crop(&scene, full, 4 * x, 4 * y, crop)?;
+            let small = self.renderer.render_crop(&scene, full / 4, x, y, crop / 4)?;
+            Ok((large, small, scene.caption))
+        })?;
         let large: Vec<_> = rows.iter().map(|(large, ..)| large.as_slice()).collect();
         let small: Vec<_> = rows.iter().map(|(_, small, _)| small.as_slice()).collect();
         let (pictures, smaller) = (squares(&large, crop)?, Some(squares(&small, crop / 4)?));
         let captions = rows.into_iter().map(|(.., caption)| caption).collect();
         Ok(Batch { pictures, smaller, text: Captions { captions, references: None } })
+    }
+
+    /// What `draw` makes of the scenes of batch `number`, each with its index.
+    fn scenes<T: Send>(&self, number: u64, draw: impl Fn(u64, Scene) -> Result<T> + Sync) -> Result<Vec<T>> {
+        let indices = (number * self.rows..(number + 1) * self.rows).into_par_iter();
+        indices.map(|index| draw(index, self.sampler.scene(self.seed, index, Split::Train)?)).collect()
     }
 }
 

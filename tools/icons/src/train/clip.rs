@@ -1,5 +1,6 @@
 //! The tiny CLIP: text and image tower, trained contrastively (Radford et al. 2021).
 
+use ediffi_core::files::write_json;
 use ediffi_core::weights::{Params, Scope};
 use ediffi_encoders::clip::{ClipTextNetwork, ClipVisionNetwork};
 use ediffi_encoders::tokenizer::TextTokenizer;
@@ -13,7 +14,6 @@ use train_icons::dimensions::{self, TOKENS, VISION_SIZE};
 use super::batches::Captions;
 use super::encoder_training::{BatchResult, train_encoder};
 use super::encoders::clip_pixels;
-use super::files::write_json;
 use super::workshop::{Outcome, Workshop};
 use super::{Result, vocabulary};
 
@@ -23,7 +23,6 @@ const SCALE: f64 = 20.0;
 /// Trains CLIP's tokenizer and CLIP, and exports the folder `clip`.
 pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Result<Outcome> {
     let (clip_folder, runtime) = (workshop.clip(), workshop.runtime);
-    std::fs::create_dir_all(&clip_folder)?;
     let (weights, tokenizer_path) = (clip_folder.join("model.safetensors"), clip_folder.join("tokenizer.json"));
     let task = Task::Encoder(encoder);
     let (name, rows) = (task.name(), workshop.plan.batches(&task).batch);
@@ -32,16 +31,9 @@ pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Re
     let mut run = workshop.run(&name, &task, begin, settings);
     let data = workshop.data(rows);
     begin.discard(&weights)?;
-    // Training a tokenizer twice gives other tokens, as the order of its sums is nobody's: those that are there are kept, and a
-    // network that goes on has those it began with.
-    let kept = begin == Begin::Resume && tokenizer_path.is_file();
-    let vocabulary = if kept {
-        vocabulary::size(&tokenizer_path)?
-    } else {
-        vocabulary::clip(&vocabulary::captions(&data.sampler, data.seed)?, &tokenizer_path)?
-    };
+    let vocabulary = vocabulary::begin(&data, begin, &tokenizer_path, vocabulary::clip)?;
     run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
-    if kept && run.is_trained(&weights)? {
+    if run.is_trained(&weights)? {
         println!("{name}: trained");
         return Ok(Outcome::Trained);
     }

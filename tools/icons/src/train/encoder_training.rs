@@ -45,7 +45,7 @@ pub fn train_encoder<N: Send, B: Send + 'static>(
             Ok(loss)
         })
     };
-    let state = fit(run, &workshop.setup(task, None), batch, learner, workshop.watch(run, |_, _| Ok(()))?)?;
+    let state = fit(run, &workshop.setup(task, None), batch, learner, workshop.watch(run, |_, _| Ok(())))?;
     let (correct, total) = counts.into_inner()?;
     Ok((state.step() >= run.steps).then(|| (state, (total > 0.0).then(|| correct / total))))
 }

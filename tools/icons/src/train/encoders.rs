@@ -5,7 +5,7 @@ use std::path::Path;
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::files::read_json;
 use ediffi_core::runtime::Runtime;
-use ediffi_core::weights;
+use ediffi_core::weights::{self, Scope};
 use ediffi_encoders::clip::{CHANNEL_MEAN, CHANNEL_STD, ClipConfig, ClipTextNetwork, ClipVisionNetwork};
 use ediffi_encoders::t5::{T5Config, T5Network};
 use ediffi_encoders::tokenizer::{TextTokenizer, Tokens};
@@ -26,55 +26,13 @@ pub fn clip_pixels(pictures: &Tensor) -> Result<Tensor> {
     Ok(unit.f_sub(&channel(CHANNEL_MEAN)?)?.f_div(&channel(CHANNEL_STD)?)?)
 }
 
-/// CLIP after its training.
-pub struct Clip {
-    text: ClipTextNetwork,
-    vision: ClipVisionNetwork,
-    tokenizer: TextTokenizer,
-}
-
-impl Clip {
-    /// Opens the folder that the training of CLIP exported.
-    pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
-        let config: ClipConfig = read_json(&folder.join("config.json"))?;
-        let vision = config.vision_config.clone().ok_or("the CLIP has no image tower")?;
-        let path = folder.join("model.safetensors");
-        let both = weights::load(
-            &path,
-            |n| Some(n.to_owned()),
-            runtime.device,
-            runtime.kind,
-            |mut scope| {
-                let text = ClipTextNetwork::new(
-                    scope.again(),
-                    &config.text_config,
-                    Some(config.projection_dim),
-                    runtime.kind,
-                )?;
-                let vision = ClipVisionNetwork::new(scope.again(), &vision, Some(config.projection_dim), runtime.kind)?;
-                Ok((text, vision))
-            },
-        )?;
-        let tokenizer = TextTokenizer::clip(&folder.join("tokenizer.json"), config.text_config.vocab_size, TOKENS)?;
-        Ok(Self { text: both.0, vision: both.1, tokenizer })
-    }
-
-    /// Token embeddings (zeros past the end) and pooled embeddings of captions.
-    pub fn encode(&self, captions: &[String]) -> Result<(Tensor, Tensor)> {
-        let _no_grad = tch::no_grad_guard();
-        let texts: Vec<&str> = captions.iter().map(String::as_str).collect();
-        let tokens = self.tokenizer.encode(&texts, TOKENS)?;
-        let device = self.text.device();
-        let out = self.text.forward(&tokens.ids.f_to_device(device)?)?;
-        let mask = tokens.mask.f_to_device(device)?.f_to_kind(Kind::Float)?.f_unsqueeze(-1)?;
-        Ok((out.tokens.f_mul(&mask)?, out.pooled))
-    }
-
-    /// Embeddings of pictures in [-1, 1].
-    pub fn encode_pictures(&self, pictures: &Tensor) -> Result<Tensor> {
-        let _no_grad = tch::no_grad_guard();
-        Ok(self.vision.forward(&clip_pixels(pictures)?)?)
-    }
+/// The network that `build` makes of exported weights.
+pub fn load<N>(
+    path: &Path,
+    Runtime { device, kind }: Runtime,
+    build: impl Fn(Scope<'_>) -> ediffi_core::Result<N>,
+) -> Result<N> {
+    Ok(weights::load(path, |name| Some(name.to_owned()), device, kind, build)?)
 }
 
 /// T5, trained or under training, with its tokenizer.
@@ -86,27 +44,6 @@ pub struct T5 {
 }
 
 impl T5 {
-    /// Opens the folder that the training exported.
-    pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
-        let config: T5Config = read_json(&folder.join("config.json"))?;
-        let path = folder.join("model.safetensors");
-        let network = weights::load(
-            &path,
-            |n| Some(n.to_owned()),
-            runtime.device,
-            runtime.kind,
-            |scope| T5Network::new(scope, &config, runtime.kind),
-        )?;
-        Ok(Self { network, tokenizer: t5_tokenizer(folder, &config)? })
-    }
-
-    /// Token embeddings of captions, zeros past the end.
-    pub fn encode(&self, captions: &[String]) -> Result<Tensor> {
-        let _no_grad = tch::no_grad_guard();
-        let texts: Vec<&str> = captions.iter().map(String::as_str).collect();
-        self.embed(&self.tokenizer.encode(&texts, TOKENS)?)
-    }
-
     /// Embeddings of tokens, zeros past the end, with their gradients.
     pub fn embed(&self, tokens: &Tokens) -> Result<Tensor> {
         let device = self.network.device();
@@ -118,32 +55,52 @@ impl T5 {
 
 /// Both encoders, frozen.
 pub struct Encoders {
-    clip: Clip,
+    clip_text: ClipTextNetwork,
+    clip_vision: ClipVisionNetwork,
+    clip_tokenizer: TextTokenizer,
     t5: T5,
 }
 
 impl Encoders {
     /// Opens the folders that the trainings of both exported.
     pub fn open(clip: &Path, t5: &Path, runtime: Runtime) -> Result<Self> {
-        Ok(Self { clip: Clip::open(clip, runtime)?, t5: T5::open(t5, runtime)? })
+        let config: ClipConfig = read_json(&clip.join("config.json"))?;
+        let vision = config.vision_config.clone().ok_or("the CLIP has no image tower")?;
+        let (clip_text, clip_vision) = load(&clip.join("model.safetensors"), runtime, |mut scope| {
+            let text =
+                ClipTextNetwork::new(scope.again(), &config.text_config, Some(config.projection_dim), runtime.kind)?;
+            Ok((text, ClipVisionNetwork::new(scope, &vision, Some(config.projection_dim), runtime.kind)?))
+        })?;
+        let vocabulary = config.text_config.vocab_size;
+        let clip_tokenizer = TextTokenizer::clip(&clip.join("tokenizer.json"), vocabulary, TOKENS)?;
+        let config: T5Config = read_json(&t5.join("config.json"))?;
+        let build = |scope: Scope<'_>| T5Network::new(scope, &config, runtime.kind);
+        let network = load(&t5.join("model.safetensors"), runtime, build)?;
+        let t5 = T5 { network, tokenizer: t5_tokenizer(t5, &config)? };
+        Ok(Self { clip_text, clip_vision, clip_tokenizer, t5 })
     }
 
-    /// The embeddings of a batch. Rows without a reference have zeros for one.
+    /// The embeddings of a batch, zeros past the end of a caption. Rows without a reference have zeros for one.
     pub fn encode(&self, batch: &Captions) -> Result<Conditioning> {
-        let (clip_text, pooled) = self.clip.encode(&batch.captions)?;
+        let _no_grad = tch::no_grad_guard();
+        let texts: Vec<&str> = batch.captions.iter().map(String::as_str).collect();
+        let device = self.clip_text.device();
+        let tokens = self.clip_tokenizer.encode(&texts, TOKENS)?;
+        let clip = self.clip_text.forward(&tokens.ids.f_to_device(device)?)?;
+        let mask = tokens.mask.f_to_device(device)?.f_to_kind(Kind::Float)?.f_unsqueeze(-1)?;
         let clip_image = match &batch.references {
             None => None,
             Some((rows, references)) => {
-                let embedded = self.clip.encode_pictures(&references.f_to_device(pooled.device())?)?;
-                let rows = Tensor::f_from_slice(rows)?.f_to_device(pooled.device())?;
-                let zeros = Tensor::f_zeros(pooled.size(), (Kind::Float, pooled.device()))?;
+                let embedded = self.clip_vision.forward(&clip_pixels(&references.f_to_device(device)?)?)?;
+                let rows = Tensor::f_from_slice(rows)?.f_to_device(device)?;
+                let zeros = Tensor::f_zeros(clip.pooled.size(), (Kind::Float, device))?;
                 Some(zeros.f_index_copy(0, &rows, &embedded)?)
             }
         };
         Ok(Conditioning {
-            t5: Some(self.t5.encode(&batch.captions)?),
-            clip_text: Some(clip_text),
-            clip_text_pooled: Some(pooled),
+            t5: Some(self.t5.embed(&self.t5.tokenizer.encode(&texts, TOKENS)?)?),
+            clip_text: Some(clip.tokens.f_mul(&mask)?),
+            clip_text_pooled: Some(clip.pooled),
             clip_image,
             ..Conditioning::default()
         })

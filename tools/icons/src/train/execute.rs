@@ -14,7 +14,6 @@ pub fn execute(workshop: &Workshop, only: &[String], restart: &[String]) -> Resu
     if let Some(name) = restart.iter().find(|name| !only.is_empty() && !only.contains(name)) {
         return Err(format!("--restart {name} is not among what --only names").into());
     }
-    std::fs::create_dir_all(&workshop.folder)?;
     for task in workshop.plan.tasks() {
         let name = task.name();
         if !only.is_empty() && !only.contains(&name) {

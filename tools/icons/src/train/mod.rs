@@ -6,7 +6,6 @@ pub mod clip;
 pub mod encoder_training;
 pub mod encoders;
 pub mod execute;
-pub mod files;
 pub mod networks;
 pub mod plans;
 pub mod preview;

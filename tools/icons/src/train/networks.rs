@@ -1,7 +1,9 @@
 //! The networks of the stages: the base on whole pictures, super-resolution on crops with spoilt smaller pictures.
 
+use std::borrow::Borrow;
 use std::path::Path;
 
+use ediffi_core::conditioning::Conditioning;
 use ediffi_core::precondition::Sample;
 use ediffi_core::weights::Params;
 use ediffi_train::corruption::Corruption;
@@ -45,11 +47,7 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
         corruption: if side > 256 { Corruption::for_256() } else { Corruption::for_64() },
         ..Objective::new(Sample::default(), stage.levels(network)?, seed)
     };
-    let learner = |params: &mut dyn Params| -> Result<_> {
-        let encoders = Encoders::open(&workshop.clip(), &workshop.t5(), runtime)?;
-        let encode = move |batch: &Batch<Captions>| encoders.encode(&batch.text);
-        Ok(Learner::new(params, &config(side), runtime.kind, objective.clone(), encode)?)
-    };
+    let open = || Encoders::open(&workshop.clip(), &workshop.t5(), runtime);
     let data = workshop.data(run.batch);
     let batches = {
         let data = workshop.data(run.batch);
@@ -63,9 +61,15 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
     let interval = network.cell.interval(&stage.noise)?;
     let began_as = parent.iter().filter(|_| side == BASE).map(|parent| preview::open(parent, runtime));
     let ancestor = began_as.collect::<Result<Vec<_>>>()?.pop();
+    let mut encoders = None;
     let sheet = |state: &TrainState, path: &Path| {
         let _no_grad = tch::no_grad_guard();
-        let learner = learner(&mut Shared(state.average()))?;
+        // Opened for the first sheet, and kept for the others.
+        let encoders: &Encoders = match &mut encoders {
+            Some(encoders) => encoders,
+            none => none.insert(open()?),
+        };
+        let learner = learner(&mut Shared(state.average()), side, runtime.kind, &objective, encoders)?;
         match side {
             BASE => preview::base(path, &learner, interval, ancestor.as_ref()),
             side => preview::super_resolution(path, &learner, data.crops(u64::MAX / data.rows - 1, side, CROP)?),
@@ -73,13 +77,25 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
     };
     let setup = workshop.setup(&task, parent);
     let loss = |params: &mut dyn Params| {
-        let learner = learner(params)?;
+        let learner = learner(params, side, runtime.kind, &objective, open()?)?;
         Ok(move |number, batch: Batch<Captions>| learner.loss(number, &batch))
     };
-    let state = fit(&run, &setup, batches, loss, workshop.watch(&run, sheet)?)?;
+    let state = fit(&run, &setup, batches, loss, workshop.watch(&run, sheet))?;
     if state.step() < run.steps {
         return Ok(Outcome::Stopped);
     }
     state.export(&weights, "", Kind::Float, run.lineage.notes())?;
     Ok(Outcome::Trained)
+}
+
+/// A network of the stage of this side, which reads what `encoders` make of captions.
+fn learner<E: Borrow<Encoders>>(
+    params: &mut dyn Params,
+    side: u32,
+    kind: Kind,
+    objective: &Objective,
+    encoders: E,
+) -> Result<Learner<impl Fn(&Batch<Captions>) -> Result<Conditioning> + use<E>>> {
+    let encode = move |batch: &Batch<Captions>| encoders.borrow().encode(&batch.text);
+    Ok(Learner::new(params, &config(side), kind, objective.clone(), encode)?)
 }

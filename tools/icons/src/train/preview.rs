@@ -13,7 +13,6 @@ use ediffi_core::schedule::karras;
 use ediffi_core::seed::{Noise, image_seeds};
 use ediffi_core::solver::Solver;
 use ediffi_core::unet::{Context, UNet};
-use ediffi_core::weights;
 use ediffi_train::dataset::Batch;
 use ediffi_train::learner::Learner;
 use ediffi_train::pixels::to_rgb;
@@ -23,6 +22,7 @@ use train_icons::{dimensions, sheet};
 
 use super::Result;
 use super::batches::Captions;
+use super::encoders::load;
 
 /// Where the sheets' sampling stops, with one last estimate: what is left then is far below what an eye sees.
 const SIGMA_MIN: f64 = 0.05;
@@ -89,10 +89,9 @@ where
 }
 
 /// A network of the base after its training.
-pub fn open(path: &Path, Runtime { device, kind }: Runtime) -> Result<UNet> {
+pub fn open(path: &Path, runtime: Runtime) -> Result<UNet> {
     let _no_grad = tch::no_grad_guard();
-    let names = |name: &str| Some(name.to_owned());
-    Ok(weights::load(path, names, device, kind, |scope| UNet::new(scope, &dimensions::base(), kind))?)
+    load(path, runtime, |scope| UNet::new(scope, &dimensions::base(), runtime.kind))
 }
 
 /// The networks of a sheet, each with its contexts for the conditional rows and for both branches. A noise level is for the first

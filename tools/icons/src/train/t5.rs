@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use ediffi_core::files::write_json;
 use ediffi_core::nn::{Embedding, Linear, attend, merge_heads, split_heads};
 use ediffi_core::weights::{Params, Scope};
 use ediffi_encoders::t5::T5Network;
@@ -26,7 +27,6 @@ use train_icons::split::Split;
 
 use super::encoder_training::{BatchResult, train_encoder};
 use super::encoders::{T5, t5_tokenizer};
-use super::files::write_json;
 use super::workshop::{Outcome, Workshop};
 use super::{Result, vocabulary};
 
@@ -44,18 +44,12 @@ const UNKNOWN: i64 = -100;
 /// Trains T5's tokenizer and T5, and exports the folder `t5`.
 pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Result<Outcome> {
     let (folder, runtime) = (workshop.t5(), workshop.runtime);
-    std::fs::create_dir_all(&folder)?;
     let task = Task::Encoder(encoder);
     let (name, rows) = (task.name(), workshop.plan.batches(&task).batch);
     let data = workshop.data(rows);
     let [weights, tokenizer_path] = ["model.safetensors", "tokenizer.json"].map(|file| folder.join(file));
     begin.discard(&weights)?;
-    // As CLIP's: a network that goes on has the tokenizer it began with.
-    if begin == Begin::Restart || !tokenizer_path.is_file() {
-        let captions = vocabulary::captions(&data.sampler, data.seed)?;
-        vocabulary::t5(&captions, &tokenizer_path)?;
-    }
-    let config = dimensions::t5(vocabulary::size(&tokenizer_path)?);
+    let config = dimensions::t5(vocabulary::begin(&data, begin, &tokenizer_path, vocabulary::t5)?);
     let sampler = Sampler::new(SamplerConfig { mix: MIX, ..data.sampler.config().clone() })?;
     let lineage = Lineage::default()
         .with("seed", workshop.plan.seed)
@@ -188,10 +182,8 @@ fn labels(scene: &Scene) -> impl Iterator<Item = [i64; 3]> + '_ {
             (Some(object), Some(index)) => object.ink.or_else(|| concepts::ALL[index].colour_in(scene.style)),
             _ => Some(scene.background.colour()),
         };
-        let colour = colour.and_then(|colour| Colour::ALL.iter().position(|&other| other == colour));
-        let style = IconSet::ALL.iter().position(|&style| style == scene.style);
-        let label = |index: Option<usize>| index.map_or(UNKNOWN, |index| index as i64);
-        [index.map_or(0, |index| index as i64 + 1), label(style), label(colour)]
+        let colour = colour.map_or(UNKNOWN, |colour| colour as i64);
+        [index.map_or(0, |index| index as i64 + 1), scene.style as i64, colour]
     })
 }
 

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use ediffi_core::files::write_atomic;
+use ediffi_core::files::write_with_folders;
+use ediffi_train::run::Begin;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::models::unigram::{Unigram, UnigramTrainer};
 use tokenizers::normalizers::{Lowercase, NFC, NFKC, Sequence};
@@ -12,14 +13,24 @@ use tokenizers::{
     AddedToken, DecoderWrapper, Model, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
     SplitDelimiterBehavior, Tokenizer, TokenizerBuilder,
 };
-use train_icons::sampler::Sampler;
 use train_icons::split::Split as Part;
 
 use super::Result;
+use super::batches::Data;
 
-/// What the tokenizers are trained on: captions of their own seed.
-pub fn captions(sampler: &Sampler, seed: u64) -> Result<Vec<String>> {
-    (0..20_000).map(|i| Ok(sampler.scene(seed ^ 0x7E47, i, Part::Train)?.caption)).collect()
+/// Trains the tokenizer in `path` on captions of their own seed, and says how many tokens it has. Training one twice gives other tokens, as
+/// the order of its sums is nobody's: what is there is kept, and a network that goes on has the one it began with.
+pub fn begin(
+    Data { sampler, seed, .. }: &Data,
+    begin: Begin,
+    path: &Path,
+    train: fn(&[String], &Path) -> Result<i64>,
+) -> Result<i64> {
+    if begin != Begin::Restart && path.is_file() {
+        return size(path);
+    }
+    let caption = |index| Ok(sampler.scene(seed ^ 0x7E47, index, Part::Train)?.caption);
+    train(&(0..20_000).map(caption).collect::<Result<Vec<_>>>()?, path)
 }
 
 /// CLIP's pattern of words (Radford et al. 2021, the published tokenizer).
@@ -82,7 +93,7 @@ fn finish<M: Model + serde::Serialize>(
     >,
     path: &Path,
 ) -> Result<i64> {
-    write_atomic(path, tokenizer.to_string(true)?.as_bytes())?;
+    write_with_folders(path, tokenizer.to_string(true)?.as_bytes())?;
     size(path)
 }
 

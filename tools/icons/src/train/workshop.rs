@@ -14,7 +14,7 @@ use ediffi_train::log::Entry;
 use ediffi_train::plan::{Batches, NetworkTraining, StageTraining, Task, TrainingPlan};
 use ediffi_train::run::{Begin, Run};
 use ediffi_train::state::TrainState;
-use indicatif::{ProgressBar, ProgressStyle};
+use train_icons::progress::Progress;
 use train_icons::render::Renderer;
 use train_icons::sampler::Sampler;
 
@@ -37,21 +37,15 @@ pub struct Cadence {
 
 /// What every training of a plan shares.
 pub struct Workshop {
-    /// What is trained.
     pub plan: TrainingPlan,
     /// Where checkpoints, logs, sheets and trained networks go.
     pub folder: PathBuf,
-    /// Where it is computed.
     pub runtime: Runtime,
-    /// Draws scenes.
     pub sampler: Arc<Sampler>,
-    /// Draws pictures.
     pub renderer: Arc<Renderer>,
     /// Fingerprint of the sprite pack that they are drawn from.
     pub pack: String,
-    /// How often to save and look.
     pub cadence: Cadence,
-    /// When the program began.
     pub began: Instant,
 }
 
@@ -132,23 +126,12 @@ impl Workshop {
         &'a self,
         run: &Run<'_>,
         mut sheet: impl FnMut(&TrainState, &Path) -> Result<()> + 'a,
-    ) -> Result<impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>> + 'a> {
+    ) -> impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>> + 'a {
         let (name, steps) = (run.name.to_owned(), run.steps);
-        let bar = ProgressBar::new(run.steps);
-        bar.set_style(ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} {msg} eta {eta}")?);
-        bar.set_prefix(name.clone());
-        let mut fresh = true;
-        Ok(move |state: &TrainState, entry: Option<&Entry>| {
+        let mut progress = Progress::new(&name, run.steps);
+        move |state: &TrainState, entry: Option<&Entry>| {
             let step = state.step();
-            if std::mem::take(&mut fresh) {
-                // Steps of earlier runs are no measure of the speed of this one.
-                bar.set_position(step - 1);
-                bar.reset_eta();
-            }
-            bar.set_position(step);
-            if let Some(entry) = entry {
-                bar.set_message(format!("loss {:.4} {:.1} pictures/s", entry.loss, entry.speed));
-            }
+            progress.step(step, entry);
             let every = self.cadence.sheet_steps;
             if every > 0 && step.is_multiple_of(every) {
                 sheet(state, &self.folder.join(format!("{name}-{step:06}.png")))?;
@@ -159,12 +142,12 @@ impl Workshop {
                 if every > 0 {
                     sheet(state, &self.folder.join(format!("{name}-last.png")))?;
                 }
-                bar.finish();
+                progress.finish();
                 if !std::io::stderr().is_terminal() {
                     println!("{name}: {step} steps, {} pictures", state.pictures());
                 }
             }
             Ok(if over && !last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })
+        }
     }
 }

@@ -17,9 +17,17 @@ pub const SIDE: i64 = 64;
 /// Noise of the smaller picture that super-resolution is given.
 const LOW_RES_NOISE: f64 = 0.1;
 
-/// Pictures with all that a training step needs besides them, by name: `clean`, `noise`, `low_res` (of super-resolution), each
-/// [n, 3, side, side]; `sigmas`, \[n\]; and embeddings, [n, tokens, width] or [n, width].
-pub struct Batch(pub Vec<(String, Tensor)>);
+/// Pictures with all that a training step needs besides them.
+pub struct Batch {
+    /// [n, 3, side, side]
+    pub clean: Tensor,
+    /// [n, 3, side, side]
+    pub noise: Tensor,
+    /// \[n\]
+    pub sigmas: Tensor,
+    /// Embeddings, and of super-resolution the smaller picture.
+    pub conditioning: Conditioning,
+}
 
 impl Batch {
     /// `rows` rows from `seed`. Pictures are squares of 8×8 pixels of one random colour each, so that there is something
@@ -34,48 +42,32 @@ impl Batch {
         let sigmas = NoiseLevels::new(levels, SigmaInterval::ALL).draw(rows, &mut stream(seed, 1))?;
         let sigmas: Vec<f32> = sigmas.into_iter().map(|sigma| sigma as f32).collect();
         let clean = coarse.f_upsample_nearest2d([SIDE, SIDE], None, None)?;
-        let mut tensors = vec![
-            ("noise", normal(2, &[n, 3, SIDE, SIDE])?),
-            ("sigmas", Tensor::f_from_slice(&sigmas)?),
-            ("t5", normal(3, &[n, t5.tokens, t5.width])?),
-            ("clip_text", normal(4, &[n, text.tokens, text.width])?),
-            ("clip_text_pooled", normal(5, &[n, text.pooled])?),
-        ];
-        if let Some(width) = context.clip_image {
-            tensors.push(("clip_image", normal(6, &[n, width])?));
-        }
+        let mut conditioning = Conditioning {
+            t5: Some(normal(3, &[n, t5.tokens, t5.width])?),
+            clip_text: Some(normal(4, &[n, text.tokens, text.width])?),
+            clip_text_pooled: Some(normal(5, &[n, text.pooled])?),
+            clip_image: context.clip_image.map(|width| normal(6, &[n, width])).transpose()?,
+            ..Conditioning::default()
+        };
         if config.0.low_res {
             let spoilt = normal(7, &[n, 3, SIDE, SIDE])?.f_mul_scalar(LOW_RES_NOISE)?;
-            tensors.push(("low_res", clean.f_add(&spoilt)?));
+            conditioning.low_res = Some(clean.f_add(&spoilt)?);
         }
-        tensors.push(("clean", clean));
-        Ok(Self(tensors.into_iter().map(|(name, x)| (name.to_owned(), x)).collect()))
+        let noise = normal(2, &[n, 3, SIDE, SIDE])?;
+        Ok(Self { clean, noise, sigmas: Tensor::f_from_slice(&sigmas)?, conditioning })
     }
 
     /// `rows` rows from row `first` on, sharing storage.
     pub fn narrow(&self, first: i64, rows: i64) -> Result<Self> {
-        let narrow = |(name, x): &(String, Tensor)| Ok((name.clone(), x.f_narrow(0, first, rows)?));
-        Ok(Self(self.0.iter().map(narrow).collect::<Result<_>>()?))
+        let [clean, noise, sigmas] = [&self.clean, &self.noise, &self.sigmas].map(|x| x.f_narrow(0, first, rows));
+        let conditioning = self.conditioning.rows(first, rows)?;
+        Ok(Self { clean: clean?, noise: noise?, sigmas: sigmas?, conditioning })
     }
 
-    fn find(&self, name: &str) -> Option<Tensor> {
-        Some(self.0.iter().find(|(other, _)| other == name)?.1.shallow_clone())
-    }
-
-    /// A tensor that every batch has.
-    pub fn get(&self, name: &str) -> Result<Tensor> {
-        Ok(self.find(name).ok_or_else(|| format!("the batch has no {name}"))?)
-    }
-
-    /// What the network is told.
-    pub fn conditioning(&self) -> Conditioning {
-        Conditioning {
-            t5: self.find("t5"),
-            clip_text: self.find("clip_text"),
-            clip_text_pooled: self.find("clip_text_pooled"),
-            clip_image: self.find("clip_image"),
-            low_res: self.find("low_res"),
-            noise_level: None,
-        }
+    /// All tensors by name.
+    pub fn named(&self) -> Vec<(String, Tensor)> {
+        let own = [("clean", &self.clean), ("noise", &self.noise), ("sigmas", &self.sigmas)];
+        let all = own.into_iter().chain(self.conditioning.named());
+        all.map(|(name, x)| (name.to_owned(), x.shallow_clone())).collect()
     }
 }

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use data::{Batch, Result, SIDE};
+use ediffi_core::files::make_folder_of;
 use ediffi_core::interval::LogNormal;
 use ediffi_core::nn::channels_last;
 use ediffi_core::precondition::Sample;
@@ -59,8 +60,8 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t)]
     network: Network,
     /// What it computes in; its parameters are f32 in any case.
-    #[arg(long, value_enum, default_value_t)]
-    precision: Precision,
+    #[arg(long, value_parser = ["f32", "bf16"], default_value = "f32")]
+    precision: String,
     /// Threads that train side by side, each on its share of a step's pictures and with its share of the cores.
     #[arg(long, default_value_t = 1)]
     workers: u64,
@@ -87,22 +88,6 @@ impl Network {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Precision {
-    #[default]
-    F32,
-    Bf16,
-}
-
-impl Precision {
-    fn kind(self) -> Kind {
-        match self {
-            Self::F32 => Kind::Float,
-            Self::Bf16 => Kind::BFloat16,
-        }
-    }
-}
-
 fn main() -> ExitCode {
     report::report(measure(&Arguments::parse()).map_err(|error| error as Box<dyn std::error::Error>))
 }
@@ -115,12 +100,14 @@ fn measure(arguments: &Arguments) -> Result<()> {
     if *steps <= UNCOUNTED as u64 {
         return Err(format!("the first {UNCOUNTED} steps are not counted: {steps} are too few").into());
     }
-    std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let [weights, batches] = ["weights", "batches"].map(|name| folder.join(format!("{name}.safetensors")));
+    make_folder_of(&weights)?;
     let cores = std::thread::available_parallelism()?.get() as u64;
     tch::set_num_threads(cores as i32);
     let rates = json!({ "f32": convolution_rate(Kind::Float)?, "bf16": convolution_rate(Kind::BFloat16)? });
 
-    let ((config, levels), kind) = (network.of_the_plan()?, precision.kind());
+    let kind = if precision == "bf16" { Kind::BFloat16 } else { Kind::Float };
+    let (config, levels) = network.of_the_plan()?;
     let settings = AdamWSettings { learning_rate: 1e-3, warm_up: 10, ..AdamWSettings::default() };
     let data = Batch::draw(&config, levels, (STEPS_OF_DATA * PICTURES) as usize, 1)?;
     let mut fresh = Fresh::new(SEED, Device::Cpu);
@@ -134,8 +121,8 @@ fn measure(arguments: &Arguments) -> Result<()> {
         "bf16": kind == Kind::BFloat16,
     });
     let header = HashMap::from([("training".to_owned(), header.to_string())]);
-    save(&folder.join("weights.safetensors"), &parameters, header)?;
-    save(&folder.join("batches.safetensors"), &data.0, HashMap::new())?;
+    save(&weights, &parameters, header)?;
+    save(&batches, &data.named(), HashMap::new())?;
 
     let threads = (cores / workers).max(1);
     let (losses, times) = train(data, (&config, kind), settings, folder, *workers, *steps)?;
@@ -179,10 +166,9 @@ fn train(
         let network = UNet::new(Scope::root(params), config, kind)?;
         let sender = sender.clone();
         Ok(move |number: u64, batch: Batch| {
-            let context = network.context(&batch.conditioning(), rows as i64)?;
-            let (clean, noise) = (batch.get("clean")?, batch.get("noise")?);
-            let sigmas: Vec<f64> = Vec::try_from(batch.get("sigmas")?)?;
-            let losses = denoising_loss(&Sample::default(), &clean, &noise, &sigmas, |x, c_noise| {
+            let context = network.context(&batch.conditioning, rows as i64)?;
+            let sigmas: Vec<f64> = Vec::try_from(batch.sigmas)?;
+            let losses = denoising_loss(&Sample::default(), &batch.clean, &batch.noise, &sigmas, |x, c_noise| {
                 network.forward(x, c_noise, &context, None)
             })?;
             let loss = losses.f_mean(Kind::Float)?;
@@ -212,10 +198,10 @@ fn train(
 fn convolution_rate(kind: Kind) -> Result<f64> {
     let (rows, side, channels) = (16, 32, 256);
     let _no_grad = tch::no_grad_guard();
-    let x =
-        channels_last(&Tensor::f_randn([rows, channels, side, side], (Kind::Float, Device::Cpu))?)?.f_to_kind(kind)?;
-    let weight =
-        channels_last(&Tensor::f_randn([channels, channels, 3, 3], (Kind::Float, Device::Cpu))?)?.f_to_kind(kind)?;
+    let random = |shape: [i64; 4]| -> Result<Tensor> {
+        Ok(channels_last(&Tensor::f_randn(shape, (Kind::Float, Device::Cpu))?)?.f_to_kind(kind)?)
+    };
+    let (x, weight) = (random([rows, channels, side, side])?, random([channels, channels, 3, 3])?);
     let mut times = Vec::new();
     for _ in 0..8 {
         let began = Instant::now();
