@@ -77,7 +77,8 @@ impl PipelineBuilder {
     }
 
     /// How many experts of a stage are in memory at a time (default: all; of published models, which are large, one). With
-    /// any choice but all, the experts of a stage are dropped when the stage is done, too.
+    /// any choice but all, the experts of a stage are dropped when the stage is done, too. With an [`enlarger`](Self::enlarger) and
+    /// more than one batch, the last stage is done only when the enlarger nearly is.
     pub fn residency(mut self, residency: Residency) -> Self {
         self.residency = Some(residency);
         self

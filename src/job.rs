@@ -29,8 +29,10 @@ pub struct Progress {
     pub step: usize,
     /// Number of steps of this stage, over all its batches.
     pub steps: usize,
-    /// How many stages are done, the enlarger apart, with a fraction; and the share of the enlarger's tiles.
+    /// Stages done, the running one as a fraction; then the enlarger's share of its tiles.
     done: (f64, f64),
+    /// The position of the stage that started last, the enlarger apart.
+    last_stage: usize,
 }
 
 impl Progress {
@@ -49,13 +51,14 @@ impl Progress {
         match *event {
             Event::StageStarted { stage, index, stages, plan, batches, .. } => {
                 self.stages = stages;
+                self.last_stage = index;
                 self.enter(stage, index, 0, plan.steps().len() * batches);
                 self.done.0 = index as f64;
             }
             Event::EnlargerStarted { index, batches, tiles, .. } => self.enter("enlarger", index, 0, tiles * batches),
             Event::Step { stage, batch, batches, steps, index, .. } => {
                 // The enlarger may have had its turn in between.
-                let place = if self.stage == stage { self.stage_index } else { self.stages.saturating_sub(2) };
+                let place = self.last_stage;
                 self.enter(stage, place, batch * steps + index + 1, steps * batches);
                 self.done.0 = place as f64 + self.share();
             }

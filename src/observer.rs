@@ -64,11 +64,11 @@ pub enum Event<'a> {
         /// The picture so far. It is computed when you ask for it.
         preview: Preview<'a>,
     },
-    /// A stage has finished all images.
+    /// A stage has finished all images. With an enlarger, that of the last stage comes before the enlarger's last batch.
     StageFinished {
         /// Name of the stage.
         stage: &'a str,
-        /// How long it took, loading included.
+        /// How long it took, loading included and the enlarger's turns left out.
         elapsed: Duration,
     },
     /// The enlarger starts, when the last stage has finished its first batch. It takes over each batch as soon as the stage is

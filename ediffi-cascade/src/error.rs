@@ -113,7 +113,7 @@ pub enum Error {
         embedding: &'static str,
     },
     /// A run without a plan, or one whose plans are not of one stage after the other.
-    #[error("the plans are of stages {0:?}: one stage after the other is needed")]
+    #[error("{}", if .0.is_empty() { "there is no plan to run".to_owned() } else { format!("the plans are of stages {:?}: one stage after the other is needed", .0) })]
     PlanOrder(Vec<usize>),
     /// A plan that another cascade made.
     #[error("the plan of stage `{0}` was made by another cascade")]

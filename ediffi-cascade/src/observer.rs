@@ -67,7 +67,7 @@ pub enum StageEvent<'a> {
         /// Nothing is computed or copied for it unless it is used.
         denoised: &'a Tensor,
     },
-    /// A stage is done with all batches.
+    /// A stage is done with all batches. With an enlarger, that of the last stage comes before the enlarger's last batch.
     StageFinished {
         /// What it did.
         plan: &'a StagePlan,

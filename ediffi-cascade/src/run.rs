@@ -173,9 +173,10 @@ impl Cascade {
                 if rows != 1 && rows != pictures {
                     return wrong(input, format!("{name} has {rows} rows, there are {pictures} seeds"));
                 }
-                for stage in &self.stages {
+                for (index, stage) in self.stages.iter().enumerate() {
                     let Some(expected) = stage.io().embeddings.shape(name, rows) else { continue };
-                    if got != expected {
+                    // A stage that does not run may want another shape.
+                    if got != expected && order.contains(&index) {
                         let source = ediffi_core::Error::EmbeddingShape { name, expected, got };
                         return Err(Error::in_stage(stage.name(), source));
                     }
@@ -187,7 +188,7 @@ impl Cascade {
             }
         }
         if job.low_res.is_some() != first.io().low_res {
-            let source = ediffi_core::Error::LowRes(job.low_res.is_some());
+            let source = ediffi_core::Error::LowRes { given: job.low_res.is_some() };
             return Err(Error::in_stage(first.name(), source));
         }
         let (shape, channels) = (job.low_res.map(Tensor::size), first.io().channels);

@@ -123,8 +123,7 @@ impl Stage {
         StageSize { size: self.config.size, multiple: self.size_multiple }
     }
 
-    /// What its networks take and give. Experts may differ in what their sides are multiples of, for which
-    /// [`sizes`](Self::sizes) counts.
+    /// What its networks take and give. `size_multiple` is that of the first expert; [`sizes`](Self::sizes) has that of all.
     #[must_use]
     pub fn io(&self) -> &Io {
         &self.io

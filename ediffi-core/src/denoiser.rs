@@ -44,6 +44,12 @@ pub trait Denoiser {
     }
 }
 
+impl<D: Denoiser + ?Sized> Denoiser for &mut D {
+    fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
+        (**self).estimate(x, sigma)
+    }
+}
+
 /// The conditioning of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Branch {
@@ -67,9 +73,20 @@ pub trait BranchDenoiser {
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate>;
 }
 
+impl<D: BranchDenoiser + ?Sized> BranchDenoiser for &mut D {
+    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
+        (**self).estimate_branch(x, sigma, branch)
+    }
+}
+
 /// A [`Denoiser`] made from a closure by [`from_fn`].
-#[derive(Debug)]
 pub struct FromFn<F>(F);
+
+impl<F> std::fmt::Debug for FromFn<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FromFn").finish_non_exhaustive()
+    }
+}
 
 impl<F: FnMut(&Tensor, f64) -> Result<Tensor>> Denoiser for FromFn<F> {
     fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {

@@ -235,9 +235,12 @@ pub enum Error {
     /// The network cannot do without this embedding.
     #[error("the network needs the {0} embedding")]
     EmbeddingNeeded(&'static str),
-    /// A super-resolution network without its smaller picture (false), or a base network with one (true).
-    #[error("{}", if *.0 { "a base network takes no smaller picture" } else { "a super-resolution network needs the smaller picture" })]
-    LowRes(bool),
+    /// A smaller picture that a base network does not take, or that a super-resolution network was not given.
+    #[error("{}", if *.given { "a base network takes no smaller picture" } else { "a super-resolution network needs the smaller picture" })]
+    LowRes {
+        /// Whether there is one.
+        given: bool,
+    },
     /// A context that another network made.
     #[error("the context was made by another network")]
     ForeignContext,

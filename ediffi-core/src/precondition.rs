@@ -281,7 +281,9 @@ mod tests {
         assert_eq!(got, [1.0, -0.75, 0.8, 16.0 / 9.0]);
         assert_eq!(epsilon.c_noise(0.75), NoiseTable::SquaredCosine.timestep(0.75));
         assert_eq!(serde_json::to_string(&epsilon).unwrap(), r#""squared-cosine""#);
-        assert!(serde_json::from_str::<Epsilon>(r#""linear""#).unwrap_err().to_string().contains("squared-cosine"));
+        let other: Epsilon = serde_json::from_str(r#""linear""#).unwrap();
+        assert_eq!(other.c_noise(0.75), NoiseTable::Linear.timestep(0.75));
+        assert!(serde_json::from_str::<Epsilon>(r#""cubic""#).unwrap_err().to_string().contains("squared-cosine"));
     }
 
     proptest! {

@@ -84,7 +84,8 @@ impl Schedule {
         }
     }
 
-    /// The `steps + 1` sigmas of this schedule. Timesteps are those of [`NoiseTable::SquaredCosine`].
+    /// The `steps + 1` sigmas of this schedule. Timesteps are those of [`NoiseTable::SquaredCosine`]; for a network on another
+    /// table use [`sigmas_on`](Self::sigmas_on).
     ///
     /// # Errors
     /// [`Error::InvalidSchedule`] for parameters that make no schedule, for no or more than [`MAX_STEPS`] steps, and for

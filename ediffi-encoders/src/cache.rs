@@ -20,6 +20,7 @@ const FORMAT: &str = "ediffi-encoded/2";
 /// The kind of CLIP's embeddings, as the header of a file and errors name it.
 const CLIP: &str = "tokens and pooled embeddings of CLIP";
 
+/// How a stored file names the padding: it stays as it is.
 fn words(padding: Padding) -> &'static str {
     match padding {
         Padding::Zeros => "tokens with zeros after the end of a text",

@@ -60,7 +60,8 @@ impl PaletteEntry {
     }
 }
 
-/// The colours of a picture and the phrases they stand for. [`Canvas::from_colours`](crate::Canvas::from_colours) makes a canvas of the picture.
+/// The colours of a picture and the phrases they stand for. [`Canvas::from_colours`](crate::Canvas::from_colours) makes a canvas of
+/// the picture.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Palette {

@@ -10,7 +10,7 @@ use tch::{Device, Tensor};
 use crate::state::Replica;
 use crate::{Error, Result};
 
-/// One rank: a thread with a replica of the network.
+/// One rank: a replica of the network, and its loss. The first works on the thread that trains, each other on one of its own.
 pub struct Rank<'a, B, E> {
     /// Its view of the parameters, which its network is built from.
     pub replica: Replica,
@@ -38,14 +38,14 @@ pub fn ranks(device: Device, batches: u64) -> u64 {
     cores.min(batches).max(1)
 }
 
-/// While it lives, the thread that made it has a share of libtorch's threads for each of several ranks. Libtorch hands the number on
-/// to all threads that are new to it.
+/// Divides the libtorch threads of the thread that makes it by the number of ranks, and restores them when it is dropped. Libtorch
+/// hands the number on to all threads that are new to it.
 pub(crate) struct ShareOfThreads {
     whole: i32,
 }
 
 impl ShareOfThreads {
-    pub(crate) fn of(ranks: u64) -> Self {
+    pub(crate) fn of(ranks: usize) -> Self {
         let whole = tch::get_num_threads();
         tch::set_num_threads(i32::try_from(ranks).map_or(1, |ranks| whole / ranks.max(1)).max(1));
         Self { whole }
@@ -75,8 +75,9 @@ fn compute<B, E: From<Error>>(loss: &mut Loss<'_, B, E>, share: Share<B>) -> Los
 }
 
 /// Ranks at work: a function that deals the batches of a step out and gathers their losses. The first rank works on the calling
-/// thread, each other on a thread of its own for the whole training, with as many of libtorch's threads. jemalloc gives the memory of a thread back to the kernel when
-/// it ends, and a thread of the next step would have to get it again, zeroed page by page.
+/// thread, each other on a thread of its own for the whole training, with as many of libtorch's threads. jemalloc gives the
+/// memory of a thread back to the kernel when it ends, and a thread of the next step would have to get it again, zeroed page by
+/// page.
 pub(crate) fn group<'scope, 'env, 'a: 'scope, B: Send + 'scope, E: From<Error> + Send + 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     losses: Vec<&'scope mut Loss<'a, B, E>>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ediffi_core::weights::{Fresh, Params};
 use tch::{Device, Tensor};
 
-use crate::data_parallel::{Rank, ShareOfThreads};
+use crate::data_parallel::Rank;
 use crate::dataset::Dataset;
 use crate::log::Entry;
 use crate::optimizer::AdamWSettings;
@@ -31,7 +31,7 @@ pub struct Setup {
     pub optimizer: AdamWSettings,
     /// Decay of the running average of the weights. eDiff-I's is 0.9999 (table 7).
     pub ema: f64,
-    /// How many [ranks](crate::data_parallel::ranks) share the batches of a step.
+    /// How many [ranks](crate::data_parallel::ranks) share the batches of a step. A single one has all of libtorch's threads.
     pub ranks: u64,
 }
 
@@ -41,8 +41,7 @@ pub struct Setup {
 ///
 /// `learner` builds a network over parameters and returns its loss, as a function of the number of a batch and the batch; for
 /// instance [`Learner::loss`](crate::learner::Learner::loss). It is called once to learn the names and shapes of the
-/// parameters, and once for each rank. The ranks share the threads that libtorch has on the calling thread; at the end it has them all
-/// again.
+/// parameters, and once for each rank.
 ///
 /// # Errors
 /// Those of [`Run::begin`] and [`Run::train`]; parent weights of another network; whatever `data`, `learner` and `observe` fail
@@ -58,7 +57,6 @@ where
     D: Dataset<Error: From<Error>>,
     L: FnMut(u64, D::Batch) -> Result<Tensor, D::Error> + Send,
 {
-    let _share = ShareOfThreads::of(setup.ranks);
     let mut fresh = Fresh::new(setup.seed, setup.device);
     let _ = learner(&mut fresh)?;
     let mut state = TrainState::new(fresh.into_named(), setup.optimizer, setup.ema)?;

@@ -35,8 +35,9 @@ pub fn uniform<R: Rng + ?Sized>(rng: &mut R) -> f64 {
 pub fn normal<R: Rng + ?Sized>(rng: &mut R, shape: &[i64]) -> Result<Tensor> {
     let count = elements(shape)?;
     let mut draw = || -> Result<Tensor> {
-        let values = draws(count.div_ceil(2), || ((rng.next_u32() >> 8) as f32 + 0.5) / 16_777_216.0)?;
-        Ok(Tensor::f_from_slice(&values)?)
+        let values = draws(count.div_ceil(2), || ((rng.next_u32() >> 8) as f32 + 0.5) / 16_777_216.0);
+        let no_room = |_| Error::RandomShape { shape: shape.to_vec() };
+        Ok(Tensor::f_from_slice(&values.map_err(no_room)?)?)
     };
     guarded(|| {
         let radius = draw()?.f_log()?.f_mul_scalar(-2.0)?.f_sqrt()?;
@@ -55,7 +56,9 @@ pub(crate) fn elements(shape: &[i64]) -> Result<usize> {
 /// `count` values of `draw`, or [`Error::RandomShape`] before any is drawn.
 pub(crate) fn draws<T>(count: usize, draw: impl FnMut() -> T) -> Result<Vec<T>> {
     let mut values = Vec::new();
-    values.try_reserve_exact(count).map_err(|_| Error::RandomShape { shape: vec![count as i64] })?;
+    values
+        .try_reserve_exact(count)
+        .map_err(|_| Error::RandomShape { shape: vec![i64::try_from(count).unwrap_or(i64::MAX)] })?;
     values.extend(repeat_with(draw).take(count));
     Ok(values)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ediffi_core::guard::guarded;
 
-use crate::data_parallel::{Rank, group};
+use crate::data_parallel::{Rank, ShareOfThreads, group};
 use crate::error::file_error;
 use crate::lineage::Lineage;
 use crate::log::{Entry, LossLog};
@@ -118,6 +118,9 @@ impl Run<'_> {
     /// `next` gives the batches in order, from [`next_batch`](Self::next_batch) on. The `ranks` share those of a step, and their
     /// gradients are added up. `observe` is called after every step, every [`LOG_STEPS`] with the new line of the log.
     ///
+    /// While it trains, the ranks share the threads that libtorch has on the calling thread; at the end it has them all again. A
+    /// thread that first uses libtorch meanwhile keeps a rank's share: run one training at a time in a process.
+    ///
     /// # Errors
     /// [`Error::Diverged`] when loss or gradients are no longer finite (the last checkpoint is then the last good one), a file
     /// that cannot be written, no rank, [`Error::RankPanicked`], [`Error::Thread`] for a rank whose thread cannot be started, and
@@ -131,6 +134,7 @@ impl Run<'_> {
     ) -> Result<(), E> {
         let (replicas, losses): (Vec<_>, Vec<_>) =
             ranks.iter_mut().map(|Rank { replica, loss }| (&*replica, loss)).unzip();
+        let _share = ShareOfThreads::of(losses.len());
         // Libtorch may panic on this thread as well: in the optimizer, or where batches are made.
         guarded(|| {
             let trained = std::thread::scope(|scope| -> Result<(), E> {

@@ -40,8 +40,8 @@ pub(super) fn norm(sigma: f64) -> f64 {
 }
 
 /// The product of alphas, an f32, from which a table of timesteps has the noise level `sigma`. No table is needed to find it:
-/// a table computes its noise levels from such products, so the nearest f32 gives `sigma` back to the last bit. A noise level
-/// that is no timestep's lies between two f32, of which none gives it back.
+/// a table computes its noise levels from such products, so the nearest f32 gives `sigma` back to the last bit. This refuses
+/// nearly every other noise level, but not those of another table.
 fn alpha_bar(sigma: f64) -> Result<f32> {
     let alpha_bar = sigma.mul_add(sigma, 1.0).recip() as f32;
     let exact = f64::from(alpha_bar);

@@ -41,9 +41,14 @@ impl Solver {
 impl fmt::Display for Solver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Euler => f.write_str("euler"),
             Self::Heun(_) => f.write_str("heun"),
+            Self::Kutta3 => f.write_str("kutta-3"),
             Self::TabDeis { order } => write!(f, "tab-deis-{order}"),
-            other => f.write_str(NAMES.iter().find(|(_, solver)| solver == other).map_or("", |(name, _)| name)),
+            Self::DpmPp2M => f.write_str("dpmpp-2m"),
+            Self::DpmPp3M => f.write_str("dpmpp-3m"),
+            Self::Ddpm(Variance::Learned) => f.write_str("ddpm"),
+            Self::Ddpm(Variance::FixedSmall) => f.write_str("ddpm-fixed-small"),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Each list with its name, of which that of the variant differs by the capital.
+/// The variant, the published name (the variant's in lower case), the timesteps.
 macro_rules! presets {
     ($($variant:ident $name:literal = $timesteps:expr,)*) => {
         /// A list of timesteps that DeepFloyd published (`deepfloyd_if/pipelines` in deep-floyd/IF, where they stand for

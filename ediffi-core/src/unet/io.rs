@@ -125,6 +125,6 @@ impl Io {
             return Err(Error::EmbeddingNotTaken(name));
         }
         let given = conditioning.low_res.is_some();
-        if given == self.low_res { Ok(()) } else { Err(Error::LowRes(given)) }
+        if given == self.low_res { Ok(()) } else { Err(Error::LowRes { given }) }
     }
 }

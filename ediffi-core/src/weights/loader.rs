@@ -93,7 +93,12 @@ impl WeightsFile {
     /// The file that holds a tensor, and its description there.
     fn place(&self, name: &str) -> Result<(&MappedFile, &TensorInfo)> {
         let place = self.tensors.get(name).and_then(|(shard, info)| Some((self.shards.get(*shard)?, info)));
-        place.ok_or(Error::Internal("a tensor that was checked is not in its file"))
+        place.ok_or_else(|| Error::Weights {
+            path: self.path.clone(),
+            missing: vec![name.to_owned()],
+            unexpected: Vec::new(),
+            mismatched: Vec::new(),
+        })
     }
 
     /// Free text stored in the header under `key`.

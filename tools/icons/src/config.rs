@@ -112,15 +112,19 @@ impl SamplerConfig {
             styles: IconSet::ALL.to_vec(),
             mix: Mix { one: 0.30, placed: 0.10, two: 0.35, three: 0.15, same: 0.10 },
             sizes: Sizes { one: [0.40, 0.85], placed: [0.26, 0.40], two: [0.30, 0.46], three: [0.22, 0.31] },
+            scattered: 0.35,
+            jitter: 0.05,
             rotation: 8.0,
             backgrounds: Colour::ALL.into_iter().filter(|&colour| colour != Colour::White).collect(),
             white: 0.15,
             patterned: 0.3,
             inks: Colour::ALL.into_iter().filter(|colour| !matches!(colour, Colour::Black | Colour::White)).collect(),
             black: 0.4,
+            mention_colour: 0.3,
             mention_size: 0.4,
+            omit_background: 0.3,
+            omit_style: 0.3,
             paraphrase: 0.5,
-            ..Self::small()
         }
     }
 

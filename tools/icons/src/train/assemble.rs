@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ediffi_core::files::{read_bytes, write_json, write_with_folders};
+use ediffi_core::files::{make_folder_of, read_bytes, write_json, write_with_folders};
 use ediffi_core::unet::UNetConfig;
 use ediffi_core::weights;
 use ediffi_train::plan::{StageTraining, Task};
@@ -90,6 +90,7 @@ fn halve(from: &Path, to: &Path) -> Result<()> {
         .map(|(name, tensor)| Ok((name, tensor.f_to_kind(Kind::BFloat16)?)))
         .collect::<Result<Vec<_>>>()?;
     let bytes = read_bytes(from)?;
+    make_folder_of(to)?;
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)?;
     Ok(weights::save(to, &tensors, header.metadata().clone().unwrap_or_default())?)
 }

@@ -18,8 +18,8 @@ use train_icons::split::Split as Part;
 use super::Result;
 use super::batches::Data;
 
-/// Trains the tokenizer in `path` on captions of their own seed, and says how many tokens it has. Training one twice gives other tokens, as
-/// the order of its sums is nobody's: what is there is kept, and a network that goes on has the one it began with.
+/// Trains the tokenizer in `path` on captions of their own seed, and says how many tokens it has. Training
+/// is not reproducible, because the order of sums varies: so a tokenizer that is there is kept.
 pub fn begin(
     Data { sampler, seed, .. }: &Data,
     begin: Begin,
