@@ -1,7 +1,10 @@
 //! Convolution over feature maps, and their memory order.
 
+use std::cell::RefCell;
+
 use tch::{Device, Tensor};
 
+use super::packed::PackedWeight;
 use crate::Result;
 use crate::weights::{Init, Scope};
 
@@ -20,10 +23,21 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
 /// A convolution with a square kernel. With stride 1 it keeps the size of the map, a stride divides it.
 #[derive(Debug)]
 pub struct Conv2d {
-    weight: Tensor,
+    weight: RefCell<Weight>,
     bias: Option<Tensor>,
     stride: i64,
     padding: i64,
+}
+
+/// A weight, [outputs, inputs, kernel, kernel], and how it lies in memory.
+#[derive(Debug)]
+enum Weight {
+    /// As it was given. It may change: it is being trained.
+    Plain(Tensor),
+    /// As it was given. It will not change, so the first call brings it into the order that is fastest on this machine.
+    Fixed(Tensor),
+    /// In oneDNN's order.
+    Packed(PackedWeight),
 }
 
 impl Conv2d {
@@ -57,14 +71,19 @@ impl Conv2d {
     /// Parameters that cannot be had.
     pub fn patches(mut scope: Scope<'_>, inputs: i64, outputs: i64, patch: i64) -> Result<Self> {
         let init = Init::fan_in(inputs * patch * patch);
-        let weight = scope.weight("weight", &[outputs, inputs, patch, patch], init)?;
+        let weight = Self::weight(&mut scope, [outputs, inputs, patch, patch], init)?;
         Ok(Self { weight, bias: None, stride: patch, padding: 0 })
     }
 
     fn with_init(mut scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64, init: Init) -> Result<Self> {
-        let weight = scope.weight("weight", &[outputs, inputs, kernel, kernel], init)?;
+        let weight = Self::weight(&mut scope, [outputs, inputs, kernel, kernel], init)?;
         let bias = Some(scope.weight("bias", &[outputs], Init::Zeros)?);
         Ok(Self { weight, bias, stride: 1, padding: kernel / 2 })
+    }
+
+    fn weight(scope: &mut Scope<'_>, shape: [i64; 4], init: Init) -> Result<RefCell<Weight>> {
+        let weight = scope.weight("weight", &shape, init)?;
+        Ok(RefCell::new(if scope.is_fixed() { Weight::Fixed(weight) } else { Weight::Plain(weight) }))
     }
 
     /// Convolves a map, in its precision.
@@ -77,12 +96,154 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
         let bias = self.bias.as_ref().map(|b| b.f_to_kind(kind)).transpose()?;
-        Ok(x.f_conv2d(&self.weight.f_to_kind(kind)?, bias.as_ref(), [self.stride], [self.padding], [1], 1)?)
+        self.settle(x)?;
+        let unpacked;
+        let weight = self.weight.borrow();
+        let weight = match &*weight {
+            Weight::Plain(weight) | Weight::Fixed(weight) => weight,
+            Weight::Packed(packed) => {
+                if let Some(y) = packed.forward(x, bias.as_ref(), self.stride, self.padding)? {
+                    return Ok(y);
+                }
+                unpacked = packed.unpacked()?;
+                &unpacked
+            }
+        };
+        Ok(x.f_conv2d(&weight.f_to_kind(kind)?, bias.as_ref(), [self.stride], [self.padding], [1], 1)?)
+    }
+
+    /// Brings a weight that will not change into the order that is fastest for inputs like `x`: oneDNN's own, or else
+    /// channels-last.
+    fn settle(&self, x: &Tensor) -> Result<()> {
+        let settled = match &*self.weight.borrow() {
+            Weight::Fixed(weight) if !x.requires_grad() => {
+                match PackedWeight::new(weight, x, self.stride, self.padding)? {
+                    Some(packed) => Weight::Packed(packed),
+                    None => Weight::Plain(channels_last(weight)?),
+                }
+            }
+            _ => return Ok(()),
+        };
+        self.weight.replace(settled);
+        Ok(())
     }
 
     /// Where the weights are.
     #[must_use]
     pub fn device(&self) -> Device {
-        self.weight.device()
+        match &*self.weight.borrow() {
+            Weight::Plain(weight) | Weight::Fixed(weight) => weight.device(),
+            Weight::Packed(_) => Device::Cpu,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+    use crate::weights::{Fresh, Params, Spec};
+
+    /// Weights that do not change.
+    struct Loaded(Fresh);
+
+    impl Params for Loaded {
+        fn get(&mut self, spec: &Spec) -> Result<Tensor> {
+            self.0.get(spec)
+        }
+
+        fn is_fixed(&self) -> bool {
+            true
+        }
+    }
+
+    type Build = fn(Scope<'_>) -> Result<Conv2d>;
+
+    const LAYERS: [(Build, i64); 5] = [
+        (|scope| Conv2d::new(scope, 24, 40, 3), 24),
+        (|scope| Conv2d::new(scope, 3, 16, 3), 3),
+        (|scope| Conv2d::new(scope, 64, 64, 1), 64),
+        (|scope| Conv2d::strided(scope, 16, 32, 3, 2), 16),
+        (|scope| Conv2d::patches(scope, 3, 8, 4), 3),
+    ];
+
+    /// The same layer with weights that may change, and with weights that will not.
+    fn both(build: Build) -> [Conv2d; 2] {
+        let mut fresh = Fresh::new(1, Device::Cpu);
+        let plain = build(Scope::root(&mut fresh)).unwrap();
+        let loaded = build(Scope::root(&mut Loaded(Fresh::new(1, Device::Cpu)))).unwrap();
+        [plain, loaded]
+    }
+
+    fn map(channels: i64, height: i64, width: i64) -> Tensor {
+        let count = 2 * channels * height * width;
+        let waves = (Tensor::arange(count, (Kind::Float, Device::Cpu)) * 1.7).sin();
+        channels_last(&waves.reshape([2, channels, height, width])).unwrap()
+    }
+
+    #[test]
+    fn weights_that_will_not_change_give_the_same_maps() {
+        for (build, channels) in LAYERS {
+            let [plain, loaded] = both(build);
+            // The weights are packed for the first size, and used for the others.
+            for (height, width) in [(16, 16), (8, 24), (4, 4), (64, 64)] {
+                let x = map(channels, height, width);
+                let (expected, got) = (plain.forward(&x).unwrap(), loaded.forward(&x).unwrap());
+                assert_eq!(got.size(), expected.size());
+                let off = (got - &expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]);
+                assert!(off <= 1e-6, "{loaded:?} is off by {off:.1e} at {height}×{width}");
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_reach_the_input_through_packed_weights() {
+        for (build, channels) in LAYERS {
+            let gradients = both(build).map(|layer| {
+                let _ = layer.forward(&map(channels, 16, 16)).unwrap();
+                let x = map(channels, 16, 16).set_requires_grad(true);
+                layer.forward(&x).unwrap().square().sum(Kind::Float).backward();
+                x.grad()
+            });
+            let [expected, got] = &gradients;
+            let off = (got - expected).abs().max().double_value(&[]) / expected.abs().max().double_value(&[]);
+            assert!(off <= 1e-6, "off by {off:.1e}");
+        }
+    }
+
+    /// oneDNN's own errors end on standard error. Here they are libtorch's.
+    #[test]
+    fn a_map_that_does_not_fit_is_an_error_before_and_after_packing() {
+        let [_, loaded] = both(LAYERS[0].0);
+        for channels in [7, 24, 7] {
+            assert_eq!(loaded.forward(&map(channels, 16, 16)).is_ok(), channels == 24, "{channels}");
+        }
+        assert!(loaded.forward(&map(24, 16, 16).flatten(0, 1)).is_err());
+        let none = loaded.forward(&map(24, 16, 16).narrow(0, 0, 0)).unwrap();
+        assert_eq!(none.size(), [0, 40, 16, 16]);
+    }
+
+    #[test]
+    fn another_precision_than_that_of_the_weights_is_computed_too() {
+        let [plain, loaded] = both(LAYERS[0].0);
+        let x = map(24, 16, 16);
+        let _ = loaded.forward(&x).unwrap();
+        let x = x.to_kind(Kind::Double);
+        let (expected, got) = (plain.forward(&x).unwrap(), loaded.forward(&x).unwrap());
+        assert!((got - expected).abs().max().double_value(&[]) < 1e-12);
+    }
+
+    /// Without this, the tests above would compare two plain layers.
+    #[test]
+    fn weights_are_packed_where_onednn_is() {
+        let [plain, loaded] = both(LAYERS[0].0);
+        for layer in [&plain, &loaded] {
+            let _ = layer.forward(&map(24, 16, 16)).unwrap();
+        }
+        assert!(matches!(*plain.weight.borrow(), Weight::Plain(_)));
+        if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+            assert!(matches!(*loaded.weight.borrow(), Weight::Packed(_)));
+        }
     }
 }

@@ -8,6 +8,7 @@ mod attention;
 mod conv;
 mod linear;
 mod norm;
+mod packed;
 mod shape;
 
 pub use activation::Activation;

@@ -184,4 +184,8 @@ impl Params for Loader<'_> {
         };
         file.tensor(info, self.device, kind)
     }
+
+    fn is_fixed(&self) -> bool {
+        true
+    }
 }

@@ -71,6 +71,11 @@ pub trait Params {
     /// # Errors
     /// The tensor is missing, has another shape or cannot be read.
     fn get(&mut self, spec: &Spec) -> Result<Tensor>;
+
+    /// Whether the tensors stay as they are for as long as the network lives. A layer may then keep them in another order.
+    fn is_fixed(&self) -> bool {
+        false
+    }
 }
 
 /// A place in the tree of parameter names, from which a layer takes its parameters.
@@ -100,6 +105,12 @@ impl<'a> Scope<'a> {
     /// The same place once more, for a second network whose names begin here.
     pub fn again(&mut self) -> Scope<'_> {
         Scope { params: self.params, prefix: self.prefix.clone() }
+    }
+
+    /// As [`Params::is_fixed`].
+    #[must_use]
+    pub fn is_fixed(&self) -> bool {
+        self.params.is_fixed()
     }
 
     /// A weight, in the precision of the network.

@@ -1,0 +1,147 @@
+//! Convolutions whose weights lie in the order that oneDNN computes in.
+//!
+//! libtorch's own convolution brings the weights into that order in every call. For the lower resolutions of a U-Net this
+//! takes as long as the convolution. Here it is done once; the results are the same to the last bit.
+#![allow(unsafe_code, reason = "the operation on packed weights is not among those of `tch`: libtorch has it as a C function")]
+
+use std::ffi::{CString, c_char};
+use std::ptr;
+use std::sync::OnceLock;
+
+use tch::{Device, Kind, Tensor};
+use torch_sys::C_tensor;
+
+use crate::{Error, Result};
+
+/// `aoti_torch_cpu_mkldnn__convolution_pointwise` of libtorch 2.11 (`torch/csrc/inductor/aoti_torch/c/shim_cpu.h`). A tensor
+/// handle there is a pointer to an `at::Tensor`, as `C_tensor` is in `torch-sys`.
+type Convolution = unsafe extern "C" fn(
+    x: *mut C_tensor,
+    weight: *mut C_tensor,
+    bias: *const *mut C_tensor,
+    padding: *const i64,
+    paddings: i64,
+    stride: *const i64,
+    strides: i64,
+    dilation: *const i64,
+    dilations: i64,
+    groups: i64,
+    activation: *const c_char,
+    scalars: *const *const f64,
+    scalar_count: i64,
+    algorithm: *const *const c_char,
+    result: *mut *mut C_tensor,
+) -> i32;
+
+/// The operation; `None` where libtorch is built without oneDNN.
+fn convolution() -> Option<Convolution> {
+    static FOUND: OnceLock<Option<Convolution>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let name = libloading::library_filename("torch_cpu");
+        // SAFETY: libtorch is in the process already: this only counts it once more, and runs no initialiser.
+        let library = unsafe { libloading::Library::new(name) }.ok()?;
+        // SAFETY: the type is that of the declaration in libtorch 2.11, the version that `tch` is built against.
+        let found = unsafe { library.get::<Convolution>(b"aoti_torch_cpu_mkldnn__convolution_pointwise\0") };
+        let found = found.map(|symbol| *symbol).ok();
+        // It stays for the rest of the process, and the function with it.
+        std::mem::forget(library);
+        found
+    })
+}
+
+/// Whether oneDNN has its own order for weights of this kind on this machine.
+fn packs(device: Device, kind: Kind) -> bool {
+    // As libtorch asks before it computes in bf16 (`mkldnn_bf16_device_check`), processors without AVX-512 aside.
+    #[cfg(target_arch = "x86_64")]
+    let bf16 = std::is_x86_feature_detected!("avx512bw")
+        && std::is_x86_feature_detected!("avx512vl")
+        && std::is_x86_feature_detected!("avx512dq");
+    #[cfg(not(target_arch = "x86_64"))]
+    let bf16 = false;
+    device == Device::Cpu && (kind == Kind::Float || kind == Kind::BFloat16 && bf16) && convolution().is_some()
+}
+
+/// The weight of a convolution, packed.
+#[derive(Debug)]
+pub(super) struct PackedWeight {
+    weight: Tensor,
+    inputs: i64,
+    kernel: i64,
+}
+
+impl PackedWeight {
+    /// Packs a weight for inputs like `x`; others are computed as well, but maybe not as fast. `None` if oneDNN has no order
+    /// of its own on this machine.
+    ///
+    /// # Shapes
+    /// `weight`: [outputs, inputs, kernel, kernel], `x`: [n, inputs, h, w]
+    ///
+    /// # Errors
+    /// A weight that is not four-dimensional.
+    pub(super) fn new(weight: &Tensor, x: &Tensor, stride: i64, padding: i64) -> Result<Option<Self>> {
+        let (_, inputs, kernel, _) = weight.size4()?;
+        let fits = x.dim() == 4 && x.size()[1] == inputs && x.numel() > 0 && x.kind() == weight.kind();
+        if !fits || !packs(weight.device(), weight.kind()) {
+            return Ok(None);
+        }
+        let weight = weight.f_to_mkldnn(None)?.f_mkldnn_reorder_conv2d_weight(
+            [padding, padding],
+            [stride, stride],
+            [1, 1],
+            1,
+            x.size(),
+        )?;
+        Ok(Some(Self { weight, inputs, kernel }))
+    }
+
+    /// Convolves `x`; `None` if it is not of the weight's kind or needs gradients, which this operation does not give.
+    ///
+    /// # Errors
+    /// What libtorch refuses. It prints the reason to standard error.
+    pub(super) fn forward(&self, x: &Tensor, bias: Option<&Tensor>, stride: i64, padding: i64) -> Result<Option<Tensor>> {
+        let (n, channels, height, width) = x.size4()?;
+        let reach = self.kernel - 2 * padding;
+        let fits = channels == self.inputs && n > 0 && height >= reach && width >= reach && height > 0 && width > 0;
+        let same = x.kind() == self.weight.kind() && bias.is_none_or(|bias| bias.kind() == x.kind());
+        let Some(convolution) = convolution().filter(|_| fits && same && !x.requires_grad()) else { return Ok(None) };
+        let (padding, stride, dilation) = ([padding; 2], [stride; 2], [1_i64; 2]);
+        let bias = bias.map(|bias| bias.as_ptr().cast_mut());
+        let activation = CString::from(c"none");
+        let mut result = ptr::null_mut();
+        // SAFETY: every pointer is to a value that outlives the call. The handles are those of living tensors, which the
+        // function does not change. The lists have the lengths that are given with them. Where a list is empty or an option
+        // is absent, the declaration asks for a null pointer.
+        let failed = unsafe {
+            convolution(
+                x.as_ptr().cast_mut(),
+                self.weight.as_ptr().cast_mut(),
+                bias.as_ref().map_or(ptr::null(), ptr::from_ref),
+                padding.as_ptr(),
+                2,
+                stride.as_ptr(),
+                2,
+                dilation.as_ptr(),
+                2,
+                1,
+                activation.as_ptr(),
+                ptr::null(),
+                0,
+                ptr::null(),
+                &raw mut result,
+            )
+        };
+        if failed != 0 || result.is_null() {
+            return Err(Error::Internal { what: "oneDNN refuses a convolution with packed weights" });
+        }
+        // SAFETY: the function gives a new `at::Tensor` of its own, which nobody else owns.
+        Ok(Some(unsafe { Tensor::from_ptr(result) }))
+    }
+
+    /// The weight as it was before it was packed.
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub(super) fn unpacked(&self) -> Result<Tensor> {
+        Ok(self.weight.f_to_dense(None, false)?)
+    }
+}
