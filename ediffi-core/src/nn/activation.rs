@@ -34,6 +34,21 @@ impl Activation {
             Self::QuickGelu => x.f_mul(&x.f_mul_scalar(1.702)?.f_sigmoid()?)?,
         })
     }
+
+    /// As [`apply`](Self::apply) to a tensor that nobody else holds. It is written over, unless a gradient goes through it.
+    ///
+    /// # Errors
+    /// An error of libtorch.
+    pub fn apply_to(self, mut x: Tensor) -> Result<Tensor> {
+        if x.requires_grad() {
+            return self.apply(&x);
+        }
+        Ok(match self {
+            Self::Silu => x.f_silu_()?,
+            Self::Gelu => x.f_gelu_("none")?,
+            Self::QuickGelu => self.apply(&x)?,
+        })
+    }
 }
 
 #[cfg(test)]
@@ -46,6 +61,7 @@ mod tests {
         for (name, at_one) in [("silu", 0.731_058_6), ("gelu", 0.841_344_7), ("quick_gelu", 0.845_795_8)] {
             let activation: Activation = serde_json::from_str(&format!("\"{name}\"")).unwrap();
             let values = activation.apply(&Tensor::from_slice(&[0.0_f32, 1.0])).unwrap();
+            assert_eq!(activation.apply_to(Tensor::from_slice(&[0.0_f32, 1.0])).unwrap(), values);
             assert_eq!(values.double_value(&[0]), 0.0);
             assert!((values.double_value(&[1]) - at_one).abs() < 1e-6, "{name}: {}", values.double_value(&[1]));
             assert_eq!(serde_json::to_string(&activation).unwrap(), format!("\"{name}\""));

@@ -2,7 +2,10 @@
 //!
 //! libtorch's own convolution brings the weights into that order in every call. For the lower resolutions of a U-Net this
 //! takes as long as the convolution. Here it is done once; the results are the same to the last bit.
-#![allow(unsafe_code, reason = "the operation on packed weights is not among those of `tch`: libtorch has it as a C function")]
+#![allow(
+    unsafe_code,
+    reason = "the operation on packed weights is not among those of `tch`: libtorch has it as a C function"
+)]
 
 use std::ffi::{CString, c_char};
 use std::ptr;
@@ -98,7 +101,13 @@ impl PackedWeight {
     ///
     /// # Errors
     /// What libtorch refuses. It prints the reason to standard error.
-    pub(super) fn forward(&self, x: &Tensor, bias: Option<&Tensor>, stride: i64, padding: i64) -> Result<Option<Tensor>> {
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        stride: i64,
+        padding: i64,
+    ) -> Result<Option<Tensor>> {
         let (n, channels, height, width) = x.size4()?;
         let reach = self.kernel - 2 * padding;
         let fits = channels == self.inputs && n > 0 && height >= reach && width >= reach && height > 0 && width > 0;

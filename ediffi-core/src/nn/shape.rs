@@ -1,4 +1,4 @@
-//! Changes of shape between feature maps, tokens and parts.
+//! Changes of shape between feature maps, tokens and parts, and the sum that ends a residual branch.
 
 use tch::Tensor;
 
@@ -20,6 +20,15 @@ pub fn map_to_tokens(x: &Tensor) -> Result<Tensor> {
 pub fn tokens_to_map(tokens: &Tensor, like: &Tensor) -> Result<Tensor> {
     let (n, c, h, w) = like.size4()?;
     Ok(tokens.f_reshape([n, h, w, c])?.f_permute([0, 3, 1, 2])?)
+}
+
+/// `sum + x` for a `sum` that nobody else holds. It is written over, unless a gradient goes through the addition.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn add_to(mut sum: Tensor, x: &Tensor) -> Result<Tensor> {
+    let in_place = !sum.requires_grad() && !x.requires_grad() && sum.kind() == x.kind() && sum.size() == x.size();
+    Ok(if in_place { sum.f_add_(x)? } else { sum.f_add(x)? })
 }
 
 /// `N` equal parts along `axis`.

@@ -130,7 +130,7 @@ impl UNet {
         }
         h = norm.forward(&h)?;
         tap("conv_norm_out", &h);
-        h = out.forward(&activation.apply(&h)?)?;
+        h = out.forward(&activation.apply_to(h)?)?;
         if *patch > 1 {
             h = h.f_pixel_shuffle(*patch)?;
         }

@@ -3,7 +3,8 @@
 use tch::Tensor;
 
 use crate::nn::{
-    Linear, MapNorm, Norm, attend, attend_biased, chunks, map_to_tokens, merge_heads, split_heads, tokens_to_map,
+    Linear, MapNorm, Norm, add_to, attend, attend_biased, chunks, map_to_tokens, merge_heads, split_heads,
+    tokens_to_map,
 };
 use crate::unet::pass::{Block, KeysValues, Pass};
 use crate::weights::Scope;
@@ -63,7 +64,7 @@ impl Block for SelfAttention {
         let [q, k, v] = chunks(&qkv, -1)?;
         let split = |x: &Tensor| split_heads(x, self.heads);
         let attended = attend(&split(&q)?, &split(&k)?, &split(&v)?)?;
-        Ok(h.f_add(&tokens_to_map(&self.out.forward(&merge_heads(&attended)?)?, &h)?)?)
+        add_to(tokens_to_map(&self.out.forward(&merge_heads(&attended)?)?, &h)?, &h)
     }
 }
 
@@ -114,6 +115,6 @@ impl Block for CrossAttention {
             Some(painted) => attend_biased(&q, keys, values, (height, width), pass.text_columns, painted)?,
             None => attend(&q, keys, values)?,
         };
-        Ok(h.f_add(&tokens_to_map(&self.out.forward(&merge_heads(&attended)?)?, &h)?)?)
+        add_to(tokens_to_map(&self.out.forward(&merge_heads(&attended)?)?, &h)?, &h)
     }
 }

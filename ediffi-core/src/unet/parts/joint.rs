@@ -5,7 +5,8 @@ use tch::Tensor;
 use super::attention::Heads;
 use crate::Result;
 use crate::nn::{
-    GroupNorm, Linear, MapNorm, Norm, attend, attend_biased, map_to_tokens, merge_heads, split_heads, tokens_to_map,
+    GroupNorm, Linear, MapNorm, Norm, add_to, attend, attend_biased, map_to_tokens, merge_heads, split_heads,
+    tokens_to_map,
 };
 use crate::unet::pass::{Block, KeysValues, Pass};
 use crate::weights::Scope;
@@ -87,6 +88,6 @@ impl Block for JointAttention {
             Some(painted) => attend_biased(&q, &keys, &values, (height, width), text.keys.size4()?.2, painted)?,
             None => attend(&q, &keys, &values)?,
         };
-        Ok(h.f_add(&tokens_to_map(&self.out.forward(&merge_heads(&attended)?)?, &h)?)?)
+        add_to(tokens_to_map(&self.out.forward(&merge_heads(&attended)?)?, &h)?, &h)
     }
 }

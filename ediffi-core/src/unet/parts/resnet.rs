@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use super::resample::Resample;
 use crate::Result;
-use crate::nn::{Activation, Conv2d, Linear, MapNorm, Norm, chunks};
+use crate::nn::{Activation, Conv2d, Linear, MapNorm, Norm, add_to, chunks};
 use crate::unet::pass::{Block, Pass};
 use crate::weights::Scope;
 
@@ -83,7 +83,7 @@ impl ResBlock {
 
 impl Block for ResBlock {
     fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let h = self.resample.apply(&self.activation.apply(&self.norm1.forward(&x)?)?)?;
+        let h = self.resample.apply(&self.activation.apply_to(self.norm1.forward(&x)?)?)?;
         let h = self.conv1.forward(&h)?;
         let embedded = self.embedding.forward(pass.embedding)?.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
         let h = match self.modulation {
@@ -93,11 +93,11 @@ impl Block for ResBlock {
             }
             Modulation::Add => self.norm2.forward(&h.f_add(&embedded)?)?,
         };
-        let h = self.conv2.forward(&self.activation.apply(&h)?)?;
+        let h = self.conv2.forward(&self.activation.apply_to(h)?)?;
         let x = self.resample.apply(&x)?;
         let sum = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(&x)?.f_add(&h)?,
-            None => x.f_add(&h)?,
+            Some(shortcut) => add_to(shortcut.forward(&x)?, &h)?,
+            None => add_to(h, &x)?,
         };
         // A division that changes nothing would still take its time.
         if self.divisor == 1.0 { Ok(sum) } else { Ok(sum.f_div_scalar(self.divisor)?) }
