@@ -81,6 +81,23 @@ impl Conv2d {
         Ok(Self { weight, bias, stride: 1, padding: kernel / 2 })
     }
 
+    /// The convolutions over the first and over the second half of the input channels, whose sum this one is; `None` if its weights
+    /// may change.
+    ///
+    /// # Errors
+    /// An error of libtorch.
+    pub fn halves(&self) -> Result<Option<[Self; 2]>> {
+        let weight = self.weight.borrow();
+        let Weight::Fixed(weight) = &*weight else { return Ok(None) };
+        let half = weight.size4()?.1 / 2;
+        let part = |from: i64, bias: Option<&Tensor>| -> Result<Self> {
+            let weight = RefCell::new(Weight::Fixed(weight.f_narrow(1, from, half)?.f_contiguous()?));
+            let (stride, padding) = (self.stride, self.padding);
+            Ok(Self { weight, bias: bias.map(Tensor::shallow_clone), stride, padding })
+        };
+        Ok(Some([part(0, self.bias.as_ref())?, part(half, None)?]))
+    }
+
     fn weight(scope: &mut Scope<'_>, shape: [i64; 4], init: Init) -> Result<RefCell<Weight>> {
         let weight = scope.weight("weight", &shape, init)?;
         Ok(RefCell::new(if scope.is_fixed() { Weight::Fixed(weight) } else { Weight::Plain(weight) }))

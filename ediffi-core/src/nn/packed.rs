@@ -140,7 +140,7 @@ impl PackedWeight {
             )
         };
         if failed != 0 || result.is_null() {
-            return Err(Error::Internal { what: "oneDNN refuses a convolution with packed weights" });
+            return Err(Error::Internal("oneDNN refuses a convolution with packed weights"));
         }
         // SAFETY: the function gives a new `at::Tensor` of its own, which nobody else owns.
         Ok(Some(unsafe { Tensor::from_ptr(result) }))

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use tch::{Kind, Tensor};
 
 use super::pass::KeysValues;
+use super::stem::LowRes;
 use crate::Result;
 use crate::conditioning::Conditioning;
 
@@ -18,8 +19,8 @@ pub struct Context {
     pub(super) keys_values: Vec<Option<KeysValues>>,
     /// What is added to the noise embedding, [rows, embedding width].
     pub(super) pooled: Option<Tensor>,
-    /// The smaller picture, enlarged, [rows, channels, h, w].
-    pub(super) low_res: Option<Tensor>,
+    /// The smaller picture.
+    pub(super) low_res: Option<LowRes>,
     /// How many of the tokens, from the first, are words.
     pub(super) text_columns: i64,
 }
@@ -31,7 +32,7 @@ impl Context {
     /// # Errors
     /// A tile that reaches outside of the picture.
     pub fn tile(&self, top: i64, left: i64, height: i64, width: i64) -> Result<Self> {
-        let cut = |x: &Tensor| x.f_narrow(2, top, height).and_then(|x| x.f_narrow(3, left, width));
+        let cut = |low_res: &LowRes| low_res.tile(top, left, height, width);
         Ok(Self {
             network: self.network,
             keys_values: self.keys_values.iter().map(|kv| kv.as_ref().map(KeysValues::shallow_clone)).collect(),

@@ -18,6 +18,7 @@ mod network;
 mod parity;
 pub mod parts;
 mod pass;
+mod stem;
 mod stored;
 
 pub use crate::nn::Painted;

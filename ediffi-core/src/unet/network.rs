@@ -8,8 +8,9 @@ use super::context::{Context, Encoded};
 use super::io::Io;
 use super::layout::{Body, Layout};
 use super::pass::Pass;
+use super::stem::{LowRes, first_map};
 use crate::conditioning::Conditioning;
-use crate::nn::{Painted, channels_last};
+use crate::nn::{Conv2d, Painted};
 use crate::weights::Scope;
 use crate::{Error, Result};
 
@@ -20,6 +21,8 @@ pub struct UNet {
     id: u64,
     io: Io,
     kind: Kind,
+    /// The first convolution over the noisy picture, and over the smaller one, where both can be computed apart.
+    halves: Option<[Conv2d; 2]>,
     body: Body,
 }
 
@@ -31,8 +34,9 @@ impl UNet {
     pub fn new(scope: Scope<'_>, layout: &dyn Layout, kind: Kind) -> Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         layout.validate()?;
-        let body = layout.build(scope)?;
-        Ok(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), io: layout.io(), kind, body })
+        let (body, io) = (layout.build(scope)?, layout.io());
+        let halves = if io.low_res { body.stem.halves()? } else { None };
+        Ok(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), io, kind, halves, body })
     }
 
     /// Its inputs and outputs.
@@ -54,7 +58,8 @@ impl UNet {
     /// [`Io::embeddings`] says.
     pub fn context(&self, conditioning: &Conditioning, rows: i64) -> Result<Context> {
         self.io.check(conditioning)?;
-        let low_res = conditioning.low_res.as_ref().map(|x| x.f_to_kind(self.kind)).transpose()?;
+        let low_res = conditioning.low_res.as_ref().map(|x| Ok(LowRes::new(x.f_to_kind(self.kind)?)));
+        let low_res = low_res.transpose()?;
         let mut context = Context { network: self.id, keys_values: Vec::new(), pooled: None, low_res, text_columns: 0 };
         if let Some(source) = &self.body.context {
             let Encoded { pooled, tokens, text_columns } = source.encode(conditioning, rows, self.kind)?;
@@ -101,7 +106,7 @@ impl UNet {
         if height < multiple || width < multiple || height % multiple != 0 || width % multiple != 0 {
             return Err(Error::ImageSize { width, height, multiple });
         }
-        let Body { time, time_activation, patch, stem, blocks, norm, activation, out, .. } = &self.body;
+        let Body { time, time_activation, patch, blocks, norm, activation, out, .. } = &self.body;
 
         // The noise embedding plus the pooled conditioning, in f32.
         let mut embedding = time.forward(c_noise)?;
@@ -111,14 +116,8 @@ impl UNet {
         }
         let embedding = time_activation.apply(&embedding)?.f_to_kind(self.kind)?;
 
-        let mut h = x.f_to_kind(self.kind)?;
-        if let Some(low_res) = &context.low_res {
-            h = Tensor::f_cat(&[&h, low_res], 1)?;
-        }
-        if *patch > 1 {
-            h = h.f_pixel_unshuffle(*patch)?;
-        }
-        h = stem.forward(&channels_last(&h)?)?;
+        let x = x.f_to_kind(self.kind)?;
+        let mut h = first_map(&self.body, self.halves.as_ref(), x, context.low_res.as_ref())?;
         tap("conv_in", &h);
         let mut pass = Pass::new(&embedding, context.text_columns, painted);
         for (index, (name, block)) in blocks.iter().enumerate() {

@@ -1,0 +1,60 @@
+//! The first convolution. What it makes of the smaller picture is the same at every step: it is computed once.
+
+use std::cell::OnceCell;
+
+use tch::Tensor;
+
+use super::layout::Body;
+use crate::Result;
+use crate::nn::{Conv2d, add_to, channels_last};
+
+/// The smaller picture of a generation, enlarged.
+#[derive(Debug)]
+pub(super) struct LowRes {
+    /// [rows, channels, h, w]
+    picture: Tensor,
+    /// What the first convolution makes of it, if it is kept from step to step. A tile is seen once a step, and its map, which
+    /// may be 20 times as large as its pixels, is not kept.
+    map: Option<OnceCell<Tensor>>,
+}
+
+impl LowRes {
+    pub(super) fn new(picture: Tensor) -> Self {
+        Self { picture, map: Some(OnceCell::new()) }
+    }
+
+    /// A part of it. The convolution sees zeros around the part, as it does around the whole.
+    pub(super) fn tile(&self, top: i64, left: i64, height: i64, width: i64) -> Result<Self> {
+        Ok(Self { picture: self.picture.f_narrow(2, top, height)?.f_narrow(3, left, width)?, map: None })
+    }
+}
+
+/// The first feature map of `x` beside the smaller picture. `halves` are the convolutions over `x` and over the smaller picture;
+/// without them both are convolved together.
+///
+/// # Shapes
+/// `x`: [rows, channels, h, w] → [rows, width, h / patch, w / patch]
+pub(super) fn first_map(
+    body: &Body,
+    halves: Option<&[Conv2d; 2]>,
+    x: Tensor,
+    low_res: Option<&LowRes>,
+) -> Result<Tensor> {
+    // One position for each square of pixels, with its channels innermost in memory.
+    let squares = |x: &Tensor| match body.patch {
+        1 => channels_last(x),
+        patch => channels_last(&x.f_pixel_unshuffle(patch)?),
+    };
+    let Some(LowRes { picture, map }) = low_res else { return body.stem.forward(&squares(&x)?) };
+    let Some(([noisy, smaller], map)) = halves.zip(map.as_ref()) else {
+        return body.stem.forward(&squares(&Tensor::f_cat(&[&x, picture], 1)?)?);
+    };
+    let map = match map.get() {
+        Some(map) => map,
+        None => {
+            let computed = smaller.forward(&squares(picture)?)?;
+            map.get_or_init(|| computed)
+        }
+    };
+    add_to(noisy.forward(&squares(&x)?)?, map)
+}
