@@ -6,6 +6,7 @@ cargo xtask COMMAND
 
   setup [--cuda]                               install libtorch into this checkout (--cuda: with the CUDA libraries)
   demo [\"PROMPT\"] [--seed N] [--out FILE]      set up if needed, draw a picture, print its path (default: out.png)
+  bench [NAME ...] [OPTIONS]                   measure beside PyTorch and write the tables (--help: the options)
   test                                         set up if needed, run every test, print how many passed
   ci                                           formatting, structure, clippy, docs and tests, as CI runs them
   structure                                    check the layout: circles, arrows, lengths, links (no libtorch)
@@ -18,8 +19,12 @@ cargo xtask COMMAND
 #[derive(Debug, PartialEq)]
 pub(crate) enum Command {
     Help,
-    Setup { cuda: bool },
+    Setup {
+        cuda: bool,
+    },
     Demo(Demo),
+    /// With what the bench itself reads.
+    Bench(Vec<String>),
     Test,
     Ci,
     Structure,
@@ -49,6 +54,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
     let known = match (command.as_str(), rest) {
         ("help" | "--help" | "-h", _) => return Ok(Command::Help),
         ("demo", _) => return parse_demo(rest).map(Command::Demo),
+        ("bench", _) => return Ok(Command::Bench(rest.to_vec())),
         ("setup", [flag]) if flag == "--cuda" => return Ok(Command::Setup { cuda: true }),
         ("setup", [other, ..]) => return Err(misuse(&format!("`setup` takes `--cuda` or nothing, not {other:?}"))),
         ("setup", []) => Command::Setup { cuda: false },
@@ -112,7 +118,7 @@ mod tests {
 
     #[test]
     fn every_command_is_in_the_usage_text_and_parses() {
-        for name in ["setup", "demo", "test", "ci", "structure", "icons", "enlarger", "help"] {
+        for name in ["setup", "demo", "bench", "test", "ci", "structure", "icons", "enlarger", "help"] {
             assert!(line(&[name]).is_ok(), "{name}");
             let lines = USAGE.lines().filter(|line| line.trim_start().starts_with(name)).count();
             assert_eq!(lines, 1, "{name}");

@@ -4,6 +4,7 @@
 //! Status lines go to standard error; standard output carries results only.
 
 mod args;
+mod bench;
 mod checkout;
 mod ci;
 mod demo;
@@ -43,6 +44,7 @@ fn run() -> Result<(), String> {
         }
         Command::Setup { cuda } => setup::run(&checkout, cuda),
         Command::Demo(demo) => demo::run(&checkout, &demo),
+        Command::Bench(arguments) => bench::run(&checkout, &arguments),
         Command::Test => test::run(&checkout),
         Command::Ci => ci::run(&checkout),
         Command::Structure => ci::structure(&checkout),

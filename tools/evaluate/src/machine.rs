@@ -10,7 +10,8 @@ pub fn describe(model: &Model) -> String {
 }
 
 /// What the system calls the processor, and whether it has the instructions that matter here.
-fn processor() -> String {
+#[must_use]
+pub fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = |key: &str| {
         let found = text.lines().find(|line| line.starts_with(key)).and_then(|line| line.split_once(':'));
@@ -22,6 +23,10 @@ fn processor() -> String {
         " with AMX"
     } else if has("avx512_bf16") {
         " with AVX-512 BF16"
+    } else if has("avx512f") {
+        " with AVX-512"
+    } else if has("avx2") {
+        " with AVX2"
     } else {
         ""
     };

@@ -163,13 +163,15 @@ class UNet(nn.Module):
         self.norm, self.out = norm(widths[0]), nn.Conv2d(widths[0], pixels, 3, padding=1)
 
     def forward(self, x, c_noise, conditioning, low_res=None):
-        tokens, pooled = self.context(**conditioning)
+        return self.evaluate(x, c_noise, *self.context(**conditioning), low_res)
+
+    def evaluate(self, x, c_noise, tokens, pooled, low_res=None):
         half = self.sinusoids // 2
         angles = c_noise[:, None] * torch.exp(torch.arange(half) * (-math.log(10_000) / half))
         waves = torch.cat([angles.cos(), angles.sin()], dim=1)
         # In f32 whatever the rest is in.
         with torch.autocast("cpu", enabled=False):
-            embedding = F.silu(self.noise2(F.silu(self.noise1(waves))) + pooled)
+            embedding = F.silu(self.noise2(F.silu(self.noise1(waves))) + pooled).to(x.dtype)
         if low_res is not None:
             x = torch.cat([x, low_res], dim=1)
         h = self.stem(F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last))
@@ -212,10 +214,11 @@ def start(folder):
     return network.to(memory_format=torch.channels_last), settings
 
 
-def train(rank, processes, folder, steps):
-    """Trains on this process's share of the pictures; the first process prints the losses and the speed."""
+def train(rank, processes, folder, steps, turn=None, threads=None):
+    """Trains on this process's share of the pictures; the first process prints the losses and the speed. After every step,
+    `turn` is given its seconds, and may end the training by saying so."""
     cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(max(cores // processes, 1))
+    torch.set_num_threads(threads or max(cores // processes, 1))
     network, settings = start(folder)
     data, pictures = load_file(folder / "batches.safetensors"), settings["pictures"]
     rows = pictures // processes
@@ -247,6 +250,8 @@ def train(rank, processes, folder, steps):
             torch._foreach_lerp_(average, parameters, 1 - decay)
         losses.append(loss.item())
         taken.append(time.perf_counter() - started)
+        if turn and turn(taken[-1]):
+            return
     losses = torch.tensor(losses, dtype=torch.float64)
     if processes > 1:
         dist.all_reduce(losses)

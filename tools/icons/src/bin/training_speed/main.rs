@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
@@ -68,6 +68,12 @@ struct Arguments {
     /// Steps to train.
     #[arg(long, default_value_t = 60)]
     steps: u64,
+    /// Threads of all workers together; all processors if it is left out.
+    #[arg(long)]
+    threads: Option<u64>,
+    /// Train a step for every line `run` on the standard input, and say its time at once: a side of `cargo xtask bench`.
+    #[arg(long)]
+    turns: bool,
 }
 
 /// A network of the plan `icons`.
@@ -93,7 +99,7 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> Result<()> {
-    let Arguments { folder, network, precision, workers, steps } = arguments;
+    let Arguments { folder, network, precision, workers, steps, .. } = arguments;
     if !PICTURES.is_multiple_of(*workers) {
         return Err(format!("{workers} workers cannot share the {PICTURES} pictures of a step").into());
     }
@@ -102,9 +108,11 @@ fn measure(arguments: &Arguments) -> Result<()> {
     }
     let [weights, batches] = ["weights", "batches"].map(|name| folder.join(format!("{name}.safetensors")));
     make_folder_of(&weights)?;
-    let cores = std::thread::available_parallelism()?.get() as u64;
+    let cores = match arguments.threads {
+        Some(threads) => threads,
+        None => std::thread::available_parallelism()?.get() as u64,
+    };
     tch::set_num_threads(cores as i32);
-    let rates = json!({ "f32": convolution_rate(Kind::Float)?, "bf16": convolution_rate(Kind::BFloat16)? });
 
     let kind = if precision == "bf16" { Kind::BFloat16 } else { Kind::Float };
     let (config, levels) = network.of_the_plan()?;
@@ -125,7 +133,13 @@ fn measure(arguments: &Arguments) -> Result<()> {
     save(&batches, &data.named(), HashMap::new())?;
 
     let threads = (cores / workers).max(1);
-    let (losses, times) = train(data, (&config, kind), settings, folder, *workers, *steps)?;
+    let what = (&config, kind);
+    if arguments.turns {
+        return train(data, what, settings, folder, *workers, u64::from(u32::MAX), turn).map(drop);
+    }
+    let rates = json!({ "f32": convolution_rate(Kind::Float)?, "bf16": convolution_rate(Kind::BFloat16)? });
+    let go_on = |_: &[f64], _| Ok(ControlFlow::Continue(()));
+    let (losses, times) = train(data, what, settings, folder, *workers, *steps, go_on)?;
     let multiply_adds = flops::multiply_adds(&config, SIDE);
     let report = json!({
         "workers": workers, "threads": threads, "losses": losses,
@@ -139,7 +153,20 @@ fn measure(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The mean loss of every step, and how many seconds it took.
+/// Says how long the last step took, the first one with what came before it, and waits for a line `run`.
+fn turn(times: &[f64], set_up: f64) -> Result<ControlFlow<()>> {
+    let reply = match times {
+        [first] => json!({ "ready": set_up, "first": first - set_up }),
+        times => json!({ "seconds": times.last() }),
+    };
+    println!("{reply}");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(if line.trim() == "run" { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+}
+
+/// The mean loss of every step, and how many seconds it took. After each, `turn` sees the times, and how much of the first was
+/// spent before its loss was asked for.
 fn train(
     data: Batch,
     (config, kind): (&Efficient, Kind),
@@ -147,7 +174,9 @@ fn train(
     folder: &Path,
     workers: u64,
     steps: u64,
+    turn: impl Fn(&[f64], f64) -> Result<ControlFlow<()>>,
 ) -> Result<(Vec<f64>, Vec<f64>)> {
+    let (start, asked) = (Instant::now(), OnceLock::new());
     let rows = PICTURES / workers;
     let run = Run {
         name: "speed",
@@ -164,8 +193,9 @@ fn train(
     let (sender, receiver) = mpsc::channel();
     let learner = |params: &mut dyn Params| {
         let network = UNet::new(Scope::root(params), config, kind)?;
-        let sender = sender.clone();
+        let (sender, asked) = (sender.clone(), &asked);
         Ok(move |number: u64, batch: Batch| {
+            asked.get_or_init(Instant::now);
             let context = network.context(&batch.conditioning, rows as i64)?;
             let sigmas: Vec<f64> = Vec::try_from(batch.sigmas)?;
             let losses = denoising_loss(&Sample::default(), &batch.clean, &batch.noise, &sigmas, |x, c_noise| {
@@ -181,8 +211,10 @@ fn train(
     let mut began = Instant::now();
     fit(&run, &setup, batches, learner, |_, _| {
         times.push(began.elapsed().as_secs_f64());
+        let set_up = asked.get().map_or(0.0, |asked| asked.duration_since(start).as_secs_f64());
+        let flow = turn(&times, set_up)?;
         began = Instant::now();
-        Ok(ControlFlow::Continue(()))
+        Ok(flow)
     })?;
     let mut losses = vec![0.0; times.len()];
     for (step, loss) in receiver.try_iter() {
