@@ -61,7 +61,7 @@ impl Dimensions {
 #[derive(Debug)]
 pub(super) enum Network {
     Compact { first: Conv2d, rest: Vec<(Tensor, Conv2d)>, scale: i64 },
-    Dense { first: Conv2d, body: Vec<[DenseBlock; 3]>, after: Conv2d, up: [Conv2d; 2], last: [Conv2d; 2] },
+    Dense { first: Conv2d, body: Vec<[DenseBlock; 3]>, after: Conv2d, up: Box<[Conv2d; 2]>, last: Box<[Conv2d; 2]> },
 }
 
 impl Network {
@@ -88,8 +88,8 @@ impl Network {
                 Ok(Self::Dense {
                     body,
                     after: conv("conv_body", features)?,
-                    up: [conv("conv_up1", features)?, conv("conv_up2", features)?],
-                    last: [conv("conv_hr", features)?, conv("conv_last", 3)?],
+                    up: Box::new([conv("conv_up1", features)?, conv("conv_up2", features)?]),
+                    last: Box::new([conv("conv_hr", features)?, conv("conv_last", 3)?]),
                     first: Conv2d::new(scope.at("conv_first"), 3, features, 3)?,
                 })
             }
@@ -108,7 +108,7 @@ impl Network {
                 // What the network adds to the picture with its pixels repeated.
                 Ok(h.f_pixel_shuffle(*scale)?.f_add(&repeated(x, *scale)?)?)
             }
-            Self::Dense { first, body, after, up, last: [fine, last] } => {
+            Self::Dense { first, body, after, up, last } => {
                 let shallow = first.forward(x)?;
                 let mut h = shallow.shallow_clone();
                 for parts in body {
@@ -119,9 +119,10 @@ impl Network {
                     h = inner.f_mul_scalar(LEAK)?.f_add(&h)?;
                 }
                 h = shallow.f_add(&after.forward(&h)?)?;
-                for conv in up {
+                for conv in up.iter() {
                     h = leaky(&conv.forward(&repeated(&h, 2)?)?)?;
                 }
+                let [fine, last] = last.as_ref();
                 last.forward(&leaky(&fine.forward(&h)?)?)
             }
         }

@@ -34,8 +34,13 @@ impl GroupNorm {
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_with(x, &self.weight, &self.bias)
+    }
+
+    /// As [`forward`](Self::forward) with another gain and bias.
+    fn forward_with(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
-        let (weight, bias) = (self.weight.f_to_kind(kind)?, self.bias.f_to_kind(kind)?);
+        let (weight, bias) = (weight.f_to_kind(kind)?, bias.f_to_kind(kind)?);
         let norm = |x: &Tensor| x.f_group_norm(self.groups, Some(&weight), Some(&bias), self.eps, true);
         if self.is_faster_by_channel(x) { channels_last(&norm(&x.f_contiguous()?)?) } else { Ok(norm(x)?) }
     }
@@ -104,10 +109,41 @@ impl MapNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Group(norm) => norm.forward(x),
-            // A channels-last map has its channels innermost: both permutations are free.
-            Self::Position(norm) => Ok(norm.forward(&x.f_permute([0, 2, 3, 1])?)?.f_permute([0, 3, 1, 2])?),
+            Self::Position(norm) => by_position(x, |x| norm.forward(x)),
         }
     }
+
+    /// (1 + scale) · norm(x) + shift.
+    ///
+    /// # Shapes
+    /// `x`: [n, channels, h, w], `scale` and `shift`: [n, channels, 1, 1] → the shape of `x`
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn modulated(&self, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        let factor = scale.f_add_scalar(1.0)?;
+        if factor.size().first() != Some(&1) {
+            return Ok(shift.f_addcmul(&self.forward(x)?, &factor)?);
+        }
+        // One for all rows: scale and shift become part of the norm's own gain and bias, and no map is gone through for them.
+        let (gain, bias) = match self {
+            Self::Group(GroupNorm { weight, bias, .. }) | Self::Position(LayerNorm { weight, bias, .. }) => {
+                (weight, bias)
+            }
+        };
+        let (factor, shift) = (factor.f_flatten(0, -1)?.f_to_kind(gain.kind())?, shift.f_flatten(0, -1)?);
+        let bias = shift.f_to_kind(gain.kind())?.f_addcmul(bias, &factor)?;
+        let gain = gain.f_mul(&factor)?;
+        match self {
+            Self::Group(norm) => norm.forward_with(x, &gain, &bias),
+            Self::Position(norm) => by_position(x, |x| norm.forward_with(x, &gain, &bias)),
+        }
+    }
+}
+
+/// Applies `norm` to the channels of each position. A channels-last map has them innermost: both permutations are free.
+fn by_position(x: &Tensor, norm: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    Ok(norm(&x.f_permute([0, 2, 3, 1])?)?.f_permute([0, 3, 1, 2])?)
 }
 
 /// Layer normalisation over the last axis (Ba et al. 2016).
@@ -137,8 +173,13 @@ impl LayerNorm {
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_with(x, &self.weight, &self.bias)
+    }
+
+    /// As [`forward`](Self::forward) with another gain and bias.
+    fn forward_with(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
-        let (weight, bias) = (self.weight.f_to_kind(kind)?, self.bias.f_to_kind(kind)?);
+        let (weight, bias) = (weight.f_to_kind(kind)?, bias.f_to_kind(kind)?);
         Ok(x.f_layer_norm([self.width], Some(&weight), Some(&bias), self.eps, true)?)
     }
 }
@@ -228,5 +269,27 @@ mod tests {
         let tokens = Tensor::arange(48, (Kind::Float, Device::Cpu)).reshape([1, 6, 8]).transpose(1, 2);
         let groups = norm.forward(&tokens).unwrap().reshape([2, 24]);
         assert!(groups.mean_dim(1, false, Kind::Float).abs().max().double_value(&[]) < 1e-5);
+    }
+
+    /// With one row the gain and the bias take the modulation in: the result is that of two rows that are alike.
+    #[test]
+    fn one_row_is_modulated_as_two_are() {
+        let random = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu));
+        for norm in [Norm::Group(4), Norm::Position] {
+            let mut layer = MapNorm::new(Scope::root(&mut Fresh::new(1, Device::Cpu)), norm, 16, 1e-5).unwrap();
+            match &mut layer {
+                MapNorm::Group(GroupNorm { weight, bias, .. }) | MapNorm::Position(LayerNorm { weight, bias, .. }) => {
+                    (*weight, *bias) = (random(&[16]), random(&[16]));
+                }
+            }
+            let (x, scale, shift) = (random(&[1, 16, 6, 5]), random(&[1, 16, 1, 1]), random(&[1, 16, 1, 1]));
+            let expected = &shift + layer.forward(&x).unwrap() * (&scale + 1.0);
+            let [x, scale, shift] = [&x, &scale, &shift].map(|x| x.repeat([2, 1, 1, 1]));
+            let two = layer.modulated(&x, &scale, &shift).unwrap();
+            let one = layer.modulated(&x.narrow(0, 0, 1), &scale.narrow(0, 0, 1), &shift.narrow(0, 0, 1)).unwrap();
+            for got in [one, two.narrow(0, 0, 1), two.narrow(0, 1, 1)] {
+                assert!((got - &expected).abs().max().double_value(&[]) < 1e-5, "{norm:?}");
+            }
+        }
     }
 }

@@ -58,8 +58,7 @@ impl UNet {
     /// [`Io::embeddings`] says.
     pub fn context(&self, conditioning: &Conditioning, rows: i64) -> Result<Context> {
         self.io.check(conditioning)?;
-        let low_res = conditioning.low_res.as_ref().map(|x| Ok(LowRes::new(x.f_to_kind(self.kind)?)));
-        let low_res = low_res.transpose()?;
+        let low_res = conditioning.low_res.as_ref().map(|x| x.f_to_kind(self.kind)).transpose()?.map(LowRes::new);
         let mut context = Context { network: self.id, keys_values: Vec::new(), pooled: None, low_res, text_columns: 0 };
         if let Some(source) = &self.body.context {
             let Encoded { pooled, tokens, text_columns } = source.encode(conditioning, rows, self.kind)?;
@@ -89,7 +88,8 @@ impl UNet {
         self.forward_tapped(x, c_noise, context, painted, |_, _| {})
     }
 
-    /// [`forward`](Self::forward), showing `tap` what every part of the network with a name gives.
+    /// [`forward`](Self::forward), showing `tap` what every part of the network with a name gives. A map may be written over after it
+    /// was shown.
     pub(super) fn forward_tapped(
         &self,
         x: &Tensor,

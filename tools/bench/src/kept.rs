@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use evaluate::document::json;
+use ediffi_core::files::write_json;
 use evaluate::machine::processor;
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,7 @@ impl Kept {
     }
 
     pub(crate) fn save(&self, name: &str) -> Result<()> {
-        Ok(json(&Self::path(name), self)?)
+        Ok(write_json(&Self::path(name), self)?)
     }
 
     /// `None` of a row that was not measured.

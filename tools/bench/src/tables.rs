@@ -75,7 +75,7 @@ fn settings(found: &[Found<'_>]) -> Vec<String> {
 fn comparison(found: &[&Found<'_>]) -> Table {
     let headings =
         ["row", "in", "side", "s", "quartiles", "to the first side", "load, s", "first, s", "load + first", "peak MB"];
-    let mut table = Table::new(&headings);
+    let mut table = Table::new(headings);
     for (row, kept) in found {
         let first = kept.measured.sides.first();
         for (index, side) in kept.measured.sides.iter().enumerate() {
@@ -108,7 +108,7 @@ fn comparison(found: &[&Found<'_>]) -> Table {
 
 fn shares(found: &[&Found<'_>]) -> String {
     let headings = ["row", "in", "side", "GFLOP", "GFLOP/s", "of convolutions", "of matrix products"];
-    let mut table = Table::new(&headings);
+    let mut table = Table::new(headings);
     for (row, kept) in found {
         for side in &kept.measured.sides {
             let Some((flop, taken)) = side.flop.zip(median(&side.seconds)) else { continue };
@@ -133,7 +133,7 @@ fn shares(found: &[&Found<'_>]) -> String {
 }
 
 fn growth(found: &[&Found<'_>]) -> String {
-    let mut table = Table::new(&["row", "in", "units", "s", "µs a unit", "slope"]);
+    let mut table = Table::new(["row", "in", "units", "s", "µs a unit", "slope"]);
     for (row, kept) in found {
         let sides = &kept.measured.sides;
         let point = |side: &Times| side.units.zip(median(&side.seconds));

@@ -18,7 +18,7 @@
 //! ```
 
 pub mod attention;
-mod bootstrap;
+pub mod bootstrap;
 pub mod compare;
 pub mod document;
 pub mod error;
@@ -26,7 +26,7 @@ mod frechet;
 pub mod icons;
 pub mod judge;
 mod kept;
-mod machine;
+pub mod machine;
 pub mod measured;
 pub mod model;
 pub mod paint;

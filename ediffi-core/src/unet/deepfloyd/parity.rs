@@ -87,7 +87,7 @@ fn differences(unet: &UNet, io: &BTreeMap<String, Tensor>) -> Vec<(String, f64)>
             if !seen.contains_key(&block) {
                 order.push(block.clone());
             }
-            seen.insert(block, h.shallow_clone());
+            seen.insert(block, h.copy());
         })
         .unwrap();
     let mut found: Vec<(String, f64)> = Vec::new();

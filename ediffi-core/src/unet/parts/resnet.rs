@@ -89,7 +89,7 @@ impl Block for ResBlock {
         let h = match self.modulation {
             Modulation::ScaleShift => {
                 let [scale, shift] = chunks(&embedded, 1)?;
-                shift.f_addcmul(&self.norm2.forward(&h)?, &scale.f_add_scalar(1.0)?)?
+                self.norm2.modulated(&h, &scale, &shift)?
             }
             Modulation::Add => self.norm2.forward(&h.f_add(&embedded)?)?,
         };
