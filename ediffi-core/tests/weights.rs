@@ -56,8 +56,10 @@ fn weights_come_back_to_the_last_bit_in_the_precision_of_the_network() {
     }
 }
 
+/// Loaded weights come back to the last bit (above). What a network makes of them differs by rounding: where weights do not change,
+/// the first convolution is computed in two halves.
 #[test]
-fn a_network_comes_back_to_the_last_bit() {
+fn a_network_that_comes_back_computes_the_same() {
     for config in tiny::layouts() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("unet.safetensors");
@@ -65,7 +67,9 @@ fn a_network_comes_back_to_the_last_bit() {
         weights::save(&path, &named, HashMap::new()).unwrap();
         let loaded = tiny::load(&path, &config).unwrap();
         let conditioning = tiny::conditioning(&[1, 2]);
-        assert!(tiny::output(&unet, &[1, 2], &conditioning).equal(&tiny::output(&loaded, &[1, 2], &conditioning)));
+        let [expected, got] = [&unet, &loaded].map(|network| tiny::output(network, &[1, 2], &conditioning));
+        let off = (got - &expected).abs().max().double_value(&[]) / expected.std(true).double_value(&[]);
+        assert!(off < 1e-5, "{config:?} is off by {off:.1e}");
     }
 }
 

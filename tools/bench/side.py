@@ -169,6 +169,11 @@ def side(job):
     program = PROGRAMS[job["what"]](job)
     inputs = program.inputs(KINDS[job["precision"]])
     # What is compiled under inference mode would be compiled again for each kind of tensor.
+    if job["compile"]:
+        # Weights become constants, which are packed as well.
+        import torch._inductor.config as inductor
+
+        inductor.freezing = True
     with torch.no_grad() if job["compile"] else torch.inference_mode():
         load, network = timed(program.load)
         if job["compile"] and job["what"] != "shipped":

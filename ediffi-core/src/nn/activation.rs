@@ -39,7 +39,7 @@ impl Activation {
     ///
     /// # Errors
     /// An error of libtorch.
-    pub fn apply_to(self, mut x: Tensor) -> Result<Tensor> {
+    pub(crate) fn apply_to(self, mut x: Tensor) -> Result<Tensor> {
         if x.requires_grad() {
             return self.apply(&x);
         }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use tch::{Device, Tensor};
 
-use super::packed::PackedWeight;
+use super::packed::{PackedWeight, packs};
 use crate::Result;
 use crate::weights::{Init, Scope};
 
@@ -81,15 +81,17 @@ impl Conv2d {
         Ok(Self { weight, bias, stride: 1, padding: kernel / 2 })
     }
 
-    /// The convolutions over the first and over the second half of the input channels, whose sum this one is; `None` if its weights
-    /// may change.
+    /// The convolutions over the first `half` and over the other `half` of the input channels, whose sum this one is; `None` if its
+    /// weights may change, or if there are more or fewer channels.
     ///
     /// # Errors
     /// An error of libtorch.
-    pub fn halves(&self) -> Result<Option<[Self; 2]>> {
+    pub(crate) fn halves(&self, half: i64) -> Result<Option<[Self; 2]>> {
         let weight = self.weight.borrow();
         let Weight::Fixed(weight) = &*weight else { return Ok(None) };
-        let half = weight.size4()?.1 / 2;
+        if weight.size4()?.1 != 2 * half {
+            return Ok(None);
+        }
         let part = |from: i64, bias: Option<&Tensor>| -> Result<Self> {
             let weight = RefCell::new(Weight::Fixed(weight.f_narrow(1, from, half)?.f_contiguous()?));
             let (stride, padding) = (self.stride, self.padding);
@@ -134,7 +136,18 @@ impl Conv2d {
     fn settle(&self, x: &Tensor) -> Result<()> {
         let settled = match &*self.weight.borrow() {
             Weight::Fixed(weight) if !x.requires_grad() => {
-                match PackedWeight::new(weight, x, self.stride, self.padding)? {
+                let packed = if packs(weight.device(), weight.kind()) {
+                    let shape = (x.size(), weight.size4()?.1);
+                    let fits = matches!(shape, (ref x, inputs) if x.len() == 4 && x[1] == inputs) && x.numel() > 0;
+                    if !fits || x.kind() != weight.kind() {
+                        // The next call may tell what the inputs are like.
+                        return Ok(());
+                    }
+                    PackedWeight::new(weight, x, self.stride, self.padding).ok()
+                } else {
+                    None
+                };
+                match packed {
                     Some(packed) => Weight::Packed(packed),
                     None => Weight::Plain(channels_last(weight)?),
                 }
@@ -233,7 +246,7 @@ mod tests {
     #[test]
     fn a_map_that_does_not_fit_is_an_error_before_and_after_packing() {
         let [_, loaded] = both(LAYERS[0].0);
-        for channels in [7, 24, 7] {
+        for channels in [7, 24, 7, 24] {
             assert_eq!(loaded.forward(&map(channels, 16, 16)).is_ok(), channels == 24, "{channels}");
         }
         assert!(loaded.forward(&map(24, 16, 16).flatten(0, 1)).is_err());

@@ -16,4 +16,5 @@ pub use attention::{Painted, ScoreBias, Site, attend, attend_biased, merge_heads
 pub use conv::{Conv2d, channels_last};
 pub use linear::{Embedding, Linear};
 pub use norm::{GroupNorm, LayerNorm, MapNorm, Norm, RmsNorm};
-pub use shape::{add_to, chunks, map_to_tokens, tokens_to_map};
+pub(crate) use shape::add_to;
+pub use shape::{chunks, map_to_tokens, tokens_to_map};

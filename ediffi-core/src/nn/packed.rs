@@ -1,7 +1,7 @@
 //! Convolutions whose weights lie in the order that oneDNN computes in.
 //!
 //! libtorch's own convolution brings the weights into that order in every call. For the lower resolutions of a U-Net this
-//! takes as long as the convolution. Here it is done once; the results are the same to the last bit.
+//! takes as long as the convolution. Here it is done once. The results agree with libtorch's to rounding.
 #![allow(
     unsafe_code,
     reason = "the operation on packed weights is not among those of `tch`: libtorch has it as a C function"
@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
-use crate::{Error, Result};
+use crate::Result;
 
 /// `aoti_torch_cpu_mkldnn__convolution_pointwise` of libtorch 2.11 (`torch/csrc/inductor/aoti_torch/c/shim_cpu.h`). A tensor
 /// handle there is a pointer to an `at::Tensor`, as `C_tensor` is in `torch-sys`.
@@ -36,13 +36,17 @@ type Convolution = unsafe extern "C" fn(
     result: *mut *mut C_tensor,
 ) -> i32;
 
-/// The operation; `None` where libtorch is built without oneDNN.
+/// The operation of the libtorch that is in the process; `None` where it is not the shared library of Linux on x86-64, the one
+/// machine on which this was tried.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn convolution() -> Option<Convolution> {
+    use libloading::os::unix::{Library, RTLD_LAZY};
+    /// Opens only what is loaded already (`dlfcn.h` of Linux).
+    const RTLD_NOLOAD: i32 = 4;
     static FOUND: OnceLock<Option<Convolution>> = OnceLock::new();
     *FOUND.get_or_init(|| {
-        let name = libloading::library_filename("torch_cpu");
-        // SAFETY: libtorch is in the process already: this only counts it once more, and runs no initialiser.
-        let library = unsafe { libloading::Library::new(name) }.ok()?;
+        // SAFETY: nothing is loaded by it, so no initialiser runs.
+        let library = unsafe { Library::open(Some("libtorch_cpu.so"), RTLD_LAZY | RTLD_NOLOAD) }.ok()?;
         // SAFETY: the type is that of the declaration in libtorch 2.11, the version that `tch` is built against.
         let found = unsafe { library.get::<Convolution>(b"aoti_torch_cpu_mkldnn__convolution_pointwise\0") };
         let found = found.map(|symbol| *symbol).ok();
@@ -52,8 +56,13 @@ fn convolution() -> Option<Convolution> {
     })
 }
 
-/// Whether oneDNN has its own order for weights of this kind on this machine.
-fn packs(device: Device, kind: Kind) -> bool {
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn convolution() -> Option<Convolution> {
+    None
+}
+
+/// Whether weights of this kind can be packed on this machine.
+pub(super) fn packs(device: Device, kind: Kind) -> bool {
     // As libtorch asks before it computes in bf16 (`mkldnn_bf16_device_check`), processors without AVX-512 aside.
     #[cfg(target_arch = "x86_64")]
     let bf16 = std::is_x86_feature_detected!("avx512bw")
@@ -73,34 +82,26 @@ pub(super) struct PackedWeight {
 }
 
 impl PackedWeight {
-    /// Packs a weight for inputs like `x`; others are computed as well, but maybe not as fast. `None` if oneDNN has no order
-    /// of its own on this machine.
+    /// Packs a weight for inputs like `x`; others are computed as well, but maybe not as fast.
     ///
     /// # Shapes
     /// `weight`: [outputs, inputs, kernel, kernel], `x`: [n, inputs, h, w]
     ///
     /// # Errors
-    /// A weight that is not four-dimensional.
-    pub(super) fn new(weight: &Tensor, x: &Tensor, stride: i64, padding: i64) -> Result<Option<Self>> {
+    /// A weight that is not four-dimensional, or one that oneDNN refuses.
+    pub(super) fn new(weight: &Tensor, x: &Tensor, stride: i64, padding: i64) -> Result<Self> {
         let (_, inputs, kernel, _) = weight.size4()?;
-        let fits = x.dim() == 4 && x.size()[1] == inputs && x.numel() > 0 && x.kind() == weight.kind();
-        if !fits || !packs(weight.device(), weight.kind()) {
-            return Ok(None);
-        }
-        let weight = weight.f_to_mkldnn(None)?.f_mkldnn_reorder_conv2d_weight(
-            [padding, padding],
-            [stride, stride],
-            [1, 1],
-            1,
-            x.size(),
-        )?;
-        Ok(Some(Self { weight, inputs, kernel }))
+        let (padding, stride) = ([padding, padding], [stride, stride]);
+        let weight = weight.f_to_mkldnn(None)?;
+        let weight = weight.f_mkldnn_reorder_conv2d_weight(padding, stride, [1, 1], 1, x.size())?;
+        Ok(Self { weight, inputs, kernel })
     }
 
-    /// Convolves `x`; `None` if it is not of the weight's kind or needs gradients, which this operation does not give.
+    /// Convolves `x`; `None` if it does not fit, is of another kind or device than the weight, or needs gradients, which this operation
+    /// does not give. libtorch's own operation then computes it, or says what is wrong.
     ///
     /// # Errors
-    /// What libtorch refuses. It prints the reason to standard error.
+    /// An `x` that is not four-dimensional.
     pub(super) fn forward(
         &self,
         x: &Tensor,
@@ -111,7 +112,8 @@ impl PackedWeight {
         let (n, channels, height, width) = x.size4()?;
         let reach = self.kernel - 2 * padding;
         let fits = channels == self.inputs && n > 0 && height >= reach && width >= reach && height > 0 && width > 0;
-        let same = x.kind() == self.weight.kind() && bias.is_none_or(|bias| bias.kind() == x.kind());
+        let same = x.kind() == self.weight.kind() && x.device() == Device::Cpu;
+        let same = same && bias.is_none_or(|bias| bias.kind() == x.kind());
         let Some(convolution) = convolution().filter(|_| fits && same && !x.requires_grad()) else { return Ok(None) };
         let (padding, stride, dilation) = ([padding; 2], [stride; 2], [1_i64; 2]);
         let bias = bias.map(|bias| bias.as_ptr().cast_mut());
@@ -140,7 +142,7 @@ impl PackedWeight {
             )
         };
         if failed != 0 || result.is_null() {
-            return Err(Error::Internal("oneDNN refuses a convolution with packed weights"));
+            return Ok(None);
         }
         // SAFETY: the function gives a new `at::Tensor` of its own, which nobody else owns.
         Ok(Some(unsafe { Tensor::from_ptr(result) }))

@@ -26,7 +26,7 @@ pub fn tokens_to_map(tokens: &Tensor, like: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// Shapes that do not fit.
-pub fn add_to(mut sum: Tensor, x: &Tensor) -> Result<Tensor> {
+pub(crate) fn add_to(mut sum: Tensor, x: &Tensor) -> Result<Tensor> {
     let in_place = !sum.requires_grad() && !x.requires_grad() && sum.kind() == x.kind() && sum.size() == x.size();
     Ok(if in_place { sum.f_add_(x)? } else { sum.f_add(x)? })
 }

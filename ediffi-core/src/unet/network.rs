@@ -35,7 +35,7 @@ impl UNet {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         layout.validate()?;
         let (body, io) = (layout.build(scope)?, layout.io());
-        let halves = if io.low_res { body.stem.halves()? } else { None };
+        let halves = if io.low_res { body.stem.halves(io.channels * body.patch * body.patch)? } else { None };
         Ok(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), io, kind, halves, body })
     }
 

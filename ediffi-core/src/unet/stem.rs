@@ -8,13 +8,16 @@ use super::layout::Body;
 use crate::Result;
 use crate::nn::{Conv2d, add_to, channels_last};
 
+/// Numbers of the largest smaller pictures, all rows together, whose map is kept: one picture of 1024×1024 pixels.
+const LARGEST_KEPT: usize = 3 << 20;
+
 /// The smaller picture of a generation, enlarged.
 #[derive(Debug)]
 pub(super) struct LowRes {
     /// [rows, channels, h, w]
     picture: Tensor,
     /// What the first convolution makes of it, if it is kept from step to step. A tile is seen once a step, and its map, which
-    /// may be 20 times as large as its pixels, is not kept.
+    /// may be 20 times as large as its pixels, is not kept; nor is that of a very large picture, of which every expert would keep one.
     map: Option<OnceCell<Tensor>>,
 }
 
@@ -46,14 +49,16 @@ pub(super) fn first_map(
         patch => channels_last(&x.f_pixel_unshuffle(patch)?),
     };
     let Some(LowRes { picture, map }) = low_res else { return body.stem.forward(&squares(&x)?) };
-    let Some(([noisy, smaller], map)) = halves.zip(map.as_ref()) else {
+    let kept = map.as_ref().filter(|_| picture.numel() <= LARGEST_KEPT && !picture.requires_grad());
+    // Pictures that are not alike have no sum, but an error, below.
+    let Some(([noisy, smaller], kept)) = halves.zip(kept).filter(|_| picture.size() == x.size()) else {
         return body.stem.forward(&squares(&Tensor::f_cat(&[&x, picture], 1)?)?);
     };
-    let map = match map.get() {
+    let map = match kept.get() {
         Some(map) => map,
         None => {
             let computed = smaller.forward(&squares(picture)?)?;
-            map.get_or_init(|| computed)
+            kept.get_or_init(|| computed)
         }
     };
     add_to(noisy.forward(&squares(&x)?)?, map)

@@ -202,7 +202,12 @@ fn quartiles(values: &[f64]) -> String {
 }
 
 fn times(measure: Option<Measure>) -> String {
-    measure.map_or_else(dash, |measure| format!("{} ×", number(Some(measure), 2)))
+    match measure {
+        None => dash(),
+        // Too few for an interval.
+        Some(measure) if measure.samples < 3 => format!("{:.2} ×", measure.value),
+        Some(_) => format!("{} ×", number(measure, 2)),
+    }
 }
 
 #[cfg(test)]
