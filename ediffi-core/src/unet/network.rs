@@ -106,7 +106,7 @@ impl UNet {
         if height < multiple || width < multiple || height % multiple != 0 || width % multiple != 0 {
             return Err(Error::ImageSize { width, height, multiple });
         }
-        let Body { time, time_activation, patch, blocks, norm, activation, out, .. } = &self.body;
+        let Body { time, time_activation, patch, stem, blocks, norm, activation, out, .. } = &self.body;
 
         // The noise embedding plus the pooled conditioning, in f32.
         let mut embedding = time.forward(c_noise)?;
@@ -117,7 +117,7 @@ impl UNet {
         let embedding = time_activation.apply(&embedding)?.f_to_kind(self.kind)?;
 
         let x = x.f_to_kind(self.kind)?;
-        let mut h = first_map(&self.body, self.halves.as_ref(), x, context.low_res.as_ref())?;
+        let mut h = first_map((stem, *patch), self.halves.as_ref(), x, context.low_res.as_ref())?;
         tap("conv_in", &h);
         let mut pass = Pass::new(&embedding, context.text_columns, painted);
         for (index, (name, block)) in blocks.iter().enumerate() {

@@ -4,7 +4,6 @@ use std::cell::OnceCell;
 
 use tch::Tensor;
 
-use super::layout::Body;
 use crate::Result;
 use crate::nn::{Conv2d, add_to, channels_last};
 
@@ -32,27 +31,27 @@ impl LowRes {
     }
 }
 
-/// The first feature map of `x` beside the smaller picture. `halves` are the convolutions over `x` and over the smaller picture;
-/// without them both are convolved together.
+/// The first feature map of `x` beside the smaller picture, by the convolution `stem` over squares of `patch` pixels. `halves` are its
+/// halves over `x` and over the smaller picture; without them both are convolved together.
 ///
 /// # Shapes
 /// `x`: [rows, channels, h, w] → [rows, width, h / patch, w / patch]
 pub(super) fn first_map(
-    body: &Body,
+    (stem, patch): (&Conv2d, i64),
     halves: Option<&[Conv2d; 2]>,
     x: Tensor,
     low_res: Option<&LowRes>,
 ) -> Result<Tensor> {
     // One position for each square of pixels, with its channels innermost in memory.
-    let squares = |x: &Tensor| match body.patch {
+    let squares = |x: &Tensor| match patch {
         1 => channels_last(x),
         patch => channels_last(&x.f_pixel_unshuffle(patch)?),
     };
-    let Some(LowRes { picture, map }) = low_res else { return body.stem.forward(&squares(&x)?) };
+    let Some(LowRes { picture, map }) = low_res else { return stem.forward(&squares(&x)?) };
     let kept = map.as_ref().filter(|_| picture.numel() <= LARGEST_KEPT && !picture.requires_grad());
     // Pictures that are not alike have no sum, but an error, below.
     let Some(([noisy, smaller], kept)) = halves.zip(kept).filter(|_| picture.size() == x.size()) else {
-        return body.stem.forward(&squares(&Tensor::f_cat(&[&x, picture], 1)?)?);
+        return stem.forward(&squares(&Tensor::f_cat(&[&x, picture], 1)?)?);
     };
     let map = match kept.get() {
         Some(map) => map,
