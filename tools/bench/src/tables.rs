@@ -244,7 +244,7 @@ mod tests {
         let page = page(&[(row, kept(vec![side("ediffi", 1.0), side("PyTorch", 1.5), failed], 0.5))], &["paint"]);
         for expected in [
             "| base-f32 | f32 | ediffi | 1.00 | 1.00–1.00 |  | 1.00 | 1.00 |  | – |",
-            "|  | f32 | PyTorch | 1.50 | 1.50–1.50 | 1.50 (1.50–1.50) × | 1.50 | 1.50 | 1.50 (1.50–1.50) × | – |",
+            "|  | f32 | PyTorch | 1.50 | 1.50–1.50 | 1.50 (1.50–1.50) × | 1.50 | 1.50 | 1.50 × | – |",
             "|  | f32 | torch.compile | **failed:** no compiler |",
             "| base-f32 | f32 | ediffi | 100.00 | 100 | 50 % | 25 % |",
             "**base-f32: other processes used 50 % of a core meanwhile; measure it again.**",
