@@ -135,24 +135,22 @@ impl Conv2d {
     /// channels-last.
     fn settle(&self, x: &Tensor) -> Result<()> {
         let settled = match &*self.weight.borrow() {
-            Weight::Fixed(weight) if !x.requires_grad() => {
-                let packed = if packs(weight.device(), weight.kind()) {
-                    let shape = (x.size(), weight.size4()?.1);
-                    let fits = matches!(shape, (ref x, inputs) if x.len() == 4 && x[1] == inputs) && x.numel() > 0;
-                    if !fits || x.kind() != weight.kind() {
-                        // The next call may tell what the inputs are like.
-                        return Ok(());
+            Weight::Fixed(weight) if !packs(weight.device(), weight.kind()) => Weight::Plain(channels_last(weight)?),
+            Weight::Fixed(weight) => {
+                let fits = x.dim() == 4 && x.size().get(1) == weight.size().get(1) && x.numel() > 0;
+                if !fits || x.kind() != weight.kind() || x.requires_grad() {
+                    // The next call may tell what the inputs are like.
+                    return Ok(());
+                }
+                match PackedWeight::new(weight, x, self.stride, self.padding) {
+                    Ok(packed) => Weight::Packed(packed),
+                    Err(error) => {
+                        tracing::debug!(%error, "the weight of a convolution is not packed");
+                        Weight::Plain(channels_last(weight)?)
                     }
-                    PackedWeight::new(weight, x, self.stride, self.padding).ok()
-                } else {
-                    None
-                };
-                match packed {
-                    Some(packed) => Weight::Packed(packed),
-                    None => Weight::Plain(channels_last(weight)?),
                 }
             }
-            _ => return Ok(()),
+            Weight::Plain(_) | Weight::Packed(_) => return Ok(()),
         };
         self.weight.replace(settled);
         Ok(())

@@ -1,13 +1,13 @@
 //! Convolutions whose weights lie in the order that oneDNN computes in.
 //!
-//! libtorch's own convolution brings the weights into that order in every call. For the lower resolutions of a U-Net this
-//! takes as long as the convolution. Here it is done once. The results agree with libtorch's to rounding.
+//! libtorch's own convolution brings the weights into that order in every call. That costs most where a U-Net has many channels and
+//! few positions. Here it is done once. The results agree with libtorch's to rounding.
 #![allow(
     unsafe_code,
     reason = "the operation on packed weights is not among those of `tch`: libtorch has it as a C function"
 )]
 
-use std::ffi::{CString, c_char};
+use std::ffi::c_char;
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -98,7 +98,7 @@ impl PackedWeight {
     }
 
     /// Convolves `x`; `None` if it does not fit, is of another kind or device than the weight, or needs gradients, which this operation
-    /// does not give. libtorch's own operation then computes it, or says what is wrong.
+    /// does not give, or if oneDNN refuses it. libtorch's own operation then computes it, or says what is wrong.
     ///
     /// # Errors
     /// An `x` that is not four-dimensional.
@@ -117,7 +117,6 @@ impl PackedWeight {
         let Some(convolution) = convolution().filter(|_| fits && same && !x.requires_grad()) else { return Ok(None) };
         let (padding, stride, dilation) = ([padding; 2], [stride; 2], [1_i64; 2]);
         let bias = bias.map(|bias| bias.as_ptr().cast_mut());
-        let activation = CString::from(c"none");
         let mut result = ptr::null_mut();
         // SAFETY: every pointer is to a value that outlives the call. The handles are those of living tensors, which the
         // function does not change. The lists have the lengths that are given with them. Where a list is empty or an option
@@ -134,7 +133,7 @@ impl PackedWeight {
                 dilation.as_ptr(),
                 2,
                 1,
-                activation.as_ptr(),
+                c"none".as_ptr(),
                 ptr::null(),
                 0,
                 ptr::null(),

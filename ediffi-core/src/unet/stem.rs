@@ -15,8 +15,8 @@ const LARGEST_KEPT: usize = 3 << 20;
 pub(super) struct LowRes {
     /// [rows, channels, h, w]
     picture: Tensor,
-    /// What the first convolution makes of it, if it is kept from step to step. A tile is seen once a step, and its map, which
-    /// may be 20 times as large as its pixels, is not kept; nor is that of a very large picture, of which every expert would keep one.
+    /// What the first convolution makes of it, if it is kept from step to step. It may be many times as large as the picture. So those
+    /// of tiles are not kept, nor is that of a very large picture, of which every expert would keep one.
     map: Option<OnceCell<Tensor>>,
 }
 
