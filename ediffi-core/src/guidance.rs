@@ -104,7 +104,8 @@ impl Thresholding {
         Err(Error::InvalidGuidance(reason))
     }
 
-    /// Applies the rule to an estimate of clean images, to each image by itself.
+    /// Applies the rule to an estimate of clean images, to each image by itself. An infinity becomes a NaN: clipped, it would
+    /// look like a pixel.
     ///
     /// # Shapes
     /// `denoised`: `[n, ..]`; the result has the same shape.
@@ -116,7 +117,7 @@ impl Thresholding {
         self.validate()?;
         match *self {
             Self::None => Ok(denoised),
-            Self::Static => Ok(denoised.f_clamp(-1.0, 1.0)?),
+            Self::Static => Ok(denoised.f_clamp(-1.0, 1.0)?.f_add_(&nothing_or_nan(&denoised)?)?),
             Self::Dynamic { percentile, cap } => {
                 let s = quantile(&denoised.f_abs()?.f_flatten(1, -1)?, percentile)?;
                 let s = s.f_clamp(1.0, cap.unwrap_or(f64::INFINITY))?;
@@ -126,10 +127,16 @@ impl Thresholding {
                     *images = -1;
                 }
                 let s = s.f_reshape(shape)?;
-                Ok(denoised.f_clamp_tensor(Some(&s.f_neg()?), Some(&s))?.f_div(&s)?)
+                let clipped = denoised.f_clamp_tensor(Some(&s.f_neg()?), Some(&s))?;
+                Ok(clipped.f_div(&s)?.f_add_(&nothing_or_nan(&denoised)?)?)
             }
         }
     }
+}
+
+/// 0 for a number, NaN for an infinity or a NaN. Nothing is read back from the device.
+fn nothing_or_nan(x: &Tensor) -> Result<Tensor> {
+    Ok(x.f_sub(x)?)
 }
 
 /// The `q`-quantile of each row, with linear interpolation, like `torch.quantile` but for rows of any length
@@ -302,6 +309,19 @@ mod tests {
         let capped = Thresholding::Dynamic { percentile: 1.0, cap: Some(2.0) }.apply(images).unwrap();
         let expected = [-1.0_f32, 0.5, 1.0, 1.0, 0.1, -0.2, 0.3, 0.4];
         assert!(close(&capped, &Tensor::from_slice(&expected).reshape([2, 1, 2, 2])));
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_clipped_to_one() {
+        let rules = [Thresholding::None, Thresholding::Static, Thresholding::Dynamic { percentile: 0.5, cap: None }];
+        for rule in rules {
+            for wrong in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                let images = Tensor::from_slice(&[wrong, 1.0, 2.0, 3.0]).reshape([1, 1, 2, 2]);
+                let numbers: Vec<f32> = Vec::try_from(rule.apply(images).unwrap().flatten(0, -1)).unwrap();
+                let finite: Vec<_> = numbers.iter().map(|number| number.is_finite()).collect();
+                assert_eq!(finite, [false, true, true, true], "{rule:?} makes {numbers:?} of {wrong}");
+            }
+        }
     }
 
     #[test]

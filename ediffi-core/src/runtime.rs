@@ -1,7 +1,8 @@
 //! The device and the precision to compute in.
-#![allow(unsafe_code, reason = "loading the CUDA half of libtorch is a foreign call")]
+#![allow(unsafe_code, reason = "loading the CUDA half of libtorch and asking the driver are foreign calls")]
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use tch::{Cuda, Device, Kind};
@@ -22,8 +23,8 @@ pub enum DeviceChoice {
     Cuda(usize),
 }
 
-/// In which precision networks compute. The statistics of norms, softmax, the solver's state, and the embedding of the noise
-/// level (its sinusoids and both linear maps) are f32 in all of them.
+/// In which precision networks compute. The statistics of norms, softmax, the solver's state, the embedding of the noise level (its
+/// sinusoids and both linear maps), and a network's last norm and convolution are f32 in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -32,7 +33,7 @@ pub enum Precision {
     /// with bf16 arithmetic; else f32.
     #[default]
     Auto,
-    /// 32 bits.
+    /// 32 bits, also in convolutions on CUDA: [`allow_tf32`] tells how to let them round.
     F32,
     /// bfloat16: 16 bits with the range of f32.
     Bf16,
@@ -52,21 +53,29 @@ pub struct Runtime {
 impl Runtime {
     /// Chooses device and precision where they are `Auto`.
     ///
+    /// The CUDA half of libtorch is loaded here for every choice, where there is one: a process that computes on the CPU first would
+    /// never see its CUDA devices ([`cuda_devices`]). On CUDA, cuDNN measures which of its convolutions is fastest whenever it meets a
+    /// new shape.
+    ///
     /// # Errors
     /// [`Error::Device`] if CUDA is asked for and cannot be used.
     pub fn new(device: DeviceChoice, precision: Precision) -> Result<Self> {
+        let cuda = cuda_devices();
         let device = match device {
             DeviceChoice::Cpu => Device::Cpu,
-            DeviceChoice::Auto => cuda_devices().ok().filter(|&n| n > 0).map_or(Device::Cpu, |_| Device::Cuda(0)),
+            DeviceChoice::Auto => cuda.ok().filter(|&n| n > 0).map_or(Device::Cpu, |_| Device::Cuda(0)),
             DeviceChoice::Cuda(index) => {
                 let unusable = |reason| Error::Device { device: format!("cuda:{index}"), reason };
-                match cuda_devices() {
+                match cuda {
                     Ok(count) if index < count => Device::Cuda(index),
-                    Ok(count) => return Err(unusable(format!("the driver offers {count} CUDA devices"))),
+                    Ok(count) => return Err(unusable(format!("there are {count} CUDA devices"))),
                     Err(reason) => return Err(unusable(reason)),
                 }
             }
         };
+        if device != Device::Cpu {
+            Cuda::cudnn_set_benchmark(true);
+        }
         let kind = match precision {
             Precision::F32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
@@ -103,13 +112,28 @@ pub fn cpu_has_bf16() -> bool {
     false
 }
 
+/// Whether convolutions in f32 may round their inputs to TF32 on CUDA, for the whole process: eleven bits instead of 24, at several
+/// times the speed on devices from compute capability 8.0 on. They may not until this is called. Matrix products in f32 never do.
+pub fn allow_tf32(allow: bool) {
+    TF32.store(allow, Ordering::Relaxed);
+}
+
+/// What [`allow_tf32`] has set.
+#[must_use]
+pub fn tf32_is_allowed() -> bool {
+    TF32.load(Ordering::Relaxed)
+}
+
+static TF32: AtomicBool = AtomicBool::new(false);
+
 /// Loads the CUDA half of libtorch, and returns the number of CUDA devices.
 ///
-/// A linker drops that half from a program that calls none of its functions. So it is loaded here, when a CUDA device is
-/// first asked for, and registers itself. One binary serves machines with and without CUDA.
+/// A linker drops that half from a program that calls none of its functions. So it is loaded here, and registers itself. One binary
+/// serves machines with and without CUDA. libtorch asks once in a process whether there is a CUDA half, at the latest in the first
+/// convolution on the CPU. A program that computes with `tch` before it opens a pipeline should call this first.
 ///
 /// # Errors
-/// What was looked for, and why it was not found.
+/// What was looked for, and why it was not found; or that the process has computed on the CPU before, and that its driver has devices.
 pub fn cuda_devices() -> std::result::Result<usize, String> {
     static LOADED: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     LOADED
@@ -129,8 +153,39 @@ pub fn cuda_devices() -> std::result::Result<usize, String> {
                 }
             }
         })
-        .clone()
-        .map(|()| if Cuda::is_available() { usize::try_from(Cuda::device_count()).unwrap_or(0) } else { 0 })
+        .clone()?;
+    let seen = if Cuda::is_available() { usize::try_from(Cuda::device_count()).unwrap_or(0) } else { 0 };
+    if seen > 0 {
+        return Ok(seen);
+    }
+    match driver_devices() {
+        Some(there) if there > 0 => Err(too_late(there)),
+        _ => Ok(seen),
+    }
+}
+
+/// Why libtorch sees none of the driver's devices.
+fn too_late(devices: usize) -> String {
+    format!(
+        "the driver has {devices}, but libtorch sees none: either the process has computed on the CPU before the CUDA half of \
+         libtorch was loaded (call `ediffi_core::runtime::cuda_devices` at its start), or this libtorch needs a newer driver"
+    )
+}
+
+/// The number of devices that the NVIDIA driver has, if there is one; libtorch is not asked.
+fn driver_devices() -> Option<usize> {
+    type Init = unsafe extern "C" fn(flags: u32) -> i32;
+    type Count = unsafe extern "C" fn(count: *mut i32) -> i32;
+    let name = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+    // SAFETY: the driver's own library, which libtorch's CUDA half loads too.
+    let driver = unsafe { libloading::Library::new(name) }.ok()?;
+    // SAFETY: the types are those of the declarations in `cuda.h`, which have not changed since CUDA 2.
+    let (init, count) =
+        unsafe { (driver.get::<Init>(b"cuInit\0").ok()?, driver.get::<Count>(b"cuDeviceGetCount\0").ok()?) };
+    let mut devices = 0;
+    // SAFETY: `cuInit` may be called any number of times, with 0 only, and `devices` outlives the other call.
+    let counted = unsafe { init(0) == 0 && count(&raw mut devices) == 0 };
+    usize::try_from(devices).ok().filter(|_| counted)
 }
 
 #[cfg(test)]
@@ -151,6 +206,6 @@ mod tests {
         let error = Runtime::new(DeviceChoice::Cuda(4096), Precision::Auto).unwrap_err();
         let text = error.to_string();
         assert!(text.starts_with("device cuda:4096 cannot be used: "), "{text}");
-        assert!(text.contains("CUDA devices") || text.contains("torch_cuda"), "{text}");
+        assert!(text.contains("CUDA devices") || text.contains("torch_cuda") || text.contains("driver"), "{text}");
     }
 }

@@ -1,12 +1,11 @@
 //! Convolution over feature maps, and their memory order.
 
-use std::cell::RefCell;
-
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::packed::{PackedWeight, packs};
 use crate::Result;
-use crate::weights::{Init, Scope};
+use crate::runtime::tf32_is_allowed;
+use crate::weights::{Init, Role, Scope};
 
 /// The same feature map with channels innermost in memory, as libtorch's fast convolutions want it. `tch` has no argument
 /// for the memory format; permuted strides do the same.
@@ -23,21 +22,36 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
 /// A convolution with a square kernel. With stride 1 it keeps the size of the map, a stride divides it.
 #[derive(Debug)]
 pub struct Conv2d {
-    weight: RefCell<Weight>,
+    weight: Weight,
     bias: Option<Tensor>,
     stride: i64,
     padding: i64,
+    /// Whether the weight stays as it is for as long as the layer lives.
+    fixed: bool,
 }
 
 /// A weight, [outputs, inputs, kernel, kernel], and how it lies in memory.
 #[derive(Debug)]
 enum Weight {
-    /// As it was given. It may change: it is being trained.
+    /// In the order that was given, or with channels innermost.
     Plain(Tensor),
-    /// As it was given. It will not change, so the first call brings it into the order that is fastest on this machine.
-    Fixed(Tensor),
     /// In oneDNN's order.
     Packed(PackedWeight),
+}
+
+impl Weight {
+    /// A copy of a weight that will not change, in the order that is fastest on this machine: oneDNN's own, or else channels-last.
+    fn settled(weight: &Tensor, stride: i64, padding: i64) -> Result<Self> {
+        if packs(weight.device(), weight.kind()) {
+            if let Some(packed) = PackedWeight::new(weight, stride, padding)? {
+                return Ok(Self::Packed(packed));
+            }
+            tracing::debug!(shape = ?weight.size(), "the weight of a convolution is not packed");
+        }
+        // Not `channels_last`, which may give the weight itself.
+        let copy = weight.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?;
+        Ok(Self::Plain(if copy.data_ptr() == weight.data_ptr() { copy.f_detach_copy()? } else { copy }))
+    }
 }
 
 impl Conv2d {
@@ -46,7 +60,7 @@ impl Conv2d {
     /// # Errors
     /// Parameters that cannot be had.
     pub fn new(scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64) -> Result<Self> {
-        Self::with_init(scope, inputs, outputs, kernel, Init::fan_in(inputs * kernel * kernel))
+        Self::strided(scope, inputs, outputs, kernel, 1)
     }
 
     /// As [`new`](Self::new), but starting at zero: for the last convolution of a residual branch.
@@ -54,7 +68,16 @@ impl Conv2d {
     /// # Errors
     /// Parameters that cannot be had.
     pub fn zeroed(scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64) -> Result<Self> {
-        Self::with_init(scope, inputs, outputs, kernel, Init::Zeros)
+        Self::with_bias(scope, [outputs, inputs, kernel, kernel], 1, (Init::Zeros, Role::Weight))
+    }
+
+    /// As [`zeroed`](Self::zeroed), but the parameters stay in f32 whatever the precision of the network: for its last convolution,
+    /// whose output is the picture.
+    ///
+    /// # Errors
+    /// Parameters that cannot be had.
+    pub fn precise(scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64) -> Result<Self> {
+        Self::with_bias(scope, [outputs, inputs, kernel, kernel], 1, (Init::Zeros, Role::F32))
     }
 
     /// As [`new`](Self::new) with a stride.
@@ -62,7 +85,8 @@ impl Conv2d {
     /// # Errors
     /// Parameters that cannot be had.
     pub fn strided(scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64, stride: i64) -> Result<Self> {
-        Ok(Self { stride, ..Self::new(scope, inputs, outputs, kernel)? })
+        let init = Init::fan_in(inputs * kernel * kernel);
+        Self::with_bias(scope, [outputs, inputs, kernel, kernel], stride, (init, Role::Weight))
     }
 
     /// Maps each patch of `patch` × `patch` pixels to one position, without bias: the stem of a vision transformer.
@@ -71,14 +95,29 @@ impl Conv2d {
     /// Parameters that cannot be had.
     pub fn patches(mut scope: Scope<'_>, inputs: i64, outputs: i64, patch: i64) -> Result<Self> {
         let init = Init::fan_in(inputs * patch * patch);
-        let weight = Self::weight(&mut scope, [outputs, inputs, patch, patch], init)?;
-        Ok(Self { weight, bias: None, stride: patch, padding: 0 })
+        Self::build(&mut scope, [outputs, inputs, patch, patch], (patch, 0), (init, Role::Weight))
     }
 
-    fn with_init(mut scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64, init: Init) -> Result<Self> {
-        let weight = Self::weight(&mut scope, [outputs, inputs, kernel, kernel], init)?;
-        let bias = Some(scope.weight("bias", &[outputs], Init::Zeros)?);
-        Ok(Self { weight, bias, stride: 1, padding: kernel / 2 })
+    fn with_bias(mut scope: Scope<'_>, shape: [i64; 4], stride: i64, (init, role): (Init, Role)) -> Result<Self> {
+        let [outputs, _, _, kernel] = shape;
+        let built = Self::build(&mut scope, shape, (stride, kernel / 2), (init, role))?;
+        Ok(Self { bias: Some(scope.get("bias", &[outputs], Init::Zeros, role)?), ..built })
+    }
+
+    /// Without bias.
+    fn build(
+        scope: &mut Scope<'_>,
+        shape: [i64; 4],
+        (stride, padding): (i64, i64),
+        (init, role): (Init, Role),
+    ) -> Result<Self> {
+        let fixed = scope.is_fixed();
+        let weight = if fixed {
+            scope.read("weight", &shape, init, role, |weight| Weight::settled(weight, stride, padding))?
+        } else {
+            Weight::Plain(scope.get("weight", &shape, init, role)?)
+        };
+        Ok(Self { weight, bias: None, stride, padding, fixed })
     }
 
     /// The convolutions over the first `half` and over the other `half` of the input channels, whose sum this one is; `None` if its
@@ -87,22 +126,27 @@ impl Conv2d {
     /// # Errors
     /// An error of libtorch.
     pub(crate) fn halves(&self, half: i64) -> Result<Option<[Self; 2]>> {
-        let weight = self.weight.borrow();
-        let Weight::Fixed(weight) = &*weight else { return Ok(None) };
+        if !self.fixed {
+            return Ok(None);
+        }
+        let weight = self.weight()?;
         if weight.size4()?.1 != 2 * half {
             return Ok(None);
         }
+        let &Self { stride, padding, fixed, .. } = self;
         let part = |from: i64, bias: Option<&Tensor>| -> Result<Self> {
-            let weight = RefCell::new(Weight::Fixed(weight.f_narrow(1, from, half)?.f_contiguous()?));
-            let (stride, padding) = (self.stride, self.padding);
-            Ok(Self { weight, bias: bias.map(Tensor::shallow_clone), stride, padding })
+            let weight = Weight::settled(&weight.f_narrow(1, from, half)?.f_contiguous()?, stride, padding)?;
+            Ok(Self { weight, bias: bias.map(Tensor::shallow_clone), stride, padding, fixed })
         };
         Ok(Some([part(0, self.bias.as_ref())?, part(half, None)?]))
     }
 
-    fn weight(scope: &mut Scope<'_>, shape: [i64; 4], init: Init) -> Result<RefCell<Weight>> {
-        let weight = scope.weight("weight", &shape, init)?;
-        Ok(RefCell::new(if scope.is_fixed() { Weight::Fixed(weight) } else { Weight::Plain(weight) }))
+    /// The weight as it was given.
+    fn weight(&self) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Plain(weight) => Ok(weight.shallow_clone()),
+            Weight::Packed(packed) => packed.unpacked(),
+        }
     }
 
     /// Convolves a map, in its precision.
@@ -115,52 +159,40 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
         let bias = self.bias.as_ref().map(|b| b.f_to_kind(kind)).transpose()?;
-        self.settle(x)?;
-        let unpacked;
-        let weight = self.weight.borrow();
-        let weight = match &*weight {
-            Weight::Plain(weight) | Weight::Fixed(weight) => weight,
-            Weight::Packed(packed) => {
-                if let Some(y) = packed.forward(x, bias.as_ref(), self.stride, self.padding)? {
-                    return Ok(y);
-                }
-                unpacked = packed.unpacked()?;
-                &unpacked
+        if let Weight::Packed(packed) = &self.weight {
+            if let Some(y) = packed.forward(x, bias.as_ref(), self.stride, self.padding)? {
+                return Ok(y);
             }
-        };
-        Ok(x.f_conv2d(&weight.f_to_kind(kind)?, bias.as_ref(), [self.stride], [self.padding], [1], 1)?)
-    }
-
-    /// Brings a weight that will not change into the order that is fastest for inputs like `x`: oneDNN's own, or else
-    /// channels-last.
-    fn settle(&self, x: &Tensor) -> Result<()> {
-        let settled = match &*self.weight.borrow() {
-            Weight::Fixed(weight) if !packs(weight.device(), weight.kind()) => Weight::Plain(channels_last(weight)?),
-            Weight::Fixed(weight) => {
-                let fits = x.dim() == 4 && x.size().get(1) == weight.size().get(1) && x.numel() > 0;
-                if !fits || x.kind() != weight.kind() || x.requires_grad() {
-                    // The next call may tell what the inputs are like.
-                    return Ok(());
-                }
-                match PackedWeight::new(weight, x, self.stride, self.padding) {
-                    Ok(packed) => Weight::Packed(packed),
-                    Err(error) => {
-                        tracing::debug!(%error, "the weight of a convolution is not packed");
-                        Weight::Plain(channels_last(weight)?)
-                    }
-                }
-            }
-            Weight::Plain(_) | Weight::Packed(_) => return Ok(()),
-        };
-        self.weight.replace(settled);
-        Ok(())
+        }
+        let weight = self.weight()?.f_to_kind(kind)?;
+        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        if kind == Kind::Float && matches!(x.device(), Device::Cuda(_)) {
+            // `f_conv2d`, but cuDNN may round to TF32 only where that is asked for.
+            let (dilation, no_padding, groups) = ([1; 2], [0; 2], 1);
+            let (transposed, benchmark, deterministic, cudnn, tf32) = (false, true, false, true, tf32_is_allowed());
+            return Ok(x.f_internal_convolution(
+                &weight,
+                bias.as_ref(),
+                stride,
+                padding,
+                dilation,
+                transposed,
+                no_padding,
+                groups,
+                benchmark,
+                deterministic,
+                cudnn,
+                tf32,
+            )?);
+        }
+        Ok(x.f_conv2d(&weight, bias.as_ref(), stride, padding, [1], 1)?)
     }
 
     /// Where the weights are.
     #[must_use]
     pub fn device(&self) -> Device {
-        match &*self.weight.borrow() {
-            Weight::Plain(weight) | Weight::Fixed(weight) => weight.device(),
+        match &self.weight {
+            Weight::Plain(weight) => weight.device(),
             Weight::Packed(_) => Device::Cpu,
         }
     }
@@ -269,9 +301,9 @@ mod tests {
         for layer in [&plain, &loaded] {
             let _ = layer.forward(&map(24, 16, 16)).unwrap();
         }
-        assert!(matches!(*plain.weight.borrow(), Weight::Plain(_)));
+        assert!(matches!(plain.weight, Weight::Plain(_)));
         if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-            assert!(matches!(*loaded.weight.borrow(), Weight::Packed(_)));
+            assert!(matches!(loaded.weight, Weight::Packed(_)));
         }
     }
 }

@@ -42,7 +42,13 @@ impl GroupNorm {
         let kind = x.kind();
         let (weight, bias) = (weight.f_to_kind(kind)?, bias.f_to_kind(kind)?);
         let norm = |x: &Tensor| x.f_group_norm(self.groups, Some(&weight), Some(&bias), self.eps, true);
-        if self.is_faster_by_channel(x) { channels_last(&norm(&x.f_contiguous()?)?) } else { Ok(norm(x)?) }
+        if self.is_faster_by_channel(x) {
+            return channels_last(&norm(&x.f_contiguous()?)?);
+        }
+        let normed = norm(x)?;
+        // libtorch's kernel for CUDA gives a map that is channels-first. The convolutions of a network want one order.
+        let turned = matches!(x.device(), Device::Cuda(_)) && is_channels_last(x) && !is_channels_last(&normed);
+        if turned { channels_last(&normed) } else { Ok(normed) }
     }
 
     /// Whether it is faster to make `x` channels-first, normalise it, and make it channels-last again.
@@ -59,12 +65,16 @@ impl GroupNorm {
                 x.device() == Device::Cpu
                     && channels < FULL_VECTOR * self.groups
                     && height * width < LARGE_MAP
-                    && x.stride().get(1) == Some(&1)
-                    && !x.is_contiguous()
+                    && is_channels_last(x)
             }
             _ => false,
         }
     }
+}
+
+/// Whether the channels of a map are innermost in memory.
+fn is_channels_last(x: &Tensor) -> bool {
+    x.dim() == 4 && x.stride().get(1) == Some(&1) && !x.is_contiguous()
 }
 
 /// Which norm the blocks of a network have.

@@ -7,7 +7,7 @@
     reason = "the operation on packed weights is not among those of `tch`: libtorch has it as a C function"
 )]
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -36,29 +36,82 @@ type Convolution = unsafe extern "C" fn(
     result: *mut *mut C_tensor,
 ) -> i32;
 
-/// The operation of the libtorch that is in the process; `None` where it is not the shared library of Linux on x86-64, the one
-/// machine on which this was tried.
+/// `aoti_torch_call_dispatcher` of libtorch 2.11 (`torch/csrc/inductor/aoti_torch/c/shim.h`): calls an operation by its name. The
+/// stack holds the arguments, and then the results. The function takes over what handles on it refer to.
+type Dispatcher = unsafe extern "C" fn(name: *const c_char, overload: *const c_char, stack: *mut u64) -> i32;
+
+/// `torch_new_list_reserve_size` of libtorch 2.11 (`torch/csrc/stable/c/shim.h`): a new list, on the stack of a [`Dispatcher`].
+type NewList = unsafe extern "C" fn(size: usize, list: *mut *mut c_void) -> i32;
+
+/// `torch_list_push_back` of libtorch 2.11.
+type PushBack = unsafe extern "C" fn(list: *mut c_void, element: u64) -> i32;
+
+/// The functions of libtorch that are used here.
+#[derive(Clone, Copy)]
+struct Functions {
+    convolution: Convolution,
+    call: Dispatcher,
+    new_list: NewList,
+    push_back: PushBack,
+}
+
+/// Those of the libtorch that is in the process; `None` where it is not the shared library of Linux on x86-64, the one machine on
+/// which this was tried.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn convolution() -> Option<Convolution> {
+fn functions() -> Option<Functions> {
     use libloading::os::unix::{Library, RTLD_LAZY};
     /// Opens only what is loaded already (`dlfcn.h` of Linux).
     const RTLD_NOLOAD: i32 = 4;
-    static FOUND: OnceLock<Option<Convolution>> = OnceLock::new();
+    static FOUND: OnceLock<Option<Functions>> = OnceLock::new();
     *FOUND.get_or_init(|| {
         // SAFETY: nothing is loaded by it, so no initialiser runs.
         let library = unsafe { Library::open(Some("libtorch_cpu.so"), RTLD_LAZY | RTLD_NOLOAD) }.ok()?;
-        // SAFETY: the type is that of the declaration in libtorch 2.11, the version that `tch` is built against.
-        let found = unsafe { library.get::<Convolution>(b"aoti_torch_cpu_mkldnn__convolution_pointwise\0") };
-        let found = found.map(|symbol| *symbol).ok();
-        // It stays for the rest of the process, and the function with it.
+        // SAFETY: the types are those of the declarations in libtorch 2.11, the version that `tch` is built against.
+        let found = unsafe {
+            library.get(b"aoti_torch_cpu_mkldnn__convolution_pointwise\0").ok().and_then(|convolution| {
+                Some(Functions {
+                    convolution: *convolution,
+                    call: *library.get(b"aoti_torch_call_dispatcher\0").ok()?,
+                    new_list: *library.get(b"torch_new_list_reserve_size\0").ok()?,
+                    push_back: *library.get(b"torch_list_push_back\0").ok()?,
+                })
+            })
+        };
+        // It stays for the rest of the process, and the functions with it.
         std::mem::forget(library);
         found
     })
 }
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-fn convolution() -> Option<Convolution> {
+fn functions() -> Option<Functions> {
     None
+}
+
+impl Functions {
+    /// `mkldnn::_reorder_convolution_weight(weight, padding, stride, dilation 1, groups 1, no input size)`: a copy of a dense weight in
+    /// oneDNN's order; `None` if oneDNN refuses.
+    fn reorder(self, weight: &Tensor, stride: i64, padding: i64) -> Option<Tensor> {
+        let pair = |value: i64| {
+            let mut list = ptr::null_mut();
+            // SAFETY: `list` outlives the call, which writes a new list to it.
+            let failed = unsafe { (self.new_list)(2, &raw mut list) } != 0 || list.is_null();
+            // SAFETY: the list is the one that was just made.
+            let failed = failed || (0..2).any(|_| unsafe { (self.push_back)(list, value.cast_unsigned()) } != 0);
+            (!failed).then(|| list as u64)
+        };
+        let [padding, stride, dilation] = [pair(padding)?, pair(stride)?, pair(1)?];
+        // A handle of its own, which the call takes over.
+        let weight = std::mem::ManuallyDrop::new(weight.shallow_clone());
+        let mut stack = [weight.as_ptr() as u64, padding, stride, dilation, 1, 0];
+        // SAFETY: the stack has one place for each argument of the operation's schema, in its order: a tensor's handle, three lists,
+        // a number, and null for an absent list. There are more of them than results.
+        let failed =
+            unsafe { (self.call)(c"mkldnn::_reorder_convolution_weight".as_ptr(), c"".as_ptr(), stack.as_mut_ptr()) };
+        let [packed, ..] = stack;
+        // SAFETY: the first place holds the result, a new `at::Tensor` that nobody else owns.
+        (failed == 0).then(|| unsafe { Tensor::from_ptr(packed as *mut C_tensor) })
+    }
 }
 
 /// Whether weights of this kind can be packed on this machine.
@@ -70,7 +123,7 @@ pub(super) fn packs(device: Device, kind: Kind) -> bool {
         && std::is_x86_feature_detected!("avx512dq");
     #[cfg(not(target_arch = "x86_64"))]
     let bf16 = false;
-    device == Device::Cpu && (kind == Kind::Float || kind == Kind::BFloat16 && bf16) && convolution().is_some()
+    device == Device::Cpu && (kind == Kind::Float || kind == Kind::BFloat16 && bf16) && functions().is_some()
 }
 
 /// The weight of a convolution, packed.
@@ -82,19 +135,17 @@ pub(super) struct PackedWeight {
 }
 
 impl PackedWeight {
-    /// Packs a weight for inputs like `x`; others are computed as well, but maybe not as fast.
+    /// Packs a copy of a weight; `None` where oneDNN refuses.
     ///
     /// # Shapes
-    /// `weight`: [outputs, inputs, kernel, kernel], `x`: [n, inputs, h, w]
+    /// `weight`: [outputs, inputs, kernel, kernel]
     ///
     /// # Errors
-    /// A weight that is not four-dimensional, or one that oneDNN refuses.
-    pub(super) fn new(weight: &Tensor, x: &Tensor, stride: i64, padding: i64) -> Result<Self> {
+    /// A weight that is not four-dimensional.
+    pub(super) fn new(weight: &Tensor, stride: i64, padding: i64) -> Result<Option<Self>> {
         let (_, inputs, kernel, _) = weight.size4()?;
-        let (padding, stride) = ([padding, padding], [stride, stride]);
-        let weight = weight.f_to_mkldnn(None)?;
-        let weight = weight.f_mkldnn_reorder_conv2d_weight(padding, stride, [1, 1], 1, x.size())?;
-        Ok(Self { weight, inputs, kernel })
+        let weight = functions().and_then(|functions| functions.reorder(weight, stride, padding));
+        Ok(weight.map(|weight| Self { weight, inputs, kernel }))
     }
 
     /// Convolves `x`; `None` if it does not fit, is of another kind or device than the weight, or needs gradients, which this operation
@@ -114,7 +165,9 @@ impl PackedWeight {
         let fits = channels == self.inputs && n > 0 && height >= reach && width >= reach && height > 0 && width > 0;
         let same = x.kind() == self.weight.kind() && x.device() == Device::Cpu;
         let same = same && bias.is_none_or(|bias| bias.kind() == x.kind());
-        let Some(convolution) = convolution().filter(|_| fits && same && !x.requires_grad()) else { return Ok(None) };
+        let Some(Functions { convolution, .. }) = functions().filter(|_| fits && same && !x.requires_grad()) else {
+            return Ok(None);
+        };
         let (padding, stride, dilation) = ([padding; 2], [stride; 2], [1_i64; 2]);
         let bias = bias.map(|bias| bias.as_ptr().cast_mut());
         let mut result = ptr::null_mut();

@@ -117,7 +117,7 @@ impl Dimensions {
             blocks,
             norm: MapNorm::new(scope.at("norm"), self.norm, channels, EPS)?,
             activation,
-            out: Conv2d::zeroed(scope.at("out"), channels, outputs, 3)?,
+            out: Conv2d::precise(scope.at("out"), channels, outputs, 3)?,
         })
     }
 }

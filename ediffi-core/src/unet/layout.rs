@@ -50,6 +50,6 @@ pub struct Body {
     pub norm: MapNorm,
     /// The nonlinearity after it.
     pub activation: Activation,
-    /// The last convolution.
+    /// The last convolution. It computes in f32, as the norm before it does ([`Conv2d::precise`]).
     pub out: Conv2d,
 }

@@ -58,7 +58,8 @@ impl UNet {
     /// [`Io::embeddings`] says.
     pub fn context(&self, conditioning: &Conditioning, rows: i64) -> Result<Context> {
         self.io.check(conditioning)?;
-        let low_res = conditioning.low_res.as_ref().map(|x| x.f_to_kind(self.kind)).transpose()?.map(LowRes::new);
+        let smaller = |x: &Tensor| Ok::<_, Error>(LowRes::new(x.f_to_device(self.device())?.f_to_kind(self.kind)?));
+        let low_res = conditioning.low_res.as_ref().map(smaller).transpose()?;
         let mut context = Context { network: self.id, keys_values: Vec::new(), pooled: None, low_res, text_columns: 0 };
         if let Some(source) = &self.body.context {
             let Encoded { pooled, tokens, text_columns } = source.encode(conditioning, rows, self.kind)?;
@@ -69,7 +70,7 @@ impl UNet {
         Ok(context)
     }
 
-    /// F(x; c_noise, context).
+    /// F(x; c_noise, context). The inputs may be on another device; the result is where `x` is.
     ///
     /// # Shapes
     /// `x`: [rows, [`Io::channels`], h, w] f32, `c_noise`: `[rows]` f32 → the shape of `x`, f32; twice the channels from a
@@ -106,17 +107,18 @@ impl UNet {
         if height < multiple || width < multiple || height % multiple != 0 || width % multiple != 0 {
             return Err(Error::ImageSize { width, height, multiple });
         }
+        let (home, device) = (x.device(), self.device());
         let Body { time, time_activation, patch, stem, blocks, norm, activation, out, .. } = &self.body;
 
         // The noise embedding plus the pooled conditioning, in f32.
-        let mut embedding = time.forward(c_noise)?;
+        let mut embedding = time.forward(&c_noise.f_to_device(device)?)?;
         tap("time_embedding", &embedding);
         if let Some(pooled) = &context.pooled {
             embedding = embedding.f_add(pooled)?;
         }
         let embedding = time_activation.apply(&embedding)?.f_to_kind(self.kind)?;
 
-        let x = x.f_to_kind(self.kind)?;
+        let x = x.f_to_device(device)?.f_to_kind(self.kind)?;
         let mut h = first_map((stem, *patch), self.halves.as_ref(), x, context.low_res.as_ref())?;
         tap("conv_in", &h);
         let mut pass = Pass::new(&embedding, context.text_columns, painted);
@@ -127,12 +129,13 @@ impl UNet {
                 tap(name, &h);
             }
         }
-        h = norm.forward(&h)?;
+        // The steps of bf16 and f16 would show in a picture.
+        h = norm.forward(&h.f_to_kind(Kind::Float)?)?;
         tap("conv_norm_out", &h);
         h = out.forward(&activation.apply_to(h)?)?;
         if *patch > 1 {
             h = h.f_pixel_shuffle(*patch)?;
         }
-        Ok(h.f_to_kind(Kind::Float)?.f_contiguous()?)
+        Ok(h.f_contiguous()?.f_to_device(home)?)
     }
 }

@@ -175,14 +175,28 @@ struct Loader<'a> {
     kind: Kind,
 }
 
+impl Loader<'_> {
+    fn kind(&self, role: Role) -> Kind {
+        match role {
+            Role::Weight => self.kind,
+            Role::F32 => Kind::Float,
+        }
+    }
+}
+
 impl Params for Loader<'_> {
     fn get(&mut self, spec: &Spec) -> Result<Tensor> {
         let (file, info) = self.file.place(&spec.name)?;
-        let kind = match spec.role {
-            Role::Weight => self.kind,
-            Role::F32 => Kind::Float,
-        };
-        file.tensor(info, self.device, kind)
+        file.tensor(info, self.device, self.kind(spec.role))
+    }
+
+    /// A tensor that need not be converted is not copied either.
+    fn lend(&mut self, spec: &Spec, read: &mut dyn FnMut(&Tensor) -> Result<()>) -> Result<()> {
+        let (file, info) = self.file.place(&spec.name)?;
+        if self.device != Device::Cpu || kind_of(info.dtype) != Some(self.kind(spec.role)) {
+            return read(&self.get(spec)?);
+        }
+        file.view(info, |view| read(view))
     }
 
     fn is_fixed(&self) -> bool {

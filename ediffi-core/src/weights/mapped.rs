@@ -49,30 +49,36 @@ impl MappedFile {
 
     /// Copies one tensor, once, to `device` in `kind`.
     pub(crate) fn tensor(&self, info: &TensorInfo, device: Device, kind: Kind) -> Result<Tensor> {
+        self.view(info, |view| {
+            let mut target = Tensor::f_empty(view.size(), (kind, device))?;
+            target.f_copy_(view)?;
+            Ok(target)
+        })
+    }
+
+    /// What `read` makes of one tensor, on the CPU in the kind it is stored in. It keeps nothing that shares storage with it.
+    pub(crate) fn view<T>(&self, info: &TensorInfo, read: impl FnOnce(&Tensor) -> Result<T>) -> Result<T> {
         let stored = kind_of(info.dtype)
             .ok_or_else(|| Error::WeightsDtype { path: self.path.clone(), dtype: format!("{:?}", info.dtype) })?;
         let shape: Vec<i64> = info.shape.iter().map(|&n| n as i64).collect();
         let bytes = self.bytes(info)?;
-        let target = Tensor::f_empty(&shape, (kind, device))?;
-        if bytes.is_empty() {
-            return Ok(target);
-        }
         let aligned = (bytes.as_ptr() as usize).is_multiple_of(stored.elt_size_in_bytes());
-        let view = if aligned {
+        let view = if bytes.is_empty() {
+            Tensor::f_empty(&shape, (stored, Device::Cpu))?
+        } else if aligned {
             let mut strides = vec![1_i64; shape.len()];
             for axis in (1..shape.len()).rev() {
                 strides[axis - 1] = strides[axis] * shape[axis];
             }
-            // SAFETY: the bytes are as long as shape and kind say (the header was checked when it was read), aligned,
-            // and outlive the view, which is dropped at the end of this function after being copied from.
+            // SAFETY: the bytes are as long as shape and kind say (the header was checked when it was read) and aligned. They
+            // outlive the view: it is dropped at the end of this function, and `read` keeps nothing of it.
             unsafe { Tensor::f_from_blob(bytes.as_ptr(), &shape, &strides, stored, Device::Cpu)? }
         } else {
             Tensor::f_from_data_size(bytes, &shape, stored)?
         };
-        let mut target = target;
-        target.f_copy_(&view)?;
+        let made = read(&view)?;
         self.forget(info);
-        Ok(target)
+        Ok(made)
     }
 
     /// The stored bytes of one tensor.

@@ -6,7 +6,7 @@
 
 use tch::Tensor;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// Maps a name in a file to the name that the network uses; `None` for a tensor that the network has no use for.
 pub type Names = fn(&str) -> Option<String>;
@@ -39,7 +39,7 @@ impl Init {
 pub enum Role {
     /// In the precision of the network.
     Weight,
-    /// In f32, whatever the precision of the network: parameters of norms and of the noise embedding.
+    /// In f32, whatever the precision of the network: parameters of norms, of the noise embedding and of the last convolution.
     F32,
 }
 
@@ -71,6 +71,15 @@ pub trait Params {
     /// # Errors
     /// The tensor is missing, has another shape or cannot be read.
     fn get(&mut self, spec: &Spec) -> Result<Tensor>;
+
+    /// Shows `read` the tensor that `spec` describes: for a layer that keeps it in an order of its own. `read` keeps nothing that
+    /// shares storage with it.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and those of `read`.
+    fn lend(&mut self, spec: &Spec, read: &mut dyn FnMut(&Tensor) -> Result<()>) -> Result<()> {
+        read(&self.get(spec)?)
+    }
 
     /// Whether the tensors stay as they are for as long as the network lives. A layer may then keep them in another order.
     fn is_fixed(&self) -> bool {
@@ -129,7 +138,32 @@ impl<'a> Scope<'a> {
         self.get(name, shape, init, Role::F32)
     }
 
-    fn get(&mut self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {
+    /// What `read` makes of a parameter. It keeps nothing that shares storage with the parameter, which may lie in a file.
+    ///
+    /// # Errors
+    /// As [`Params::lend`].
+    pub(crate) fn read<T>(
+        &mut self,
+        name: &str,
+        shape: &[i64],
+        init: Init,
+        role: Role,
+        read: impl Fn(&Tensor) -> Result<T>,
+    ) -> Result<T> {
+        let spec = Spec { name: self.full(name), shape: shape.to_vec(), init, role };
+        let mut made = None;
+        self.params.lend(&spec, &mut |parameter| {
+            made = Some(read(parameter)?);
+            Ok(())
+        })?;
+        made.ok_or(Error::Internal("a parameter that was asked for was not shown"))
+    }
+
+    /// A parameter.
+    ///
+    /// # Errors
+    /// As [`Params::get`].
+    pub(crate) fn get(&mut self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {
         let spec = Spec { name: self.full(name), shape: shape.to_vec(), init, role };
         self.params.get(&spec)
     }

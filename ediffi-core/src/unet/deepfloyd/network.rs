@@ -215,7 +215,7 @@ impl Layout for DeepFloyd {
             blocks,
             norm: MapNorm::new(scope.at("conv_norm_out"), self.dimensions.norm, channels, norm_eps)?,
             activation,
-            out: Conv2d::zeroed(scope.at("conv_out"), channels, outputs, 3)?,
+            out: Conv2d::precise(scope.at("conv_out"), channels, outputs, 3)?,
         })
     }
 }
