@@ -35,15 +35,15 @@ const CASES: [(&str, &[&str]); 4] = [
 /// sees, and zeros that are not projected in the evaluations without all embeddings.
 const TOLERANCE: f64 = 8e-6;
 
-/// What an output may be off by on CUDA, where convolutions round their inputs to TF32's 11 bits.
-const TF32_TOLERANCE: f64 = 1e-2;
+/// What an output may be off by on CUDA, which adds in another order. Convolutions do not round to TF32 unless they are allowed to.
+const CUDA_TOLERANCE: f64 = 1e-4;
 
 /// What the output of a network in bf16 may be off by: the root of the mean square, in units of the output's standard
 /// deviation. bf16 rounds to 2⁻⁹ of a number; the worst of the recorded evaluations is off by 1.5e-2 where bf16 is emulated (x86, AVX2).
 const BF16_TOLERANCE: f64 = 6.0 / 256.0;
 
 fn tolerance(device: Device) -> f64 {
-    if device == Device::Cpu { TOLERANCE } else { TF32_TOLERANCE }
+    if device == Device::Cpu { TOLERANCE } else { CUDA_TOLERANCE }
 }
 
 fn fixture(case: &str, file: &str) -> PathBuf {

@@ -37,9 +37,9 @@ pub fn difference(a: &Tensor, b: &Tensor) -> f64 {
     (a.to_device(Device::Cpu) - b.to_device(Device::Cpu)).abs().max().double_value(&[])
 }
 
-/// How much an f32 network may differ from the published one. Convolutions on CUDA round to TF32.
+/// How much an f32 network may differ from the published one. CUDA adds in another order.
 pub fn tolerance(device: Device) -> f64 {
-    if device == Device::Cpu { 1e-5 } else { 5e-3 }
+    if device == Device::Cpu { 1e-5 } else { 1e-4 }
 }
 
 /// A copy of a folder of the fixtures.
