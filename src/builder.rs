@@ -8,6 +8,7 @@ use ediffi_core::guidance::Rows;
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::{DeviceChoice, Precision};
+use ediffi_encoders::T5Weights;
 use ediffi_paint::WeightFunction;
 
 /// How many images are computed together unless [`PipelineBuilder::batch`] says otherwise.
@@ -36,6 +37,7 @@ pub struct PipelineBuilder {
     pub(crate) batch: usize,
     pub(crate) rows: Rows,
     pub(crate) clean_captions: Option<bool>,
+    pub(crate) t5_weights: T5Weights,
     pub(crate) experts: Vec<(SigmaInterval, PathBuf)>,
     pub(crate) stages: Vec<PathBuf>,
     pub(crate) enlarger: Option<(PathBuf, Tiling)>,
@@ -55,6 +57,7 @@ impl PipelineBuilder {
             batch: BATCH,
             rows: Rows::default(),
             clean_captions: None,
+            t5_weights: T5Weights::Full,
             experts: Vec::new(),
             stages: Vec::new(),
             enlarger: None,
@@ -161,6 +164,13 @@ impl PipelineBuilder {
     /// numbers (default: true). What is painted is found by its words only where cleaning leaves them alone.
     pub fn clean_captions(mut self, clean: bool) -> Self {
         self.clean_captions = Some(clean);
+        self
+    }
+
+    /// How the weights of T5 are held (default: in the precision of the pipeline). [`T5Weights::Int8`] takes half the memory of bf16,
+    /// on the CPU alone; `docs/performance.md` says how far its embeddings are off.
+    pub fn t5_weights(mut self, weights: T5Weights) -> Self {
+        self.t5_weights = weights;
         self
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ediffi_core::files::{path_inside, read_json};
 use ediffi_core::runtime::Runtime;
 use ediffi_encoders::clip::rgb8;
-use ediffi_encoders::{Clip, ClipConfig, Encoded, Fingerprint, T5, T5Config, TextTokenizer};
+use ediffi_encoders::{Clip, ClipConfig, Encoded, Fingerprint, T5, T5Config, T5Weights, TextTokenizer};
 use tch::{Device, Kind, Tensor};
 
 use crate::deepfloyd::{PublishedText, clean, unusable};
@@ -24,6 +24,7 @@ pub(crate) struct EncoderSet {
     clip: Option<(PathBuf, ClipConfig)>,
     needs: EmbeddingShapes,
     runtime: Runtime,
+    t5_weights: T5Weights,
     /// For the length of prompts; opened when first needed, and small enough to stay.
     t5_tokenizer: OnceCell<TextTokenizer>,
     clip_tokenizer: OnceCell<TextTokenizer>,
@@ -49,7 +50,13 @@ pub(crate) struct LoadedEncoders {
 impl EncoderSet {
     fn new(t5: Option<T5Files>, clip: Option<(PathBuf, ClipConfig)>, needs: EmbeddingShapes, runtime: Runtime) -> Self {
         let (t5_tokenizer, clip_tokenizer, clip_fingerprint) = Default::default();
-        Self { t5, clip, needs, runtime, t5_tokenizer, clip_tokenizer, clip_fingerprint }
+        let t5_weights = T5Weights::Full;
+        Self { t5, clip, needs, runtime, t5_weights, t5_tokenizer, clip_tokenizer, clip_fingerprint }
+    }
+
+    /// With T5's weights held as `weights` says.
+    pub(crate) fn with_t5_weights(self, t5_weights: T5Weights) -> Self {
+        Self { t5_weights, ..self }
     }
 
     /// Looks at the encoders of a model folder whose networks take `needs`.
@@ -262,8 +269,8 @@ impl EncoderSet {
         {
             started("t5", observer)?;
             let t5 = get_or_load(&mut loaded.t5, || match files {
-                T5Files::Own(folder, _) => Ok(T5::open(folder, self.runtime)?),
-                T5Files::Published(text, _) => text.load(self.runtime),
+                T5Files::Own(folder, _) => Ok(T5::open_with(folder, None, self.t5_weights, self.runtime)?),
+                T5Files::Published(text, _) => text.load(self.t5_weights, self.runtime),
             })?;
             for ((_, text), encoded) in texts.iter().zip(&mut encoded) {
                 encoded.t5 = Some(match files {

@@ -91,6 +91,7 @@ pub use {
         solver::{Churn, Solver, Variance},
         timesteps::{NoiseTable, Preset},
     },
+    ediffi_encoders::T5Weights,
     ediffi_paint::{
         Binding, BoundTokens, Canvas, ColourReading, Growth, Mask, Occurrence, Painter, Palette, PaletteEntry, Region,
         Shape, Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction, region_colour,

@@ -7,6 +7,8 @@ use ediffi_cascade::{Cascade, Enlarger, Stage};
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::EmbeddingShapes;
+use ediffi_encoders::T5Weights;
+use tch::{Device, Kind};
 
 use crate::deepfloyd::{self, Folders, Published};
 use crate::encoders::{EncoderSet, LoadedEncoders};
@@ -62,7 +64,11 @@ impl PipelineBuilder {
             return Err(wrong(format!("stages[{index}].network"), reason));
         }
         let shapes: Vec<StageShape> = stages.iter().map(StageShape::of).collect();
-        self.refuse_idle_options(published, text.is_some(), &shapes)?;
+        let t5 = text.is_some() || manifest.encoders.t5.is_some();
+        self.refuse_idle_options(published, (text.is_some(), t5), &shapes)?;
+        if self.t5_weights == T5Weights::Int8 && runtime.device != Device::Cpu {
+            return Err(ediffi_encoders::Error::Int8Device(runtime.device).into());
+        }
         let mut needs = EmbeddingShapes::default();
         for (index, shape) in shapes.iter().enumerate() {
             needs = needs.union(shape.needs).map_err(|embedding| {
@@ -75,7 +81,7 @@ impl PipelineBuilder {
             other => other.into(),
         })?;
         if let Some((file, tiling)) = &self.enlarger {
-            let precise = Runtime { kind: tch::Kind::Float, ..runtime };
+            let precise = Runtime { kind: Kind::Float, ..runtime };
             cascade = cascade.with_enlarger(Enlarger::open(file, precise)?.with_tiling(*tiling)?)?;
         }
         let encoders = if published {
@@ -83,6 +89,7 @@ impl PipelineBuilder {
         } else {
             EncoderSet::open(&self.folder, &manifest, needs, runtime)?
         };
+        let encoders = encoders.with_t5_weights(self.t5_weights);
         tracing::debug!(folder = %self.folder.display(), ?runtime, stages = shapes.len(), "opened");
         Ok(Pipeline {
             folder: self.folder,
@@ -123,7 +130,7 @@ impl PipelineBuilder {
     }
 
     /// Refuses options that were set and would do nothing: whoever sets them expects something.
-    fn refuse_idle_options(&self, published: bool, text: bool, stages: &[StageShape]) -> Result<()> {
+    fn refuse_idle_options(&self, published: bool, (text, t5): (bool, bool), stages: &[StageShape]) -> Result<()> {
         let enlarges = published && stages.len() > 1;
         let painted = stages.first().is_some_and(|first| first.needs.has_text());
         let (level, clean, weight) =
@@ -131,6 +138,7 @@ impl PipelineBuilder {
         let options = [
             ("noise_level", level && !enlarges, "no published stage enlarges pictures"),
             ("clean_captions", clean && !(published && text), "the model has no published text encoder"),
+            ("t5_weights", self.t5_weights != T5Weights::Full && !t5, "the model has no T5"),
             ("paint_weight", weight && !painted, "the first stage takes no text that could be painted"),
         ];
         match options.into_iter().find(|(_, idle, _)| *idle) {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ediffi_core::denoiser::is_finite;
 use ediffi_core::unet::{UNet, UNetConfig};
-use ediffi_core::weights::{Role, Scope, Table, WeightsFile};
+use ediffi_core::weights::{Scope, Table, WeightsFile};
 use ediffi_core::{Error, Result};
 use tch::{Device, Kind};
 
@@ -15,10 +15,7 @@ pub(crate) fn broken_tensor(weights: &Path, config: &UNetConfig) -> Result<Optio
     let file = WeightsFile::open(weights, |name| Some(name.to_owned()))?;
     let look = |mut scope: Scope<'_>| {
         for spec in table.specs() {
-            let tensor = match spec.role {
-                Role::Weight => scope.weight(&spec.name, &spec.shape, spec.init)?,
-                Role::F32 => scope.weight_f32(&spec.name, &spec.shape, spec.init)?,
-            };
+            let tensor = scope.get(&spec.name, &spec.shape, spec.init, spec.role)?;
             // Asked for its names alone, the table hands out empty tensors, which are finite.
             if !is_finite(&tensor)? {
                 return Err(Error::NotFinite(spec.name.clone()));

@@ -72,6 +72,9 @@ pub enum Error {
         /// As many as the encoder takes.
         most: i64,
     },
+    /// Weights of eight bits on another device than the CPU.
+    #[error("T5 with weights of eight bits runs on the CPU alone, not on {0:?}")]
+    Int8Device(tch::Device),
     /// Nothing to encode.
     #[error("there are no {0} to encode")]
     EmptyBatch(&'static str),

@@ -68,5 +68,5 @@ pub use clip::{
 pub use encoded::{Encoded, EncodedClip, Padding};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
-pub use t5::{T5, T5Config, T5Network};
+pub use t5::{T5, T5Config, T5Network, T5Weights};
 pub use tokenizer::{TextTokenizer, Tokens};

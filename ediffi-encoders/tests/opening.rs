@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use common::{CPU, TEXTS, close, copy, fixture, tensors};
+use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::save;
-use ediffi_encoders::{Clip, ClipText, ClipVision, Error, T5};
+use ediffi_encoders::{Clip, ClipText, ClipVision, Error, T5, T5Weights};
 use tch::{Device, Kind, Tensor};
 
 #[test]
@@ -153,4 +154,11 @@ fn a_text_does_not_depend_on_its_neighbours() {
         assert!(close(&clip_batch.tokens.narrow(0, index, 1), &single.tokens), "{text}");
         assert!(close(&clip_batch.pooled.narrow(0, index, 1), &single.pooled), "{text}");
     }
+}
+
+#[test]
+fn weights_of_eight_bits_are_for_the_cpu() {
+    let runtime = Runtime { device: Device::Cuda(0), kind: Kind::BFloat16 };
+    let refused = T5::open_with(&fixture("t5"), None, T5Weights::Int8, runtime).unwrap_err();
+    assert!(matches!(refused, Error::Int8Device(Device::Cuda(0))), "{refused}");
 }

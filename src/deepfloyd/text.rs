@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ediffi_core::files::read_json;
 use ediffi_core::runtime::Runtime;
-use ediffi_encoders::{T5, T5Config, TextTokenizer};
+use ediffi_encoders::{T5, T5Config, T5Weights, TextTokenizer};
 
 use super::unusable::unusable;
 use super::weights;
@@ -65,8 +65,8 @@ impl PublishedText {
         TextTokenizer::t5(&self.tokenizer, eos_token_id, pad_token_id, vocab_size)
     }
 
-    pub(crate) fn load(&self, runtime: Runtime) -> Result<T5> {
-        Ok(T5::open_variant(&self.encoder, self.variant, runtime)?)
+    pub(crate) fn load(&self, weights: T5Weights, runtime: Runtime) -> Result<T5> {
+        Ok(T5::open_with(&self.encoder, self.variant, weights, runtime)?)
     }
 }
 

@@ -159,10 +159,10 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
         let bias = self.bias.as_ref().map(|b| b.f_to_kind(kind)).transpose()?;
-        if let Weight::Packed(packed) = &self.weight {
-            if let Some(y) = packed.forward(x, bias.as_ref(), self.stride, self.padding)? {
-                return Ok(y);
-            }
+        if let Weight::Packed(packed) = &self.weight
+            && let Some(y) = packed.forward(x, bias.as_ref(), self.stride, self.padding)?
+        {
+            return Ok(y);
         }
         let weight = self.weight()?.f_to_kind(kind)?;
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);

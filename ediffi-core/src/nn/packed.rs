@@ -98,7 +98,7 @@ impl Functions {
             let failed = unsafe { (self.new_list)(2, &raw mut list) } != 0 || list.is_null();
             // SAFETY: the list is the one that was just made.
             let failed = failed || (0..2).any(|_| unsafe { (self.push_back)(list, value.cast_unsigned()) } != 0);
-            (!failed).then(|| list as u64)
+            (!failed).then_some(list as u64)
         };
         let [padding, stride, dilation] = [pair(padding)?, pair(stride)?, pair(1)?];
         // A handle of its own, which the call takes over.

@@ -176,10 +176,12 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn kind(&self, role: Role) -> Kind {
+    /// The kind that a parameter is wanted in; `None` for that of the file.
+    fn kind(&self, role: Role) -> Option<Kind> {
         match role {
-            Role::Weight => self.kind,
-            Role::F32 => Kind::Float,
+            Role::Weight => Some(self.kind),
+            Role::F32 => Some(Kind::Float),
+            Role::Stored => None,
         }
     }
 }
@@ -193,7 +195,8 @@ impl Params for Loader<'_> {
     /// A tensor that need not be converted is not copied either.
     fn lend(&mut self, spec: &Spec, read: &mut dyn FnMut(&Tensor) -> Result<()>) -> Result<()> {
         let (file, info) = self.file.place(&spec.name)?;
-        if self.device != Device::Cpu || kind_of(info.dtype) != Some(self.kind(spec.role)) {
+        let as_stored = self.kind(spec.role).is_none_or(|kind| kind_of(info.dtype) == Some(kind));
+        if self.device != Device::Cpu || !as_stored {
             return read(&self.get(spec)?);
         }
         file.view(info, |view| read(view))

@@ -47,9 +47,10 @@ impl MappedFile {
         self.metadata.metadata().as_ref()?.get(key).map(String::as_str)
     }
 
-    /// Copies one tensor, once, to `device` in `kind`.
-    pub(crate) fn tensor(&self, info: &TensorInfo, device: Device, kind: Kind) -> Result<Tensor> {
+    /// Copies one tensor, once, to `device` in `kind`, or in the kind it is stored in.
+    pub(crate) fn tensor(&self, info: &TensorInfo, device: Device, kind: Option<Kind>) -> Result<Tensor> {
         self.view(info, |view| {
+            let kind = kind.unwrap_or(view.kind());
             let mut target = Tensor::f_empty(view.size(), (kind, device))?;
             target.f_copy_(view)?;
             Ok(target)

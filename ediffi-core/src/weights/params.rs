@@ -41,6 +41,8 @@ pub enum Role {
     Weight,
     /// In f32, whatever the precision of the network: parameters of norms, of the noise embedding and of the last convolution.
     F32,
+    /// In the precision of the file. The layer brings it into one of its own.
+    Stored,
 }
 
 /// One parameter as a layer asks for it.
@@ -142,7 +144,7 @@ impl<'a> Scope<'a> {
     ///
     /// # Errors
     /// As [`Params::lend`].
-    pub(crate) fn read<T>(
+    pub fn read<T>(
         &mut self,
         name: &str,
         shape: &[i64],
@@ -163,7 +165,7 @@ impl<'a> Scope<'a> {
     ///
     /// # Errors
     /// As [`Params::get`].
-    pub(crate) fn get(&mut self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {
+    pub fn get(&mut self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {
         let spec = Spec { name: self.full(name), shape: shape.to_vec(), init, role };
         self.params.get(&spec)
     }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::Scope;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
-use super::{T5Config, T5Network};
+use super::{T5Config, T5Network, T5Weights};
 use crate::batch;
 use crate::encoded::{self, Encoded, Padding, finite, parse_config};
 use crate::fingerprint::{Fingerprint, Identity};
@@ -40,7 +40,7 @@ impl T5 {
     /// # Errors
     /// A file is missing or unreadable; weights or tokenizer do not fit the configuration.
     pub fn open(folder: &Path, runtime: Runtime) -> Result<Self> {
-        Self::open_variant(folder, None, runtime)
+        Self::open_with(folder, None, T5Weights::Full, runtime)
     }
 
     /// As [`open`](Self::open), but reads the weights of a `variant`, such as `fp16` for `model.fp16.safetensors`.
@@ -48,13 +48,25 @@ impl T5 {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
+        Self::open_with(folder, variant, T5Weights::Full, runtime)
+    }
+
+    /// As [`open_variant`](Self::open_variant), but holds the weights as `weights` says.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::Int8Device`] for weights of eight bits on another device than the CPU.
+    pub fn open_with(folder: &Path, variant: Option<&str>, weights: T5Weights, runtime: Runtime) -> Result<Self> {
+        if weights == T5Weights::Int8 && runtime.device != Device::Cpu {
+            return Err(Error::Int8Device(runtime.device));
+        }
         let _guard = tch::no_grad_guard();
         let config = read_config(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
         let identity = Identity::open(folder, variant, names, &config, &tokenizer)?;
         tracing::debug!(folder = %folder.display(), ?runtime, "opening t5");
-        let build = |scope: Scope<'_>| T5Network::new(scope, &config, runtime.kind);
-        let network = identity.weights().build(runtime.device, runtime.kind, build)?;
+        let kind = weights.computes_in(runtime.kind);
+        let build = |scope: Scope<'_>| T5Network::with_weights(scope, &config, kind, weights);
+        let network = identity.weights().build(runtime.device, kind, build)?;
         Ok(Self { network, tokenizer, identity })
     }
 

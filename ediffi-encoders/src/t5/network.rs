@@ -1,12 +1,13 @@
 //! The T5 encoder: token ids to one embedding per token.
 
 use ediffi_core::Result;
-use ediffi_core::nn::{Embedding, Linear, RmsNorm, merge_heads, split_heads};
-use ediffi_core::weights::{Init, Scope};
+use ediffi_core::nn::{Embedding, RmsNorm, merge_heads, split_heads};
+use ediffi_core::weights::{Init, Role, Scope};
 use tch::{Device, Kind, Tensor};
 
 use super::bucket;
 use super::config::{FeedForwardKind, T5Config};
+use super::product::{Product, T5Weights};
 
 /// The encoder of T5. Parameters are named as in published files: `shared.weight`, `encoder.block.0...`.
 ///
@@ -36,8 +37,17 @@ impl T5Network {
     /// # Errors
     /// [`Error::NetworkConfig`](ediffi_core::Error::NetworkConfig) for dimensions that make no network, or the errors of
     /// `scope`.
-    pub fn new(mut scope: Scope<'_>, config: &T5Config, kind: Kind) -> Result<Self> {
+    pub fn new(scope: Scope<'_>, config: &T5Config, kind: Kind) -> Result<Self> {
+        Self::with_weights(scope, config, kind, T5Weights::Full)
+    }
+
+    /// As [`new`](Self::new), with the weights held as `weights` says. With those of eight bits it computes in bf16.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_weights(mut scope: Scope<'_>, config: &T5Config, kind: Kind, weights: T5Weights) -> Result<Self> {
         config.validate()?;
+        let kind = weights.computes_in(kind);
         let (width, eps) = (config.d_model, config.layer_norm_epsilon);
         // Start values: Raffel et al. as in the Mesh TensorFlow code; embeddings have standard deviation 1.
         let embedding = Embedding::new(scope.at("shared"), config.vocab_size, width, 1.0)?;
@@ -53,9 +63,9 @@ impl T5Network {
         for index in 0..config.num_layers {
             let mut block = encoder.at(&format!("block.{index}"));
             blocks.push(Block {
-                attention: Attention::new(block.at("layer.0.SelfAttention"), config)?,
+                attention: Attention::new(block.at("layer.0.SelfAttention"), config, weights)?,
                 attention_norm: RmsNorm::new(block.at("layer.0.layer_norm"), width, eps)?,
-                feed_forward: FeedForward::new(block.at("layer.1.DenseReluDense"), config, kind)?,
+                feed_forward: FeedForward::new(block.at("layer.1.DenseReluDense"), config, kind, weights)?,
                 feed_forward_norm: RmsNorm::new(block.at("layer.1.layer_norm"), width, eps)?,
             });
         }
@@ -137,21 +147,24 @@ impl T5Network {
 /// Attention of all tokens to each other. Scores are not divided by √d: the start values of q make up for it.
 #[derive(Debug)]
 struct Attention {
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    o: Linear,
+    q: Product,
+    k: Product,
+    v: Product,
+    o: Product,
     heads: i64,
 }
 
 impl Attention {
-    fn new(mut scope: Scope<'_>, config: &T5Config) -> Result<Self> {
+    fn new(mut scope: Scope<'_>, config: &T5Config, weights: T5Weights) -> Result<Self> {
         let (width, inner) = (config.d_model, config.num_heads * config.d_kv);
+        let mut product = |name: &str, sides: (i64, i64), fan_in: i64| {
+            Product::new(scope.at(name), sides, Init::fan_in(fan_in), weights, Role::Weight)
+        };
         Ok(Self {
-            q: Linear::without_bias(scope.at("q"), width, inner, Init::fan_in(width * config.d_kv))?,
-            k: Linear::without_bias(scope.at("k"), width, inner, Init::fan_in(width))?,
-            v: Linear::without_bias(scope.at("v"), width, inner, Init::fan_in(width))?,
-            o: Linear::without_bias(scope.at("o"), inner, width, Init::fan_in(inner))?,
+            q: product("q", (width, inner), width * config.d_kv)?,
+            k: product("k", (width, inner), width)?,
+            v: product("v", (width, inner), width)?,
+            o: product("o", (inner, width), inner)?,
             heads: config.num_heads,
         })
     }
@@ -178,34 +191,30 @@ const GREATEST_F16: f64 = 65504.0;
 struct FeedForward {
     inner: Inner,
     /// In f32 if the network is in f16: its products leave the range of f16 (transformers, pull request 20287).
-    out: Tensor,
+    out: Product,
 }
 
 #[derive(Debug)]
 enum Inner {
-    Relu(Linear),
-    GatedGelu(Linear, Linear),
+    Relu(Product),
+    GatedGelu(Product, Product),
 }
 
 impl FeedForward {
-    fn new(mut scope: Scope<'_>, config: &T5Config, kind: Kind) -> Result<Self> {
+    fn new(mut scope: Scope<'_>, config: &T5Config, kind: Kind, weights: T5Weights) -> Result<Self> {
         let (width, hidden) = (config.d_model, config.d_ff);
+        let mut product = |name: &str, sides: (i64, i64), role: Role| {
+            Product::new(scope.at(name), sides, Init::fan_in(sides.0), weights, role)
+        };
         let inner = match config.feed_forward_proj {
-            FeedForwardKind::Relu => {
-                Inner::Relu(Linear::without_bias(scope.at("wi"), width, hidden, Init::fan_in(width))?)
-            }
+            FeedForwardKind::Relu => Inner::Relu(product("wi", (width, hidden), Role::Weight)?),
             FeedForwardKind::GatedGelu => Inner::GatedGelu(
-                Linear::without_bias(scope.at("wi_0"), width, hidden, Init::fan_in(width))?,
-                Linear::without_bias(scope.at("wi_1"), width, hidden, Init::fan_in(width))?,
+                product("wi_0", (width, hidden), Role::Weight)?,
+                product("wi_1", (width, hidden), Role::Weight)?,
             ),
         };
-        let mut wo = scope.at("wo");
-        let (shape, init) = ([width, hidden], Init::fan_in(hidden));
-        let out = match kind {
-            Kind::Half => wo.weight_f32("weight", &shape, init)?,
-            _ => wo.weight("weight", &shape, init)?,
-        };
-        Ok(Self { inner, out })
+        let role = if kind == Kind::Half { Role::F32 } else { Role::Weight };
+        Ok(Self { inner, out: product("wo", (hidden, width), role)? })
     }
 
     /// # Shapes
@@ -219,6 +228,6 @@ impl FeedForward {
                 gate.f_mul(&in_range(value.forward(x)?)?.f_to_kind(kind)?)?
             }
         };
-        Ok(hidden.f_linear(&self.out.f_to_kind(kind)?, None::<&Tensor>)?)
+        self.out.forward(&hidden)
     }
 }
