@@ -10,6 +10,7 @@ cargo xtask COMMAND
   test                                         set up if needed, run every test, print how many passed
   ci                                           formatting, structure, clippy, docs and tests, as CI runs them
   structure                                    check the layout: circles, arrows, lengths, links (no libtorch)
+  cuda-pack                                    pack the tests for a machine with a GPU and no Rust: cuda-pack/
   icons                                        fetch the icon packages and build the sprite pack for training
   enlarger                                     fetch Real-ESRGAN's networks for the last enlargement, and convert them
   help                                         this text
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Test,
     Ci,
     Structure,
+    CudaPack,
     Icons,
     Enlarger,
 }
@@ -61,6 +63,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ("test", _) => Command::Test,
         ("ci", _) => Command::Ci,
         ("structure", _) => Command::Structure,
+        ("cuda-pack", _) => Command::CudaPack,
         ("icons", _) => Command::Icons,
         ("enlarger", _) => Command::Enlarger,
         (other, _) => return Err(misuse(&format!("there is no command {other:?}"))),

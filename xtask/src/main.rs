@@ -7,6 +7,7 @@ mod args;
 mod bench;
 mod checkout;
 mod ci;
+mod cuda_pack;
 mod demo;
 mod enlarger;
 mod icons;
@@ -48,6 +49,7 @@ fn run() -> Result<(), String> {
         Command::Test => test::run(&checkout),
         Command::Ci => ci::run(&checkout),
         Command::Structure => ci::structure(&checkout),
+        Command::CudaPack => cuda_pack::run(&checkout),
         Command::Icons => icons::run(&checkout),
         Command::Enlarger => enlarger::run(&checkout),
     }
