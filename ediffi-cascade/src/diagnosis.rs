@@ -16,7 +16,7 @@ pub(crate) fn broken_tensor(weights: &Path, config: &UNetConfig) -> Result<Optio
     let look = |mut scope: Scope<'_>| {
         for spec in table.specs() {
             let tensor = match spec.role {
-                Role::Weight => scope.weight(&spec.name, &spec.shape, spec.init)?,
+                Role::Weight | Role::Kernel => scope.weight(&spec.name, &spec.shape, spec.init)?,
                 Role::F32 => scope.weight_f32(&spec.name, &spec.shape, spec.init)?,
             };
             // Asked for its names alone, the table hands out empty tensors, which are finite.

@@ -101,7 +101,7 @@ impl Conv2d {
     }
 
     fn weight(scope: &mut Scope<'_>, shape: [i64; 4], init: Init) -> Result<RefCell<Weight>> {
-        let weight = scope.weight("weight", &shape, init)?;
+        let weight = scope.kernel("weight", shape, init)?;
         Ok(RefCell::new(if scope.is_fixed() { Weight::Fixed(weight) } else { Weight::Plain(weight) }))
     }
 

@@ -179,7 +179,7 @@ impl Params for Loader<'_> {
     fn get(&mut self, spec: &Spec) -> Result<Tensor> {
         let (file, info) = self.file.place(&spec.name)?;
         let kind = match spec.role {
-            Role::Weight => self.kind,
+            Role::Weight | Role::Kernel => self.kind,
             Role::F32 => Kind::Float,
         };
         file.tensor(info, self.device, kind)

@@ -34,11 +34,14 @@ impl Init {
     }
 }
 
-/// In which precision a parameter is held.
+/// What a parameter is for: in which precision and in which memory order it is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// In the precision of the network.
     Weight,
+    /// In the precision of the network: the weight of a convolution, [outputs, inputs, height, width]. New ones are channels-last in
+    /// memory, as libtorch's convolutions of channels-last maps want them in every call, and as they give their gradients.
+    Kernel,
     /// In f32, whatever the precision of the network: parameters of norms and of the noise embedding.
     F32,
 }
@@ -52,7 +55,7 @@ pub struct Spec {
     pub shape: Vec<i64>,
     /// Its start value.
     pub init: Init,
-    /// In which precision it is held.
+    /// What it is for.
     pub role: Role,
 }
 
@@ -119,6 +122,14 @@ impl<'a> Scope<'a> {
     /// As [`Params::get`].
     pub fn weight(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
         self.get(name, shape, init, Role::Weight)
+    }
+
+    /// The weight of a convolution, in the precision of the network.
+    ///
+    /// # Errors
+    /// As [`Params::get`].
+    pub fn kernel(&mut self, name: &str, shape: [i64; 4], init: Init) -> Result<Tensor> {
+        self.get(name, &shape, init, Role::Kernel)
     }
 
     /// A weight that stays in f32, whatever the precision of the network: of a norm or of the noise embedding.
