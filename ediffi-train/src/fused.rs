@@ -5,7 +5,6 @@
 
 use std::ffi::{c_char, c_void};
 use std::ptr;
-use std::sync::OnceLock;
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -72,6 +71,8 @@ const VERSION: u64 = (2 << 56) | (11 << 48);
 /// `None` where libtorch is not the shared library of Linux on x86-64, the one machine on which this was tried.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn library() -> Option<&'static Library> {
+    use std::sync::OnceLock;
+
     use libloading::os::unix::{Library as Shared, RTLD_LAZY};
     /// Opens only what is loaded already (`dlfcn.h` of Linux).
     const RTLD_NOLOAD: i32 = 4;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ediffi_core::weights::{Params, Role, Spec};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::flat::{Gradients, Layout};
 use crate::{Error, Result};
@@ -38,6 +38,17 @@ impl Replica {
     #[must_use]
     pub fn source(&self) -> ReplicaSource<'_> {
         ReplicaSource(self)
+    }
+}
+
+/// Fails for a kind that a network cannot be trained in.
+pub(crate) fn expect_trainable(kind: Kind) -> Result<()> {
+    match kind {
+        Kind::Float | Kind::BFloat16 => Ok(()),
+        _ => {
+            let reason = format!("{kind:?} cannot be trained in; f32 and bf16 can");
+            Err(Error::Setting { field: "kind", reason })
+        }
     }
 }
 

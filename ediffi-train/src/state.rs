@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 use crate::ema::Ema;
 use crate::flat::{Gradients, Layout};
 use crate::optimizer::{AdamW, AdamWSettings};
-use crate::replica::lock;
 pub use crate::replica::{Replica, Shared};
+use crate::replica::{expect_trainable, lock};
 use crate::{Error, Result};
 
 /// Parameters under training, with optimizer, average and position.
@@ -139,13 +139,9 @@ impl TrainState {
     /// # Errors
     /// [`Error::Setting`] for a kind that is neither f32 nor bf16: the gradients of f16 would need a loss that is scaled.
     pub fn replica_in(&mut self, kind: Kind) -> Result<Replica> {
-        match kind {
-            Kind::Float => return self.replica(),
-            Kind::BFloat16 => {}
-            _ => {
-                let reason = format!("{kind:?} cannot be trained in; f32 and bf16 can");
-                return Err(Error::Setting { field: "kind", reason });
-            }
+        expect_trainable(kind)?;
+        if kind == Kind::Float {
+            return self.replica();
         }
         if self.cast.is_none() {
             self.cast = Some(self.weights.f_to_kind(kind)?);

@@ -8,10 +8,17 @@ mod tiny;
 use std::collections::HashMap;
 
 use common::devices;
+use ediffi_core::conditioning::Conditioning;
+use ediffi_core::interval::{LogNormal, SigmaInterval};
+use ediffi_core::precondition::Edm;
 use ediffi_core::unet::UNet;
 use ediffi_core::weights::{Init, Scope};
 use ediffi_train::Error;
+use ediffi_train::dataset::Batch;
+use ediffi_train::learner::{Learner, Objective};
+use ediffi_train::noise::NoiseLevels;
 use ediffi_train::optimizer::AdamWSettings;
+use ediffi_train::state::Shared;
 use tch::{Kind, Tensor};
 use tiny::{ROWS, begin, begin_as, begin_on, config, contents, copies, loss, same, train};
 
@@ -155,6 +162,16 @@ fn weights_cast_once_train_as_those_that_are_cast_in_every_call() {
             assert!((norm / expected - 1.0).abs() < 1e-3, "step {step}: {norm} instead of {expected}");
         }
         assert!(once.parameters().iter().all(|(_, parameter)| parameter.kind() == Kind::Float));
+        // Weights that were read are cast, too.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("net.safetensors");
+        once.export(&path, "", Kind::Float, HashMap::new()).unwrap();
+        let before = loss(&networks[0], 9, 0..ROWS);
+        for state in [&mut each_call, &mut once] {
+            state.start_from(&path).unwrap();
+        }
+        let after = loss(&networks[0], 9, 0..ROWS);
+        assert!(after != before && after == loss(&network, 9, 0..ROWS));
     }
 }
 
@@ -162,6 +179,10 @@ fn weights_cast_once_train_as_those_that_are_cast_in_every_call() {
 fn f16_is_refused_by_name() {
     let (_, mut state) = begin(16);
     let error = state.replica_in(Kind::Half).unwrap_err();
+    assert!(matches!(error, Error::Setting { field: "kind", .. }), "{error}");
+    let objective = Objective::new(Edm::default(), NoiseLevels::new(LogNormal::default(), SigmaInterval::ALL), 1);
+    let encode = |_: &Batch<()>| Ok::<_, Error>(Conditioning::default());
+    let error = Learner::new(&mut Shared(state.average()), &config(), Kind::Half, objective, encode).err().unwrap();
     assert!(matches!(error, Error::Setting { field: "kind", .. }), "{error}");
 }
 
