@@ -2,12 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::thread::{Builder, Scope};
 
 use ediffi_core::guard::guarded;
 use tch::{Device, Tensor};
 
-use crate::state::Replica;
+use crate::flat::Gradients;
+use crate::replica::{Replica, lock};
 use crate::{Error, Result};
 
 /// One rank: a replica of the network, and its loss. The first works on the thread that trains, each other on one of its own.
@@ -63,14 +65,19 @@ type Share<B> = Vec<(u64, B)>;
 /// The losses of a share.
 type Losses<E> = Result<Vec<Tensor>, E>;
 
+/// What a rank works with: its loss, and where its gradients are gathered.
+pub(crate) type Work<'scope, 'a, B, E> = (&'scope mut Loss<'a, B, E>, Arc<Mutex<Gradients>>);
+
 /// Losses of a share, with the gradients left in the rank's replica. A panic is an error; one of `tch` says what libtorch said.
-fn compute<B, E: From<Error>>(loss: &mut Loss<'_, B, E>, share: Share<B>) -> Losses<E> {
-    let gradients = |(number, batch)| {
+fn compute<B, E: From<Error>>((loss, gradients): &mut Work<'_, '_, B, E>, share: Share<B>) -> Losses<E> {
+    let backward = |(number, batch)| {
         let value = loss(number, batch)?;
         value.f_backward().map_err(Error::from)?;
+        // At once, so that those of the next batch are added in f32.
+        lock(gradients)?.gather()?;
         Ok(value.f_detach().map_err(Error::from)?)
     };
-    let losses = || guarded(|| Ok::<Losses<E>, Error>(share.into_iter().map(gradients).collect()));
+    let losses = || guarded(|| Ok::<Losses<E>, Error>(share.into_iter().map(backward).collect()));
     catch_unwind(AssertUnwindSafe(losses)).map_err(|_| Error::RankPanicked)??
 }
 
@@ -80,26 +87,26 @@ fn compute<B, E: From<Error>>(loss: &mut Loss<'_, B, E>, share: Share<B>) -> Los
 /// page.
 pub(crate) fn group<'scope, 'env, 'a: 'scope, B: Send + 'scope, E: From<Error> + Send + 'scope>(
     scope: &'scope Scope<'scope, 'env>,
-    losses: Vec<&'scope mut Loss<'a, B, E>>,
+    work: Vec<Work<'scope, 'a, B, E>>,
 ) -> Result<impl FnMut(Share<B>) -> Losses<E>> {
-    let mut losses = losses.into_iter();
+    let mut work = work.into_iter();
     let none = || Error::Setting { field: "ranks", reason: "there are none".to_owned() };
-    let first = losses.next().ok_or_else(none)?;
+    let mut first = work.next().ok_or_else(none)?;
     let threads = tch::get_num_threads();
-    let start = |loss: &'scope mut Loss<'a, B, E>| {
+    let start = |mut own: Work<'scope, 'a, B, E>| {
         let (shares, inbox) = channel();
         let (outbox, values) = channel();
         // Closed channels end the work: those of a training that is over, or failed elsewhere.
-        let work = move || {
+        let rank = move || {
             // What libtorch gives a new thread, when it is first asked, depends on what else the process does.
             let _ = tch::get_num_threads();
             tch::set_num_threads(threads);
-            while inbox.recv().is_ok_and(|share| outbox.send(compute(loss, share)).is_ok()) {}
+            while inbox.recv().is_ok_and(|share| outbox.send(compute(&mut own, share)).is_ok()) {}
         };
-        let started = Builder::new().name("rank".to_owned()).spawn_scoped(scope, work);
+        let started = Builder::new().name("rank".to_owned()).spawn_scoped(scope, rank);
         started.map(|_| (shares, values)).map_err(|source| Error::Thread { source })
     };
-    let others = losses.map(start).collect::<Result<Vec<_>>>()?;
+    let others = work.map(start).collect::<Result<Vec<_>>>()?;
     Ok(move |batches: Share<B>| {
         let mut shares: Vec<Share<B>> = std::iter::repeat_with(Vec::new).take(1 + others.len()).collect();
         let turns = (0..shares.len()).cycle();
@@ -113,7 +120,7 @@ pub(crate) fn group<'scope, 'env, 'a: 'scope, B: Send + 'scope, E: From<Error> +
         for ((rank, _), share) in others.iter().zip(shares) {
             rank.send(share).map_err(|_| Error::RankPanicked)?;
         }
-        let mut values = compute(first, own)?;
+        let mut values = compute(&mut first, own)?;
         for (_, losses) in &others {
             values.extend(losses.recv().map_err(|_| Error::RankPanicked)??);
         }

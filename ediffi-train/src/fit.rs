@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use ediffi_core::weights::{Fresh, Params};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::data_parallel::Rank;
 use crate::dataset::Dataset;
@@ -27,6 +27,8 @@ pub struct Setup {
     pub parent: Option<PathBuf>,
     /// Where its parameters are.
     pub device: Device,
+    /// What the network computes in, f32 or bf16. Its weights are cast to it once a step; they are trained in f32 in any case.
+    pub kind: Kind,
     /// The optimizer.
     pub optimizer: AdamWSettings,
     /// Decay of the running average of the weights. eDiff-I's is 0.9999 (table 7).
@@ -44,8 +46,8 @@ pub struct Setup {
 /// parameters, and once for each rank.
 ///
 /// # Errors
-/// Those of [`Run::begin`] and [`Run::train`]; parent weights of another network; whatever `data`, `learner` and `observe` fail
-/// with.
+/// Those of [`Run::begin`] and [`Run::train`]; parent weights of another network; a precision other than f32 and bf16; whatever
+/// `data`, `learner` and `observe` fail with.
 pub fn fit<D, L>(
     run: &Run<'_>,
     setup: &Setup,
@@ -65,12 +67,12 @@ where
         state.start_from(parent)?;
     }
     let batches = prefetch(run.next_batch(&state), AHEAD, data)?;
-    let rank = |_| {
-        let replica = state.replica()?;
+    let mut rank = |_| {
+        let replica = state.replica_in(setup.kind)?;
         let loss = learner(&mut replica.source())?;
         Ok(Rank { replica, loss: Box::new(loss) })
     };
-    let mut ranks = (0..setup.ranks).map(rank).collect::<Result<Vec<_>, D::Error>>()?;
+    let mut ranks = (0..setup.ranks).map(&mut rank).collect::<Result<Vec<_>, D::Error>>()?;
     run.train(&mut state, batches, &mut ranks, observe)?;
     Ok(state)
 }

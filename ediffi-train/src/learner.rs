@@ -17,6 +17,7 @@ use crate::dropout::ConditioningDropout;
 use crate::loss::denoising_loss;
 use crate::noise::NoiseLevels;
 use crate::random::{batch_rng, normal};
+use crate::replica::expect_trainable;
 
 /// What a network learns.
 #[derive(Debug, Clone)]
@@ -60,7 +61,8 @@ impl<F> Learner<F> {
     /// from its pictures; `low_res` of what it returns is left out.
     ///
     /// # Errors
-    /// A layout that makes no network, parameters that do not fit it.
+    /// A layout that makes no network, parameters that do not fit it; [`Error::Setting`] for a kind that is neither f32 nor bf16: the
+    /// gradients of f16 would need a loss that is scaled.
     pub fn new(
         params: &mut dyn Params,
         layout: &dyn Layout,
@@ -68,6 +70,7 @@ impl<F> Learner<F> {
         objective: Objective,
         encode: F,
     ) -> Result<Self, Error> {
+        expect_trainable(kind)?;
         Ok(Self { network: UNet::new(Scope::root(params), layout, kind)?, objective, encode })
     }
 

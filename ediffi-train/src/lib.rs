@@ -64,7 +64,7 @@
 //!     let (begin, steps, batch, accumulate, first_batch) = (Begin::Resume, 2, 4, 1, 0);
 //!     let run = Run { name, folder, begin, steps, batch, accumulate, first_batch, checkpoint_every, lineage };
 //!     let optimizer = AdamWSettings { learning_rate: 1e-3, warm_up: 2, ..AdamWSettings::default() };
-//!     let setup = Setup { seed: 1, parent, device: Device::Cpu, optimizer, ema: 0.999, ranks: 1 };
+//!     let setup = Setup { seed: 1, parent, device: Device::Cpu, kind: Kind::Float, optimizer, ema: 0.999, ranks: 1 };
 //!     let state = fit(&run, &setup, pictures, learner, |_, _| Ok(ControlFlow::Continue(())))?;
 //!     let weights = folder.join(format!("{name}.safetensors"));
 //!     state.export(&weights, "", Kind::Float, run.lineage.notes())?;
@@ -90,6 +90,8 @@ pub mod dropout;
 mod ema;
 pub mod error;
 pub mod fit;
+mod flat;
+mod fused;
 pub mod learner;
 pub mod lineage;
 pub mod log;
@@ -101,8 +103,10 @@ pub mod pixels;
 pub mod plan;
 pub mod prefetch;
 pub mod random;
+mod replica;
 pub mod run;
 pub mod state;
 pub mod tree;
+mod writer;
 
 pub use error::{Error, Result};

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ediffi_core::guard::guarded;
+use tch::Tensor;
 
 use crate::data_parallel::{Rank, ShareOfThreads, group};
 use crate::error::file_error;
 use crate::lineage::Lineage;
 use crate::log::{Entry, LossLog};
 use crate::state::TrainState;
+use crate::writer::Writer;
 use crate::{Error, Result};
 
 /// Steps between two lines of the log.
@@ -59,7 +61,7 @@ pub struct Run<'a> {
     pub accumulate: u64,
     /// The number of its first batch in the data set.
     pub first_batch: u64,
-    /// Time between checkpoints. A kill loses no more than this.
+    /// Time between checkpoints. A kill loses no more than this, and the time in which one is written.
     pub checkpoint_every: Duration,
     /// What the network depends on. A checkpoint of another lineage is refused.
     pub lineage: Lineage,
@@ -113,7 +115,8 @@ impl Run<'_> {
         }
     }
 
-    /// Trains until all steps are done or `observe` breaks. Writes the checkpoint then, and from time to time on the way.
+    /// Trains until all steps are done or `observe` breaks. Writes the checkpoint then, and from time to time on the way: a copy of the
+    /// state, on a thread beside the training. While one is written, it takes as much memory as the file is long.
     ///
     /// `next` gives the batches in order, from [`next_batch`](Self::next_batch) on. The `ranks` share those of a step, and their
     /// gradients are added up. `observe` is called after every step, every [`LOG_STEPS`] with the new line of the log.
@@ -132,13 +135,14 @@ impl Run<'_> {
         ranks: &mut [Rank<'_, B, E>],
         mut observe: impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
-        let (replicas, losses): (Vec<_>, Vec<_>) =
-            ranks.iter_mut().map(|Rank { replica, loss }| (&*replica, loss)).unzip();
-        let _share = ShareOfThreads::of(losses.len());
+        let (replicas, work): (Vec<_>, Vec<_>) =
+            ranks.iter_mut().map(|Rank { replica, loss }| (&*replica, (loss, replica.gradients.clone()))).unzip();
+        let _share = ShareOfThreads::of(work.len());
         // Libtorch may panic on this thread as well: in the optimizer, or where batches are made.
         guarded(|| {
             let trained = std::thread::scope(|scope| -> Result<(), E> {
-                let mut losses = group(scope, losses)?;
+                let mut losses = group(scope, work)?;
+                let mut writer = Writer::new(scope, self.checkpoint());
                 let mut log = LossLog::resume(&self.folder.join(format!("{}.csv", self.name)), state.step())?;
                 let (mut saved, mut sums, mut stop) = (Instant::now(), Sums::new(), false);
                 while !stop && state.step() < self.steps {
@@ -148,14 +152,17 @@ impl Run<'_> {
                     sums.waiting += waiting.elapsed();
                     let values = losses(batches)?;
                     let (rate, pictures) = (state.rate(), self.accumulate * self.batch);
-                    sums.gradient += state.update_from(&replicas, pictures, values.len())?;
-                    // Read after the step: on a GPU, reading waits for what was computed.
-                    for value in values {
-                        sums.loss += value.f_double_value(&[]).map_err(Error::from)? / self.accumulate as f64;
-                    }
+                    // On a GPU, reading a number waits for what was computed: norms are read a step late, and losses for the log.
+                    sums.gradient += state.advance(&replicas, pictures, values.len())?.unwrap_or_default();
+                    sums.losses.extend(values);
                     sums.steps += 1;
-                    let logged = state.step().is_multiple_of(LOG_STEPS);
-                    let entry = logged.then(|| std::mem::replace(&mut sums, Sums::new()).entry(state, rate, pictures));
+                    let entry = match state.step().is_multiple_of(LOG_STEPS) {
+                        true => {
+                            sums.gradient += state.settle()?.unwrap_or_default();
+                            Some(std::mem::replace(&mut sums, Sums::new()).entry(state, rate, pictures)?)
+                        }
+                        false => None,
+                    };
                     if let Some(entry @ Entry { step, loss, .. }) = entry {
                         log.write(&entry)?;
                         if !loss.is_finite() {
@@ -163,11 +170,15 @@ impl Run<'_> {
                         }
                     }
                     stop = observe(state, entry.as_ref())?.is_break();
+                    writer.look()?;
                     if saved.elapsed() >= self.checkpoint_every {
-                        state.save(&self.checkpoint(), self.lineage.notes())?;
+                        sums.gradient += state.settle()?.unwrap_or_default();
+                        writer.write(|| state.snapshot(self.lineage.notes()))?;
                         saved = Instant::now();
                     }
                 }
+                let _ = state.settle()?;
+                writer.finish()?;
                 Ok(state.save(&self.checkpoint(), self.lineage.notes())?)
             });
             Ok::<_, Error>(trained)
@@ -177,7 +188,7 @@ impl Run<'_> {
 
 /// What is summed up for a line of the log.
 struct Sums {
-    loss: f64,
+    losses: Vec<Tensor>,
     gradient: f64,
     steps: u64,
     waiting: Duration,
@@ -186,20 +197,21 @@ struct Sums {
 
 impl Sums {
     fn new() -> Self {
-        Self { loss: 0.0, gradient: 0.0, steps: 0, waiting: Duration::ZERO, began: Instant::now() }
+        Self { losses: Vec::new(), gradient: 0.0, steps: 0, waiting: Duration::ZERO, began: Instant::now() }
     }
 
-    fn entry(self, state: &TrainState, rate: f64, pictures_a_step: u64) -> Entry {
+    fn entry(self, state: &TrainState, rate: f64, pictures_a_step: u64) -> Result<Entry> {
         let steps = self.steps.max(1) as f64;
+        let losses = self.losses.iter().map(|loss| Ok(loss.f_double_value(&[])?)).collect::<Result<Vec<_>>>()?;
         let seconds = self.began.elapsed().as_secs_f64();
-        Entry {
+        Ok(Entry {
             step: state.step(),
             pictures: state.pictures(),
-            loss: self.loss / steps,
+            loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
             gradient: self.gradient / steps,
             rate,
             speed: steps * pictures_a_step as f64 / seconds,
             waiting: self.waiting.as_secs_f64() / seconds,
-        }
+        })
     }
 }

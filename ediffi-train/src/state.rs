@@ -2,34 +2,86 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use ediffi_core::weights::{Init, Scope, Spec, WeightsFile, save};
+use ediffi_core::weights::{Init, Scope, WeightsFile, save};
 use tch::{Device, Kind, Tensor};
 
 use crate::ema::Ema;
+use crate::flat::{Gradients, Layout};
 use crate::optimizer::{AdamW, AdamWSettings};
+pub use crate::replica::{Replica, Shared};
+use crate::replica::{expect_trainable, lock};
 use crate::{Error, Result};
 
 /// Parameters under training, with optimizer, average and position.
+///
+/// Weights, moments, average and gradients are a buffer each, of which the parameters are views.
 #[derive(Debug)]
 pub struct TrainState {
+    layout: Arc<Layout>,
     parameters: Vec<(String, Tensor)>,
+    average: Vec<(String, Tensor)>,
+    /// All parameters.
+    weights: Tensor,
+    /// All parameters in another precision, for replicas.
+    cast: Option<Tensor>,
+    /// The gradients that backward passes leave in the parameters themselves.
+    gradients: Gradients,
+    /// Which parameters have ever had a gradient.
+    used: Vec<bool>,
     optimizer: AdamW,
     ema: Ema,
     step: u64,
     pictures: u64,
+    /// The last step, until it is known whether its gradients were finite.
+    pending: Option<Pending>,
+}
+
+/// A step whose norm has not been read.
+#[derive(Debug)]
+struct Pending {
+    norm: Tensor,
+    pictures: u64,
 }
 
 impl TrainState {
-    /// Starts the training of `parameters`, which come from [`Fresh`](ediffi_core::weights::Fresh). They track gradients from now on.
+    /// Starts the training of `parameters`, which come from [`Fresh`](ediffi_core::weights::Fresh). They track gradients from now on,
+    /// and their numbers move to a buffer of all parameters: what shares their storage, but is another tensor, does not follow them.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a setting that makes no sense or a decay outside of [0, 1); a device without room.
+    /// [`Error::Setting`] for a setting that makes no sense, a decay outside of [0, 1), or parameters that are not f32 on one device;
+    /// a device without room.
     pub fn new(parameters: Vec<(String, Tensor)>, optimizer: AdamWSettings, ema_decay: f64) -> Result<Self> {
-        let optimizer = AdamW::new(optimizer, &parameters)?;
-        let ema = Ema::new(ema_decay, &parameters)?;
-        let tracked = parameters.into_iter().map(|(name, p)| Ok((name, p.f_set_requires_grad(true)?)));
-        Ok(Self { parameters: tracked.collect::<Result<_>>()?, optimizer, ema, step: 0, pictures: 0 })
+        let layout = Arc::new(Layout::of(&parameters)?);
+        let optimizer = AdamW::new(optimizer, &layout)?;
+        let weights = layout.zeros(Kind::Float)?;
+        let mut tracked = Vec::with_capacity(parameters.len());
+        for ((name, mut parameter), mut view) in parameters.into_iter().zip(layout.views(&weights)?) {
+            view.f_copy_(&parameter)?;
+            parameter.f_set_data(&view)?;
+            tracked.push((name, parameter.f_set_requires_grad(true)?));
+        }
+        let ema = Ema::new(ema_decay, &weights)?;
+        let average = named(&tracked, layout.views(&ema.average)?);
+        let leaves = tracked.iter().map(|(_, parameter)| parameter.shallow_clone()).enumerate().collect();
+        let (gradients, used) = (Gradients::of(&layout, leaves), vec![false; tracked.len()]);
+        let (cast, pending, step, pictures) = (None, None, 0, 0);
+        let parameters = tracked;
+        Ok(Self {
+            layout,
+            parameters,
+            average,
+            weights,
+            cast,
+            gradients,
+            used,
+            optimizer,
+            ema,
+            step,
+            pictures,
+            pending,
+        })
     }
 
     /// Optimizer steps done.
@@ -57,11 +109,13 @@ impl TrainState {
 
     /// The averaged parameters, sharing storage with the running average.
     pub fn average(&self) -> &[(String, Tensor)] {
-        &self.ema.average
+        &self.average
     }
 
     /// One optimizer step, with the mean of the gradients that `accumulated` backward passes have left in the parameters. All of
     /// them together saw `pictures` pictures. Clears the gradients, and returns the norm of their mean.
+    ///
+    /// A parameter that has never had a gradient stays as it is.
     ///
     /// # Errors
     /// [`Error::Diverged`] when the gradients are not finite. They are cleared, and nothing else is changed.
@@ -76,9 +130,23 @@ impl TrainState {
     /// # Errors
     /// An error of libtorch.
     pub fn replica(&self) -> Result<Replica> {
-        let view = |p: &Tensor| -> Result<Tensor> { Ok(p.f_detach()?.f_set_requires_grad(true)?) };
-        let parameters = self.parameters.iter().map(|(name, p)| Ok((name.clone(), view(p)?))).collect::<Result<_>>()?;
-        Ok(Replica { parameters })
+        Replica::new(&self.layout, &self.parameters, None)
+    }
+
+    /// As [`replica`](Self::replica), for a network that computes in `kind`. Its weights are cast once a step for all replicas, and not
+    /// in every call of a layer. Gradients are added up in f32.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a kind that is neither f32 nor bf16: the gradients of f16 would need a loss that is scaled.
+    pub fn replica_in(&mut self, kind: Kind) -> Result<Replica> {
+        expect_trainable(kind)?;
+        if kind == Kind::Float {
+            return self.replica();
+        }
+        if self.cast.is_none() {
+            self.cast = Some(self.weights.f_to_kind(kind)?);
+        }
+        Replica::new(&self.layout, &self.parameters, self.cast.as_ref())
     }
 
     /// As [`update`](Self::update), with the sum of the gradients that `replicas` have collected, added in their order.
@@ -86,12 +154,74 @@ impl TrainState {
     /// # Errors
     /// As [`update`](Self::update).
     pub fn update_from(&mut self, replicas: &[&Replica], pictures: u64, accumulated: usize) -> Result<f64> {
-        let copies: Vec<_> = replicas.iter().map(|replica| replica.parameters.as_slice()).collect();
-        let norm = self.optimizer.step(&self.parameters, &copies, self.step, accumulated.max(1) as f64)?;
-        self.ema.update(&self.parameters, self.step)?;
+        self.advance(replicas, pictures, accumulated)?;
+        Ok(self.settle()?.unwrap_or_default())
+    }
+
+    /// As [`update_from`](Self::update_from), but nothing waits for the device to be done with the step. Returns the norm of the step
+    /// before, unless that was read already.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when the gradients of the step *before* were not finite. Those of this one are cleared then, and everything
+    /// is as it was before that step: on the device, it was left out.
+    pub(crate) fn advance(&mut self, replicas: &[&Replica], pictures: u64, accumulated: usize) -> Result<Option<f64>> {
+        let before = self.settle();
+        let _no_grad = tch::no_grad_guard();
+        let mut others = replicas.iter().map(|replica| lock(&replica.gradients)).collect::<Result<Vec<_>>>()?;
+        let all = std::iter::once(&mut self.gradients).chain(others.iter_mut().map(|other| &mut **other));
+        let mut sum: Option<&mut Tensor> = None;
+        for gradients in all {
+            let Some((buffer, used)) = gradients.gathered()? else { continue };
+            for (ever, used) in self.used.iter_mut().zip(used) {
+                *ever |= used;
+            }
+            match &mut sum {
+                Some(sum) => {
+                    let _ = sum.f_add_(buffer)?;
+                    let _ = buffer.f_zero_()?;
+                }
+                none => *none = Some(buffer),
+            }
+        }
+        let before = match (before, &mut sum) {
+            (Err(diverged), Some(sum)) => {
+                let _ = sum.f_zero_()?;
+                return Err(diverged);
+            }
+            (before, _) => before?,
+        };
+        let (layout, weights, accumulated) = (&self.layout, &self.weights, accumulated.max(1) as f64);
+        let norm = match sum {
+            Some(sum) => self.optimizer.step(layout, weights, (sum, &self.used), self.step, accumulated)?,
+            None => Tensor::f_zeros([] as [i64; 0], (Kind::Double, weights.device()))?,
+        };
+        self.ema.update(weights, &norm, self.step)?;
+        self.refresh()?;
         self.step += 1;
         self.pictures += pictures;
-        Ok(norm)
+        self.pending = Some(Pending { norm, pictures });
+        Ok(before)
+    }
+
+    /// The norm of the gradients of the last step, unless it was read already.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when it is not finite. Everything is as it was before that step then.
+    pub(crate) fn settle(&mut self) -> Result<Option<f64>> {
+        let Some(Pending { norm, pictures }) = self.pending.take() else { return Ok(None) };
+        let value = norm.f_double_value(&[])?;
+        if value.is_finite() {
+            return Ok(Some(value));
+        }
+        self.step -= 1;
+        self.pictures -= pictures;
+        Err(Error::Diverged { step: self.step, what: "norm of the gradients", value })
+    }
+
+    /// Casts the weights once more, after they have changed.
+    fn refresh(&mut self) -> Result<()> {
+        let _no_grad = tch::no_grad_guard();
+        self.cast.as_mut().map_or(Ok(()), |cast| Ok(cast.f_copy_(&self.weights)?))
     }
 
     /// Sets the parameters and their average to the weights of a file. A child expert begins as its parent (eDiff-I §4.1).
@@ -100,37 +230,46 @@ impl TrainState {
     /// A file whose tensors are not these parameters.
     pub fn start_from(&mut self, path: &Path) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let loaded = read(&open(path)?, &self.parameters)?;
-        for part in [&mut self.parameters, &mut self.ema.average] {
-            fill(part, &loaded)?;
-        }
+        read_into(&open(path)?, &self.parameters)?;
+        self.ema.average.f_copy_(&self.weights)?;
         self.ema.settled = true;
+        self.refresh()?;
         tracing::info!(file = %path.display(), "starting from a trained network");
         Ok(())
     }
 
-    /// Writes a checkpoint, `notes` in its header.
+    /// Writes a checkpoint, `notes` in its header. One tensor at a time is copied.
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn save(&self, path: &Path, mut notes: HashMap<String, String>) -> Result<()> {
+    pub fn save(&self, path: &Path, notes: HashMap<String, String>) -> Result<()> {
+        self.checkpoint(self.tensors(shared)?, notes).write(path)
+    }
+
+    /// A copy of the state in the memory of the CPU, to be written while the training goes on. It takes as much memory as the
+    /// checkpoint is long: four times the parameters.
+    pub(crate) fn snapshot(&self, notes: HashMap<String, String>) -> Result<Checkpoint> {
+        let copies = self.tensors(|buffer| Ok(buffer.f_to_device_(Device::Cpu, Kind::Float, false, true)?))?;
+        Ok(self.checkpoint(copies, notes))
+    }
+
+    fn checkpoint(&self, tensors: Vec<(String, Tensor)>, mut notes: HashMap<String, String>) -> Checkpoint {
         notes.insert("step".to_owned(), self.step.to_string());
         notes.insert("pictures".to_owned(), self.pictures.to_string());
         notes.insert("settled".to_owned(), self.ema.settled.to_string());
-        save(path, &self.tensors(), notes)?;
-        tracing::debug!(file = %path.display(), step = self.step, "checkpoint written");
-        Ok(())
+        Checkpoint { tensors, notes }
     }
 
-    /// What a checkpoint holds of each parameter, sharing storage.
-    fn tensors(&self) -> Vec<(String, Tensor)> {
-        let moments = self.optimizer.first.iter().zip(&self.optimizer.second);
-        let parts = self.parameters.iter().zip(moments).zip(&self.ema.average);
-        let named = parts.flat_map(|(((name, parameter), (first, second)), (_, average))| {
-            let parts = [("weights", parameter), ("first", first), ("second", second), ("ema", average)];
-            parts.map(|(part, tensor)| (format!("{part}.{name}"), tensor.shallow_clone()))
-        });
-        named.collect()
+    /// What a checkpoint holds of each parameter: views of what `of` makes of each buffer.
+    fn tensors(&self, of: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<(String, Tensor)>> {
+        let AdamW { first, second, .. } = &self.optimizer;
+        let parts = [("weights", &self.weights), ("first", first), ("second", second), ("ema", &self.ema.average)];
+        let mut tensors = Vec::with_capacity(parts.len() * self.parameters.len());
+        for (part, buffer) in parts {
+            let views = named(&self.parameters, self.layout.views(&of(buffer)?)?);
+            tensors.extend(views.into_iter().map(|(name, view)| (format!("{part}.{name}"), view)));
+        }
+        Ok(tensors)
     }
 
     /// Goes on from a checkpoint.
@@ -139,12 +278,16 @@ impl TrainState {
     /// A file that is missing, cut short, or of another network. Nothing is changed then.
     pub fn resume(&mut self, path: &Path) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        let (file, mut tensors) = (open(path)?, self.tensors());
-        let loaded = read(&file, &tensors)?;
+        let file = open(path)?;
         let (step, pictures) = (header(&file, path, "step")?, header(&file, path, "pictures")?);
         let settled = header(&file, path, "settled")?;
-        fill(&mut tensors, &loaded)?;
+        read_into(&file, &self.tensors(shared)?)?;
         (self.step, self.pictures, self.ema.settled) = (step, pictures, settled);
+        // Where there has been a gradient, the second moment is not zero.
+        for (used, second) in self.used.iter_mut().zip(self.layout.views(&self.optimizer.second)?) {
+            *used = second.f_any()?.f_int64_value(&[])? != 0;
+        }
+        self.refresh()?;
         tracing::info!(file = %path.display(), step, pictures, "resumed");
         Ok(())
     }
@@ -155,7 +298,7 @@ impl TrainState {
     /// # Errors
     /// [`Error::Setting`] when no parameter is below `prefix`; a file that cannot be written.
     pub fn export(&self, path: &Path, prefix: &str, kind: Kind, mut notes: HashMap<String, String>) -> Result<()> {
-        let below = self.average().iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)));
+        let below = self.average.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?, tensor)));
         let exported = below.map(|(name, tensor)| Ok((name.to_owned(), tensor.f_to_kind(kind)?)));
         let tensors = exported.collect::<Result<Vec<_>>>()?;
         if tensors.is_empty() {
@@ -165,6 +308,27 @@ impl TrainState {
         notes.insert("steps".to_owned(), self.step.to_string());
         Ok(save(path, &tensors, notes)?)
     }
+}
+
+/// What a checkpoint holds.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    tensors: Vec<(String, Tensor)>,
+    notes: HashMap<String, String>,
+}
+
+impl Checkpoint {
+    /// Writes it, whole or not at all.
+    pub(crate) fn write(self, path: &Path) -> Result<()> {
+        save(path, &self.tensors, self.notes)?;
+        tracing::debug!(file = %path.display(), "checkpoint written");
+        Ok(())
+    }
+}
+
+/// A buffer itself.
+fn shared(buffer: &Tensor) -> Result<Tensor> {
+    Ok(buffer.shallow_clone())
 }
 
 /// A value in the header of a checkpoint.
@@ -178,46 +342,24 @@ fn open(path: &Path) -> Result<WeightsFile> {
     Ok(WeightsFile::open(path, |name| Some(name.to_owned()))?)
 }
 
-/// Reads tensors of the names and shapes of `like`, f32, from a file that holds exactly them.
-fn read(file: &WeightsFile, like: &[(String, Tensor)]) -> Result<Vec<Tensor>> {
+/// Reads tensors of the names and shapes of `tensors` into them, one after another, from a file that holds exactly them.
+///
+/// # Errors
+/// A file that holds others. Nothing is changed then.
+fn read_into(file: &WeightsFile, tensors: &[(String, Tensor)]) -> Result<()> {
     Ok(file.build(Device::Cpu, Kind::Float, |mut scope: Scope<'_>| {
-        like.iter().map(|(name, tensor)| scope.weight(name, &tensor.size(), Init::Zeros)).collect()
+        for (name, tensor) in tensors {
+            let value = scope.weight(name, &tensor.size(), Init::Zeros)?;
+            // The list of names and shapes that the file is first compared with is made of empty tensors.
+            if value.numel() == tensor.numel() {
+                tensor.shallow_clone().f_copy_(&value)?;
+            }
+        }
+        Ok(())
     })?)
 }
 
-fn fill(tensors: &mut [(String, Tensor)], values: &[Tensor]) -> Result<()> {
-    tensors.iter_mut().zip(values).try_for_each(|((_, tensor), value)| Ok(tensor.f_copy_(value)?))
-}
-
-/// Parameters as one rank of a data-parallel training sees them; see [`TrainState::replica`].
-#[derive(Debug)]
-pub struct Replica {
-    parameters: Vec<(String, Tensor)>,
-}
-
-impl Replica {
-    /// The source that the rank builds its network from.
-    #[must_use]
-    pub fn source(&self) -> Shared<'_> {
-        Shared(&self.parameters)
-    }
-}
-
-/// Named tensors as a source of parameters, which shares their storage. A network that is built from a running average changes with
-/// it.
-#[derive(Debug)]
-pub struct Shared<'a>(pub &'a [(String, Tensor)]);
-
-impl ediffi_core::weights::Params for Shared<'_> {
-    fn get(&mut self, spec: &Spec) -> ediffi_core::Result<Tensor> {
-        match self.0.iter().find(|(name, _)| *name == spec.name) {
-            Some((_, tensor)) if tensor.size() == spec.shape => Ok(tensor.shallow_clone()),
-            _ => Err(ediffi_core::Error::Weights {
-                path: "shared parameters".into(),
-                missing: vec![spec.name.clone()],
-                unexpected: Vec::new(),
-                mismatched: Vec::new(),
-            }),
-        }
-    }
+/// Tensors with the names of `parameters`.
+fn named(parameters: &[(String, Tensor)], tensors: Vec<Tensor>) -> Vec<(String, Tensor)> {
+    parameters.iter().zip(tensors).map(|((name, _), tensor)| (name.clone(), tensor)).collect()
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use ediffi_core::weights::{Init, Scope};
 use ediffi_train::Error;
 use ediffi_train::data_parallel::Rank;
 use ediffi_train::lineage::Lineage;
@@ -32,7 +33,7 @@ fn begin() -> (Tensor, TrainState) {
 /// A rank with a loss of w times the batch's number plus one.
 fn rank(state: &TrainState) -> Rank<'static, u64, Error> {
     let replica = state.replica().unwrap();
-    let weight = replica.source().0[0].1.shallow_clone();
+    let weight = Scope::root(&mut replica.source()).weight("w", &[1, 1], Init::Ones).unwrap();
     let loss = move |number, batch: u64| {
         assert_eq!(number, batch);
         Ok((&weight * (number as f64 + 1.0)).mean(Kind::Float))
@@ -155,6 +156,49 @@ fn checkpoints_are_written_on_the_way() {
     assert_eq!(state.step(), 2);
 }
 
+#[test]
+fn a_checkpoint_that_cannot_be_written_ends_the_training() {
+    let folder = tempfile::tempdir().unwrap();
+    for checkpoint_every in [Duration::ZERO, Duration::from_secs(3600)] {
+        let run = Run { checkpoint_every, ..run(folder.path(), 5, 1, Begin::New) };
+        // A folder is where the file should be.
+        std::fs::create_dir_all(run.checkpoint()).unwrap();
+        let (_, mut state) = begin();
+        let mut ranks = [rank(&state)];
+        let mut numbers = 0..;
+        let made = || Ok(numbers.next().unwrap());
+        let observe = |_: &TrainState, _: Option<&Entry>| Ok(ControlFlow::Continue(()));
+        let error = run.train(&mut state, made, &mut ranks, observe).unwrap_err();
+        assert!(error.to_string().contains("net.checkpoint.safetensors"), "{error}");
+        // One that was to be written on the way is missed at once.
+        assert_eq!(state.step(), if checkpoint_every.is_zero() { 2 } else { 5 });
+    }
+}
+
+/// The fourth step has no finite gradient, which is known in the fifth. Weights, average, step and pictures are those of three steps.
+#[test]
+fn a_step_that_diverges_is_left_out_though_the_next_one_began() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, expected, _) = train(&run(folder.path(), 3, 1, Begin::New), 1);
+    let folder = tempfile::tempdir().unwrap();
+    let (weight, mut state) = begin();
+    let Rank { replica, mut loss } = rank(&state);
+    let spoilt = move |number, batch| Ok(loss(number, batch)? * if number == 3 { f64::NAN } else { 1.0 });
+    let mut ranks = [Rank { replica, loss: Box::new(spoilt) }];
+    let mut numbers = 0..;
+    let made = || Ok(numbers.next().unwrap());
+    let observe = |_: &TrainState, _: Option<&Entry>| Ok(ControlFlow::Continue(()));
+    let run = run(folder.path(), 9, 1, Begin::New);
+    let error = run.train(&mut state, made, &mut ranks, observe).unwrap_err();
+    assert!(matches!(error, Error::Diverged { step: 3, .. }), "{error}");
+    assert_eq!((state.step(), state.pictures(), numbers.start), (3, 6, 5));
+    assert_eq!(weight.double_value(&[0, 0]), expected);
+    assert!(!run.checkpoint().exists(), "nothing is saved over the last good checkpoint");
+    // It may go on with another batch.
+    weight.sum(Kind::Float).backward();
+    assert_eq!(state.update(2, 1).unwrap(), 1.0);
+}
+
 /// A thread that ended with every step would give its memory back every time.
 #[test]
 fn ranks_keep_their_threads() {
@@ -184,7 +228,7 @@ fn a_loss_that_is_not_finite_stops_the_training() {
     let (_, mut state) = begin();
     let run = run(folder.path(), 50, 1, Begin::New);
     let replica = state.replica().unwrap();
-    let weight = replica.source().0[0].1.shallow_clone();
+    let weight = Scope::root(&mut replica.source()).weight("w", &[1, 1], Init::Ones).unwrap();
     let loss = Box::new(move |_, ()| Ok((&weight * f64::NAN).sum(Kind::Float)));
     let mut ranks = [Rank { replica, loss }];
     let error = run.train(&mut state, || Ok(()), &mut ranks, |_, _| Ok(ControlFlow::Continue(())));

@@ -28,7 +28,8 @@ fn ranks_share_the_threads_while_they_train() {
             ("net", folder.path(), Begin::New, 2, 1, 2, 0);
         let run = Run { name, folder, begin, steps, batch, accumulate, first_batch, checkpoint_every, lineage };
         let optimizer = AdamWSettings::default();
-        let setup = Setup { seed: 1, parent: None, device: Device::Cpu, optimizer, ema: 0.9, ranks: 2 };
+        let (device, kind) = (Device::Cpu, Kind::Float);
+        let setup = Setup { seed: 1, parent: None, device, kind, optimizer, ema: 0.9, ranks: 2 };
         let learner = |params: &mut dyn Params| -> Result<_> {
             let weight = Scope::root(params).weight("w", &[2], Init::Ones)?;
             Ok(move |_, ()| {

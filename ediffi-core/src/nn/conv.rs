@@ -68,7 +68,7 @@ impl Conv2d {
     /// # Errors
     /// Parameters that cannot be had.
     pub fn zeroed(scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64) -> Result<Self> {
-        Self::with_bias(scope, [outputs, inputs, kernel, kernel], 1, (Init::Zeros, Role::Weight))
+        Self::with_bias(scope, [outputs, inputs, kernel, kernel], 1, (Init::Zeros, Role::Kernel))
     }
 
     /// As [`zeroed`](Self::zeroed), but the parameters stay in f32 whatever the precision of the network: for its last convolution,
@@ -86,7 +86,7 @@ impl Conv2d {
     /// Parameters that cannot be had.
     pub fn strided(scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64, stride: i64) -> Result<Self> {
         let init = Init::fan_in(inputs * kernel * kernel);
-        Self::with_bias(scope, [outputs, inputs, kernel, kernel], stride, (init, Role::Weight))
+        Self::with_bias(scope, [outputs, inputs, kernel, kernel], stride, (init, Role::Kernel))
     }
 
     /// Maps each patch of `patch` × `patch` pixels to one position, without bias: the stem of a vision transformer.
@@ -95,12 +95,13 @@ impl Conv2d {
     /// Parameters that cannot be had.
     pub fn patches(mut scope: Scope<'_>, inputs: i64, outputs: i64, patch: i64) -> Result<Self> {
         let init = Init::fan_in(inputs * patch * patch);
-        Self::build(&mut scope, [outputs, inputs, patch, patch], (patch, 0), (init, Role::Weight))
+        Self::build(&mut scope, [outputs, inputs, patch, patch], (patch, 0), (init, Role::Kernel))
     }
 
     fn with_bias(mut scope: Scope<'_>, shape: [i64; 4], stride: i64, (init, role): (Init, Role)) -> Result<Self> {
         let [outputs, _, _, kernel] = shape;
         let built = Self::build(&mut scope, shape, (stride, kernel / 2), (init, role))?;
+        let role = if role == Role::Kernel { Role::Weight } else { role };
         Ok(Self { bias: Some(scope.get("bias", &[outputs], Init::Zeros, role)?), ..built })
     }
 

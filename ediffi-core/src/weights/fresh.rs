@@ -5,10 +5,11 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use tch::{Device, Kind, Tensor};
 
-use super::params::{Init, Params, Spec};
+use super::params::{Init, Params, Role, Spec};
 use crate::Result;
 
-/// Makes each parameter from its [`Init`], in f32 on one device. The same seed gives the same values.
+/// Makes each parameter from its [`Init`], in f32 on one device, and in the memory order of its [`Role`]. The same seed gives the same
+/// values.
 #[derive(Debug)]
 pub struct Fresh {
     rng: ChaCha8Rng,
@@ -46,8 +47,28 @@ impl Params for Fresh {
                 Tensor::f_from_slice(&values)?.f_reshape(&spec.shape)?
             }
         };
+        let tensor = match spec.role {
+            Role::Kernel => tensor.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?,
+            Role::Weight | Role::F32 | Role::Stored => tensor,
+        };
         let tensor = tensor.f_to_device(self.device)?;
         self.named.push((spec.name.clone(), tensor.shallow_clone()));
         Ok(tensor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::Scope;
+
+    #[test]
+    fn a_kernel_is_channels_last_and_has_the_values_of_any_weight() {
+        let (mut first, mut second) = (Fresh::new(1, Device::Cpu), Fresh::new(1, Device::Cpu));
+        let (shape, init) = ([4, 3, 2, 5], Init::fan_in(30));
+        let kernel = Scope::root(&mut first).get("k", &shape, init, Role::Kernel).unwrap();
+        let weight = Scope::root(&mut second).weight("k", &shape, init).unwrap();
+        assert_eq!(kernel, weight);
+        assert_eq!((kernel.stride(), weight.stride()), (vec![30, 1, 15, 3], vec![30, 10, 5, 1]));
     }
 }

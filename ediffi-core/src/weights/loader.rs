@@ -179,7 +179,7 @@ impl Loader<'_> {
     /// The kind that a parameter is wanted in; `None` for that of the file.
     fn kind(&self, role: Role) -> Option<Kind> {
         match role {
-            Role::Weight => Some(self.kind),
+            Role::Weight | Role::Kernel => Some(self.kind),
             Role::F32 => Some(Kind::Float),
             Role::Stored => None,
         }

@@ -34,11 +34,14 @@ impl Init {
     }
 }
 
-/// In which precision a parameter is held.
+/// What a parameter is for: in which precision and in which memory order it is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// In the precision of the network.
     Weight,
+    /// In the precision of the network: the weight of a convolution, [outputs, inputs, height, width]. New ones are channels-last in
+    /// memory, as libtorch's convolutions of channels-last maps want them in every call, and as they give their gradients.
+    Kernel,
     /// In f32, whatever the precision of the network: parameters of norms, of the noise embedding and of the last convolution.
     F32,
     /// In the precision of the file. The layer brings it into one of its own.
@@ -54,7 +57,7 @@ pub struct Spec {
     pub shape: Vec<i64>,
     /// Its start value.
     pub init: Init,
-    /// In which precision it is held.
+    /// What it is for.
     pub role: Role,
 }
 

@@ -80,8 +80,8 @@ pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training)
         checkpoint_every: SAVED,
         lineage: Lineage::default().with("batch", training.batch).with("workers", training.workers),
     };
-    let setup =
-        Setup { seed: 7, parent: None, device: Device::Cpu, optimizer: settings, ema: 0.998, ranks: training.workers };
+    let (parent, device, kind, ranks) = (None, Device::Cpu, Kind::Float, training.workers);
+    let setup = Setup { seed: 7, parent, device, kind, optimizer: settings, ema: 0.998, ranks };
     let learner = |params: &mut dyn Params| {
         let network = Network::new(Scope::root(params))?;
         Ok(move |_, batch: Batch| Ok(batch.targets.loss(&network.forward(&batch.pictures)?)?))

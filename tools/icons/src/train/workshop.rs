@@ -14,6 +14,7 @@ use ediffi_train::log::Entry;
 use ediffi_train::plan::{Batches, NetworkTraining, StageTraining, Task, TrainingPlan};
 use ediffi_train::run::{Begin, Run};
 use ediffi_train::state::TrainState;
+use tch::Kind;
 use train_icons::progress::Progress;
 use train_icons::render::Renderer;
 use train_icons::sampler::Sampler;
@@ -118,7 +119,10 @@ impl Workshop {
     pub fn setup(&self, task: &Task<'_>, parent: Option<PathBuf>) -> Setup {
         let (device, training) = (self.runtime.device, task.training());
         let (optimizer, ema, seed) = (training.optimizer(), training.ema, task.seed(self.plan.seed));
-        Setup { seed, parent, device, optimizer, ema, ranks: ranks(device, self.plan.batches(task).accumulate) }
+        // Encoders have parameters that are used in f32, such as the temperature of CLIP: they cast each weight where it is used.
+        let kind = if matches!(task, Task::Network(..)) { self.runtime.kind } else { Kind::Float };
+        let ranks = ranks(device, self.plan.batches(task).accumulate);
+        Setup { seed, parent, device, kind, optimizer, ema, ranks }
     }
 
     /// Watches a run: a progress bar, contact sheets, the end of the time.

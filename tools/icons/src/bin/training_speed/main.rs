@@ -189,7 +189,8 @@ fn train(
         checkpoint_every: Duration::MAX,
         lineage: Lineage::default(),
     };
-    let setup = Setup { seed: SEED, parent: None, device: Device::Cpu, optimizer, ema: AVERAGE, ranks: workers };
+    let (parent, device, ema) = (None, Device::Cpu, AVERAGE);
+    let setup = Setup { seed: SEED, parent, device, kind, optimizer, ema, ranks: workers };
     let (sender, receiver) = mpsc::channel();
     let learner = |params: &mut dyn Params| {
         let network = UNet::new(Scope::root(params), config, kind)?;
