@@ -80,7 +80,8 @@ impl PipelineBuilder {
     }
 
     /// How many experts of a stage are in memory at a time (default: all; of published models, which are large, one). With
-    /// any choice but all, the experts of a stage are dropped when the stage is done, too. With an [`enlarger`](Self::enlarger) and
+    /// any choice but all, the batches of a request take turns, so that each expert is loaded once, and the experts of a stage are
+    /// dropped when the stage is done, too. With an [`enlarger`](Self::enlarger) and
     /// more than one batch, the last stage is done only when the enlarger nearly is.
     pub fn residency(mut self, residency: Residency) -> Self {
         self.residency = Some(residency);

@@ -51,8 +51,8 @@ impl StageObserver for Collector<'_> {
                 let (width, height) = (*width, *height);
                 self.observer.event(&Event::StageStarted { stage, index, stages, width, height, plan, batches })
             }
-            StageEvent::ExpertSwitched { stage, expert, interval } => {
-                self.observer.event(&Event::ExpertSwitched { stage, expert, interval })
+            StageEvent::ExpertSwitched { stage, batch: Batch { index: batch, .. }, expert, interval } => {
+                self.observer.event(&Event::ExpertSwitched { stage, batch, expert, interval })
             }
             StageEvent::Step { stage, batch, index, steps, sigma, denoised } => {
                 let preview = Preview::new(batch.first, denoised);

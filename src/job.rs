@@ -33,6 +33,8 @@ pub struct Progress {
     done: (f64, f64),
     /// The position of the stage that started last, the enlarger apart.
     last_stage: usize,
+    /// Its finished steps.
+    last_steps: usize,
 }
 
 impl Progress {
@@ -51,15 +53,16 @@ impl Progress {
         match *event {
             Event::StageStarted { stage, index, stages, plan, batches, .. } => {
                 self.stages = stages;
-                self.last_stage = index;
+                (self.last_stage, self.last_steps) = (index, 0);
                 self.enter(stage, index, 0, plan.steps().len() * batches);
                 self.done.0 = index as f64;
             }
             Event::EnlargerStarted { index, batches, tiles, .. } => self.enter("enlarger", index, 0, tiles * batches),
-            Event::Step { stage, batch, batches, steps, index, .. } => {
-                // The enlarger may have had its turn in between.
+            Event::Step { stage, batches, steps, .. } => {
+                // Batches may take turns, and the enlarger may have had its own in between.
                 let place = self.last_stage;
-                self.enter(stage, place, batch * steps + index + 1, steps * batches);
+                self.last_steps += 1;
+                self.enter(stage, place, self.last_steps, steps * batches);
                 self.done.0 = place as f64 + self.share();
             }
             Event::TileEnlarged { batch, batches, tiles, index } => {
@@ -313,7 +316,7 @@ mod tests {
     #[test]
     fn progress_counts_stages_and_steps() {
         let mut progress = Progress { phase: Phase::Running, ..Progress::default() };
-        let plan = Experts::single().plan(&[3.0, 2.0, 1.0, 0.0]).unwrap();
+        let plan = Experts::single().plan(&[3.0, 2.0, 0.0]).unwrap();
         let (denoised, steps) = (Tensor::from_slice(&[0.0_f32]), plan.steps().len());
         let step = |stage, batch, index| Event::Step {
             stage,
@@ -342,17 +345,20 @@ mod tests {
             assert_eq!(*stages, 3);
             (format!("{stage_index} {stage}: {step} of {steps}"), 3.0 * progress.fraction())
         };
-        // The share of each stage in the whole: the enlarger takes turns with the stage before it.
+        // The share of each stage in the whole: the batches of the base take turns, and the enlarger with the stage before it.
         for (event, expected, done) in [
-            (start("base", 0), "0 base: 0 of 6", 0.0),
-            (step("base", 0, 2), "0 base: 3 of 6", 0.5),
-            (step("base", 1, 2), "0 base: 6 of 6", 1.0),
-            (start("sr", 1), "1 sr: 0 of 6", 1.0),
-            (step("sr", 0, 2), "1 sr: 3 of 6", 1.5),
+            (start("base", 0), "0 base: 0 of 4", 0.0),
+            (step("base", 0, 0), "0 base: 1 of 4", 0.25),
+            (step("base", 1, 0), "0 base: 2 of 4", 0.5),
+            (step("base", 0, 1), "0 base: 3 of 4", 0.75),
+            (step("base", 1, 1), "0 base: 4 of 4", 1.0),
+            (start("sr", 1), "1 sr: 0 of 4", 1.0),
+            (step("sr", 0, 0), "1 sr: 1 of 4", 1.25),
+            (step("sr", 0, 1), "1 sr: 2 of 4", 1.5),
             (enlarger, "2 enlarger: 0 of 8", 1.5),
             (tile(0, 3), "2 enlarger: 4 of 8", 2.0),
-            (step("sr", 1, 0), "1 sr: 4 of 6", 2.0 + 1.0 / 6.0),
-            (step("sr", 1, 2), "1 sr: 6 of 6", 2.5),
+            (step("sr", 1, 0), "1 sr: 3 of 4", 2.25),
+            (step("sr", 1, 1), "1 sr: 4 of 4", 2.5),
             (tile(1, 0), "2 enlarger: 5 of 8", 2.625),
             (tile(1, 3), "2 enlarger: 8 of 8", 3.0),
         ] {

@@ -35,19 +35,22 @@ pub enum Event<'a> {
         height: u32,
         /// Which expert runs which step.
         plan: &'a Plan,
-        /// Number of batches. Each goes through all steps of the plan.
+        /// Number of batches. Each goes through all steps of the plan: one after the other with
+        /// [`Residency::All`](crate::Residency::All), else all of them with the plan's first expert, then with the next.
         batches: usize,
     },
-    /// Another expert takes over, or the first one of a batch starts. It may be loaded now.
+    /// An expert takes over a batch. It may be loaded now.
     ExpertSwitched {
         /// Name of the stage.
         stage: &'a str,
+        /// Which batch, from 0. The next steps are its.
+        batch: usize,
         /// Index of the expert.
         expert: usize,
         /// The noise levels that it owns.
         interval: SigmaInterval,
     },
-    /// The solver has finished a step.
+    /// The solver has finished a step. The steps of a batch come in order; those of others may come between them.
     Step {
         /// Name of the stage.
         stage: &'a str,

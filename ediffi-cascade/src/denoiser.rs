@@ -16,7 +16,7 @@ use crate::expert::Expert;
 use crate::observer::{StageEvent, Watch};
 use crate::tiled::TileGrid;
 
-/// What the networks see of a job besides the noisy pictures, on the device.
+/// What the networks see of a batch besides the noisy pictures, on the device.
 #[derive(Debug)]
 pub(crate) struct Inputs {
     /// With the enlarged smaller picture, as is the other.
@@ -38,19 +38,17 @@ impl Inputs {
     }
 }
 
-/// A stage's ensemble as a denoiser: every evaluation runs the expert that owns its noise level, tile by tile if the picture is
-/// cut. The experts may stay in memory after the job; what they derived from it does not.
+/// A stage's ensemble as a denoiser for the turn of one batch: every evaluation runs the expert that owns its noise level, tile by
+/// tile if the picture is cut. The experts may stay in memory after the turn; what they derived from the batch does not.
 pub(crate) struct StageDenoiser<'a, 'w> {
     pub(crate) ensemble: &'a mut Ensemble<Expert>,
     pub(crate) inputs: &'a Inputs,
-    /// Whether contexts outlive their expert's turn.
-    pub(crate) keep_contexts: bool,
     pub(crate) paint: Option<&'a dyn ScoreBias>,
     pub(crate) tiles: Option<&'a TileGrid>,
     pub(crate) watch: &'a Watch<'w>,
-    /// The expert whose turn it is.
+    /// The expert that works; none before the first evaluation of the turn.
     pub(crate) current: Option<usize>,
-    /// What each expert derived from the job, made when it is first needed.
+    /// What each expert derived from the inputs, made when it is first needed.
     pub(crate) contexts: HashMap<(usize, Branch), Context>,
 }
 
@@ -58,12 +56,10 @@ impl StageDenoiser<'_, '_> {
     /// Expert `index` takes over.
     fn switch(&mut self, index: usize) -> Result<()> {
         self.watch.poll()?;
-        if !self.keep_contexts {
-            self.contexts.clear();
-        }
         if let Some(&interval) = self.ensemble.experts().intervals().get(index) {
             tracing::debug!(expert = index, %interval, "switched");
-            self.watch.report(&StageEvent::ExpertSwitched { stage: self.watch.stage, expert: index, interval })?;
+            let &Watch { stage, batch, .. } = self.watch;
+            self.watch.report(&StageEvent::ExpertSwitched { stage, batch, expert: index, interval })?;
         }
         self.current = Some(index);
         Ok(())

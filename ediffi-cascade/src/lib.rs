@@ -17,6 +17,7 @@ mod config;
 mod denoiser;
 mod diagnosis;
 mod enlarger;
+mod enlarging;
 mod error;
 mod expert;
 pub mod low_res;

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use ediffi_core::interval::SigmaInterval;
-use ediffi_core::solver::{Step, StepObserver};
+use ediffi_core::solver::Step;
 use ediffi_core::{Error, Result};
 use tch::Tensor;
 
@@ -28,6 +28,11 @@ impl Batch {
 }
 
 /// Something that happened while stages were sampling.
+///
+/// A stage tells the steps of a batch in order. With [`Residency::All`](ediffi_core::pool::Residency::All) all of one batch come
+/// before those of the next. Otherwise batches take turns, one for each expert: the steps that the first expert makes, batch after
+/// batch, then those of the next expert. A step that crosses from one expert to the next may end in the turn of either, as the
+/// solver evaluates.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StageEvent<'a> {
@@ -42,10 +47,12 @@ pub enum StageEvent<'a> {
         /// In how many batches the pictures are drawn; each goes through all steps of the plan.
         batches: usize,
     },
-    /// Another expert takes over, at the first evaluation of a batch too. It may have to be loaded now.
+    /// An expert takes over a batch. It may have to be loaded now.
     ExpertSwitched {
         /// Name of the stage.
         stage: &'a str,
+        /// The batch, whose steps are the next.
+        batch: Batch,
         /// Index of the expert.
         expert: usize,
         /// The noise levels that it owns.
@@ -55,7 +62,7 @@ pub enum StageEvent<'a> {
     Step {
         /// Name of the stage.
         stage: &'a str,
-        /// The pictures that are being drawn.
+        /// The pictures that are being drawn. The next step may be that of another batch.
         batch: Batch,
         /// Which step of this batch, from 0.
         index: usize,
@@ -139,8 +146,8 @@ impl StageObserver for () {
     }
 }
 
-/// One observer for all that talk to it while a batch is drawn: the solver reports steps, the denoiser switches experts and
-/// asks whether to go on.
+/// One observer for all that talk to it while a batch is drawn: steps of the solver, switches of experts, and the question whether
+/// to go on.
 pub(crate) struct Watch<'a> {
     pub(crate) stage: &'a str,
     pub(crate) batch: Batch,
@@ -161,13 +168,15 @@ impl<'a> Watch<'a> {
     pub(crate) fn poll(&self) -> Result<()> {
         if self.observer.borrow_mut().cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
+
+    /// Reports a step of the solver.
+    pub(crate) fn step(&self, step: &Step<'_>) -> Result<()> {
+        let &Step { index, steps, sigma, denoised, .. } = step;
+        self.report(&StageEvent::Step { stage: self.stage, batch: self.batch, index, steps, sigma, denoised })
+    }
 }
 
-/// The solver's side; [`Watch::poll`] is asked more often than the solver would, so its own question stays unanswered.
-impl StepObserver for &Watch<'_> {
-    fn step(&mut self, step: &Step<'_>) -> ControlFlow<()> {
-        let &Step { index, steps, sigma, denoised, .. } = step;
-        let event = StageEvent::Step { stage: self.stage, batch: self.batch, index, steps, sigma, denoised };
-        self.observer.borrow_mut().event(&event)
-    }
+/// Reports what happened to no batch in particular, or to one that is finished.
+pub(crate) fn report(observer: &mut dyn StageObserver, event: &StageEvent<'_>) -> crate::Result<()> {
+    if observer.event(event).is_break() { Err(crate::Error::Cancelled) } else { Ok(()) }
 }

@@ -1,7 +1,6 @@
 //! The one loop of stages: from embeddings and seeds to finished pictures.
 
 use std::fmt;
-use std::time::{Duration, Instant};
 
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::guidance::Rows;
@@ -9,19 +8,19 @@ use ediffi_core::nn::ScoreBias;
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
 use ediffi_core::seed::Noise;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::cascade::Cascade;
-use crate::enlarger::Enlarger;
-use crate::observer::{Batch, StageEvent, StageObserver, Watch};
+use crate::enlarging::Enlarging;
+use crate::observer::{Batch, StageEvent, StageObserver, report};
 use crate::plan::StagePlan;
-use crate::sample::StageBatch;
+use crate::sample::{StageBatch, StageJob, Turns};
 use crate::stage::Stage;
 use crate::{Error, Result};
 
 /// Where noise comes from that is not drawn from the pictures' seeds: called once for every stage and batch, with the name of
-/// the stage and the seeds. What it gives is asked for the noise of the start, then for that of the smaller picture if the stage
-/// adds one, then for those of the steps.
+/// the stage and the seeds, when the stage begins. What it gives is asked for the noise of the start, then for that of the smaller
+/// picture if the stage adds one, then for those of the steps. Several batches may ask by turns.
 pub type StageNoise<'a> = dyn FnMut(&str, &[u64]) -> Box<dyn NoiseSource> + 'a;
 
 /// What to draw.
@@ -75,10 +74,15 @@ impl fmt::Debug for CascadeJob<'_> {
 }
 
 impl Cascade {
-    /// Draws pictures stage by stage, and in each stage batch by batch: so with [`Residency::All`] the weights of a stage
-    /// are loaded once, however many pictures there are. Between stages the pictures are kept on the CPU, in f32.
+    /// Draws pictures stage by stage, and in each stage batch by batch. With a residency other than [`Residency::All`] the batches
+    /// take turns: each expert of the plan draws its steps of all batches, and then the next one is loaded. So every expert is
+    /// loaded once, however many pictures there are; churn may ask for an earlier one again. The batches that wait are on the
+    /// stage's device: a [trajectory](ediffi_core::solver::Trajectory) each, and in super-resolution the enlarged smaller
+    /// picture. In all that is at most six times the f32 pixels of every picture. Between stages the pictures are kept on the CPU,
+    /// in f32.
     ///
-    /// An enlarger takes over each batch as soon as the last stage is done with it, so both are in memory then.
+    /// An enlarger takes over each batch as soon as the last stage is done with it, so both are in memory then; the last
+    /// batch when the stage is done with everything, and with a relay out of memory.
     ///
     /// The pictures of a batch are handed to `observer` when the last stage, or the enlarger after it, is done with them
     /// ([`StageEvent::Pictures`]): a later batch that fails or is cancelled takes none of them away.
@@ -90,7 +94,7 @@ impl Cascade {
     /// [`Error::PlanOrder`], [`Error::ForeignPlan`], [`Error::Job`], [`Error::EmbeddingNotTaken`] and [`Error::Tiling`] for
     /// inputs that do not fit, before anything is loaded; [`Error::Cancelled`] if `observer` says so, before the next
     /// evaluation of a network; [`Error::NotFinite`] naming the expert; [`Error::Stage`] for files that cannot be read; those
-    /// of [`Enlarger::enlarge`].
+    /// of [`Enlarger::enlarge`](crate::Enlarger::enlarge).
     pub fn run(&mut self, job: CascadeJob<'_>, observer: &mut dyn StageObserver) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         self.check(&job)?;
@@ -106,42 +110,30 @@ impl Cascade {
             let stage = self.stages.get_mut(plan.index).ok_or_else(|| foreign(plan))?;
             let taken = stage.io().embeddings;
             let (conditioning, unconditional) = (taken.select(conditioning), taken.select(unconditional));
-            let mut elapsed = Duration::ZERO;
             report(observer, &StageEvent::StageStarted { plan, index, stages, batches: count })?;
-            let last = index + 1 == plans.len();
-            let drawn = batches.each(last, observer, |batch, seeds, low_res, observer| {
-                let started = Instant::now();
+            let given = batches.give(|batch, seeds, low_res| {
                 let (first, pictures) = (batch.first as i64, seeds.len() as i64);
-                let job = StageBatch {
-                    plan,
-                    conditioning: conditioning.rows(first, pictures)?,
-                    unconditional: unconditional.rows(first, pictures)?,
-                    low_res,
-                    pictures,
-                    rows,
-                    paint: paint.filter(|_| index == 0),
+                let (conditioning, unconditional) =
+                    (conditioning.rows(first, pictures)?, unconditional.rows(first, pictures)?);
+                let noise = match &mut noise {
+                    Some(noise) => noise(&plan.stage, seeds),
+                    None => Box::new(Noise::new(seeds, plan.index as u64)),
                 };
-                let watch = Watch::new(&plan.stage, batch, observer);
-                let drawn = match &mut noise {
-                    Some(noise) => stage.draw(&job, noise(&plan.stage, seeds).as_mut(), &watch),
-                    None => stage.draw(&job, &mut Noise::new(seeds, plan.index as u64), &watch),
-                }?;
-                elapsed += started.elapsed();
-                let Some(enlarging) = enlarging.as_mut().filter(|_| last) else { return Ok(drawn) };
-                if batch.index + 1 == count {
-                    stage.finish();
-                    report(observer, &StageEvent::StageFinished { plan, elapsed })?;
+                Ok(StageBatch { batch, pictures, conditioning, unconditional, low_res, noise })
+            })?;
+            let job = StageJob { plan, rows, paint: paint.filter(|_| index == 0) };
+            let mut turns = Turns::new(stage, job, given)?;
+            while let Some((batch, drawn)) = turns.next(observer)? {
+                match &mut enlarging {
+                    _ if index + 1 < plans.len() => batches.keep(batch, drawn),
+                    Some(enlarging) => enlarging.take(batch, drawn, observer)?,
+                    None => report(observer, &StageEvent::Pictures { batch, pictures: &drawn })?,
                 }
-                enlarging.batch(batch, &drawn, observer)
-            });
-            stage.finish();
-            drawn?;
-            if !last || enlarging.is_none() {
-                report(observer, &StageEvent::StageFinished { plan, elapsed })?;
             }
+            let elapsed = turns.finish();
+            report(observer, &StageEvent::StageFinished { plan, elapsed })?;
         }
-        let Some(elapsed) = enlarging.map(|enlarging| enlarging.elapsed) else { return Ok(()) };
-        report(observer, &StageEvent::EnlargerFinished { elapsed })
+        enlarging.map_or(Ok(()), |enlarging| enlarging.finish(observer))
     }
 
     /// Refuses what would fail late or be ignored.
@@ -202,48 +194,6 @@ impl Cascade {
     }
 }
 
-/// The enlarger at work after the last stage, batch by batch.
-struct Enlarging<'a> {
-    enlarger: &'a mut Enlarger,
-    /// What is told before the first batch.
-    started: Option<StageEvent<'static>>,
-    elapsed: Duration,
-    /// Whether the network is dropped in the end.
-    release: bool,
-}
-
-impl<'a> Enlarging<'a> {
-    /// `place`: its position among the stages that run, how many these are, and how many batches there are.
-    fn new(enlarger: &'a mut Enlarger, last: &StagePlan, place: (usize, usize, usize), release: bool) -> Result<Self> {
-        let (index, stages, batches) = place;
-        let enlarged = |side: u32| u32::try_from(i64::from(side) * enlarger.scale()).unwrap_or(u32::MAX);
-        let (width, height) = (enlarged(last.width), enlarged(last.height));
-        let tiles = enlarger.tiles(last.height.into(), last.width.into())?;
-        let started = Some(StageEvent::EnlargerStarted { index, stages, batches, tiles, width, height });
-        Ok(Self { enlarger, started, elapsed: Duration::ZERO, release })
-    }
-
-    fn batch(&mut self, batch: Batch, pictures: &Tensor, observer: &mut dyn StageObserver) -> Result<Tensor> {
-        if let Some(started) = self.started.take() {
-            report(observer, &started)?;
-        }
-        let began = Instant::now();
-        // Between stages the pictures are on the CPU.
-        let pictures = pictures.f_to_device(Device::Cpu).map_err(ediffi_core::Error::from)?;
-        let enlarged = self.enlarger.enlarge_batch(&pictures, &Watch::new("enlarger", batch, observer))?;
-        self.elapsed += began.elapsed();
-        Ok(enlarged)
-    }
-}
-
-impl Drop for Enlarging<'_> {
-    fn drop(&mut self) {
-        if self.release {
-            self.enlarger.release();
-        }
-    }
-}
-
 /// The pictures of every batch between two stages, on the CPU.
 struct Batches<'a> {
     seeds: &'a [u64],
@@ -262,30 +212,23 @@ impl<'a> Batches<'a> {
         Ok(Self { seeds, size, pictures })
     }
 
-    /// Replaces the pictures of each batch by what `draw` makes of them. Those of the `last` stage are handed out instead.
-    fn each(
+    /// What a stage makes its batches of: `give` gets each batch with its seeds and takes its pictures away.
+    fn give(
         &mut self,
-        last: bool,
-        observer: &mut dyn StageObserver,
-        mut draw: impl FnMut(Batch, &[u64], Option<&Tensor>, &mut dyn StageObserver) -> Result<Tensor>,
-    ) -> Result<()> {
-        let batches = self.pictures.len();
-        for (index, (seeds, pictures)) in self.seeds.chunks(self.size).zip(&mut self.pictures).enumerate() {
-            let batch = Batch { index, batches, first: index * self.size };
-            let drawn = draw(batch, seeds, pictures.take().as_ref(), observer)?;
-            let drawn = drawn.f_to_device(Device::Cpu).map_err(ediffi_core::Error::from)?;
-            if last {
-                report(observer, &StageEvent::Pictures { batch, pictures: &drawn })?;
-            } else {
-                *pictures = Some(drawn);
-            }
-        }
-        Ok(())
+        mut give: impl FnMut(Batch, &[u64], Option<Tensor>) -> ediffi_core::Result<StageBatch>,
+    ) -> ediffi_core::Result<Vec<StageBatch>> {
+        let (size, batches) = (self.size, self.pictures.len());
+        let parts = self.seeds.chunks(size).zip(&mut self.pictures).enumerate();
+        let batch = |index| Batch { index, batches, first: index * size };
+        parts.map(|(index, (seeds, pictures))| give(batch(index), seeds, pictures.take())).collect()
     }
-}
 
-fn report(observer: &mut dyn StageObserver, event: &StageEvent<'_>) -> Result<()> {
-    if observer.event(event).is_break() { Err(Error::Cancelled) } else { Ok(()) }
+    /// Keeps what a stage has drawn for the next.
+    fn keep(&mut self, batch: Batch, drawn: Tensor) {
+        if let Some(pictures) = self.pictures.get_mut(batch.index) {
+            *pictures = Some(drawn);
+        }
+    }
 }
 
 fn foreign(plan: &StagePlan) -> Error {

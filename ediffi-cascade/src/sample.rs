@@ -1,35 +1,173 @@
-//! One batch of pictures in one stage.
+//! The batches of one stage: they are drawn in turns.
+//!
+//! A turn of a batch goes on as long as no other expert has to be loaded for it. So with [`Residency::All`] a batch is drawn in one
+//! turn. Otherwise a turn ends before the first evaluation that belongs to another expert; the batch then waits while the others have
+//! theirs, so each expert is loaded once for all batches. All batches ask for the same noise levels in the same order, so they all
+//! wait for the same expert. Where churn raises the noise level above an expert's interval, it is the one before, which is loaded
+//! again: as often as for a single batch.
+//!
+//! A batch that waits keeps its trajectory and its inputs on the device. What an expert derived from the inputs is dropped with the
+//! turn: it works with that network alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use ediffi_core::conditioning::Conditioning;
+use ediffi_core::denoiser::Denoiser;
 use ediffi_core::guidance::{Guided, Rows};
+use ediffi_core::interval::SigmaInterval;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
-use tch::{Kind, Tensor};
+use ediffi_core::solver::Trajectory;
+use tch::{Device, Kind, Tensor};
 
 use crate::denoiser::{Inputs, StageDenoiser};
 use crate::diagnosis::broken_tensor;
-use crate::observer::Watch;
+use crate::observer::{Batch, StageObserver, Watch};
 use crate::plan::StagePlan;
-use crate::settings::SamplerSettings;
 use crate::stage::Stage;
 use crate::tiled::TileGrid;
 use crate::{Error, Result};
 
-/// What one stage draws at once.
-pub(crate) struct StageBatch<'a> {
+/// What a stage does for all batches of a run.
+pub(crate) struct StageJob<'a> {
     pub(crate) plan: &'a StagePlan,
+    pub(crate) rows: Rows,
+    pub(crate) paint: Option<&'a dyn ScoreBias>,
+}
+
+/// A batch as it is given to a stage.
+pub(crate) struct StageBatch {
+    pub(crate) batch: Batch,
+    /// Number of pictures.
+    pub(crate) pictures: i64,
     /// Embeddings that the stage takes, a row for each picture.
     pub(crate) conditioning: Conditioning,
     /// As `conditioning`, or none.
     pub(crate) unconditional: Conditioning,
     /// The pictures of the stage before, [pictures, channels, h, w] at any size, for a stage of super-resolution.
-    pub(crate) low_res: Option<&'a Tensor>,
-    pub(crate) pictures: i64,
-    pub(crate) rows: Rows,
-    pub(crate) paint: Option<&'a dyn ScoreBias>,
+    pub(crate) low_res: Option<Tensor>,
+    /// Asked for the noise of the start, then for that of the smaller picture, then for those of the steps.
+    pub(crate) noise: Box<dyn NoiseSource>,
+}
+
+/// A batch that is being drawn.
+struct Drawing {
+    batch: Batch,
+    inputs: Inputs,
+    noise: Box<dyn NoiseSource>,
+    trajectory: Trajectory,
+}
+
+/// A stage at work on the batches of a run. With a residency other than [`Residency::All`], its experts leave memory with this.
+pub(crate) struct Turns<'a> {
+    stage: &'a mut Stage,
+    job: StageJob<'a>,
+    tiles: Option<TileGrid>,
+    sigmas: Vec<f64>,
+    /// Those that have not had a turn.
+    given: std::vec::IntoIter<StageBatch>,
+    /// Those that wait for another one.
+    waiting: VecDeque<Drawing>,
+    elapsed: Duration,
+}
+
+impl<'a> Turns<'a> {
+    pub(crate) fn new(stage: &'a mut Stage, job: StageJob<'a>, given: Vec<StageBatch>) -> Result<Self> {
+        let tiles = stage.tiles(job.plan)?;
+        let sigmas = job.plan.settings.sigmas(stage.config().precondition.timesteps());
+        let planned = sigmas.and_then(|sigmas| Ok((stage.ensemble.follow(&sigmas)?, sigmas)));
+        let (plan, sigmas) = planned.map_err(|source| Error::in_stage(stage.name(), source))?;
+        tracing::debug!(stage = stage.name(), %plan, "planned");
+        let (waiting, elapsed) = (VecDeque::new(), Duration::ZERO);
+        Ok(Self { stage, job, tiles, sigmas, given: given.into_iter(), waiting, elapsed })
+    }
+
+    /// Draws until a batch is finished, and gives it; none when all are.
+    ///
+    /// # Shapes
+    /// → [pictures, channels, height, width] f32 in [-1, 1], on the CPU
+    pub(crate) fn next(&mut self, observer: &mut dyn StageObserver) -> Result<Option<(Batch, Tensor)>> {
+        let began = Instant::now();
+        let drawn = self.draw(observer).map_err(|source| self.stage.explain(source))?;
+        self.elapsed += began.elapsed();
+        Ok(drawn)
+    }
+
+    /// Ends the work of the stage; says how long it took.
+    pub(crate) fn finish(self) -> Duration {
+        self.elapsed
+    }
+
+    fn draw(&mut self, observer: &mut dyn StageObserver) -> ediffi_core::Result<Option<(Batch, Tensor)>> {
+        let span = tracing::info_span!("stage", name = self.stage.name());
+        let _entered = span.enter();
+        loop {
+            // All have their first turn before one has its second, and so on.
+            let next = match self.given.next() {
+                Some(batch) => Some(self.begin(batch)?),
+                None => self.waiting.pop_front(),
+            };
+            let Some(mut drawing) = next else { return Ok(None) };
+            let watch = Watch::new(&self.job.plan.stage, drawing.batch, observer);
+            self.turn(&mut drawing, &watch)?;
+            if drawing.trajectory.is_finished() {
+                let pictures = drawing.trajectory.x().f_clamp(-1.0, 1.0)?.f_to_device(Device::Cpu)?;
+                return Ok(Some((drawing.batch, pictures)));
+            }
+            self.waiting.push_back(drawing);
+        }
+    }
+
+    fn begin(&self, given: StageBatch) -> ediffi_core::Result<Drawing> {
+        let StageBatch { batch, pictures, conditioning, unconditional, low_res, mut noise } = given;
+        let (stage, plan) = (&*self.stage, self.job.plan);
+        let (device, height, width) = (stage.runtime.device, plan.height.into(), plan.width.into());
+        let start = noise.normal(&[pictures, stage.io().channels, height, width])?.f_to_device(device)?;
+        let (rule, table) = (stage.config().low_res, stage.config().precondition.timesteps());
+        let condition = |x: Tensor| rule.condition(&x.f_to_device(device)?, height, width, table, noise.as_mut());
+        let low_res = low_res.map(condition).transpose()?;
+        let level = rule.noise_level.map(|level| level as i64);
+        let level = level.map(|level| Tensor::f_full([pictures], level, (Kind::Int64, device))).transpose()?;
+        let with_picture = |conditioning: &Conditioning| -> ediffi_core::Result<Conditioning> {
+            let [low_res, noise_level] = [&low_res, &level].map(|x| x.as_ref().map(Tensor::shallow_clone));
+            Ok(Conditioning { low_res, noise_level, ..conditioning.to(device, Kind::Float)? })
+        };
+        let (conditional, unconditional) = (with_picture(&conditioning)?, with_picture(&unconditional)?);
+        let inputs = Inputs { conditional, unconditional, pictures };
+        let trajectory = plan.settings.solver.start(start, &self.sigmas, noise.as_mut())?;
+        Ok(Drawing { batch, inputs, noise, trajectory })
+    }
+
+    /// A turn of one batch.
+    fn turn(&mut self, drawing: &mut Drawing, watch: &Watch<'_>) -> ediffi_core::Result<()> {
+        let Drawing { inputs, noise, trajectory, .. } = drawing;
+        let turn = self.stage.turn(trajectory.sigma())?;
+        let denoiser = StageDenoiser {
+            ensemble: &mut self.stage.ensemble,
+            inputs,
+            paint: self.job.paint,
+            tiles: self.tiles.as_ref(),
+            watch,
+            current: None,
+            contexts: HashMap::new(),
+        };
+        let mut guided = Guided::new(denoiser, self.job.plan.settings.guidance.clone(), self.job.rows)?;
+        while !trajectory.is_finished() && turn.contains(trajectory.sigma()) {
+            let estimate = guided.estimate(trajectory.x(), trajectory.sigma())?;
+            if let Some(step) = trajectory.advance(estimate, noise.as_mut())? {
+                watch.step(&step)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Turns<'_> {
+    fn drop(&mut self) {
+        self.stage.finish();
+    }
 }
 
 impl Stage {
@@ -42,69 +180,11 @@ impl Stage {
         Ok(Some(grid).filter(|grid| grid.len() > 1))
     }
 
-    /// Draws the pictures of a batch. `noise` is asked for that of the start, then that of the smaller picture, then those of the
-    /// steps.
-    ///
-    /// # Shapes
-    /// → [pictures, channels, height, width] f32 in [-1, 1], on the stage's device
-    pub(crate) fn draw(
-        &mut self,
-        batch: &StageBatch<'_>,
-        noise: &mut dyn NoiseSource,
-        watch: &Watch<'_>,
-    ) -> Result<Tensor> {
-        let span = tracing::info_span!("stage", name = self.name());
-        let _entered = span.enter();
-        let tiles = self.tiles(batch.plan)?;
-        self.solve(batch, tiles.as_ref(), noise, watch).map_err(|source| self.explain(source))
-    }
-
-    fn solve(
-        &mut self,
-        batch: &StageBatch<'_>,
-        tiles: Option<&TileGrid>,
-        noise: &mut dyn NoiseSource,
-        watch: &Watch<'_>,
-    ) -> ediffi_core::Result<Tensor> {
-        let SamplerSettings { solver, guidance, .. } = &batch.plan.settings;
-        let sigmas = batch.plan.settings.sigmas(self.config().precondition.timesteps())?;
-        let plan = self.ensemble.follow(&sigmas)?;
-        tracing::debug!(%plan, "planned");
-        let shape = [batch.pictures, self.io().channels, batch.plan.height.into(), batch.plan.width.into()];
-        let start = noise.normal(&shape)?.f_to_device(self.runtime.device)?;
-        let denoiser = StageDenoiser {
-            inputs: &self.inputs(batch, noise)?,
-            keep_contexts: self.residency == Residency::All,
-            ensemble: &mut self.ensemble,
-            paint: batch.paint,
-            tiles,
-            watch,
-            current: None,
-            contexts: HashMap::new(),
-        };
-        let mut guided = Guided::new(denoiser, guidance.clone(), batch.rows)?;
-        let pictures = solver.solve(&mut guided, start, &sigmas, noise, &mut &*watch)?;
-        Ok(pictures.f_clamp(-1.0, 1.0)?)
-    }
-
-    /// The conditionings on the device, with the enlarged smaller picture.
-    fn inputs(&self, batch: &StageBatch<'_>, noise: &mut dyn NoiseSource) -> ediffi_core::Result<Inputs> {
-        let device = self.runtime.device;
-        let (rule, table) = (self.config().low_res, self.config().precondition.timesteps());
-        let (height, width) = (batch.plan.height.into(), batch.plan.width.into());
-        let condition = |x: &Tensor| rule.condition(&x.f_to_device(device)?, height, width, table, noise);
-        let low_res = batch.low_res.map(condition).transpose()?;
-        let level = rule.noise_level.map(|level| level as i64);
-        let level = level.map(|level| Tensor::f_full([batch.pictures], level, (Kind::Int64, device))).transpose()?;
-        let with_picture = |conditioning: &Conditioning| -> ediffi_core::Result<Conditioning> {
-            let [low_res, noise_level] = [&low_res, &level].map(|x| x.as_ref().map(Tensor::shallow_clone));
-            Ok(Conditioning { low_res, noise_level, ..conditioning.to(device, Kind::Float)? })
-        };
-        Ok(Inputs {
-            conditional: with_picture(&batch.conditioning)?,
-            unconditional: with_picture(&batch.unconditional)?,
-            pictures: batch.pictures,
-        })
+    /// The noise levels that a turn which begins at `sigma` may evaluate.
+    fn turn(&self, sigma: f64) -> ediffi_core::Result<SigmaInterval> {
+        let experts = self.ensemble.experts();
+        let own = experts.intervals().get(experts.index_of(sigma)?).copied();
+        Ok(own.filter(|_| self.residency != Residency::All).unwrap_or(SigmaInterval::ALL))
     }
 
     /// Names the stage, and the expert that made a NaN.
@@ -123,3 +203,6 @@ impl Stage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

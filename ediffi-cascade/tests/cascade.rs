@@ -188,9 +188,9 @@ fn everything_is_told_in_order() {
     run_enlarged(&mut cascade, &mut log).unwrap();
     let batch = |stage: &str, batch: usize| {
         vec![
-            format!("{stage}: expert 0 [1, inf)"),
+            format!("{stage}: expert 0 [1, inf), batch {batch}"),
             format!("{stage}: batch {batch}, step 0 of 2 at 9.000"),
-            format!("{stage}: expert 1 [0, 1)"),
+            format!("{stage}: expert 1 [0, 1), batch {batch}"),
             format!("{stage}: batch {batch}, step 1 of 2 at 0.500"),
         ]
     };
@@ -215,6 +215,40 @@ fn everything_is_told_in_order() {
     assert_eq!(log.lines, expected);
     // For each stage and batch two evaluations and two switches, and the tiles.
     assert_eq!(log.polls, 2 * 2 * 4 + 2 * 4);
+}
+
+/// The first expert has its steps of both batches before the second has any.
+#[test]
+fn a_relay_tells_the_batches_in_turns() {
+    for residency in [Residency::Relay, Residency::RelayPrefetch] {
+        let (_folder, mut cascade) = enlarged(residency);
+        let (mut log, mut expected) = (Log::default(), Vec::new());
+        run_enlarged(&mut cascade, &mut log).unwrap();
+        let turn = |stage: &str, expert: usize, batch: usize| {
+            let (interval, sigma) = [("[1, inf)", "9.000"), ("[0, 1)", "0.500")][expert];
+            [
+                format!("{stage}: expert {expert} {interval}, batch {batch}"),
+                format!("{stage}: batch {batch}, step {expert} of 2 at {sigma}"),
+            ]
+        };
+        for (index, stage) in ["base", "above"].into_iter().enumerate() {
+            expected.push(format!("{stage} starts: 2 steps, 2 batches, {index} of 3"));
+            expected
+                .extend([(0, 0), (0, 1), (1, 0)].into_iter().flat_map(|(expert, batch)| turn(stage, expert, batch)));
+            if stage == "above" {
+                // The first pictures are out before the second batch has its last turn.
+                expected.push("enlarger starts: 64x64, 4 tiles, 2 batches, 2 of 3".to_owned());
+                expected.extend((0..4).map(|tile| format!("enlarger: batch 0, tile {tile} of 4")));
+                expected.push("pictures 0 to 1".to_owned());
+            }
+            expected.extend(turn(stage, 1, 1));
+            expected.push(format!("{stage} is done"));
+        }
+        expected.extend((0..4).map(|tile| format!("enlarger: batch 1, tile {tile} of 4")));
+        expected.extend(["pictures 2 to 2", "enlarger is done"].map(str::to_owned));
+        assert_eq!(log.lines, expected, "{residency:?}");
+        assert_eq!(log.polls, 2 * 2 * 4 + 2 * 4, "{residency:?}");
+    }
 }
 
 #[test]
@@ -243,7 +277,15 @@ fn an_enlarger_is_the_last_stage() {
 /// Every question and every event may end the run. What was finished by then was handed out, and is what a whole run gives.
 #[test]
 fn a_run_that_is_stopped_keeps_what_is_finished() {
-    let (_folder, mut cascade) = enlarged(Residency::All);
+    // The questions that are left when the first batch is finished: of the last stage and the enlarger for the second one, all of
+    // it or its last turn.
+    for (residency, left) in [(Residency::All, 8), (Residency::Relay, 6)] {
+        stop_everywhere(residency, left);
+    }
+}
+
+fn stop_everywhere(residency: Residency, left: usize) {
+    let (_folder, mut cascade) = enlarged(residency);
     let mut whole = Log::default();
     run_enlarged(&mut cascade, &mut whole).unwrap();
     let finished = |lines: &[String]| lines.iter().filter(|line| line.starts_with("pictures")).count();
@@ -252,12 +294,11 @@ fn a_run_that_is_stopped_keeps_what_is_finished() {
         let mut log = Log { stop_poll: Some(stop), ..Log::default() };
         assert!(matches!(run_enlarged(&mut cascade, &mut log), Err(Error::Cancelled)), "at question {stop}");
         assert_eq!(log.polls, stop);
-        // The last eight questions are those of the last stage and the enlarger for the second batch.
-        assert_eq!(log.pictures.len(), usize::from(stop > whole.polls - 8));
+        assert_eq!(log.pictures.len(), usize::from(stop > whole.polls - left));
         kept += log.pictures.len();
         assert!(log.pictures.iter().zip(&whole.pictures).all(|(a, b)| bytes(a) == bytes(b)));
     }
-    assert_eq!(kept, 8);
+    assert_eq!(kept, left);
     for stop in 1..=whole.lines.len() {
         let mut log = Log { stop_event: Some(stop), ..Log::default() };
         assert!(matches!(run_enlarged(&mut cascade, &mut log), Err(Error::Cancelled)), "at event {stop}");

@@ -18,9 +18,11 @@ pub enum Residency {
     /// All: an expert is loaded when it is first needed, and stays.
     #[default]
     All,
-    /// One: an expert is dropped before the next one is loaded.
+    /// One: an expert is dropped before the next one is loaded. A cascade draws the batches of a stage in turns then, all with one
+    /// expert before any with the next, so each expert is loaded once. Batches that wait are on the device, each with its
+    /// embeddings and at most six times the f32 pixels of its pictures: 72 MiB for a picture of 1024×1024.
     Relay,
-    /// At most two: while one works, a thread loads the next one of the plan.
+    /// At most two: while one works, a thread loads the next one of the plan. Otherwise as [`Relay`](Self::Relay).
     RelayPrefetch,
 }
 

@@ -251,7 +251,9 @@ impl StageObserver for Log {
                 let (stage, steps) = (&plan.stage, plan.plan.steps().len());
                 format!("{stage} starts: {steps} steps, {batches} batches, {index} of {stages}")
             }
-            StageEvent::ExpertSwitched { stage, expert, interval } => format!("{stage}: expert {expert} {interval}"),
+            StageEvent::ExpertSwitched { stage, batch, expert, interval } => {
+                format!("{stage}: expert {expert} {interval}, batch {}", batch.index)
+            }
             StageEvent::Step { stage, batch, index, steps, sigma, denoised } => {
                 assert!(!denoised.requires_grad());
                 format!("{stage}: batch {}, step {index} of {steps} at {sigma:.3}", batch.index)

@@ -2,8 +2,9 @@
 
 use tch::Tensor;
 
-use super::run::{Run, combine};
+use super::evaluated::{Evaluated, Next, combine, noise_like};
 use crate::denoiser::{Estimate, check_shape};
+use crate::noise::NoiseSource;
 use crate::{Error, Result};
 
 /// The variance of the noise that DDPM adds in a step.
@@ -21,17 +22,25 @@ pub enum Variance {
 /// Ho et al. 2020, algorithm 2, in the variables of the paper: `x` is divided by `sqrt(1 + sigma^2)` for a step and
 /// multiplied again after it. The coefficients are made by f32 arithmetic in the published order: at low noise they are
 /// small differences of numbers near 1, whose roundings show.
-pub(super) fn ddpm(run: &mut Run<'_>, mut x: Tensor, variance: Variance) -> Result<Tensor> {
-    let alpha_bars = run.sigmas.iter().map(|&sigma| alpha_bar(sigma)).collect::<Result<Vec<_>>>()?;
-    let levels = run.sigmas.array_windows().zip(alpha_bars.array_windows());
-    for (i, (&[sigma, next_sigma], &[here, there])) in levels.enumerate() {
-        let estimate = run.estimate(&x, sigma)?;
-        let noise = run.noise_like(&x)?;
-        let inner = x.f_mul_scalar(norm(sigma).recip())?;
-        x = step(&inner, &estimate, &noise, (here, there), variance)?.f_mul_scalar(norm(next_sigma))?;
-        run.report(i, &estimate.denoised)?;
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ddpm {
+    variance: Variance,
+}
+
+impl Ddpm {
+    /// The rule for a schedule with these positive sigmas, which have to be timesteps.
+    pub(super) fn new(variance: Variance, sigmas: &[f64]) -> Result<Self> {
+        sigmas.iter().try_for_each(|&sigma| alpha_bar(sigma).map(drop))?;
+        Ok(Self { variance })
     }
-    run.finish(&x, run.last_sigma())
+
+    pub(super) fn advance(self, evaluated: &Evaluated<'_>, noise: &mut dyn NoiseSource) -> Result<Next> {
+        let &Evaluated { x, t, t_next, estimate } = evaluated;
+        let products = (alpha_bar(t)?, alpha_bar(t_next)?);
+        let inner = x.f_mul_scalar(norm(t).recip())?;
+        let inner = step(&inner, estimate, &noise_like(x, noise)?, products, self.variance)?;
+        Ok(Next::Reached(inner.f_mul_scalar(norm(t_next))?))
+    }
 }
 
 /// `sqrt(1 + sigma^2)`: the length of EDM's `x` in units of DDPM's.
@@ -90,7 +99,6 @@ mod tests {
     use super::*;
     use crate::denoiser::{Denoiser, estimate_with};
     use crate::guidance::Thresholding;
-    use crate::noise::NoiseSource;
     use crate::precondition::Epsilon;
     use crate::schedule::Schedule;
     use crate::seed::Noise;
@@ -154,8 +162,10 @@ mod tests {
             seen.push((sigma, f64::try_from(x.std(true)).unwrap(), f64::try_from(x.mean(tch::Kind::Float)).unwrap()));
             point.denoise(x, sigma)
         });
-        let start = noise.normal(&[1, 1, 100, 100]).unwrap() * sigmas[0] + 0.25;
-        let end = ddpm(&mut Run::new(&mut watched, &sigmas, &mut noise, &mut ()), start, Variance::FixedSmall).unwrap();
+        // The solver multiplies its start by this.
+        let start = (noise.normal(&[1, 1, 100, 100]).unwrap() * sigmas[0] + 0.25) / norm(sigmas[0]);
+        let solver = Solver::Ddpm(Variance::FixedSmall);
+        let end = solver.solve(&mut watched, start, &sigmas, &mut noise, &mut ()).unwrap();
         assert_eq!(f64::try_from(end.mean(tch::Kind::Float)).unwrap(), 0.25);
         assert_eq!(seen.len(), 3);
         for (sigma, std, mean) in seen {

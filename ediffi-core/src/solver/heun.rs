@@ -5,7 +5,8 @@ use std::f64::consts::SQRT_2;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::run::{Run, combine};
+use super::evaluated::{Evaluated, Kept, Next, combine, noise_like};
+use crate::noise::NoiseSource;
 use crate::{Error, Result};
 
 /// EDM's churn: before a step, a little new noise is added, and the noise level is raised to match (Karras et al. 2022,
@@ -43,19 +44,6 @@ impl Churn {
         let reason = format!("churn has to be finite and not negative, s_min at most s_max: {self:?}");
         Err(Error::InvalidSolver(reason))
     }
-
-    /// Raises `x` from noise level `t` to `t_hat`, and gives both.
-    fn apply(&self, run: &mut Run<'_>, x: Tensor, t: f64) -> Result<(Tensor, f64)> {
-        let inside = self.s_min <= t && t <= self.s_max;
-        let gamma = if inside { (self.s_churn / run.sigmas.len() as f64).min(SQRT_2 - 1.0) } else { 0.0 };
-        if gamma == 0.0 {
-            return Ok((x, t));
-        }
-        let t_hat = t + gamma * t;
-        let epsilon = run.noise_like(&x)?;
-        let added = (t_hat * t_hat - t * t).sqrt() * self.s_noise;
-        Ok((combine((1.0, &x), &[(added, &epsilon)])?, t_hat))
-    }
 }
 
 impl Default for Churn {
@@ -65,15 +53,55 @@ impl Default for Churn {
 }
 
 /// EDM, algorithm 2: an Euler step, then the mean of the slopes at both ends.
-pub(super) fn heun(run: &mut Run<'_>, mut x: Tensor, churn: &Churn) -> Result<Tensor> {
-    for (i, &[t, t_next]) in run.sigmas.array_windows().enumerate() {
-        let (x_hat, t_hat) = churn.apply(run, x, t)?;
-        let h = t_next - t_hat;
-        let (d, denoised) = run.slope(&x_hat, t_hat)?;
-        let (d_next, _) = run.slope(&combine((1.0, &x_hat), &[(h, &d)])?, t_next)?;
-        x = combine((1.0, &x_hat), &[(0.5 * h, &d), (0.5 * h, &d_next)])?;
-        run.report(i, &denoised)?;
+#[derive(Debug, Clone)]
+pub(super) struct Heun {
+    churn: Churn,
+    steps: usize,
+    /// The step that waits for the slope at its end.
+    begun: Option<Begun>,
+}
+
+#[derive(Debug, Clone)]
+struct Begun {
+    x_hat: Kept,
+    h: f64,
+    d: Kept,
+}
+
+impl Heun {
+    /// The rule for a schedule of so many steps.
+    pub(super) fn new(churn: Churn, steps: usize) -> Self {
+        Self { churn, steps, begun: None }
     }
-    let (x_hat, t_hat) = churn.apply(run, x, run.last_sigma())?;
-    run.finish(&x_hat, t_hat)
+
+    /// Raises `x` from noise level `t` to `t_hat`, and gives both.
+    pub(super) fn raise(&self, x: Tensor, t: f64, noise: &mut dyn NoiseSource) -> Result<(Tensor, f64)> {
+        let Churn { s_churn, s_min, s_max, s_noise } = self.churn;
+        let inside = s_min <= t && t <= s_max;
+        let gamma = if inside { (s_churn / self.steps as f64).min(SQRT_2 - 1.0) } else { 0.0 };
+        if gamma == 0.0 {
+            return Ok((x, t));
+        }
+        let t_hat = t + gamma * t;
+        let epsilon = noise_like(&x, noise)?;
+        let added = (t_hat * t_hat - t * t).sqrt() * s_noise;
+        Ok((combine((1.0, &x), &[(added, &epsilon)])?, t_hat))
+    }
+
+    pub(super) fn advance(&mut self, evaluated: &Evaluated<'_>) -> Result<Next> {
+        let slope = Kept::from(evaluated.slope()?);
+        match self.begun.take() {
+            None => {
+                let &Evaluated { x: x_hat, t: t_hat, t_next, .. } = evaluated;
+                let (h, d) = (t_next - t_hat, slope);
+                let x = combine((1.0, x_hat), &[(h, &d)])?;
+                self.begun = Some(Begun { x_hat: x_hat.into(), h, d });
+                Ok(Next::Within(x, t_next))
+            }
+            Some(Begun { x_hat, h, d }) => {
+                let d_next = slope;
+                Ok(Next::Reached(combine((1.0, &x_hat), &[(0.5 * h, &d), (0.5 * h, &d_next)])?))
+            }
+        }
+    }
 }

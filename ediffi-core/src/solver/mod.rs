@@ -1,7 +1,8 @@
 //! Solvers: integration rules for the probability-flow equation `dx/dsigma = (x - D(x; sigma)) / sigma`.
 //!
-//! A solver is a function of a denoiser, a start and a schedule. It sees nothing but `D(x; sigma)`. Each has a file of its
-//! own, in the order and the letters of its paper. (The equation is that of eDiff-I, section 3, in EDM's variables. In
+//! A solver is a function of a denoiser, a start and a schedule. It sees nothing but `D(x; sigma)`: [`Solver::solve`] asks for one
+//! evaluation after the other. [`Solver::start`] gives the same as a [`Trajectory`], which waits between any two evaluations.
+//! Each solver has a file of its own, in the order and the letters of its paper. (The equation is that of eDiff-I, section 3, in EDM's variables. In
 //! these, the exponential integrators of DEIS are ordinary ones: their factor `Psi` is 1.)
 //!
 //! # The last step
@@ -29,15 +30,17 @@
 mod ddpm;
 mod dpmpp;
 mod euler;
+mod evaluated;
 mod heun;
 mod kutta3;
 mod name;
 mod observer;
-mod run;
 mod solve;
 mod tab_deis;
+mod trajectory;
 
 pub use ddpm::Variance;
 pub use heun::Churn;
 pub use observer::{Step, StepObserver};
 pub use solve::Solver;
+pub use trajectory::Trajectory;

@@ -2,11 +2,13 @@
 
 use tch::Tensor;
 
-use super::ddpm::{self, Variance};
-use super::heun::{self, Churn};
+use super::ddpm::{Ddpm, Variance, norm};
+use super::dpmpp::{DpmPp2M, DpmPp3M};
+use super::heun::{Churn, Heun};
+use super::kutta3::Kutta3;
 use super::observer::StepObserver;
-use super::run::Run;
-use super::{dpmpp, euler, kutta3, tab_deis};
+use super::tab_deis::TabDeis;
+use super::trajectory::{Rule, Trajectory};
 use crate::denoiser::{Denoiser, is_finite, state_kind};
 use crate::noise::NoiseSource;
 use crate::{Error, Result, schedule};
@@ -58,7 +60,7 @@ impl Solver {
         }
     }
 
-    /// The number of evaluations of the denoiser that [`solve`](Self::solve) makes for a schedule.
+    /// The number of evaluations of the denoiser that a schedule takes.
     #[must_use]
     pub fn evaluations(&self, sigmas: &[f64]) -> usize {
         let per_step = match self {
@@ -74,26 +76,58 @@ impl Solver {
 
     /// The standard deviation of the first state: `sigma`, the first noise level, for all but DDPM, whose first state has
     /// variance 1 in DDPM's view.
-    fn start(&self, sigma: f64) -> f64 {
+    fn deviation(&self, sigma: f64) -> f64 {
         match self {
-            Self::Ddpm(_) => ddpm::norm(sigma),
+            Self::Ddpm(_) => norm(sigma),
             _ => sigma,
         }
     }
 
-    /// Makes a clean image of `start`, standard normal noise. The solver scales it to the first noise level itself.
+    /// Starts on the way from `start`, standard normal noise, to a clean image. The solver scales it to the first noise level
+    /// itself. [`solve`](Self::solve) goes the whole way.
     ///
-    /// `sigmas` descends strictly and is positive, except that it may end in 0. Churn and DDPM draw more noise from
-    /// `noise`. Gradients are off. All arithmetic is in f32 (in f64 if `start` is f64), whatever the denoiser computes in.
+    /// `sigmas` descends strictly and is positive, except that it may end in 0. Churn draws more noise from `noise`. All
+    /// arithmetic is in f32 (in f64 if `start` is f64), whatever the denoiser computes in.
+    ///
+    /// # Shapes
+    /// `start`: `[n, channels, height, width]`
+    ///
+    /// # Errors
+    /// [`Error::InvalidSigmas`] or [`Error::InvalidSchedule`]; [`Error::InvalidSolver`]; [`Error::NotFinite`] for a `start` that
+    /// holds a NaN or an infinity; the errors of `noise`.
+    pub fn start(&self, start: Tensor, sigmas: &[f64], noise: &mut dyn NoiseSource) -> Result<Trajectory> {
+        let _no_grad = tch::no_grad_guard();
+        self.validate()?;
+        schedule::validate(sigmas)?;
+        let start = start.f_to_kind(state_kind(&start)?)?;
+        if !is_finite(&start)? {
+            return Err(Error::NotFinite("the solver's start".to_owned()));
+        }
+        let x = start.f_mul_scalar(self.deviation(sigmas.first().copied().unwrap_or_default()))?;
+        let sigmas = match sigmas {
+            [positive @ .., 0.0] => positive,
+            all => all,
+        };
+        let rule = match *self {
+            Self::Euler => Rule::Euler,
+            Self::Heun(churn) => Rule::Heun(Heun::new(churn, sigmas.len())),
+            Self::Kutta3 => Rule::Kutta3(Kutta3::default()),
+            Self::TabDeis { order } => Rule::TabDeis(TabDeis::new(order.into())),
+            Self::DpmPp2M => Rule::DpmPp2M(DpmPp2M::default()),
+            Self::DpmPp3M => Rule::DpmPp3M(DpmPp3M::default()),
+            Self::Ddpm(variance) => Rule::Ddpm(Ddpm::new(variance, sigmas)?),
+        };
+        Trajectory::new(rule, x, sigmas, noise)
+    }
+
+    /// Makes a clean image of `start`: goes the whole way that [`start`](Self::start) begins. Gradients are off.
     ///
     /// # Shapes
     /// `start`: `[n, channels, height, width]`; the result has the same shape and device.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] if `observer` says so, before the next evaluation; [`Error::InvalidSigmas`] or
-    /// [`Error::InvalidSchedule`]; [`Error::InvalidSolver`]; [`Error::NotFinite`] for `start` and
-    /// [`Error::DenoisedNotFinite`] for an estimate that holds a NaN or an infinity; [`Error::DenoisedShape`]; the
-    /// errors of `denoiser` and `noise`.
+    /// [`Error::Cancelled`] if `observer` says so, before the next evaluation; those of [`start`](Self::start), of
+    /// [`Trajectory::advance`] and of `denoiser`.
     pub fn solve(
         &self,
         denoiser: &mut dyn Denoiser,
@@ -103,22 +137,17 @@ impl Solver {
         observer: &mut dyn StepObserver,
     ) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
-        self.validate()?;
-        schedule::validate(sigmas)?;
-        let start = start.f_to_kind(state_kind(&start)?)?;
-        if !is_finite(&start)? {
-            return Err(Error::NotFinite("the solver's start".to_owned()));
+        let mut trajectory = self.start(start, sigmas, noise)?;
+        while !trajectory.is_finished() {
+            if observer.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let estimate = denoiser.estimate(trajectory.x(), trajectory.sigma())?;
+            let step = trajectory.advance(estimate, noise)?;
+            if step.is_some_and(|step| observer.step(&step).is_break()) {
+                return Err(Error::Cancelled);
+            }
         }
-        let x = start.f_mul_scalar(self.start(sigmas.first().copied().unwrap_or_default()))?;
-        let mut run = Run::new(denoiser, sigmas, noise, observer);
-        match self {
-            Self::Euler => euler::euler(&mut run, x),
-            Self::Heun(churn) => heun::heun(&mut run, x, churn),
-            Self::Kutta3 => kutta3::kutta3(&mut run, x),
-            Self::TabDeis { order } => tab_deis::tab_deis(&mut run, x, (*order).into()),
-            Self::DpmPp2M => dpmpp::dpmpp_2m(&mut run, x),
-            Self::DpmPp3M => dpmpp::dpmpp_3m(&mut run, x),
-            Self::Ddpm(variance) => ddpm::ddpm(&mut run, x, *variance),
-        }
+        Ok(trajectory.x().shallow_clone())
     }
 }

@@ -2,29 +2,39 @@
 
 use std::collections::VecDeque;
 
-use tch::Tensor;
-
-use super::run::{Run, combine};
+use super::evaluated::{Evaluated, Kept, Next, combine};
 use crate::Result;
 
 /// `x_{i+1} = x_i + sum_j C_ij d_{i-j}` with j = 0..r (Zhang and Chen 2022, t-AB-DEIS): the polynomial
 /// through the last slopes, integrated over the step. The degree r grows from 0 to `order` over the first steps.
 ///
 /// `C_ij = integral from t_i to t_{i+1} of prod_{k != j} (tau - t_{i-k}) / (t_{i-j} - t_{i-k}) dtau`.
-pub(super) fn tab_deis(run: &mut Run<'_>, mut x: Tensor, order: usize) -> Result<Tensor> {
-    // The newest first.
-    let (mut times, mut slopes) = (VecDeque::new(), VecDeque::new());
-    for (i, &[t, t_next]) in run.sigmas.array_windows().enumerate() {
-        let (d, denoised) = run.slope(&x, t)?;
-        times.push_front(t);
-        slopes.push_front(d);
-        times.truncate(order + 1);
-        slopes.truncate(order + 1);
-        let terms: Vec<_> = coefficients(times.make_contiguous(), t_next).into_iter().zip(&slopes).collect();
-        x = combine((1.0, &x), &terms)?;
-        run.report(i, &denoised)?;
+#[derive(Debug, Clone)]
+pub(super) struct TabDeis {
+    order: usize,
+    /// The noise levels of earlier steps, the newest first, `order` at most.
+    times: VecDeque<f64>,
+    /// The slopes there.
+    slopes: VecDeque<Kept>,
+}
+
+impl TabDeis {
+    pub(super) fn new(order: usize) -> Self {
+        Self { order, times: VecDeque::new(), slopes: VecDeque::new() }
     }
-    run.finish(&x, run.last_sigma())
+
+    pub(super) fn advance(&mut self, evaluated: &Evaluated<'_>) -> Result<Next> {
+        let &Evaluated { x, t, t_next, .. } = evaluated;
+        self.times.push_front(t);
+        self.slopes.push_front(evaluated.slope()?.into());
+        let weights = coefficients(self.times.make_contiguous(), t_next);
+        let terms: Vec<_> = weights.into_iter().zip(self.slopes.iter().map(|d| &**d)).collect();
+        let x = combine((1.0, x), &terms)?;
+        // The next step has a slope of its own, and uses so many more.
+        self.times.truncate(self.order);
+        self.slopes.truncate(self.order);
+        Ok(Next::Reached(x))
+    }
 }
 
 /// The integrals of the Lagrange polynomials of the nodes `times` from `times[0]` to `t_next`, in closed form.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ediffi_core::pool::Residency;
 use ediffi_core::runtime::cpu_has_bf16;
 use serde::{Deserialize, Serialize};
 
@@ -65,10 +66,12 @@ pub(crate) struct Stage {
     pub(crate) stage: String,
     /// Side of the last picture, in pixels.
     pub(crate) side: u32,
+    /// How many pictures, each a batch of its own.
+    pub(crate) pictures: usize,
     /// Painted regions.
     pub(crate) regions: u32,
-    /// Whether one expert at a time is in memory.
-    pub(crate) relay: bool,
+    /// How many experts are in memory.
+    pub(crate) residency: Residency,
     /// Side of a tile, if the stage is cut.
     pub(crate) tile: Option<usize>,
     /// Steps of every stage, if not the model's own.

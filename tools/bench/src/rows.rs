@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ediffi_core::pool::Residency;
+
 use crate::job::{Case, Precision, Stage};
 
 /// Where the models of the bench are made.
@@ -92,7 +94,8 @@ pub(crate) fn all() -> Vec<Row> {
             rows.push(Row::beside_pytorch(name, precision, &case, false));
         }
     }
-    rows.extend([start(), paint(), relay()]);
+    rows.extend([start(), paint()]);
+    rows.extend([1, 8].map(relay));
     rows.extend(growth());
     for (length, text) in [("short", SHORT.to_owned()), ("long", long(77))] {
         let clip = Case::ClipText { folder: model("clip-l"), text: text.clone() };
@@ -128,9 +131,16 @@ fn paint() -> Row {
     Row::own("paint", [("without".to_owned(), case(0)), ("with".to_owned(), case(2))])
 }
 
-fn relay() -> Row {
-    let case = |relay| Case::Stage(Stage { relay, ..base() });
-    Row::own("relay", [("all".to_owned(), case(false)), ("relay".to_owned(), case(true))])
+/// Three experts beside one network of the same size, for so many pictures.
+fn relay(pictures: usize) -> Row {
+    let case = |count, residency| Case::Stage(Stage { model: experts(count), pictures, residency, ..base() });
+    let sides = [
+        ("one network", case(1, Residency::All)),
+        ("three in memory", case(3, Residency::All)),
+        ("three by relay", case(3, Residency::Relay)),
+        ("three prefetched", case(3, Residency::RelayPrefetch)),
+    ];
+    Row::own(&format!("relay-{pictures}"), sides.map(|(label, case)| (label.to_owned(), case)))
 }
 
 fn growth() -> [Row; 6] {
@@ -138,7 +148,7 @@ fn growth() -> [Row; 6] {
         let stage = "sr1024".to_owned();
         Case::Stage(Stage { stage, side, tile: Some(128), steps: Some(1), ..base() })
     };
-    let experts = |count| Case::Stage(Stage { model: experts(count), relay: true, ..base() });
+    let experts = |count| Case::Stage(Stage { model: experts(count), residency: Residency::Relay, ..base() });
     let regions = |regions| Case::Stage(Stage { regions, ..base() });
     let tokens = |tokens| Case::T5 { folder: model("t5-250m"), text: long(tokens), tokens };
     [
@@ -155,7 +165,7 @@ fn growth() -> [Row; 6] {
 /// The base of the shipped model.
 fn base() -> Stage {
     let (model, stage) = ("models/icons".into(), "base".to_owned());
-    Stage { model, stage, side: 64, regions: 0, relay: false, tile: None, steps: None }
+    Stage { model, stage, side: 64, pictures: 1, regions: 0, residency: Residency::All, tile: None, steps: None }
 }
 
 fn shipped(stage: &str, rows: i64, side: i64) -> Case {

@@ -1,6 +1,6 @@
 //! One stage of a generation: paint, experts, tiles.
 
-use ediffi::{Canvas, DeviceChoice, Pipeline, Precision, Region, Request, Residency};
+use ediffi::{Canvas, DeviceChoice, Pipeline, Precision, Region, Request};
 
 use super::ready::Ready;
 use crate::job::Stage;
@@ -12,10 +12,10 @@ const WORDS: [&str; 8] = ["lemon", "sunflower", "panda", "frog", "umbrella", "mu
 const CANVAS: u32 = 64;
 
 pub(super) fn open(stage: Stage, precision: Precision) -> Result<Ready> {
-    let residency = if stage.relay { Residency::Relay } else { Residency::All };
     let builder = Pipeline::builder(&stage.model).device(DeviceChoice::Cpu).precision(precision);
-    let pipeline = builder.residency(residency).open()?;
-    let mut request = Request::new(WORDS.join(" and ")).last_stage(&stage.stage).size(stage.side, stage.side);
+    let pipeline = builder.residency(stage.residency).batch(1).open()?;
+    let request = Request::new(WORDS.join(" and ")).images(stage.pictures);
+    let mut request = request.last_stage(&stage.stage).size(stage.side, stage.side);
     if stage.regions > 0 {
         let regions = (0..stage.regions).map(|index| region(index, stage.regions)).collect::<Result<Vec<_>>>()?;
         request = request.canvas(Canvas::new(regions)?);
