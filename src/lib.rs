@@ -88,7 +88,7 @@ pub use {
         pool::Residency,
         runtime::{DeviceChoice, Precision, Runtime},
         schedule::Schedule,
-        solver::{Churn, Solver, Variance},
+        solver::{Churn, FreshNoise, Solver, Variance},
         timesteps::{NoiseTable, Preset},
     },
     ediffi_encoders::T5Weights,

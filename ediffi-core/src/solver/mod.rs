@@ -29,6 +29,7 @@
 
 mod ddpm;
 mod dpmpp;
+mod dpmpp_sde;
 mod euler;
 mod evaluated;
 mod heun;
@@ -40,6 +41,7 @@ mod tab_deis;
 mod trajectory;
 
 pub use ddpm::Variance;
+pub use dpmpp_sde::FreshNoise;
 pub use heun::Churn;
 pub use observer::{Step, StepObserver};
 pub use solve::Solver;

@@ -8,11 +8,12 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ddpm::Variance;
+use super::dpmpp_sde::FreshNoise;
 use super::heun::Churn;
 use super::solve::Solver;
 use crate::{Error, Result};
 
-const NAMES: [(&str, Solver); 10] = [
+const NAMES: [(&str, Solver); 11] = [
     ("euler", Solver::Euler),
     ("heun", Solver::Heun(Churn::NONE)),
     ("kutta-3", Solver::Kutta3),
@@ -21,6 +22,7 @@ const NAMES: [(&str, Solver); 10] = [
     ("tab-deis-3", Solver::TabDeis { order: 3 }),
     ("dpmpp-2m", Solver::DpmPp2M),
     ("dpmpp-3m", Solver::DpmPp3M),
+    ("dpmpp-2m-sde", Solver::DpmPp2MSde(FreshNoise { eta: 1.0, s_noise: 1.0 })),
     ("ddpm", Solver::Ddpm(Variance::Learned)),
     ("ddpm-fixed-small", Solver::Ddpm(Variance::FixedSmall)),
 ];
@@ -33,11 +35,11 @@ impl Solver {
 
     /// The solvers of the probability-flow equation, without churn: they add no noise on the way, and take any schedule.
     pub fn deterministic() -> impl Iterator<Item = Self> {
-        Self::all().filter(|solver| !matches!(solver, Self::Ddpm(_)))
+        Self::all().filter(|solver| !matches!(solver, Self::Ddpm(_) | Self::DpmPp2MSde(_)))
     }
 }
 
-/// The name; churn is not part of it.
+/// The name; churn and fresh noise are not part of it.
 impl fmt::Display for Solver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -47,6 +49,7 @@ impl fmt::Display for Solver {
             Self::TabDeis { order } => write!(f, "tab-deis-{order}"),
             Self::DpmPp2M => f.write_str("dpmpp-2m"),
             Self::DpmPp3M => f.write_str("dpmpp-3m"),
+            Self::DpmPp2MSde(_) => f.write_str("dpmpp-2m-sde"),
             Self::Ddpm(Variance::Learned) => f.write_str("ddpm"),
             Self::Ddpm(Variance::FixedSmall) => f.write_str("ddpm-fixed-small"),
         }
@@ -68,29 +71,37 @@ impl FromStr for Solver {
 impl Serialize for Solver {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
-            Self::Heun(churn) if *churn != Churn::NONE => {
-                let mut map = serializer.serialize_map(Some(1))?;
-                map.serialize_entry("heun", churn)?;
-                map.end()
-            }
+            Self::Heun(churn) if *churn != Churn::NONE => one_entry(serializer, "heun", churn),
+            Self::DpmPp2MSde(fresh) if *fresh != FreshNoise::default() => one_entry(serializer, "dpmpp-2m-sde", fresh),
             _ => serializer.collect_str(self),
         }
     }
 }
 
+/// A solver with its numbers: `{"NAME": {..}}`.
+fn one_entry<S: Serializer>(
+    serializer: S,
+    name: &str,
+    numbers: &impl Serialize,
+) -> std::result::Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(1))?;
+    map.serialize_entry(name, numbers)?;
+    map.end()
+}
+
 impl<'de> Deserialize<'de> for Solver {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_any(NameOrChurn)
+        deserializer.deserialize_any(NameOrNumbers)
     }
 }
 
-struct NameOrChurn;
+struct NameOrNumbers;
 
-impl<'de> Visitor<'de> for NameOrChurn {
+impl<'de> Visitor<'de> for NameOrNumbers {
     type Value = Solver;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a solver or {\"heun\": churn}")
+        f.write_str("the name of a solver, {\"heun\": churn} or {\"dpmpp-2m-sde\": noise}")
     }
 
     fn visit_str<E: serde::de::Error>(self, name: &str) -> std::result::Result<Solver, E> {
@@ -98,15 +109,15 @@ impl<'de> Visitor<'de> for NameOrChurn {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Solver, A::Error> {
-        let mut churn = None;
-        while let Some(key) = map.next_key::<String>()? {
-            match (key.as_str(), &churn) {
-                ("heun", None) => churn = Some(map.next_value::<Churn>()?),
-                ("heun", Some(_)) => return Err(A::Error::duplicate_field("heun")),
-                _ => return Err(A::Error::unknown_field(&key, &["heun"])),
-            }
+        let solver = match map.next_key::<String>()?.as_deref() {
+            Some("heun") => Solver::Heun(map.next_value()?),
+            Some("dpmpp-2m-sde") => Solver::DpmPp2MSde(map.next_value()?),
+            Some(other) => return Err(A::Error::unknown_field(other, &["heun", "dpmpp-2m-sde"])),
+            None => return Err(A::Error::missing_field("heun")),
+        };
+        if let Some(second) = map.next_key::<String>()? {
+            return Err(A::Error::custom(format!("`{second}` beside {solver}: a solver is one of both")));
         }
-        let solver = Solver::Heun(churn.ok_or_else(|| A::Error::missing_field("heun"))?);
         solver.validate().map_err(A::Error::custom)?;
         Ok(solver)
     }
@@ -127,9 +138,10 @@ mod tests {
     }
 
     #[test]
-    fn only_ddpm_is_not_deterministic() {
-        assert_eq!((Solver::all().count(), Solver::deterministic().count()), (10, 8));
-        assert!(Solver::deterministic().all(|solver| !solver.to_string().starts_with("ddpm")));
+    fn deterministic_solvers_add_no_noise() {
+        assert_eq!((Solver::all().count(), Solver::deterministic().count()), (11, 8));
+        let noisy = |solver: Solver| solver.to_string().starts_with("ddpm") || solver.to_string().ends_with("sde");
+        assert!(!Solver::deterministic().any(noisy));
     }
 
     #[test]
@@ -144,6 +156,15 @@ mod tests {
     }
 
     #[test]
+    fn fresh_noise_is_written_out() {
+        let text = r#"{"dpmpp-2m-sde":{"eta":0.5,"s_noise":1.0}}"#;
+        let solver: Solver = serde_json::from_str(text).unwrap();
+        assert_eq!(solver, Solver::DpmPp2MSde(FreshNoise { eta: 0.5, s_noise: 1.0 }));
+        assert_eq!(serde_json::to_string(&solver).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Solver>(r#"{"dpmpp-2m-sde": {"eta": 0.5}}"#).unwrap(), solver);
+    }
+
+    #[test]
     fn what_is_unknown_is_named() {
         let message = |text: &str| serde_json::from_str::<Solver>(text).unwrap_err().to_string();
         assert!(message("\"ddim\"").contains("there is no `ddim`, only euler, heun"));
@@ -151,6 +172,8 @@ mod tests {
         assert!(message(r#"{"heun": {"churn": 1}}"#).contains("churn"));
         assert!(message(r#"{"heun": {"s_churn": -1}}"#).contains("s_churn: -1"));
         assert!(message("{}").contains("heun"));
+        assert!(message(r#"{"heun": {}, "dpmpp-2m-sde": {}}"#).contains("`dpmpp-2m-sde` beside heun"));
+        assert!(message(r#"{"dpmpp-2m-sde": {"eta": -1}}"#).contains("eta: -1"));
         assert!(message("3").contains("the name of a solver"));
     }
 }

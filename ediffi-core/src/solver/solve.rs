@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use super::ddpm::{Ddpm, Variance, norm};
 use super::dpmpp::{DpmPp2M, DpmPp3M};
+use super::dpmpp_sde::{DpmPp2MSde, FreshNoise};
 use super::heun::{Churn, Heun};
 use super::kutta3::Kutta3;
 use super::observer::StepObserver;
@@ -16,7 +17,8 @@ use crate::{Error, Result, schedule};
 /// An integration rule.
 ///
 /// By name, in JSON and by [`FromStr`](std::str::FromStr): `euler`, `heun`, `kutta-3`, `tab-deis-1`, `tab-deis-2`,
-/// `tab-deis-3`, `dpmpp-2m`, `dpmpp-3m`, `ddpm`, `ddpm-fixed-small`. Heun's churn is written in JSON as `{"heun": {"s_churn": 40, ..}}`.
+/// `tab-deis-3`, `dpmpp-2m`, `dpmpp-3m`, `dpmpp-2m-sde`, `ddpm`, `ddpm-fixed-small`. Heun's churn is written in JSON as
+/// `{"heun": {"s_churn": 40, ..}}`, the noise of `dpmpp-2m-sde` as `{"dpmpp-2m-sde": {"eta": 0.5, ..}}`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Solver {
@@ -38,6 +40,8 @@ pub enum Solver {
     DpmPp2M,
     /// DPM-Solver++(3M): the same with one more earlier estimate. Order 3, one evaluation a step.
     DpmPp3M,
+    /// DPM-Solver++(2M) of the equation with noise (Lu et al. 2022, appendix B.6). One evaluation a step.
+    DpmPp2MSde(FreshNoise),
     /// Ancestral sampling of DDPM (Ho et al. 2020, algorithm 2), which adds new noise in every step but the last. It is
     /// the published sampler of DeepFloyd IF. It visits timesteps only ([`crate::timesteps`]): use the schedules `leading`
     /// and `preset`.
@@ -48,7 +52,7 @@ impl Solver {
     /// Checks the parameters.
     ///
     /// # Errors
-    /// [`Error::InvalidSolver`] for a t-AB-DEIS order other than 1, 2 or 3, and for impossible churn.
+    /// [`Error::InvalidSolver`] for a t-AB-DEIS order other than 1, 2 or 3, and for impossible churn or noise.
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::TabDeis { order: 1..=3 } => Ok(()),
@@ -56,6 +60,7 @@ impl Solver {
                 Err(Error::InvalidSolver(format!("the order of t-AB-DEIS is 1, 2 or 3, not {order}")))
             }
             Self::Heun(churn) => churn.validate(),
+            Self::DpmPp2MSde(fresh) => fresh.validate(),
             _ => Ok(()),
         }
     }
@@ -115,6 +120,7 @@ impl Solver {
             Self::TabDeis { order } => Rule::TabDeis(TabDeis::new(order.into())),
             Self::DpmPp2M => Rule::DpmPp2M(DpmPp2M::default()),
             Self::DpmPp3M => Rule::DpmPp3M(DpmPp3M::default()),
+            Self::DpmPp2MSde(fresh) => Rule::DpmPp2MSde(DpmPp2MSde::new(fresh)),
             Self::Ddpm(variance) => Rule::Ddpm(Ddpm::new(variance, sigmas)?),
         };
         Trajectory::new(rule, x, sigmas, noise)

@@ -4,6 +4,7 @@ use tch::Tensor;
 
 use super::ddpm::Ddpm;
 use super::dpmpp::{DpmPp2M, DpmPp3M};
+use super::dpmpp_sde::DpmPp2MSde;
 use super::euler;
 use super::evaluated::{Evaluated, Kept, Next};
 use super::heun::Heun;
@@ -92,7 +93,7 @@ impl Trajectory {
     /// Goes on with `estimate`, the denoiser's for [`x`](Self::x) and [`sigma`](Self::sigma). If that was the last evaluation of
     /// a step, this gives the step.
     ///
-    /// Churn and DDPM draw noise from `noise`.
+    /// DPM-Solver++ with noise, churn and DDPM draw noise from `noise`.
     ///
     /// # Errors
     /// [`Error::SigmaOutOfRange`] if it is finished, [`Error::DenoisedShape`], and [`Error::DenoisedNotFinite`] for a NaN or an
@@ -140,6 +141,7 @@ pub(super) enum Rule {
     TabDeis(TabDeis),
     DpmPp2M(DpmPp2M),
     DpmPp3M(DpmPp3M),
+    DpmPp2MSde(DpmPp2MSde),
     Ddpm(Ddpm),
 }
 
@@ -160,6 +162,7 @@ impl Rule {
             Self::TabDeis(rule) => rule.advance(evaluated),
             Self::DpmPp2M(rule) => rule.advance(evaluated),
             Self::DpmPp3M(rule) => rule.advance(evaluated),
+            Self::DpmPp2MSde(rule) => rule.advance(evaluated, noise),
             Self::Ddpm(rule) => rule.advance(evaluated, noise),
         }
     }
