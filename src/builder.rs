@@ -32,6 +32,7 @@ pub struct PipelineBuilder {
     pub(crate) folder: PathBuf,
     pub(crate) device: DeviceChoice,
     pub(crate) precision: Precision,
+    pub(crate) expert_devices: Vec<DeviceChoice>,
     pub(crate) residency: Option<Residency>,
     pub(crate) keep_encoders: bool,
     pub(crate) batch: usize,
@@ -52,6 +53,7 @@ impl PipelineBuilder {
             folder,
             device: DeviceChoice::Auto,
             precision: Precision::Auto,
+            expert_devices: Vec::new(),
             residency: None,
             keep_encoders: false,
             batch: BATCH,
@@ -70,6 +72,14 @@ impl PipelineBuilder {
     /// Where to compute (default: CUDA if there is a device, else the CPU).
     pub fn device(mut self, device: DeviceChoice) -> Self {
         self.device = device;
+        self
+    }
+
+    /// Spreads the experts of each stage over these devices, in turn (default: all on [`device`](Self::device)). Pictures wait on
+    /// `device`, and go to the expert's for each evaluation; the encoders compute there too. With
+    /// [`Residency::All`], three experts on three devices take a third of the memory on each.
+    pub fn expert_devices(mut self, devices: impl IntoIterator<Item = DeviceChoice>) -> Self {
+        self.expert_devices = devices.into_iter().collect();
         self
     }
 

@@ -65,7 +65,8 @@ impl PipelineBuilder {
         }
         let shapes: Vec<StageShape> = stages.iter().map(StageShape::of).collect();
         let t5 = text.is_some() || manifest.encoders.t5.is_some();
-        self.refuse_idle_options(published, (text.is_some(), t5), &shapes)?;
+        let several = stages.iter().any(|stage| stage.files().len() > 1);
+        self.refuse_idle_options(published, (text.is_some(), t5, several), &shapes)?;
         if self.t5_weights == T5Weights::Int8 && runtime.device != Device::Cpu {
             return Err(ediffi_encoders::Error::Int8Device(runtime.device).into());
         }
@@ -76,6 +77,9 @@ impl PipelineBuilder {
                 wrong(format!("stages[{index}].network"), reason)
             })?;
         }
+        let devices = self.expert_devices.iter().map(|&device| Ok(Runtime::new(device, self.precision)?.device));
+        let devices = devices.collect::<Result<Vec<_>>>()?;
+        let stages = stages.into_iter().map(|stage| Ok(stage.spread(&devices)?)).collect::<Result<Vec<_>>>()?;
         let mut cascade = Cascade::new(stages).map_err(|error| match error {
             ediffi_cascade::Error::Cascade(reason) => wrong("stages".to_owned(), reason),
             other => other.into(),
@@ -130,7 +134,12 @@ impl PipelineBuilder {
     }
 
     /// Refuses options that were set and would do nothing: whoever sets them expects something.
-    fn refuse_idle_options(&self, published: bool, (text, t5): (bool, bool), stages: &[StageShape]) -> Result<()> {
+    fn refuse_idle_options(
+        &self,
+        published: bool,
+        (text, t5, several): (bool, bool, bool),
+        stages: &[StageShape],
+    ) -> Result<()> {
         let enlarges = published && stages.len() > 1;
         let painted = stages.first().is_some_and(|first| first.needs.has_text());
         let (level, clean, weight) =
@@ -138,6 +147,7 @@ impl PipelineBuilder {
         let options = [
             ("noise_level", level && !enlarges, "no published stage enlarges pictures"),
             ("clean_captions", clean && !(published && text), "the model has no published text encoder"),
+            ("expert_devices", !self.expert_devices.is_empty() && !several, "no stage has several experts"),
             ("t5_weights", self.t5_weights != T5Weights::Full && !t5, "the model has no T5"),
             ("paint_weight", weight && !painted, "the first stage takes no text that could be painted"),
         ];

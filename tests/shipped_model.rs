@@ -81,3 +81,16 @@ fn t5_in_eight_bits_is_near_t5() {
     assert!(off > 1e-3 && off < 3e-2, "{off:.1e}");
     assert!(int8.equal(&embed(T5Weights::Int8, Precision::Bf16)));
 }
+
+/// Experts may compute on devices of their own. That is the same device here, which is what can be compared everywhere.
+#[test]
+fn experts_on_devices_of_their_own_draw_the_same() {
+    let draw = |devices: &[DeviceChoice]| {
+        let builder = Pipeline::builder(folder()).device(DeviceChoice::Cpu).precision(Precision::F32);
+        let pipeline = builder.expert_devices(devices.iter().copied()).open().unwrap();
+        pipeline.generate(&Request::new("a cat").seed(1).last_stage("base")).unwrap().images.remove(0).rgb().clone()
+    };
+    assert!(draw(&[]) == draw(&[DeviceChoice::Cpu, DeviceChoice::Cpu]));
+    let error = Pipeline::builder(folder()).expert_devices([DeviceChoice::Cuda(99)]).open().unwrap_err().to_string();
+    assert!(error.contains("cuda:99"), "{error}");
+}

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use ediffi_core::ensemble::Ensemble;
 use ediffi_core::files::{path_inside, read_json};
 use ediffi_core::multiple::lcm;
-use ediffi_core::pool::Residency;
+use ediffi_core::pool::{Loader, Residency};
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::{Io, UNetConfig};
+use tch::Device;
 
 use crate::Result;
-use crate::config::StageConfig;
+use crate::config::{PreconditionConfig, StageConfig};
 use crate::expert::Expert;
 use crate::sizes::StageSize;
 
@@ -95,14 +96,23 @@ impl Stage {
             let reason = format!("{} is no multiple of {size_multiple}, which the network needs", config.size);
             return Err(config.wrong("size", reason));
         }
-        let (precondition, sources) = (config.precondition, files.clone());
-        let loader = Box::new(move |index: usize| {
-            let missing = ediffi_core::Error::NoSuchExpert { index, experts: sources.len() };
-            let ExpertFiles { weights, network } = sources.get(index).ok_or(missing)?;
-            Expert::load(weights, network, precondition, runtime)
-        });
-        let ensemble = Ensemble::new(experts, residency, loader);
+        let ensemble = Ensemble::new(experts, residency, loader(files.clone(), config.precondition, vec![runtime]));
         Ok(Self { config: config.clone(), files, ensemble, residency, runtime, io, size_multiple })
+    }
+
+    /// Spreads the experts over devices: the first computes on the first, the second on the second, and so on, beginning again
+    /// where there are more experts. What is drawn waits on the device that the stage was opened with, and goes to the expert's for
+    /// each evaluation. No devices leave the stage as it is.
+    ///
+    /// # Errors
+    /// Experts whose intervals leave a hole; [`with_experts`](Self::with_experts) has refused them before.
+    pub fn spread(mut self, devices: &[Device]) -> Result<Self> {
+        if !devices.is_empty() {
+            let runtimes = devices.iter().map(|&device| Runtime { device, ..self.runtime }).collect();
+            let loader = loader(self.files.clone(), self.config.precondition, runtimes);
+            self.ensemble = Ensemble::new(self.config.experts()?, self.residency, loader);
+        }
+        Ok(self)
     }
 
     /// The configuration it was opened from.
@@ -154,6 +164,21 @@ impl Stage {
     }
 }
 
+/// Loads each expert for the device whose turn it is.
+fn loader(files: Vec<ExpertFiles>, precondition: PreconditionConfig, runtimes: Vec<Runtime>) -> Loader<Expert> {
+    Box::new(move |index| {
+        let missing = ediffi_core::Error::NoSuchExpert { index, experts: files.len() };
+        let placed = files.get(index).zip(turn(&runtimes, index));
+        let (ExpertFiles { weights, network }, runtime) = placed.ok_or(missing)?;
+        Expert::load(weights, network, precondition, *runtime)
+    })
+}
+
+/// The one whose turn it is when each has its turn.
+fn turn<T>(all: &[T], index: usize) -> Option<&T> {
+    all.get(index.checked_rem(all.len())?)
+}
+
 /// What a network takes besides the noisy picture, apart from inner widths: the experts of a stage share it.
 fn inputs(Io { channels, low_res, embeddings, .. }: Io) -> impl PartialEq {
     (channels, low_res, embeddings)
@@ -165,5 +190,18 @@ fn existing(folder: &Path, path: &Path) -> ediffi_core::Result<PathBuf> {
     match std::fs::metadata(&path) {
         Ok(_) => Ok(path),
         Err(source) => Err(ediffi_core::Error::ReadFile { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn experts_take_the_devices_in_turn() {
+        let devices = [Device::Cuda(0), Device::Cuda(2), Device::Cpu];
+        let placed: Vec<_> = (0..5).filter_map(|expert| turn(&devices, expert)).copied().collect();
+        assert_eq!(placed, [Device::Cuda(0), Device::Cuda(2), Device::Cpu, Device::Cuda(0), Device::Cuda(2)]);
+        assert_eq!(turn::<Device>(&[], 0), None);
     }
 }

@@ -249,6 +249,7 @@ fn options_that_do_nothing_are_refused() {
     assert_eq!(idle(own().clean_captions(true)), "clean_captions");
     // Stage I alone enlarges nothing.
     assert_eq!(idle(base().noise_level(250)), "noise_level");
+    assert_eq!(idle(base().expert_devices([ediffi::DeviceChoice::Cpu])), "expert_devices");
     assert!(base().stage(fixture("stage-2")).noise_level(250).clean_captions(false).open().is_ok());
     let message = own().noise_level(250).open().unwrap_err().to_string();
     assert_eq!(message, "`noise_level` would do nothing: no published stage enlarges pictures");

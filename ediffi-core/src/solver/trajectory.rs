@@ -1,6 +1,6 @@
 //! A solver on its way, one evaluation at a time.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::ddpm::Ddpm;
 use super::dpmpp::{DpmPp2M, DpmPp3M};
@@ -11,7 +11,7 @@ use super::heun::Heun;
 use super::kutta3::Kutta3;
 use super::observer::Step;
 use super::tab_deis::TabDeis;
-use crate::denoiser::{Estimate, check_shape, check_sigma, is_finite};
+use crate::denoiser::{Estimate, check_shape, check_sigma};
 use crate::noise::NoiseSource;
 use crate::{Error, Result};
 
@@ -57,14 +57,44 @@ pub struct Trajectory {
     within: bool,
     /// The estimate at the start of that step; before its first evaluation, that of the step before.
     denoised: Kept,
+    finite: Finite,
+}
+
+/// Whether estimates hold numbers only. On a device that works by itself, the answer is read one evaluation late: reading it at once
+/// would make the host wait for every evaluation, and the device for the host.
+#[derive(Debug, Clone)]
+struct Finite {
+    late: bool,
+    /// The answer that has not been read, and the noise level that was evaluated.
+    unread: Option<(Kept, f64)>,
+}
+
+impl Finite {
+    fn new(device: Device) -> Self {
+        Self { late: device != Device::Cpu, unread: None }
+    }
+
+    /// Asks about an estimate, the `last` one or not, and reads the answer that is due.
+    fn check(&mut self, denoised: &Tensor, sigma: f64, last: bool) -> Result<()> {
+        let asked = (Kept::from(denoised.f_isfinite()?.f_all()?), sigma);
+        let now = if self.late { self.unread.replace(asked) } else { Some(asked) };
+        let rest = if last { self.unread.take() } else { None };
+        for (answer, sigma) in now.into_iter().chain(rest) {
+            if !bool::try_from(&*answer)? {
+                return Err(Error::DenoisedNotFinite(sigma));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Trajectory {
     /// From `x` at the first of `sigmas`, which are positive and descend.
     pub(super) fn new(rule: Rule, x: Tensor, sigmas: &[f64], noise: &mut dyn NoiseSource) -> Result<Self> {
         let (x, sigma) = rule.begin(x, sigmas.first().copied().unwrap_or(0.0), noise)?;
+        let finite = Finite::new(x.device());
         let (x, denoised) = (Kept::from(&x), Kept::from(x));
-        Ok(Self { rule, sigmas: sigmas.to_vec(), index: 0, x, sigma, within: false, denoised })
+        Ok(Self { rule, sigmas: sigmas.to_vec(), index: 0, x, sigma, within: false, denoised, finite })
     }
 
     /// What is to be evaluated next: the state at the start of a step, or one that the rule needs within the step. In the end
@@ -97,16 +127,15 @@ impl Trajectory {
     ///
     /// # Errors
     /// [`Error::SigmaOutOfRange`] if it is finished, [`Error::DenoisedShape`], and [`Error::DenoisedNotFinite`] for a NaN or an
-    /// infinity: these change nothing. [`Error::InvalidSolver`] for an estimate without the variance that DDPM needs, and the
+    /// infinity: these change nothing. On a CUDA device, a NaN or an infinity is an error of the evaluation after it, or of the last
+    /// one, so that the host never waits; after it this cannot go on. [`Error::InvalidSolver`] for an estimate without the variance that DDPM needs, and the
     /// errors of `noise`: after these it cannot go on.
     pub fn advance(&mut self, estimate: Estimate, noise: &mut dyn NoiseSource) -> Result<Option<Step<'_>>> {
         let _no_grad = tch::no_grad_guard();
         check_sigma(self.sigma)?;
         let denoised = estimate.denoised.f_to_kind(self.x.f_kind()?)?;
         check_shape(&self.x, &denoised, self.sigma)?;
-        if !is_finite(&denoised)? {
-            return Err(Error::DenoisedNotFinite(self.sigma));
-        }
+        self.finite.check(&denoised, self.sigma, self.index + 1 >= self.sigmas.len())?;
         if !self.within {
             self.denoised = Kept::from(&denoised);
         }
@@ -164,6 +193,33 @@ impl Rule {
             Self::DpmPp3M(rule) => rule.advance(evaluated),
             Self::DpmPp2MSde(rule) => rule.advance(evaluated, noise),
             Self::Ddpm(rule) => rule.advance(evaluated, noise),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seed::Noise;
+    use crate::solver::Solver;
+
+    /// Where the answer is late, the error names the noise level that was evaluated, and comes at the next evaluation, or with the last.
+    #[test]
+    fn a_late_answer_is_not_lost() {
+        let sigmas = [10.0, 3.0, 1.0, 0.0];
+        for (broken, reported) in [(0, 1), (1, 2), (2, 2)] {
+            for late in [false, true] {
+                let mut noise = Noise::new(&[1], 0);
+                let start = noise.normal(&[1, 1, 2, 2]).unwrap();
+                let mut trajectory = Solver::Euler.start(start, &sigmas, &mut noise).unwrap();
+                trajectory.finite.late = late;
+                let error = (0..3).find_map(|evaluation| {
+                    let denoised = trajectory.x().full_like(if evaluation == broken { f64::NAN } else { 0.0 });
+                    trajectory.advance(denoised.into(), &mut noise).err().map(|error| (evaluation, error))
+                });
+                let Some((evaluation, Error::DenoisedNotFinite(sigma))) = error else { panic!("{error:?}") };
+                assert_eq!((evaluation, sigma), (if late { reported } else { broken }, sigmas[broken]), "{late}");
+            }
         }
     }
 }
