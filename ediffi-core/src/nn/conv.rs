@@ -1,11 +1,13 @@
 //! Convolution over feature maps, and their memory order.
 
+use std::cell::RefCell;
+
 use tch::{Device, Kind, Tensor};
 
 use super::packed::{PackedWeight, packs};
 use crate::Result;
 use crate::runtime::tf32_is_allowed;
-use crate::weights::{Init, Role, Scope};
+use crate::weights::{Init, Lent, Role, Scope};
 
 /// The same feature map with channels innermost in memory, as libtorch's fast convolutions want it. `tch` has no argument
 /// for the memory format; permuted strides do the same.
@@ -22,35 +24,35 @@ pub fn channels_last(x: &Tensor) -> Result<Tensor> {
 /// A convolution with a square kernel. With stride 1 it keeps the size of the map, a stride divides it.
 #[derive(Debug)]
 pub struct Conv2d {
-    weight: Weight,
+    weight: RefCell<Weight>,
     bias: Option<Tensor>,
     stride: i64,
     padding: i64,
-    /// Whether the weight stays as it is for as long as the layer lives.
-    fixed: bool,
+    device: Device,
 }
 
 /// A weight, [outputs, inputs, kernel, kernel], and how it lies in memory.
 #[derive(Debug)]
 enum Weight {
-    /// In the order that was given, or with channels innermost.
+    /// As it was given. It may change: it is being trained.
     Plain(Tensor),
-    /// In oneDNN's order.
+    /// As it was given, maybe still in its file. It will not change, so the first call brings it into the order that is fastest on
+    /// this machine.
+    Fixed(Lent),
+    /// With channels innermost. It will not change.
+    ChannelsLast(Tensor),
+    /// In oneDNN's order. It will not change.
     Packed(PackedWeight),
 }
 
 impl Weight {
-    /// A copy of a weight that will not change, in the order that is fastest on this machine: oneDNN's own, or else channels-last.
-    fn settled(weight: &Tensor, stride: i64, padding: i64) -> Result<Self> {
-        if packs(weight.device(), weight.kind()) {
-            if let Some(packed) = PackedWeight::new(weight, stride, padding)? {
-                return Ok(Self::Packed(packed));
-            }
-            tracing::debug!(shape = ?weight.size(), "the weight of a convolution is not packed");
+    /// The weight itself.
+    fn tensor(&self) -> Result<Tensor> {
+        match self {
+            Self::Plain(weight) | Self::ChannelsLast(weight) => Ok(weight.shallow_clone()),
+            Self::Fixed(lent) => lent.tensor(),
+            Self::Packed(packed) => packed.unpacked(),
         }
-        // Not `channels_last`, which may give the weight itself.
-        let copy = weight.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?;
-        Ok(Self::Plain(if copy.data_ptr() == weight.data_ptr() { copy.f_detach_copy()? } else { copy }))
     }
 }
 
@@ -112,13 +114,16 @@ impl Conv2d {
         (stride, padding): (i64, i64),
         (init, role): (Init, Role),
     ) -> Result<Self> {
-        let fixed = scope.is_fixed();
-        let weight = if fixed {
-            scope.read("weight", &shape, init, role, |weight| Weight::settled(weight, stride, padding))?
+        let (weight, device) = if scope.is_fixed() {
+            let lent = scope.lend("weight", &shape, init, role)?;
+            let device = lent.device();
+            (Weight::Fixed(lent), device)
         } else {
-            Weight::Plain(scope.get("weight", &shape, init, role)?)
+            let weight = scope.get("weight", &shape, init, role)?;
+            let device = weight.device();
+            (Weight::Plain(weight), device)
         };
-        Ok(Self { weight, bias: None, stride, padding, fixed })
+        Ok(Self { weight: RefCell::new(weight), bias: None, stride, padding, device })
     }
 
     /// The convolutions over the first `half` and over the other `half` of the input channels, whose sum this one is; `None` if its
@@ -127,27 +132,19 @@ impl Conv2d {
     /// # Errors
     /// An error of libtorch.
     pub(crate) fn halves(&self, half: i64) -> Result<Option<[Self; 2]>> {
-        if !self.fixed {
-            return Ok(None);
-        }
-        let weight = self.weight()?;
+        let weight = match &*self.weight.borrow() {
+            Weight::Plain(_) => return Ok(None),
+            fixed => fixed.tensor()?,
+        };
         if weight.size4()?.1 != 2 * half {
             return Ok(None);
         }
-        let &Self { stride, padding, fixed, .. } = self;
+        let &Self { stride, padding, device, .. } = self;
         let part = |from: i64, bias: Option<&Tensor>| -> Result<Self> {
-            let weight = Weight::settled(&weight.f_narrow(1, from, half)?.f_contiguous()?, stride, padding)?;
-            Ok(Self { weight, bias: bias.map(Tensor::shallow_clone), stride, padding, fixed })
+            let weight = Weight::Fixed(weight.f_narrow(1, from, half)?.f_contiguous()?.into());
+            Ok(Self { weight: RefCell::new(weight), bias: bias.map(Tensor::shallow_clone), stride, padding, device })
         };
         Ok(Some([part(0, self.bias.as_ref())?, part(half, None)?]))
-    }
-
-    /// The weight as it was given.
-    fn weight(&self) -> Result<Tensor> {
-        match &self.weight {
-            Weight::Plain(weight) => Ok(weight.shallow_clone()),
-            Weight::Packed(packed) => packed.unpacked(),
-        }
     }
 
     /// Convolves a map, in its precision.
@@ -160,12 +157,14 @@ impl Conv2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
         let bias = self.bias.as_ref().map(|b| b.f_to_kind(kind)).transpose()?;
-        if let Weight::Packed(packed) = &self.weight
+        self.settle(x)?;
+        let weight = self.weight.borrow();
+        if let Weight::Packed(packed) = &*weight
             && let Some(y) = packed.forward(x, bias.as_ref(), self.stride, self.padding)?
         {
             return Ok(y);
         }
-        let weight = self.weight()?.f_to_kind(kind)?;
+        let weight = weight.tensor()?.f_to_kind(kind)?;
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
         if kind == Kind::Float && matches!(x.device(), Device::Cuda(_)) {
             // `f_conv2d`, but cuDNN may round to TF32 only where that is asked for.
@@ -189,14 +188,51 @@ impl Conv2d {
         Ok(x.f_conv2d(&weight, bias.as_ref(), stride, padding, [1], 1)?)
     }
 
+    /// Brings a weight that will not change into the order that is fastest for maps like `x`: oneDNN's own, or else channels-last.
+    fn settle(&self, x: &Tensor) -> Result<()> {
+        let settled = match &*self.weight.borrow() {
+            Weight::Fixed(lent) => match lent.kind().filter(|&kind| packs(self.device, kind)) {
+                Some(kind) if fits(x, kind) => lent.read(|weight| self.packed(weight, x))?,
+                // The next call may tell what the maps are like.
+                Some(_) => return Ok(()),
+                None => Weight::ChannelsLast(lent.read(innermost)?),
+            },
+            Weight::Packed(packed) if !packed.is_for(x) && fits(x, packed.kind()) => {
+                self.packed(&packed.unpacked()?, x)?
+            }
+            _ => return Ok(()),
+        };
+        self.weight.replace(settled);
+        Ok(())
+    }
+
+    /// A copy of `weight`, packed for maps like `x` where oneDNN can.
+    fn packed(&self, weight: &Tensor, x: &Tensor) -> Result<Weight> {
+        // A map that does not fit is libtorch's error.
+        if x.size().get(1) == weight.size().get(1)
+            && let Some(packed) = PackedWeight::new(weight, x, self.stride, self.padding)?
+        {
+            return Ok(Weight::Packed(packed));
+        }
+        tracing::debug!(shape = ?weight.size(), "the weight of a convolution is not packed");
+        Ok(Weight::ChannelsLast(innermost(weight)?))
+    }
+
     /// Where the weights are.
     #[must_use]
     pub fn device(&self) -> Device {
-        match &self.weight {
-            Weight::Plain(weight) => weight.device(),
-            Weight::Packed(_) => Device::Cpu,
-        }
+        self.device
     }
+}
+
+/// Whether a weight of `kind` can be packed for `x`.
+fn fits(x: &Tensor, kind: Kind) -> bool {
+    x.dim() == 4 && x.numel() > 0 && x.kind() == kind && !x.requires_grad()
+}
+
+/// A copy of a weight with channels innermost.
+fn innermost(weight: &Tensor) -> Result<Tensor> {
+    Ok(channels_last(&weight.f_detach_copy()?)?)
 }
 
 #[cfg(test)]
@@ -302,9 +338,9 @@ mod tests {
         for layer in [&plain, &loaded] {
             let _ = layer.forward(&map(24, 16, 16)).unwrap();
         }
-        assert!(matches!(plain.weight, Weight::Plain(_)));
+        assert!(matches!(*plain.weight.borrow(), Weight::Plain(_)));
         if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
-            assert!(matches!(loaded.weight, Weight::Packed(_)));
+            assert!(matches!(*loaded.weight.borrow(), Weight::Packed(_)));
         }
     }
 }

@@ -46,11 +46,16 @@ type NewList = unsafe extern "C" fn(size: usize, list: *mut *mut c_void) -> i32;
 /// `torch_list_push_back` of libtorch 2.11.
 type PushBack = unsafe extern "C" fn(list: *mut c_void, element: u64) -> i32;
 
+/// C++'s `operator new`: an option on the stack of a [`Dispatcher`] is a place of its heap
+/// (`torch/csrc/stable/stableivalue_conversions.h`).
+type New = unsafe extern "C" fn(bytes: usize) -> *mut c_void;
+
 /// The functions of libtorch that are used here.
 #[derive(Clone, Copy)]
 struct Functions {
     convolution: Convolution,
     call: Dispatcher,
+    new: New,
     new_list: NewList,
     push_back: PushBack,
 }
@@ -72,6 +77,7 @@ fn functions() -> Option<Functions> {
                 Some(Functions {
                     convolution: *convolution,
                     call: *library.get(b"aoti_torch_call_dispatcher\0").ok()?,
+                    new: *library.get(b"_Znwm\0").ok()?,
                     new_list: *library.get(b"torch_new_list_reserve_size\0").ok()?,
                     push_back: *library.get(b"torch_list_push_back\0").ok()?,
                 })
@@ -89,23 +95,28 @@ fn functions() -> Option<Functions> {
 }
 
 impl Functions {
-    /// `mkldnn::_reorder_convolution_weight(weight, padding, stride, dilation 1, groups 1, no input size)`: a copy of a dense weight in
+    /// `mkldnn::_reorder_convolution_weight(weight, padding, stride, dilation 1, groups 1, input size)`: a copy of a dense weight in
     /// oneDNN's order; `None` if oneDNN refuses.
-    fn reorder(self, weight: &Tensor, stride: i64, padding: i64) -> Option<Tensor> {
-        let pair = |value: i64| {
+    fn reorder(self, weight: &Tensor, stride: i64, padding: i64, size: &[i64]) -> Option<Tensor> {
+        let list = |values: &[i64]| {
             let mut list = ptr::null_mut();
             // SAFETY: `list` outlives the call, which writes a new list to it.
-            let failed = unsafe { (self.new_list)(2, &raw mut list) } != 0 || list.is_null();
+            let failed = unsafe { (self.new_list)(values.len(), &raw mut list) } != 0 || list.is_null();
             // SAFETY: the list is the one that was just made.
-            let failed = failed || (0..2).any(|_| unsafe { (self.push_back)(list, value.cast_unsigned()) } != 0);
-            (!failed).then_some(list as u64)
+            let push = |value: &i64| unsafe { (self.push_back)(list, value.cast_unsigned()) } == 0;
+            (!failed && values.iter().all(push)).then_some(list as u64)
         };
-        let [padding, stride, dilation] = [pair(padding)?, pair(stride)?, pair(1)?];
+        let [padding, stride, dilation] = [list(&[padding; 2])?, list(&[stride; 2])?, list(&[1; 2])?];
+        let size = list(size)?;
+        // SAFETY: the operator gives eight bytes, aligned for a number of as many, or throws, which ends the process.
+        let option = unsafe { (self.new)(size_of::<u64>()) }.cast::<u64>();
+        // SAFETY: the place was just made. The call frees it with the operator's counterpart.
+        unsafe { option.write(size) };
         // A handle of its own, which the call takes over.
         let weight = std::mem::ManuallyDrop::new(weight.shallow_clone());
-        let mut stack = [weight.as_ptr() as u64, padding, stride, dilation, 1, 0];
+        let mut stack = [weight.as_ptr() as u64, padding, stride, dilation, 1, option as u64];
         // SAFETY: the stack has one place for each argument of the operation's schema, in its order: a tensor's handle, three lists,
-        // a number, and null for an absent list. There are more of them than results.
+        // a number, and an option that holds a list. There are more of them than results.
         let failed =
             unsafe { (self.call)(c"mkldnn::_reorder_convolution_weight".as_ptr(), c"".as_ptr(), stack.as_mut_ptr()) };
         let [packed, ..] = stack;
@@ -126,26 +137,40 @@ pub(super) fn packs(device: Device, kind: Kind) -> bool {
     device == Device::Cpu && (kind == Kind::Float || kind == Kind::BFloat16 && bf16) && functions().is_some()
 }
 
-/// The weight of a convolution, packed.
+/// The weight of a convolution, packed for maps of one size. The best order depends on it, and a weight in another one would be brought
+/// into it in every call, slowly. The number of rows does not matter.
 #[derive(Debug)]
 pub(super) struct PackedWeight {
     weight: Tensor,
     inputs: i64,
     kernel: i64,
+    /// Height and width of the maps.
+    sides: (i64, i64),
 }
 
 impl PackedWeight {
-    /// Packs a copy of a weight; `None` where oneDNN refuses.
+    /// Packs a copy of a weight for maps like `x`; `None` where oneDNN refuses.
     ///
     /// # Shapes
-    /// `weight`: [outputs, inputs, kernel, kernel]
+    /// `weight`: [outputs, inputs, kernel, kernel], `x`: [n, inputs, h, w]
     ///
     /// # Errors
-    /// A weight that is not four-dimensional.
-    pub(super) fn new(weight: &Tensor, stride: i64, padding: i64) -> Result<Option<Self>> {
+    /// Tensors that are not four-dimensional.
+    pub(super) fn new(weight: &Tensor, x: &Tensor, stride: i64, padding: i64) -> Result<Option<Self>> {
         let (_, inputs, kernel, _) = weight.size4()?;
-        let weight = functions().and_then(|functions| functions.reorder(weight, stride, padding));
-        Ok(weight.map(|weight| Self { weight, inputs, kernel }))
+        let (_, _, height, width) = x.size4()?;
+        let weight = functions().and_then(|functions| functions.reorder(weight, stride, padding, &x.size()));
+        Ok(weight.map(|weight| Self { weight, inputs, kernel, sides: (height, width) }))
+    }
+
+    /// The kind of the weight.
+    pub(super) fn kind(&self) -> Kind {
+        self.weight.kind()
+    }
+
+    /// Whether it was packed for maps of the size of `x`.
+    pub(super) fn is_for(&self, x: &Tensor) -> bool {
+        matches!(*x.size().as_slice(), [_, _, height, width] if (height, width) == self.sides)
     }
 
     /// Convolves `x`; `None` if it does not fit, is of another kind or device than the weight, or needs gradients, which this operation

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::tensor::TensorInfo;
 use tch::{Device, Kind, Tensor};
 
 use super::folder;
+use super::lent::Lent;
 use super::mapped::{MappedFile, kind_of};
 use super::params::{Names, Params, Role, Scope, Spec};
 use super::table::Table;
@@ -20,7 +22,7 @@ const SAMPLE: usize = 256;
 #[derive(Debug)]
 pub struct WeightsFile {
     path: PathBuf,
-    shards: Vec<MappedFile>,
+    shards: Vec<Arc<MappedFile>>,
     /// Network name → shard and the tensor's description there.
     tensors: BTreeMap<String, (usize, TensorInfo)>,
 }
@@ -38,7 +40,7 @@ impl WeightsFile {
         let path = if path.is_dir() { folder::find(path, None)? } else { path.to_owned() };
         let is_index = path.extension().is_some_and(|extension| extension == "json");
         let files = if is_index { folder::shards(&path, names)? } else { vec![path.clone()] };
-        let shards = files.iter().map(|file| MappedFile::open(file)).collect::<Result<Vec<_>>>()?;
+        let shards = files.iter().map(|file| Ok(Arc::new(MappedFile::open(file)?))).collect::<Result<Vec<_>>>()?;
         let mut tensors = BTreeMap::new();
         let stored: BTreeMap<String, (usize, &TensorInfo)> = shards
             .iter()
@@ -91,7 +93,7 @@ impl WeightsFile {
     }
 
     /// The file that holds a tensor, and its description there.
-    fn place(&self, name: &str) -> Result<(&MappedFile, &TensorInfo)> {
+    fn place(&self, name: &str) -> Result<(&Arc<MappedFile>, &TensorInfo)> {
         let place = self.tensors.get(name).and_then(|(shard, info)| Some((self.shards.get(*shard)?, info)));
         place.ok_or_else(|| Error::Weights {
             path: self.path.clone(),
@@ -192,14 +194,11 @@ impl Params for Loader<'_> {
         file.tensor(info, self.device, self.kind(spec.role))
     }
 
-    /// A tensor that need not be converted is not copied either.
-    fn lend(&mut self, spec: &Spec, read: &mut dyn FnMut(&Tensor) -> Result<()>) -> Result<()> {
+    /// A tensor that need not be converted stays in the file.
+    fn lend(&mut self, spec: &Spec) -> Result<Lent> {
         let (file, info) = self.file.place(&spec.name)?;
         let as_stored = self.kind(spec.role).is_none_or(|kind| kind_of(info.dtype) == Some(kind));
-        if self.device != Device::Cpu || !as_stored {
-            return read(&self.get(spec)?);
-        }
-        file.view(info, |view| read(view))
+        if self.device == Device::Cpu && as_stored { Ok(Lent::of_file(file, info)) } else { Ok(self.get(spec)?.into()) }
     }
 
     fn is_fixed(&self) -> bool {

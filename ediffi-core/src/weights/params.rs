@@ -6,7 +6,8 @@
 
 use tch::Tensor;
 
-use crate::{Error, Result};
+use super::lent::Lent;
+use crate::Result;
 
 /// Maps a name in a file to the name that the network uses; `None` for a tensor that the network has no use for.
 pub type Names = fn(&str) -> Option<String>;
@@ -77,13 +78,12 @@ pub trait Params {
     /// The tensor is missing, has another shape or cannot be read.
     fn get(&mut self, spec: &Spec) -> Result<Tensor>;
 
-    /// Shows `read` the tensor that `spec` describes: for a layer that keeps it in an order of its own. `read` keeps nothing that
-    /// shares storage with it.
+    /// As [`get`](Self::get), but nothing is copied yet: for a layer that keeps the tensor in an order of its own.
     ///
     /// # Errors
-    /// As [`get`](Self::get), and those of `read`.
-    fn lend(&mut self, spec: &Spec, read: &mut dyn FnMut(&Tensor) -> Result<()>) -> Result<()> {
-        read(&self.get(spec)?)
+    /// As [`get`](Self::get).
+    fn lend(&mut self, spec: &Spec) -> Result<Lent> {
+        Ok(Lent::from(self.get(spec)?))
     }
 
     /// Whether the tensors stay as they are for as long as the network lives. A layer may then keep them in another order.
@@ -143,25 +143,13 @@ impl<'a> Scope<'a> {
         self.get(name, shape, init, Role::F32)
     }
 
-    /// What `read` makes of a parameter. It keeps nothing that shares storage with the parameter, which may lie in a file.
+    /// A parameter that the layer reads when it knows what order is best.
     ///
     /// # Errors
     /// As [`Params::lend`].
-    pub fn read<T>(
-        &mut self,
-        name: &str,
-        shape: &[i64],
-        init: Init,
-        role: Role,
-        read: impl Fn(&Tensor) -> Result<T>,
-    ) -> Result<T> {
+    pub fn lend(&mut self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Lent> {
         let spec = Spec { name: self.full(name), shape: shape.to_vec(), init, role };
-        let mut made = None;
-        self.params.lend(&spec, &mut |parameter| {
-            made = Some(read(parameter)?);
-            Ok(())
-        })?;
-        made.ok_or(Error::Internal("a parameter that was asked for was not shown"))
+        self.params.lend(&spec)
     }
 
     /// A parameter.

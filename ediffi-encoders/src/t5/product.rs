@@ -48,7 +48,7 @@ impl Product {
         let shape = [outputs, inputs];
         match weights {
             T5Weights::Int8 if inputs % WHOLE_VECTORS == 0 && scope.is_fixed() => {
-                scope.read("weight", &shape, init, Role::Stored, Self::int8)
+                scope.lend("weight", &shape, init, Role::Stored)?.read(Self::int8)
             }
             _ => Ok(Self::Full(scope.get("weight", &shape, init, role)?)),
         }
