@@ -75,9 +75,10 @@ impl PipelineBuilder {
         self
     }
 
-    /// Spreads the experts of each stage over these devices, in turn (default: all on [`device`](Self::device)). Pictures wait on
-    /// `device`, and go to the expert's for each evaluation; the encoders compute there too. With
-    /// [`Residency::All`], three experts on three devices take a third of the memory on each.
+    /// Spreads the experts of each stage over these devices, one after the other (default: all on [`device`](Self::device)). Pictures
+    /// wait on `device`, and go to the expert's for each evaluation; the encoders compute there too. With [`Residency::All`], three
+    /// experts on three devices take a third of the memory on each. With another residency, the default of published models, one
+    /// expert is in memory at a time all the same.
     pub fn expert_devices(mut self, devices: impl IntoIterator<Item = DeviceChoice>) -> Self {
         self.expert_devices = devices.into_iter().collect();
         self

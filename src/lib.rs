@@ -23,7 +23,7 @@
 //!
 //! The request and the model. Image k of a request has the seed `seed + k`, its noise is drawn on the CPU from a stream
 //! cipher, and no other image changes it; libtorch's global generator is never touched. So on one machine the same request
-//! gives the same bytes. Between machines, devices, precisions and batch sizes libtorch adds up numbers in another order,
+//! gives the same bytes on the CPU. Between machines, devices, precisions and batch sizes libtorch adds up numbers in another order,
 //! and pixels differ by rounding.
 //!
 //! # Threads and errors

@@ -1,4 +1,4 @@
-//! Everything that has a device on it, on a CUDA device: with the shipped model, beside the CPU.
+//! The shipped model on a CUDA device, beside the CPU.
 //!
 //! Where there is no CUDA device, each test says that it was skipped. `EDIFFI_TEST_DEVICE=cpu` runs them on the CPU in its place:
 //! that tests the tests.
@@ -19,9 +19,11 @@ use ediffi_core::runtime::cuda_devices;
 fn device(test: &str) -> Option<(DeviceChoice, MutexGuard<'static, ()>)> {
     static ONE: Mutex<()> = Mutex::new(());
     let on_cpu = std::env::var_os("EDIFFI_TEST_DEVICE").is_some_and(|device| device == "cpu");
-    if !on_cpu && !cuda_devices().is_ok_and(|count| count > 0) {
+    let found = cuda_devices();
+    if !on_cpu && !found.as_ref().is_ok_and(|&count| count > 0) {
+        let reason = found.err().unwrap_or_default();
         // `print!` would be captured.
-        let _ = writeln!(std::io::stdout(), "skipped: {test}: no CUDA device");
+        let _ = writeln!(std::io::stdout(), "skipped: {test}: no CUDA device {reason}");
         return None;
     }
     let device = if on_cpu { DeviceChoice::Cpu } else { DeviceChoice::Cuda(0) };
@@ -114,6 +116,19 @@ fn residencies_agree() {
     }
 }
 
+/// Experts on the device and on the CPU in turn, painted and in tiles, draw what the CPU draws.
+#[test]
+fn experts_may_be_on_several_devices() {
+    let Some((device, _one)) = device("experts_may_be_on_several_devices") else { return };
+    let region = Region::rectangle("cat", (8, 8), 0..4, 0..8).unwrap();
+    let request =
+        Request::new("a cat").seed(1).steps("base", 8).last_stage("base").canvas(Canvas::new([region]).unwrap());
+    let request = request.size(96, 64).tiling("base", Tiling { tile: 64, overlap: 32 });
+    let spread = builder(DeviceChoice::Cpu).expert_devices([device, DeviceChoice::Cpu]).open().unwrap();
+    let (_, mean) = apart(&draw(&spread, &request), &draw(&open(DeviceChoice::Cpu), &request));
+    assert!(mean < 1e-4, "{mean:.1e} apart");
+}
+
 /// A picture is that of its own seed, whatever else is in the batch.
 #[test]
 fn a_seed_is_one_picture() {
@@ -158,9 +173,10 @@ fn used_memory(device: DeviceChoice) -> Option<u64> {
 
 /// A device without room is an error of the request; the next one is drawn.
 #[test]
-fn a_full_device_is_an_error_and_no_end() {
-    let Some((device, _one)) = device("a_full_device_is_an_error_and_no_end") else { return };
+fn a_full_device_is_an_error() {
+    let Some((device, _one)) = device("a_full_device_is_an_error") else { return };
     if device == DeviceChoice::Cpu {
+        let _ = writeln!(std::io::stdout(), "skipped: a_full_device_is_an_error: the CPU's memory is not filled");
         return;
     }
     let pipeline = open(device);

@@ -103,9 +103,10 @@ impl Stage {
     /// Spreads the experts over devices: the first computes on the first, the second on the second, and so on, beginning again
     /// where there are more experts. What is drawn waits on the device that the stage was opened with, and goes to the expert's for
     /// each evaluation. No devices leave the stage as it is.
+    /// Experts that are loaded are dropped.
     ///
     /// # Errors
-    /// Experts whose intervals leave a hole; [`with_experts`](Self::with_experts) has refused them before.
+    /// None that [`with_experts`](Self::with_experts) has not found before.
     pub fn spread(mut self, devices: &[Device]) -> Result<Self> {
         if !devices.is_empty() {
             let runtimes = devices.iter().map(|&device| Runtime { device, ..self.runtime }).collect();
@@ -164,18 +165,18 @@ impl Stage {
     }
 }
 
-/// Loads each expert for the device whose turn it is.
+/// Loads each expert for its device.
 fn loader(files: Vec<ExpertFiles>, precondition: PreconditionConfig, runtimes: Vec<Runtime>) -> Loader<Expert> {
     Box::new(move |index| {
         let missing = ediffi_core::Error::NoSuchExpert { index, experts: files.len() };
-        let placed = files.get(index).zip(turn(&runtimes, index));
+        let placed = files.get(index).zip(in_rotation(&runtimes, index));
         let (ExpertFiles { weights, network }, runtime) = placed.ok_or(missing)?;
         Expert::load(weights, network, precondition, *runtime)
     })
 }
 
-/// The one whose turn it is when each has its turn.
-fn turn<T>(all: &[T], index: usize) -> Option<&T> {
+/// The one at `index` of all that follow each other again and again.
+fn in_rotation<T>(all: &[T], index: usize) -> Option<&T> {
     all.get(index.checked_rem(all.len())?)
 }
 
@@ -198,10 +199,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn experts_take_the_devices_in_turn() {
+    fn experts_take_one_device_after_the_other() {
         let devices = [Device::Cuda(0), Device::Cuda(2), Device::Cpu];
-        let placed: Vec<_> = (0..5).filter_map(|expert| turn(&devices, expert)).copied().collect();
+        let placed: Vec<_> = (0..5).filter_map(|expert| in_rotation(&devices, expert)).copied().collect();
         assert_eq!(placed, [Device::Cuda(0), Device::Cuda(2), Device::Cpu, Device::Cuda(0), Device::Cuda(2)]);
-        assert_eq!(turn::<Device>(&[], 0), None);
+        assert_eq!(in_rotation::<Device>(&[], 0), None);
     }
 }

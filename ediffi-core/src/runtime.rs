@@ -63,7 +63,17 @@ impl Runtime {
         let cuda = cuda_devices();
         let device = match device {
             DeviceChoice::Cpu => Device::Cpu,
-            DeviceChoice::Auto => cuda.ok().filter(|&n| n > 0).map_or(Device::Cpu, |_| Device::Cuda(0)),
+            DeviceChoice::Auto => match cuda {
+                Ok(0) => Device::Cpu,
+                Ok(_) => Device::Cuda(0),
+                Err(reason) => {
+                    // No CUDA half is the usual case; a driver with devices that cannot be used is not.
+                    if driver_devices().is_some_and(|devices| devices > 0) {
+                        tracing::warn!(reason, "computing on the CPU");
+                    }
+                    Device::Cpu
+                }
+            },
             DeviceChoice::Cuda(index) => {
                 let unusable = |reason| Error::Device { device: format!("cuda:{index}"), reason };
                 match cuda {
@@ -112,8 +122,9 @@ pub fn cpu_has_bf16() -> bool {
     false
 }
 
-/// Whether convolutions in f32 may round their inputs to TF32 on CUDA, for the whole process: eleven bits instead of 24, at several
-/// times the speed on devices from compute capability 8.0 on. They may not until this is called. Matrix products in f32 never do.
+/// Whether convolutions in f32 may round their inputs to TF32 on CUDA, for the whole process: to eleven bits of 24, which devices from
+/// compute capability 8.0 on multiply faster. They may not until this is called. The gradients of convolutions follow libtorch's own
+/// setting, which allows it. Matrix products in f32 do not round.
 pub fn allow_tf32(allow: bool) {
     TF32.store(allow, Ordering::Relaxed);
 }
@@ -176,16 +187,23 @@ fn too_late(devices: usize) -> String {
 fn driver_devices() -> Option<usize> {
     type Init = unsafe extern "C" fn(flags: u32) -> i32;
     type Count = unsafe extern "C" fn(count: *mut i32) -> i32;
-    let name = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
-    // SAFETY: the driver's own library, which libtorch's CUDA half loads too.
-    let driver = unsafe { libloading::Library::new(name) }.ok()?;
-    // SAFETY: the types are those of the declarations in `cuda.h`, which have not changed since CUDA 2.
-    let (init, count) =
-        unsafe { (driver.get::<Init>(b"cuInit\0").ok()?, driver.get::<Count>(b"cuDeviceGetCount\0").ok()?) };
-    let mut devices = 0;
-    // SAFETY: `cuInit` may be called any number of times, with 0 only, and `devices` outlives the other call.
-    let counted = unsafe { init(0) == 0 && count(&raw mut devices) == 0 };
-    usize::try_from(devices).ok().filter(|_| counted)
+    static DEVICES: OnceLock<Option<usize>> = OnceLock::new();
+    *DEVICES.get_or_init(|| {
+        let name = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+        // SAFETY: the driver's own library, which libtorch's CUDA half loads too.
+        let driver = unsafe { libloading::Library::new(name) }.ok()?;
+        // SAFETY: the types are those of the declarations in `cuda.h`, which have not changed since CUDA 2.
+        let found = unsafe {
+            Some((*driver.get::<Init>(b"cuInit\0").ok()?, *driver.get::<Count>(b"cuDeviceGetCount\0").ok()?))
+        };
+        // A driver that has been started stays.
+        std::mem::forget(driver);
+        let (init, count) = found?;
+        let mut devices = 0;
+        // SAFETY: `cuInit` may be called any number of times, with 0 only, and `devices` outlives the other call.
+        let counted = unsafe { init(0) == 0 && count(&raw mut devices) == 0 };
+        usize::try_from(devices).ok().filter(|_| counted)
+    })
 }
 
 #[cfg(test)]

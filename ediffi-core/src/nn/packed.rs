@@ -65,13 +65,21 @@ struct Functions {
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn functions() -> Option<Functions> {
     use libloading::os::unix::{Library, RTLD_LAZY};
+    /// Major and minor version in the uppermost bytes of a version (`torch/headeronly/version.h`).
+    const LIBTORCH_2_11: u64 = 2 << 8 | 11;
     /// Opens only what is loaded already (`dlfcn.h` of Linux).
     const RTLD_NOLOAD: i32 = 4;
     static FOUND: OnceLock<Option<Functions>> = OnceLock::new();
     *FOUND.get_or_init(|| {
         // SAFETY: nothing is loaded by it, so no initialiser runs.
         let library = unsafe { Library::open(Some("libtorch_cpu.so"), RTLD_LAZY | RTLD_NOLOAD) }.ok()?;
-        // SAFETY: the types are those of the declarations in libtorch 2.11, the version that `tch` is built against.
+        // SAFETY: the function has this type in every version.
+        let version = unsafe { library.get::<unsafe extern "C" fn() -> u64>(b"aoti_torch_abi_version\0") }.ok()?;
+        // SAFETY: it takes nothing and reads a constant.
+        if unsafe { version() } >> 48 != LIBTORCH_2_11 {
+            return None;
+        }
+        // SAFETY: the types are those of the declarations in libtorch 2.11, which this is.
         let found = unsafe {
             library.get(b"aoti_torch_cpu_mkldnn__convolution_pointwise\0").ok().and_then(|convolution| {
                 Some(Functions {

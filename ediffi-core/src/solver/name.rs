@@ -116,7 +116,7 @@ impl<'de> Visitor<'de> for NameOrNumbers {
             None => return Err(A::Error::missing_field("heun")),
         };
         if let Some(second) = map.next_key::<String>()? {
-            return Err(A::Error::custom(format!("`{second}` beside {solver}: a solver is one of both")));
+            return Err(A::Error::custom(format!("`{second}` beside {solver}: one solver at a time")));
         }
         solver.validate().map_err(A::Error::custom)?;
         Ok(solver)

@@ -60,26 +60,27 @@ pub struct Trajectory {
     finite: Finite,
 }
 
-/// Whether estimates hold numbers only. On a device that works by itself, the answer is read one evaluation late: reading it at once
-/// would make the host wait for every evaluation, and the device for the host.
+/// Whether estimates hold numbers only. On a device that works by itself, no answer is read before the last evaluation: reading one makes
+/// the host wait for all that it has asked the device for.
 #[derive(Debug, Clone)]
 struct Finite {
     late: bool,
-    /// The answer that has not been read, and the noise level that was evaluated.
-    unread: Option<(Kept, f64)>,
+    /// The answers that have not been read, and the noise levels that were evaluated.
+    unread: Vec<(Kept, f64)>,
 }
 
 impl Finite {
     fn new(device: Device) -> Self {
-        Self { late: device != Device::Cpu, unread: None }
+        Self { late: device != Device::Cpu, unread: Vec::new() }
     }
 
-    /// Asks about an estimate, the `last` one or not, and reads the answer that is due.
+    /// Asks about an estimate, and reads the answers if it is the `last` one.
     fn check(&mut self, denoised: &Tensor, sigma: f64, last: bool) -> Result<()> {
-        let asked = (Kept::from(denoised.f_isfinite()?.f_all()?), sigma);
-        let now = if self.late { self.unread.replace(asked) } else { Some(asked) };
-        let rest = if last { self.unread.take() } else { None };
-        for (answer, sigma) in now.into_iter().chain(rest) {
+        self.unread.push((denoised.f_isfinite()?.f_all()?.into(), sigma));
+        if self.late && !last {
+            return Ok(());
+        }
+        for (answer, sigma) in self.unread.drain(..) {
             if !bool::try_from(&*answer)? {
                 return Err(Error::DenoisedNotFinite(sigma));
             }
@@ -127,8 +128,8 @@ impl Trajectory {
     ///
     /// # Errors
     /// [`Error::SigmaOutOfRange`] if it is finished, [`Error::DenoisedShape`], and [`Error::DenoisedNotFinite`] for a NaN or an
-    /// infinity: these change nothing. On a CUDA device, a NaN or an infinity is an error of the evaluation after it, or of the last
-    /// one, so that the host never waits; after it this cannot go on. [`Error::InvalidSolver`] for an estimate without the variance that DDPM needs, and the
+    /// infinity: these change nothing. On a CUDA device, a NaN or an infinity is an error of the last evaluation, which names the noise
+    /// level of the first, so that the host does not wait for each of them. [`Error::InvalidSolver`] for an estimate without the variance that DDPM needs, and the
     /// errors of `noise`: after these it cannot go on.
     pub fn advance(&mut self, estimate: Estimate, noise: &mut dyn NoiseSource) -> Result<Option<Step<'_>>> {
         let _no_grad = tch::no_grad_guard();
@@ -203,22 +204,22 @@ mod tests {
     use crate::seed::Noise;
     use crate::solver::Solver;
 
-    /// Where the answer is late, the error names the noise level that was evaluated, and comes at the next evaluation, or with the last.
+    /// Where the answer is late, the error comes with the last evaluation, and names the noise level of the first that went wrong.
     #[test]
     fn a_late_answer_is_not_lost() {
         let sigmas = [10.0, 3.0, 1.0, 0.0];
-        for (broken, reported) in [(0, 1), (1, 2), (2, 2)] {
+        for broken in 0..3 {
             for late in [false, true] {
                 let mut noise = Noise::new(&[1], 0);
                 let start = noise.normal(&[1, 1, 2, 2]).unwrap();
                 let mut trajectory = Solver::Euler.start(start, &sigmas, &mut noise).unwrap();
                 trajectory.finite.late = late;
                 let error = (0..3).find_map(|evaluation| {
-                    let denoised = trajectory.x().full_like(if evaluation == broken { f64::NAN } else { 0.0 });
+                    let denoised = trajectory.x().full_like(if evaluation >= broken { f64::NAN } else { 0.0 });
                     trajectory.advance(denoised.into(), &mut noise).err().map(|error| (evaluation, error))
                 });
                 let Some((evaluation, Error::DenoisedNotFinite(sigma))) = error else { panic!("{error:?}") };
-                assert_eq!((evaluation, sigma), (if late { reported } else { broken }, sigmas[broken]), "{late}");
+                assert_eq!((evaluation, sigma), (if late { 2 } else { broken }, sigmas[broken]), "{late}");
             }
         }
     }

@@ -24,11 +24,11 @@ impl Lent {
         Self(Source::File(Arc::clone(file), info.clone()))
     }
 
-    /// What `read` makes of the tensor. It must not keep what shares storage with it.
+    /// What `read` makes of the tensor. It must keep nothing that shares storage with it, which may be a file's.
     ///
     /// # Errors
     /// A file that is cut short, and those of `read`.
-    pub fn read<T>(&self, read: impl FnOnce(&Tensor) -> Result<T>) -> Result<T> {
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Tensor) -> Result<T>) -> Result<T> {
         match &self.0 {
             Source::Tensor(tensor) => read(tensor),
             Source::File(file, info) => file.view(info, read),
