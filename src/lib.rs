@@ -83,6 +83,7 @@ pub use {
         conditioning::Conditioning,
         guidance::{Guidance, Rows, Thresholding},
         interval::SigmaInterval,
+        nn::Site,
         noise::NoiseSource,
         plan::Plan,
         pool::Residency,

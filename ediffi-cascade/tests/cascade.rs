@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use common::{CPU, Log, bytes, difference, dimensions, embeddings, enlarger, network, pictures, write_stage};
 use ediffi_cascade::{Cascade, CascadeJob, Error, PreconditionConfig, SettingsPatch, Stage, StagePlan, Tiling};
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::nn::{ScoreBias, Site};
+use ediffi_core::nn::{Bias, ScoreBias, Site};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
 use ediffi_core::precondition::Epsilon;
@@ -124,7 +124,7 @@ fn a_patch_reaches_its_stage() {
 struct Heights(Arc<Mutex<Vec<i64>>>);
 
 impl ScoreBias for Heights {
-    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
+    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Bias>> {
         self.0.lock().unwrap().push(site.height);
         Ok(None)
     }

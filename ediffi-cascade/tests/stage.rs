@@ -13,7 +13,7 @@ use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::{Branch, BranchDenoiser, Estimate, estimate_with};
 use ediffi_core::guidance::{Guidance, Guided, Rows};
 use ediffi_core::interval::SigmaInterval;
-use ediffi_core::nn::{Painted, ScoreBias, Site};
+use ediffi_core::nn::{Bias, Painted, ScoreBias, Site};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
 use ediffi_core::precondition::Edm;
@@ -234,9 +234,9 @@ struct Counting {
 }
 
 impl ScoreBias for Counting {
-    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
+    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Bias>> {
         assert_eq!((site.height, site.width), (4, 4));
-        self.rows.lock().unwrap().push(site.scores.size()[0]);
+        self.rows.lock().unwrap().push(site.shape()[0]);
         // The network of these tests has four cross-attention layers.
         let sites = self.sites.fetch_add(1, Ordering::SeqCst) + 1;
         if let Some((stop, flag)) = &self.stop {
@@ -329,9 +329,9 @@ fn a_hook_that_paints_nothing_changes_no_bit_and_sees_conditional_rows_only() {
 struct FirstToken;
 
 impl ScoreBias for FirstToken {
-    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
-        let bias = Tensor::f_zeros([1, 1, 1, site.scores.size()[3]], (Kind::Float, site.scores.device()))?;
+    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Bias>> {
+        let bias = Tensor::f_zeros([1, 1, 1, site.shape()[3]], (Kind::Float, site.device()))?;
         let _ = bias.f_narrow(3, 0, 1)?.f_fill_(5.0)?;
-        Ok(Some(bias))
+        Ok(Some(Bias::Dense(bias)))
     }
 }

@@ -10,7 +10,7 @@ use ediffi_cascade::{Cascade, Error, Stage, Tiling, low_res};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::denoise_with;
 use ediffi_core::guidance::Guidance;
-use ediffi_core::nn::{Norm, ScoreBias, Site};
+use ediffi_core::nn::{Bias, Norm, ScoreBias, Site};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
 use ediffi_core::precondition::Edm;
@@ -110,7 +110,7 @@ fn tiles_of_a_network_with_position_norms_are_the_whole() {
 struct Corner(Arc<Mutex<Vec<(Window, i64, i64)>>>);
 
 impl ScoreBias for Corner {
-    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
+    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Bias>> {
         let Site { window, height, width, .. } = *site;
         self.0.lock().unwrap().push((window, height, width));
         // The middle of each pixel of the feature map, in the picture.
@@ -124,9 +124,9 @@ impl ScoreBias for Corner {
             .flat_map(|row| (0..width).map(move |column| (row, column)))
             .map(|(row, column)| inside(row, column))
             .collect();
-        let bias = Tensor::f_zeros([1, 1, height * width, site.scores.size()[3]], (Kind::Float, site.scores.device()))?;
+        let bias = Tensor::f_zeros([1, 1, height * width, site.shape()[3]], (Kind::Float, site.device()))?;
         bias.f_narrow(3, 0, 1)?.f_copy_(&Tensor::f_from_slice(&values)?.f_reshape([1, 1, -1, 1])?)?;
-        Ok(Some(bias))
+        Ok(Some(Bias::Dense(bias)))
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use common::devices;
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::nn::{Activation, Painted, ScoreBias, Site};
+use ediffi_core::nn::{Activation, Bias, Painted, ScoreBias, Site};
 use ediffi_core::unet::parts::{Sinusoids, TimeEmbedding};
 use ediffi_core::unet::{Adm, Efficient, UNet, UNetConfig};
 use ediffi_core::weights::{self, Scope};
@@ -145,8 +145,8 @@ fn two_branches_in_one_batch_are_both_evaluations() {
 struct Scores(Mutex<Vec<Tensor>>);
 
 impl ScoreBias for Scores {
-    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
-        self.0.lock().unwrap().push(Tensor::f_cat(&[site.scores, &site.other_scores()?], -1)?);
+    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Bias>> {
+        self.0.lock().unwrap().push(Tensor::f_cat(&[site.scores()?, site.other_scores()?], -1)?);
         Ok(None)
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use ediffi_core::Error;
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::nn::{Norm, ScoreBias, Site};
+use ediffi_core::nn::{Bias, Norm, ScoreBias, Site};
 use ediffi_core::unet::{Adm, Context, ContextConfig, Dimensions, Efficient, Painted, UNet, UNetConfig};
 use ediffi_core::weights::Table;
 use ediffi_core::window::Window;
@@ -102,12 +102,12 @@ struct Hook {
 }
 
 impl ScoreBias for Hook {
-    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
+    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Bias>> {
         assert_eq!((site.sigma, site.height, site.width), (1.5, 4, 3));
-        self.seen.lock().unwrap().push(site.scores.size());
-        let bias = site.scores.f_zeros_like()?;
+        self.seen.lock().unwrap().push(site.shape());
+        let bias = site.scores()?.f_zeros_like()?;
         let _ = bias.f_narrow(3, 0, 1)?.f_fill_(4.0)?;
-        Ok(self.paint.then_some(bias))
+        Ok(self.paint.then_some(Bias::Dense(bias)))
     }
 }
 

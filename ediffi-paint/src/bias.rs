@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ediffi_core::nn::{ScoreBias, Site};
+use ediffi_core::nn::{Bias, LowRank, ScoreBias, Site};
+use ndarray::Array2;
 use tch::{Device, Tensor};
 
 use crate::layers::{Layers, Set};
@@ -12,13 +13,14 @@ use crate::{Binding, Canvas, Error, Result, TextTokens, WeightFunction, Window, 
 /// A canvas bound to the tokens of a prompt. It gives every cross-attention layer its bias.
 ///
 /// One painter serves all layers, steps, experts, tiles and images of a request. It computes the matrix A of the paper once
-/// for each set of acting regions, size of feature map and part of the picture, and keeps it.
+/// for each set of acting regions, size of feature map and part of the picture, and keeps it: pixels of the feature map ×
+/// (text columns + phrases painted) numbers each.
 #[derive(Debug)]
 pub struct Painter {
     layers: Layers,
     bindings: Vec<Binding>,
     weight: Arc<dyn WeightFunction>,
-    matrices: Mutex<HashMap<Key, Tensor>>,
+    matrices: Mutex<HashMap<Key, Option<LowRank>>>,
 }
 
 /// What a matrix A belongs to: the acting regions, height and width of the feature map, and the bits of its window.
@@ -60,22 +62,22 @@ impl Painter {
     }
 
     /// The bias of one layer, as [`ScoreBias::bias`] describes it.
-    fn score_bias(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
-        let (height, width) = self.check_scores(site)?;
+    fn score_bias(&self, site: &Site<'_>) -> Result<Option<Bias>> {
+        let size = self.check_scores(site)?;
         let active = self.layers.active(site.sigma);
         if active == 0 {
             return Ok(None);
         }
-        let Some(weight) = self.weight.weight(site.sigma, site.scores)? else {
+        let Some(matrix) = self.matrix(active, size, site.window, site.device())? else {
             return Ok(None);
         };
-        let matrix = self.matrix(active, (height, width), site.window, site.scores.device())?;
-        Ok(Some(weight.f_mul(&matrix)?))
+        let weight = self.weight.weight(site)?;
+        Ok(weight.map(|weight| Bias::LowRank { weight, matrix }))
     }
 
     /// Checks that the scores have the rows of the feature map and the columns of this prompt. Returns height and width.
     fn check_scores(&self, site: &Site<'_>) -> Result<(usize, usize)> {
-        let shape = site.scores.size();
+        let shape = site.shape();
         let columns = self.columns() as i64;
         let pixels = site.height.checked_mul(site.width);
         let sides = usize::try_from(site.height).ok().zip(usize::try_from(site.width).ok());
@@ -85,34 +87,48 @@ impl Painter {
         }
     }
 
-    /// The matrix A on `device`.
+    /// The matrix A on `device`; `None` where nothing is painted.
     ///
     /// # Shapes
     /// The result: `[height * width, columns]`, f32.
-    fn matrix(&self, active: Set, (height, width): (usize, usize), window: Window, device: Device) -> Result<Tensor> {
+    fn matrix(
+        &self,
+        active: Set,
+        (height, width): (usize, usize),
+        window: Window,
+        device: Device,
+    ) -> Result<Option<LowRank>> {
         let edges = [window.top, window.bottom, window.left, window.right].map(f64::to_bits);
         let key: Key = (active, height, width, edges);
-        let shape = [height * width, self.columns()].map(|side| side as i64);
-        // A poisoned lock still guards whole tensors: each is inserted when it is finished.
+        // A poisoned lock still guards whole matrices: each is inserted when it is finished.
         let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(matrix) = matrices.get(&key).filter(|matrix| matrix.device() == device) {
-            return Ok(matrix.shallow_clone());
+        if let Some(matrix) = matrices.get(&key) {
+            match matrix {
+                Some(matrix) if matrix.device() == device => return Ok(Some(matrix.shallow_clone())),
+                None => return Ok(None),
+                Some(_) => {}
+            }
         }
-        let matrix = self.layers.matrix(active, window, height, width)?;
-        let matrix = Tensor::f_from_slice(&matrix.into_iter().collect::<Vec<f32>>())?.f_view(shape)?;
-        let matrix = matrix.f_to_device(device)?;
-        matrices.insert(key, matrix.shallow_clone());
+        let matrix = match self.layers.factors(active, window, height, width)? {
+            Some([masks, tokens]) => Some(LowRank::new(&tensor(&masks)?, &tensor(&tokens)?, device)?),
+            None => None,
+        };
+        matrices.insert(key, matrix.as_ref().map(LowRank::shallow_clone));
         Ok(matrix)
     }
 }
 
+/// The same numbers as a tensor.
+fn tensor(numbers: &Array2<f32>) -> Result<Tensor> {
+    let (rows, columns) = numbers.dim();
+    let flat: Vec<f32> = numbers.iter().copied().collect();
+    Ok(Tensor::f_from_slice(&flat)?.f_view([rows as i64, columns as i64])?)
+}
+
 impl ScoreBias for Painter {
-    /// w·A/√d of the paper for the text columns of the conditional rows. `None` where no region acts or the weight is 0: the
-    /// layer then computes what it would compute without paint, bit for bit.
-    ///
-    /// # Shapes
-    /// The result: `[rows, heads, height * width, text columns]`, f32.
-    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
+    /// w·A/√d of the paper for the text columns of the conditional rows. `None` where no region acts, where nothing of the
+    /// window is painted, or where the weight is 0: the layer then computes what it would compute without paint, bit for bit.
+    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Bias>> {
         Ok(self.score_bias(site)?)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array2, Axis};
+use ndarray::{Array1, Array2, Axis, stack};
 
 use crate::{Binding, Canvas, Result, TextTokens, Window, area_average};
 
@@ -13,7 +13,7 @@ pub(crate) type Set = u64;
 #[derive(Debug)]
 struct Layer {
     columns: Vec<usize>,
-    regions: Vec<usize>,
+    regions: Set,
 }
 
 /// A canvas and its text columns, from which A is made for a feature map of any size.
@@ -27,17 +27,18 @@ pub(crate) struct Layers {
 impl Layers {
     /// `bindings` are those of `canvas` for `encoders`. The columns of the encoders follow each other.
     pub(crate) fn new(canvas: &Canvas, bindings: &[Binding], encoders: &[TextTokens<'_>]) -> Self {
-        let mut owners: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        // A canvas has at most 64 regions (`MAX_REGIONS`).
+        let mut owners: BTreeMap<usize, Set> = BTreeMap::new();
         for (region, binding) in bindings.iter().enumerate() {
             let mut first = 0;
             for (encoder, bound) in encoders.iter().zip(&binding.encoders) {
                 for token in &bound.tokens {
-                    owners.entry(first + token).or_default().push(region);
+                    *owners.entry(first + token).or_default() |= 1 << region;
                 }
                 first += encoder.offsets.len();
             }
         }
-        let mut groups: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
+        let mut groups: BTreeMap<Set, Vec<usize>> = BTreeMap::new();
         for (column, regions) in owners {
             groups.entry(regions).or_default().push(column);
         }
@@ -50,7 +51,6 @@ impl Layers {
     pub(crate) fn active(&self, sigma: f64) -> Set {
         let regions = self.canvas.regions().iter().enumerate();
         let acts = regions.filter(|(_, region)| region.weight > 0.0 && region.sigma.contains(sigma));
-        // A canvas has at most 64 regions (`MAX_REGIONS`).
         acts.fold(0, |set, (index, _)| set | 1 << index)
     }
 
@@ -59,26 +59,42 @@ impl Layers {
         self.columns
     }
 
-    /// A of the regions in `active`, for a feature map of `height * width` that shows `window` of the picture.
+    /// Two factors of A of the regions in `active`, for a feature map of `height * width` that shows `window` of the picture: the
+    /// masks of the phrases, and which columns are of which phrase. `None` if nothing of the window is painted.
     ///
     /// # Shapes
-    /// The result: `[height * width, columns]`, in standard layout.
-    pub(crate) fn matrix(&self, active: Set, window: Window, height: usize, width: usize) -> Result<Array2<f32>> {
-        let mut matrix = Array2::zeros((height * width, self.columns));
+    /// The result: `[height * width, phrases]` and `[phrases, columns]`, whose product is A.
+    pub(crate) fn factors(
+        &self,
+        active: Set,
+        window: Window,
+        height: usize,
+        width: usize,
+    ) -> Result<Option<[Array2<f32>; 2]>> {
+        // Columns whose acting regions are the same share a mask.
+        let mut groups: BTreeMap<Set, Array1<f32>> = BTreeMap::new();
         for Layer { columns, regions } in &self.layers {
-            let Some(map) = self.strongest(regions.iter().copied().filter(|index| active >> index & 1 == 1)) else {
-                continue;
-            };
-            let small = area_average(map.view(), window, height, width)?;
-            for (mut row, &value) in matrix.axis_iter_mut(Axis(0)).zip(&small) {
-                for &column in columns {
-                    if let Some(cell) = row.get_mut(column) {
-                        *cell = value;
-                    }
+            let tokens = groups.entry(regions & active).or_insert_with(|| Array1::zeros(self.columns));
+            for &column in columns {
+                if let Some(token) = tokens.get_mut(column) {
+                    *token = 1.0;
                 }
             }
         }
-        Ok(matrix)
+        let (mut masks, mut tokens) = (Vec::new(), Vec::new());
+        for (regions, columns) in groups {
+            let Some(map) = self.strongest(regions) else { continue };
+            let small = area_average(map.view(), window, height, width)?;
+            if small.iter().any(|&cell| cell > 0.0) {
+                masks.push(small.into_iter().collect::<Array1<f32>>());
+                tokens.push(columns);
+            }
+        }
+        let stacked = |axis, rows: &[Array1<f32>]| {
+            // Rows of one length; none is no matrix.
+            stack(Axis(axis), &rows.iter().map(|row| row.view()).collect::<Vec<_>>()).ok()
+        };
+        Ok(stacked(1, &masks).zip(stacked(0, &tokens)).map(<[_; 2]>::from))
     }
 
     /// The largest weight × mask of the regions at each pixel of the canvas; `None` without a region. Taking the maximum at
@@ -86,9 +102,9 @@ impl Layers {
     ///
     /// # Shapes
     /// The result: `[height, width]` of the canvas.
-    fn strongest(&self, regions: impl Iterator<Item = usize>) -> Option<Array2<f32>> {
+    fn strongest(&self, regions: Set) -> Option<Array2<f32>> {
         let mut map = None;
-        for region in regions.filter_map(|index| self.canvas.regions().get(index)) {
+        for (_, region) in self.canvas.regions().iter().enumerate().filter(|(index, _)| regions >> index & 1 == 1) {
             let size = (self.canvas.height() as usize, self.canvas.width() as usize);
             let map = map.get_or_insert_with(|| Array2::zeros(size));
             let scale = region.weight as f32 / f32::from(u8::MAX);
@@ -121,20 +137,26 @@ mod tests {
         Layers::new(&canvas, &bind(&canvas, &encoders).unwrap(), &encoders)
     }
 
+    /// A of the regions in `active`, of the whole picture.
+    fn matrix(layers: &Layers, active: Set, height: usize, width: usize) -> Array2<f32> {
+        let [masks, tokens] = layers.factors(active, Window::WHOLE, height, width).unwrap().unwrap();
+        masks.dot(&tokens)
+    }
+
     fn stripe(phrase: &str, x: Range<u32>) -> Region {
         Region::rectangle(phrase, (4, 1), x, 0..1).unwrap()
     }
 
     #[test]
     fn columns_follow_the_encoders() {
-        let matrix = layers([stripe("car", 0..1)]).matrix(Set::MAX, Window::WHOLE, 1, 2).unwrap();
+        let matrix = matrix(&layers([stripe("car", 0..1)]), Set::MAX, 1, 2);
         assert_eq!(matrix, array![[0.0, 0.5, 0.0, 0.0, 0.0, 0.5, 0.0], [0.0; 7]]);
     }
 
     #[test]
     fn the_strongest_region_counts() {
         let nested = layers([stripe("red car", 0..3), stripe("car", 0..2).weight(2.0)]);
-        let matrix = nested.matrix(Set::MAX, Window::WHOLE, 1, 4).unwrap();
+        let matrix = matrix(&nested, Set::MAX, 1, 4);
         assert_eq!(matrix.slice(s![.., 0]), array![1.0, 1.0, 1.0, 0.0], "`red` has one region");
         assert_eq!(matrix.slice(s![.., 1]), array![2.0, 2.0, 1.0, 0.0], "`car` has two");
     }
@@ -142,7 +164,7 @@ mod tests {
     #[test]
     fn regions_that_meet_inside_a_cell_fill_it() {
         let halves = layers([stripe("car", 0..1), stripe("car", 1..2)]);
-        assert_eq!(halves.matrix(Set::MAX, Window::WHOLE, 1, 2).unwrap()[[0, 1]], 1.0);
+        assert_eq!(matrix(&halves, Set::MAX, 1, 2)[[0, 1]], 1.0);
     }
 
     #[test]
@@ -157,7 +179,7 @@ mod tests {
         let early = SigmaInterval::new(2.0, f64::INFINITY).unwrap();
         let layers = layers([stripe("red car", 0..1), stripe("car", 1..2).sigma(early)]);
         let paint = |sigma: f64| {
-            let matrix = layers.matrix(layers.active(sigma), Window::WHOLE, 1, 2).unwrap();
+            let matrix = matrix(&layers, layers.active(sigma), 1, 2);
             [matrix.column(0).to_vec(), matrix.column(1).to_vec()]
         };
         assert_eq!(paint(3.0), [[0.5, 0.0], [1.0, 0.0]]);
@@ -167,9 +189,30 @@ mod tests {
 
     #[test]
     fn moving_the_mask_moves_the_paint() {
-        let paint =
-            |x| layers([stripe("car", x)]).matrix(Set::MAX, Window::WHOLE, 1, 4).unwrap().slice(s![.., 1]).to_vec();
+        let paint = |x| matrix(&layers([stripe("car", x)]), Set::MAX, 1, 4).slice(s![.., 1]).to_vec();
         assert_eq!(paint(0..1), [1.0, 0.0, 0.0, 0.0]);
         assert_eq!(paint(2..3), [0.0, 0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    fn phrases_that_the_same_regions_paint_share_a_mask() {
+        let late = SigmaInterval::new(0.0, 2.0).unwrap();
+        let nested = layers([stripe("red car", 0..3), stripe("car", 0..2).sigma(late)]);
+        for (sigma, phrases) in [(1.0, 2), (3.0, 1)] {
+            let [masks, tokens] = nested.factors(nested.active(sigma), Window::WHOLE, 1, 4).unwrap().unwrap();
+            assert_eq!((masks.dim(), tokens.dim()), ((4, phrases), (phrases, 7)), "{sigma}");
+            assert_eq!(tokens.sum(), 4.0, "a column has one mask");
+        }
+    }
+
+    #[test]
+    fn a_window_without_paint_has_no_factors() {
+        let painted = layers([stripe("car", 0..1), stripe("red", 3..4)]);
+        let seen = |left, right| {
+            let window = Window { left, right, ..Window::WHOLE };
+            painted.factors(Set::MAX, window, 1, 1).unwrap().map(|[masks, _]| masks.ncols())
+        };
+        assert_eq!([seen(0.0, 1.0), seen(0.0, 0.5), seen(0.25, 0.75)], [Some(2), Some(1), None]);
+        assert!(painted.factors(0, Window::WHOLE, 1, 1).unwrap().is_none());
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use ediffi_core::nn::Site;
 use tch::{Kind, Tensor};
 
 use crate::{Result, Statistic, Strength};
@@ -12,23 +13,23 @@ use crate::{Result, Statistic, Strength};
 /// [`Strength`] is the weight function of a canvas, and the only one that can be stored.
 /// [`Painter::with_weight`](crate::Painter::with_weight) takes any other.
 pub trait WeightFunction: Debug + Send + Sync {
-    /// The factor at noise level `sigma`. `None` switches the paint off: the layer then computes what it would compute
-    /// without paint, bit for bit.
+    /// The factor at `site`. `None` switches the paint off: the layer then computes what it would compute without paint,
+    /// bit for bit.
     ///
-    /// The factor of a row must depend on that row of the scores alone, so that no image depends on its batch.
+    /// The factor of a row must depend on that row of the [scores](Site::scores) alone, so that no image depends on its batch. A
+    /// function that needs no scores should not ask for them: they are computed when it does.
     ///
     /// # Shapes
-    /// `scores`: `[rows, heads, pixels, text columns]`, f32, Q·Kᵀ/√d of the conditional rows, without a mask. The result:
-    /// f32 and broadcastable to the scores, usually `[rows, heads, 1, 1]`.
+    /// The result: f32 and broadcastable to the scores, usually `[rows, heads, 1, 1]`.
     ///
     /// # Errors
     /// [`Error::Torch`](crate::Error::Torch) if a tensor operation fails.
-    fn weight(&self, sigma: f64, scores: &Tensor) -> Result<Option<Tensor>>;
+    fn weight(&self, site: &Site<'_>) -> Result<Option<Tensor>>;
 }
 
 impl<W: WeightFunction + ?Sized> WeightFunction for Arc<W> {
-    fn weight(&self, sigma: f64, scores: &Tensor) -> Result<Option<Tensor>> {
-        (**self).weight(sigma, scores)
+    fn weight(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
+        (**self).weight(site)
     }
 }
 
@@ -40,19 +41,22 @@ impl WeightFunction for Strength {
     ///
     /// The paper does not say over which scores the maximum runs. A maximum over the batch would make an image depend on the
     /// others. A negative maximum counts as 0, because it would push phrases out of their regions.
-    fn weight(&self, sigma: f64, scores: &Tensor) -> Result<Option<Tensor>> {
-        let factor = self.factor(sigma);
+    fn weight(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
+        let factor = self.factor(site.sigma);
         if factor == 0.0 {
             return Ok(None);
         }
-        let scores = scores.f_to_kind(Kind::Float)?;
-        let statistic = match self.statistic {
-            Statistic::Max => scores.f_amax([2, 3], true)?.f_clamp_min(0.0)?,
+        Ok(Some(match self.statistic {
+            // Pixels first: a maximum over rows of memory is faster than one within them.
+            Statistic::Max => {
+                site.scores()?.f_amax([2], true)?.f_amax([3], true)?.f_clamp_min_(0.0)?.f_mul_scalar_(factor)?
+            }
             // The deviation of the population: that of a sample is NaN for a single score.
-            Statistic::Std => scores.f_std_correction([2_i64, 3].as_slice(), 0.0, true)?,
-            Statistic::One => Tensor::f_ones([1, 1, 1, 1], (Kind::Float, scores.device()))?,
-        };
-        Ok(Some(statistic.f_mul_scalar(factor)?))
+            Statistic::Std => {
+                site.scores()?.f_std_correction([2_i64, 3].as_slice(), 0.0, true)?.f_mul_scalar_(factor)?
+            }
+            Statistic::One => Tensor::f_full([1, 1, 1, 1], factor, (Kind::Float, site.device()))?,
+        }))
     }
 }
 
@@ -64,6 +68,11 @@ mod tests {
         Vec::try_from(tensor.flatten(0, -1).to_kind(Kind::Double)).unwrap()
     }
 
+    /// The weight at a site with these scores of two pixels, or one.
+    fn weight(strength: &Strength, sigma: f64, scores: &Tensor) -> Option<Tensor> {
+        strength.weight(&Site::new(sigma, scores.size()[2], 1, scores)).unwrap()
+    }
+
     /// Two rows, one head, two pixels, two columns.
     fn scores() -> Tensor {
         Tensor::from_slice(&[1.0_f32, -2.0, 3.0, 0.0, -1.0, -5.0, -1.5, -3.0]).view([2, 1, 2, 2])
@@ -71,7 +80,7 @@ mod tests {
 
     #[test]
     fn the_maximum_is_taken_for_each_row_and_never_negative() {
-        let weight = Strength::new(2.0).weight(1.0, &scores()).unwrap().unwrap();
+        let weight = weight(&Strength::new(2.0), 1.0, &scores()).unwrap();
         assert_eq!(weight.size(), [2, 1, 1, 1]);
         let [first, second] = values(&weight)[..] else { panic!("two rows") };
         assert!((first - 2.0 * 2.0_f64.ln() * 3.0).abs() < 1e-6 && second == 0.0, "{first}, {second}");
@@ -80,31 +89,31 @@ mod tests {
     #[test]
     fn the_deviation_is_that_of_the_population() {
         let strength = Strength { statistic: Statistic::Std, ..Strength::new(1.0) };
-        let weight = values(&strength.weight(1.0, &scores()).unwrap().unwrap());
+        let found = values(&weight(&strength, 1.0, &scores()).unwrap());
         // Of 1, -2, 3, 0: mean 0.5, variance 3.25.
-        assert!((weight[0] - 2.0_f64.ln() * 3.25_f64.sqrt()).abs() < 1e-6, "{weight:?}");
-        let single = values(&strength.weight(1.0, &scores().narrow(2, 0, 1).narrow(3, 0, 1)).unwrap().unwrap());
+        assert!((found[0] - 2.0_f64.ln() * 3.25_f64.sqrt()).abs() < 1e-6, "{found:?}");
+        let single = values(&weight(&strength, 1.0, &scores().narrow(2, 0, 1).narrow(3, 0, 1)).unwrap());
         assert_eq!(single, [0.0, 0.0]);
     }
 
     #[test]
     fn without_a_statistic_the_scores_do_not_matter() {
         let strength = Strength { statistic: Statistic::One, ..Strength::new(1.5) };
-        assert!((values(&strength.weight(1.0, &scores()).unwrap().unwrap())[0] - 1.5 * 2.0_f64.ln()).abs() < 1e-6);
+        assert!((values(&weight(&strength, 1.0, &scores()).unwrap())[0] - 1.5 * 2.0_f64.ln()).abs() < 1e-6);
     }
 
     #[test]
     fn no_factor_is_no_tensor() {
-        assert!(Strength::new(0.0).weight(1.0, &scores()).unwrap().is_none());
-        assert!(Strength::new(1.0).weight(0.0, &scores()).unwrap().is_none());
+        assert!(weight(&Strength::new(0.0), 1.0, &scores()).is_none());
+        assert!(weight(&Strength::new(1.0), 0.0, &scores()).is_none());
     }
 
     #[test]
     fn dividing_the_scores_divides_the_weight() {
         for statistic in [Statistic::Max, Statistic::Std] {
             let strength = Strength { statistic, ..Strength::default() };
-            let whole = values(&(strength.weight(5.0, &scores()).unwrap().unwrap() / 8.0));
-            let divided = values(&strength.weight(5.0, &(scores() / 8.0)).unwrap().unwrap());
+            let whole = values(&(weight(&strength, 5.0, &scores()).unwrap() / 8.0));
+            let divided = values(&weight(&strength, 5.0, &(scores() / 8.0)).unwrap());
             assert!(whole.iter().zip(&divided).all(|(a, b)| (a - b).abs() < 1e-6), "{whole:?} {divided:?}");
         }
     }

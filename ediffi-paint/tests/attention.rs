@@ -59,7 +59,8 @@ fn scores(rows: i64, pixels: i64, phase: f64) -> Tensor {
 }
 
 fn bias(painter: &Painter, sigma: f64, scores: &Tensor) -> Option<Tensor> {
-    painter.bias(&Site::new(sigma, SIDE, SIDE, scores)).unwrap()
+    let bias = painter.bias(&Site::new(sigma, SIDE, SIDE, scores)).unwrap();
+    bias.map(|bias| bias.into_dense().unwrap())
 }
 
 /// Mean attention of the pixels (first row, first head) that `inside` names to these columns.
@@ -167,18 +168,6 @@ fn conditional_rows_are_biased_and_the_others_come_out_bit_for_bit() {
             let same = device == Device::Cpu && rest == unpainted;
             assert!(same || device != Device::Cpu && rest.allclose(&unpainted, 1e-5, 1e-5, false), "{device:?}");
         }
-    }
-}
-
-#[test]
-fn paint_in_bf16() {
-    for device in devices() {
-        let half = parts(2, COLUMNS + 2).map(|x| x.to_device(device).to_kind(Kind::BFloat16));
-        let painter = painter(&canvas(0.4));
-        let exact = softmax_of_the_biased(&half.each_ref().map(|x| x.to_kind(Kind::Float)), &painter);
-        let found = attended(&half, 2, &painter);
-        let off = (found.to_kind(Kind::Float) - &exact).abs().max().double_value(&[]);
-        println!("{off:.2e} {:?}", exact.abs().max());
     }
 }
 
@@ -349,8 +338,8 @@ fn the_standard_deviation_can_be_used() {
 struct Constant(f64);
 
 impl WeightFunction for Constant {
-    fn weight(&self, _: f64, scores: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(Tensor::f_full([1, 1, 1, 1], self.0, (Kind::Float, scores.device()))?))
+    fn weight(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
+        Ok(Some(Tensor::f_full([1, 1, 1, 1], self.0, (Kind::Float, site.device()))?))
     }
 }
 
@@ -366,7 +355,7 @@ fn tall_and_wide_maps_of_one_area_differ() {
     let painter = painter(&canvas(0.0)).with_weight(Constant(1.0));
     let scores = scores(1, 16, 0.0);
     let column = |height, width| {
-        let bias = painter.bias(&Site::new(1.0, height, width, &scores)).unwrap().unwrap();
+        let bias = painter.bias(&Site::new(1.0, height, width, &scores)).unwrap().unwrap().into_dense().unwrap();
         (0..16).map(|pixel| bias.double_value(&[0, 0, pixel, CAT[0]])).collect::<Vec<_>>()
     };
     assert_eq!(column(8, 2), [1.0, 0.0].repeat(8));
@@ -379,7 +368,7 @@ fn a_tile_shows_its_part_of_the_canvas() {
     let whole = painter(&canvas(0.0)).with_weight(Constant(1.0));
     let scores = scores(1, SIDE * SIDE, 0.0);
     let seen = |window| whole.bias(&Site::new(1.0, SIDE, SIDE, &scores).showing(window));
-    let bias = seen(Window { left: 0.5, ..Window::WHOLE }).unwrap().unwrap();
+    let bias = seen(Window { left: 0.5, ..Window::WHOLE }).unwrap().unwrap().into_dense().unwrap();
     let sum = |column| bias.select(3, column).sum(Kind::Float).double_value(&[]);
     assert_eq!((sum(CAT[0]), sum(DOG[0])), (0.0, 8.0));
     let error = seen(Window { left: 0.5, right: 0.2, ..Window::WHOLE }).unwrap_err();
@@ -415,15 +404,15 @@ fn a_failed_tensor_operation_keeps_its_source() {
     #[derive(Debug)]
     struct Broken;
     impl WeightFunction for Broken {
-        fn weight(&self, _: f64, scores: &Tensor) -> Result<Option<Tensor>> {
-            Ok(Some(scores.f_view([-1, 12_345])?))
+        fn weight(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
+            Ok(Some(site.scores()?.f_view([-1, 12_345])?))
         }
     }
     let scores = scores(1, 16, 0.0);
     let broken = painter(&canvas(0.4)).with_weight(Broken);
     let error = broken.bias(&Site::new(1.0, 4, 4, &scores)).unwrap_err();
     assert!(matches!(error, ediffi_core::Error::Torch { .. }), "{error}");
-    let error = Broken.weight(1.0, &scores).unwrap_err();
+    let error = Broken.weight(&Site::new(1.0, 4, 4, &scores)).unwrap_err();
     assert!(matches!(error, Error::Torch { .. }) && std::error::Error::source(&error).is_some());
 }
 

@@ -1,6 +1,8 @@
 //! Paint-with-words through the public API.
 
-use ediffi::{Canvas, Error, Growth, Pipeline, Problem, Region, Request, Statistic, Strength, Tiling, WeightFunction};
+use ediffi::{
+    Canvas, Error, Growth, Pipeline, Problem, Region, Request, Site, Statistic, Strength, Tiling, WeightFunction,
+};
 use tch::{Kind, Tensor};
 
 use crate::by_hand::{ByHand, encoded};
@@ -118,8 +120,8 @@ fn bindings_say_which_tokens_a_region_takes() {
 struct Flat(f64);
 
 impl WeightFunction for Flat {
-    fn weight(&self, _: f64, scores: &Tensor) -> ediffi_paint::Result<Option<Tensor>> {
-        Ok(Some(Tensor::f_full([1, 1, 1, 1], self.0, (Kind::Float, scores.device()))?))
+    fn weight(&self, site: &Site<'_>) -> ediffi_paint::Result<Option<Tensor>> {
+        Ok(Some(Tensor::f_full([1, 1, 1, 1], self.0, (Kind::Float, site.device()))?))
     }
 }
 

@@ -1,82 +1,10 @@
-//! Scaled dot-product attention, and the hook through which paint-with-words reaches its scores.
+//! Scaled dot-product attention, plain and with a bias of its scores.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::score_bias::{Bias, LowRank, Painted};
+use super::site::Site;
 use crate::Result;
-use crate::window::Window;
-
-/// One cross-attention layer at one noise level, as a [`ScoreBias`] sees it.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Site<'a> {
-    /// Noise level of this evaluation.
-    pub sigma: f64,
-    /// Height of the feature map.
-    pub height: i64,
-    /// Width of the feature map.
-    pub width: i64,
-    /// The part of the picture that the feature map shows.
-    pub window: Window,
-    /// q·k / √d of the text columns, f32, [conditional rows, heads, height·width, text columns]. Columns are the T5
-    /// tokens, then the CLIP text tokens.
-    pub scores: &'a Tensor,
-    /// Queries of the conditional rows, and keys of the columns after the text.
-    others: Option<(&'a Tensor, &'a Tensor)>,
-}
-
-impl<'a> Site<'a> {
-    /// A site that shows the whole picture, with these scores, of a layer without other columns.
-    #[must_use]
-    pub fn new(sigma: f64, height: i64, width: i64, scores: &'a Tensor) -> Self {
-        Self { sigma, height, width, window: Window::WHOLE, scores, others: None }
-    }
-
-    /// The same site in a network that sees a part of the picture.
-    #[must_use]
-    pub fn showing(self, window: Window) -> Self {
-        Self { window, ..self }
-    }
-
-    /// q·k / √d of the columns after the text, computed when asked for: in eDiff-I's layers the CLIP image where the network takes
-    /// one, then the null token; in DeepFloyd's the pixels. Empty for a site that was made without them.
-    ///
-    /// # Shapes
-    /// → f32 [conditional rows, heads, height·width, other columns]
-    ///
-    /// # Errors
-    /// Shapes that do not fit.
-    pub fn other_scores(&self) -> Result<Tensor> {
-        match self.others {
-            Some((q, k)) => scaled_scores(q, k),
-            None => Ok(self.scores.f_narrow(-1, 0, 0)?),
-        }
-    }
-}
-
-/// Something that pulls parts of the picture towards words: paint-with-words (eDiff-I §4.3).
-pub trait ScoreBias: std::fmt::Debug + Send {
-    /// What to add to the scores of the text columns of the conditional rows; `None` leaves the layer on its fast path.
-    ///
-    /// # Shapes
-    /// → broadcastable to `site.scores`
-    ///
-    /// # Errors
-    /// Whatever keeps the bias from being made.
-    fn bias(&self, site: &Site<'_>) -> Result<Option<Tensor>>;
-}
-
-/// Paint-with-words for one evaluation of a network.
-#[derive(Debug, Clone, Copy)]
-pub struct Painted<'a> {
-    /// What biases the scores.
-    pub hook: &'a dyn ScoreBias,
-    /// Noise level of this evaluation.
-    pub sigma: f64,
-    /// How many rows, from the first, are conditional. The hook does not see the others.
-    pub conditional: i64,
-    /// The part of the picture that the network sees.
-    pub window: Window,
-}
 
 /// # Shapes
 /// [n, tokens, heads·d] → [n, heads, tokens, d]
@@ -106,7 +34,12 @@ pub fn merge_heads(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes that do not fit.
 pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-    Ok(Tensor::f_scaled_dot_product_attention::<Tensor>(q, k, v, None, 0.0, false, None, false)?)
+    fused(q, k, v, None, None)
+}
+
+/// libtorch's fused kernel. Scores are multiplied by `scale`, 1/√d if there is none, and `mask` is added to them.
+fn fused(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: Option<f64>) -> Result<Tensor> {
+    Ok(Tensor::f_scaled_dot_product_attention(q, k, v, mask, 0.0, false, scale, false)?)
 }
 
 /// As [`attend`] with the hook's bias added to the scores of the first `text` columns of the conditional rows. The other
@@ -121,7 +54,7 @@ pub fn attend_biased(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-    (height, width): (i64, i64),
+    size: (i64, i64),
     text: i64,
     painted: Painted<'_>,
 ) -> Result<Tensor> {
@@ -129,42 +62,73 @@ pub fn attend_biased(
     if text < 1 || conditional < 1 {
         return attend(q, k, v);
     }
-    let (n, heads, queries, _) = q.size4()?;
-    let keys = k.size4()?.2;
+    let n = q.size4()?.0;
     let first = |x: &Tensor| x.f_narrow(0, 0, conditional);
     let (q_painted, k_painted, v_painted) = (first(q)?, first(k)?, first(v)?);
-    let scores = scaled_scores(&q_painted, &k_painted.f_narrow(2, 0, text)?)?;
-    let other_keys = k_painted.f_narrow(2, text, keys - text)?;
-    let site = Site { sigma, height, width, window, scores: &scores, others: Some((&q_painted, &other_keys)) };
+    let site = Site::of_layer(sigma, size, window, (&q_painted, &k_painted), text);
     let Some(bias) = hook.bias(&site)? else {
         return attend(q, k, v);
     };
-    // The fused kernel takes an additive mask over all columns; zero where nothing is painted.
-    let bias = bias.f_to_kind(q.kind())?.f_expand([conditional, heads, queries, text], false)?;
-    let mask = bias.f_constant_pad_nd([0, keys - text])?;
-    let biased = Tensor::f_scaled_dot_product_attention(
-        &q_painted,
-        &k_painted,
-        &v_painted,
-        Some(&mask),
-        0.0,
-        false,
-        None,
-        false,
-    )?;
+    let biased = add_and_attend(&q_painted, &k_painted, &v_painted, text, &site, bias)?;
     if conditional == n {
         return Ok(biased);
     }
     let rest = |x: &Tensor| x.f_narrow(0, conditional, n - conditional);
     let others = attend(&rest(q)?, &rest(k)?, &rest(v)?)?;
-    Ok(Tensor::f_cat(&[biased, others], 0)?)
+    // Heads beside each other in memory, as `merge_heads` wants them.
+    let both = [biased.f_transpose(1, 2)?, others.f_transpose(1, 2)?];
+    Ok(Tensor::f_cat(&both, 0)?.f_transpose(1, 2)?)
 }
 
-/// q kᵀ / √d in f32. Scaling the keys is cheaper than scaling the scores, of which there are more.
-fn scaled_scores(q: &Tensor, k: &Tensor) -> Result<Tensor> {
-    let d = q.size4()?.3 as f64;
-    let k = k.f_to_kind(Kind::Float)?.f_mul_scalar(d.powf(-0.5))?;
-    Ok(q.f_to_kind(Kind::Float)?.f_matmul(&k.f_transpose(2, 3)?)?)
+/// softmax(q kᵀ / √d + bias) v, on the road that is fastest.
+fn add_and_attend(q: &Tensor, k: &Tensor, v: &Tensor, text: i64, site: &Site<'_>, bias: Bias) -> Result<Tensor> {
+    // Over few columns the scores are cheap, and the hook may have asked for them anyway.
+    if q.device() == Device::Cpu
+        && let Some(scores) = site.all_scores()?
+    {
+        return attend_to(scores, v, text, bias);
+    }
+    let (rows, heads, queries, d) = q.size4()?;
+    match bias {
+        Bias::LowRank { weight, matrix } if matrix.width() <= d && weight.size().last() == Some(&1) => {
+            attend_widened(q, k, v, &weight, &matrix)
+        }
+        // The fused kernel takes an additive mask over all columns; zero where nothing is painted.
+        bias => {
+            let bias = bias.into_dense()?.f_to_kind(q.kind())?.f_expand([rows, heads, queries, text], false)?;
+            fused(q, k, v, Some(&bias.f_constant_pad_nd([0, k.size4()?.2 - text])?), None)
+        }
+    }
+}
+
+/// softmax(scores + bias) v, with the bias in the first `text` columns. It writes over the scores.
+///
+/// # Shapes
+/// `scores`: [n, heads, a, b] f32, `v`: [n, heads, b, d] → [n, heads, a, d]
+fn attend_to(scores: Tensor, v: &Tensor, text: i64, bias: Bias) -> Result<Tensor> {
+    let ((rows, heads, queries, keys), d) = (scores.size4()?, v.size4()?.3);
+    let mut words = scores.f_narrow(-1, 0, text)?;
+    let _ = match bias {
+        Bias::LowRank { weight, matrix } => words.f_addcmul_(&weight, matrix.dense())?,
+        Bias::Dense(bias) => words.f_add_(&bias)?,
+    };
+    let shares = scores.f_softmax(-1, Kind::Float)?.f_view([rows * heads, queries, keys])?;
+    let values = v.f_to_kind(Kind::Float)?.f_reshape([rows * heads, keys, d])?;
+    Ok(shares.f_bmm(&values)?.f_view([rows, heads, queries, d])?.f_to_kind(v.kind())?)
+}
+
+/// softmax(q kᵀ / √d + `weight` · `matrix`) v by the fused kernel without a mask. With `weight` · masks · √d as further columns of q, and the
+/// tokens of each mask as further columns of k, q kᵀ / √d is the sum. The kernel wants v as wide.
+fn attend_widened(q: &Tensor, k: &Tensor, v: &Tensor, weight: &Tensor, matrix: &LowRank) -> Result<Tensor> {
+    let ((rows, heads, queries, d), keys) = (q.size4()?, k.size4()?.2);
+    let (root, kind, width) = ((d as f64).sqrt(), q.kind(), matrix.width());
+    let (masks, tokens) = matrix.columns();
+    let masks = weight.f_mul_scalar(root)?.f_mul(masks)?.f_to_kind(kind)?;
+    let tokens = tokens.f_constant_pad_nd([0, 0, 0, keys - tokens.size2()?.0])?.f_to_kind(kind)?;
+    let q = Tensor::f_cat(&[q, &masks.f_expand([rows, heads, queries, width], false)?], 3)?;
+    let k = Tensor::f_cat(&[k, &tokens.f_expand([rows, heads, keys, width], false)?], 3)?;
+    let attended = fused(&q, &k, &v.f_constant_pad_nd([0, width])?, None, Some(root.recip()))?;
+    Ok(attended.f_narrow(3, 0, v.size4()?.3)?)
 }
 
 #[cfg(test)]
@@ -174,16 +138,18 @@ mod tests {
     use tch::Device;
 
     use super::*;
+    use crate::nn::ScoreBias;
     use crate::noise::NoiseSource as _;
     use crate::seed::Noise;
+    use crate::window::Window;
 
     /// Keeps the scores of all columns.
     #[derive(Debug, Default)]
     struct Keep(Mutex<Option<Tensor>>);
 
     impl ScoreBias for Keep {
-        fn bias(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
-            *self.0.lock().unwrap() = Some(Tensor::f_cat(&[site.scores, &site.other_scores()?], -1)?);
+        fn bias(&self, site: &Site<'_>) -> Result<Option<Bias>> {
+            *self.0.lock().unwrap() = Some(Tensor::f_cat(&[site.scores()?, site.other_scores()?], -1)?);
             Ok(None)
         }
     }

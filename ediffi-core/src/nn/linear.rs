@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use crate::Result;
 use crate::weights::{Init, Scope};
+use crate::{Error, Result};
 
 /// A linear map with an optional bias.
 #[derive(Debug)]
@@ -47,6 +47,22 @@ impl Linear {
     /// Parameters that cannot be had.
     pub fn without_bias(mut scope: Scope<'_>, inputs: i64, outputs: i64, init: Init) -> Result<Self> {
         Ok(Self { weight: scope.weight("weight", &[outputs, inputs], init)?, bias: None })
+    }
+
+    /// Maps of one input as one, whose result is theirs beside each other: one product instead of several. It holds a copy of
+    /// the parameters, so it is for such as do not change ([`Scope::is_fixed`]).
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if some have a bias and others not, or maps of different inputs.
+    pub(crate) fn joined(maps: &[Self]) -> Result<Self> {
+        let weights: Vec<&Tensor> = maps.iter().map(|map| &map.weight).collect();
+        let biases: Vec<&Tensor> = maps.iter().filter_map(|map| map.bias.as_ref()).collect();
+        let bias = match biases.len() {
+            0 => None,
+            all if all == maps.len() => Some(Tensor::f_cat(&biases, 0)?),
+            _ => return Err(Error::Internal("some of the joined maps have no bias")),
+        };
+        Ok(Self { weight: Tensor::f_cat(&weights, 0)?, bias })
     }
 
     /// Maps the last axis of `x`, in its precision.

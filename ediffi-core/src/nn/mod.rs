@@ -9,12 +9,16 @@ mod conv;
 mod linear;
 mod norm;
 mod packed;
+mod score_bias;
 mod shape;
+mod site;
 
 pub use activation::Activation;
-pub use attention::{Painted, ScoreBias, Site, attend, attend_biased, merge_heads, split_heads};
+pub use attention::{attend, attend_biased, merge_heads, split_heads};
 pub use conv::{Conv2d, channels_last};
 pub use linear::{Embedding, Linear};
 pub use norm::{GroupNorm, LayerNorm, MapNorm, Norm, RmsNorm};
+pub use score_bias::{Bias, LowRank, Painted, ScoreBias};
 pub(crate) use shape::add_to;
 pub use shape::{chunks, map_to_tokens, tokens_to_map};
+pub use site::Site;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use ediffi::Conditioning;
 use ediffi_cascade::{CascadeJob, SamplerSettings, SettingsPatch};
-use ediffi_core::nn::{ScoreBias, Site};
+use ediffi_core::nn::{Bias, ScoreBias, Site};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
@@ -134,8 +134,8 @@ struct Watcher {
 }
 
 impl ScoreBias for Watcher {
-    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
-        let scores = Tensor::f_cat(&[site.scores, &site.other_scores()?], -1)?;
+    fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Bias>> {
+        let scores = Tensor::f_cat(&[site.scores()?, site.other_scores()?], -1)?;
         let attention = scores.f_softmax(-1, Kind::Float)?.f_mean_dim([1_i64, 2].as_slice(), false, Kind::Float)?;
         let (columns, text) = (attention.size2()?.1, self.members.size3()?.1);
         let of_text = attention.f_narrow(1, 0, text)?.f_unsqueeze(1)?.f_matmul(&self.members)?.f_squeeze_dim(1)?;

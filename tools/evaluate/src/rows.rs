@@ -2,7 +2,7 @@
 
 use ediffi::Painter;
 use ediffi_core::Result;
-use ediffi_core::nn::{ScoreBias, Site};
+use ediffi_core::nn::{Bias, ScoreBias, Site};
 use tch::Tensor;
 
 /// The painters of the rows of a batch, in their order.
@@ -10,10 +10,11 @@ use tch::Tensor;
 pub struct Rows<'a>(pub &'a [Painter]);
 
 impl ScoreBias for Rows<'_> {
-    fn bias(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
+    fn bias(&self, site: &Site<'_>) -> Result<Option<Bias>> {
+        let all = site.scores()?;
         let mut rows = Vec::with_capacity(self.0.len());
         for (row, painter) in (0_i64..).zip(self.0) {
-            let scores = site.scores.f_narrow(0, row, 1)?;
+            let scores = all.f_narrow(0, row, 1)?;
             let bias = painter.bias(&Site::new(site.sigma, site.height, site.width, &scores).showing(site.window))?;
             rows.push((bias, scores));
         }
@@ -21,12 +22,12 @@ impl ScoreBias for Rows<'_> {
             return Ok(None);
         }
         // A row whose regions are all off stands beside others that are on.
-        let whole = |(bias, scores): (Option<Tensor>, Tensor)| match bias {
-            Some(bias) => Ok(bias),
-            None => scores.f_zeros_like(),
+        let whole = |(bias, scores): (Option<Bias>, Tensor)| match bias {
+            Some(bias) => bias.into_dense(),
+            None => Ok(scores.f_zeros_like()?),
         };
-        let rows = rows.into_iter().map(whole).collect::<std::result::Result<Vec<_>, _>>()?;
-        Ok(Some(Tensor::f_cat(&rows, 0)?))
+        let rows = rows.into_iter().map(whole).collect::<Result<Vec<_>>>()?;
+        Ok(Some(Bias::Dense(Tensor::f_cat(&rows, 0)?)))
     }
 }
 
@@ -49,11 +50,14 @@ mod tests {
     #[test]
     fn every_row_has_the_bias_of_its_own_painter() {
         let scores = Tensor::arange(2 * 16 * 3, (Kind::Float, Device::Cpu)).view([2, 1, 16, 3]);
-        let of = |painters: &[Painter]| Rows(painters).bias(&Site::new(3.0, 4, 4, &scores)).unwrap();
+        let of = |painters: &[Painter]| {
+            Rows(painters).bias(&Site::new(3.0, 4, 4, &scores)).unwrap().map(|bias| bias.into_dense().unwrap())
+        };
         let both = of(&[painter(true, 0.4), painter(false, 0.4)]).unwrap();
         for (row, left) in [(0, true), (1, false)] {
             let alone = scores.narrow(0, row, 1);
-            let expected = painter(left, 0.4).bias(&Site::new(3.0, 4, 4, &alone)).unwrap().unwrap();
+            let expected =
+                painter(left, 0.4).bias(&Site::new(3.0, 4, 4, &alone)).unwrap().unwrap().into_dense().unwrap();
             assert_eq!(both.narrow(0, row, 1), expected);
         }
         let one = of(&[painter(true, 0.0), painter(false, 0.4)]).unwrap();
