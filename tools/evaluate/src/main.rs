@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use evaluate::judge::architecture::Architecture;
 use evaluate::judge::check::{check, stamp};
 use evaluate::judge::scenes::Examples;
-use evaluate::judge::train::{Training, train};
+use evaluate::judge::train::{Training, train, trained};
 use evaluate::judge::{self, Judge};
 use evaluate::measured::Measured;
 use evaluate::{attention, compare, icons, paint, probes, solvers, styled};
@@ -89,6 +90,9 @@ struct Checking {
     /// The judge to check; the trained one in the folder of results if there is none.
     #[arg(long)]
     weights: Option<PathBuf>,
+    /// Which of those trained there.
+    #[arg(long, value_enum, default_value_t = Architecture::Convolutions)]
+    architecture: Architecture,
     /// How many renders.
     #[arg(long, default_value_t = 1200, value_parser = clap::value_parser!(u32).range(1..))]
     renders: u32,
@@ -105,17 +109,17 @@ fn main() -> ExitCode {
 }
 
 fn evaluate(Arguments { command, pack, judge, out }: &Arguments) -> Result<()> {
-    let trained = out.join("judge.safetensors");
     let (opened, pack) = (|| Judge::open(judge), || Pack::open(pack));
     match command {
-        Command::Judge(JudgeCommand::Train(training)) => Ok(train(Examples::new(&pack()?)?, out, &trained, training)?),
+        Command::Judge(JudgeCommand::Train(training)) => Ok(train(Examples::new(&pack()?)?, out, training)?),
         Command::Judge(JudgeCommand::Check(Written { settings, write })) => {
-            let from = settings.weights.as_ref().unwrap_or(&trained);
+            let from = settings.weights.clone().unwrap_or_else(|| trained(out, settings.architecture));
             let examples = Examples::new(&pack()?)?;
-            let reports = check(&Judge::unproven(from)?, &examples, settings.renders as usize)?;
+            let unproven = Judge::unproven(&from)?;
+            let reports = check(&unproven, &examples, settings.renders as usize)?;
             done(out, &reports, write)?;
             if let (true, Some(report)) = (settings.freeze, reports.first()) {
-                stamp(from, judge, report)?;
+                stamp(&unproven, &from, judge, report)?;
                 let frozen = opened()?;
                 println!("{}: {}, {:?}", judge.display(), frozen.fingerprint, frozen.accuracy);
             }
