@@ -27,10 +27,17 @@ pub fn distance(a: &Tensor, b: &Tensor) -> Result<f64> {
 /// The distance of `a` to a reference `b`, with an interval over the pictures of `a`; `b` is not drawn again. Drawing pictures twice makes
 /// any two sets look further apart, so the resampled distances are moved to have the measured one as their mean.
 pub fn measure(a: &Tensor, b: &Tensor) -> Result<Measure> {
+    measure_by(a, 1, b)
+}
+
+/// As [`measure`] where each picture has `rows` rows of `a` in a row: its patches, which are drawn together.
+pub fn measure_by(a: &Tensor, rows: usize, b: &Tensor) -> Result<Measure> {
     let value = distance(a, b)?;
     let mut failed = None;
-    let resampled = resample(a.size2()?.0 as usize, RESAMPLES, |places| {
-        let places: Vec<i64> = places.iter().map(|&place| place as i64).collect();
+    let pictures = a.size2()?.0 as usize / rows.max(1);
+    let resampled = resample(pictures, RESAMPLES, |places| {
+        let places: Vec<i64> =
+            places.iter().flat_map(|&place| place * rows..(place + 1) * rows).map(|row| row as i64).collect();
         let drawn = Tensor::f_from_slice(&places).and_then(|places| a.f_index_select(0, &places));
         drawn.map_err(Error::from).and_then(|drawn| distance(&drawn, b)).unwrap_or_else(|error| {
             failed = Some(error);
@@ -42,7 +49,7 @@ pub fn measure(a: &Tensor, b: &Tensor) -> Result<Measure> {
     }
     let shift = value - resampled.iter().sum::<f64>() / resampled.len().max(1) as f64;
     let moved = resampled.into_iter().map(|distance| distance + shift).collect();
-    Ok(crate::bootstrap::interval(value, moved, a.size2()?.0 as usize))
+    Ok(crate::bootstrap::interval(value, moved, pictures))
 }
 
 /// Features of pictures as rows of a tensor, [n, width].
@@ -114,5 +121,12 @@ mod tests {
         }
         assert!(many.high - many.low < 0.6 * (few.high - few.low), "{many:?} {few:?}");
         assert!(measure(&wave(1, 0.0), &other).is_err());
+        // Four times the same row in each picture says no more than one: n − 1 over 4 n − 4 is all that differs.
+        let rows = wave(40, 0.0).repeat_interleave_self_int(4, 0, None);
+        let four = measure_by(&rows, 4, &other).unwrap();
+        let (width, wide) = (few.high - few.low, four.high - four.low);
+        assert!(four.samples == 40 && (wide / width - 1.0).abs() < 0.1, "{four:?} {few:?}");
+        let apart = measure(&rows, &other).unwrap();
+        assert!(apart.high - apart.low < 0.7 * wide, "{apart:?} {four:?}");
     }
 }

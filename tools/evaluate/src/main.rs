@@ -3,6 +3,7 @@
 //! ```text
 //! evaluate judge train; evaluate judge check --write
 //! evaluate icons --write docs/results/evaluation.md
+//! evaluate seen --write docs/results/seen.md
 //! evaluate paint --write docs/results/paint-with-words.md
 //! evaluate style --write docs/results/style.md
 //! evaluate solvers --write docs/results/evaluation.md
@@ -26,7 +27,7 @@ use evaluate::judge::scenes::Examples;
 use evaluate::judge::train::{Training, train, trained};
 use evaluate::judge::{self, Judge};
 use evaluate::measured::Measured;
-use evaluate::{attention, compare, icons, paint, probes, solvers, styled};
+use evaluate::{attention, compare, icons, paint, probes, seen, solvers, styled};
 use train_icons::pack::{self, Pack};
 
 #[derive(Debug, Parser)]
@@ -53,6 +54,8 @@ enum Command {
     Judge(JudgeCommand),
     /// A model's pictures, as the judge sees them.
     Icons(Written<icons::Settings>),
+    /// What a person sees of a model's pictures: plainness, edges, specks, patches.
+    Seen(Written<seen::Settings>),
     /// Every solver and schedule against the exact solution.
     Solvers(Written<solvers::Settings>),
     /// When in sampling the caption matters.
@@ -127,6 +130,13 @@ fn evaluate(Arguments { command, pack, judge, out }: &Arguments) -> Result<()> {
         }
         Command::Icons(Written { settings, write }) => {
             done(out, &icons::evaluate(&opened()?, &pack()?, settings, out)?, write)
+        }
+        Command::Seen(Written { settings, write }) => {
+            // Drawing takes minutes; a page without a place for the table is an error before.
+            if let Some(page) = write {
+                evaluate::document::between(page, &settings.name)?;
+            }
+            done(out, &seen::evaluate(&pack()?, settings, out)?, write)
         }
         Command::Solvers(Written { settings, write }) => done(out, &solvers::evaluate(&opened()?, settings)?, write),
         Command::Probes(Written { settings, write }) => done(out, &probes::evaluate(&opened()?, settings)?, write),
