@@ -60,17 +60,17 @@ impl Architecture {
 #[derive(Debug)]
 pub enum Network {
     /// The first judge's.
-    Convolutions(Convolutions),
+    Convolutions(Box<Convolutions>),
     /// The second judge's.
-    Transformer(Transformer),
+    Transformer(Box<Transformer>),
 }
 
 impl Network {
     /// Builds it from parameters.
     pub fn new(architecture: Architecture, scope: Scope<'_>) -> Result<Self> {
         Ok(match architecture {
-            Architecture::Convolutions => Self::Convolutions(Convolutions::new(scope)?),
-            Architecture::Transformer => Self::Transformer(Transformer::new(scope)?),
+            Architecture::Convolutions => Self::Convolutions(Box::new(Convolutions::new(scope)?)),
+            Architecture::Transformer => Self::Transformer(Box::new(Transformer::new(scope)?)),
         })
     }
 

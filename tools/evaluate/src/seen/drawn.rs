@@ -169,8 +169,8 @@ pub fn write(path: &Path, pixels: Vec<u8>, width: u32, height: u32) -> Result<()
     Ok(write_with_folders(path, png.get_ref())?)
 }
 
-/// Sixteen digits that tell texts from others. A compiler with another hasher draws the pictures again, which is safe.
-fn hash(texts: [String; 2]) -> String {
+/// Sixteen digits that tell texts from others. With another compiler's hasher all is drawn again, which is safe.
+pub fn hash(texts: [String; 2]) -> String {
     let mut hasher = DefaultHasher::new();
     for text in texts {
         hasher.write(text.as_bytes());

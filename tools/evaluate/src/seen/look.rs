@@ -120,7 +120,7 @@ mod tests {
         }
         // The circle turns once; each wave of slope 0.96 turns by 4 tan⁻¹ 0.96, less what is smoothed away, on a way 1.2 times as long.
         for turned in worse.curvature.map(Option::unwrap) {
-            assert!(turned > 6.0 && turned < 24.0 * 4.0 * 0.765 / 6.28, "{turned}");
+            assert!(turned > 6.0 && turned < 24.0 * 4.0 * 0.96_f64.atan() / std::f64::consts::TAU, "{turned}");
         }
         // The edges are as sharp; those of the specks are a little sharper.
         assert!((worse.width[0].unwrap() - 1.0).abs() < 0.1, "{worse:?}");

@@ -4,25 +4,26 @@
 //! ([`sharpness`]), how rough its contours ([`roughness`]) and how much they turn ([`curvature`]), how many spots it has that belong to nothing ([`specks`]). All
 //! pictures together are measured by the distance of their patches to those of other renders ([`patches`]).
 
-mod contours;
-mod curvature;
-mod drawn;
-mod lite0;
-mod look;
-mod patches;
-mod plainness;
+pub mod contours;
+pub mod curvature;
+pub mod drawn;
+pub mod lite0;
+pub mod look;
+pub mod patches;
+pub mod plainness;
 mod results;
-mod roughness;
-mod sharpness;
-mod specks;
-mod truths;
-mod views;
-mod worst;
+pub mod roughness;
+pub mod sharpness;
+pub mod specks;
+pub mod truths;
+pub mod views;
+pub mod worst;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ediffi_core::files::write_json;
+use ediffi_train::lineage::fingerprint;
 use image::RgbImage;
 use rayon::prelude::*;
 use tch::Tensor;
@@ -96,9 +97,15 @@ pub fn evaluate(pack: &Pack, settings: &Settings, out: &Path) -> Result<Results>
     let mut lines = Line::of(&ideal, &seen);
     let side = drawn.paths.first().map_or(Ok(SMALL), |path| Ok::<_, Error>(read(path)?.width()))?;
     tch::set_num_threads(std::thread::available_parallelism().map_or(1, usize::from) as i32);
-    let network = Lite0::open(&settings.lite0)?;
+    let patches = Patches {
+        network: Lite0::open(&settings.lite0)?,
+        renderer: &renderer,
+        full: side,
+        kept: out.join("render-features"),
+        key: serde_json::to_string(pack)? + &fingerprint(&settings.lite0)?,
+    };
     for (title, side) in [("patches, full size", side), ("patches, 256", SMALL)] {
-        let (line, column) = patch_line(title, side, &network, &renderer, &prompts, &drawn)?;
+        let (line, column) = patches.line(title, side, &prompts, &drawn)?;
         lines.push(line);
         columns.push(column);
     }
@@ -147,37 +154,58 @@ fn render(renderer: &Renderer, scene: &Scene, side: u32) -> Result<RgbImage> {
     RgbImage::from_raw(side, side, renderer.render(scene, side)?).ok_or_else(wrong)
 }
 
-/// The distance of the patches of pictures reduced to `side`, that of the renders of the same scenes, and how far each picture is from its
-/// render. Both are to renders of other scenes.
-fn patch_line(
-    title: &'static str,
-    side: u32,
-    network: &Lite0,
-    renderer: &Renderer,
-    prompts: &[Prompt],
-    drawn: &Drawn,
-) -> Result<(Line, worst::Column)> {
-    let bar = indicatif::ProgressBar::new((prompts.len() * (REFERENCES + 2)) as u64).with_message(title);
-    let features = |picture: RgbImage| {
-        bar.inc(1);
-        patches::features(network, &reduced(&picture, side))
-    };
-    let full = |path: &PathBuf| features(read(path)?);
-    let size = drawn.paths.first().map_or(Ok(side), |path| Ok::<_, Error>(read(path)?.width()))?;
-    let rendered = |prompt: &Prompt| features(render(renderer, &prompt.scene, size)?);
-    let pictures = drawn.paths.iter().map(full).collect::<Result<Vec<_>>>()?;
-    let renders = prompts.iter().map(rendered).collect::<Result<Vec<_>>>()?;
-    let references = prompts::references(prompts.len() * REFERENCES)?;
-    let references = Tensor::f_cat(&references.iter().map(rendered).collect::<Result<Vec<_>>>()?, 0)?;
-    bar.finish_and_clear();
-    let distance = |rows: &[Tensor]| {
-        let each = rows.first().map_or(1, |row| row.size().first().copied().unwrap_or(1)) as usize;
-        frechet::measure_by(&Tensor::f_cat(rows, 0)?, each, &references)
-    };
-    let line =
-        Line { name: title.to_owned(), renders: Some(distance(&renders)?), pictures: Some(distance(&pictures)?) };
-    let apart = pictures.iter().zip(&renders).map(|(picture, render)| Ok(Some(patches::apart(picture, render)?)));
-    Ok((line, (title, apart.collect::<Result<Vec<_>>>()?)))
+/// Compares patches of pictures with patches of renders.
+struct Patches<'a> {
+    network: Lite0,
+    renderer: &'a Renderer,
+    /// Side of the pictures.
+    full: u32,
+    /// Where the features of renders are kept.
+    kept: PathBuf,
+    /// What these depend on beside the scenes: drawings and weights.
+    key: String,
+}
+
+impl Patches<'_> {
+    /// The distance of the patches of pictures reduced to `side`, that of the renders of the same scenes, and how far each picture is
+    /// from its render. Both distances are to renders of other scenes.
+    fn line(&self, title: &'static str, side: u32, prompts: &[Prompt], drawn: &Drawn) -> Result<(Line, worst::Column)> {
+        let bar = indicatif::ProgressBar::new(drawn.paths.len() as u64).with_message(title);
+        let of = |path: &PathBuf| {
+            bar.inc(1);
+            patches::features(&self.network, &reduced(&read(path)?, side))
+        };
+        let pictures = drawn.paths.iter().map(of).collect::<Result<Vec<_>>>()?;
+        bar.finish_and_clear();
+        let renders = self.renders(side, prompts)?;
+        let references = self.renders(side, &prompts::references(prompts.len() * REFERENCES)?)?;
+        let each = pictures.first().map_or(1, |rows| rows.size().first().copied().unwrap_or(1));
+        let distance = |rows: &Tensor| frechet::measure_by(rows, each as usize, &references);
+        let (ideal, own) = (distance(&renders)?, distance(&Tensor::f_cat(&pictures, 0)?)?);
+        let pairs = pictures.iter().zip(renders.f_split(each, 0)?);
+        let apart = pairs.map(|(picture, render)| Ok(Some(patches::apart(picture, &render)?)));
+        let line = Line { name: title.to_owned(), renders: Some(ideal), pictures: Some(own) };
+        Ok((line, (title, apart.collect::<Result<Vec<_>>>()?)))
+    }
+
+    /// The features of the patches of renders, those of one scene after those of the other. They are computed once for all models.
+    ///
+    /// # Shapes
+    /// → [scenes · patches, 112]
+    fn renders(&self, side: u32, prompts: &[Prompt]) -> Result<Tensor> {
+        let scenes: Vec<&Scene> = prompts.iter().map(|prompt| &prompt.scene).collect();
+        let name = drawn::hash([self.key.clone(), serde_json::to_string(&(self.full, side, &scenes))?]);
+        patches::kept(&self.kept.join(format!("{name}.safetensors")), || {
+            let bar = indicatif::ProgressBar::new(scenes.len() as u64).with_message("renders");
+            let of = |scene: &&Scene| {
+                bar.inc(1);
+                patches::features(&self.network, &reduced(&render(self.renderer, scene, self.full)?, side))
+            };
+            let rows = scenes.iter().map(of).collect::<Result<Vec<_>>>()?;
+            bar.finish_and_clear();
+            Ok(Tensor::f_cat(&rows, 0)?)
+        })
+    }
 }
 
 /// What another judge sees in the pictures and in the renders of their scenes.

@@ -5,13 +5,18 @@
 //! mean over the patch of the network's map of the whole picture, so what lies around a patch counts a little, and no patch
 //! has an edge of its own.
 
+use std::collections::HashMap;
+use std::path::Path;
+
+use ediffi_core::files::make_folder_of;
+use ediffi_core::weights::save;
 use ediffi_train::pixels::from_rgb;
 use image::RgbImage;
 use tch::Tensor;
 
 use super::lite0::{Lite0, STRIDE};
 use super::views::SMALL;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Side of a patch at full size and at the small one, in pixels.
 const PATCH: [i64; 2] = [128, 64];
@@ -35,10 +40,22 @@ pub fn apart(picture: &Tensor, render: &Tensor) -> Result<f64> {
     Ok(mean(picture)?.f_sub(&mean(render)?)?.f_square()?.f_sum(tch::Kind::Double)?.f_sqrt()?.f_double_value(&[])?)
 }
 
+/// The features in a file, which are made and written where there is none.
+pub fn kept(path: &Path, make: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    const NAME: &str = "features";
+    if path.exists() {
+        let found = Tensor::read_safetensors(path)?.into_iter().find(|(name, _)| name == NAME);
+        let none = || Error::Picture { path: path.to_owned(), reason: format!("it holds no `{NAME}`") };
+        return Ok(found.ok_or_else(none)?.1);
+    }
+    let made = make()?;
+    make_folder_of(path)?;
+    save(path, &[(NAME.to_owned(), made.shallow_clone())], HashMap::new())?;
+    Ok(made)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use image::Rgb;
 
     use super::*;
@@ -47,7 +64,7 @@ mod tests {
     fn patches_are_those_of_the_grid_and_a_picture_is_no_way_from_itself() {
         let network = Lite0::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("lite0/lite0.safetensors")).unwrap();
         // Plain above, a chessboard of 4 pixels below.
-        let at = |x: u32, y: u32, side: u32| y >= side / 2 && (x / 4 + y / 4) % 2 == 0;
+        let at = |x: u32, y: u32, side: u32| y >= side / 2 && (x / 4 + y / 4).is_multiple_of(2);
         let picture = |side: u32| {
             RgbImage::from_fn(side, side, |x, y| if at(x, y, side) { Rgb([0; 3]) } else { Rgb([240, 240, 200]) })
         };
@@ -58,5 +75,14 @@ mod tests {
         assert!(way(9, 10) < 1e-3 * way(9, 41) && way(42, 43) < 1e-3 * way(9, 41), "{} {}", way(9, 10), way(9, 41));
         assert_eq!(apart(&large, &large).unwrap(), 0.0);
         assert!(apart(&large, &(&large + 1.0)).unwrap() - 112_f64.sqrt() < 1e-4);
+    }
+
+    #[test]
+    fn features_are_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/features.safetensors");
+        let made = kept(&path, || Ok(Tensor::from_slice(&[1.0_f32, 2.0]))).unwrap();
+        assert_eq!(kept(&path, || Err(Error::Worker)).unwrap(), made);
+        assert!(kept(&folder.path().join("b"), || Err(Error::Worker)).is_err());
     }
 }
