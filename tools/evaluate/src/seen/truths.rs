@@ -63,7 +63,7 @@ pub fn tones(scene: &Scene) -> Option<[Rgb; 2]> {
     Wanted::of(scene).background.map(|_| scene.background.tones())
 }
 
-/// What a perfect model might draw for a prompt: one of [`truths`], its objects moved together by up to [`MOVED`]. Measured like a
+/// What a perfect model might draw for a prompt: one of [`truths`], its objects moved together by up to 5 % of the side. Measured like a
 /// picture, it says what the measures are at their best.
 pub fn redrawn(scene: &Scene, seed: u64) -> Result<Scene> {
     let mut dice = Dice::new(seed, 0, REDRAWN);
