@@ -180,7 +180,7 @@ impl Patches<'_> {
         let renders = self.renders(side, prompts)?;
         let references = self.renders(side, &prompts::references(prompts.len() * REFERENCES)?)?;
         let each = pictures.first().map_or(1, |rows| rows.size().first().copied().unwrap_or(1));
-        let distance = |rows: &Tensor| frechet::measure_by(rows, each as usize, &references);
+        let distance = |rows: &Tensor| frechet::measure_by(rows, each, &references);
         let (ideal, own) = (distance(&renders)?, distance(&Tensor::f_cat(&pictures, 0)?)?);
         let pairs = pictures.iter().zip(renders.f_split(each, 0)?);
         let apart = pairs.map(|(picture, render)| Ok(Some(patches::apart(picture, &render)?)));
