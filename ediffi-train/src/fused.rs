@@ -88,7 +88,7 @@ fn library() -> Option<&'static Library> {
                 new_list: *library.get(b"torch_new_list_reserve_size\0").ok()?,
                 push: *library.get(b"torch_list_push_back\0").ok()?,
                 share: *library.get(b"aoti_torch_new_tensor_handle\0").ok()?,
-                allocate: *library.get(b"_Znwm\0").ok()?,
+                allocate: *Library::this().get(b"_Znwm\0").ok()?,
             }
         };
         // It stays for the rest of the process, and the functions with it.

@@ -61,7 +61,8 @@ pub struct Run<'a> {
     pub accumulate: u64,
     /// The number of its first batch in the data set.
     pub first_batch: u64,
-    /// Time between checkpoints. A kill loses no more than this, and the time in which one is written.
+    /// Time between checkpoints. A kill loses no more than this, or than the time in which one is written if that is longer, and once
+    /// more the time in which one is written.
     pub checkpoint_every: Duration,
     /// What the network depends on. A checkpoint of another lineage is refused.
     pub lineage: Lineage,
@@ -152,7 +153,8 @@ impl Run<'_> {
                     sums.waiting += waiting.elapsed();
                     let values = losses(batches)?;
                     let (rate, pictures) = (state.rate(), self.accumulate * self.batch);
-                    // On a GPU, reading a number waits for what was computed: norms are read a step late, and losses for the log.
+                    // On a GPU, reading a number waits for what was asked of it: the norm of a step is read behind the next backward pass, losses
+                    // for the log.
                     sums.gradient += state.advance(&replicas, pictures, values.len())?.unwrap_or_default();
                     sums.losses.extend(values);
                     sums.steps += 1;
@@ -178,9 +180,16 @@ impl Run<'_> {
                     }
                 }
                 let _ = state.settle()?;
-                writer.finish()?;
+                if let Err(error) = writer.finish() {
+                    // The last checkpoint takes its place.
+                    tracing::warn!(%error, "a checkpoint on the way was not written");
+                }
                 Ok(state.save(&self.checkpoint(), self.lineage.notes())?)
             });
+            if trained.is_err() {
+                // A step that was left out does not count, whatever the training stopped for.
+                drop(state.settle());
+            }
             Ok::<_, Error>(trained)
         })?
     }

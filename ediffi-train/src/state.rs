@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use crate::ema::Ema;
 use crate::flat::{Gradients, Layout};
 use crate::optimizer::{AdamW, AdamWSettings};
-pub use crate::replica::{Replica, Shared};
+pub use crate::replica::{Replica, ReplicaSource, Shared};
 use crate::replica::{expect_trainable, lock};
 use crate::{Error, Result};
 
@@ -134,7 +134,8 @@ impl TrainState {
     }
 
     /// As [`replica`](Self::replica), for a network that computes in `kind`. Its weights are cast once a step for all replicas, and not
-    /// in every call of a layer. Gradients are added up in f32.
+    /// in every call of a layer. [`Run::train`](crate::run::Run::train) adds the gradients of several batches up in f32; without it, several
+    /// backward passes before an update are added up in `kind`.
     ///
     /// # Errors
     /// [`Error::Setting`] for a kind that is neither f32 nor bf16: the gradients of f16 would need a loss that is scaled.
@@ -158,7 +159,7 @@ impl TrainState {
         Ok(self.settle()?.unwrap_or_default())
     }
 
-    /// As [`update_from`](Self::update_from), but nothing waits for the device to be done with the step. Returns the norm of the step
+    /// As [`update_from`](Self::update_from), but nothing waits for the device to be done with the optimizer. Returns the norm of the step
     /// before, unless that was read already.
     ///
     /// # Errors
@@ -282,8 +283,8 @@ impl TrainState {
         let (step, pictures) = (header(&file, path, "step")?, header(&file, path, "pictures")?);
         let settled = header(&file, path, "settled")?;
         read_into(&file, &self.tensors(shared)?)?;
-        (self.step, self.pictures, self.ema.settled) = (step, pictures, settled);
-        // Where there has been a gradient, the second moment is not zero.
+        (self.step, self.pictures, self.ema.settled, self.pending) = (step, pictures, settled, None);
+        // What has had a gradient is not written down; a second moment that is not zero tells it.
         for (used, second) in self.used.iter_mut().zip(self.layout.views(&self.optimizer.second)?) {
             *used = second.f_any()?.f_int64_value(&[])? != 0;
         }

@@ -85,7 +85,7 @@ fn functions() -> Option<Functions> {
                 Some(Functions {
                     convolution: *convolution,
                     call: *library.get(b"aoti_torch_call_dispatcher\0").ok()?,
-                    new: *library.get(b"_Znwm\0").ok()?,
+                    new: *Library::this().get(b"_Znwm\0").ok()?,
                     new_list: *library.get(b"torch_new_list_reserve_size\0").ok()?,
                     push_back: *library.get(b"torch_list_push_back\0").ok()?,
                 })

@@ -47,10 +47,10 @@ impl Params for Fresh {
                 Tensor::f_from_slice(&values)?.f_reshape(&spec.shape)?
             }
         };
-        let tensor = match spec.role {
-            Role::Kernel => tensor.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])?,
-            Role::Weight | Role::F32 | Role::Stored => tensor,
-        };
+        // The weight of a convolution. That of a network's last one is in f32.
+        let convolves = spec.role == Role::Kernel || spec.role == Role::F32 && spec.shape.len() == 4;
+        let tensor =
+            if convolves { tensor.f_permute([0, 2, 3, 1])?.f_contiguous()?.f_permute([0, 3, 1, 2])? } else { tensor };
         let tensor = tensor.f_to_device(self.device)?;
         self.named.push((spec.name.clone(), tensor.shallow_clone()));
         Ok(tensor)

@@ -93,6 +93,24 @@ fn unseen(pictures: &[(f64, f64)]) -> f64 {
     1.0 - TAIL.powf(1.0 / asking.max(1) as f64)
 }
 
+/// The median, the mean of the two in the middle if there are two. `None` of nothing.
+pub fn median(values: &[f64]) -> Option<Measure> {
+    let value = middle(values.to_vec())?;
+    let drawn = |places: &[usize]| {
+        middle(places.iter().filter_map(|&place| values.get(place).copied()).collect()).unwrap_or(f64::NAN)
+    };
+    Some(interval(value, resample(values.len(), RESAMPLES, drawn), values.len()))
+}
+
+/// The median of some values.
+pub fn middle(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    let upper = values.get(half).copied()?;
+    let lower = values.get(if values.len().is_multiple_of(2) { half - 1 } else { half }).copied()?;
+    Some((lower + upper) / 2.0)
+}
+
 /// The sum of the first numbers over the sum of the second: quantities of pictures, which may be alike without being all or
 /// nothing of what they could be. `None` where the second are not above zero.
 pub fn ratio(pictures: &[(f64, f64)]) -> Option<Measure> {
@@ -202,5 +220,16 @@ mod tests {
         let same = difference(&[(1.0, 1.0, 2.0); 24]).unwrap();
         let end = 1.0 - 0.025_f64.powf(1.0 / 24.0);
         assert!(same.value == 0.0 && (same.high - end).abs() < 1e-12 && (same.low + end).abs() < 1e-12, "{same:?}");
+    }
+
+    /// Of n values the ends of the median's interval are near those that have n/2 ± 0.98 √n below them.
+    #[test]
+    fn the_median_is_in_the_middle() {
+        let values: Vec<f64> = (0..401).map(|i| f64::from((i * 37) % 401)).collect();
+        let got = median(&values).unwrap();
+        assert_eq!((got.value, got.samples), (200.0, 401));
+        let half = 0.98 * 401_f64.sqrt();
+        assert!((got.high - 200.0 - half).abs() < 3.0 && (200.0 - got.low - half).abs() < 3.0, "{got:?}");
+        assert_eq!((median(&[3.0, 1.0]).unwrap().value, median(&[]), middle(vec![5.0])), (2.0, None, Some(5.0)));
     }
 }

@@ -37,6 +37,8 @@ pub enum Error {
     Candidates { what: &'static str, tried: u64 },
     #[error("{what}: {found} for {expected} prompts")]
     Rows { what: &'static str, expected: usize, found: usize },
+    #[error("`{path}`: {reason}", path = path.display())]
+    Picture { path: PathBuf, reason: String },
     #[error("a worker panicked")]
     Worker,
 }

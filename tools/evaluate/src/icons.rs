@@ -132,11 +132,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
     sheet(&pictures, &out.join(format!("{}-pictures.png", name(settings.stage))))?;
 
     let (ideal, drawn) = (judge.look_at(&clean)?, judge.look_at(&pictures)?);
-    let row = |(name, kinds, of): ShareOf| {
-        let [renders, model] = [&ideal, &drawn].map(|verdicts| facts(&prompts, verdicts, kinds, of));
-        Ok(Row { name: name.to_owned(), renders: share(&renders?), model: share(&model?) })
-    };
-    let shares = SHARES.into_iter().map(row).collect::<Result<_>>()?;
+    let shares = shares(&prompts, &ideal, &drawn)?;
     let reference = reference(judge, pack, prompts.len())?;
     let distance = |verdicts: &[Verdict]| frechet::measure(&frechet::features(verdicts)?, &reference);
     let frechet = Row {
@@ -163,6 +159,25 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, out: &Path) -> 
         drawing_seconds,
         seconds: began.elapsed().as_secs_f64(),
     })
+}
+
+/// What is right of the renders of prompts and of their pictures, as a judge sees them.
+pub(crate) fn shares(prompts: &[Prompt], renders: &[Verdict], pictures: &[Verdict]) -> Result<Vec<Row>> {
+    let row = |(name, kinds, of): ShareOf| {
+        let [renders, model] = [renders, pictures].map(|verdicts| facts(prompts, verdicts, kinds, of));
+        Ok(Row { name: name.to_owned(), renders: share(&renders?), model: share(&model?) })
+    };
+    SHARES.into_iter().map(row).collect()
+}
+
+/// The shares as a table.
+pub(crate) fn shares_table(rows: &[Row]) -> Table {
+    let mut table = Table::new(["%, with 95 % interval", "asked", "renders (ceiling)", "model"]);
+    for row in rows {
+        let asked = row.model.or(row.renders).map_or(0, |measure| measure.samples);
+        table.row([row.name.clone(), asked.to_string(), percent(row.renders), percent(row.model)]);
+    }
+    table
 }
 
 fn name(stage: Last) -> &'static str {
@@ -213,11 +228,7 @@ impl Measured for Results {
     }
 
     fn markdown(&self) -> String {
-        let mut shares = Table::new(["%, with 95 % interval", "asked", "renders (ceiling)", "model"]);
-        for row in &self.shares {
-            let asked = row.model.or(row.renders).map_or(0, |measure| measure.samples);
-            shares.row([row.name.clone(), asked.to_string(), percent(row.renders), percent(row.model)]);
-        }
+        let shares = shares_table(&self.shares);
         let Row { name, renders, model } = &self.frechet;
         let mut table = Table::new(["", "renders (floor)", "model"]);
         table.row([name.clone(), number(*renders, 3), number(*model, 3)]);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::path::{Path, PathBuf};
 
+use ediffi::StageConfig;
 use ediffi_train::lineage::fingerprint;
 use serde::{Deserialize, Serialize};
 
@@ -33,20 +34,31 @@ impl Kept {
 
 /// What outcomes depend on: the base with its settings, the encoders, the judge and the prompts.
 pub(crate) fn key(model: &Model, judge: &Judge, prompts: &[Placed]) -> Result<String> {
-    let (base, folder) = (model.base()?, model.pipeline.folder());
+    Ok([key_of(model, &[model.base()?])?, judge.fingerprint.clone(), hash(prompts)].join(" "))
+}
+
+/// What pictures of the whole cascade depend on, beside the prompts: every stage with its settings, and the encoders.
+pub(crate) fn model_key(model: &Model) -> Result<String> {
+    key_of(model, &model.stages().iter().collect::<Vec<_>>())
+}
+
+fn key_of(model: &Model, stages: &[&StageConfig]) -> Result<String> {
+    let folder = model.pipeline.folder();
     let encoders = &model.pipeline.manifest().encoders;
-    let mut parts = vec![serde_json::to_string(base)?, serde_json::to_string(&base.settings)?];
-    let networks = base.experts.iter().filter_map(|expert| expert.network.as_ref());
-    let weights = base.experts.iter().map(|expert| &expert.weights);
-    for path in weights.chain(networks).chain([&base.network]) {
-        parts.push(fingerprint(&folder.join(path))?);
+    let mut parts = Vec::new();
+    for stage in stages {
+        parts.extend([serde_json::to_string(stage)?, serde_json::to_string(&stage.settings)?]);
+        let networks = stage.experts.iter().filter_map(|expert| expert.network.as_ref());
+        let weights = stage.experts.iter().map(|expert| &expert.weights);
+        for path in weights.chain(networks).chain([&stage.network]) {
+            parts.push(fingerprint(&folder.join(path))?);
+        }
     }
     for encoder in [&encoders.t5, &encoders.clip].into_iter().flatten() {
         for file in files(&folder.join(encoder))? {
             parts.push(fingerprint(&file)?);
         }
     }
-    parts.extend([judge.fingerprint.clone(), hash(prompts)]);
     Ok(parts.join(" "))
 }
 

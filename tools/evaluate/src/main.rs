@@ -3,6 +3,7 @@
 //! ```text
 //! evaluate judge train; evaluate judge check --write
 //! evaluate icons --write docs/results/evaluation.md
+//! evaluate seen --write docs/results/seen.md
 //! evaluate paint --write docs/results/paint-with-words.md
 //! evaluate style --write docs/results/style.md
 //! evaluate solvers --write docs/results/evaluation.md
@@ -20,12 +21,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use evaluate::judge::architecture::Architecture;
 use evaluate::judge::check::{check, stamp};
 use evaluate::judge::scenes::Examples;
-use evaluate::judge::train::{Training, train};
+use evaluate::judge::train::{Training, train, trained};
 use evaluate::judge::{self, Judge};
 use evaluate::measured::Measured;
-use evaluate::{attention, compare, icons, paint, probes, solvers, styled};
+use evaluate::{attention, compare, icons, paint, probes, seen, solvers, styled};
 use train_icons::pack::{self, Pack};
 
 #[derive(Debug, Parser)]
@@ -52,6 +54,8 @@ enum Command {
     Judge(JudgeCommand),
     /// A model's pictures, as the judge sees them.
     Icons(Written<icons::Settings>),
+    /// What a person sees of a model's pictures: plainness, edges, specks, patches.
+    Seen(Written<seen::Settings>),
     /// Every solver and schedule against the exact solution.
     Solvers(Written<solvers::Settings>),
     /// When in sampling the caption matters.
@@ -89,6 +93,9 @@ struct Checking {
     /// The judge to check; the trained one in the folder of results if there is none.
     #[arg(long)]
     weights: Option<PathBuf>,
+    /// Which of those trained there.
+    #[arg(long, value_enum, default_value_t = Architecture::Convolutions)]
+    architecture: Architecture,
     /// How many renders.
     #[arg(long, default_value_t = 1200, value_parser = clap::value_parser!(u32).range(1..))]
     renders: u32,
@@ -105,17 +112,17 @@ fn main() -> ExitCode {
 }
 
 fn evaluate(Arguments { command, pack, judge, out }: &Arguments) -> Result<()> {
-    let trained = out.join("judge.safetensors");
     let (opened, pack) = (|| Judge::open(judge), || Pack::open(pack));
     match command {
-        Command::Judge(JudgeCommand::Train(training)) => Ok(train(Examples::new(&pack()?)?, out, &trained, training)?),
+        Command::Judge(JudgeCommand::Train(training)) => Ok(train(Examples::new(&pack()?)?, out, training)?),
         Command::Judge(JudgeCommand::Check(Written { settings, write })) => {
-            let from = settings.weights.as_ref().unwrap_or(&trained);
+            let from = settings.weights.clone().unwrap_or_else(|| trained(out, settings.architecture));
             let examples = Examples::new(&pack()?)?;
-            let reports = check(&Judge::unproven(from)?, &examples, settings.renders as usize)?;
+            let unproven = Judge::unproven(&from)?;
+            let reports = check(&unproven, &examples, settings.renders as usize)?;
             done(out, &reports, write)?;
             if let (true, Some(report)) = (settings.freeze, reports.first()) {
-                stamp(from, judge, report)?;
+                stamp(&unproven, &from, judge, report)?;
                 let frozen = opened()?;
                 println!("{}: {}, {:?}", judge.display(), frozen.fingerprint, frozen.accuracy);
             }
@@ -123,6 +130,13 @@ fn evaluate(Arguments { command, pack, judge, out }: &Arguments) -> Result<()> {
         }
         Command::Icons(Written { settings, write }) => {
             done(out, &icons::evaluate(&opened()?, &pack()?, settings, out)?, write)
+        }
+        Command::Seen(Written { settings, write }) => {
+            // Drawing takes minutes; a page without a place for the table is an error before.
+            if let Some(page) = write {
+                evaluate::document::between(page, &settings.name)?;
+            }
+            done(out, &seen::evaluate(&pack()?, settings, out)?, write)
         }
         Command::Solvers(Written { settings, write }) => done(out, &solvers::evaluate(&opened()?, settings)?, write),
         Command::Probes(Written { settings, write }) => done(out, &probes::evaluate(&opened()?, settings)?, write),

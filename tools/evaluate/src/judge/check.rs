@@ -9,9 +9,10 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 use train_icons::concepts::SMALL;
 
-use super::network::{Network, SIDE};
+use super::architecture::Network;
+use super::network::SIDE;
 use super::scenes::{CHECK, Example, Examples, Layout, Truth};
-use super::{Accuracy, Detection, FORMAT, Judge, Verdict, matched, right};
+use super::{Accuracy, Detection, Judge, Verdict, matched, right};
 use crate::bootstrap::{Measure, share};
 use crate::document::{Table as Markdown, percent};
 use crate::error::Result;
@@ -108,7 +109,7 @@ impl Measured for Vec<Report> {
 }
 
 /// Writes the judge in `from` to `to`, with the accuracy that `report` found in its header.
-pub fn stamp(from: &Path, to: &Path, report: &Report) -> Result<()> {
+pub fn stamp(judge: &Judge, from: &Path, to: &Path, report: &Report) -> Result<()> {
     let value = |measure: Option<Measure>| measure.map_or(0.0, |measure| (measure.value * 1e4).round() / 1e2);
     let accuracy = Accuracy {
         recall: value(report.shares.recall),
@@ -118,7 +119,7 @@ pub fn stamp(from: &Path, to: &Path, report: &Report) -> Result<()> {
         renders: report.renders,
     };
     let file = WeightsFile::open(from, |name| Some(name.to_owned()))?;
-    let table = Table::of(Network::new)?;
+    let table = Table::of(|scope| Network::new(judge.architecture, scope))?;
     let tensors: Vec<(String, Tensor)> = file.build(Device::Cpu, Kind::BFloat16, |mut scope| {
         let mut read = |spec: &Spec| Ok((spec.name.clone(), scope.weight(&spec.name, &spec.shape, Init::Zeros)?));
         table.specs().iter().map(&mut read).collect()
@@ -127,7 +128,7 @@ pub fn stamp(from: &Path, to: &Path, report: &Report) -> Result<()> {
     for key in ["pictures", "steps"] {
         notes.extend(file.text(key).map(|text| (key.to_owned(), text.to_owned())));
     }
-    notes.insert("format".to_owned(), FORMAT.to_owned());
+    notes.insert("format".to_owned(), judge.architecture.format().to_owned());
     notes.insert("fingerprint".to_owned(), fingerprint(from)?);
     notes.insert("accuracy".to_owned(), serde_json::to_string(&accuracy)?);
     Ok(save(to, &tensors, notes)?)

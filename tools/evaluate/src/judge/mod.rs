@@ -3,13 +3,16 @@
 //! It is trained on renders that the generator never sees, checked on others, and shipped with its accuracy in the header
 //! of its file: [`Judge::open`] refuses one that has not shown at least [`NEEDED`] % on held-out renders.
 
+pub mod architecture;
 pub mod check;
+pub mod convolutions;
 pub mod decode;
 pub mod network;
 pub mod scenes;
 pub mod spoil;
 pub mod targets;
 pub mod train;
+pub mod transformer;
 mod verdict;
 
 use std::path::Path;
@@ -22,14 +25,13 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
-use network::{Network, reduced};
+use architecture::{Architecture, Network};
+use network::reduced;
 pub use verdict::{Detection, Verdict};
 pub(crate) use verdict::{matched, right};
 
 /// The judge of this repository, from its root.
 pub const DEFAULT_PATH: &str = "tools/evaluate/judge/v1.safetensors";
-/// The format of its file: another architecture or other classes get another number.
-pub const FORMAT: &str = "ediffi-judge/1";
 /// The percentage of objects, styles and relations that a judge has to recognise before it is used.
 pub const NEEDED: f64 = 95.0;
 
@@ -40,6 +42,8 @@ const BATCH: i64 = 64;
 #[derive(Debug)]
 pub struct Judge {
     network: Network,
+    /// Which network it has.
+    pub architecture: Architecture,
     /// What tells its weights from others.
     pub fingerprint: String,
     /// What it got right when it was checked.
@@ -87,9 +91,8 @@ impl Judge {
         let wrong = |reason: String| Error::NoJudge { path: path.to_owned(), reason };
         let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
         let format = file.text("format").unwrap_or("none");
-        if format != FORMAT {
-            return Err(wrong(format!("its format is {format}, not {FORMAT}")));
-        }
+        let known = Architecture::ALL.into_iter().find(|architecture| architecture.format() == format);
+        let architecture = known.ok_or_else(|| wrong(format!("its format is {format}, which none has")))?;
         let fingerprint = fingerprint(path)?;
         if let Some(stamped) = file.text("fingerprint").filter(|stamped| *stamped != fingerprint) {
             return Err(wrong(format!("its weights are {fingerprint}, and {stamped} was checked")));
@@ -98,8 +101,8 @@ impl Judge {
             Some(text) => Some(serde_json::from_str(text).map_err(|error| wrong(format!("its accuracy: {error}")))?),
             None => None,
         };
-        let network = file.build(Device::Cpu, Kind::Float, Network::new)?;
-        Ok(Self { network, fingerprint, accuracy })
+        let network = file.build(Device::Cpu, Kind::Float, |scope| Network::new(architecture, scope))?;
+        Ok(Self { network, architecture, fingerprint, accuracy })
     }
 
     /// Looks at pictures of any size; those that are not 64×64 are reduced to it by averaging.
@@ -136,9 +139,9 @@ mod tests {
     use super::*;
 
     /// An untrained judge in a file whose header says these things.
-    fn untrained(path: &Path, notes: &[(&str, &str)]) {
+    fn untrained(path: &Path, architecture: Architecture, notes: &[(&str, &str)]) {
         let mut fresh = Fresh::new(1, Device::Cpu);
-        Network::new(Scope::root(&mut fresh)).unwrap();
+        Network::new(architecture, Scope::root(&mut fresh)).unwrap();
         let tensors: Vec<_> =
             fresh.into_named().into_iter().map(|(name, x)| (name, x.to_kind(Kind::BFloat16))).collect();
         let notes: HashMap<_, _> = notes.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
@@ -153,20 +156,21 @@ mod tests {
     fn only_a_judge_that_is_right_often_enough_is_used() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("judge.safetensors");
-        untrained(&path, &[("format", FORMAT)]);
+        const FIRST: Architecture = Architecture::Convolutions;
+        untrained(&path, FIRST, &[("format", FIRST.format())]);
         let fingerprint = Judge::unproven(&path).unwrap().fingerprint;
         let refused = |notes: &[(&str, &str)]| {
-            untrained(&path, notes);
+            untrained(&path, FIRST, notes);
             Judge::open(&path).unwrap_err().to_string()
         };
-        let format = ("format", FORMAT);
+        let format = ("format", FIRST.format());
         assert!(refused(&[format]).contains("judge.safetensors` is no judge of this version: it was never checked"));
         assert!(refused(&[("format", "other")]).contains("its format is other"));
         let stamp = ("fingerprint", fingerprint.as_str());
         assert!(refused(&[format, stamp, ("accuracy", &accuracy(94.9))]).contains("94.9 % of relations, and 95 %"));
         assert!(refused(&[format, ("fingerprint", "0"), ("accuracy", &accuracy(99.0))]).contains("and 0 was checked"));
         assert!(refused(&[format, stamp, ("accuracy", "[]")]).contains("its accuracy"));
-        untrained(&path, &[format, stamp, ("accuracy", &accuracy(95.0))]);
+        untrained(&path, FIRST, &[format, stamp, ("accuracy", &accuracy(95.0))]);
         assert_eq!(Judge::open(&path).unwrap().accuracy.unwrap().relation, 95.0);
         assert!(
             Judge::open(folder.path().join("none.safetensors")).unwrap_err().to_string().contains("none.safetensors")
@@ -177,14 +181,16 @@ mod tests {
     fn a_checked_judge_keeps_its_weights() {
         let folder = tempfile::tempdir().unwrap();
         let (from, to) = (folder.path().join("from.safetensors"), folder.path().join("to.safetensors"));
-        untrained(&from, &[("format", FORMAT), ("steps", "7")]);
+        // The second one, whose architecture its file says.
+        untrained(&from, Architecture::Transformer, &[("format", Architecture::Transformer.format()), ("steps", "7")]);
         let right = crate::bootstrap::share(&[(1.0, 1.0)]);
         let shares =
             check::Facts { recall: right, precision: right, style: right, relation: right, ..Default::default() };
         let report = check::Report { kind: String::new(), renders: 40, shares };
-        check::stamp(&from, &to, &report).unwrap();
+        check::stamp(&Judge::unproven(&from).unwrap(), &from, &to, &report).unwrap();
         let judge = Judge::open(&to).unwrap();
         assert_eq!(judge.fingerprint, Judge::unproven(&from).unwrap().fingerprint);
+        assert_eq!(judge.architecture, Architecture::Transformer);
         assert_eq!(judge.accuracy.map(|accuracy| (accuracy.recall, accuracy.renders)), Some((100.0, 40)));
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ediffi_core::weights::{Params, Scope};
@@ -19,9 +19,9 @@ use tch::{Device, Kind, Tensor};
 use train_icons::dice::Dice;
 use train_icons::progress::Progress;
 
-use super::FORMAT;
-use super::network::{Network, SIDE};
-use super::scenes::{Example, Examples, TRAINING};
+use super::architecture::{Architecture, Network};
+use super::network::SIDE;
+use super::scenes::{Example, Examples};
 use super::spoil::{jumble, jumbled, spoil};
 use super::targets::Targets;
 use crate::error::Result;
@@ -34,6 +34,9 @@ const SAVED: Duration = Duration::from_secs(120);
 /// How the judge is trained.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Training {
+    /// Which judge.
+    #[arg(long, value_enum, default_value_t = Architecture::Convolutions)]
+    pub architecture: Architecture,
     /// Pictures in all.
     #[arg(long, default_value_t = 160_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub pictures: u64,
@@ -57,10 +60,10 @@ struct Batch {
     targets: Targets,
 }
 
-/// Trains the judge: a checkpoint and a log in `folder`, and the averaged weights as bf16 in `out`, which are yet to be
-/// checked.
-pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training) -> Result<()> {
+/// Trains a judge: a checkpoint and a log in `folder`, and the averaged weights as bf16 in [`trained`], which are yet to be checked.
+pub fn train(examples: Examples, folder: &Path, training: &Training) -> Result<()> {
     tch::set_num_threads(1);
+    let architecture = training.architecture;
     let steps = training.pictures.div_ceil(training.batch * training.workers);
     let settings = AdamWSettings {
         learning_rate: training.rate,
@@ -70,7 +73,7 @@ pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training)
         ..AdamWSettings::default()
     };
     let run = Run {
-        name: "judge",
+        name: architecture.run(),
         folder,
         begin: if training.resume { Begin::Resume } else { Begin::New },
         steps,
@@ -80,14 +83,21 @@ pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training)
         checkpoint_every: SAVED,
         lineage: Lineage::default().with("batch", training.batch).with("workers", training.workers),
     };
-    let (parent, device, kind, ranks) = (None, Device::Cpu, Kind::Float, training.workers);
-    let setup = Setup { seed: 7, parent, device, kind, optimizer: settings, ema: 0.998, ranks };
+    let setup = Setup {
+        seed: architecture.start(),
+        parent: None,
+        device: Device::Cpu,
+        kind: Kind::Float,
+        optimizer: settings,
+        ema: 0.998,
+        ranks: training.workers,
+    };
     let learner = |params: &mut dyn Params| {
-        let network = Network::new(Scope::root(params))?;
+        let network = Network::new(architecture, Scope::root(params))?;
         Ok(move |_, batch: Batch| Ok(batch.targets.loss(&network.forward(&batch.pictures)?)?))
     };
     let size = training.batch;
-    let batches = move |number| batch(&examples, number, size);
+    let batches = move |number| batch(&examples, architecture.scenes(), number, size);
     let mut progress = Progress::new(run.name, steps);
     let observe = |state: &TrainState, entry: Option<&Entry>| {
         progress.step(state.step(), entry);
@@ -95,20 +105,25 @@ pub fn train(examples: Examples, folder: &Path, out: &Path, training: &Training)
     };
     let state = fit(&run, &setup, batches, learner, observe)?;
     progress.finish();
-    let notes = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
-    Ok(state.export(out, "", Kind::BFloat16, notes)?)
+    let notes = HashMap::from([("format".to_owned(), architecture.format().to_owned())]);
+    Ok(state.export(&trained(folder, architecture), "", Kind::BFloat16, notes)?)
+}
+
+/// Where a trained judge lies in the folder of results.
+pub fn trained(folder: &Path, architecture: Architecture) -> PathBuf {
+    folder.join(format!("{}.safetensors", architecture.run()))
 }
 
 /// Batch `number`: rendered on all cores, spoilt a little.
-fn batch(examples: &Examples, number: u64, size: u64) -> Result<Batch> {
+fn batch(examples: &Examples, seed: u64, number: u64, size: u64) -> Result<Batch> {
     let mut made: Vec<Example> =
-        (0..size).into_par_iter().map(|row| examples.example(TRAINING, number * size + row)).collect::<Result<_>>()?;
-    let mut dice = Dice::new(TRAINING, number, SPOILT);
+        (0..size).into_par_iter().map(|row| examples.example(seed, number * size + row)).collect::<Result<_>>()?;
+    let mut dice = Dice::new(seed, number, SPOILT);
     let spoilt = jumbled(made.len(), &mut dice);
     for (example, _) in made.iter_mut().zip(&spoilt).filter(|(_, spoilt)| **spoilt) {
         jumble(&mut example.pixels, &mut dice);
     }
     let pixels: Vec<&[u8]> = made.iter().map(|example| example.pixels.as_slice()).collect();
-    let mut rng = batch_rng(TRAINING, number);
+    let mut rng = batch_rng(seed, number);
     Ok(Batch { pictures: spoil(&from_rgb(&pixels, SIDE, SIDE)?, &mut rng)?, targets: Targets::new(&made, &spoilt)? })
 }

