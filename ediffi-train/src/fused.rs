@@ -80,6 +80,11 @@ fn library() -> Option<&'static Library> {
     let find = || {
         // SAFETY: nothing is loaded by it, so no initialiser runs.
         let library = unsafe { Shared::open(Some("libtorch_cpu.so"), RTLD_LAZY | RTLD_NOLOAD) }.ok()?;
+        // SAFETY: the function has this type in every version, and reads a constant.
+        let version = unsafe { library.get::<unsafe extern "C" fn() -> u64>(b"aoti_torch_abi_version\0").ok()?() };
+        if version >> 48 != VERSION >> 48 {
+            return None;
+        }
         // SAFETY: the types are those of the declarations in libtorch 2.11 (`torch/csrc/stable/c/shim.h` and
         // `torch/csrc/inductor/aoti_torch/c/shim.h`), and of `operator new` in the Itanium ABI.
         let found = unsafe {
@@ -88,7 +93,7 @@ fn library() -> Option<&'static Library> {
                 new_list: *library.get(b"torch_new_list_reserve_size\0").ok()?,
                 push: *library.get(b"torch_list_push_back\0").ok()?,
                 share: *library.get(b"aoti_torch_new_tensor_handle\0").ok()?,
-                allocate: *Library::this().get(b"_Znwm\0").ok()?,
+                allocate: *Shared::this().get(b"_Znwm\0").ok()?,
             }
         };
         // It stays for the rest of the process, and the functions with it.

@@ -232,7 +232,7 @@ fn fits(x: &Tensor, kind: Kind) -> bool {
 
 /// A copy of a weight with channels innermost.
 fn innermost(weight: &Tensor) -> Result<Tensor> {
-    Ok(channels_last(&weight.f_detach_copy()?)?)
+    channels_last(&weight.f_detach_copy()?)
 }
 
 #[cfg(test)]
