@@ -140,6 +140,8 @@ impl Conv2d {
             return Ok(None);
         }
         let &Self { stride, padding, device, .. } = self;
+        // The whole is seldom convolved. Held in memory, it does not keep its file mapped.
+        self.weight.replace(Weight::Fixed(weight.shallow_clone().into()));
         let part = |from: i64, bias: Option<&Tensor>| -> Result<Self> {
             let weight = Weight::Fixed(weight.f_narrow(1, from, half)?.f_contiguous()?.into());
             Ok(Self { weight: RefCell::new(weight), bias: bias.map(Tensor::shallow_clone), stride, padding, device })
@@ -240,20 +242,7 @@ mod tests {
     use tch::Kind;
 
     use super::*;
-    use crate::weights::{Fresh, Params, Spec};
-
-    /// Weights that do not change.
-    struct Loaded(Fresh);
-
-    impl Params for Loaded {
-        fn get(&mut self, spec: &Spec) -> Result<Tensor> {
-            self.0.get(spec)
-        }
-
-        fn is_fixed(&self) -> bool {
-            true
-        }
-    }
+    use crate::weights::Fresh;
 
     type Build = fn(Scope<'_>) -> Result<Conv2d>;
 
@@ -269,7 +258,7 @@ mod tests {
     fn both(build: Build) -> [Conv2d; 2] {
         let mut fresh = Fresh::new(1, Device::Cpu);
         let plain = build(Scope::root(&mut fresh)).unwrap();
-        let loaded = build(Scope::root(&mut Loaded(Fresh::new(1, Device::Cpu)))).unwrap();
+        let loaded = build(Scope::root(&mut Fresh::new(1, Device::Cpu).fixed())).unwrap();
         [plain, loaded]
     }
 

@@ -15,13 +15,20 @@ pub struct Fresh {
     rng: ChaCha8Rng,
     device: Device,
     named: Vec<(String, Tensor)>,
+    fixed: bool,
 }
 
 impl Fresh {
     /// Start values drawn from `seed`, placed on `device`.
     #[must_use]
     pub fn new(seed: u64, device: Device) -> Self {
-        Self { rng: ChaCha8Rng::seed_from_u64(seed), device, named: Vec::new() }
+        Self { rng: ChaCha8Rng::seed_from_u64(seed), device, named: Vec::new(), fixed: false }
+    }
+
+    /// The same values as those of a loaded network: they will not change, so a layer may keep them in an order of its own.
+    #[must_use]
+    pub fn fixed(self) -> Self {
+        Self { fixed: true, ..self }
     }
 
     /// Every parameter made so far, with its name. The tensors share storage with those of the network.
@@ -54,6 +61,10 @@ impl Params for Fresh {
         let tensor = tensor.f_to_device(self.device)?;
         self.named.push((spec.name.clone(), tensor.shallow_clone()));
         Ok(tensor)
+    }
+
+    fn is_fixed(&self) -> bool {
+        self.fixed
     }
 }
 

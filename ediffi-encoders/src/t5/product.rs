@@ -10,9 +10,10 @@ pub enum T5Weights {
     /// In the precision of the network.
     #[default]
     Full,
-    /// In eight bits, with a scale for each output: half the memory of bf16. A weight w becomes the whole number nearest to
-    /// w / s, where s is the size of the largest weight of its output over 127, rounded to bf16. The network then computes in bf16. On the CPU only. A map whose inputs
-    /// are no multiple of 64 stays in full; published models have none.
+    /// In eight bits, with a scale for each output: half the memory of bf16. A weight w becomes the whole number nearest to w / s,
+    /// where s is the size of the largest weight of its output over 127, rounded to bf16. The network then computes in bf16. On the
+    /// CPU only. A map whose inputs are no multiple of 64 stays in full, as do parameters that may change
+    /// ([`Scope::is_fixed`]); published models have no such map.
     Int8,
 }
 
@@ -83,26 +84,13 @@ impl Product {
 
 #[cfg(test)]
 mod tests {
-    use ediffi_core::weights::{Fresh, Params, Spec};
+    use ediffi_core::weights::Fresh;
     use tch::Device;
 
     use super::*;
 
-    /// Weights that do not change, as those of a file.
-    struct Loaded(Fresh);
-
-    impl Params for Loaded {
-        fn get(&mut self, spec: &Spec) -> Result<Tensor> {
-            self.0.get(spec)
-        }
-
-        fn is_fixed(&self) -> bool {
-            true
-        }
-    }
-
     fn product(inputs: i64, weights: T5Weights) -> Product {
-        let mut loaded = Loaded(Fresh::new(1, Device::Cpu));
+        let mut loaded = Fresh::new(1, Device::Cpu).fixed();
         Product::new(Scope::root(&mut loaded), (inputs, 96), Init::fan_in(inputs), weights, Role::Weight).unwrap()
     }
 

@@ -126,20 +126,7 @@ mod tests {
     use tch::{Device, Kind};
 
     use super::*;
-    use crate::weights::{Fresh, Params, Spec};
-
-    /// Weights that do not change.
-    struct Loaded(Fresh);
-
-    impl Params for Loaded {
-        fn get(&mut self, spec: &Spec) -> Result<Tensor> {
-            self.0.get(spec)
-        }
-
-        fn is_fixed(&self) -> bool {
-            true
-        }
-    }
+    use crate::weights::Fresh;
 
     #[test]
     fn maps_that_do_not_change_are_joined_and_give_the_same() {
@@ -147,7 +134,7 @@ mod tests {
         let pixels = (Tensor::arange(2 * 12 * WIDTH, (Kind::Float, Device::Cpu)) * 1.7).sin().view([2, 12, WIDTH]);
         for see_pixels in [true, false] {
             let apart = Pixels::new(Scope::root(&mut Fresh::new(1, Device::Cpu)), WIDTH, see_pixels).unwrap();
-            let joined = Pixels::new(Scope::root(&mut Loaded(Fresh::new(1, Device::Cpu))), WIDTH, see_pixels).unwrap();
+            let joined = Pixels::new(Scope::root(&mut Fresh::new(1, Device::Cpu).fixed()), WIDTH, see_pixels).unwrap();
             assert_eq!(matches!(apart, Pixels::Apart(_)), see_pixels);
             assert_eq!(matches!(joined, Pixels::Joined(_)), see_pixels);
             let [(q, own), (q_joined, own_joined)] = [&apart, &joined].map(|maps| maps.forward(&pixels).unwrap());
