@@ -42,7 +42,7 @@ pub struct StageConfig {
     pub size: i64,
     /// Dimensions of the network: a JSON file in the model folder.
     pub network: PathBuf,
-    /// How the network becomes a denoiser.
+    /// How the networks become denoisers. An expert may have its own.
     pub precondition: PreconditionConfig,
     /// The experts, in any order; their intervals tile (0, ∞).
     pub experts: Vec<ExpertConfig>,
@@ -108,9 +108,7 @@ pub enum PreconditionConfig {
 }
 
 impl PreconditionConfig {
-    /// The coefficients.
-    #[must_use]
-    pub fn coefficients(&self) -> &dyn Precondition {
+    fn coefficients(&self) -> &dyn Precondition {
         match self {
             Self::Edm(edm) => edm,
             Self::Sample(sample) => sample,
@@ -122,10 +120,36 @@ impl PreconditionConfig {
     /// a network that knows none they are the default's.
     #[must_use]
     pub fn timesteps(&self) -> NoiseTable {
+        self.own_timesteps().unwrap_or(NoiseTable::SquaredCosine)
+    }
+
+    fn own_timesteps(&self) -> Option<NoiseTable> {
         match self {
-            Self::Edm(_) | Self::Sample(_) => NoiseTable::SquaredCosine,
-            Self::Epsilon(epsilon) => epsilon.timesteps(),
+            Self::Edm(_) | Self::Sample(_) => None,
+            Self::Epsilon(epsilon) => Some(epsilon.timesteps()),
         }
+    }
+}
+
+impl Precondition for PreconditionConfig {
+    fn c_skip(&self, sigma: f64) -> f64 {
+        self.coefficients().c_skip(sigma)
+    }
+
+    fn c_out(&self, sigma: f64) -> f64 {
+        self.coefficients().c_out(sigma)
+    }
+
+    fn c_in(&self, sigma: f64) -> f64 {
+        self.coefficients().c_in(sigma)
+    }
+
+    fn c_noise(&self, sigma: f64) -> f64 {
+        self.coefficients().c_noise(sigma)
+    }
+
+    fn loss_weight(&self, sigma: f64) -> f64 {
+        self.coefficients().loss_weight(sigma)
     }
 }
 
@@ -140,6 +164,9 @@ pub struct ExpertConfig {
     /// Dimensions of its network, if they are not those of the stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<PathBuf>,
+    /// How its network becomes a denoiser, if not as those of the stage do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precondition: Option<PreconditionConfig>,
 }
 
 impl StageConfig {
@@ -159,6 +186,13 @@ impl StageConfig {
         if let Some((setting, source)) = self.settings.problems(table).into_iter().next() {
             let field = if setting == "guidance" { setting.to_owned() } else { format!("sampler.{setting}") };
             return Err(self.refused(&field, source));
+        }
+        for (index, expert) in self.experts.iter().enumerate() {
+            let own = expert.precondition.and_then(|precondition| precondition.own_timesteps());
+            if own.is_some_and(|own| own != table) {
+                let reason = "it counts on other timesteps than the precondition of the stage".to_owned();
+                return Err(self.wrong(&format!("experts[{index}].precondition"), reason));
+            }
         }
         self.low_res.validate(table).map_err(|reason| self.wrong("low_res", reason))?;
         for (field, path) in self.paths() {
@@ -184,6 +218,11 @@ impl StageConfig {
             std::iter::once((format!("experts[{index}].weights"), expert.weights.as_path())).chain(network)
         });
         std::iter::once(("network".to_owned(), self.network.as_path())).chain(experts)
+    }
+
+    /// How the network of expert `index` becomes a denoiser.
+    pub(crate) fn precondition_of(&self, index: usize) -> PreconditionConfig {
+        self.experts.get(index).and_then(|expert| expert.precondition).unwrap_or(self.precondition)
     }
 
     /// The field that names the network of expert `index`.

@@ -41,7 +41,7 @@ impl Expert {
         context: &Context,
         painted: Option<Painted<'_>>,
     ) -> Result<Estimate> {
-        estimate_with(self.precondition.coefficients(), x, sigma, |input, c_noise| {
+        estimate_with(&self.precondition, x, sigma, |input, c_noise| {
             let rows = input.size().first().copied().unwrap_or(0);
             let c_noise = Tensor::f_full([rows], c_noise, (Kind::Float, input.device()))?;
             self.network.forward(input, &c_noise, context, painted)

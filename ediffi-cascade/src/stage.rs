@@ -11,7 +11,7 @@ use ediffi_core::unet::{Io, UNetConfig};
 use tch::Device;
 
 use crate::Result;
-use crate::config::{PreconditionConfig, StageConfig};
+use crate::config::StageConfig;
 use crate::expert::Expert;
 use crate::sizes::StageSize;
 
@@ -96,7 +96,7 @@ impl Stage {
             let reason = format!("{} is no multiple of {size_multiple}, which the network needs", config.size);
             return Err(config.wrong("size", reason));
         }
-        let ensemble = Ensemble::new(experts, residency, loader(files.clone(), config.precondition, vec![runtime]));
+        let ensemble = Ensemble::new(experts, residency, loader(&files, config, vec![runtime]));
         Ok(Self { config: config.clone(), files, ensemble, residency, runtime, io, size_multiple })
     }
 
@@ -110,7 +110,7 @@ impl Stage {
     pub fn spread(mut self, devices: &[Device]) -> Result<Self> {
         if !devices.is_empty() {
             let runtimes = devices.iter().map(|&device| Runtime { device, ..self.runtime }).collect();
-            let loader = loader(self.files.clone(), self.config.precondition, runtimes);
+            let loader = loader(&self.files, &self.config, runtimes);
             self.ensemble = Ensemble::new(self.config.experts()?, self.residency, loader);
         }
         Ok(self)
@@ -166,12 +166,14 @@ impl Stage {
 }
 
 /// Loads each expert for its device.
-fn loader(files: Vec<ExpertFiles>, precondition: PreconditionConfig, runtimes: Vec<Runtime>) -> Loader<Expert> {
+fn loader(files: &[ExpertFiles], config: &StageConfig, runtimes: Vec<Runtime>) -> Loader<Expert> {
+    let file = |(index, files): (usize, &ExpertFiles)| (files.clone(), config.precondition_of(index));
+    let files: Vec<_> = files.iter().enumerate().map(file).collect();
     Box::new(move |index| {
         let missing = ediffi_core::Error::NoSuchExpert { index, experts: files.len() };
         let placed = files.get(index).zip(in_rotation(&runtimes, index));
-        let (ExpertFiles { weights, network }, runtime) = placed.ok_or(missing)?;
-        Expert::load(weights, network, precondition, *runtime)
+        let ((ExpertFiles { weights, network }, precondition), runtime) = placed.ok_or(missing)?;
+        Expert::load(weights, network, *precondition, *runtime)
     })
 }
 

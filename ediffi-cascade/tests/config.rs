@@ -21,7 +21,8 @@ fn design() -> Value {
         "name": "base", "size": 64, "network": "base/config.json",
         "precondition": { "edm": { "sigma_data": 0.5 } },
         "experts": [ { "weights": "base/high.safetensors", "sigma": [9.61, null] },
-                     { "weights": "base/middle.safetensors", "sigma": [0.0757, 9.61] },
+                     { "weights": "base/middle.safetensors", "sigma": [0.0757, 9.61],
+                       "precondition": { "sample": { "sigma_data": 0.5 } } },
                      { "weights": "base/low.safetensors", "sigma": [0.0, 0.0757], "network": "base/small.json" } ],
         "sampler": { "solver": "dpmpp-2m", "steps": 25, "schedule": { "karras": { "min": 0.002, "max": 80.0, "rho": 7.0 } } },
         "guidance": { "scale": 5.0, "interval": [0.28, 2.9], "thresholding": { "dynamic": { "percentile": 0.995 } } },
@@ -72,7 +73,7 @@ fn unknown_keys_are_named() {
 #[test]
 fn what_makes_no_stage_names_stage_and_field() {
     type Change = fn(&mut Value);
-    let changes: [(Change, &str); 10] = [
+    let changes: [(Change, &str); 11] = [
         (|v| v["name"] = json!(" "), "stage ` `, name: it is empty"),
         (|v| v["size"] = json!(0), "stage `base`, size: 0 is not between 1 and 16384"),
         (|v| v["experts"] = json!([]), "stage `base`, experts: an ensemble needs at least one expert"),
@@ -88,6 +89,10 @@ fn what_makes_no_stage_names_stage_and_field() {
             "stage `base`, experts[1].weights: base/../../x leads out of the folder",
         ),
         (|v| v["experts"][2]["network"] = json!(".."), "stage `base`, experts[2].network: .. leads out of the folder"),
+        (
+            |v| v["experts"][1]["precondition"] = json!({ "epsilon": "linear" }),
+            "stage `base`, experts[1].precondition: it counts on other timesteps than the precondition of the stage",
+        ),
         (|v| v["experts"][0]["weights"] = json!(""), "stage `base`, experts[0].weights:  leads out of the folder"),
     ];
     for (change, expected) in changes {

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::{Ask, Log, Model, bytes, difference, dimensions, embeddings, network, pictures, sample};
-use ediffi_cascade::{Error, ExpertFiles, SamplerSettings, Stage, StageEvent, StageObserver, low_res};
+use ediffi_cascade::{
+    Error, ExpertFiles, PreconditionConfig, SamplerSettings, Stage, StageConfig, StageEvent, StageObserver, low_res,
+};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::{Branch, BranchDenoiser, Estimate, estimate_with};
 use ediffi_core::guidance::{Guidance, Guided, Rows};
@@ -16,7 +18,7 @@ use ediffi_core::interval::SigmaInterval;
 use ediffi_core::nn::{Bias, Painted, ScoreBias, Site};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
-use ediffi_core::precondition::Edm;
+use ediffi_core::precondition::Sample;
 use ediffi_core::seed::Noise;
 use ediffi_core::solver::{Churn, Solver};
 use ediffi_core::unet::{Adm, UNet, UNetConfig};
@@ -107,10 +109,22 @@ fn an_expert_may_have_its_own_network() {
     is_its_parts(&model, |_| ());
 }
 
+#[test]
+fn an_expert_may_have_its_own_precondition() {
+    let mut model = Model::new(&network(false), 8);
+    let shared = sample(&mut model.open(Residency::All), &[1], |_| ());
+    model.config.experts[1].precondition = Some(PreconditionConfig::Sample(Sample::default()));
+    is_its_parts(&model, |_| ());
+    is_its_parts(&model, |ask| ask.unconditional = embeddings(&[77, 78]));
+    // EDM keeps c_skip of the noisy picture, and this none of it.
+    assert!(difference(&sample(&mut model.open(Residency::All), &[1], |_| ()), &shared) > 0.1);
+}
+
 /// A stage made of the public parts of the core: every expert's network loaded by itself, and its contexts made anew for every
 /// evaluation.
 struct ByHand<'a> {
     networks: Vec<UNet>,
+    preconditions: Vec<PreconditionConfig>,
     ask: &'a Ask,
     low_res: Option<Tensor>,
 }
@@ -124,7 +138,9 @@ impl ByHand<'_> {
         };
         let (height, width) = (i64::from(ask.size.0), i64::from(ask.size.1));
         let low_res = ask.low_res.as_ref().map(|x| low_res::enlarge(x, height, width).unwrap());
-        let by_hand = ByHand { networks: stage.files().iter().map(load).collect(), ask, low_res };
+        let StageConfig { experts, precondition, .. } = stage.config();
+        let preconditions = experts.iter().map(|expert| expert.precondition.unwrap_or(*precondition)).collect();
+        let by_hand = ByHand { networks: stage.files().iter().map(load).collect(), preconditions, ask, low_res };
         let SamplerSettings { solver, guidance, .. } = &ask.settings;
         let sigmas = ask.settings.sigmas(stage.config().precondition.timesteps()).unwrap();
         let mut noise = Noise::new(&ask.seeds, 0);
@@ -149,11 +165,12 @@ impl BranchDenoiser for ByHand<'_> {
             Branch::Both => (conditional.stacked(&unconditional)?, 2 * n, n),
         };
         // The experts meet at sigma 1.
-        let network = &self.networks[usize::from(sigma < 1.0)];
+        let expert = usize::from(sigma < 1.0);
+        let network = &self.networks[expert];
         let context = network.context(&conditioning, rows)?;
         let hook = self.ask.paint.as_deref().filter(|_| painted > 0);
         let painted = hook.map(|hook| Painted { hook, sigma, conditional: painted, window: Window::WHOLE });
-        estimate_with(&Edm::default(), x, sigma, |input, c_noise| {
+        estimate_with(&self.preconditions[expert], x, sigma, |input, c_noise| {
             network.forward(input, &Tensor::f_full([rows], c_noise, (Kind::Float, Device::Cpu))?, &context, painted)
         })
     }

@@ -96,7 +96,12 @@ fn ensemble(main: &PublishedFolder, others: &[(SigmaInterval, PublishedFolder)])
     owners.sort_by(|(a, _), (b, _)| b.low().total_cmp(&a.low()));
     let experts = owners
         .iter()
-        .map(|(sigma, folder)| ExpertConfig { weights: folder.label(), sigma: *sigma, network: None })
+        .map(|(sigma, folder)| ExpertConfig {
+            weights: folder.label(),
+            sigma: *sigma,
+            network: None,
+            precondition: None,
+        })
         .collect();
     let files = owners
         .iter()

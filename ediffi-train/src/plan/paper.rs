@@ -72,7 +72,14 @@ fn networks(tree: &ExpertTree, shared: Training, child: Training) -> Vec<Network
         let parent = network.parent.and_then(|index| tree.networks().get(index));
         let training = if parent.is_some() { child } else { shared };
         let (name, cell) = (network.name.clone(), network.cell.clone());
-        NetworkTraining { name, cell, parent: parent.map(|parent| parent.name.clone()), training }
+        NetworkTraining {
+            name,
+            cell,
+            parent: parent.map(|parent| parent.name.clone()),
+            dimensions: None,
+            precondition: None,
+            training,
+        }
     };
     tree.networks().iter().map(training).collect()
 }

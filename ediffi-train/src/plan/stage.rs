@@ -1,8 +1,10 @@
 //! The training of one stage: its networks, the noise levels of each, and which of them are the experts.
 
+use ediffi_cascade::PreconditionConfig;
 use ediffi_core::experts::Experts;
 use ediffi_core::interval::{LogNormal, SigmaInterval};
 use ediffi_core::schedule::Schedule;
+use ediffi_core::unet::UNetConfig;
 use serde::{Deserialize, Serialize};
 
 use super::training::Training;
@@ -48,6 +50,10 @@ pub struct NetworkTraining {
     pub cell: NoiseCell,
     /// The network of the same stage that it starts from. Without one it begins with new weights.
     pub parent: Option<String>,
+    /// Its dimensions, if they are not those that the program gives the networks of the stage.
+    pub dimensions: Option<UNetConfig>,
+    /// How it becomes a denoiser, if not as the program's networks of the stage do.
+    pub precondition: Option<PreconditionConfig>,
     /// How long and how fast.
     pub training: Training,
 }
@@ -69,6 +75,8 @@ impl StageTraining {
         self.sampling.schedule.sigmas(self.sampling.steps)?;
         for (index, network) in self.networks.iter().enumerate() {
             let interval = network.cell.interval(&self.noise)?;
+            let dimensions = network.dimensions.as_ref().map_or(Ok(()), UNetConfig::validate);
+            dimensions.or_else(|error| wrong(format!("{}.{}", self.name, network.name), error.to_string()))?;
             let Some(parent) = &network.parent else { continue };
             let what = format!("{}.{}", self.name, network.name);
             let Some(before) = self.networks.iter().take(index).find(|other| other.name == *parent) else {
@@ -77,6 +85,12 @@ impl StageTraining {
             let known = before.cell.interval(&self.noise)?;
             if interval.low() < known.low() || interval.high() > known.high() {
                 return wrong(what, format!("its noise levels, {interval}, are not all among its parent's, {known}"));
+            }
+            if (&network.dimensions, &network.precondition) != (&before.dimensions, &before.precondition) {
+                return wrong(
+                    what,
+                    format!("it starts from {parent:?}, which has other dimensions or another precondition"),
+                );
             }
         }
         self.experts().map(|_| ())

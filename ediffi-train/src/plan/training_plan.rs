@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::stage::{NetworkTraining, StageTraining};
 use super::task::{Batches, EncoderTraining, Task};
@@ -123,8 +124,8 @@ impl TrainingPlan {
         }
     }
 
-    /// What the plan says of a network's training and what must not change on the way: seed, batch and noise levels. A program
-    /// adds what else the network depends on, such as its data.
+    /// What the plan says of a network's training and what must not change on the way: seed, batch, noise levels, and the
+    /// network's own dimensions and precondition. A program adds what else the network depends on, such as its data.
     #[must_use]
     pub fn lineage(&self, stage: &StageTraining, network: &NetworkTraining) -> Lineage {
         let lineage = Lineage::default()
@@ -133,15 +134,21 @@ impl TrainingPlan {
             .with("accumulate", self.accumulate)
             .with("noise", format!("ln sigma ~ N({}, {}^2)", stage.noise.p_mean(), stage.noise.p_std()))
             .with("cell", &network.cell);
-        match &stage.tail {
-            Some(tail) => lineage.with("tail", format!("{} from {} to {}", tail.share, tail.from, tail.to)),
-            None => lineage,
-        }
+        let tail = stage.tail.as_ref().map(|tail| format!("{} from {} to {}", tail.share, tail.from, tail.to));
+        let dimensions = network.dimensions.as_ref().map(|dimensions| json!(dimensions).to_string());
+        let precondition = network.precondition.as_ref().map(|precondition| json!(precondition).to_string());
+        let own = [("tail", tail), ("dimensions", dimensions), ("precondition", precondition)];
+        own.into_iter()
+            .filter_map(|(fact, value)| Some((fact, value?)))
+            .fold(lineage, |lineage, (fact, value)| lineage.with(fact, value))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ediffi_cascade::PreconditionConfig;
+    use ediffi_core::precondition::Edm;
+
     use super::*;
 
     const TEXT: &str = r#"
@@ -234,6 +241,28 @@ mod tests {
         assert!(error.contains("base.low") && error.contains("base.shared, base.high, base.rest"), "{error}");
         let absent = TrainingPlan::open(Path::new("absent.toml")).unwrap_err();
         assert!(absent.to_string().contains("absent.toml"));
+    }
+
+    /// Its dimensions and precondition are part of its lineage, and a child has those of its parent.
+    #[test]
+    fn a_network_may_have_dimensions_and_a_precondition_of_its_own() {
+        let own = r#"precondition = { edm = { sigma_data = 0.5 } }
+            dimensions = { layout = "efficient", low_res = false, patch = 2, channels = 8, head_channels = 4,
+                norm = { group = 2 }, embedding_width = 8, levels = [{ multiplier = 1, blocks = 1 }] }"#;
+        let alone = TEXT.replacen("parent = \"shared\"", own, 1);
+        let plan = TrainingPlan::parse(&alone).unwrap();
+        assert_eq!(TrainingPlan::parse(&plan.to_toml().unwrap()).unwrap(), plan);
+        let stage = &plan.stages[0];
+        let [shared, high, _] = &stage.networks[..] else { panic!("three networks") };
+        assert_eq!(high.dimensions.as_ref().unwrap().io().size_multiple, 2);
+        assert_eq!(high.precondition, Some(PreconditionConfig::Edm(Edm::default())));
+        let facts = |network| plan.lineage(stage, network).notes();
+        assert!(facts(high)["dimensions"].contains("\"patch\":2") && facts(high)["precondition"].contains("edm"));
+        assert!(!facts(shared).contains_key("dimensions") && !facts(shared).contains_key("precondition"));
+        let child = refused("parent = \"shared\"", &format!("parent = \"shared\"\n{own}"));
+        assert!(child.contains("base.high: it starts from \"shared\""), "{child}");
+        let error = TrainingPlan::parse(&alone.replace("patch = 2", "patch = 0")).unwrap_err().to_string();
+        assert!(error.contains("base.high") && error.contains("patch"), "{error}");
     }
 
     fn refused_source(from: &str, to: &str) -> String {

@@ -90,23 +90,39 @@ pub fn found(folder: &Path, prompts: usize) -> Result<Drawn> {
     Ok(Drawn { paths, note: None })
 }
 
-/// Draws the prompts with the whole cascade into a folder below `kept` that belongs to this model, these samplers and each prompt.
-/// What an earlier run has drawn there is not drawn again.
-pub fn draw(model: &Model, prompts: &[Prompt], samplers: &[Sampler], kept: &Path) -> Result<Drawn> {
-    let stages = model.stages();
+/// Draws the prompts with the cascade, or its first `count` stages, into a folder below `kept` that belongs to this model, these stages
+/// and samplers, and each prompt. What an earlier run has drawn there is not drawn again.
+///
+/// # Errors
+/// [`Error::Setting`] for stages that the model does not have; all that keeps it from drawing.
+pub fn draw(
+    model: &Model,
+    prompts: &[Prompt],
+    samplers: &[Sampler],
+    count: Option<usize>,
+    kept: &Path,
+) -> Result<Drawn> {
+    let all = model.stages();
+    let count = count.unwrap_or(all.len());
+    let Some(stages) = all.get(..count).filter(|stages| !stages.is_empty()) else {
+        return Err(Error::Setting {
+            what: "stages",
+            reason: format!("the model has 1 to {}, not {count}", all.len()),
+        });
+    };
     if let Some(Sampler { stage, .. }) = samplers.iter().find(|other| stages.iter().all(|own| own.name != other.stage))
     {
         return Err(Error::Setting { what: "sampler", reason: format!("the model has no stage `{stage}`") });
     }
     let patches: BTreeMap<&str, &SettingsPatch> =
         samplers.iter().map(|sampler| (sampler.stage.as_str(), &sampler.patch)).collect();
-    let folder = kept.join(hash([model_key(model)?, serde_json::to_string(samplers)?]));
+    let folder = kept.join(hash([model_key(model)?, serde_json::to_string(samplers)?, count.to_string()]));
     let name = |prompt: &Prompt| format!("{}.png", hash([prompt.scene.caption.clone(), prompt.seed.to_string()]));
     let paths: Vec<PathBuf> = prompts.iter().map(|prompt| folder.join(name(prompt))).collect();
     let missing: Vec<usize> = (0..paths.len()).filter(|&place| !paths[place].exists()).collect();
     let note_path = folder.join("drawn.json");
     let mut note: Note = if note_path.exists() { ediffi_core::files::read_json(&note_path)? } else { Note::default() };
-    note.work = work(model, &patches);
+    note.work = work(stages, &patches);
     if missing.is_empty() {
         return Ok(Drawn { paths, note: Some(note) });
     }
@@ -116,7 +132,7 @@ pub fn draw(model: &Model, prompts: &[Prompt], samplers: &[Sampler], kept: &Path
     let bar = indicatif::ProgressBar::new(files.len() as u64).with_message("drawing");
     let began = Instant::now();
     let files_of = |rows: std::ops::Range<usize>| Ok(files.get(rows).unwrap_or_default().to_vec());
-    model.each(&wishes, stages.len(), files_of, |opened, batch, files| {
+    model.each(&wishes, count, files_of, |opened, batch, files| {
         let last = opened.stages().len().saturating_sub(1);
         let plans = opened.plan(0..=last, (None, None), |stage| patches.get(stage).copied())?;
         let drawn = pictures(opened, CascadeJob::new(&plans, &batch.conditioning, &batch.seeds))?;
@@ -135,7 +151,7 @@ pub fn draw(model: &Model, prompts: &[Prompt], samplers: &[Sampler], kept: &Path
 }
 
 /// What a picture takes, by stage.
-fn work(model: &Model, patches: &BTreeMap<&str, &SettingsPatch>) -> Vec<Work> {
+fn work(stages: &[ediffi::StageConfig], patches: &BTreeMap<&str, &SettingsPatch>) -> Vec<Work> {
     let of = |stage: &ediffi::StageConfig| {
         let settings = stage.settings.patched(patches.get(stage.name.as_str()).copied());
         let sigmas = settings.sigmas(stage.precondition.timesteps()).unwrap_or_default();
@@ -146,7 +162,7 @@ fn work(model: &Model, patches: &BTreeMap<&str, &SettingsPatch>) -> Vec<Work> {
         let rows = evaluations + (evaluations * both).div_ceil(positive.len().max(1));
         Work { stage: stage.name.clone(), evaluations, rows }
     };
-    model.stages().iter().map(of).collect()
+    stages.iter().map(of).collect()
 }
 
 /// Reads a picture, which has to be square and of a side that the small view divides.
@@ -170,7 +186,7 @@ pub fn write(path: &Path, pixels: Vec<u8>, width: u32, height: u32) -> Result<()
 }
 
 /// Sixteen digits that tell texts from others. With another compiler's hasher all is drawn again, which is safe.
-pub fn hash(texts: [String; 2]) -> String {
+pub fn hash<const N: usize>(texts: [String; N]) -> String {
     let mut hasher = DefaultHasher::new();
     for text in texts {
         hasher.write(text.as_bytes());

@@ -59,8 +59,11 @@ pub struct Settings {
     /// Another sampler of a stage, as STAGE=JSON: `base={"solver": "tab-deis-3", "steps": 30}`.
     #[arg(long)]
     pub sampler: Vec<Sampler>,
+    /// Draw with this many stages alone, the first ones: quicker, where samplers of the base are compared.
+    #[arg(long)]
+    pub stages: Option<usize>,
     /// Measure the PNGs of this folder, one for each prompt in the order of their names, and draw nothing.
-    #[arg(long, conflicts_with = "sampler")]
+    #[arg(long, conflicts_with_all = ["sampler", "stages"])]
     pub pictures: Option<PathBuf>,
     /// A second judge, which then says what the pictures show.
     #[arg(long)]
@@ -87,7 +90,10 @@ pub fn evaluate(pack: &Pack, settings: &Settings, out: &Path) -> Result<Results>
         Some(folder) => (drawn::found(folder, prompts.len())?, machine::processor()),
         None => {
             let model = Model::open(&settings.model, settings.threads)?;
-            (drawn::draw(&model, &prompts, &settings.sampler, &out.join("drawn"))?, machine::describe(&model))
+            (
+                drawn::draw(&model, &prompts, &settings.sampler, settings.stages, &out.join("drawn"))?,
+                machine::describe(&model),
+            )
         }
     };
     let renderer = Renderer::new(pack)?;

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use ediffi_core::files::{make_folder_of, read_bytes, write_json, write_with_folders};
-use ediffi_core::unet::UNetConfig;
 use ediffi_core::weights;
 use ediffi_train::plan::{StageTraining, Task};
 use ediffi_train::run::Begin;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use super::Result;
-use super::stages::{BASE, network, side};
+use super::stages::{BASE, dimensions, precondition, side};
 use super::workshop::Workshop;
 
 /// The encoders' files.
@@ -33,6 +32,7 @@ const RECORDS: &str = "training";
 pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
     let mut stages = Vec::new();
     let mut networks = Vec::new();
+    let mut configs = Vec::new();
     for stage in &workshop.plan.stages {
         let mut experts = Vec::new();
         for expert in stage.experts()?.iter().rev() {
@@ -43,8 +43,18 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
                 return Err(format!("{name} is not trained: {} is missing or has too few steps", path.display()).into());
             }
             let weights = format!("{}/{}.safetensors", stage.name, expert.network.name);
+            let mut keys = json!({ "weights": weights });
+            if let Some(dimensions) = &expert.network.dimensions {
+                let config = format!("{}/{}.json", stage.name, expert.network.name);
+                keys["network"] = json!(config);
+                configs.push((config, dimensions.clone()));
+            }
+            if let Some(precondition) = &expert.network.precondition {
+                keys["precondition"] = json!(precondition);
+            }
             let (low, high) = (digits(expert.interval.low()), digits(expert.interval.high()));
-            experts.push(json!({ "weights": weights, "sigma": [low, high.is_finite().then_some(high)] }));
+            keys["sigma"] = json!([low, high.is_finite().then_some(high)]);
+            experts.push(keys);
             networks.push((path, weights));
         }
         stages.push(pipeline_stage(stage, experts)?);
@@ -53,7 +63,10 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
         copy(&workshop.folder.join(file), &out.join(file))?;
     }
     for stage in &workshop.plan.stages {
-        write_json(&out.join(&stage.name).join("config.json"), &UNetConfig::from(network(side(stage)?)))?;
+        configs.push((format!("{}/config.json", stage.name), dimensions(side(stage)?).into()));
+    }
+    for (path, dimensions) in &configs {
+        write_json(&out.join(path), dimensions)?;
     }
     for (from, to) in &networks {
         halve(from, &out.join(to))?;
@@ -105,7 +118,7 @@ fn pipeline_stage(stage: &StageTraining, experts: Vec<Value>) -> Result<Value> {
         "name": stage.name,
         "size": side,
         "network": format!("{}/config.json", stage.name),
-        "precondition": { "sample": { "sigma_data": 0.5 } },
+        "precondition": precondition(),
         "experts": experts,
         "sampler": {
             // docs/results/evaluation.md, "Solvers": with this schedule the nearest to the solution, or as near as any, at every number of

@@ -4,7 +4,8 @@ use std::borrow::Borrow;
 use std::path::Path;
 
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::precondition::Sample;
+use ediffi_core::interval::SigmaInterval;
+use ediffi_core::unet::UNetConfig;
 use ediffi_core::weights::Params;
 use ediffi_train::corruption::Corruption;
 use ediffi_train::dataset::Batch;
@@ -18,7 +19,7 @@ use tch::Kind;
 
 use super::batches::Captions;
 use super::encoders::Encoders;
-use super::stages::{BASE, network as config, side};
+use super::stages::{BASE, dimensions_of, precondition, side};
 use super::workshop::{Outcome, Workshop};
 use super::{Result, preview};
 
@@ -41,11 +42,12 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
     }
     let paper = ConditioningDropout::default();
     let seed = workshop.plan.seed ^ if side == BASE { NOISE } else { u64::from(side) };
+    let (dimensions, precondition) = (dimensions_of(network, side), network.precondition.unwrap_or_else(precondition));
     let objective = Objective {
         // References are dropped when a batch is made, so that none is drawn and embedded in vain.
         dropout: ConditioningDropout { clip_image: 0.0, ..paper },
         corruption: if side > 256 { Corruption::for_256() } else { Corruption::for_64() },
-        ..Objective::new(Sample::default(), stage.levels(network)?, seed)
+        ..Objective::new(precondition, stage.levels(network)?, seed)
     };
     let open = || Encoders::open(&workshop.clip(), &workshop.t5(), runtime);
     let data = workshop.data(run.batch);
@@ -57,9 +59,11 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
         }
     };
     let parent = workshop.parent(stage, network);
-    // An expert knows its own noise levels alone: its sheets are drawn together with the network that it began as.
+    // An expert knows its own noise levels alone: its sheets are drawn together with the network that it began as. One that began as
+    // none denoises pictures.
     let interval = network.cell.interval(&stage.noise)?;
-    let began_as = parent.iter().filter(|_| side == BASE).map(|parent| preview::open(parent, runtime));
+    let alone = interval == SigmaInterval::ALL;
+    let began_as = parent.iter().filter(|_| side == BASE).map(|parent| preview::open(parent, &dimensions, runtime));
     let ancestor = began_as.collect::<Result<Vec<_>>>()?.pop();
     let mut encoders = None;
     let sheet = |state: &TrainState, path: &Path| {
@@ -69,15 +73,17 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
             Some(encoders) => encoders,
             none => none.insert(open()?),
         };
-        let learner = learner(&mut Shared(state.average()), side, runtime.kind, &objective, encoders)?;
+        let learner = learner(&mut Shared(state.average()), &dimensions, runtime.kind, &objective, encoders)?;
+        let unseen = u64::MAX / data.rows - 1;
         match side {
-            BASE => preview::base(path, &learner, interval, ancestor.as_ref()),
-            side => preview::super_resolution(path, &learner, data.crops(u64::MAX / data.rows - 1, side, CROP)?),
+            BASE if alone || ancestor.is_some() => preview::base(path, &learner, interval, ancestor.as_ref()),
+            BASE => preview::denoised(path, &learner, interval, &data.pictures(unseen, BASE, 0.0)?),
+            side => preview::super_resolution(path, &learner, data.crops(unseen, side, CROP)?),
         }
     };
     let setup = workshop.setup(&task, parent);
     let loss = |params: &mut dyn Params| {
-        let learner = learner(params, side, runtime.kind, &objective, open()?)?;
+        let learner = learner(params, &dimensions, runtime.kind, &objective, open()?)?;
         Ok(move |number, batch: Batch<Captions>| learner.loss(number, &batch))
     };
     let state = fit(&run, &setup, batches, loss, workshop.watch(&run, sheet))?;
@@ -88,14 +94,14 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
     Ok(Outcome::Trained)
 }
 
-/// A network of the stage of this side, which reads what `encoders` make of captions.
+/// A network of these dimensions, which reads what `encoders` make of captions.
 fn learner<E: Borrow<Encoders>>(
     params: &mut dyn Params,
-    side: u32,
+    dimensions: &UNetConfig,
     kind: Kind,
     objective: &Objective,
     encoders: E,
 ) -> Result<Learner<impl Fn(&Batch<Captions>) -> Result<Conditioning> + use<E>>> {
     let encode = move |batch: &Batch<Captions>| encoders.borrow().encode(&batch.text);
-    Ok(Learner::new(params, &config(side), kind, objective.clone(), encode)?)
+    Ok(Learner::new(params, dimensions, kind, objective.clone(), encode)?)
 }

@@ -7,18 +7,18 @@ use ediffi_core::denoiser::{Branch, BranchDenoiser, Estimate, estimate_with};
 use ediffi_core::guidance::{Guidance, Guided, Rows};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::noise::NoiseSource;
-use ediffi_core::precondition::Sample;
+use ediffi_core::precondition::Precondition;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::schedule::karras;
 use ediffi_core::seed::{Noise, image_seeds};
 use ediffi_core::solver::Solver;
-use ediffi_core::unet::{Context, UNet};
+use ediffi_core::unet::{Context, UNet, UNetConfig};
 use ediffi_train::dataset::Batch;
 use ediffi_train::learner::Learner;
 use ediffi_train::pixels::to_rgb;
 use ediffi_train::random::batch_rng;
 use tch::{Device, Kind, Tensor};
-use train_icons::{dimensions, sheet};
+use train_icons::sheet;
 
 use super::Result;
 use super::batches::Captions;
@@ -60,12 +60,20 @@ where
 {
     let captions = PROMPTS.map(str::to_owned).to_vec();
     let batch = Batch { pictures: Tensor::new(), smaller: None, text: Captions { captions, references: None } };
+    let precondition = learner.objective.precondition.as_ref();
     let mut networks = vec![(interval, &learner.network)];
     networks.extend(ancestor.map(|ancestor| (SigmaInterval::ALL, ancestor)));
     let rows = PROMPTS.len() as i64;
     write(
         path,
-        &sample(&networks, &learner.conditioning(&batch, &mut batch_rng(0, 0))?, rows, 64, (3.0, SIGMA_MAX[0]))?,
+        &sample(
+            &networks,
+            precondition,
+            &learner.conditioning(&batch, &mut batch_rng(0, 0))?,
+            rows,
+            64,
+            (3.0, SIGMA_MAX[0]),
+        )?,
         COLUMNS,
     )
 }
@@ -82,31 +90,65 @@ where
     crops.text.captions.truncate(shown as usize);
     let conditioning = learner.conditioning(&crops, &mut batch_rng(learner.objective.seed, u64::MAX))?;
     let networks = [(SigmaInterval::ALL, &learner.network)];
-    let sharp = sample(&networks, &conditioning, shown, side, (1.0, SIGMA_MAX[1]))?;
+    let precondition = learner.objective.precondition.as_ref();
+    let sharp = sample(&networks, precondition, &conditioning, shown, side, (1.0, SIGMA_MAX[1]))?;
     let given = conditioning.low_res.ok_or("crops have smaller pictures")?;
     let lines = [given.f_to_device(Device::Cpu)?, sharp.f_to_device(Device::Cpu)?, crops.pictures];
     write(path, &Tensor::f_cat(&lines, 0)?, shown)
 }
 
-/// A network of the base after its training.
-pub fn open(path: &Path, runtime: Runtime) -> Result<UNet> {
-    let _no_grad = tch::no_grad_guard();
-    load(path, runtime, |scope| UNet::new(scope, &dimensions::base(), runtime.kind))
+/// Draws what a network of the base makes of noisy pictures, in three lines: what it is given, at the highest of its noise levels, what it
+/// makes of it, what it should have made.
+pub fn denoised<F>(path: &Path, learner: &Learner<F>, interval: SigmaInterval, batch: &Batch<Captions>) -> Result<()>
+where
+    F: Fn(&Batch<Captions>) -> Result<Conditioning>,
+{
+    let (rows, ..) = batch.pictures.size4()?;
+    let sigma = interval.high().min(SIGMA_MAX[0]);
+    let conditioning = learner.conditioning(batch, &mut batch_rng(0, 0))?;
+    let noise = Noise::new(&image_seeds(1, rows as usize), 0).normal(&batch.pictures.size())?;
+    let noisy = batch.pictures.f_add(&noise.f_mul_scalar(sigma)?)?.f_to_device(learner.network.device())?;
+    let context = learner.network.context(&conditioning, rows)?;
+    let denoised = denoise(&learner.network, learner.objective.precondition.as_ref(), &noisy, sigma, &context)?;
+    let shown = COLUMNS.min(rows);
+    let lines = [noisy, denoised.denoised, batch.pictures.shallow_clone()];
+    let lines = lines.map(|line| line.narrow(0, 0, shown).to_device(Device::Cpu));
+    write(path, &Tensor::f_cat(&lines, 0)?, shown)
 }
 
-/// The networks of a sheet, each with its contexts for the conditional rows and for both branches. A noise level is for the first
+/// A network of the base after its training.
+pub fn open(path: &Path, dimensions: &UNetConfig, runtime: Runtime) -> Result<UNet> {
+    let _no_grad = tch::no_grad_guard();
+    load(path, runtime, |scope| UNet::new(scope, dimensions, runtime.kind))
+}
+
+/// Evaluates a network once.
+fn denoise(
+    network: &UNet,
+    precondition: &dyn Precondition,
+    x: &Tensor,
+    sigma: f64,
+    context: &Context,
+) -> ediffi_core::Result<Estimate> {
+    estimate_with(precondition, x, sigma, |input, c_noise| {
+        let c_noise = Tensor::f_full([input.size4()?.0], c_noise, (Kind::Float, input.device()))?;
+        network.forward(input, &c_noise, context, None)
+    })
+}
+
+/// The networks of a sheet, which share a precondition, each with its contexts for the conditional rows and for both branches. A noise level is for the first
 /// network whose range has it.
-struct Ensemble<'a>(Vec<(SigmaInterval, &'a UNet, [Context; 2])>);
+struct Ensemble<'a> {
+    precondition: &'a dyn Precondition,
+    networks: Vec<(SigmaInterval, &'a UNet, [Context; 2])>,
+}
 
 impl BranchDenoiser for Ensemble<'_> {
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Estimate> {
-        let owner = self.0.iter().find(|(range, ..)| range.contains(sigma));
+        let owner = self.networks.iter().find(|(range, ..)| range.contains(sigma));
         let (_, network, [conditional, both]) = owner.ok_or(ediffi_core::Error::SigmaOutOfRange(sigma))?;
         let context = if branch == Branch::Both { both } else { conditional };
-        estimate_with(&Sample::default(), x, sigma, |input, c_noise| {
-            let c_noise = Tensor::f_full([input.size4()?.0], c_noise, (Kind::Float, input.device()))?;
-            network.forward(input, &c_noise, context, None)
-        })
+        denoise(network, self.precondition, x, sigma, context)
     }
 }
 
@@ -117,6 +159,7 @@ impl BranchDenoiser for Ensemble<'_> {
 /// → [rows, 3, size, size]
 fn sample(
     networks: &[(SigmaInterval, &UNet)],
+    precondition: &dyn Precondition,
     conditioning: &Conditioning,
     rows: i64,
     size: i64,
@@ -125,15 +168,15 @@ fn sample(
     let _no_grad = tch::no_grad_guard();
     let low_res = conditioning.low_res.as_ref().map(Tensor::shallow_clone);
     let both = conditioning.stacked(&Conditioning { low_res, ..Conditioning::default() })?;
-    let mut ensemble = Vec::new();
+    let mut owners = Vec::new();
     for &(range, network) in networks {
-        ensemble.push((range, network, [network.context(conditioning, rows)?, network.context(&both, 2 * rows)?]));
+        owners.push((range, network, [network.context(conditioning, rows)?, network.context(&both, 2 * rows)?]));
     }
     let device = networks.first().map_or(Device::Cpu, |(_, network)| network.device());
     let sigmas = karras(16, SIGMA_MIN, sigma_max, 7.0)?;
     let mut noise = Noise::new(&image_seeds(1, rows as usize), 0);
     let start = noise.normal(&[rows, 3, size, size])?.f_to_device(device)?;
-    let mut guided = Guided::new(Ensemble(ensemble), Guidance::new(scale), Rows::Batched)?;
+    let mut guided = Guided::new(Ensemble { precondition, networks: owners }, Guidance::new(scale), Rows::Batched)?;
     Ok(Solver::DpmPp2M.solve(&mut guided, start, &sigmas, &mut noise, &mut ())?)
 }
 

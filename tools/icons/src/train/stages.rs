@@ -1,7 +1,9 @@
 //! The stages that this program trains.
 
-use ediffi_core::unet::Efficient;
-use ediffi_train::plan::StageTraining;
+use ediffi_cascade::PreconditionConfig;
+use ediffi_core::precondition::Sample;
+use ediffi_core::unet::{Efficient, UNetConfig};
+use ediffi_train::plan::{NetworkTraining, StageTraining};
 use train_icons::dimensions;
 
 use super::Result;
@@ -19,7 +21,17 @@ pub fn side(stage: &StageTraining) -> Result<u32> {
     }
 }
 
-/// The network of a stage of this side.
-pub fn network(side: u32) -> Efficient {
+/// The networks of a stage of this side, but for those to which the plan gives their own dimensions.
+pub fn dimensions(side: u32) -> Efficient {
     if side == BASE { dimensions::base() } else { dimensions::super_resolution() }
+}
+
+/// The dimensions of one network of a stage of this side.
+pub fn dimensions_of(network: &NetworkTraining, side: u32) -> UNetConfig {
+    network.dimensions.clone().unwrap_or_else(|| dimensions(side).into())
+}
+
+/// How the networks of all stages become denoisers, but for those to which the plan gives their own precondition.
+pub fn precondition() -> PreconditionConfig {
+    PreconditionConfig::Sample(Sample::default())
 }
