@@ -16,6 +16,8 @@ pub(crate) struct StageShape {
     pub(crate) settings: SamplerSettings,
     /// The timesteps that its schedules count on.
     pub(crate) timesteps: NoiseTable,
+    /// Whether guidance may move away from a weaker network.
+    pub(crate) weaker: bool,
 }
 
 impl StageShape {
@@ -26,6 +28,7 @@ impl StageShape {
             needs: stage.io().embeddings,
             settings: stage.config().settings.clone(),
             timesteps: stage.config().precondition.timesteps(),
+            weaker: stage.config().weaker.is_some(),
         }
     }
 }

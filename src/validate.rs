@@ -115,7 +115,7 @@ fn settings(request: &Request, all: &[StageShape], running: &[StageShape], probl
             problems.push(Problem::StageDoesNotRun { stage: name.clone(), last });
         }
         let mut wrong = |setting, reason| problems.push(Problem::Setting { stage: name.clone(), setting, reason });
-        for (setting, error) in stage.settings.patched(Some(patch)).problems(stage.timesteps) {
+        for (setting, error) in stage.settings.patched(Some(patch)).problems(stage.timesteps, stage.weaker) {
             wrong(setting, error.to_string());
         }
         let multiple = usize::try_from(stage.size.multiple).unwrap_or(usize::MAX);

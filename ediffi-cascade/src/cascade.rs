@@ -109,7 +109,8 @@ impl Cascade {
             let patch = patch(stage.name());
             let (settings, tiling) = (stage.config().settings.patched(patch), patch.and_then(|patch| patch.tiling));
             let table = stage.config().precondition.timesteps();
-            if let Some((field, source)) = settings.problems(table).into_iter().next() {
+            if let Some((field, source)) = settings.problems(table, stage.config().weaker.is_some()).into_iter().next()
+            {
                 return Err(stage.config().refused(field, source));
             }
             let plan = settings.sigmas(table).and_then(|sigmas| stage.ensemble.experts().plan(&sigmas));

@@ -46,6 +46,8 @@ pub struct StageConfig {
     pub precondition: PreconditionConfig,
     /// The experts, in any order; their intervals tile (0, ∞).
     pub experts: Vec<ExpertConfig>,
+    /// A weaker network for all noise levels, which guidance may move away from: an earlier checkpoint, or a smaller network.
+    pub weaker: Option<WeakerConfig>,
     /// How the smaller picture becomes a condition, if the stage is one of super-resolution.
     pub low_res: LowRes,
     /// How to sample, unless a request says otherwise: the keys `sampler` and `guidance`. No guidance if that is left out.
@@ -61,6 +63,8 @@ struct Keys {
     network: PathBuf,
     precondition: PreconditionConfig,
     experts: Vec<ExpertConfig>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weaker: Option<WeakerConfig>,
     #[serde(default, skip_serializing_if = "LowRes::is_default")]
     low_res: LowRes,
     sampler: Sampler,
@@ -78,19 +82,19 @@ struct Sampler {
 
 impl From<Keys> for StageConfig {
     fn from(keys: Keys) -> Self {
-        let Keys { name, size, network, precondition, experts, low_res, sampler, guidance } = keys;
+        let Keys { name, size, network, precondition, experts, weaker, low_res, sampler, guidance } = keys;
         let Sampler { solver, steps, schedule } = sampler;
         let settings = SamplerSettings { solver, steps, schedule, guidance };
-        Self { name, size, network, precondition, experts, low_res, settings }
+        Self { name, size, network, precondition, experts, weaker, low_res, settings }
     }
 }
 
 impl From<StageConfig> for Keys {
     fn from(config: StageConfig) -> Self {
-        let StageConfig { name, size, network, precondition, experts, low_res, settings } = config;
+        let StageConfig { name, size, network, precondition, experts, weaker, low_res, settings } = config;
         let SamplerSettings { solver, steps, schedule, guidance } = settings;
         let sampler = Sampler { solver, steps, schedule };
-        Self { name, size, network, precondition, experts, low_res, sampler, guidance }
+        Self { name, size, network, precondition, experts, weaker, low_res, sampler, guidance }
     }
 }
 
@@ -169,6 +173,20 @@ pub struct ExpertConfig {
     pub precondition: Option<PreconditionConfig>,
 }
 
+/// The weaker network of a stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeakerConfig {
+    /// Its weights: a safetensors file in the model folder.
+    pub weights: PathBuf,
+    /// Dimensions of its network, if they are not those of the stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<PathBuf>,
+    /// How its network becomes a denoiser, if not as those of the stage do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precondition: Option<PreconditionConfig>,
+}
+
 impl StageConfig {
     /// Checks everything that can be checked without the model folder.
     ///
@@ -183,15 +201,18 @@ impl StageConfig {
         }
         self.experts()?;
         let table = self.precondition.timesteps();
-        if let Some((setting, source)) = self.settings.problems(table).into_iter().next() {
+        if let Some((setting, source)) = self.settings.problems(table, self.weaker.is_some()).into_iter().next() {
             let field = if setting == "guidance" { setting.to_owned() } else { format!("sampler.{setting}") };
             return Err(self.refused(&field, source));
         }
-        for (index, expert) in self.experts.iter().enumerate() {
-            let own = expert.precondition.and_then(|precondition| precondition.own_timesteps());
+        let experts = self.experts.iter().enumerate();
+        let experts = experts.map(|(index, expert)| (format!("experts[{index}]"), expert.precondition));
+        let weaker = self.weaker.iter().map(|weaker| ("weaker".to_owned(), weaker.precondition));
+        for (field, precondition) in experts.chain(weaker) {
+            let own = precondition.and_then(|precondition| precondition.own_timesteps());
             if own.is_some_and(|own| own != table) {
                 let reason = "it counts on other timesteps than the precondition of the stage".to_owned();
-                return Err(self.wrong(&format!("experts[{index}].precondition"), reason));
+                return Err(self.wrong(&format!("{field}.precondition"), reason));
             }
         }
         self.low_res.validate(table).map_err(|reason| self.wrong("low_res", reason))?;
@@ -217,20 +238,16 @@ impl StageConfig {
             let network = expert.network.as_deref().map(|path| (format!("experts[{index}].network"), path));
             std::iter::once((format!("experts[{index}].weights"), expert.weights.as_path())).chain(network)
         });
-        std::iter::once(("network".to_owned(), self.network.as_path())).chain(experts)
+        let weaker = self.weaker.iter().flat_map(|WeakerConfig { weights, network, .. }| {
+            let network = network.as_deref().map(|path| ("weaker.network".to_owned(), path));
+            std::iter::once(("weaker.weights".to_owned(), weights.as_path())).chain(network)
+        });
+        std::iter::once(("network".to_owned(), self.network.as_path())).chain(experts).chain(weaker)
     }
 
-    /// How the network of expert `index` becomes a denoiser.
-    pub(crate) fn precondition_of(&self, index: usize) -> PreconditionConfig {
-        self.experts.get(index).and_then(|expert| expert.precondition).unwrap_or(self.precondition)
-    }
-
-    /// The field that names the network of expert `index`.
-    pub(crate) fn network_field(&self, index: usize) -> String {
-        match self.experts.get(index) {
-            Some(ExpertConfig { network: Some(_), .. }) => format!("experts[{index}].network"),
-            _ => "network".to_owned(),
-        }
+    /// The field that names the network of `name`, which may have its own.
+    pub(crate) fn network_field(&self, name: &str, own: Option<&Path>) -> String {
+        if own.is_some() { format!("{name}.network") } else { "network".to_owned() }
     }
 
     pub(crate) fn wrong(&self, field: &str, reason: String) -> Error {

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use ediffi_core::Result;
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::{Branch, BranchDenoiser, Estimate};
 use ediffi_core::ensemble::Ensemble;
 use ediffi_core::nn::ScoreBias;
+use ediffi_core::pool::ExpertPool;
 use ediffi_core::unet::{Context, Painted, UNet};
 use ediffi_core::window::Window;
+use ediffi_core::{Error, Result};
 use tch::Tensor;
 
 use crate::expert::Expert;
@@ -32,6 +33,7 @@ impl Inputs {
         let (conditioning, rows) = match branch {
             Branch::Conditional => (self.conditional.shallow_clone(), self.pictures),
             Branch::Unconditional => (self.unconditional.shallow_clone(), self.pictures),
+            Branch::Weaker => (self.conditional.shallow_clone(), self.pictures),
             Branch::Both => (self.conditional.stacked(&self.unconditional)?, 2 * self.pictures),
         };
         network.context(&conditioning, rows)
@@ -42,6 +44,8 @@ impl Inputs {
 /// tile if the picture is cut. The experts may stay in memory after the turn; what they derived from the batch does not.
 pub(crate) struct StageDenoiser<'a, 'w> {
     pub(crate) ensemble: &'a mut Ensemble<Expert>,
+    /// The pool of the weaker network, if the stage has one.
+    pub(crate) weaker: Option<&'a mut ExpertPool<Expert>>,
     pub(crate) inputs: &'a Inputs,
     pub(crate) paint: Option<&'a dyn ScoreBias>,
     pub(crate) tiles: Option<&'a TileGrid>,
@@ -68,11 +72,16 @@ impl StageDenoiser<'_, '_> {
 
 impl BranchDenoiser for StageDenoiser<'_, '_> {
     fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
-        let index = self.ensemble.experts().index_of(sigma)?;
-        if self.current != Some(index) {
+        let index = if branch == Branch::Weaker { 0 } else { self.ensemble.experts().index_of(sigma)? };
+        if branch != Branch::Weaker && self.current != Some(index) {
             self.switch(index)?;
         }
-        let expert = self.ensemble.pool().get(index)?;
+        let pool = match (branch, &mut self.weaker) {
+            (Branch::Weaker, Some(weaker)) => weaker,
+            (Branch::Weaker, None) => return Err(Error::NoWeakerNetwork),
+            _ => self.ensemble.pool(),
+        };
+        let expert = pool.get(index)?;
         let context = match self.contexts.entry((index, branch)) {
             Entry::Occupied(made) => made.into_mut(),
             Entry::Vacant(place) => place.insert(self.inputs.context(&expert.network, branch)?),

@@ -32,7 +32,7 @@ mod tiled;
 mod tiling;
 
 pub use cascade::Cascade;
-pub use config::{ExpertConfig, PreconditionConfig, StageConfig};
+pub use config::{ExpertConfig, PreconditionConfig, StageConfig, WeakerConfig};
 pub use enlarger::Enlarger;
 pub use error::{Error, Result};
 pub use observer::{Batch, StageEvent, StageObserver};

@@ -146,6 +146,7 @@ impl<'a> Turns<'a> {
         let turn = self.stage.turn(trajectory.sigma())?;
         let denoiser = StageDenoiser {
             ensemble: &mut self.stage.ensemble,
+            weaker: self.stage.weaker.as_mut(),
             inputs,
             paint: self.job.paint,
             tiles: self.tiles.as_ref(),

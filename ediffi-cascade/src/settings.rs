@@ -1,7 +1,7 @@
 //! How a stage samples, and what a request changes of it.
 
 use ediffi_core::Result;
-use ediffi_core::guidance::Guidance;
+use ediffi_core::guidance::{Against, Guidance};
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
 use ediffi_core::timesteps::NoiseTable;
@@ -85,15 +85,19 @@ impl SamplerSettings {
         self.schedule.sigmas_on(self.steps, table)
     }
 
-    /// Every setting that makes no picture, by name, and what is wrong with it. Timesteps are those of `table`.
+    /// Every setting that makes no picture, by name, and what is wrong with it. Timesteps are those of `table`; `weaker` says whether the
+    /// stage has a weaker network.
     #[must_use]
-    pub fn problems(&self, table: NoiseTable) -> Vec<(&'static str, ediffi_core::Error)> {
+    pub fn problems(&self, table: NoiseTable, weaker: bool) -> Vec<(&'static str, ediffi_core::Error)> {
+        let guidance = match self.guidance.against {
+            Against::Weaker if !weaker => {
+                Err(ediffi_core::Error::InvalidGuidance("the stage has no weaker network".to_owned()))
+            }
+            _ => self.guidance.validate(),
+        };
         let schedule = if self.steps == 0 { "steps" } else { "schedule" };
-        let checks = [
-            (schedule, self.sigmas(table).map(drop)),
-            ("solver", self.solver.validate()),
-            ("guidance", self.guidance.validate()),
-        ];
+        let checks =
+            [(schedule, self.sigmas(table).map(drop)), ("solver", self.solver.validate()), ("guidance", guidance)];
         checks.into_iter().filter_map(|(name, result)| Some((name, result.err()?))).collect()
     }
 }
@@ -134,16 +138,21 @@ mod tests {
 
     #[test]
     fn everything_that_is_wrong_is_named() {
-        assert!(settings().problems(NoiseTable::SquaredCosine).is_empty());
+        assert!(settings().problems(NoiseTable::SquaredCosine, false).is_empty());
         let wrong = SamplerSettings {
             steps: 0,
             solver: Solver::TabDeis { order: 9 },
             guidance: Guidance::new(f64::NAN),
             ..settings()
         };
-        let names: Vec<_> = wrong.problems(NoiseTable::SquaredCosine).into_iter().map(|(name, _)| name).collect();
+        let names: Vec<_> =
+            wrong.problems(NoiseTable::SquaredCosine, false).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["steps", "solver", "guidance"]);
         let rising = SamplerSettings { schedule: Schedule::Custom(vec![1.0, 2.0]), ..settings() };
-        assert_eq!(rising.problems(NoiseTable::SquaredCosine)[0].0, "schedule");
+        assert_eq!(rising.problems(NoiseTable::SquaredCosine, false)[0].0, "schedule");
+        let leaning = Guidance { against: Against::Weaker, ..Guidance::new(2.0) };
+        let leaning = SamplerSettings { guidance: leaning, ..settings() };
+        assert_eq!(leaning.problems(NoiseTable::SquaredCosine, false)[0].0, "guidance");
+        assert!(leaning.problems(NoiseTable::SquaredCosine, true).is_empty());
     }
 }

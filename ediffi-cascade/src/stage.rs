@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use ediffi_core::ensemble::Ensemble;
 use ediffi_core::files::{path_inside, read_json};
 use ediffi_core::multiple::lcm;
-use ediffi_core::pool::{Loader, Residency};
+use ediffi_core::pool::{ExpertPool, Loader, Residency};
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::{Io, UNetConfig};
 use tch::Device;
 
 use crate::Result;
-use crate::config::StageConfig;
+use crate::config::{ExpertConfig, PreconditionConfig, StageConfig};
 use crate::expert::Expert;
 use crate::sizes::StageSize;
 
@@ -31,6 +31,8 @@ pub struct Stage {
     /// One for each expert.
     files: Vec<ExpertFiles>,
     pub(crate) ensemble: Ensemble<Expert>,
+    /// The weaker network that guidance may move away from, the only one of its pool.
+    pub(crate) weaker: Option<ExpertPool<Expert>>,
     pub(crate) residency: Residency,
     pub(crate) runtime: Runtime,
     io: Io,
@@ -45,16 +47,20 @@ impl Stage {
     /// experts that do not take the same inputs.
     pub fn open(folder: &Path, config: &StageConfig, runtime: Runtime, residency: Residency) -> Result<Self> {
         config.validate()?;
-        let mut files = Vec::with_capacity(config.experts.len());
-        for (index, expert) in config.experts.iter().enumerate() {
-            let (field, path) = (config.network_field(index), expert.network.as_ref().unwrap_or(&config.network));
+        let find = |name: &str, network: Option<&Path>, weights: &Path| {
+            let (field, path) = (config.network_field(name, network), network.unwrap_or(&config.network));
             let read = path_inside(folder, path).and_then(|path| read_json(&path));
             let network = read.map_err(|source| config.refused(&field, source))?;
-            let field = format!("experts[{index}].weights");
-            let weights = existing(folder, &expert.weights).map_err(|source| config.refused(&field, source))?;
-            files.push(ExpertFiles { weights, network });
-        }
-        Self::with_experts(config, files, runtime, residency)
+            let refused = |source| config.refused(&format!("{name}.weights"), source);
+            Ok(ExpertFiles { weights: existing(folder, weights).map_err(refused)?, network })
+        };
+        let experts = config.experts.iter().enumerate().map(|(index, ExpertConfig { weights, network, .. })| {
+            find(&format!("experts[{index}]"), network.as_deref(), weights)
+        });
+        let files = experts.collect::<Result<Vec<_>>>()?;
+        let weaker = config.weaker.as_ref();
+        let weaker = weaker.map(|weaker| find("weaker", weaker.network.as_deref(), &weaker.weights)).transpose()?;
+        Self::of_files(config, files, weaker, runtime, residency)
     }
 
     /// A stage of experts whose files may lie anywhere: those of several published models, say. The paths in `config` only
@@ -62,7 +68,7 @@ impl Stage {
     ///
     /// # Errors
     /// A configuration that [`StageConfig::validate`] refuses, another number of experts than it has, dimensions that make
-    /// no network, or experts that do not take the same inputs.
+    /// no network, experts that do not take the same inputs, or a weaker network, which only [`open`](Self::open) finds.
     pub fn with_experts(
         config: &StageConfig,
         files: Vec<ExpertFiles>,
@@ -70,6 +76,20 @@ impl Stage {
         residency: Residency,
     ) -> Result<Self> {
         config.validate()?;
+        if config.weaker.is_some() {
+            return Err(config.wrong("weaker", "a stage of given experts has none".to_owned()));
+        }
+        Self::of_files(config, files, None, runtime, residency)
+    }
+
+    /// A stage of a configuration that is valid.
+    fn of_files(
+        config: &StageConfig,
+        files: Vec<ExpertFiles>,
+        weaker: Option<ExpertFiles>,
+        runtime: Runtime,
+        residency: Residency,
+    ) -> Result<Self> {
         let experts = config.experts()?;
         if files.len() != experts.len() {
             let reason = format!("{} are configured, the files of {} are given", experts.len(), files.len());
@@ -78,11 +98,14 @@ impl Stage {
         let Some(io) = files.first().map(|first| first.network.io()) else {
             return Err(config.refused("experts", ediffi_core::Error::NoExperts));
         };
-        for (index, ExpertFiles { network, .. }) in files.iter().enumerate() {
-            network.validate().map_err(|source| config.refused(&config.network_field(index), source))?;
+        let own = config.experts.iter().map(|expert| expert.network.as_deref()).enumerate();
+        let own = own.map(|(index, own)| (format!("experts[{index}]"), own));
+        let leaning = config.weaker.iter().map(|weaker| ("weaker".to_owned(), weaker.network.as_deref()));
+        for ((name, own), ExpertFiles { network, .. }) in own.chain(leaning).zip(files.iter().chain(&weaker)) {
+            network.validate().map_err(|source| config.refused(&config.network_field(&name, own), source))?;
             if inputs(network.io()) != inputs(io) {
                 let reason = "its network takes other inputs than that of experts[0]".to_owned();
-                return Err(config.wrong(&format!("experts[{index}].network"), reason));
+                return Err(config.wrong(&format!("{name}.network"), reason));
             }
             let told = config.low_res.noise_level.is_some();
             if network.io().noise_level != told {
@@ -91,18 +114,24 @@ impl Stage {
                 return Err(config.wrong("low_res", reason.to_owned()));
             }
         }
-        let size_multiple = files.iter().map(|files| files.network.io().size_multiple).fold(1, lcm);
+        let multiples = files.iter().chain(&weaker).map(|files| files.network.io().size_multiple);
+        let size_multiple = multiples.fold(1, lcm);
         if config.size % size_multiple != 0 {
             let reason = format!("{} is no multiple of {size_multiple}, which the network needs", config.size);
             return Err(config.wrong("size", reason));
         }
-        let ensemble = Ensemble::new(experts, residency, loader(&files, config, vec![runtime]));
-        Ok(Self { config: config.clone(), files, ensemble, residency, runtime, io, size_multiple })
+        let ensemble = Ensemble::new(experts, residency, loader(denoisers(config, &files), vec![runtime]));
+        let weaker = weaker.zip(config.weaker.as_ref()).map(|(files, own)| {
+            let precondition = own.precondition.unwrap_or(config.precondition);
+            // It works at every noise level, so it stays as long as the stage works.
+            ExpertPool::new(1, Residency::All, loader(vec![(files, precondition)], vec![runtime]))
+        });
+        Ok(Self { config: config.clone(), files, ensemble, weaker, residency, runtime, io, size_multiple })
     }
 
     /// Spreads the experts over devices: the first computes on the first, the second on the second, and so on, beginning again
     /// where there are more experts. What is drawn waits on the device that the stage was opened with, and goes to the expert's for
-    /// each evaluation. No devices leave the stage as it is.
+    /// each evaluation. A weaker network stays on that device. No devices leave the stage as it is.
     /// Experts that are loaded are dropped.
     ///
     /// # Errors
@@ -110,7 +139,7 @@ impl Stage {
     pub fn spread(mut self, devices: &[Device]) -> Result<Self> {
         if !devices.is_empty() {
             let runtimes = devices.iter().map(|&device| Runtime { device, ..self.runtime }).collect();
-            let loader = loader(&self.files, &self.config, runtimes);
+            let loader = loader(denoisers(&self.config, &self.files), runtimes);
             self.ensemble = Ensemble::new(self.config.experts()?, self.residency, loader);
         }
         Ok(self)
@@ -162,13 +191,20 @@ impl Stage {
     /// Drops every expert from memory; they are loaded again when they are next needed.
     pub fn release(&mut self) {
         self.ensemble.pool().clear();
+        if let Some(weaker) = &mut self.weaker {
+            weaker.clear();
+        }
     }
 }
 
+/// The files of the experts, each with how its network becomes a denoiser.
+fn denoisers(config: &StageConfig, files: &[ExpertFiles]) -> Vec<(ExpertFiles, PreconditionConfig)> {
+    let own = config.experts.iter().map(|expert| expert.precondition.unwrap_or(config.precondition));
+    files.iter().cloned().zip(own).collect()
+}
+
 /// Loads each expert for its device.
-fn loader(files: &[ExpertFiles], config: &StageConfig, runtimes: Vec<Runtime>) -> Loader<Expert> {
-    let file = |(index, files): (usize, &ExpertFiles)| (files.clone(), config.precondition_of(index));
-    let files: Vec<_> = files.iter().enumerate().map(file).collect();
+fn loader(files: Vec<(ExpertFiles, PreconditionConfig)>, runtimes: Vec<Runtime>) -> Loader<Expert> {
     Box::new(move |index| {
         let missing = ediffi_core::Error::NoSuchExpert { index, experts: files.len() };
         let placed = files.get(index).zip(in_rotation(&runtimes, index));

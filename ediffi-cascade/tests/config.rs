@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 /// The first stage of the design's example.
 fn design() -> Value {
     json!({
-        "name": "base", "size": 64, "network": "base/config.json",
+        "name": "base", "size": 64, "network": "base/config.json", "weaker": { "weights": "base/early.safetensors" },
         "precondition": { "edm": { "sigma_data": 0.5 } },
         "experts": [ { "weights": "base/high.safetensors", "sigma": [9.61, null] },
                      { "weights": "base/middle.safetensors", "sigma": [0.0757, 9.61],
@@ -73,7 +73,7 @@ fn unknown_keys_are_named() {
 #[test]
 fn what_makes_no_stage_names_stage_and_field() {
     type Change = fn(&mut Value);
-    let changes: [(Change, &str); 11] = [
+    let changes: [(Change, &str); 13] = [
         (|v| v["name"] = json!(" "), "stage ` `, name: it is empty"),
         (|v| v["size"] = json!(0), "stage `base`, size: 0 is not between 1 and 16384"),
         (|v| v["experts"] = json!([]), "stage `base`, experts: an ensemble needs at least one expert"),
@@ -92,6 +92,17 @@ fn what_makes_no_stage_names_stage_and_field() {
         (
             |v| v["experts"][1]["precondition"] = json!({ "epsilon": "linear" }),
             "stage `base`, experts[1].precondition: it counts on other timesteps than the precondition of the stage",
+        ),
+        (
+            |v| v["weaker"]["weights"] = json!("../early"),
+            "stage `base`, weaker.weights: ../early leads out of the folder",
+        ),
+        (
+            |v| {
+                v.as_object_mut().unwrap().remove("weaker");
+                v["guidance"]["against"] = json!("weaker");
+            },
+            "stage `base`, guidance: invalid guidance: the stage has no weaker network",
         ),
         (|v| v["experts"][0]["weights"] = json!(""), "stage `base`, experts[0].weights:  leads out of the folder"),
     ];

@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex};
 
 use common::{Ask, Log, Model, bytes, difference, dimensions, embeddings, network, pictures, sample};
 use ediffi_cascade::{
-    Error, ExpertFiles, PreconditionConfig, SamplerSettings, Stage, StageConfig, StageEvent, StageObserver, low_res,
+    Error, ExpertFiles, PreconditionConfig, SamplerSettings, Stage, StageConfig, StageEvent, StageObserver,
+    WeakerConfig, low_res,
 };
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::{Branch, BranchDenoiser, Estimate, estimate_with};
-use ediffi_core::guidance::{Guidance, Guided, Rows};
+use ediffi_core::guidance::{Against, Guidance, Guided, Rows};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::nn::{Bias, Painted, ScoreBias, Site};
 use ediffi_core::noise::NoiseSource;
@@ -120,6 +121,37 @@ fn an_expert_may_have_its_own_precondition() {
     assert!(difference(&sample(&mut model.open(Residency::All), &[1], |_| ()), &shared) > 0.1);
 }
 
+/// Of one network: guidance against itself changes nothing, and a scale of 0 gives the weaker network's own picture.
+#[test]
+fn autoguidance_leans_away_from_the_weaker_network() {
+    let mut model = Model::new(&network(false), 8);
+    let draw = |model: &Model, residency, scale: f64, against| {
+        let guidance = Guidance { against, ..Guidance::new(scale) };
+        sample(&mut model.open(residency), &[1, 2], |ask| ask.settings.guidance = guidance)
+    };
+    let all_of = |model: &mut Model, weights: &str, precondition| {
+        for expert in &mut model.config.experts {
+            (expert.weights, expert.precondition) = (weights.into(), precondition);
+        }
+    };
+    let weaker =
+        |weights: &str, precondition| Some(WeakerConfig { weights: weights.into(), network: None, precondition });
+    let (high, low) = ("base/high.safetensors", "base/low.safetensors");
+    let predicting = Some(PreconditionConfig::Sample(Sample::default()));
+    all_of(&mut model, low, predicting);
+    let own = draw(&model, Residency::All, 1.0, Against::Unconditional);
+    all_of(&mut model, high, None);
+    let alone = draw(&model, Residency::All, 1.0, Against::Unconditional);
+    model.config.weaker = weaker(high, None);
+    let itself = draw(&model, Residency::All, 3.0, Against::Weaker);
+    assert!(difference(&itself, &alone) < 5e-5);
+    model.config.weaker = weaker(low, predicting);
+    assert!(difference(&draw(&model, Residency::All, 0.0, Against::Weaker), &own) < 5e-5);
+    let leaning = draw(&model, Residency::All, 2.0, Against::Weaker);
+    assert!(difference(&leaning, &alone) > 0.01);
+    assert_eq!(bytes(&draw(&model, Residency::Relay, 2.0, Against::Weaker)), bytes(&leaning));
+}
+
 /// A stage made of the public parts of the core: every expert's network loaded by itself, and its contexts made anew for every
 /// evaluation.
 struct ByHand<'a> {
@@ -163,6 +195,7 @@ impl BranchDenoiser for ByHand<'_> {
             Branch::Conditional => (conditional, n, n),
             Branch::Unconditional => (unconditional, n, 0),
             Branch::Both => (conditional.stacked(&unconditional)?, 2 * n, n),
+            Branch::Weaker => return Err(ediffi_core::Error::NoWeakerNetwork),
         };
         // The experts meet at sigma 1.
         let expert = usize::from(sigma < 1.0);

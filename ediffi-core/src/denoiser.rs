@@ -59,6 +59,8 @@ pub enum Branch {
     Unconditional,
     /// Both: `x` holds n rows for the prompt, then n rows without it.
     Both,
+    /// The prompt, by a weaker network.
+    Weaker,
 }
 
 /// A denoiser that knows a conditional and an unconditional conditioning of the same images.

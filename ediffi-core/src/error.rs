@@ -69,6 +69,9 @@ pub enum Error {
     /// A guidance setting makes no sense.
     #[error("invalid guidance: {0}")]
     InvalidGuidance(String),
+    /// Guidance is to move away from a weaker network, and there is none.
+    #[error("guidance is against a weaker network, and there is none")]
+    NoWeakerNetwork,
     /// A solver does not exist or has impossible parameters.
     #[error("invalid solver: {0}")]
     InvalidSolver(String),

@@ -1,25 +1,30 @@
-//! Classifier-free guidance: it moves the estimate away from the unconditional one.
+//! Guidance: it moves the estimate away from a worse one.
 //!
-//! `D = D_u + scale (D_c - D_u)` (Ho and Salimans 2022; eDiff-I, section 3). **A scale of 1 is no guidance**, 0 ignores
-//! the prompt. Guidance may be limited to an interval of noise levels (Kynkaanniemi et al. 2024). Outside of it only the
-//! conditional estimate is made, which is half the work.
+//! `D = D_w + scale (D_c - D_w)`. In classifier-free guidance `D_w` is the unconditional estimate (Ho and Salimans 2022; eDiff-I,
+//! section 3), in autoguidance that of a weaker network under the same prompt (Karras et al. 2024, "Guiding a Diffusion Model with
+//! a Bad Version of Itself", equation 2). **A scale of 1 is no guidance**, 0 gives `D_w`. Guidance may be limited to an interval of noise levels (Kynkaanniemi et al. 2024). Outside of it only the
+//! conditional estimate is made, which is less work.
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::denoiser::{Branch, BranchDenoiser, Denoiser, Estimate, check_shape};
 use crate::interval::SigmaInterval;
+pub use crate::thresholding::Thresholding;
 use crate::{Error, Result};
 
 /// How strongly, and where, to guide.
 ///
-/// In JSON: `{"scale": 5.0, "interval": [0.28, 2.9], "thresholding": {"dynamic": {"percentile": 0.995}}}`; all but the
-/// scale may be left out.
+/// In JSON: `{"scale": 5.0, "against": "weaker", "interval": [0.28, 2.9], "thresholding": {"dynamic": {"percentile": 0.995}}}`;
+/// all but the scale may be left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Guidance {
-    /// The scale: 1 is no guidance, 0 ignores the prompt.
+    /// The scale: 1 is no guidance, 0 gives the estimate that guidance moves away from.
     pub scale: f64,
+    /// What guidance moves away from.
+    #[serde(default, skip_serializing_if = "Against::is_default")]
+    pub against: Against,
     /// The noise levels at which to guide; all if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<SigmaInterval>,
@@ -39,7 +44,7 @@ impl Guidance {
     /// Guidance at every noise level, without thresholding.
     #[must_use]
     pub fn new(scale: f64) -> Self {
-        Self { scale, interval: None, thresholding: Thresholding::None }
+        Self { scale, against: Against::Unconditional, interval: None, thresholding: Thresholding::None }
     }
 
     /// Checks the numbers.
@@ -55,102 +60,41 @@ impl Guidance {
         self.thresholding.validate()
     }
 
-    /// The evaluations that the noise level `sigma` needs.
+    /// The evaluations that the noise level `sigma` needs: one, or the conditional one and the one to move away from.
     #[must_use]
-    pub fn branch(&self, sigma: f64) -> Branch {
+    pub fn branches(&self, sigma: f64) -> (Branch, Option<Branch>) {
         let inside = self.interval.is_none_or(|interval| interval.contains(sigma));
-        match self.scale {
-            1.0 => Branch::Conditional,
-            _ if !inside => Branch::Conditional,
-            0.0 => Branch::Unconditional,
-            _ => Branch::Both,
-        }
-    }
-}
-
-/// How the estimate of the clean image is kept in the range of pixels, \[-1, 1\].
-///
-/// It applies to every estimate, guided or not.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-#[non_exhaustive]
-pub enum Thresholding {
-    /// It is left as it is.
-    #[default]
-    None,
-    /// It is clipped to \[-1, 1\].
-    Static,
-    /// Imagen's dynamic thresholding (Saharia et al. 2022, section 2.3): each image is clipped to \[-s, s\] and divided
-    /// by s, where s is a percentile of its absolute values, at least 1.
-    Dynamic {
-        /// The percentile as a fraction; Imagen uses 0.995.
-        percentile: f64,
-        /// The highest s; no limit if `None`. DeepFloyd IF uses 1.5.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        cap: Option<f64>,
-    },
-}
-
-impl Thresholding {
-    fn validate(&self) -> Result<()> {
-        let Self::Dynamic { percentile, cap } = *self else { return Ok(()) };
-        let reason = if !(percentile > 0.0 && percentile <= 1.0) {
-            format!("percentile {percentile} has to be above 0 and at most 1")
-        } else if let Some(cap) = cap.filter(|cap| !(*cap >= 1.0 && cap.is_finite())) {
-            format!("cap {cap} has to be finite and at least 1")
-        } else {
-            return Ok(());
+        let worse = match self.against {
+            Against::Unconditional => Branch::Unconditional,
+            Against::Weaker => Branch::Weaker,
         };
-        Err(Error::InvalidGuidance(reason))
-    }
-
-    /// Applies the rule to an estimate of clean images, to each image by itself. An infinity becomes a NaN: clipped, it would
-    /// look like a pixel.
-    ///
-    /// # Shapes
-    /// `denoised`: `[n, ..]`; the result has the same shape.
-    ///
-    /// # Errors
-    /// [`Error::InvalidGuidance`] for a percentile or a cap that [`Guidance::validate`] refuses; [`Error::Torch`] if
-    /// libtorch fails.
-    pub fn apply(&self, denoised: Tensor) -> Result<Tensor> {
-        self.validate()?;
-        match *self {
-            Self::None => Ok(denoised),
-            Self::Static => Ok(denoised.f_clamp(-1.0, 1.0)?.f_add_(&nothing_or_nan(&denoised)?)?),
-            Self::Dynamic { percentile, cap } => {
-                let s = quantile(&denoised.f_abs()?.f_flatten(1, -1)?, percentile)?;
-                let s = s.f_clamp(1.0, cap.unwrap_or(f64::INFINITY))?;
-                // One s per image, against all other dimensions: [n, 1, ..].
-                let mut shape = vec![1; denoised.dim()];
-                if let Some(images) = shape.first_mut() {
-                    *images = -1;
-                }
-                let s = s.f_reshape(shape)?;
-                let clipped = denoised.f_clamp_tensor(Some(&s.f_neg()?), Some(&s))?;
-                Ok(clipped.f_div(&s)?.f_add_(&nothing_or_nan(&denoised)?)?)
-            }
+        match self.scale {
+            1.0 => (Branch::Conditional, None),
+            _ if !inside => (Branch::Conditional, None),
+            0.0 => (worse, None),
+            _ => (Branch::Conditional, Some(worse)),
         }
     }
 }
 
-/// 0 for a number, NaN for an infinity or a NaN. Nothing is read back from the device.
-fn nothing_or_nan(x: &Tensor) -> Result<Tensor> {
-    Ok(x.f_sub(x)?)
+/// What guidance moves the estimate away from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Against {
+    /// The unconditional estimate, or that of the negative prompt: classifier-free guidance.
+    #[default]
+    Unconditional,
+    /// The estimate of the stage's weaker network under the same prompt: autoguidance.
+    Weaker,
 }
 
-/// The `q`-quantile of each row, with linear interpolation, like `torch.quantile` but for rows of any length
-/// (libtorch's refuses more than 2^24 elements, a picture of 2400 pixels square).
-///
-/// `rows`: `[n, length]`; the result: `[n]`.
-fn quantile(rows: &Tensor, q: f64) -> Result<Tensor> {
-    let (_, length) = rows.size2()?;
-    let rank = q * (length - 1) as f64;
-    let value_at = |rank: f64| -> Result<Tensor> { Ok(rows.f_kthvalue(rank as i64 + 1, 1, false)?.0) };
-    Ok(value_at(rank.floor())?.f_lerp(&value_at(rank.ceil())?, rank.fract())?)
+impl Against {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
-/// Whether the conditional and the unconditional evaluation are made together.
+/// Whether the conditional and the unconditional evaluation are made together. A weaker network makes its own by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rows {
@@ -184,38 +128,34 @@ impl<B: BranchDenoiser> Guided<B> {
         self.denoiser
     }
 
-    /// The conditional estimate, and the unconditional image.
-    fn both(&mut self, x: &Tensor, sigma: f64) -> Result<(Estimate, Tensor)> {
-        match self.rows {
-            Rows::Batched => {
-                let twice = Tensor::f_cat(&[x, x], 0)?;
-                let Estimate { denoised, variance } = self.denoiser.estimate_branch(&twice, sigma, Branch::Both)?;
-                check_shape(&twice, &denoised, sigma)?;
-                let n = x.size().first().copied().unwrap_or(0);
-                let variance = variance.map(|variance| variance.f_narrow(0, 0, n)).transpose()?;
-                Ok((Estimate { denoised: denoised.f_narrow(0, 0, n)?, variance }, denoised.f_narrow(0, n, n)?))
-            }
-            Rows::Sequential => {
-                let conditional = self.denoiser.estimate_branch(x, sigma, Branch::Conditional)?;
-                check_shape(x, &conditional.denoised, sigma)?;
-                let unconditional = self.denoiser.estimate_branch(x, sigma, Branch::Unconditional)?.denoised;
-                check_shape(x, &unconditional, sigma)?;
-                Ok((conditional, unconditional))
-            }
+    /// The conditional estimate, and the image of the `worse` one.
+    fn both(&mut self, x: &Tensor, sigma: f64, worse: Branch) -> Result<(Estimate, Tensor)> {
+        if worse == Branch::Unconditional && self.rows == Rows::Batched {
+            let twice = Tensor::f_cat(&[x, x], 0)?;
+            let Estimate { denoised, variance } = self.denoiser.estimate_branch(&twice, sigma, Branch::Both)?;
+            check_shape(&twice, &denoised, sigma)?;
+            let n = x.size().first().copied().unwrap_or(0);
+            let variance = variance.map(|variance| variance.f_narrow(0, 0, n)).transpose()?;
+            return Ok((Estimate { denoised: denoised.f_narrow(0, 0, n)?, variance }, denoised.f_narrow(0, n, n)?));
         }
+        let conditional = self.denoiser.estimate_branch(x, sigma, Branch::Conditional)?;
+        check_shape(x, &conditional.denoised, sigma)?;
+        let worse = self.denoiser.estimate_branch(x, sigma, worse)?.denoised;
+        check_shape(x, &worse, sigma)?;
+        Ok((conditional, worse))
     }
 }
 
 impl<B: BranchDenoiser> Denoiser for Guided<B> {
     /// The variance is not guided: it is that of the conditional estimate, if there is one.
     fn estimate(&mut self, x: &Tensor, sigma: f64) -> Result<Estimate> {
-        let Estimate { denoised, variance } = match self.guidance.branch(sigma) {
-            Branch::Both => {
-                let (conditional, unconditional) = self.both(x, sigma)?;
-                let denoised = unconditional.f_lerp(&conditional.denoised, self.guidance.scale)?;
+        let Estimate { denoised, variance } = match self.guidance.branches(sigma) {
+            (_, Some(worse)) => {
+                let (conditional, worse) = self.both(x, sigma, worse)?;
+                let denoised = worse.f_lerp(&conditional.denoised, self.guidance.scale)?;
                 Estimate { denoised, ..conditional }
             }
-            one => self.denoiser.estimate_branch(x, sigma, one)?,
+            (one, None) => self.denoiser.estimate_branch(x, sigma, one)?,
         };
         Ok(Estimate { denoised: self.guidance.thresholding.apply(denoised)?, variance })
     }
@@ -227,7 +167,7 @@ mod tests {
 
     use super::*;
 
-    /// The conditional estimate is 3 x, the unconditional one 2 x; counts the rows it computes.
+    /// The conditional estimate is 3 x, the unconditional one 2 x, that of the weaker network 2.5 x; counts the rows it computes.
     #[derive(Default)]
     struct Counting {
         rows: i64,
@@ -240,6 +180,7 @@ mod tests {
             let denoised = match branch {
                 Branch::Conditional => scaled(x, 3.0)?,
                 Branch::Unconditional => scaled(x, 2.0)?,
+                Branch::Weaker => scaled(x, 2.5)?,
                 Branch::Both => {
                     let halves = x.f_chunk(2, 0)?;
                     Tensor::f_cat(&[scaled(&halves[0], 3.0)?, scaled(&halves[1], 2.0)?], 0)?
@@ -293,43 +234,16 @@ mod tests {
         }
     }
 
+    /// 2.5 + 3 (3 - 2.5) = 4; a scale of 0 is the weaker network, and 1 does not ask it.
     #[test]
-    fn static_thresholding_clips() {
-        let denoised = Thresholding::Static.apply(Tensor::from_slice(&[-3.0_f32, -0.5, 2.0])).unwrap();
-        assert!(denoised.equal(&Tensor::from_slice(&[-1.0_f32, -0.5, 1.0])));
-    }
-
-    #[test]
-    fn dynamic_thresholding_scales_each_image_by_its_own_percentile() {
-        let images = Tensor::from_slice(&[-4.0_f32, 1.0, 2.0, 3.0, 0.1, -0.2, 0.3, 0.4]).reshape([2, 1, 2, 2]);
-        // Sorted absolute values of the first image: 1 2 3 4; its 0.5-quantile is 2.5. The second stays as it is.
-        let half = Thresholding::Dynamic { percentile: 0.5, cap: None }.apply(images.shallow_clone()).unwrap();
-        let expected = [-1.0_f32, 0.4, 0.8, 1.0, 0.1, -0.2, 0.3, 0.4];
-        assert!(close(&half, &Tensor::from_slice(&expected).reshape([2, 1, 2, 2])));
-        let capped = Thresholding::Dynamic { percentile: 1.0, cap: Some(2.0) }.apply(images).unwrap();
-        let expected = [-1.0_f32, 0.5, 1.0, 1.0, 0.1, -0.2, 0.3, 0.4];
-        assert!(close(&capped, &Tensor::from_slice(&expected).reshape([2, 1, 2, 2])));
-    }
-
-    #[test]
-    fn what_is_no_number_is_not_clipped_to_one() {
-        let rules = [Thresholding::None, Thresholding::Static, Thresholding::Dynamic { percentile: 0.5, cap: None }];
-        for rule in rules {
-            for wrong in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
-                let images = Tensor::from_slice(&[wrong, 1.0, 2.0, 3.0]).reshape([1, 1, 2, 2]);
-                let numbers: Vec<f32> = Vec::try_from(rule.apply(images).unwrap().flatten(0, -1)).unwrap();
-                let finite: Vec<_> = numbers.iter().map(|number| number.is_finite()).collect();
-                assert_eq!(finite, [false, true, true, true], "{rule:?} makes {numbers:?} of {wrong}");
+    fn autoguidance_moves_away_from_the_weaker_network() {
+        for (scale, factor, rows) in [(3.0, 4.0, 4), (0.0, 2.5, 2), (1.0, 3.0, 2)] {
+            let guidance = Guidance { against: Against::Weaker, ..Guidance::new(scale) };
+            for order in [Rows::Batched, Rows::Sequential] {
+                let (denoised, work) = run(guidance.clone(), order, 1.0);
+                assert!(close(&denoised, &(x() * factor)), "scale {scale}");
+                assert_eq!(work, rows, "scale {scale}");
             }
-        }
-    }
-
-    #[test]
-    fn the_quantile_is_that_of_torch() {
-        let rows = crate::noise::NoiseSource::normal(&mut crate::seed::Noise::new(&[1, 2], 0), &[2, 1001]).unwrap();
-        for q in [0.1, 0.5, 0.995, 1.0] {
-            let expected = rows.quantile_scalar(q, 1, false, "linear");
-            assert!(close(&quantile(&rows, q).unwrap(), &expected), "{q}");
         }
     }
 
@@ -370,7 +284,7 @@ mod tests {
     fn json_leaves_out_what_is_not_used() {
         let guidance: Guidance = serde_json::from_str(r#"{"scale": 5.0}"#).unwrap();
         assert_eq!(guidance, Guidance::new(5.0));
-        let full = r#"{"scale":2.0,"interval":[0.28,2.9],"thresholding":{"dynamic":{"percentile":0.995,"cap":1.5}}}"#;
+        let full = r#"{"scale":2.0,"against":"weaker","interval":[0.28,2.9],"thresholding":{"dynamic":{"percentile":0.995,"cap":1.5}}}"#;
         let guidance: Guidance = serde_json::from_str(full).unwrap();
         assert_eq!(serde_json::to_string(&guidance).unwrap(), full);
         let error = serde_json::from_str::<Guidance>(r#"{"scale": 5.0, "rescale": 1}"#).unwrap_err();

@@ -25,6 +25,7 @@ pub mod schedule;
 pub mod seed;
 mod sigma_interval;
 pub mod solver;
+mod thresholding;
 pub mod timesteps;
 pub mod unet;
 pub mod weights;

@@ -117,6 +117,7 @@ fn ensemble(main: &PublishedFolder, others: &[(SigmaInterval, PublishedFolder)])
         network: PathBuf::from("unet/config.json"),
         precondition: PreconditionConfig::Epsilon(Epsilon::new(NoiseTable::SquaredCosine)),
         experts,
+        weaker: None,
         low_res,
         settings: main.settings.clone(),
     };

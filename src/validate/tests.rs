@@ -24,6 +24,7 @@ fn stage(name: &str, size: i64, needs: EmbeddingShapes) -> StageShape {
         needs,
         settings,
         timesteps: NoiseTable::SquaredCosine,
+        weaker: false,
     }
 }
 

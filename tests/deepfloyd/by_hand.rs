@@ -24,6 +24,7 @@ impl BranchDenoiser for ByHand {
             Branch::Conditional => conditional.shallow_clone(),
             Branch::Unconditional => unconditional.shallow_clone(),
             Branch::Both => conditional.stacked(unconditional)?,
+            Branch::Weaker => return Err(ediffi_core::Error::NoWeakerNetwork),
         };
         let rows = x.size()[0];
         let context = self.network.context(&conditioning, rows)?;

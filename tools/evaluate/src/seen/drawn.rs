@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ediffi_cascade::{CascadeJob, SettingsPatch};
-use ediffi_core::denoiser::Branch;
 use ediffi_core::files::{read_bytes, write_json, write_with_folders};
 use ediffi_train::pixels::to_rgb;
 use image::{ImageFormat, RgbImage};
@@ -44,7 +43,7 @@ pub struct Work {
     stage: String,
     /// Evaluations of the denoiser.
     evaluations: usize,
-    /// Rows of the network: two for an evaluation with guidance.
+    /// Rows of the networks: two for an evaluation with guidance.
     rows: usize,
 }
 
@@ -157,7 +156,7 @@ fn work(stages: &[ediffi::StageConfig], patches: &BTreeMap<&str, &SettingsPatch>
         let sigmas = settings.sigmas(stage.precondition.timesteps()).unwrap_or_default();
         let evaluations = settings.solver.evaluations(&sigmas);
         let positive: Vec<f64> = sigmas.into_iter().filter(|sigma| *sigma > 0.0).collect();
-        let both = positive.iter().filter(|sigma| matches!(settings.guidance.branch(**sigma), Branch::Both)).count();
+        let both = positive.iter().filter(|sigma| settings.guidance.branches(**sigma).1.is_some()).count();
         // Every step has as many evaluations as the others, but for the last.
         let rows = evaluations + (evaluations * both).div_ceil(positive.len().max(1));
         Work { stage: stage.name.clone(), evaluations, rows }
