@@ -55,6 +55,10 @@ struct Arguments {
     /// The sprite pack that `cargo xtask icons` builds.
     #[arg(long, default_value = pack::DEFAULT_PATH)]
     pack: PathBuf,
+    /// Train new tokenizers for the encoders, for other captions. Without it they are the shipped model's, and the same plan gives the
+    /// same weights.
+    #[arg(long)]
+    new_tokenizers: bool,
     #[command(flatten)]
     cadence: Cadence,
 }
@@ -89,6 +93,7 @@ fn train(arguments: Arguments) -> train::Result<()> {
         sampler: Arc::new(Sampler::new(SamplerConfig::small())?),
         renderer: Arc::new(Renderer::new(&Pack::open(&arguments.pack)?)?),
         pack: ediffi_train::lineage::fingerprint(&arguments.pack)?,
+        new_tokenizers: arguments.new_tokenizers,
         cadence: arguments.cadence,
         began: Instant::now(),
     };

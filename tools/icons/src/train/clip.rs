@@ -20,7 +20,7 @@ use super::{Result, vocabulary};
 /// Cosines are multiplied by this before the softmax. CLIP learns it and ends near 100; a few dozen concepts need less.
 const SCALE: f64 = 20.0;
 
-/// Trains CLIP's tokenizer and CLIP, and exports the folder `clip`.
+/// Trains CLIP, with its tokenizer, and exports the folder `clip`.
 pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Result<Outcome> {
     let (clip_folder, runtime) = (workshop.clip(), workshop.runtime);
     let (weights, tokenizer_path) = (clip_folder.join("model.safetensors"), clip_folder.join("tokenizer.json"));
@@ -31,7 +31,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Re
     let mut run = workshop.run(&name, &task, begin, settings);
     let data = workshop.data(rows);
     begin.discard(&weights)?;
-    let vocabulary = vocabulary::begin(&data, begin, &tokenizer_path, vocabulary::clip)?;
+    let vocabulary = vocabulary::begin(begin, &tokenizer_path, &vocabulary::CLIP, workshop.captions()?.as_deref())?;
     run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
     if run.is_trained(&weights)? {
         println!("{name}: trained");

@@ -41,7 +41,7 @@ const PLACES: f64 = 10.0;
 /// What a cell that has no such thing is labelled with: `cross_entropy` leaves it out.
 const UNKNOWN: i64 = -100;
 
-/// Trains T5's tokenizer and T5, and exports the folder `t5`.
+/// Trains T5, with its tokenizer, and exports the folder `t5`.
 pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Result<Outcome> {
     let (folder, runtime) = (workshop.t5(), workshop.runtime);
     let task = Task::Encoder(encoder);
@@ -49,7 +49,8 @@ pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Re
     let data = workshop.data(rows);
     let [weights, tokenizer_path] = ["model.safetensors", "tokenizer.json"].map(|file| folder.join(file));
     begin.discard(&weights)?;
-    let config = dimensions::t5(vocabulary::begin(&data, begin, &tokenizer_path, vocabulary::t5)?);
+    let size = vocabulary::begin(begin, &tokenizer_path, &vocabulary::T5, workshop.captions()?.as_deref())?;
+    let config = dimensions::t5(size);
     let sampler = Sampler::new(SamplerConfig { mix: MIX, ..data.sampler.config().clone() })?;
     let lineage = Lineage::default()
         .with("seed", workshop.plan.seed)

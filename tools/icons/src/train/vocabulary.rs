@@ -1,4 +1,4 @@
-//! Small tokenizers trained on captions, in the published file formats.
+//! Small tokenizers in the published file formats: those of the shipped model, or new ones trained on captions.
 
 use std::path::Path;
 
@@ -18,19 +18,41 @@ use train_icons::split::Split as Part;
 use super::Result;
 use super::batches::Data;
 
-/// Trains the tokenizer in `path` on captions of their own seed, and says how many tokens it has. Training
-/// is not reproducible, because the order of sums varies: so a tokenizer that is there is kept.
-pub fn begin(
-    Data { sampler, seed, .. }: &Data,
-    begin: Begin,
-    path: &Path,
+/// A tokenizer that training begins with.
+pub struct Vocabulary {
+    /// The shipped model's. Training a tokenizer twice gives other tokens, because the order of sums varies. So they are part of the
+    /// plan, and a plan gives the same weights again.
+    shipped: &'static str,
+    /// Trains another on captions and writes it to a path.
     train: fn(&[String], &Path) -> Result<i64>,
-) -> Result<i64> {
+}
+
+/// T5's.
+pub const T5: Vocabulary =
+    Vocabulary { shipped: include_str!("../../../../models/icons/t5/tokenizer.json"), train: t5 };
+
+/// CLIP's.
+pub const CLIP: Vocabulary =
+    Vocabulary { shipped: include_str!("../../../../models/icons/clip/tokenizer.json"), train: clip };
+
+/// Puts the tokenizer into `path`, and says how many tokens it has: the shipped model's, or one that is trained on `captions`. One that is
+/// there is kept unless the training begins anew.
+pub fn begin(begin: Begin, path: &Path, vocabulary: &Vocabulary, captions: Option<&[String]>) -> Result<i64> {
     if begin != Begin::Restart && path.is_file() {
         return size(path);
     }
-    let caption = |index| Ok(sampler.scene(seed ^ 0x7E47, index, Part::Train)?.caption);
-    train(&(0..20_000).map(caption).collect::<Result<Vec<_>>>()?, path)
+    match captions {
+        Some(captions) => (vocabulary.train)(captions, path),
+        None => {
+            write_with_folders(path, vocabulary.shipped.as_bytes())?;
+            size(path)
+        }
+    }
+}
+
+/// What new tokenizers are trained on: captions of their own seed.
+pub fn captions(Data { sampler, seed, .. }: &Data) -> Result<Vec<String>> {
+    (0..20_000).map(|index| Ok(sampler.scene(seed ^ 0x7E47, index, Part::Train)?.caption)).collect()
 }
 
 /// CLIP's pattern of words (Radford et al. 2021, the published tokenizer).
@@ -108,11 +130,27 @@ mod tests {
 
     use super::*;
 
-    fn captions() -> Vec<String> {
+    fn words() -> Vec<String> {
         let things = ["apple", "cat", "star", "moon", "house"];
         let colours = ["red", "blue", "green"];
         let caption = |i: usize| format!("a {} {} left of a {}", colours[i % 3], things[i % 5], things[(i / 5) % 5]);
         (0..75).map(caption).collect()
+    }
+
+    #[test]
+    fn the_shipped_tokenizers_are_part_of_the_plan_and_one_that_is_there_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, vocabulary) in [("t5", T5), ("clip", CLIP)] {
+            let path = folder.path().join(name).join("tokenizer.json");
+            let shipped = format!("{}/../../models/icons/{name}/tokenizer.json", env!("CARGO_MANIFEST_DIR"));
+            let count = begin(Begin::Resume, &path, &vocabulary, None).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&shipped).unwrap());
+            assert_eq!(count, size(Path::new(&shipped)).unwrap());
+        }
+        let path = folder.path().join("own.json");
+        let own = begin(Begin::Resume, &path, &CLIP, Some(&words())).unwrap();
+        assert_eq!(begin(Begin::Resume, &path, &CLIP, None).unwrap(), own);
+        assert_ne!(begin(Begin::Restart, &path, &CLIP, None).unwrap(), own);
     }
 
     /// The ids that T5 and its configuration agree on: 0 fills, 1 ends, 2 is unknown.
@@ -120,7 +158,7 @@ mod tests {
     fn t5_s_tokenizer_has_the_published_special_ids_and_reads_any_case() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
-        let count = t5(&captions(), &path).unwrap();
+        let count = t5(&words(), &path).unwrap();
         assert!(count <= 400 && count == size(&path).unwrap());
         let raw = Tokenizer::from_file(&path).unwrap();
         assert_eq!(["<pad>", "</s>", "<unk>"].map(|t| raw.token_to_id(t)), [Some(0), Some(1), Some(2)]);
@@ -137,7 +175,7 @@ mod tests {
     fn clip_s_tokenizer_starts_and_ends_a_text() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tokenizer.json");
-        let count = clip(&captions(), &path).unwrap();
+        let count = clip(&words(), &path).unwrap();
         let tokenizer = TextTokenizer::clip(&path, count, 16).unwrap();
         let ids = tokenizer.encode(&["a red apple"], 16).unwrap().ids;
         let ids = Vec::<i64>::try_from(ids.get(0)).unwrap();

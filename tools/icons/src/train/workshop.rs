@@ -19,8 +19,8 @@ use train_icons::progress::Progress;
 use train_icons::render::Renderer;
 use train_icons::sampler::Sampler;
 
-use super::Result;
 use super::batches::Data;
+use super::{Result, vocabulary};
 
 /// How often to save and look, and when to stop.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,6 +46,8 @@ pub struct Workshop {
     pub renderer: Arc<Renderer>,
     /// Fingerprint of the sprite pack that they are drawn from.
     pub pack: String,
+    /// Whether tokenizers are trained instead of being the shipped model's.
+    pub new_tokenizers: bool,
     pub cadence: Cadence,
     pub began: Instant,
 }
@@ -84,6 +86,11 @@ impl Workshop {
     pub fn data(&self, rows: u64) -> Arc<Data> {
         let (sampler, renderer) = (Arc::clone(&self.sampler), Arc::clone(&self.renderer));
         Arc::new(Data { sampler, renderer, seed: self.plan.seed, rows })
+    }
+
+    /// What tokenizers are trained on, if they are not the shipped model's.
+    pub fn captions(&self) -> Result<Option<Vec<String>>> {
+        self.new_tokenizers.then(|| vocabulary::captions(&self.data(1))).transpose()
     }
 
     /// What a network is trained with and stands on: the plan's part, sprites and the scenes that are drawn of them, both encoders with
