@@ -7,6 +7,7 @@ cargo xtask COMMAND
   setup [--cuda]                               install libtorch into this checkout (--cuda: with the CUDA libraries)
   demo [\"PROMPT\"] [--seed N] [--out FILE]      set up if needed, draw a picture, print its path (default: out.png)
   bench [NAME ...] [OPTIONS]                   measure beside PyTorch and write the tables (--help: the options)
+  soak [OPTIONS]                               serve, kill and damage for long; write docs/security.md (--help: the options)
   test                                         set up if needed, run every test, print how many passed
   ci                                           formatting, structure, clippy, docs and tests, as CI runs them
   structure                                    check the layout: circles, arrows, lengths, links (no libtorch)
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Demo(Demo),
     /// With what the bench itself reads.
     Bench(Vec<String>),
+    /// With what the soak itself reads.
+    Soak(Vec<String>),
     Test,
     Ci,
     Structure,
@@ -57,6 +60,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ("help" | "--help" | "-h", _) => return Ok(Command::Help),
         ("demo", _) => return parse_demo(rest).map(Command::Demo),
         ("bench", _) => return Ok(Command::Bench(rest.to_vec())),
+        ("soak", _) => return Ok(Command::Soak(rest.to_vec())),
         ("setup", [flag]) if flag == "--cuda" => return Ok(Command::Setup { cuda: true }),
         ("setup", [other, ..]) => return Err(misuse(&format!("`setup` takes `--cuda` or nothing, not {other:?}"))),
         ("setup", []) => Command::Setup { cuda: false },
@@ -121,7 +125,7 @@ mod tests {
 
     #[test]
     fn every_command_is_in_the_usage_text_and_parses() {
-        for name in ["setup", "demo", "bench", "test", "ci", "structure", "icons", "enlarger", "help"] {
+        for name in ["setup", "demo", "bench", "soak", "test", "ci", "structure", "icons", "enlarger", "help"] {
             assert!(line(&[name]).is_ok(), "{name}");
             let lines = USAGE.lines().filter(|line| line.trim_start().starts_with(name)).count();
             assert_eq!(lines, 1, "{name}");

@@ -14,6 +14,7 @@ mod icons;
 mod libtorch;
 mod prerequisites;
 mod setup;
+mod soak;
 mod summary;
 mod test;
 
@@ -46,6 +47,7 @@ fn run() -> Result<(), String> {
         Command::Setup { cuda } => setup::run(&checkout, cuda),
         Command::Demo(demo) => demo::run(&checkout, &demo),
         Command::Bench(arguments) => bench::run(&checkout, &arguments),
+        Command::Soak(arguments) => soak::run(&checkout, &arguments),
         Command::Test => test::run(&checkout),
         Command::Ci => ci::run(&checkout),
         Command::Structure => ci::structure(&checkout),
