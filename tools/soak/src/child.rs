@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::Result;
+use crate::result::Result;
 
 /// The command that runs this program with these arguments.
 pub fn command(name: &str, folder: &Path) -> Result<Command> {

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use ediffi::{Pipeline, Request};
 
+use crate::child;
 use crate::report::Outcome;
-use crate::{Result, child};
+use crate::result::Result;
 
 /// Opens the model and draws with every network once.
 pub fn open(folder: &Path) -> Result<()> {

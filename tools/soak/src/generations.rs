@@ -4,8 +4,9 @@ use std::path::Path;
 
 use ediffi::{Canvas, Error, JobHandle, Pipeline, Region, Request, Worker};
 
+use crate::memory;
 use crate::report::Outcome;
-use crate::{Result, memory};
+use crate::result::Result;
 
 /// Requests after which memory should not grow.
 const WARM: usize = 100;

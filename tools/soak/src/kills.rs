@@ -8,9 +8,10 @@ use std::time::Duration;
 use ediffi_train::lineage::fingerprint;
 use rand::{Rng, RngExt, SeedableRng};
 
+use crate::child;
 use crate::report::Outcome;
+use crate::result::Result;
 use crate::training::EXPORT;
-use crate::{Result, child};
 
 /// Kills a training `kills` times, lets it end, and compares it with an unbroken one.
 pub fn run(kills: usize) -> Result<Outcome> {

@@ -7,6 +7,7 @@ mod kills;
 mod memory;
 mod no_room;
 mod report;
+mod result;
 mod training;
 
 use std::path::PathBuf;
@@ -14,8 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// What can go wrong here: every error is told, and ends the soak.
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+use crate::result::Result;
 
 /// Serve, kill and damage for a long time.
 #[derive(Debug, Parser)]

@@ -1,6 +1,6 @@
 //! Memory of this process.
 
-use crate::Result;
+use crate::result::Result;
 
 /// Bytes of memory that this process has in use (Linux).
 ///

@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
+use crate::child;
 use crate::report::Outcome;
-use crate::{Result, child};
+use crate::result::Result;
 
 /// Trains in a file system without room and in one that is read-only. It takes root to make them.
 pub fn run() -> Result<Outcome> {

@@ -22,7 +22,7 @@ use ediffi_train::run::{Begin, Run};
 use ediffi_train::state::TrainState;
 use tch::{Device, Kind};
 
-use crate::Result;
+use crate::result::Result;
 
 /// Steps of the training: more than are done between all kills.
 const STEPS: u64 = 6000;
