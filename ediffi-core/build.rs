@@ -7,6 +7,11 @@ use std::path::PathBuf;
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    // For programs that are started without Cargo.
+    if let Some(argument) = ediffi_libtorch::of_programs() {
+        println!("cargo:rustc-link-arg={argument}");
+    }
     println!("cargo:rerun-if-env-changed=DEP_TCH_LIBTORCH_LIB");
     let (Some(libtorch), Some(out)) = (std::env::var_os("DEP_TCH_LIBTORCH_LIB"), std::env::var_os("OUT_DIR")) else {
         return;

@@ -21,14 +21,15 @@ struct Arguments {
     /// A caption; give as many as you like.
     #[arg(long = "caption", required = true)]
     captions: Vec<String>,
-    /// The folder of a CLIP model with both halves.
-    #[arg(long, default_value = "models/icons/clip")]
-    model: PathBuf,
+    /// The folder of a CLIP model with both halves (default: that of the model that EDIFFI_MODEL names, or of models/icons).
+    #[arg(long)]
+    model: Option<PathBuf>,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
-    let clip = Clip::open(&arguments.model, Runtime::new(DeviceChoice::Auto, Precision::Auto)?)?;
+    let model = arguments.model.map_or_else(|| ediffi::icons().map(|folder| folder.join("clip")), Ok)?;
+    let clip = Clip::open(&model, Runtime::new(DeviceChoice::Auto, Precision::Auto)?)?;
     let captions: Vec<&str> = arguments.captions.iter().map(String::as_str).collect();
     let longest = clip.config().text_config.max_position_embeddings;
     let texts = clip.encode_text(&captions, longest)?;

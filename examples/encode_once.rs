@@ -15,7 +15,7 @@ fn main() -> Result<(), Error> {
     let mut arguments = std::env::args().skip(1);
     let prompt = arguments.next().unwrap_or_else(|| "a red apple".to_owned());
     let images: u64 = arguments.next().and_then(|count| count.parse().ok()).unwrap_or(4);
-    let model = arguments.next().unwrap_or_else(|| "models/icons".to_owned());
+    let model = arguments.next().map_or_else(ediffi::icons, |folder| Ok(folder.into()))?;
 
     let pipeline = Pipeline::open(model)?;
     let embeddings = embeddings(&pipeline, &Request::new(prompt))?;

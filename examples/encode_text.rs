@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use ediffi::{DeviceChoice, Precision, Runtime};
@@ -19,9 +19,9 @@ struct Arguments {
     /// The prompts.
     #[arg(required = true)]
     prompts: Vec<String>,
-    /// The folder of the encoder.
-    #[arg(long, default_value = "models/icons/t5")]
-    model: PathBuf,
+    /// The folder of the encoder (default: that of the model that EDIFFI_MODEL names, or of models/icons).
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// Which encoder the folder holds.
     #[arg(long, default_value = "t5")]
     encoder: Encoder,
@@ -50,23 +50,27 @@ fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let runtime = Runtime::new(DeviceChoice::Auto, Precision::Auto)?;
     let prompts: Vec<&str> = arguments.prompts.iter().map(String::as_str).collect();
+    let model = |encoder: &str| {
+        let shipped = || ediffi::icons().map(|folder| folder.join(encoder));
+        arguments.model.clone().map_or_else(shipped, Ok)
+    };
     let shown = match arguments.encoder {
-        Encoder::T5 => t5(&arguments, &prompts, runtime)?,
-        Encoder::Clip => clip(&arguments, &prompts, runtime)?,
+        Encoder::T5 => t5(&arguments, &model("t5")?, &prompts, runtime)?,
+        Encoder::Clip => clip(&arguments, &model("clip")?, &prompts, runtime)?,
     };
     print_tokens(&shown.encoded, &prompts);
     print_similarities(&shown.whole, &prompts)
 }
 
 /// T5 has no embedding of a whole text; the mean of its tokens stands for one.
-fn t5(arguments: &Arguments, prompts: &[&str], runtime: Runtime) -> Result<Shown, Box<dyn Error>> {
-    let model = T5::fingerprint(&arguments.model, None)?;
+fn t5(arguments: &Arguments, folder: &Path, prompts: &[&str], runtime: Runtime) -> Result<Shown, Box<dyn Error>> {
+    let model = T5::fingerprint(folder, None)?;
     // A file that is there but holds something else is an error: it may be anything.
     let kept = arguments.out.is_file().then(|| Encoded::load(&arguments.out, &model, Padding::Zeros)).transpose()?;
     let encoded = match kept.filter(|(texts, _)| texts == prompts) {
         Some((_, encoded)) if encoded.mask.size().get(1) == Some(&arguments.tokens) => encoded,
         _ => {
-            let encoded = T5::open(&arguments.model, runtime)?.encode(prompts, arguments.tokens)?;
+            let encoded = T5::open(folder, runtime)?.encode(prompts, arguments.tokens)?;
             encoded.save(&arguments.out, &model, prompts)?;
             encoded
         }
@@ -76,13 +80,13 @@ fn t5(arguments: &Arguments, prompts: &[&str], runtime: Runtime) -> Result<Shown
     Ok(Shown { encoded, whole })
 }
 
-fn clip(arguments: &Arguments, prompts: &[&str], runtime: Runtime) -> Result<Shown, Box<dyn Error>> {
-    let model = ClipText::fingerprint(&arguments.model, None)?;
+fn clip(arguments: &Arguments, folder: &Path, prompts: &[&str], runtime: Runtime) -> Result<Shown, Box<dyn Error>> {
+    let model = ClipText::fingerprint(folder, None)?;
     let kept = arguments.out.is_file().then(|| EncodedClip::load(&arguments.out, &model)).transpose()?;
     let encoded = match kept.filter(|(texts, _)| texts == prompts) {
         Some((_, encoded)) if encoded.mask.size().get(1) == Some(&arguments.tokens) => encoded,
         _ => {
-            let encoded = ClipText::open(&arguments.model, runtime)?.encode(prompts, arguments.tokens)?;
+            let encoded = ClipText::open(folder, runtime)?.encode(prompts, arguments.tokens)?;
             encoded.save(&arguments.out, &model, prompts)?;
             encoded
         }

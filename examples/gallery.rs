@@ -43,9 +43,9 @@ const PROMPTS: [&str; 24] = [
 /// Draw the gallery.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The model folder.
-    #[arg(long, default_value = "models/icons")]
-    model: PathBuf,
+    /// The model folder (default: that of the variable EDIFFI_MODEL, or models/icons).
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// Where the sheet goes.
     #[arg(long, default_value = "docs/images/gallery.png")]
     out: PathBuf,
@@ -59,7 +59,7 @@ struct Arguments {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
-    let pipeline = Pipeline::open(&arguments.model)?;
+    let pipeline = Pipeline::open(arguments.model.clone().map_or_else(ediffi::icons, Ok)?)?;
     let (side, columns) = (arguments.side, 6);
     let rows = (PROMPTS.len() as u32).div_ceil(columns);
     let mut sheet = RgbImage::from_pixel(columns * (side + 4) + 4, rows * (side + 4) + 4, Rgb([128, 128, 128]));

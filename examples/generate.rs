@@ -25,9 +25,9 @@ struct Arguments {
     /// A picture made earlier: its request is run again, with the other options in place of its own.
     #[arg(long, value_name = "PNG", conflicts_with = "prompt")]
     again: Option<PathBuf>,
-    /// The model folder.
-    #[arg(long, default_value = "models/icons")]
-    model: PathBuf,
+    /// The model folder (default: that of the variable EDIFFI_MODEL, or models/icons).
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// Where to write. Of several images, each gets its number before the ending.
     #[arg(long, default_value = "out.png")]
     out: PathBuf,
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let request = request(arguments)?;
-    let mut builder = Pipeline::builder(&arguments.model);
+    let mut builder = Pipeline::builder(arguments.model.clone().map_or_else(ediffi::icons, Ok)?);
     if arguments.cpu {
         builder = builder.device(DeviceChoice::Cpu);
     }

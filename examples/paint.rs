@@ -40,9 +40,9 @@ struct Arguments {
     canvas: PathBuf,
     /// Which colour is which phrase, in JSON.
     regions: PathBuf,
-    /// The model folder.
-    #[arg(long, default_value = "models/icons")]
-    model: PathBuf,
+    /// The model folder (default: that of the variable EDIFFI_MODEL, or models/icons).
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// Where the picture goes.
     #[arg(long, default_value = "out.png")]
     out: PathBuf,
@@ -83,7 +83,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         plain = plain.last_stage(stage);
     }
     let request = plain.clone().canvas(canvas.clone());
-    let pipeline = Pipeline::open(&arguments.model)?;
+    let pipeline = Pipeline::open(arguments.model.clone().map_or_else(ediffi::icons, Ok)?)?;
     let bindings = pipeline.bindings(&request)?;
     for binding in &bindings {
         println!("{}: {}", binding.phrase, tokens(binding).join("; "));

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let model = arguments.next().unwrap_or_else(|| "models/icons".to_owned());
+    let model = arguments.next().map_or_else(ediffi::icons, |folder| Ok(folder.into()))?;
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:8080".to_owned());
 
     // The encoders stay in memory: every client brings a prompt of its own.

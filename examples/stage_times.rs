@@ -12,9 +12,9 @@ use ediffi::{Pipeline, Request};
 /// Time the stages.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The model folder.
-    #[arg(long, default_value = "models/icons")]
-    model: PathBuf,
+    /// The model folder (default: that of the variable EDIFFI_MODEL, or models/icons).
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// How often the request runs; one more run before them is not counted.
     #[arg(long, default_value_t = 5)]
     runs: usize,
@@ -25,7 +25,7 @@ struct Arguments {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
-    let pipeline = Pipeline::open(&arguments.model)?;
+    let pipeline = Pipeline::open(arguments.model.clone().map_or_else(ediffi::icons, Ok)?)?;
     let request = |run: usize| {
         let prompt = format!("a red apple left of a cat {run}");
         Request::new(prompt).images(arguments.images)

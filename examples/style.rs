@@ -40,9 +40,9 @@ struct Arguments {
     /// What to draw; can be given several times.
     #[arg(long, required = true)]
     prompt: Vec<String>,
-    /// The model folder.
-    #[arg(long, default_value = "models/icons")]
-    model: PathBuf,
+    /// The model folder (default: that of the variable EDIFFI_MODEL, or models/icons).
+    #[arg(long)]
+    model: Option<PathBuf>,
     /// Where the grid goes.
     #[arg(long, default_value = "grid.png")]
     out: PathBuf,
@@ -74,7 +74,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let pipeline = Pipeline::open(&arguments.model)?;
+    let pipeline = Pipeline::open(arguments.model.clone().map_or_else(ediffi::icons, Ok)?)?;
     let columns = columns(&pipeline, arguments)?;
     let request = |prompt: &String, style: Option<&Style>| {
         let mut request = Request::new(prompt).seed(arguments.seed);

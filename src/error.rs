@@ -38,6 +38,9 @@ pub enum Error {
     #[error(transparent)]
     Paint(#[from] ediffi_paint::Error),
     // --- the model folder ---
+    /// No model was named.
+    #[error("no model: EDIFFI_MODEL{0}; set it to a model folder, such as a copy of models/icons of ediffi's checkout")]
+    NoModel(String),
     /// There is no such folder.
     #[error("there is no model folder {}", .0.display())]
     NoFolder(PathBuf),

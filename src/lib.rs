@@ -4,7 +4,7 @@
 //! ```no_run
 //! use ediffi::{Pipeline, Request};
 //!
-//! let pipeline = Pipeline::open("models/icons")?;
+//! let pipeline = Pipeline::open(ediffi::icons()?)?;
 //! let generation = pipeline.generate(&Request::new("a red apple left of a cat, noto style").seed(7))?;
 //! generation.images[0].save("apple.png")?;
 //! # Ok::<(), ediffi::Error>(())
@@ -43,6 +43,8 @@ mod encoders;
 mod error;
 mod generate;
 mod generation;
+#[cfg(feature = "hub")]
+pub mod hub;
 mod job;
 mod limits;
 mod manifest;
@@ -55,6 +57,7 @@ mod problem;
 mod queue;
 mod request;
 mod shape;
+mod shipped;
 mod style;
 mod validate;
 mod worker;
@@ -70,6 +73,7 @@ pub use observer::{Event, Observer, Preview};
 pub use pipeline::Pipeline;
 pub use problem::Problem;
 pub use request::Request;
+pub use shipped::{MODEL_VARIABLE, icons};
 pub use style::{STYLE_SIDE, Style, StyleEmbedding, StyleImage, StyleReference, StyleSource};
 pub use worker::{QUEUE_CAPACITY, Worker};
 

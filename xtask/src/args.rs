@@ -10,6 +10,8 @@ cargo xtask COMMAND
   soak [OPTIONS]                               serve, kill and damage for long; write docs/security.md (--help: the options)
   test                                         set up if needed, run every test, print how many passed
   ci                                           formatting, structure, clippy, docs and tests, as CI runs them
+  deny                                         check licences and sources of what is built in (no libtorch)
+  downstream                                   build a program outside the workspace from the packaged crates, and run it
   structure                                    check the layout: circles, arrows, lengths, links (no libtorch)
   cuda-pack                                    pack the tests for a machine with a GPU and no Rust: cuda-pack/
   icons                                        fetch the icon packages and build the sprite pack for training
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     Soak(Vec<String>),
     Test,
     Ci,
+    Deny,
+    Downstream,
     Structure,
     CudaPack,
     Icons,
@@ -66,6 +70,8 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ("setup", []) => Command::Setup { cuda: false },
         ("test", _) => Command::Test,
         ("ci", _) => Command::Ci,
+        ("deny", _) => Command::Deny,
+        ("downstream", _) => Command::Downstream,
         ("structure", _) => Command::Structure,
         ("cuda-pack", _) => Command::CudaPack,
         ("icons", _) => Command::Icons,
@@ -125,7 +131,20 @@ mod tests {
 
     #[test]
     fn every_command_is_in_the_usage_text_and_parses() {
-        for name in ["setup", "demo", "bench", "soak", "test", "ci", "structure", "icons", "enlarger", "help"] {
+        for name in [
+            "setup",
+            "demo",
+            "bench",
+            "soak",
+            "test",
+            "ci",
+            "deny",
+            "downstream",
+            "structure",
+            "icons",
+            "enlarger",
+            "help",
+        ] {
             assert!(line(&[name]).is_ok(), "{name}");
             let lines = USAGE.lines().filter(|line| line.trim_start().starts_with(name)).count();
             assert_eq!(lines, 1, "{name}");

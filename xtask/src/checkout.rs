@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::libtorch::Source;
+use ediffi_libtorch::Source;
 
 /// The folder with the workspace's `Cargo.toml`.
 #[derive(Debug)]
@@ -19,12 +19,17 @@ impl Checkout {
         let manifest =
             std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
         let root = manifest.parent().ok_or_else(|| format!("error: {} has no parent folder", manifest.display()))?;
-        let libtorch = Source::from_env(root);
+        let libtorch = Source::from_env(&root.join(".libtorch/torch"));
         Ok(Self { root: root.to_owned(), libtorch })
     }
 
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Where Cargo builds.
+    pub(crate) fn target(&self) -> PathBuf {
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), |folder| self.root.join(folder))
     }
 
     /// Where libtorch comes from.
@@ -36,7 +41,7 @@ impl Checkout {
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(arguments).current_dir(&self.root);
-        if matches!(self.libtorch, Source::Checkout) {
+        if matches!(self.libtorch, Source::Own) {
             // The value in our environment was put there by `.cargo/config.toml`, and will be again.
             command.env_remove("LIBTORCH");
         }

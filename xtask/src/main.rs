@@ -1,6 +1,6 @@
 //! `cargo xtask ...`: set-up, demo, tests and CI of ediffi.
 //!
-//! It depends on the standard library alone, so that the first command on a bare machine starts within a second.
+//! It depends on nothing that has to be compiled for long, so that the first command on a bare machine starts within a second.
 //! Status lines go to standard error; standard output carries results only.
 
 mod args;
@@ -9,10 +9,11 @@ mod checkout;
 mod ci;
 mod cuda_pack;
 mod demo;
+mod deny;
+mod downstream;
 mod enlarger;
 mod icons;
-mod libtorch;
-mod prerequisites;
+mod packages;
 mod setup;
 mod soak;
 mod summary;
@@ -50,6 +51,8 @@ fn run() -> Result<(), String> {
         Command::Soak(arguments) => soak::run(&checkout, &arguments),
         Command::Test => test::run(&checkout),
         Command::Ci => ci::run(&checkout),
+        Command::Deny => deny::run(&checkout),
+        Command::Downstream => downstream::run(&checkout),
         Command::Structure => ci::structure(&checkout),
         Command::CudaPack => cuda_pack::run(&checkout),
         Command::Icons => icons::run(&checkout),

@@ -1,6 +1,6 @@
 //! Models by their names on the Hugging Face hub (feature `hub`).
 //!
-//! Only the files that an encoder needs are downloaded, into the cache that all programs of Hugging Face share. Weights have
+//! Only the files that are needed are downloaded, into the cache that all programs of Hugging Face share. Weights have
 //! to be safetensors; pickled weights are never read. All files of a model come from one commit. Downloaded weights are
 //! checked against the SHA-256 that the hub names; of a file that is in the cache already, the size is checked.
 //!
@@ -96,7 +96,7 @@ impl HubModel {
     /// [`Error::Hub`] if the repository or file does not exist or may not be read, or if there is no connection and the cache
     /// lacks the file; [`Error::Architecture`]; [`Error::NoTokenizerOnHub`]; [`Error::NoSafetensors`]; [`Error::Download`].
     pub fn t5(&self) -> Result<PathBuf> {
-        self.download(&ModelFiles {
+        self.encoder(&ModelFiles {
             names: t5::names,
             tokenizers: &[&["tokenizer.json"], &["spiece.model"]],
             optional: &[],
@@ -110,7 +110,7 @@ impl HubModel {
     /// # Errors
     /// As [`t5`](Self::t5).
     pub fn clip(&self) -> Result<PathBuf> {
-        self.download(&ModelFiles {
+        self.encoder(&ModelFiles {
             names: |stored| clip::text_names(stored).or_else(|| clip::vision_names(stored)),
             tokenizers: &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
             optional: &["preprocessor_config.json"],
@@ -118,7 +118,35 @@ impl HubModel {
         })
     }
 
-    fn download(&self, files: &ModelFiles<'_>) -> Result<PathBuf> {
+    /// Downloads the files of these paths that the cache lacks, and returns the folder that the paths start from. It is named
+    /// after the commit.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] naming a file that the repository does not have, or as [`t5`](Self::t5); [`Error::Download`].
+    pub fn files(&self, paths: &[&str]) -> Result<PathBuf> {
+        let within =
+            |path: &&str| self.subfolder.as_ref().map_or((*path).to_owned(), |folder| format!("{folder}/{path}"));
+        let paths: Vec<String> = paths.iter().map(within).collect();
+        self.download(&|snapshot| {
+            if let Some(path) = paths.iter().find(|path| !is_within(path)) {
+                return Err(
+                    snapshot.error(HFError::InvalidParameter(format!("`{path}` is no path within a repository")))
+                );
+            }
+            let there = snapshot.list(&paths)?;
+            if let Some(path) = paths.iter().find(|path| !there.has(path)) {
+                return Err(snapshot.missing(path));
+            }
+            paths.iter().try_for_each(|path| snapshot.fetch(path, &there).map(drop))?;
+            Ok(self.subfolder.as_ref().map_or(snapshot.folder(), |folder| snapshot.folder().join(folder)))
+        })
+    }
+
+    fn encoder(&self, files: &ModelFiles<'_>) -> Result<PathBuf> {
+        self.download(&|snapshot| self.collect(snapshot, files))
+    }
+
+    fn download(&self, collect: &dyn Fn(&Snapshot<'_>) -> Result<PathBuf>) -> Result<PathBuf> {
         let remote = Remote::new(&self.repository, &self.revision)?;
         let parts = [("revision", Some(&self.revision)), ("subfolder", self.subfolder.as_ref())];
         for (what, part) in parts.into_iter().chain([("variant", self.variant.as_ref())]) {
@@ -127,17 +155,17 @@ impl HubModel {
             }
         }
         if remote.offline() {
-            return self.collect(&Snapshot::kept(&remote)?, files);
+            return collect(&Snapshot::kept(&remote)?);
         }
         let newest = Snapshot::newest(&remote).and_then(|snapshot| {
-            let folder = self.collect(&snapshot, files)?;
+            let folder = collect(&snapshot)?;
             // Only now: a name in the cache stands for a commit of which everything that was asked for is there.
             snapshot.remember()?;
             Ok(folder)
         });
         match newest {
             Err(error) if no_answer(&error) => {
-                let kept = Snapshot::kept(&remote).and_then(|snapshot| self.collect(&snapshot, files));
+                let kept = Snapshot::kept(&remote).and_then(|snapshot| collect(&snapshot));
                 let Ok(folder) = kept else { return Err(error) };
                 tracing::warn!(repository = self.repository, %error, "the hub does not answer: opening from the cache");
                 Ok(folder)

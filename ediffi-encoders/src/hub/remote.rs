@@ -73,8 +73,11 @@ impl<'a> Remote<'a> {
             .is_ok_and(|value| ["1", "on", "yes", "true"].contains(&value.to_ascii_lowercase().as_str()))
     }
 
-    /// The commit that the revision stands for on the hub now.
+    /// The commit that the revision stands for on the hub now. One that names a commit stands for that.
     pub(super) fn newest(&self) -> std::result::Result<String, HFError> {
+        if is_hexadecimal(self.revision, 40) {
+            return Ok(self.revision.to_owned());
+        }
         let info = self.repository.info().revision(self.revision.to_owned()).send()?;
         let commit = info.sha.filter(|commit| is_hexadecimal(commit, 40));
         commit.ok_or_else(|| HFError::Other(format!("it does not say which commit `{}` is", self.revision)))

@@ -132,8 +132,27 @@ impl<'a> Snapshot<'a> {
         Ok(write_with_folders(&note, b"")?)
     }
 
+    /// Where the files of the commit are in the cache. It is named after the commit.
+    pub(super) fn folder(&self) -> PathBuf {
+        self.remote.cache.join("snapshots").join(&self.commit)
+    }
+
+    pub(super) fn error(&self, source: HFError) -> Error {
+        self.remote.error(source)
+    }
+
+    /// The error of a file that was asked for by name and is not there.
+    pub(super) fn missing(&self, path: &str) -> Error {
+        let path = path.to_owned();
+        self.error(if self.online {
+            HFError::EntryNotFound { path, repo_id: self.remote.name.to_owned(), context: None }
+        } else {
+            HFError::LocalEntryNotFound { path }
+        })
+    }
+
     fn path(&self, path: &str) -> PathBuf {
-        self.remote.cache.join("snapshots").join(&self.commit).join(path)
+        self.folder().join(path)
     }
 
     /// Brings a large file into the cache, going on where an earlier download broke off, and checks it; the client itself

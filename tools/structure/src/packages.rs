@@ -3,14 +3,18 @@
 use cargo_metadata::camino::Utf8Path;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
-/// What each library of the workspace may import of the others: an arrow for each pair.
-const ARROWS: [(&str, &[&str]); 6] = [
-    ("ediffi-core", &[]),
-    ("ediffi-encoders", &["ediffi-core"]),
+/// What each library of the workspace, and each command, may import of the others: an arrow for each pair.
+const ARROWS: [(&str, &[&str]); 9] = [
+    ("ediffi-libtorch", &[]),
+    ("ediffi-core", &["ediffi-libtorch"]),
+    ("ediffi-encoders", &["ediffi-core", "ediffi-libtorch"]),
     ("ediffi-paint", &["ediffi-core"]),
     ("ediffi-cascade", &["ediffi-core"]),
     ("ediffi-train", &["ediffi-core", "ediffi-cascade"]),
-    ("ediffi", &["ediffi-core", "ediffi-encoders", "ediffi-paint", "ediffi-cascade"]),
+    ("ediffi", &["ediffi-core", "ediffi-encoders", "ediffi-paint", "ediffi-cascade", "ediffi-libtorch"]),
+    // They are built where there is no libtorch yet.
+    ("ediffi-cli", &["ediffi-libtorch"]),
+    ("xtask", &["ediffi-libtorch"]),
 ];
 
 /// The folder of the programs that may import any crate, and that no library may import.

@@ -4,22 +4,28 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::checkout::Checkout;
+use crate::Error;
 
 /// The oldest Python 3 that the torch wheel takes.
 const PYTHON_MINOR: u32 = 10;
 
-/// One thing that a command needs.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Prerequisite {
+/// One thing that has to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Need {
     /// `python3` with venv and pip, to fetch libtorch.
     Python,
     /// A C++ compiler, to build `tch`.
     Compiler,
     /// Free disk space, in MiB.
     Disk(u64),
-    /// `npm`, to fetch the icon packages.
-    Npm,
+    /// A program that can be asked for its `--version`.
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// What to do where it is missing.
+        hint: &'static str,
+    },
 }
 
 /// What came of asking a program something.
@@ -33,16 +39,18 @@ enum Answer {
     Said(String),
 }
 
-/// Checks that all are there; the error has one line for each that is missing.
-pub(crate) fn check(checkout: &Checkout, prerequisites: &[Prerequisite]) -> Result<(), String> {
-    let missing: Vec<_> =
-        prerequisites.iter().filter_map(|&prerequisite| problem(prerequisite, checkout.root())).collect();
-    if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
+/// Checks that all are there. Space is looked for where `folder` is.
+///
+/// # Errors
+/// [`Error::Missing`] with one line for each that is missing.
+pub fn check(needs: &[Need], folder: &Path) -> Result<(), Error> {
+    let missing: Vec<_> = needs.iter().filter_map(|&need| problem(need, folder)).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Error::Missing(missing)) }
 }
 
-fn problem(prerequisite: Prerequisite, root: &Path) -> Option<String> {
-    match prerequisite {
-        Prerequisite::Python => {
+fn problem(need: Need, folder: &Path) -> Option<String> {
+    match need {
+        Need::Python => {
             let script = "import sys, venv, ensurepip; print(sys.version_info.major, sys.version_info.minor)";
             match ask("python3", &["-c", script]) {
                 // Tells a python3 without these modules from one that does not start at all.
@@ -52,17 +60,17 @@ fn problem(prerequisite: Prerequisite, root: &Path) -> Option<String> {
                 answer => python_problem(&answer),
             }
         }
-        Prerequisite::Compiler => {
+        Need::Compiler => {
             let chosen = std::env::var("CXX").ok().filter(|name| !name.trim().is_empty());
             let starts = |name: &str| matches!(ask(name, &["--version"]), Answer::Said(_));
             compiler_problem(chosen.as_deref(), starts)
         }
-        Prerequisite::Disk(needed) => match ask("df", &["-Pk", &root.to_string_lossy()]) {
+        Need::Disk(needed) => match ask("df", &["-Pk", &existing(folder).to_string_lossy()]) {
             Answer::Said(table) => disk_problem(free_mib(&table)?, needed),
             // No `df`, no check: a full disk will say so itself.
             Answer::NotFound | Answer::Failed => None,
         },
-        Prerequisite::Npm => npm_problem(&ask("npm", &["--version"])),
+        Need::Program { name, hint } => program_problem(&ask(name, &["--version"]), name, hint),
     }
 }
 
@@ -105,13 +113,16 @@ fn compiler_problem(chosen: Option<&str>, starts: impl Fn(&str) -> bool) -> Opti
     })
 }
 
-fn npm_problem(answer: &Answer) -> Option<String> {
+fn program_problem(answer: &Answer, name: &str, hint: &str) -> Option<String> {
     match answer {
         Answer::Said(_) => None,
-        Answer::NotFound | Answer::Failed => {
-            Some("missing: npm: install Node.js with npm (Debian, Ubuntu: npm)".to_owned())
-        }
+        Answer::NotFound | Answer::Failed => Some(format!("missing: {name}: {hint}")),
     }
+}
+
+/// The folder itself, or the nearest one above it that is there.
+fn existing(folder: &Path) -> &Path {
+    folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(folder)
 }
 
 fn disk_problem(free: u64, needed: u64) -> Option<String> {
@@ -163,8 +174,10 @@ mod tests {
     #[test]
     fn a_program_that_does_not_exist_is_not_found() {
         assert!(matches!(ask("ediffi-no-such-program", &[]), Answer::NotFound));
-        assert!(npm_problem(&Answer::NotFound).unwrap().contains("npm"));
-        assert_eq!(npm_problem(&Answer::Said("10.2.0".into())), None);
+        let need = Need::Program { name: "ediffi-no-such-program", hint: "do without" };
+        let said = check(&[need], Path::new("/")).unwrap_err().to_string();
+        assert_eq!(said, "missing: ediffi-no-such-program: do without");
+        assert_eq!(program_problem(&Answer::Said("10.2.0".into()), "npm", ""), None);
     }
 
     #[test]
@@ -175,5 +188,6 @@ mod tests {
         assert_eq!(free_mib("Filesystem\n"), None);
         assert_eq!(disk_problem(2000, 2000), None);
         assert!(disk_problem(1999, 2000).unwrap().contains("1999 MiB"));
+        assert_eq!(existing(&std::env::temp_dir().join("ediffi-no-such/folder")), std::env::temp_dir());
     }
 }

@@ -1,0 +1,83 @@
+//! `ediffi setup`: libtorch for a program that uses ediffi, and what Cargo has to know of it.
+
+use std::error::Error;
+use std::path::{Path, PathBuf, absolute};
+
+use clap::Args;
+use ediffi_libtorch::{Extent, Need, Source, VERSION, install};
+use etcetera::HomeDirError;
+use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
+
+use crate::cargo_config;
+
+/// Install libtorch into your cache, and say how Cargo finds it.
+///
+/// If LIBTORCH is set, it is used instead, and nothing is installed.
+#[derive(Args)]
+pub(crate) struct Setup {
+    /// Write the lines into .cargo/config.toml of the project in this folder, instead of printing them.
+    #[arg(long)]
+    write: bool,
+    /// The folder of the project.
+    #[arg(long, default_value = ".", requires = "write", value_name = "FOLDER")]
+    project: PathBuf,
+    /// Where to install instead of your cache.
+    #[arg(long, value_name = "FOLDER")]
+    folder: Option<PathBuf>,
+    /// Install the CUDA libraries, too (two to three GB).
+    #[arg(long)]
+    cuda: bool,
+}
+
+impl Setup {
+    pub(crate) fn run(&self) -> Result<(), Box<dyn Error>> {
+        if self.write && !self.project.join("Cargo.toml").is_file() {
+            return Err(
+                format!("{} has no Cargo.toml: --project names the project's folder", self.project.display()).into()
+            );
+        }
+        let folder = match &self.folder {
+            Some(folder) => absolute(folder)?,
+            None => cache().map_err(|error| format!("{error}: choose a folder with --folder"))?,
+        };
+        let source = Source::from_env(&folder.join("torch"));
+        let extent = if self.cuda { Extent::Cuda } else { Extent::Cpu };
+        let ready = install(&source, &folder, extent, &[Need::Compiler], &|line| eprintln!("{line}"))?;
+        eprintln!("{}", ready.what);
+        let Some(torch) = ready.torch else {
+            eprintln!("Cargo needs no settings as long as LIBTORCH_USE_PYTORCH stays set");
+            return Ok(());
+        };
+        if self.write {
+            self.write(&torch)
+        } else {
+            eprintln!("put these lines into .cargo/config.toml of your project (`ediffi setup --write` does it):\n");
+            print!("{}", cargo_config::with("", &torch)?);
+            Ok(())
+        }
+    }
+
+    fn write(&self, torch: &Path) -> Result<(), Box<dyn Error>> {
+        let file = self.project.join(".cargo/config.toml");
+        let at_file = |error: &dyn Error| format!("{}: {error}", file.display());
+        let text = match std::fs::read_to_string(&file) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            read => read.map_err(|error| at_file(&error))?,
+        };
+        let new = cargo_config::with(&text, torch).map_err(|error| at_file(&*error))?;
+        if new == text {
+            eprintln!("{} says where it is already", file.display());
+            return Ok(());
+        }
+        let (folder, temporary) = (self.project.join(".cargo"), self.project.join(".cargo/config.toml.tmp"));
+        let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&temporary, new));
+        written.and_then(|()| std::fs::rename(&temporary, &file)).map_err(|error| at_file(&error))?;
+        eprintln!("{} says where it is: cargo run", file.display());
+        Ok(())
+    }
+}
+
+/// One folder for each version: programs that were built with an earlier one still find theirs.
+fn cache() -> Result<PathBuf, HomeDirError> {
+    Ok(choose_native_strategy()?.cache_dir().join("ediffi").join(format!("libtorch-{VERSION}")))
+}
