@@ -35,7 +35,7 @@ pub struct Region {
     pub phrase: String,
     /// Where the phrase shall appear.
     pub mask: Mask,
-    /// Multiplies the strength of the canvas for this phrase; at least 0 (default: 1).
+    /// Multiplies the strength of the canvas for this phrase; 0 to [`MAX_WEIGHT`](crate::MAX_WEIGHT) (default: 1).
     pub weight: f64,
     /// Which occurrences of the phrase are painted (default: all).
     pub occurrence: Occurrence,
