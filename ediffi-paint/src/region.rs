@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_picture_is_its_levels() {
         let region = Region::from_image("cat", &GrayImage::from_raw(3, 1, vec![0, 128, 255]).unwrap()).unwrap();
-        assert_eq!((region.mask.width(), region.mask.height(), region.mask.levels()), (3, 1, &[0, 128, 255][..]));
+        assert_eq!((region.mask.width(), region.mask.height(), region.mask.levels()), (3, 1, vec![0, 128, 255]));
         assert_eq!((region.weight, region.occurrence), (1.0, Occurrence::All));
     }
 }
