@@ -157,6 +157,12 @@ impl EncoderSet {
         Ok(problems)
     }
 
+    /// Whether there is a prompt, of which the cleaning of captions leaves nothing: the picture would be one of nothing in particular.
+    pub(crate) fn says_nothing(&self, source: &Source) -> bool {
+        let cleaned = matches!(self.t5, Some(T5Files::Published(..)));
+        cleaned && !source.unconditional && self.prepared(&source.prompt).is_empty()
+    }
+
     fn lost_by_t5(&self, text: &str) -> Result<Option<String>> {
         let (Some(tokenizer), Some(t5)) = (self.t5_tokenizer()?, self.needs.t5) else { return Ok(None) };
         lost(tokenizer, &self.prepared(text), t5.tokens)
@@ -329,8 +335,8 @@ fn style_of(references: &[StyleReference], clip: Option<&Clip>) -> Result<Option
         let embedding = match (&reference.source, clip) {
             (StyleSource::Embedding(embedding), _) => embedding.tensor()?,
             (StyleSource::Image(image), Some(clip)) => {
-                let (width, height) = image.pixels().dimensions();
-                let picture = rgb8(image.pixels().as_raw(), width as usize, height as usize)?;
+                let pixels = image.pixels()?;
+                let picture = rgb8(pixels.as_raw(), pixels.width() as usize, pixels.height() as usize)?;
                 to_cpu(&clip.encode_image(&[picture])?)?
             }
             // Refused when the request was checked: a model without CLIP takes no style.

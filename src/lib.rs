@@ -64,7 +64,7 @@ pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use generation::{GeneratedImage, Generation, StageReport};
 pub use job::{Canceller, JobHandle, Phase, Progress};
-pub use limits::{MAX_IMAGES, MAX_SIDE, MAX_STYLE_PIXELS, MAX_STYLE_REFERENCES};
+pub use limits::{Limits, MAX_SIDE, MAX_STRENGTH};
 pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
 pub use observer::{Event, Observer, Preview};
 pub use pipeline::Pipeline;
@@ -92,7 +92,7 @@ pub use {
         solver::{Churn, FreshNoise, Solver, Variance},
         timesteps::{NoiseTable, Preset},
     },
-    ediffi_encoders::T5Weights,
+    ediffi_encoders::{PICTURE_BYTES, PICTURE_SIDE, Picture, PictureError, T5Weights},
     ediffi_paint::{
         Binding, BoundTokens, Canvas, ColourReading, Growth, Mask, Occurrence, Painter, Palette, PaletteEntry, Region,
         Shape, Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction, region_colour,

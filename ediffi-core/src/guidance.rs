@@ -11,6 +11,10 @@ use crate::denoiser::{Branch, BranchDenoiser, Denoiser, Estimate, check_shape};
 use crate::interval::SigmaInterval;
 use crate::{Error, Result};
 
+/// The highest scale of guidance, and the highest cap of thresholding. A higher number is taken for a mistake: guidance is seldom
+/// above 20.
+pub const MAX_SCALE: f64 = 1000.0;
+
 /// How strongly, and where, to guide.
 ///
 /// In JSON: `{"scale": 5.0, "interval": [0.28, 2.9], "thresholding": {"dynamic": {"percentile": 0.995}}}`; all but the
@@ -45,11 +49,11 @@ impl Guidance {
     /// Checks the numbers.
     ///
     /// # Errors
-    /// [`Error::InvalidGuidance`] unless the scale is finite and not negative, the percentile is in (0, 1] and the cap
-    /// is at least 1.
+    /// [`Error::InvalidGuidance`] unless the scale is from 0 to [`MAX_SCALE`], the percentile is in (0, 1] and the cap is from 1 to
+    /// [`MAX_SCALE`].
     pub fn validate(&self) -> Result<()> {
-        if !(self.scale >= 0.0 && self.scale.is_finite()) {
-            let reason = format!("scale {} has to be finite and not negative", self.scale);
+        if !(0.0..=MAX_SCALE).contains(&self.scale) {
+            let reason = format!("scale {:?} has to be from 0 to {MAX_SCALE}", self.scale);
             return Err(Error::InvalidGuidance(reason));
         }
         self.thresholding.validate()
@@ -95,9 +99,9 @@ impl Thresholding {
     fn validate(&self) -> Result<()> {
         let Self::Dynamic { percentile, cap } = *self else { return Ok(()) };
         let reason = if !(percentile > 0.0 && percentile <= 1.0) {
-            format!("percentile {percentile} has to be above 0 and at most 1")
-        } else if let Some(cap) = cap.filter(|cap| !(*cap >= 1.0 && cap.is_finite())) {
-            format!("cap {cap} has to be finite and at least 1")
+            format!("percentile {percentile:?} has to be above 0 and at most 1")
+        } else if let Some(cap) = cap.filter(|cap| !(1.0..=MAX_SCALE).contains(cap)) {
+            format!("cap {cap:?} has to be from 1 to {MAX_SCALE}")
         } else {
             return Ok(());
         };
