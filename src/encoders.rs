@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::deepfloyd::{PublishedText, clean, unusable};
 use crate::embeddings::{EncodedText, EncodedTokens, Source, Spans};
+use crate::lazy::{get_or_load, get_or_make};
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::style::{self, StyleReference, StyleSource};
 use crate::validate::{Encoders, NO_STYLE_ENCODER};
@@ -134,6 +135,16 @@ impl EncoderSet {
         texts.filter(|(_, text)| !text.trim().is_empty()).collect()
     }
 
+    /// The folders of a model's own encoders whose weights are at hand.
+    pub(crate) fn folders(&self) -> Vec<&Path> {
+        let t5 = match &self.t5 {
+            Some(T5Files::Own(folder, _)) => Some(folder),
+            _ => None,
+        };
+        let all = t5.into_iter().chain(self.clip.as_ref().map(|(folder, _)| folder)).map(PathBuf::as_path);
+        all.filter(|folder| ediffi_core::weights::find(folder, None).is_ok()).collect()
+    }
+
     /// What they can do for the networks.
     pub(crate) fn abilities(&self) -> Encoders {
         let t5 = self.t5.is_some() && self.needs.t5.is_some();
@@ -181,7 +192,7 @@ impl EncoderSet {
             }
             T5Files::Published(text, _) => text.open_tokenizer(),
         };
-        get_or_make(&self.t5_tokenizer, open).map(Some)
+        Ok(Some(get_or_make(&self.t5_tokenizer, open)?))
     }
 
     fn clip_tokenizer(&self) -> Result<Option<&TextTokenizer>> {
@@ -190,7 +201,7 @@ impl EncoderSet {
             let text = &config.text_config;
             TextTokenizer::clip(folder, text.vocab_size, text.max_position_embeddings)
         };
-        get_or_make(&self.clip_tokenizer, open).map(Some)
+        Ok(Some(get_or_make(&self.clip_tokenizer, open)?))
     }
 
     /// The prompt's tokens as [`Embeddings`] have them for networks that take `needs`, without embedding them.
@@ -249,7 +260,7 @@ impl EncoderSet {
         };
         let own = get_or_make(&self.clip_fingerprint, || Clip::fingerprint(folder, None))?;
         if has_pictures(references) {
-            get_or_load(&mut loaded.clip, || Ok(Clip::open(folder, self.runtime)?))?;
+            get_or_load(&mut loaded.clip, || Clip::open(folder, self.runtime))?;
         }
         let mean = style_of(references, loaded.clip.as_ref())?;
         if !keep {
@@ -299,7 +310,7 @@ impl EncoderSet {
         let references = source.style.as_deref().filter(|_| self.needs.clip_image.is_some()).unwrap_or_default();
         if let Some((folder, _)) = self.clip.as_ref().filter(|_| reads || has_pictures(references)) {
             started("clip", observer)?;
-            let clip = get_or_load(&mut loaded.clip, || Ok(Clip::open(folder, self.runtime)?))?;
+            let clip = get_or_load(&mut loaded.clip, || Clip::open(folder, self.runtime))?;
             if let Some(needed) = self.needs.clip_text {
                 for ((_, text), encoded) in texts.iter().zip(&mut encoded) {
                     encode_clip(clip, text, needed.tokens, encoded)?;
@@ -374,20 +385,4 @@ fn to_cpu(tensor: &Tensor) -> Result<Tensor> {
 
 fn lost(tokenizer: &TextTokenizer, text: &str, tokens: i64) -> Result<Option<String>> {
     Ok(tokenizer.encode(&[text], tokens)?.truncated.pop().flatten())
-}
-
-fn get_or_make<T>(cell: &OnceCell<T>, make: impl FnOnce() -> ediffi_encoders::Result<T>) -> Result<&T> {
-    if let Some(made) = cell.get() {
-        return Ok(made);
-    }
-    let made = make()?;
-    Ok(cell.get_or_init(|| made))
-}
-
-fn get_or_load<T>(slot: &mut Option<T>, load: impl FnOnce() -> Result<T>) -> Result<&T> {
-    let loaded = match slot.take() {
-        Some(loaded) => loaded,
-        None => load()?,
-    };
-    Ok(slot.insert(loaded))
 }

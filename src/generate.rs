@@ -9,6 +9,7 @@ use ediffi_core::seed::image_seeds;
 use tch::Tensor;
 
 use crate::collector::Collector;
+use crate::generation::Origin;
 use crate::pipeline::State;
 use crate::{Embeddings, Generation, Observer, Pipeline, Request, Result, validate};
 
@@ -135,7 +136,8 @@ impl Pipeline {
             ..CascadeJob::new(&stages, &conditioning, &seeds)
         };
         let plan = stages.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let mut collector = Collector::new(observer, request, plan, self.drawing.keep_floats);
+        let origin = Origin { plan, made: self.made_by(state, &stages)? };
+        let mut collector = Collector::new(observer, request, origin, self.drawing.keep_floats);
         let drawn = state.cascade.run(job, &mut collector);
         let Collector { images, stages, failure, .. } = collector;
         match failure {

@@ -33,6 +33,7 @@
 //! emits `tracing` events.
 
 mod bindings;
+mod bounds;
 mod builder;
 mod collector;
 mod deepfloyd;
@@ -44,7 +45,9 @@ mod error;
 mod generate;
 mod generation;
 mod job;
+mod lazy;
 mod limits;
+mod made;
 mod manifest;
 mod metadata;
 mod observer;
@@ -52,6 +55,7 @@ mod open;
 mod pipeline;
 mod pixels;
 mod problem;
+mod provenance;
 mod queue;
 mod request;
 mod shape;
@@ -59,16 +63,18 @@ mod style;
 mod validate;
 mod worker;
 
+pub use bounds::{MAX_SIDE, MAX_STRENGTH};
 pub use builder::{BATCH, PipelineBuilder};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use generation::{GeneratedImage, Generation, StageReport};
 pub use job::{Canceller, JobHandle, Phase, Progress};
-pub use limits::{Limits, MAX_SIDE, MAX_STRENGTH};
+pub use limits::Limits;
 pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
 pub use observer::{Event, Observer, Preview};
 pub use pipeline::Pipeline;
 pub use problem::Problem;
+pub use provenance::{Provenance, StageProvenance};
 pub use request::Request;
 pub use style::{STYLE_SIDE, Style, StyleEmbedding, StyleImage, StyleReference, StyleSource};
 pub use worker::{QUEUE_CAPACITY, Worker};

@@ -8,12 +8,6 @@ use crate::shape::StageShape;
 use crate::style::StyleSource;
 use crate::{Problem, Request, Style};
 
-/// The longest side in pixels of a picture, whatever the limits.
-pub const MAX_SIDE: u32 = 1 << 14;
-
-/// The most strength of a style. A higher number is taken for a mistake.
-pub const MAX_STRENGTH: f64 = 100.0;
-
 /// The most that one request may ask for. The default is safe for requests of strangers;
 /// [`PipelineBuilder::limits`](crate::PipelineBuilder::limits) sets others.
 ///

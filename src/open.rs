@@ -15,6 +15,7 @@ use crate::encoders::{EncoderSet, LoadedEncoders};
 use crate::limits::Drawing;
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::pipeline::State;
+use crate::provenance::Digests;
 use crate::shape::StageShape;
 use crate::{Error, Pipeline, PipelineBuilder, Result};
 
@@ -98,6 +99,7 @@ impl PipelineBuilder {
         };
         let encoders = encoders.with_t5_weights(self.t5_weights);
         let scale = cascade.enlarger().map_or(1, |enlarger| enlarger.scale().unsigned_abs());
+        let digests = Digests::new(shapes.len());
         let drawing = Drawing { batch: self.batch, turns, keep_floats: self.keep_floats, scale };
         tracing::debug!(folder = %self.folder.display(), ?runtime, stages = shapes.len(), "opened");
         Ok(Pipeline {
@@ -111,6 +113,8 @@ impl PipelineBuilder {
             rows: self.rows,
             limits: self.limits,
             drawing,
+            enlarger: self.enlarger.map(|(file, _)| file),
+            digests,
             paint_weight: self.paint_weight,
             state: RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None }),
         })

@@ -14,6 +14,7 @@ use crate::embeddings::Source;
 use crate::encoders::{EncoderSet, LoadedEncoders};
 use crate::limits::{Drawing, Limits};
 use crate::manifest::Manifest;
+use crate::provenance::Digests;
 use crate::shape::StageShape;
 use crate::validate::{self, Abilities};
 use crate::{Embeddings, Error, Problem, Request, Result, StagePlan};
@@ -36,6 +37,9 @@ pub struct Pipeline {
     /// The most that a request may ask for.
     pub(crate) limits: Limits,
     pub(crate) drawing: Drawing,
+    /// The file of the enlarger.
+    pub(crate) enlarger: Option<PathBuf>,
+    pub(crate) digests: Digests,
     /// How paint is scaled, if not as the canvas says.
     pub(crate) paint_weight: Option<Arc<dyn WeightFunction>>,
     pub(crate) state: RefCell<State>,

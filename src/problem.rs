@@ -77,7 +77,7 @@ pub enum Problem {
     #[error(
         "{side} {value}: stage `{stage}` would draw {stage_side} pixels and takes multiples of {multiple}; the {side} \
          has to be a multiple of {unit}, from {unit} to {}: {}",
-        crate::limits::MAX_SIDE,
+        crate::bounds::MAX_SIDE,
         nearest(*value, *unit)
     )]
     Size {
@@ -98,7 +98,7 @@ pub enum Problem {
     #[error("there is a style, but {0}")]
     Style(&'static str),
     /// The strength of the style is no strength.
-    #[error("the strength of the style is {0:?}: it has to be from 0 to {max}", max = crate::limits::MAX_STRENGTH)]
+    #[error("the strength of the style is {0:?}: it has to be from 0 to {max}", max = crate::bounds::MAX_STRENGTH)]
     StyleStrength(f64),
     /// The style has no reference.
     #[error("the style has no references: it needs one at least")]
@@ -129,9 +129,9 @@ pub enum Problem {
 /// The valid sides next to `value`, in words.
 fn nearest(value: u32, unit: u64) -> String {
     let unit = unit.max(1);
-    let below = u64::from(value.min(crate::limits::MAX_SIDE)) / unit * unit;
+    let below = u64::from(value.min(crate::bounds::MAX_SIDE)) / unit * unit;
     let above = if u64::from(value).is_multiple_of(unit) { below } else { below + unit };
-    let valid = |side: u64| (unit..=u64::from(crate::limits::MAX_SIDE)).contains(&side);
+    let valid = |side: u64| (unit..=u64::from(crate::bounds::MAX_SIDE)).contains(&side);
     match (valid(below), valid(above) && above != below) {
         (true, true) => format!("the nearest are {below} and {above}"),
         (true, false) => format!("the nearest is {below}"),

@@ -4,7 +4,8 @@ use ediffi_cascade::sizes::{self, StageSize};
 use ediffi_core::unet::EmbeddingShapes;
 use ediffi_paint::locate;
 
-use crate::limits::{Drawing, Limits, MAX_SIDE, MAX_STRENGTH};
+use crate::bounds::{MAX_SIDE, MAX_STRENGTH};
+use crate::limits::{Drawing, Limits};
 use crate::shape::StageShape;
 use crate::{Error, Problem, Request, Result, Style};
 

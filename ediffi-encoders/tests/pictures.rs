@@ -1,4 +1,5 @@
 //! Pictures as users have them.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::path::PathBuf;
 
