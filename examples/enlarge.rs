@@ -10,7 +10,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use ediffi::{DeviceChoice, Enlarger, Precision, Runtime};
+use ediffi::{DeviceChoice, Enlarger, Picture, Precision, Runtime};
 use image::RgbImage;
 use tch::{Device, Kind, Tensor};
 
@@ -66,12 +66,10 @@ fn psnr(a: &Tensor, b: &Tensor) -> Result<f64, Box<dyn Error>> {
 
 /// [1, 3, h, w] in [-1, 1]; what is transparent is white.
 fn read(path: &Path) -> Result<Tensor, Box<dyn Error>> {
-    let picture = image::open(path)?.to_rgba8();
+    let picture = Picture::open(path)?.into_rgb();
     let (width, height) = picture.dimensions();
-    let rgba = Tensor::f_from_slice(picture.as_raw())?.f_reshape([i64::from(height), i64::from(width), 4])?;
-    let rgba = rgba.permute([2, 0, 1]).unsqueeze(0).to_kind(Kind::Float) / 255.0;
-    let (rgb, alpha) = (rgba.narrow(1, 0, 3), rgba.narrow(1, 3, 1));
-    Ok((rgb * &alpha + (1.0 - alpha)) * 2.0 - 1.0)
+    let rgb = Tensor::f_from_slice(picture.as_raw())?.f_reshape([i64::from(height), i64::from(width), 3])?;
+    Ok(rgb.permute([2, 0, 1]).unsqueeze(0).to_kind(Kind::Float) / 127.5 - 1.0)
 }
 
 fn save(x: &Tensor, path: &Path) -> Result<(), Box<dyn Error>> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use ediffi::{DeviceChoice, Pipeline, Precision, Request, Residency, StyleImage};
+use ediffi::{DeviceChoice, Pipeline, Precision, Provenance, Request, Residency, StyleImage};
 use shared::{Bars, of_stage, report, size};
 
 /// Draws what a prompt says.
@@ -88,7 +88,14 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if arguments.relay {
         builder = builder.residency(Residency::Relay);
     }
-    let generation = builder.open()?.generate_with(&request, &mut Bars::default())?;
+    let pipeline = builder.open()?;
+    // Pictures of earlier versions do not say what made them.
+    if let Some(made) = arguments.again.as_ref().and_then(|picture| Provenance::from_png(picture).ok()) {
+        for difference in made.differences(&pipeline.provenance(&request)?) {
+            eprintln!("another picture may come out: {difference}");
+        }
+    }
+    let generation = pipeline.generate_with(&request, &mut Bars::default())?;
     for (index, image) in generation.images.iter().enumerate() {
         let path = numbered(&arguments.out, index, generation.images.len());
         image.save(&path)?;

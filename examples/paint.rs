@@ -22,7 +22,9 @@ use std::process::ExitCode;
 
 use bars::Bars;
 use clap::Parser;
-use ediffi::{Binding, Canvas, ColourReading, GeneratedImage, Palette, Pipeline, Request, Strength, region_colour};
+use ediffi::{
+    Binding, Canvas, ColourReading, GeneratedImage, Palette, Picture, Pipeline, Request, Strength, region_colour,
+};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
 use report::report;
@@ -36,7 +38,7 @@ const GAP: u32 = 12;
 /// Draw what is painted.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// A picture in which each region has a colour of its own, on white.
+    /// A picture in which each region has a colour of its own, on white or on nothing.
     canvas: PathBuf,
     /// Which colour is which phrase, in JSON.
     regions: PathBuf,
@@ -73,7 +75,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let Regions { prompt, palette, strength } = serde_json::from_str(&std::fs::read_to_string(&arguments.regions)?)?;
     let ColourReading { canvas, unmatched, .. } =
-        Canvas::from_colours(&image::open(&arguments.canvas)?.into_rgb8(), &palette)?;
+        Canvas::from_transparent(&Picture::open(&arguments.canvas)?.into_rgba(), &palette)?;
     for colour in &unmatched.colours {
         eprintln!("{:?} is near no colour of the palette: {} pixels", colour.colour, colour.pixels);
     }

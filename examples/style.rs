@@ -140,6 +140,6 @@ fn reference(path: &Path) -> Result<(StyleSource, Option<RgbImage>), Box<dyn Err
         return Ok((StyleEmbedding::load(path)?.into(), None));
     }
     let image = StyleImage::open(path)?;
-    let picture = image.pixels().clone();
+    let picture = image.pixels()?;
     Ok((image.into(), Some(picture)))
 }

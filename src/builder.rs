@@ -11,6 +11,8 @@ use ediffi_core::runtime::{DeviceChoice, Precision};
 use ediffi_encoders::T5Weights;
 use ediffi_paint::WeightFunction;
 
+use crate::Limits;
+
 /// How many images are computed together unless [`PipelineBuilder::batch`] says otherwise.
 pub const BATCH: usize = 4;
 
@@ -45,6 +47,7 @@ pub struct PipelineBuilder {
     pub(crate) noise_level: Option<usize>,
     pub(crate) paint_weight: Option<Arc<dyn WeightFunction>>,
     pub(crate) keep_floats: bool,
+    pub(crate) limits: Limits,
 }
 
 impl PipelineBuilder {
@@ -66,6 +69,7 @@ impl PipelineBuilder {
             noise_level: None,
             paint_weight: None,
             keep_floats: false,
+            limits: Limits::default(),
         }
     }
 
@@ -124,6 +128,12 @@ impl PipelineBuilder {
     /// (default: false). They take four times as much memory.
     pub fn keep_floats(mut self, keep: bool) -> Self {
         self.keep_floats = keep;
+        self
+    }
+
+    /// The most that a request may ask for (default: [`Limits::default`], which is safe for requests of strangers).
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
         self
     }
 

@@ -1,18 +1,19 @@
 //! The events of the cascade as a pipeline tells them, and what becomes of the finished pictures.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use ediffi_cascade::{Batch, StageEvent, StageObserver, StagePlan};
 use tch::Tensor;
 
+use crate::generation::Origin;
 use crate::{Error, Event, GeneratedImage, Observer, Preview, Request, Result, StageReport};
 
 /// Watches the stages of a generation for its observer, and keeps what comes out.
 pub(crate) struct Collector<'a> {
     observer: &'a mut dyn Observer,
     request: &'a Request,
-    /// Which expert runs which step of every stage.
-    plan: String,
+    origin: Arc<Origin>,
     keep_floats: bool,
     /// The finished images.
     pub(crate) images: Vec<GeneratedImage>,
@@ -23,8 +24,9 @@ pub(crate) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub(crate) fn new(observer: &'a mut dyn Observer, request: &'a Request, plan: String, keep_floats: bool) -> Self {
-        Self { observer, request, plan, keep_floats, images: Vec::new(), stages: Vec::new(), failure: None }
+    pub(crate) fn new(observer: &'a mut dyn Observer, request: &'a Request, origin: Origin, keep_floats: bool) -> Self {
+        let origin = Arc::new(origin);
+        Self { observer, request, origin, keep_floats, images: Vec::new(), stages: Vec::new(), failure: None }
     }
 
     /// Makes images of the pictures of a batch, and shows all of them, whatever the observer answers to the first.
@@ -33,7 +35,8 @@ impl<'a> Collector<'a> {
         for row in 0..pictures.size4()?.0 {
             let index = batch.first + row as usize;
             let request = self.request.only(index);
-            let image = GeneratedImage::new(&pictures.f_get(row)?, request, self.plan.clone(), self.keep_floats)?;
+            let image =
+                GeneratedImage::new(&pictures.f_get(row)?, request, Arc::clone(&self.origin), self.keep_floats)?;
             if self.observer.event(&Event::Image { index, image: &image }).is_break() {
                 answer = ControlFlow::Break(());
             }

@@ -32,6 +32,7 @@ impl Pipeline {
     pub fn encode(&self, request: &Request) -> Result<Embeddings> {
         let _no_grad = tch::no_grad_guard();
         self.validate(request)?;
+        let request = &*request.settled()?;
         guarded(|| Ok(self.embed(&mut *self.state()?, request, &mut ())?.0))
     }
 
@@ -57,8 +58,7 @@ impl Pipeline {
         let _no_grad = tch::no_grad_guard();
         let request = Request::unconditional().style(style);
         let references = request.style.as_ref().map_or(&[][..], |style| &style.references);
-        let foreign = self.encoders.foreign_styles(Some(references))?;
-        validate::validate_style(&request, self.abilities(true), foreign)?;
+        validate::validate_style(&request, self.abilities(true), || self.encoders.foreign_styles(Some(references)))?;
         guarded(|| self.encoders.encode_style(&mut self.state()?.loaded, self.keep_encoders, references))
     }
 

@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::deepfloyd::{PublishedText, clean, unusable};
 use crate::embeddings::{EncodedText, EncodedTokens, Source, Spans};
+use crate::lazy::{get_or_load, get_or_make};
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::style::{self, StyleReference, StyleSource};
 use crate::validate::{Encoders, NO_STYLE_ENCODER};
@@ -134,6 +135,16 @@ impl EncoderSet {
         texts.filter(|(_, text)| !text.trim().is_empty()).collect()
     }
 
+    /// The folders of a model's own encoders whose weights are at hand.
+    pub(crate) fn folders(&self) -> Vec<&Path> {
+        let t5 = match &self.t5 {
+            Some(T5Files::Own(folder, _)) => Some(folder),
+            _ => None,
+        };
+        let all = t5.into_iter().chain(self.clip.as_ref().map(|(folder, _)| folder)).map(PathBuf::as_path);
+        all.filter(|folder| ediffi_core::weights::find(folder, None).is_ok()).collect()
+    }
+
     /// What they can do for the networks.
     pub(crate) fn abilities(&self) -> Encoders {
         let t5 = self.t5.is_some() && self.needs.t5.is_some();
@@ -157,6 +168,12 @@ impl EncoderSet {
         Ok(problems)
     }
 
+    /// Whether there is a prompt, of which the cleaning of captions leaves nothing: the picture would be one of nothing in particular.
+    pub(crate) fn says_nothing(&self, source: &Source) -> bool {
+        let cleaned = matches!(self.t5, Some(T5Files::Published(..)));
+        cleaned && !source.unconditional && self.prepared(&source.prompt).is_empty()
+    }
+
     fn lost_by_t5(&self, text: &str) -> Result<Option<String>> {
         let (Some(tokenizer), Some(t5)) = (self.t5_tokenizer()?, self.needs.t5) else { return Ok(None) };
         lost(tokenizer, &self.prepared(text), t5.tokens)
@@ -175,7 +192,7 @@ impl EncoderSet {
             }
             T5Files::Published(text, _) => text.open_tokenizer(),
         };
-        get_or_make(&self.t5_tokenizer, open).map(Some)
+        Ok(Some(get_or_make(&self.t5_tokenizer, open)?))
     }
 
     fn clip_tokenizer(&self) -> Result<Option<&TextTokenizer>> {
@@ -184,7 +201,7 @@ impl EncoderSet {
             let text = &config.text_config;
             TextTokenizer::clip(folder, text.vocab_size, text.max_position_embeddings)
         };
-        get_or_make(&self.clip_tokenizer, open).map(Some)
+        Ok(Some(get_or_make(&self.clip_tokenizer, open)?))
     }
 
     /// The prompt's tokens as [`Embeddings`] have them for networks that take `needs`, without embedding them.
@@ -243,7 +260,7 @@ impl EncoderSet {
         };
         let own = get_or_make(&self.clip_fingerprint, || Clip::fingerprint(folder, None))?;
         if has_pictures(references) {
-            get_or_load(&mut loaded.clip, || Ok(Clip::open(folder, self.runtime)?))?;
+            get_or_load(&mut loaded.clip, || Clip::open(folder, self.runtime))?;
         }
         let mean = style_of(references, loaded.clip.as_ref())?;
         if !keep {
@@ -293,7 +310,7 @@ impl EncoderSet {
         let references = source.style.as_deref().filter(|_| self.needs.clip_image.is_some()).unwrap_or_default();
         if let Some((folder, _)) = self.clip.as_ref().filter(|_| reads || has_pictures(references)) {
             started("clip", observer)?;
-            let clip = get_or_load(&mut loaded.clip, || Ok(Clip::open(folder, self.runtime)?))?;
+            let clip = get_or_load(&mut loaded.clip, || Clip::open(folder, self.runtime))?;
             if let Some(needed) = self.needs.clip_text {
                 for ((_, text), encoded) in texts.iter().zip(&mut encoded) {
                     encode_clip(clip, text, needed.tokens, encoded)?;
@@ -329,8 +346,8 @@ fn style_of(references: &[StyleReference], clip: Option<&Clip>) -> Result<Option
         let embedding = match (&reference.source, clip) {
             (StyleSource::Embedding(embedding), _) => embedding.tensor()?,
             (StyleSource::Image(image), Some(clip)) => {
-                let (width, height) = image.pixels().dimensions();
-                let picture = rgb8(image.pixels().as_raw(), width as usize, height as usize)?;
+                let pixels = image.pixels()?;
+                let picture = rgb8(pixels.as_raw(), pixels.width() as usize, pixels.height() as usize)?;
                 to_cpu(&clip.encode_image(&[picture])?)?
             }
             // Refused when the request was checked: a model without CLIP takes no style.
@@ -368,20 +385,4 @@ fn to_cpu(tensor: &Tensor) -> Result<Tensor> {
 
 fn lost(tokenizer: &TextTokenizer, text: &str, tokens: i64) -> Result<Option<String>> {
     Ok(tokenizer.encode(&[text], tokens)?.truncated.pop().flatten())
-}
-
-fn get_or_make<T>(cell: &OnceCell<T>, make: impl FnOnce() -> ediffi_encoders::Result<T>) -> Result<&T> {
-    if let Some(made) = cell.get() {
-        return Ok(made);
-    }
-    let made = make()?;
-    Ok(cell.get_or_init(|| made))
-}
-
-fn get_or_load<T>(slot: &mut Option<T>, load: impl FnOnce() -> Result<T>) -> Result<&T> {
-    let loaded = match slot.take() {
-        Some(loaded) => loaded,
-        None => load()?,
-    };
-    Ok(slot.insert(loaded))
 }

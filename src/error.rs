@@ -139,6 +139,13 @@ pub enum Error {
     /// A picture cannot be written as PNG.
     #[error("the picture cannot be written as PNG")]
     PngEncode(#[source] png::EncodingError),
+    /// A request is too long for the text of a PNG file.
+    #[error(
+        "the request has {0} bytes as JSON, more than the {max} that readers of PNG take: \
+         `GeneratedImage::to_png_plain` leaves it out, and embeddings of a style are small (`Pipeline::encode_style`)",
+        max = crate::bounds::LONGEST_REQUEST
+    )]
+    PngRequestTooLong(usize),
     /// A PNG file without a stored request.
     #[error("the PNG file holds no request of ediffi")]
     PngWithoutRequest,

@@ -9,6 +9,7 @@ use ediffi_core::seed::image_seeds;
 use tch::Tensor;
 
 use crate::collector::Collector;
+use crate::generation::Origin;
 use crate::pipeline::State;
 use crate::{Embeddings, Generation, Observer, Pipeline, Request, Result, validate};
 
@@ -17,6 +18,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) with everything that is wrong with the request, before anything is loaded;
+    /// [`Error::StyleImage`](crate::Error::StyleImage) for a picture of the style whose pixels are damaged;
     /// [`Error::Encoders`](crate::Error::Encoders) and [`Error::Cascade`](crate::Error::Cascade) for files that cannot be loaded and networks that cannot be run, the
     /// latter naming stage and expert; [`Error::Busy`](crate::Error::Busy).
     pub fn generate(&self, request: &Request) -> Result<Generation> {
@@ -46,6 +48,7 @@ impl Pipeline {
     pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation> {
         let _no_grad = tch::no_grad_guard();
         self.validate(request)?;
+        let request = &*request.settled()?;
         guarded(|| {
             let state = &mut *self.state()?;
             let (embeddings, encoding) = self.embed(state, request, observer)?;
@@ -101,7 +104,8 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<Generation> {
         let _no_grad = tch::no_grad_guard();
-        validate::validate(request, self.abilities(false), Vec::new())?;
+        validate::validate(request, self.abilities(false), || Ok(Vec::new()))?;
+        let request = &*request.settled()?;
         embeddings.check(request, self.needs)?;
         guarded(|| self.draw(&mut *self.state()?, embeddings, request, noise, observer, Duration::ZERO))
     }
@@ -125,14 +129,15 @@ impl Pipeline {
         let seeds = image_seeds(request.seed, request.images);
         let job = CascadeJob {
             unconditional: &embeddings.unconditional(),
-            batch: self.batch,
+            batch: self.drawing.batch,
             rows: self.rows,
             paint: painter.as_ref().map(|painter| painter as &dyn ScoreBias),
             noise: noise.map(|noise| noise as &mut StageNoise<'_>),
             ..CascadeJob::new(&stages, &conditioning, &seeds)
         };
         let plan = stages.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let mut collector = Collector::new(observer, request, plan, self.keep_floats);
+        let origin = Origin { plan, made: self.made_by(state, &stages)? };
+        let mut collector = Collector::new(observer, request, origin, self.drawing.keep_floats);
         let drawn = state.cascade.run(job, &mut collector);
         let Collector { images, stages, failure, .. } = collector;
         match failure {

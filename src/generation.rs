@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ediffi_cascade::StagePlan;
@@ -9,9 +10,9 @@ use ediffi_core::files;
 use image::RgbImage;
 use tch::Tensor;
 
-use crate::metadata::Metadata;
+use crate::metadata::{self, Metadata};
 use crate::pixels::to_rgb;
-use crate::{Error, Request, Result};
+use crate::{Error, Provenance, Request, Result};
 
 /// The images of one request, and how they were made.
 #[derive(Debug)]
@@ -40,18 +41,24 @@ pub struct StageReport {
 pub struct GeneratedImage {
     pixels: RgbImage,
     floats: Option<Vec<f32>>,
-    metadata: Metadata,
     request: Request,
+    origin: Arc<Origin>,
+}
+
+/// What the images of a request have in common.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// Which expert ran which step, one line for each stage and expert.
+    pub(crate) plan: String,
+    pub(crate) made: Provenance,
 }
 
 impl GeneratedImage {
     /// `picture`: [3, h, w] f32; `request` asks for this image alone.
-    pub(crate) fn new(picture: &Tensor, request: Request, plan: String, keep_floats: bool) -> Result<Self> {
+    pub(crate) fn new(picture: &Tensor, request: Request, origin: Arc<Origin>, keep_floats: bool) -> Result<Self> {
         let pixels = to_rgb(picture)?;
         let floats = keep_floats.then(|| Vec::try_from(picture.f_flatten(0, -1)?)).transpose()?;
-        let json = serde_json::to_string(&request).map_err(Error::PngRequest)?;
-        let metadata = Metadata { request: json, seed: request.seed, plan };
-        Ok(Self { pixels, floats, metadata, request })
+        Ok(Self { pixels, floats, request, origin })
     }
 
     /// The pixels, 8 bits a channel.
@@ -85,22 +92,39 @@ impl GeneratedImage {
     /// Which expert ran which step, one line for each stage and expert.
     #[must_use]
     pub fn plan(&self) -> &str {
-        &self.metadata.plan
+        &self.origin.plan
     }
 
-    /// The bytes of a PNG file. Its text chunks hold the request, the seed, the plan and the version of this library;
-    /// [`Request::from_png_bytes`] reads the request again.
+    /// The model that made the image, and how it computed.
+    #[must_use]
+    pub fn provenance(&self) -> &Provenance {
+        &self.origin.made
+    }
+
+    /// The bytes of a PNG file. Its text chunks hold the request, the seed, the plan, the [`Provenance`] and the version of this
+    /// library; [`Request::from_png_bytes`] reads the request again.
+    ///
+    /// # Errors
+    /// [`Error::PngRequestTooLong`] and [`Error::PngEncode`].
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        let json = |source| Error::PngRequest(source);
+        let request = serde_json::to_string(&self.request).map_err(json)?;
+        let made = Some(serde_json::to_string(&self.origin.made).map_err(json)?);
+        Metadata { request, seed: self.request.seed, plan: self.origin.plan.clone(), made }.write(&self.pixels)
+    }
+
+    /// The bytes of a PNG file that holds the pixels and nothing about how they were made.
     ///
     /// # Errors
     /// [`Error::PngEncode`].
-    pub fn to_png(&self) -> Result<Vec<u8>> {
-        self.metadata.write(&self.pixels)
+    pub fn to_png_plain(&self) -> Result<Vec<u8>> {
+        metadata::plain(&self.pixels)
     }
 
     /// Writes [`GeneratedImage::to_png`] to a file, whatever its name ends in. The file appears only when it is complete.
     ///
     /// # Errors
-    /// [`Error::PngEncode`] and [`Error::WriteFile`].
+    /// Those of [`to_png`](Self::to_png), and [`Error::WriteFile`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         Ok(files::write_atomic(path.as_ref(), &self.to_png()?)?)
     }
@@ -121,24 +145,32 @@ impl fmt::Debug for GeneratedImage {
 mod tests {
     use super::*;
 
+    fn origin(plan: &str) -> Arc<Origin> {
+        let made = r#"{ "precision": "f32", "encoders": "e", "stages": {} }"#;
+        Arc::new(Origin { plan: plan.to_owned(), made: serde_json::from_str(made).unwrap() })
+    }
+
     #[test]
     fn an_image_keeps_its_request() {
         let image = Tensor::zeros([3, 4, 6], (tch::Kind::Float, tch::Device::Cpu));
         let request = Request::new("a cat").seed(5);
-        let image = GeneratedImage::new(&image, request.clone(), "plan".to_owned(), false).unwrap();
+        let image = GeneratedImage::new(&image, request.clone(), origin("plan"), false).unwrap();
         assert_eq!((image.rgb().dimensions(), image.seed(), image.plan()), ((6, 4), 5, "plan"));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.png");
         image.save(&path).unwrap();
         assert_eq!(Request::from_png(&path).unwrap(), request);
         assert_eq!(image.request(), &request);
+        assert_eq!(Provenance::from_png(&path).unwrap(), *image.provenance());
+        let plain = image.to_png_plain().unwrap();
+        assert!(matches!(Request::from_png_bytes(&plain), Err(Error::PngWithoutRequest)));
     }
 
     #[test]
     fn floats_are_kept_where_they_are_wanted() {
         let values: Vec<f32> = (0..18_u8).map(|i| f32::from(i) / 17.0 - 0.5).collect();
         let picture = Tensor::from_slice(&values).view([3, 2, 3]);
-        let image = |keep| GeneratedImage::new(&picture, Request::new("a cat"), String::new(), keep).unwrap();
+        let image = |keep| GeneratedImage::new(&picture, Request::new("a cat"), origin(""), keep).unwrap();
         assert!(image(true).tensor().unwrap().equal(&picture));
         assert!(matches!(image(false).tensor(), Err(Error::NoFloats)));
         assert_eq!(image(true).rgb(), image(false).rgb());

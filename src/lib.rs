@@ -33,6 +33,7 @@
 //! emits `tracing` events.
 
 mod bindings;
+mod bounds;
 mod builder;
 mod collector;
 mod deepfloyd;
@@ -46,7 +47,9 @@ mod generation;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod job;
+mod lazy;
 mod limits;
+mod made;
 mod manifest;
 mod metadata;
 mod observer;
@@ -54,6 +57,7 @@ mod open;
 mod pipeline;
 mod pixels;
 mod problem;
+mod provenance;
 mod queue;
 mod request;
 mod shape;
@@ -62,16 +66,18 @@ mod style;
 mod validate;
 mod worker;
 
+pub use bounds::{MAX_SIDE, MAX_STRENGTH};
 pub use builder::{BATCH, PipelineBuilder};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use generation::{GeneratedImage, Generation, StageReport};
 pub use job::{Canceller, JobHandle, Phase, Progress};
-pub use limits::{MAX_IMAGES, MAX_SIDE, MAX_STYLE_PIXELS, MAX_STYLE_REFERENCES};
+pub use limits::Limits;
 pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
 pub use observer::{Event, Observer, Preview};
 pub use pipeline::Pipeline;
 pub use problem::Problem;
+pub use provenance::{Provenance, StageProvenance};
 pub use request::Request;
 pub use shipped::{MODEL_VARIABLE, icons};
 pub use style::{STYLE_SIDE, Style, StyleEmbedding, StyleImage, StyleReference, StyleSource};
@@ -96,7 +102,7 @@ pub use {
         solver::{Churn, FreshNoise, Solver, Variance},
         timesteps::{NoiseTable, Preset},
     },
-    ediffi_encoders::T5Weights,
+    ediffi_encoders::{PICTURE_BYTES, PICTURE_SIDE, Picture, PictureError, T5Weights},
     ediffi_paint::{
         Binding, BoundTokens, Canvas, ColourReading, Growth, Mask, Occurrence, Painter, Palette, PaletteEntry, Region,
         Shape, Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction, region_colour,

@@ -1,14 +1,205 @@
-//! The most that a request may ask for.
+//! The most that a request may ask for: set by whoever opens a pipeline, and checked in one place before anything is decoded or
+//! allocated.
 
-/// The most images of one request.
-pub const MAX_IMAGES: usize = 4096;
+use ediffi_cascade::sizes;
+use serde::{Deserialize, Serialize};
 
-/// The longest side in pixels of a picture.
-pub const MAX_SIDE: u32 = 1 << 14;
+use crate::shape::StageShape;
+use crate::style::StyleSource;
+use crate::{Problem, Request, Style};
 
-/// The most references of one style. They travel in the request, and so in every picture made from it.
-pub const MAX_STYLE_REFERENCES: usize = 32;
+/// The most that one request may ask for. The default is safe for requests of strangers;
+/// [`PipelineBuilder::limits`](crate::PipelineBuilder::limits) sets others.
+///
+/// ```
+/// use ediffi::{Limits, Pipeline};
+///
+/// let limits = Limits { images: 4, steps: 100, ..Limits::default() };
+/// let builder = Pipeline::builder("models/icons").limits(limits);
+/// ```
+///
+/// They are checked before a prompt is tokenized, a picture decoded or a mask unpacked. A request that breaks some is refused with a
+/// [`Problem::Limit`] for each, which names the field and the limit; what else is wrong with it is not looked for. Reading a request
+/// from JSON takes memory in proportion to its length: bound that where it comes in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Pixels of one picture of a stage (default: 2048²). An enlarger makes more of them.
+    pub pixels: u64,
+    /// Images (default: 64).
+    pub images: usize,
+    /// Steps that a request sets for a stage (default: 1000).
+    pub steps: usize,
+    /// Characters of the prompt, of the negative prompt, and of each phrase of a canvas (default: 4096). Encoders read some hundred.
+    pub prompt_characters: usize,
+    /// Regions of a canvas (default: 64).
+    pub regions: usize,
+    /// Bytes of the masks of a canvas as they are painted: a byte for each pixel of each region (default: 64 MiB).
+    pub mask_bytes: u64,
+    /// References of a style, pictures and embeddings (default: 32).
+    pub style_pictures: usize,
+    /// Pixels of the pictures of a style together, before they are scaled down (default: 2²⁵).
+    pub style_pixels: u64,
+    /// Bytes that the pictures of a request take while it is drawn, finished ones included (default: 4 GiB): the numbers in
+    /// [`Cascade::run`](ediffi_cascade::Cascade::run), and what reading the largest picture of a style and painting the canvas take.
+    /// Networks and what they compute on the way are the model's, and do not count.
+    pub working_memory: u64,
+}
 
-/// The most pixels of one style's pictures together: 48 megabytes of base64 at worst, which leaves room for the rest of the
-/// request in what is read from a picture's file.
-pub const MAX_STYLE_PIXELS: u64 = 12_000_000;
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            pixels: 1 << 22,
+            images: 64,
+            steps: 1000,
+            prompt_characters: 4096,
+            regions: 64,
+            mask_bytes: 64 << 20,
+            style_pictures: 32,
+            style_pixels: 1 << 25,
+            working_memory: 4 << 30,
+        }
+    }
+}
+
+/// How a pipeline draws, as far as memory goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drawing {
+    /// Images that are computed together.
+    pub(crate) batch: usize,
+    /// Whether all batches are on the way at the same time.
+    pub(crate) turns: bool,
+    /// Whether images keep their float pixels.
+    pub(crate) keep_floats: bool,
+    /// How many times as wide and as high an enlarger makes the picture of the last stage; 1 without one.
+    pub(crate) scale: u64,
+}
+
+/// Bytes of a pixel: finished, in f32, and on its way through a solver, which is at most six times the pixels.
+const FINISHED: u64 = 3;
+const FLOATS: u64 = 12;
+const ON_THE_WAY: u64 = 6 * FLOATS;
+
+/// Bytes of a pixel that are in use while a picture of a style is read, and while a canvas is painted in f32 and f64.
+const READING: u64 = 16;
+const PAINTING: u64 = 12;
+
+impl Limits {
+    /// Every limit that a request breaks; `all` are the stages of the model, `running` those that it asks for.
+    pub(crate) fn problems(
+        &self,
+        request: &Request,
+        all: &[StageShape],
+        running: &[StageShape],
+        drawing: Drawing,
+    ) -> Vec<Problem> {
+        let mut found = Found::default();
+        let characters = self.prompt_characters as u64;
+        found.check("prompt, characters", length(&request.prompt, characters), characters, "prompt_characters");
+        if let Some(negative) = &request.negative_prompt {
+            found.check("negative prompt, characters", length(negative, characters), characters, "prompt_characters");
+        }
+        found.check("images", request.images as u64, self.images as u64, "images");
+        for (name, patch) in &request.stages {
+            let Some(stage) = all.iter().find(|stage| stage.name == *name) else { continue };
+            let own = patch.schedule.as_ref().and_then(ediffi_core::schedule::Schedule::own_steps);
+            let steps = patch.steps.or(own).unwrap_or(0).max(own.unwrap_or(0));
+            found.check(&format!("stage `{}`, steps", stage.name), steps as u64, self.steps as u64, "steps");
+        }
+        let pixels = pixels(request, running);
+        found.check("width and height, pixels", pixels, self.pixels, "pixels");
+        self.style(request.style.as_ref(), &mut found);
+        let painted = self.canvas(request, &mut found);
+        // What a breach of another limit asks for need not be named twice.
+        if found.0.is_empty() {
+            let bytes = drawing.bytes(request.images as u64, pixels, all.len() == running.len());
+            let bytes = bytes.saturating_add(request.style.as_ref().map_or(0, largest).saturating_mul(READING));
+            let bytes = bytes.saturating_add(painted.saturating_mul(PAINTING));
+            found.check("images, width and height: bytes", bytes, self.working_memory, "working_memory");
+        }
+        found.0
+    }
+
+    /// As [`problems`](Self::problems), of a style alone.
+    pub(crate) fn style_problems(&self, style: &Style) -> Vec<Problem> {
+        let mut found = Found::default();
+        self.style(Some(style), &mut found);
+        found.0
+    }
+
+    fn style(&self, style: Option<&Style>, found: &mut Found) {
+        let Some(style) = style else { return };
+        found.check("style, references", style.references.len() as u64, self.style_pictures as u64, "style_pictures");
+        found.check("style, pixels of its pictures", style.pixels(), self.style_pixels, "style_pixels");
+    }
+
+    /// The pixels of the canvas.
+    fn canvas(&self, request: &Request, found: &mut Found) -> u64 {
+        let Some(canvas) = &request.canvas else { return 0 };
+        let regions = canvas.regions().len() as u64;
+        let pixels = u64::from(canvas.width()) * u64::from(canvas.height());
+        found.check("canvas, regions", regions, self.regions as u64, "regions");
+        found.check("canvas, bytes of its masks", pixels.saturating_mul(regions), self.mask_bytes, "mask_bytes");
+        let characters = self.prompt_characters as u64;
+        let longest = canvas.regions().iter().map(|region| length(&region.phrase, characters)).max();
+        found.check("canvas, characters of a phrase", longest.unwrap_or(0), characters, "prompt_characters");
+        pixels
+    }
+}
+
+impl Drawing {
+    /// Bytes of `images` pictures of `pixels`; `whole`: whether the last stage runs, after which an enlarger has its turn.
+    fn bytes(self, images: u64, pixels: u64, whole: bool) -> u64 {
+        let scale = if whole { self.scale } else { 1 };
+        let finished = pixels.saturating_mul(scale.saturating_mul(scale));
+        let batch = images.min(self.batch as u64);
+        let way = if self.turns { images } else { batch };
+        let kept = FINISHED + if self.keep_floats { FLOATS } else { 0 };
+        let enlarging = if scale > 1 { finished.saturating_mul(batch).saturating_mul(FLOATS) } else { 0 };
+        finished
+            .saturating_mul(images)
+            .saturating_mul(kept)
+            .saturating_add(enlarging)
+            .saturating_add(pixels.saturating_mul(images).saturating_mul(FLOATS))
+            .saturating_add(pixels.saturating_mul(way).saturating_mul(ON_THE_WAY))
+    }
+}
+
+/// The limits that were broken.
+#[derive(Default)]
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn check(&mut self, field: &str, value: u64, limit: u64, name: &'static str) {
+        if value > limit {
+            self.0.push(Problem::Limit { field: field.to_owned(), value, limit, name });
+        }
+    }
+}
+
+/// The characters of a text. One of more bytes than `limit` characters can have is not read to its end.
+fn length(text: &str, limit: u64) -> u64 {
+    let bytes = text.len() as u64;
+    if bytes > limit.saturating_mul(4) { bytes.div_ceil(4) } else { text.chars().count() as u64 }
+}
+
+/// Pixels of the largest picture that a stage draws. A side that no stage can draw counts as it was asked for.
+fn pixels(request: &Request, running: &[StageShape]) -> u64 {
+    let sizes: Vec<_> = running.iter().map(|stage| stage.size).collect();
+    let last = sizes.last().map_or(0, |stage| u64::try_from(stage.size).unwrap_or(0));
+    let sides = |side: Option<u32>| {
+        let asked = side.map_or(last, u64::from);
+        let drawn = sizes::sides(&sizes, side).unwrap_or_default();
+        drawn.into_iter().map(u64::from).max().map_or(asked, |drawn| drawn.max(asked))
+    };
+    sides(request.width).saturating_mul(sides(request.height))
+}
+
+/// Pixels of the largest picture of a style.
+fn largest(style: &Style) -> u64 {
+    let of = |source: &StyleSource| match source {
+        StyleSource::Image(image) => u64::from(image.width()) * u64::from(image.height()),
+        StyleSource::Embedding(_) => 0,
+    };
+    style.references.iter().map(|reference| of(&reference.source)).max().unwrap_or(0)
+}

@@ -12,8 +12,10 @@ use tch::{Device, Kind};
 
 use crate::deepfloyd::{self, Folders, Published};
 use crate::encoders::{EncoderSet, LoadedEncoders};
+use crate::limits::Drawing;
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::pipeline::State;
+use crate::provenance::Digests;
 use crate::shape::StageShape;
 use crate::{Error, Pipeline, PipelineBuilder, Result};
 
@@ -84,6 +86,8 @@ impl PipelineBuilder {
             ediffi_cascade::Error::Cascade(reason) => wrong("stages".to_owned(), reason),
             other => other.into(),
         })?;
+        let turns =
+            self.residency.unwrap_or(if published { Residency::Relay } else { Residency::All }) != Residency::All;
         if let Some((file, tiling)) = &self.enlarger {
             let precise = Runtime { kind: Kind::Float, ..runtime };
             cascade = cascade.with_enlarger(Enlarger::open(file, precise)?.with_tiling(*tiling)?)?;
@@ -94,6 +98,9 @@ impl PipelineBuilder {
             EncoderSet::open(&self.folder, &manifest, needs, runtime)?
         };
         let encoders = encoders.with_t5_weights(self.t5_weights);
+        let scale = cascade.enlarger().map_or(1, |enlarger| enlarger.scale().unsigned_abs());
+        let digests = Digests::new(shapes.len());
+        let drawing = Drawing { batch: self.batch, turns, keep_floats: self.keep_floats, scale };
         tracing::debug!(folder = %self.folder.display(), ?runtime, stages = shapes.len(), "opened");
         Ok(Pipeline {
             folder: self.folder,
@@ -103,9 +110,11 @@ impl PipelineBuilder {
             shapes,
             needs,
             keep_encoders: self.keep_encoders,
-            batch: self.batch,
             rows: self.rows,
-            keep_floats: self.keep_floats,
+            limits: self.limits,
+            drawing,
+            enlarger: self.enlarger.map(|(file, _)| file),
+            digests,
             paint_weight: self.paint_weight,
             state: RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None }),
         })

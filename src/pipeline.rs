@@ -12,10 +12,12 @@ use ediffi_paint::WeightFunction;
 
 use crate::embeddings::Source;
 use crate::encoders::{EncoderSet, LoadedEncoders};
+use crate::limits::{Drawing, Limits};
 use crate::manifest::Manifest;
+use crate::provenance::Digests;
 use crate::shape::StageShape;
 use crate::validate::{self, Abilities};
-use crate::{Embeddings, Error, Request, Result, StagePlan};
+use crate::{Embeddings, Error, Problem, Request, Result, StagePlan};
 
 /// A model that turns requests into pictures.
 ///
@@ -31,10 +33,13 @@ pub struct Pipeline {
     /// The embeddings that any stage takes.
     pub(crate) needs: EmbeddingShapes,
     pub(crate) keep_encoders: bool,
-    pub(crate) batch: usize,
     pub(crate) rows: Rows,
-    /// Whether images keep their float pixels.
-    pub(crate) keep_floats: bool,
+    /// The most that a request may ask for.
+    pub(crate) limits: Limits,
+    pub(crate) drawing: Drawing,
+    /// The file of the enlarger.
+    pub(crate) enlarger: Option<PathBuf>,
+    pub(crate) digests: Digests,
     /// How paint is scaled, if not as the canvas says.
     pub(crate) paint_weight: Option<Arc<dyn WeightFunction>>,
     pub(crate) state: RefCell<State>,
@@ -71,12 +76,16 @@ impl Pipeline {
     /// Checks a request against this model, as every generation does first. It opens tokenizers but no weights.
     ///
     /// # Errors
-    /// [`Error::InvalidRequest`] with everything that is wrong; [`Error::Encoders`] for a tokenizer that cannot be read.
+    /// [`Error::InvalidRequest`] with every [limit](crate::Limits) that is broken, or with everything else that is wrong;
+    /// [`Error::Encoders`] for a tokenizer that cannot be read.
     pub fn validate(&self, request: &Request) -> Result<()> {
-        let source = Source::of(request);
-        let mut problems = self.encoders.too_long(&source)?;
-        problems.extend(self.encoders.foreign_styles(source.style.as_deref())?);
-        validate::validate(request, self.abilities(true), problems)
+        validate::validate(request, self.abilities(true), || {
+            let source = Source::of(request);
+            let mut problems = self.encoders.too_long(&source)?;
+            problems.extend(self.encoders.says_nothing(&source).then_some(Problem::EmptyPrompt));
+            problems.extend(self.encoders.foreign_styles(source.style.as_deref())?);
+            Ok(problems)
+        })
     }
 
     /// Which expert of which stage runs which step. It loads nothing.
@@ -84,7 +93,7 @@ impl Pipeline {
     /// # Errors
     /// [`Error::InvalidRequest`], where prompts may be of any length; [`Error::Busy`].
     pub fn plan(&self, request: &Request) -> Result<Vec<StagePlan>> {
-        validate::validate(request, self.abilities(false), Vec::new())?;
+        validate::validate(request, self.abilities(false), || Ok(Vec::new()))?;
         let state = self.state()?;
         self.plans(&state, request)
     }
@@ -104,7 +113,7 @@ impl Pipeline {
     /// `encoders`: whether texts have yet to be encoded.
     pub(crate) fn abilities(&self, encoders: bool) -> Abilities<'_> {
         let encoders = encoders.then(|| self.encoders.abilities());
-        Abilities { stages: &self.shapes, needs: self.needs, encoders }
+        Abilities { stages: &self.shapes, needs: self.needs, encoders, limits: &self.limits, drawing: self.drawing }
     }
 
     pub(crate) fn state(&self) -> Result<RefMut<'_, State>> {

@@ -1,17 +1,36 @@
 //! What can be wrong with a request.
 
+use ediffi_core::brief::brief;
+
 /// One thing that is wrong with a request. [`Error::InvalidRequest`](crate::Error::InvalidRequest) holds all of them.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    /// There is no prompt.
-    #[error("the prompt is empty (`Request::unconditional` asks for a picture of nothing in particular)")]
+    /// More than the pipeline's [`Limits`](crate::Limits) allow.
+    #[error("{field}: {value}, the limit is {limit} (`Limits::{name}`)")]
+    Limit {
+        /// The field of the request.
+        field: String,
+        /// What it asks for.
+        value: u64,
+        /// The most that it may ask for.
+        limit: u64,
+        /// The field of the limits.
+        name: &'static str,
+    },
+    /// There is no prompt, or nothing is left of it after captions are cleaned.
+    #[error(
+        "the prompt is empty, or nothing is left of it after it is cleaned (`Request::unconditional` asks for a picture of nothing in particular)"
+    )]
     EmptyPrompt,
     /// An unconditional request has a prompt.
-    #[error("the request is unconditional and has the prompt `{0}`")]
+    #[error("the request is unconditional and has the prompt `{}`", brief(.0))]
     UnconditionalPrompt(String),
     /// An encoder reads fewer tokens than a prompt has.
-    #[error("the {which} is too long for {encoder}, which would not read: `{lost}` (`Request::truncate` allows it)")]
+    #[error(
+        "the {which} is too long for {encoder}, which would not read: `{}` (`Request::truncate` allows it)",
+        brief(lost)
+    )]
     TooLong {
         /// `prompt` or `negative prompt`.
         which: &'static str,
@@ -23,11 +42,11 @@ pub enum Problem {
     /// No encoder of the model reads text.
     #[error("the model has no text encoder for the {0}; embeddings from a file can be sampled")]
     NoTextEncoder(&'static str),
-    /// No picture, or more than one request may ask for.
-    #[error("{0} images were asked for: it has to be 1 to {max}", max = crate::limits::MAX_IMAGES)]
-    Images(usize),
+    /// No picture was asked for.
+    #[error("no images were asked for: it has to be 1 at least")]
+    NoImages,
     /// The model has no stage of this name.
-    #[error("{setting}: there is no stage `{name}`, only {}", stages.join(", "))]
+    #[error("{setting}: there is no stage `{}`, only {}", brief(name), stages.join(", "))]
     UnknownStage {
         /// Which setting of the request names it.
         setting: &'static str,
@@ -58,7 +77,7 @@ pub enum Problem {
     #[error(
         "{side} {value}: stage `{stage}` would draw {stage_side} pixels and takes multiples of {multiple}; the {side} \
          has to be a multiple of {unit}, from {unit} to {}: {}",
-        crate::limits::MAX_SIDE,
+        crate::bounds::MAX_SIDE,
         nearest(*value, *unit)
     )]
     Size {
@@ -79,23 +98,19 @@ pub enum Problem {
     #[error("there is a style, but {0}")]
     Style(&'static str),
     /// The strength of the style is no strength.
-    #[error("the strength of the style is {0}: it has to be finite and not negative")]
+    #[error("the strength of the style is {0:?}: it has to be from 0 to {max}", max = crate::bounds::MAX_STRENGTH)]
     StyleStrength(f64),
-    /// The references of the style are too many, or none.
-    #[error("the style has {0} references: it has to be 1 to {max}", max = crate::limits::MAX_STYLE_REFERENCES)]
-    StyleReferences(usize),
-    /// The pictures of the style are too large to travel with the request.
-    #[error(
-        "the style's pictures have {0} pixels together, more than {max}: embeddings of them are \
-         small (`Pipeline::encode_style`)",
-        max = crate::limits::MAX_STYLE_PIXELS
-    )]
-    StylePixels(u64),
+    /// The style has no reference.
+    #[error("the style has no references: it needs one at least")]
+    NoStyleReferences,
     /// The weights of the style's references are no weights.
     #[error("the weights of the style's references are {0:?}: they have to be finite, not negative, and not all 0")]
     StyleWeights(Vec<f64>),
     /// A style embedding was made by another CLIP than the model's.
-    #[error("a style embedding of {values} values was made by {made_by}, the model's CLIP is {wanted} with {width}")]
+    #[error(
+        "a style embedding of {values} values was made by {}, the model's CLIP is {wanted} with {width}",
+        brief(made_by)
+    )]
     StyleOfAnother {
         /// Numbers in the embedding.
         values: usize,
@@ -114,9 +129,9 @@ pub enum Problem {
 /// The valid sides next to `value`, in words.
 fn nearest(value: u32, unit: u64) -> String {
     let unit = unit.max(1);
-    let below = u64::from(value.min(crate::limits::MAX_SIDE)) / unit * unit;
+    let below = u64::from(value.min(crate::bounds::MAX_SIDE)) / unit * unit;
     let above = if u64::from(value).is_multiple_of(unit) { below } else { below + unit };
-    let valid = |side: u64| (unit..=u64::from(crate::limits::MAX_SIDE)).contains(&side);
+    let valid = |side: u64| (unit..=u64::from(crate::bounds::MAX_SIDE)).contains(&side);
     match (valid(below), valid(above) && above != below) {
         (true, true) => format!("the nearest are {below} and {above}"),
         (true, false) => format!("the nearest is {below}"),
@@ -125,7 +140,12 @@ fn nearest(value: u32, unit: u64) -> String {
     }
 }
 
-/// All problems in one line.
+/// How many problems a message tells of.
+const LISTED: usize = 16;
+
+/// All problems in one line; of very many the first.
 pub(crate) fn list(problems: &[Problem]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    let more = problems.len().saturating_sub(LISTED);
+    let more = (more > 0).then(|| format!("and {more} more"));
+    problems.iter().take(LISTED).map(ToString::to_string).chain(more).collect::<Vec<_>>().join("; ")
 }

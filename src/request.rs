@@ -1,5 +1,6 @@
 //! A request: everything that decides a picture, except the model.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ediffi_cascade::{SettingsPatch, Tiling};
@@ -9,7 +10,7 @@ use ediffi_core::solver::Solver;
 use ediffi_paint::Canvas;
 use serde::{Deserialize, Serialize};
 
-use crate::Style;
+use crate::{Result, Style};
 
 /// What to draw, and how. The same request to the same model gives the same picture, to the bit on one machine.
 ///
@@ -195,6 +196,15 @@ impl Request {
     fn set(mut self, stage: impl Into<String>, set: impl FnOnce(&mut SettingsPatch)) -> Self {
         set(self.stages.entry(stage.into()).or_default());
         self
+    }
+
+    /// The request as a picture keeps it: large pictures of its style scaled down.
+    ///
+    /// # Errors
+    /// [`Error::StyleImage`](crate::Error::StyleImage) for a picture whose pixels are damaged.
+    pub(crate) fn settled(&self) -> Result<Cow<'_, Self>> {
+        let style = self.style.as_ref().map(Style::settled).transpose()?.flatten();
+        Ok(style.map_or(Cow::Borrowed(self), |style| Cow::Owned(Self { style: Some(style), ..self.clone() })))
     }
 
     /// The request whose only image is image `index` of this one.

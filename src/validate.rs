@@ -4,7 +4,8 @@ use ediffi_cascade::sizes::{self, StageSize};
 use ediffi_core::unet::EmbeddingShapes;
 use ediffi_paint::locate;
 
-use crate::limits::{MAX_IMAGES, MAX_SIDE, MAX_STYLE_PIXELS, MAX_STYLE_REFERENCES};
+use crate::bounds::{MAX_SIDE, MAX_STRENGTH};
+use crate::limits::{Drawing, Limits};
 use crate::shape::StageShape;
 use crate::{Error, Problem, Request, Result, Style};
 
@@ -21,6 +22,10 @@ pub(crate) struct Abilities<'a> {
     /// Whether the model has an encoder that reads text for one of them, and one that looks at pictures. `None` where
     /// embeddings are at hand.
     pub(crate) encoders: Option<Encoders>,
+    /// The most that a request may ask for.
+    pub(crate) limits: &'a Limits,
+    /// How it draws.
+    pub(crate) drawing: Drawing,
 }
 
 /// Which encoders a model has.
@@ -30,14 +35,25 @@ pub(crate) struct Encoders {
     pub(crate) image: bool,
 }
 
-/// Checks a request against a pipeline; `problems` are those found already.
+/// Checks a request against a pipeline: its limits first, and where they hold everything else. `others` finds what takes more
+/// than a look at the request.
 ///
 /// # Errors
-/// [`Error::InvalidRequest`] with everything that is wrong.
-pub(crate) fn validate(request: &Request, abilities: Abilities<'_>, mut problems: Vec<Problem>) -> Result<()> {
+/// [`Error::InvalidRequest`] with every limit that is broken, or with everything else that is wrong.
+pub(crate) fn validate(
+    request: &Request,
+    abilities: Abilities<'_>,
+    others: impl FnOnce() -> Result<Vec<Problem>>,
+) -> Result<()> {
+    let asked = stages(request, abilities.stages);
+    let problems = abilities.limits.problems(request, abilities.stages, asked, abilities.drawing);
+    if !problems.is_empty() {
+        return Err(Error::InvalidRequest { problems });
+    }
+    let mut problems = others()?;
     text(request, abilities, &mut problems);
-    if !(1..=MAX_IMAGES).contains(&request.images) {
-        problems.push(Problem::Images(request.images));
+    if request.images == 0 {
+        problems.push(Problem::NoImages);
     }
     let running = running(request, abilities.stages, &mut problems);
     size(request, running, &mut problems);
@@ -55,7 +71,7 @@ pub(crate) fn stages<'a>(request: &Request, stages: &'a [StageShape]) -> &'a [St
 
 fn text(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem>) {
     let empty = request.prompt.trim().is_empty();
-    if empty && !request.unconditional {
+    if empty && !request.unconditional && !problems.contains(&Problem::EmptyPrompt) {
         problems.push(Problem::EmptyPrompt);
     }
     if !empty && request.unconditional {
@@ -133,19 +149,15 @@ fn style(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem
     } else if abilities.encoders.is_some_and(|encoders| !encoders.image) {
         problems.push(Problem::Style(NO_STYLE_ENCODER));
     }
-    if !(style.strength >= 0.0 && style.strength.is_finite()) {
+    if !(0.0..=MAX_STRENGTH).contains(&style.strength) {
         problems.push(Problem::StyleStrength(style.strength));
     }
 }
 
 fn references(style: &Style, problems: &mut Vec<Problem>) {
     let references = style.references.len();
-    if !(1..=MAX_STYLE_REFERENCES).contains(&references) {
-        problems.push(Problem::StyleReferences(references));
-    }
-    let pixels = style.pixels();
-    if pixels > MAX_STYLE_PIXELS {
-        problems.push(Problem::StylePixels(pixels));
+    if references == 0 {
+        problems.push(Problem::NoStyleReferences);
     }
     let weights: Vec<f64> = style.references.iter().map(|reference| reference.weight).collect();
     let sound = weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0);
@@ -159,8 +171,17 @@ fn references(style: &Style, problems: &mut Vec<Problem>) {
 /// Checks a style alone, to be encoded without a prompt.
 ///
 /// # Errors
-/// [`Error::InvalidRequest`] with everything that is wrong.
-pub(crate) fn validate_style(request: &Request, abilities: Abilities<'_>, mut problems: Vec<Problem>) -> Result<()> {
+/// As [`validate`].
+pub(crate) fn validate_style(
+    request: &Request,
+    abilities: Abilities<'_>,
+    others: impl FnOnce() -> Result<Vec<Problem>>,
+) -> Result<()> {
+    let problems = request.style.as_ref().map(|style| abilities.limits.style_problems(style)).unwrap_or_default();
+    if !problems.is_empty() {
+        return Err(Error::InvalidRequest { problems });
+    }
+    let mut problems = others()?;
     style(request, abilities, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(Error::InvalidRequest { problems }) }
 }

@@ -39,7 +39,7 @@ pub enum Error {
     #[error("invalid schedule: {0}")]
     InvalidSchedule(String),
     /// One entry of a list of sigmas is out of place.
-    #[error("invalid schedule: sigma {sigma} at index {index} {reason}")]
+    #[error("invalid schedule: sigma {sigma:?} at index {index} {reason}")]
     InvalidSigmas {
         /// Position in the list, from 0.
         index: usize,

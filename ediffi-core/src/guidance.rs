@@ -10,8 +10,11 @@ use tch::Tensor;
 
 use crate::denoiser::{Branch, BranchDenoiser, Denoiser, Estimate, check_shape};
 use crate::interval::SigmaInterval;
-pub use crate::thresholding::Thresholding;
+pub use crate::thresholding::{MAX_CAP, Thresholding};
 use crate::{Error, Result};
+
+/// The highest scale of guidance. A higher number is taken for a mistake: guidance is seldom above 20.
+pub const MAX_SCALE: f64 = 1000.0;
 
 /// How strongly, and where, to guide.
 ///
@@ -50,11 +53,11 @@ impl Guidance {
     /// Checks the numbers.
     ///
     /// # Errors
-    /// [`Error::InvalidGuidance`] unless the scale is finite and not negative, the percentile is in (0, 1] and the cap
-    /// is at least 1.
+    /// [`Error::InvalidGuidance`] unless the scale is from 0 to [`MAX_SCALE`], the percentile is in (0, 1] and the cap is from 1 to
+    /// [`MAX_CAP`].
     pub fn validate(&self) -> Result<()> {
-        if !(self.scale >= 0.0 && self.scale.is_finite()) {
-            let reason = format!("scale {} has to be finite and not negative", self.scale);
+        if !(0.0..=MAX_SCALE).contains(&self.scale) {
+            let reason = format!("scale {:?} has to be from 0 to {MAX_SCALE}", self.scale);
             return Err(Error::InvalidGuidance(reason));
         }
         self.thresholding.validate()

@@ -4,6 +4,7 @@
 //! denoiser D(x; σ). Several denoisers, chosen by noise level, make an ensemble ([`ensemble`]). Guidance ([`guidance`]) wraps
 //! the ensemble. A solver ([`solver`]) sees only D.
 
+pub mod brief;
 pub mod conditioning;
 pub mod denoiser;
 pub mod ensemble;

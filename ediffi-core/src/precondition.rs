@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::timesteps::NoiseTable;
 use crate::{Error, Result};
 
+/// The range of the standard deviation of data. Pixels in \[-1, 1\] have 0.5.
+pub const SIGMA_DATA: std::ops::RangeInclusive<f64> = 1e-4..=1e4;
+
 /// The coefficients around a network, as functions of the noise level.
 pub trait Precondition: Debug + Send + Sync {
     /// How much of the noisy image is kept.
@@ -66,12 +69,12 @@ impl Edm {
     /// The preconditioning for data of standard deviation `sigma_data`.
     ///
     /// # Errors
-    /// [`Error::InvalidPrecondition`] unless `sigma_data` is positive and finite.
+    /// [`Error::InvalidPrecondition`] unless `sigma_data` is in [`SIGMA_DATA`].
     pub fn new(sigma_data: f64) -> Result<Self> {
-        if sigma_data > 0.0 && sigma_data.is_finite() {
+        if SIGMA_DATA.contains(&sigma_data) {
             Ok(Self { sigma_data })
         } else {
-            let reason = format!("sigma_data {sigma_data} has to be positive and finite");
+            let reason = format!("sigma_data {sigma_data:?} has to be from 1e-4 to 1e4");
             Err(Error::InvalidPrecondition(reason))
         }
     }

@@ -18,6 +18,10 @@ use crate::{Error, Result};
 /// The highest number of steps of a schedule. A higher number is taken for a mistake.
 pub const MAX_STEPS: usize = 10_000;
 
+/// The range of a positive sigma. One outside it is taken for a mistake, and its square would leave the range of f32. Schedules of
+/// DDPM start at some ten thousand, and EDM's end at 0.002.
+pub const SIGMAS: std::ops::RangeInclusive<f64> = 1e-9..=1e9;
+
 /// A rule that makes a schedule for any number of steps.
 ///
 /// In JSON: `{"karras": {"min": 0.002, "max": 80, "rho": 7}}`, `{"deis": {"min": 0.002, "max": 80, "order": 6}}`,
@@ -130,7 +134,7 @@ impl Schedule {
 /// (EDM, equation 5).
 ///
 /// # Errors
-/// [`Error::InvalidSchedule`] unless `0 < min < max`, `rho > 0`, all finite, and `steps` is in `1..=MAX_STEPS`.
+/// [`Error::InvalidSchedule`] unless `min < max`, both in [`SIGMAS`], `rho` is positive and finite, and `steps` is in `1..=MAX_STEPS`.
 pub fn karras(steps: usize, min: f64, max: f64, rho: f64) -> Result<Vec<f64>> {
     let mut sigmas = power_grid(steps, steps.saturating_sub(1), min, max, rho, "rho")?;
     sigmas.push(0.0);
@@ -161,7 +165,7 @@ pub fn exponential(steps: usize, min: f64, max: f64) -> Result<Vec<f64>> {
     Ok(sigmas)
 }
 
-/// Checks that a list of sigmas is a schedule: at least one step, finite, strictly descending, positive except that it
+/// Checks that a list of sigmas is a schedule: at least one step, finite, strictly descending, within [`SIGMAS`] except that it
 /// may end in 0.
 ///
 /// # Errors
@@ -180,6 +184,9 @@ pub fn validate(sigmas: &[f64]) -> Result<()> {
         if sigma < 0.0 || (sigma == 0.0 && index + 1 < sigmas.len()) {
             return wrong("is not positive");
         }
+        if sigma > 0.0 && !SIGMAS.contains(&sigma) {
+            return wrong("is out of range, 1e-9 to 1e9");
+        }
         if sigma >= previous {
             return wrong("is not below the one before");
         }
@@ -191,8 +198,8 @@ pub fn validate(sigmas: &[f64]) -> Result<()> {
 fn check(steps: usize, min: f64, max: f64) -> Result<()> {
     let reason = if steps == 0 || steps > MAX_STEPS {
         format!("{steps} steps: the number of steps has to be in 1..={MAX_STEPS}")
-    } else if !(0.0 < min && min < max && max.is_finite()) {
-        format!("min {min} and max {max}: 0 < min < max has to hold, and max has to be finite")
+    } else if !(SIGMAS.contains(&min) && min < max && SIGMAS.contains(&max)) {
+        format!("min {min:?} and max {max:?}: min < max has to hold, and both have to be from 1e-9 to 1e9")
     } else {
         return Ok(());
     };
@@ -203,7 +210,7 @@ fn check(steps: usize, min: f64, max: f64) -> Result<()> {
 fn power_grid(steps: usize, intervals: usize, min: f64, max: f64, rho: f64, name: &str) -> Result<Vec<f64>> {
     check(steps, min, max)?;
     if !(rho > 0.0 && rho.is_finite()) {
-        return Err(Error::InvalidSchedule(format!("{name} {rho} has to be positive and finite")));
+        return Err(Error::InvalidSchedule(format!("{name} {rho:?} has to be positive and finite")));
     }
     let sigmas = between(intervals, min, max, |s| s.powf(1.0 / rho), |t| t.powf(rho));
     if sigmas.len() > 1 {

@@ -5,6 +5,9 @@ use tch::Tensor;
 
 use crate::{Error, Result};
 
+/// The highest cap. A higher number is taken for a mistake.
+pub const MAX_CAP: f64 = 1000.0;
+
 /// How the estimate of the clean image is kept in the range of pixels, \[-1, 1\].
 ///
 /// It applies to every estimate, guided or not.
@@ -32,9 +35,9 @@ impl Thresholding {
     pub(crate) fn validate(&self) -> Result<()> {
         let Self::Dynamic { percentile, cap } = *self else { return Ok(()) };
         let reason = if !(percentile > 0.0 && percentile <= 1.0) {
-            format!("percentile {percentile} has to be above 0 and at most 1")
-        } else if let Some(cap) = cap.filter(|cap| !(*cap >= 1.0 && cap.is_finite())) {
-            format!("cap {cap} has to be finite and at least 1")
+            format!("percentile {percentile:?} has to be above 0 and at most 1")
+        } else if let Some(cap) = cap.filter(|cap| !(1.0..=MAX_CAP).contains(cap)) {
+            format!("cap {cap:?} has to be from 1 to {MAX_CAP}")
         } else {
             return Ok(());
         };

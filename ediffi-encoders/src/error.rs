@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::PictureError;
+
 /// The result of every fallible function of this crate that is not part of a network.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -97,7 +99,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: image::ImageError,
+        source: PictureError,
     },
     /// Weights that were written to after a model was opened from them.
     #[error("{} was written to since it was opened: what the model loaded cannot be told from other weights any more", .0.display())]

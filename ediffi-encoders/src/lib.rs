@@ -57,6 +57,8 @@ pub mod error;
 mod fingerprint;
 #[cfg(feature = "hub")]
 pub mod hub;
+mod picture;
+mod picture_error;
 pub mod t5;
 pub mod tokenizer;
 mod watched;
@@ -68,5 +70,7 @@ pub use clip::{
 pub use encoded::{Encoded, EncodedClip, Padding};
 pub use error::{Error, Result};
 pub use fingerprint::Fingerprint;
+pub use picture::Picture;
+pub use picture_error::{PICTURE_BYTES, PICTURE_SIDE, PictureError};
 pub use t5::{T5, T5Config, T5Network, T5Weights};
 pub use tokenizer::{TextTokenizer, Tokens};

@@ -5,7 +5,7 @@ use image::GrayImage;
 use serde::{Deserialize, Serialize};
 
 use crate::region::{default_weight, every_sigma};
-use crate::{Error, MAX_REGIONS, Mask, Occurrence, Region, Result, Strength};
+use crate::{Error, MAX_REGIONS, MAX_WEIGHT, Mask, Occurrence, Region, Result, Strength};
 
 /// What the user painted: regions of one size, and how strongly they act. The regions have been checked.
 ///
@@ -25,7 +25,7 @@ impl Canvas {
     ///
     /// # Errors
     /// [`Error::EmptyCanvas`], [`Error::TooManyRegions`], [`Error::EmptyPhrase`], [`Error::MaskSize`] if the masks differ
-    /// in size, [`Error::EmptyMask`] if a mask paints nothing, and [`Error::Weight`] if a weight is negative or not finite.
+    /// in size, [`Error::EmptyMask`] if a mask paints nothing, and [`Error::Weight`] if a weight is not from 0 to [`MAX_WEIGHT`].
     pub fn new(regions: impl IntoIterator<Item = Region>) -> Result<Self> {
         let regions: Vec<Region> = regions.into_iter().collect();
         let Some(first) = regions.first() else {
@@ -52,7 +52,7 @@ impl Canvas {
             if mask.is_empty() {
                 return Err(Error::EmptyMask(named()));
             }
-            if !(weight.is_finite() && *weight >= 0.0) {
+            if !(0.0..=MAX_WEIGHT).contains(weight) {
                 return Err(Error::Weight { phrase: named(), weight: *weight });
             }
         }
@@ -213,8 +213,8 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_below_zero_or_not_finite_is_an_error() {
-        for weight in [-0.5, f64::NAN, f64::INFINITY] {
+    fn a_weight_out_of_range_is_an_error() {
+        for weight in [-0.5, f64::NAN, f64::INFINITY, 1e308, MAX_WEIGHT + 1.0] {
             assert!(matches!(Canvas::new([cat().weight(weight)]), Err(Error::Weight { .. })));
         }
         assert!(Canvas::new([cat().weight(0.0)]).is_ok());

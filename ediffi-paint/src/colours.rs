@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use image::RgbImage;
+use image::{RgbImage, RgbaImage};
 
 use crate::palette::{Palette, PaletteEntry};
 use crate::{Canvas, Error, MAX_SIDE, Mask, Region, Result};
@@ -65,19 +65,34 @@ impl Canvas {
     /// [`Error::DuplicateColour`] if two entries have the same colour, [`Error::ColourNotPainted`] if the picture lacks
     /// the colour of an entry, [`Error::MaskSides`] if a side of the picture is 0, and the errors of [`Canvas::new`].
     pub fn from_colours(picture: &RgbImage, palette: &Palette) -> Result<ColourReading> {
-        palette.read(picture)
+        palette.read(picture.dimensions(), |x, y| picture.get_pixel_checked(x, y).map(|pixel| pixel.0))
+    }
+
+    /// As [`from_colours`](Self::from_colours), of a picture that may be transparent. A pixel that shows less than half of its
+    /// colour is unpainted, whatever the colour that stands behind it in the file.
+    ///
+    /// # Errors
+    /// As [`from_colours`](Self::from_colours).
+    pub fn from_transparent(picture: &RgbaImage, palette: &Palette) -> Result<ColourReading> {
+        palette.read(picture.dimensions(), |x, y| {
+            let [red, green, blue, alpha] = picture.get_pixel_checked(x, y)?.0;
+            (alpha > u8::MAX / 2).then_some([red, green, blue])
+        })
     }
 }
 
 impl Palette {
-    fn read(&self, picture: &RgbImage) -> Result<ColourReading> {
+    /// `colour` gives that of a pixel; `None` for one that is transparent.
+    fn read(&self, size: (u32, u32), colour: impl Fn(u32, u32) -> Option<[u8; 3]>) -> Result<ColourReading> {
         self.check_distinct()?;
-        let (width, height) = reduced(picture.dimensions());
+        let (width, height) = reduced(size);
         let mut owners = Vec::with_capacity(width as usize * height as usize);
         let mut strangers: HashMap<[u8; 3], UnmatchedColour> = HashMap::new();
         for (x, y) in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
-            let source = (nearest(x, width, picture.width()), nearest(y, height, picture.height()));
-            let colour = picture.get_pixel_checked(source.0, source.1).map_or([0; 3], |pixel| pixel.0);
+            let Some(colour) = colour(nearest(x, width, size.0), nearest(y, height, size.1)) else {
+                owners.push(Owner::Background);
+                continue;
+            };
             let owner = self.owner(colour);
             if owner == Owner::Nobody {
                 let stranger = UnmatchedColour { colour, pixels: 0, first: (x, y) };
@@ -216,14 +231,14 @@ mod tests {
         let reading = Canvas::from_colours(&picture(&[RED, BLUE, [255; 3], RED]), &palette()).unwrap();
         let [apple, cat] = reading.canvas.regions() else { panic!("two regions") };
         assert_eq!(apple.mask.levels(), [255, 0, 0, 255]);
-        assert_eq!((cat.mask.levels(), cat.weight, cat.occurrence), (&[0, 255, 0, 0][..], 2.0, Occurrence::Nth(2)));
+        assert_eq!((cat.mask.levels(), cat.weight, cat.occurrence), (vec![0, 255, 0, 0], 2.0, Occurrence::Nth(2)));
         assert_eq!(reading.unmatched, Unmatched::default());
     }
 
     #[test]
     fn a_noisy_colour_goes_to_the_nearest() {
         let noisy = picture(&[[240, 14, 9], [8, 12, 238], [243, 250, 247]]);
-        let reading = palette().read(&noisy).unwrap();
+        let reading = Canvas::from_colours(&noisy, &palette()).unwrap();
         assert_eq!(reading.canvas.regions()[0].mask.levels(), [255, 0, 0]);
         assert_eq!(reading.canvas.regions()[1].mask.levels(), [0, 255, 0]);
         assert_eq!(reading.unmatched.pixels, 0);
@@ -231,12 +246,12 @@ mod tests {
 
     #[test]
     fn other_colours_are_counted_and_left_unpainted() {
-        let reading = palette().read(&picture(&[RED, GREEN, BLUE, GREEN, [9, 9, 90]])).unwrap();
+        let reading = Canvas::from_colours(&picture(&[RED, GREEN, BLUE, GREEN, [9, 9, 90]]), &palette()).unwrap();
         let unmatched = |colour, pixels, x| UnmatchedColour { colour, pixels, first: (x, 0) };
         let expected = vec![unmatched(GREEN, 2, 1), unmatched([9, 9, 90], 1, 4)];
         assert_eq!(reading.unmatched, Unmatched { pixels: 3, colours: expected });
         assert_eq!(reading.canvas.regions()[0].mask.levels(), [255, 0, 0, 0, 0]);
-        let exact = palette().tolerance(0).read(&picture(&[RED, BLUE, [254, 0, 0]])).unwrap();
+        let exact = Canvas::from_colours(&picture(&[RED, BLUE, [254, 0, 0]]), &palette().tolerance(0)).unwrap();
         assert_eq!(exact.unmatched, Unmatched { pixels: 1, colours: vec![unmatched([254, 0, 0], 1, 2)] });
     }
 
@@ -245,13 +260,13 @@ mod tests {
         const WHITE: [u8; 3] = [255; 3];
         let rows = [[RED, RED, WHITE, WHITE, RED], [RED, WHITE, BLUE, WHITE, WHITE], [WHITE, WHITE, WHITE, WHITE, RED]];
         let picture = RgbImage::from_raw(5, 3, rows.concat().concat()).unwrap();
-        let reading = palette().read(&picture).unwrap();
+        let reading = Canvas::from_colours(&picture, &palette()).unwrap();
         // The cat's only pixel is its region; the apple has two beside the three that hang together.
         let expected = Stray { phrase: "apple".to_owned(), pixels: 2, places: vec![(4, 0), (4, 2)] };
         assert_eq!(reading.stray, [expected]);
         assert_eq!(reading.canvas.regions()[0].mask.levels()[4], 255, "painted all the same");
         let many = picture_of_dots(20);
-        let reading = Palette::new([PaletteEntry::new(RED, "apple")]).read(&many).unwrap();
+        let reading = Canvas::from_colours(&many, &Palette::new([PaletteEntry::new(RED, "apple")])).unwrap();
         assert_eq!((reading.stray[0].pixels, reading.stray[0].places.len()), (20, LISTED));
     }
 
@@ -262,27 +277,42 @@ mod tests {
     #[test]
     fn the_background_can_be_chosen() {
         let pixels = picture(&[RED, BLUE, [0; 3]]);
-        assert_eq!(palette().read(&pixels).unwrap().unmatched.pixels, 1);
-        assert_eq!(palette().background([[0; 3]]).read(&pixels).unwrap().unmatched.pixels, 0);
+        assert_eq!(Canvas::from_colours(&pixels, &palette()).unwrap().unmatched.pixels, 1);
+        assert_eq!(Canvas::from_colours(&pixels, &palette().background([[0; 3]])).unwrap().unmatched.pixels, 0);
+    }
+
+    /// The ground of this canvas is transparent black, and the cat is nearly black.
+    #[test]
+    fn what_is_transparent_is_unpainted() {
+        let picture =
+            image::load_from_memory(include_bytes!("../tests/fixtures/transparent.png")).unwrap().into_rgba8();
+        let entries = [PaletteEntry::new([214, 60, 60], "red apple"), PaletteEntry::new([10, 10, 10], "cat")];
+        let reading = Canvas::from_transparent(&picture, &Palette::new(entries)).unwrap();
+        let painted = |region: &Region| region.mask.levels().iter().filter(|&&level| level == 255).count();
+        assert_eq!(reading.canvas.regions().iter().map(painted).collect::<Vec<_>>(), [441, 441]);
+        assert_eq!(reading.unmatched.pixels, 0);
+        let half = RgbaImage::from_raw(3, 1, vec![255, 0, 0, 255, 255, 0, 0, 128, 255, 0, 0, 127]).unwrap();
+        let reading = Canvas::from_transparent(&half, &Palette::new([PaletteEntry::new(RED, "apple")])).unwrap();
+        assert_eq!((reading.canvas.regions()[0].mask.levels(), reading.unmatched.pixels), (vec![255, 255, 0], 0));
     }
 
     #[test]
     fn two_phrases_of_one_colour_are_an_error() {
         let entries = [PaletteEntry::new(RED, "apple"), PaletteEntry::new(RED, "cat")];
-        let error = Palette::new(entries).read(&picture(&[RED])).unwrap_err();
+        let error = Canvas::from_colours(&picture(&[RED]), &Palette::new(entries)).unwrap_err();
         assert_eq!(error.to_string(), "phrases `apple` and `cat` have the same colour #ff0000");
     }
 
     #[test]
     fn an_unused_colour_is_an_error_that_names_the_phrase() {
-        let error = palette().read(&picture(&[RED, RED])).unwrap_err();
+        let error = Canvas::from_colours(&picture(&[RED, RED]), &palette()).unwrap_err();
         assert_eq!(error.to_string(), "the colour #0000ff of phrase `cat` is nowhere in the picture");
     }
 
     #[test]
     fn a_large_picture_is_picked_not_mixed() {
         let checked = |x: u32, _| Rgb(if x < 3000 { RED } else { BLUE });
-        let reading = palette().tolerance(0).read(&RgbImage::from_fn(6000, 3, checked)).unwrap();
+        let reading = Canvas::from_colours(&RgbImage::from_fn(6000, 3, checked), &palette().tolerance(0)).unwrap();
         assert_eq!((reading.canvas.width(), reading.canvas.height()), (MAX_SIDE, 1));
         assert_eq!(reading.unmatched.pixels, 0);
         assert_eq!(reading.canvas.regions()[0].mask.levels().iter().filter(|&&level| level > 0).count(), 1024);
@@ -290,7 +320,7 @@ mod tests {
 
     #[test]
     fn an_empty_picture_or_palette_is_an_error() {
-        assert!(matches!(palette().read(&RgbImage::new(0, 5)), Err(Error::MaskSides { .. })));
-        assert!(matches!(Palette::new([]).read(&picture(&[RED])), Err(Error::EmptyCanvas)));
+        assert!(matches!(Canvas::from_colours(&RgbImage::new(0, 5), &palette()), Err(Error::MaskSides { .. })));
+        assert!(matches!(Canvas::from_colours(&picture(&[RED]), &Palette::new([])), Err(Error::EmptyCanvas)));
     }
 }

@@ -1,6 +1,8 @@
 //! The error type of the crate.
 
-use crate::{MAX_REGIONS, MAX_SIDE};
+use ediffi_core::brief::brief;
+
+use crate::{MAX_REGIONS, MAX_SIDE, MAX_WEIGHT};
 
 /// The result of this crate's fallible operations.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -19,7 +21,7 @@ pub enum Error {
     #[error("region {0} has an empty phrase")]
     EmptyPhrase(usize),
     /// A side of a mask is 0 or above [`MAX_SIDE`].
-    #[error("the mask of phrase `{phrase}` is {width}x{height}, each side must be 1 to {MAX_SIDE}")]
+    #[error("the mask of phrase `{phrase}` is {width}x{height}, each side must be 1 to {MAX_SIDE}", phrase = brief(phrase))]
     MaskSides {
         /// The phrase the mask belongs to.
         phrase: String,
@@ -29,7 +31,7 @@ pub enum Error {
         height: u32,
     },
     /// The masks of a canvas differ in size.
-    #[error("the mask of phrase `{phrase}` is {width}x{height}, but the canvas is {canvas_width}x{canvas_height}")]
+    #[error("the mask of phrase `{phrase}` is {width}x{height}, but the canvas is {canvas_width}x{canvas_height}", phrase = brief(phrase))]
     MaskSize {
         /// The phrase the mask belongs to.
         phrase: String,
@@ -43,10 +45,10 @@ pub enum Error {
         canvas_height: u32,
     },
     /// A mask is zero everywhere.
-    #[error("nothing is painted for phrase `{0}`: its mask is zero everywhere")]
+    #[error("nothing is painted for phrase `{}`: its mask is zero everywhere", brief(.0))]
     EmptyMask(String),
     /// A shape has no area: too few points, or a size or coordinate that is not usable.
-    #[error("the shape of phrase `{phrase}` is none: {reason}")]
+    #[error("the shape of phrase `{phrase}` is none: {reason}", phrase = brief(phrase))]
     Shape {
         /// The phrase the shape belongs to.
         phrase: String,
@@ -54,7 +56,7 @@ pub enum Error {
         reason: &'static str,
     },
     /// A stored mask holds a run that is not `level` or `level*count`.
-    #[error("the stored mask of phrase `{phrase}` holds `{run}`, which is not `level` or `level*count`")]
+    #[error("the stored mask of phrase `{phrase}` holds `{run}`, which is not `level` or `level*count`", phrase = brief(phrase))]
     MaskRun {
         /// The phrase the mask belongs to.
         phrase: String,
@@ -62,7 +64,7 @@ pub enum Error {
         run: String,
     },
     /// A stored mask does not hold one level for each pixel.
-    #[error("the stored mask of phrase `{phrase}` holds {pixels} pixels, but the canvas has {expected}")]
+    #[error("the stored mask of phrase `{phrase}` holds {pixels} pixels, but the canvas has {expected}", phrase = brief(phrase))]
     MaskLength {
         /// The phrase the mask belongs to.
         phrase: String,
@@ -71,16 +73,16 @@ pub enum Error {
         /// Width times height.
         expected: u64,
     },
-    /// The weight of a region is negative or not finite.
-    #[error("the weight of phrase `{phrase}` is {weight}, it must be a finite number of at least 0")]
+    /// The weight of a region is not from 0 to [`MAX_WEIGHT`].
+    #[error("the weight of phrase `{phrase}` is {weight:?}, it must be a number from 0 to {MAX_WEIGHT}", phrase = brief(phrase))]
     Weight {
         /// The phrase.
         phrase: String,
         /// The weight given.
         weight: f64,
     },
-    /// The strength of a canvas is negative or not finite.
-    #[error("the paint weight is {0}, it must be a finite number of at least 0")]
+    /// The strength of a canvas is not from 0 to [`MAX_WEIGHT`].
+    #[error("the paint weight is {0:?}, it must be a number from 0 to {MAX_WEIGHT}")]
     StrengthWeight(f64),
     /// A window is empty or does not lie inside the picture.
     #[error(
@@ -105,7 +107,7 @@ pub enum Error {
         width: usize,
     },
     /// Two entries of a palette have the same colour.
-    #[error("phrases `{first}` and `{second}` have the same colour {}", hex(*colour))]
+    #[error("phrases `{first}` and `{second}` have the same colour {}", hex(*colour), first = brief(first), second = brief(second))]
     DuplicateColour {
         /// Red, green and blue.
         colour: [u8; 3],
@@ -115,7 +117,7 @@ pub enum Error {
         second: String,
     },
     /// The picture lacks a colour of the palette.
-    #[error("the colour {} of phrase `{phrase}` is nowhere in the picture", hex(*colour))]
+    #[error("the colour {} of phrase `{phrase}` is nowhere in the picture", hex(*colour), phrase = brief(phrase))]
     ColourNotPainted {
         /// The phrase.
         phrase: String,
@@ -123,19 +125,20 @@ pub enum Error {
         colour: [u8; 3],
     },
     /// A painted phrase is not in the prompt, as whole words.
-    #[error("phrase `{phrase}` is not in the prompt{}, whose words are: {}", meant(nearest.as_deref()), words.join(", "))]
+    #[error("phrase `{}` is not in the prompt{}, whose words are: {}", brief(phrase), meant(nearest.as_deref()), list(words, *more))]
     PhraseNotFound {
         /// The phrase.
         phrase: String,
         /// The words of the prompt that are spelt most like it.
         nearest: Option<String>,
-        /// The words of the prompt, in order.
+        /// The first words of the prompt, in order.
         words: Vec<String>,
+        /// How many words follow.
+        more: usize,
     },
     /// A region asks for an occurrence of its phrase that the prompt does not have.
     #[error(
-        "occurrence {occurrence} of phrase `{phrase}` was asked for, but the prompt holds {found} (counted from 1)"
-    )]
+        "occurrence {occurrence} of phrase `{phrase}` was asked for, but the prompt holds {found} (counted from 1)", phrase = brief(phrase))]
     OccurrenceNotFound {
         /// The phrase.
         phrase: String,
@@ -145,7 +148,7 @@ pub enum Error {
         found: usize,
     },
     /// The characters that a region paints are not in the prompt, or are only spaces.
-    #[error("phrase `{phrase}` is to be characters {start}..{end} of a prompt of {characters}: there is no word")]
+    #[error("phrase `{phrase}` is to be characters {start}..{end} of a prompt of {characters}: there is no word", phrase = brief(phrase))]
     SpanOutside {
         /// The name of the region.
         phrase: String,
@@ -157,7 +160,7 @@ pub enum Error {
         characters: usize,
     },
     /// A painted phrase is in the prompt, but no encoder has a token for it, because the prompt is too long.
-    #[error("phrase `{0}` lies in a part of the prompt that no encoder reads; move it nearer to the start")]
+    #[error("phrase `{}` lies in a part of the prompt that no encoder reads; move it nearer to the start", brief(.0))]
     PhraseCutOff(String),
     /// The offsets of a token leave its text. They may count bytes instead of characters.
     #[error("token {index} of encoder `{encoder}` covers characters {start}..{end} of a text of {characters}")]
@@ -206,6 +209,13 @@ impl From<Error> for ediffi_core::Error {
 /// The hint for a misspelt phrase.
 fn meant(nearest: Option<&str>) -> String {
     nearest.map_or_else(String::new, |nearest| format!(" (did you mean `{nearest}`?)"))
+}
+
+/// The words of a prompt, of which there may be more.
+fn list(words: &[String], more: usize) -> String {
+    let more = (more > 0).then(|| format!("and {more} more"));
+    let words = words.iter().map(|word| brief(word).into_owned());
+    words.chain(more).collect::<Vec<_>>().join(", ")
 }
 
 /// A colour as `#rrggbb`.

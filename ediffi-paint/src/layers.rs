@@ -108,7 +108,8 @@ impl Layers {
             let size = (self.canvas.height() as usize, self.canvas.width() as usize);
             let map = map.get_or_insert_with(|| Array2::zeros(size));
             let scale = region.weight as f32 / f32::from(u8::MAX);
-            for (cell, &level) in map.iter_mut().zip(region.mask.levels()) {
+            let levels = region.mask.runs().flat_map(|(level, pixels)| std::iter::repeat_n(level, pixels));
+            for (cell, level) in map.iter_mut().zip(levels) {
                 *cell = f32::max(*cell, f32::from(level) * scale);
             }
         }

@@ -68,7 +68,7 @@ pub use downscale::area_average;
 #[doc(no_inline)]
 pub use ediffi_core::window::Window;
 pub use error::{Error, Result};
-pub use limits::{MAX_REGIONS, MAX_SIDE};
+pub use limits::{MAX_REGIONS, MAX_SIDE, MAX_WEIGHT};
 pub use mask::Mask;
 pub use palette::{Palette, PaletteEntry};
 pub use preview::region_colour;

@@ -29,7 +29,7 @@ impl Canvas {
         let mut picture = RgbImage::from_pixel(self.width(), self.height(), Rgb([u8::MAX; 3]));
         for (index, region) in self.regions().iter().enumerate() {
             let colour = region_colour(index);
-            for (Rgb(pixel), &level) in picture.pixels_mut().zip(region.mask.levels()) {
+            for (Rgb(pixel), level) in picture.pixels_mut().zip(region.mask.levels()) {
                 for (channel, paint) in pixel.iter_mut().zip(colour) {
                     *channel = mix(*channel, paint, level);
                 }

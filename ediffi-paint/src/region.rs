@@ -35,7 +35,7 @@ pub struct Region {
     pub phrase: String,
     /// Where the phrase shall appear.
     pub mask: Mask,
-    /// Multiplies the strength of the canvas for this phrase; at least 0 (default: 1).
+    /// Multiplies the strength of the canvas for this phrase; 0 to [`MAX_WEIGHT`](crate::MAX_WEIGHT) (default: 1).
     pub weight: f64,
     /// Which occurrences of the phrase are painted (default: all).
     pub occurrence: Occurrence,
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_picture_is_its_levels() {
         let region = Region::from_image("cat", &GrayImage::from_raw(3, 1, vec![0, 128, 255]).unwrap()).unwrap();
-        assert_eq!((region.mask.width(), region.mask.height(), region.mask.levels()), (3, 1, &[0, 128, 255][..]));
+        assert_eq!((region.mask.width(), region.mask.height(), region.mask.levels()), (3, 1, vec![0, 128, 255]));
         assert_eq!((region.weight, region.occurrence), (1.0, Occurrence::All));
     }
 }

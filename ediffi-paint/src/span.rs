@@ -4,9 +4,13 @@
 
 use std::ops::Range;
 
+use unicode_normalization::char::{canonical_combining_class, decompose_canonical};
+
+use crate::limits::{LISTED_WORDS, SUGGESTED};
 use crate::{Error, Occurrence, Result};
 
-/// A character of the folded text, which is in lower case and has one space for each run of white space.
+/// A character of the folded text, which is in lower case, in normal form D (accents are characters of their own, in one
+/// order), and has one space for each run of white space. So text and phrase may come in any normal form.
 struct Folded {
     character: char,
     /// Its place in the original text.
@@ -14,58 +18,102 @@ struct Folded {
 }
 
 fn fold(text: &str) -> Vec<Folded> {
-    let mut folded: Vec<Folded> = Vec::new();
+    let mut folded: Vec<Folded> = Vec::with_capacity(text.len());
     for (source, original) in text.chars().enumerate() {
         if !original.is_whitespace() {
-            // One character may become two in lower case; both have the same source.
-            folded.extend(original.to_lowercase().map(|character| Folded { character, source }));
+            // One character may become several; all have the same source.
+            decompose_canonical(original, |part| {
+                folded.extend(part.to_lowercase().map(|character| Folded { character, source }));
+            });
         } else if folded.last().is_none_or(|last| last.character != ' ') {
             folded.push(Folded { character: ' ', source });
         }
     }
+    // Accents on one letter that do not touch may be written in any order.
+    for accents in folded.chunk_by_mut(|a, b| is_accent(a.character) && is_accent(b.character)) {
+        accents.sort_by_key(|folded| canonical_combining_class(folded.character));
+    }
     folded
+}
+
+/// Whether a character changes the one before it.
+fn is_accent(character: char) -> bool {
+    canonical_combining_class(character) != 0
 }
 
 /// Whether a character belongs to a word. Combining accents do.
 fn in_word(character: char) -> bool {
-    character.is_alphanumeric() || character == '_' || ('\u{300}'..='\u{36f}').contains(&character)
+    character.is_alphanumeric() || character == '_' || is_accent(character)
 }
 
-/// Whether `left` and `right` stand in the same word. A phrase cannot end between them.
-fn joined(left: char, right: char) -> bool {
+/// Whether `left` and `right`, neighbours in a folded text, cannot be parted: they stand in the same word, come from one
+/// character, or are a letter and its accent. A phrase cannot end between them.
+fn joined(left: &Folded, right: &Folded) -> bool {
     // Kana and CJK ideographs: a phrase may end after any of them.
     let spaceless = |c: char| ('\u{3040}'..='\u{30ff}').contains(&c) || ('\u{3400}'..='\u{9fff}').contains(&c);
-    in_word(left) && in_word(right) && !spaceless(left) && !spaceless(right)
+    let (a, b) = (left.character, right.character);
+    let word = is_accent(b) || (in_word(b) && !spaceless(a) && !spaceless(b));
+    left.source == right.source || (in_word(a) && word)
+}
+
+/// For each beginning of `phrase`, by its length less one, how long its longest proper end is that is a beginning, too (Knuth,
+/// Morris and Pratt 1977).
+fn borders(phrase: &[Folded]) -> Vec<usize> {
+    let mut borders = Vec::with_capacity(phrase.len());
+    let mut length = 0;
+    for (index, Folded { character, .. }) in phrase.iter().enumerate() {
+        if index > 0 {
+            length = extended(phrase, &borders, length, *character);
+        }
+        borders.push(length);
+    }
+    borders
+}
+
+/// How many characters of `phrase` the text ends with, after `character`, where it was `matched` before.
+fn extended(phrase: &[Folded], borders: &[usize], mut matched: usize, character: char) -> usize {
+    while phrase.get(matched).is_none_or(|next| next.character != character) {
+        match matched.checked_sub(1).and_then(|last| borders.get(last)) {
+            Some(&shorter) => matched = shorter,
+            None => return 0,
+        }
+    }
+    matched + 1
 }
 
 /// Every place where `phrase` stands in `text` as whole words: ranges of characters (not bytes), from left to right.
 ///
-/// Upper and lower case are the same, and so are spaces of any length. Places do not overlap: `a a` stands once in
-/// `a a a`. An empty phrase is found nowhere.
+/// Upper and lower case are the same, and so are spaces of any length, and an accented letter that is one character and one
+/// that is two. Places do not overlap: `a a` stands once in `a a a`. An empty phrase is found nowhere. The time grows with the
+/// lengths of text and phrase, not with their product.
 ///
 /// ```
 /// assert_eq!(ediffi_paint::find("A cat, two cats and a Cat", "cat"), [2..5, 22..25]);
 /// ```
 #[must_use]
 pub fn find(text: &str, phrase: &str) -> Vec<Range<usize>> {
-    let text = fold(text);
-    let phrase = fold(phrase.trim());
-    let (Some(first), Some(last)) = (phrase.first(), phrase.last()) else {
+    let (text, phrase) = (fold(text), fold(phrase.trim()));
+    if phrase.is_empty() {
         return Vec::new();
-    };
-    let mut found = Vec::new();
-    let mut start = 0;
-    while let Some(candidate) = text.get(start..start + phrase.len()) {
-        let same = candidate.iter().zip(&phrase).all(|(a, b)| a.character == b.character);
-        let before =
-            start.checked_sub(1).and_then(|i| text.get(i)).is_some_and(|b| joined(b.character, first.character));
-        let after = text.get(start + phrase.len()).is_some_and(|a| joined(last.character, a.character));
-        match (candidate.first(), candidate.last()) {
-            (Some(from), Some(to)) if same && !before && !after => {
-                found.push(from.source..to.source + 1);
-                start += phrase.len();
-            }
-            _ => start += 1,
+    }
+    let borders = borders(&phrase);
+    let (mut found, mut matched, mut free) = (Vec::new(), 0, 0);
+    for (last, Folded { character, .. }) in text.iter().enumerate() {
+        matched = extended(&phrase, &borders, matched, *character);
+        let start = last + 1 - matched;
+        if matched < phrase.len() || start < free {
+            continue;
+        }
+        let parted = |left: Option<usize>| {
+            let pair = left.and_then(|left| text.get(left).zip(text.get(left + 1)));
+            pair.is_none_or(|(left, right)| !joined(left, right))
+        };
+        if parted(start.checked_sub(1)) && parted(Some(last)) {
+            // Accents may have changed places.
+            let sources = text.get(start..=last).unwrap_or_default().iter().map(|folded| folded.source);
+            let (from, to) = sources.fold((usize::MAX, 0), |(from, to), source| (from.min(source), to.max(source)));
+            found.push(from..to + 1);
+            free = last + 1;
         }
     }
     found
@@ -88,8 +136,10 @@ pub fn locate(text: &str, phrase: &str, occurrence: Occurrence) -> Result<Vec<Ra
         Occurrence::All | Occurrence::Nth(_) => find(text, phrase),
     };
     if found.is_empty() {
-        let words = words(text);
-        return Err(Error::PhraseNotFound { phrase: phrase.to_owned(), nearest: nearest(&words, phrase), words });
+        let mut words = words(text);
+        let (nearest, more) = (nearest(&words, phrase), words.len().saturating_sub(LISTED_WORDS));
+        words.truncate(LISTED_WORDS);
+        return Err(Error::PhraseNotFound { phrase: phrase.to_owned(), nearest, words, more });
     }
     match occurrence {
         Occurrence::All | Occurrence::Span { .. } => Ok(found),
@@ -100,13 +150,21 @@ pub fn locate(text: &str, phrase: &str, occurrence: Occurrence) -> Result<Vec<Ra
     }
 }
 
-/// The words of the prompt that are spelt most like `phrase`, as many as it has. `None` if no words are much like it.
+/// The words of the prompt that are spelt most like `phrase`, as many as it has. `None` if no words are much like it, or if the
+/// phrase is too long for a slip of the pen.
 fn nearest(words: &[String], phrase: &str) -> Option<String> {
+    let (longest, most) = SUGGESTED;
+    let length = |text: &str| text.chars().take(2 * longest + 1).count();
+    let (own, words) = (length(phrase), words.get(..most).unwrap_or(words));
+    if own > longest {
+        return None;
+    }
     let count = phrase.split_whitespace().count().clamp(1, words.len().max(1));
     let likeness = |text: &str| strsim::normalized_damerau_levenshtein(&text.to_lowercase(), &phrase.to_lowercase());
-    let candidates = words.windows(count).map(|words| words.join(" "));
+    // Less than half alike is another word, not a slip; texts of which one is twice as long as the other are less than half alike.
+    let near = |text: &String| (own.div_ceil(2)..=2 * own).contains(&length(text));
+    let candidates = words.windows(count).map(|words| words.join(" ")).filter(near);
     let best = candidates.map(|text| (likeness(&text), text)).max_by(|a, b| a.0.total_cmp(&b.0));
-    // Less than half alike is another word, not a slip.
     best.filter(|(likeness, _)| *likeness >= 0.5).map(|(_, text)| text)
 }
 
@@ -135,6 +193,40 @@ mod tests {
         assert_eq!(places("cats, a cat's cat-flap", "cat"), [(8, 11), (14, 17)]);
         assert_eq!(places("concatenate cat_1", "cat"), []);
         assert_eq!(places("cafe\u{301}", "cafe"), []);
+    }
+
+    #[test]
+    fn normal_forms_do_not_matter() {
+        let (composed, decomposed) = ("Caf\u{e9} cr\u{e8}me", "Cafe\u{301} cre\u{300}me");
+        for phrase in ["café", "cafe\u{301}", "CAFE\u{301}"] {
+            assert_eq!(places(composed, phrase), [(0, 4)], "{phrase:?}");
+            assert_eq!(places(decomposed, phrase), [(0, 5)], "{phrase:?}");
+        }
+        assert_eq!(places(decomposed, "crème"), [(6, 12)]);
+        for text in [composed, decomposed] {
+            assert_eq!(places(text, "cafe"), [], "a letter without its accent is another");
+        }
+        // Two accents that do not touch, in either order; a syllable of Hangul and its parts; a kana and its mark.
+        assert_eq!(places("a\u{323}\u{302} \u{1ead}", "a\u{302}\u{323}"), [(0, 3), (4, 5)]);
+        assert_eq!(places("\u{1100}\u{1161}\u{11a8} 각", "각"), [(0, 3), (4, 5)]);
+        assert_eq!(places("각", "가"), [], "a part of a character is no place");
+        assert_eq!((places("か\u{3099}", "か"), places("か\u{3099}", "が")), (vec![], vec![(0, 2)]));
+    }
+
+    /// Work that grew with the square or the cube of the length would take hours here.
+    #[test]
+    fn long_texts_take_time_in_proportion() {
+        let numbers = |n: usize| (0..n).map(|k| format!("{k:03}")).collect::<Vec<_>>().join(" ");
+        let (text, phrase) = (numbers(60_000), format!("q{}", numbers(30_000)));
+        let error = locate(&text, &phrase, Occurrence::All).unwrap_err();
+        assert!(error.to_string().len() < 1000, "{error}");
+        assert!(matches!(error, Error::PhraseNotFound { nearest: None, more: 59_976, .. }));
+        let (text, phrase) = ("a".repeat(400_000), "a".repeat(200_000));
+        assert_eq!(places(&text, &phrase), []);
+        let error = locate(&text, &phrase, Occurrence::Nth(1)).unwrap_err().to_string();
+        assert!(error.len() < 1000, "{error}");
+        // One long word beside a short phrase.
+        assert!(locate(&text, "aaa", Occurrence::All).unwrap_err().to_string().len() < 1000);
     }
 
     #[test]
@@ -211,7 +303,30 @@ mod tests {
         assert!(matches!(locate("", "x", Occurrence::All), Err(Error::PhraseNotFound { nearest: None, .. })));
     }
 
+    /// Every place, found the slow way: the text is tried at every character.
+    fn slow(text: &str, phrase: &str) -> Vec<Range<usize>> {
+        let (text, phrase) = (fold(text), fold(phrase.trim()));
+        let (mut found, mut start) = (Vec::new(), 0);
+        while let Some(candidate) = text.get(start..start + phrase.len()).filter(|_| !phrase.is_empty()) {
+            let same = candidate.iter().zip(&phrase).all(|(a, b)| a.character == b.character);
+            let edge = |i: usize| i == 0 || i == text.len() || !joined(&text[i - 1], &text[i]);
+            let end = start + phrase.len();
+            if same && edge(start) && edge(end) {
+                found.push(text[start].source..text[end - 1].source + 1);
+                start = end;
+            } else {
+                start += 1;
+            }
+        }
+        found
+    }
+
     proptest! {
+        #[test]
+        fn the_fast_way_finds_what_the_slow_one_does(text in "[ab ,]{0,40}", phrase in "[ab ,]{1,6}") {
+            prop_assert_eq!(find(&text, &phrase), slow(&text, &phrase));
+        }
+
         #[test]
         fn every_place_holds_the_phrase(text in "[a-cA-C ,é]{0,30}", phrase in "[a-c,é ]{1,4}") {
             let characters: Vec<char> = text.chars().collect();

@@ -3,7 +3,7 @@
 use ediffi_core::interval::SigmaInterval;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, MAX_WEIGHT, Result};
 
 /// The default w′. The paper gives no value. The examples of the re-implementation for Stable Diffusion
 /// (cloneofsimo/paint-with-words-sd) use this one. `docs/results/paint-with-words.md` compares six values on the shipped
@@ -53,7 +53,7 @@ pub enum Growth {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Strength {
-    /// w′, at least 0. Try 0.2 to 2. The same value acts less where one softmax holds text and pixels (DeepFloyd IF) than
+    /// w′, from 0 to [`MAX_WEIGHT`]. Try 0.2 to 2. The same value acts less where one softmax holds text and pixels (DeepFloyd IF) than
     /// where it holds text only.
     pub weight: f64,
     /// The number that is taken from the scores.
@@ -85,13 +85,13 @@ impl Strength {
         Self { statistic: Statistic::Std, growth: Growth::LogSquared, ..Self::new(weight) }
     }
 
-    /// Checks that the weight is finite and at least 0.
+    /// Checks that the weight is from 0 to [`MAX_WEIGHT`].
     ///
     /// # Errors
     /// [`Error::StrengthWeight`].
     pub fn check(&self) -> Result<()> {
         let weight = self.weight;
-        if weight.is_finite() && weight >= 0.0 { Ok(()) } else { Err(Error::StrengthWeight(weight)) }
+        if (0.0..=MAX_WEIGHT).contains(&weight) { Ok(()) } else { Err(Error::StrengthWeight(weight)) }
     }
 
     /// The part of w that does not depend on the scores: w′ · growth(σ), with σ capped at [`SIGMA_CAP`]. It is 0 outside
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn bad_weights_are_errors() {
-        for weight in [-1.0, f64::NAN, f64::INFINITY] {
+        for weight in [-1.0, f64::NAN, f64::INFINITY, 1e308] {
             assert!(matches!(Strength::new(weight).check(), Err(Error::StrengthWeight { .. })));
         }
     }

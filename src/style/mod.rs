@@ -29,12 +29,12 @@ pub(crate) use mean::mean;
 #[non_exhaustive]
 #[must_use]
 pub struct Style {
-    /// Where the style comes from: 1 to [`MAX_STYLE_REFERENCES`](crate::MAX_STYLE_REFERENCES). The network sees the mean of their embeddings under
+    /// Where the style comes from: at least one. The network sees the mean of their embeddings under
     /// their weights, brought to the mean of their lengths: embeddings that point in different directions have a mean that
     /// is shorter than any of them, and would be a weaker style. A single reference is taken as it is.
     pub references: Vec<StyleReference>,
     /// How much of the style to take: 1 as in training, 0 none, more than 1 exaggerates. It scales the image embedding, whose
-    /// zeros mean no style. The paper has no such setting.
+    /// zeros mean no style; at most [`MAX_STRENGTH`](crate::MAX_STRENGTH). The paper has no such setting.
     #[serde(default = "whole")]
     pub strength: f64,
 }
@@ -77,10 +77,27 @@ impl Style {
         self
     }
 
+    /// The style as a stored request keeps it: large pictures scaled down. All are decoded for it. `None` if it is so already.
+    ///
+    /// # Errors
+    /// [`Error::StyleImage`](crate::Error::StyleImage) for damaged pixels.
+    pub(crate) fn settled(&self) -> crate::Result<Option<Self>> {
+        let mut settled = None;
+        for (index, reference) in self.references.iter().enumerate() {
+            let StyleSource::Image(image) = &reference.source else { continue };
+            let Some(smaller) = image.settled()? else { continue };
+            let style: &mut Self = settled.get_or_insert_with(|| self.clone());
+            if let Some(reference) = style.references.get_mut(index) {
+                reference.source = smaller.into();
+            }
+        }
+        Ok(settled)
+    }
+
     /// Pixels of its pictures together.
     pub(crate) fn pixels(&self) -> u64 {
         let of = |reference: &StyleReference| match &reference.source {
-            StyleSource::Image(image) => u64::from(image.pixels().width()) * u64::from(image.pixels().height()),
+            StyleSource::Image(image) => u64::from(image.width()) * u64::from(image.height()),
             StyleSource::Embedding(_) => 0,
         };
         self.references.iter().map(of).sum()

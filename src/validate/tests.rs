@@ -1,13 +1,16 @@
 use ediffi_cascade::{SamplerSettings, Tiling};
-use ediffi_core::guidance::Guidance;
+use ediffi_core::guidance::{Guidance, Thresholding};
 use ediffi_core::schedule::Schedule;
-use ediffi_core::solver::Solver;
+use ediffi_core::solver::{Churn, FreshNoise, Solver};
 use ediffi_core::timesteps::NoiseTable;
 use ediffi_core::unet::{ClipText, Tokens};
 use ediffi_paint::{Canvas, Region};
 
 use super::*;
-use crate::StyleImage;
+use crate::limits::Drawing;
+use crate::{Limits, StyleImage};
+
+const DRAWING: Drawing = Drawing { batch: 4, turns: false, keep_floats: false, scale: 1 };
 
 const TEXT: EmbeddingShapes = EmbeddingShapes {
     t5: Some(Tokens { tokens: 4, width: 8 }),
@@ -35,7 +38,9 @@ fn cascade(needs: EmbeddingShapes) -> Vec<StageShape> {
 
 fn problems_of(request: &Request, needs: EmbeddingShapes, encoders: Option<Encoders>) -> Vec<Problem> {
     let stages = cascade(needs);
-    match validate(request, Abilities { stages: &stages, needs, encoders }, Vec::new()) {
+    let limits = &Limits::default();
+    match validate(request, Abilities { stages: &stages, needs, encoders, limits, drawing: DRAWING }, || Ok(Vec::new()))
+    {
         Ok(()) => Vec::new(),
         Err(Error::InvalidRequest { problems }) => problems,
         Err(other) => panic!("{other}"),
@@ -59,7 +64,7 @@ fn a_sound_request_has_no_problem() {
     for request in [
         a(),
         Request::unconditional().style(style()),
-        a().size(1280, 640).images(MAX_IMAGES),
+        a().size(1280, 640).images(Limits::default().images),
         a().last_stage("sr-256").size(256, 288).steps("base", 1).guidance("sr-256", 0.0),
         a().schedule("base", Schedule::Custom(vec![80.0, 1.0, 0.0])),
         a().tiling("sr-1024", Tiling { tile: 256, overlap: 64 }),
@@ -83,9 +88,7 @@ fn prompts() {
 
 #[test]
 fn numbers_of_images() {
-    for images in [0, MAX_IMAGES + 1] {
-        assert_eq!(problems(&a().images(images)), [Problem::Images(images)]);
-    }
+    assert_eq!(problems(&a().images(0)), [Problem::NoImages]);
 }
 
 #[test]
@@ -98,7 +101,9 @@ fn sizes_name_the_stage_and_what_is_possible() {
         "width 1000: stage `base` would draw 62.5 pixels and takes multiples of 8; the width has to be a multiple of 128, \
          from 128 to 16384: the nearest are 896 and 1024"
     );
-    for (width, height, count) in [(0, 1024, 1), (1024, 129, 1), (64, 32, 2), (MAX_SIDE + 128, 128, 1)] {
+    for (width, height, count) in
+        [(0, 1024, 1), (1024, 129, 1), (64, 32, 2), (MAX_SIDE + 128, 128, 1), (u32::MAX, 0, 2)]
+    {
         assert_eq!(problems(&a().size(width, height)).len(), count, "{width}x{height}");
     }
     // Without the last stage the factor is 4.
@@ -119,11 +124,19 @@ fn stages_that_do_not_exist_or_run() {
 fn settings_name_stage_and_setting() {
     let cases = [
         (a().steps("base", 0), "steps"),
-        (a().steps("base", 1_000_000), "schedule"),
         (a().schedule("base", Schedule::Custom(vec![1.0, 2.0])), "schedule"),
         (a().schedule("base", Schedule::Custom(vec![2.0, 1.0])).steps("base", 3), "schedule"),
         (a().solver("base", Solver::TabDeis { order: 9 }), "solver"),
         (a().guidance("base", f64::NAN), "guidance"),
+        (a().guidance("base", 1e308), "guidance"),
+        (a().guidance_rule("base", capped(1e308)), "guidance"),
+        (a().solver("base", Solver::Heun(Churn { s_noise: 1e308, ..Churn::NONE })), "solver"),
+        (a().solver("base", Solver::Heun(Churn { s_churn: 1e308, ..Churn::NONE })), "solver"),
+        (a().solver("base", Solver::DpmPp2MSde(FreshNoise { eta: 1e308, s_noise: 1.0 })), "solver"),
+        (a().schedule("base", Schedule::Karras { min: 0.002, max: 1e308, rho: 7.0 }), "schedule"),
+        (a().schedule("base", Schedule::Deis { min: 1e-308, max: 80.0, order: 7.0 }), "schedule"),
+        (a().schedule("base", Schedule::Exponential { min: 0.002, max: 1e308 }), "schedule"),
+        (a().schedule("base", Schedule::Custom(vec![1e308, 1.0])).steps("base", 1), "schedule"),
         (a().guidance_rule("base", Guidance::new(-1.0)), "guidance"),
         (a().tiling("base", Tiling { tile: 60, overlap: 8 }), "tiling"),
     ];
@@ -133,7 +146,13 @@ fn settings_name_stage_and_setting() {
             matches!(&found[..], [Problem::Setting { stage, setting, .. }] if stage == "base" && *setting == expected),
             "{found:?}"
         );
+        assert!(found[0].to_string().len() < 300, "{}", found[0]);
     }
+}
+
+fn capped(cap: f64) -> Guidance {
+    let thresholding = Thresholding::Dynamic { percentile: 0.9, cap: Some(cap) };
+    Guidance { thresholding, ..Guidance::new(2.0) }
 }
 
 #[test]
@@ -144,7 +163,7 @@ fn styles_need_a_network_and_an_encoder() {
     assert!(matches!(problems_of(&request, deaf, None)[..], [Problem::Style { .. }]));
     let blind = Some(Encoders { text: true, image: false });
     assert!(matches!(problems_of(&request, TEXT, blind)[..], [Problem::Style { .. }]));
-    for strength in [-0.1, f64::NAN, f64::INFINITY] {
+    for strength in [-0.1, f64::NAN, f64::INFINITY, 1e308] {
         let found = problems(&a().style_with_strength(style(), strength));
         assert!(matches!(found[..], [Problem::StyleStrength { .. }]));
     }
@@ -154,14 +173,8 @@ fn styles_need_a_network_and_an_encoder() {
 fn styles_have_references_with_weights() {
     let of = |weights: &[f64]| a().style(Style::mean(weights.iter().map(|&weight| (style(), weight))));
     assert_eq!(problems(&of(&[0.0, 2.5])), []);
-    assert_eq!(problems(&of(&[])), [Problem::StyleReferences(0)]);
-    assert_eq!(problems(&of(&[1.0; MAX_STYLE_REFERENCES])), []);
-    let many = MAX_STYLE_REFERENCES + 1;
-    assert_eq!(problems(&of(&vec![1.0; many])), [Problem::StyleReferences(many)]);
-    let tall = || StyleImage::new(image::RgbImage::new(448, 14_000)).unwrap();
-    assert_eq!(problems(&a().style(tall())), []);
-    let found = problems(&a().style(Style::from(tall()).and(tall(), 1.0)));
-    assert_eq!(found, [Problem::StylePixels(2 * 448 * 14_000)]);
+    assert_eq!(problems(&of(&[])), [Problem::NoStyleReferences]);
+    assert_eq!(problems(&of(&[1.0; 32])), []);
     for weights in [[0.0, 0.0], [1.0, -0.5], [1.0, f64::NAN], [f64::INFINITY, 1.0], [f64::MAX, f64::MAX]] {
         assert!(matches!(problems(&of(&weights))[..], [Problem::StyleWeights { .. }]), "{weights:?}");
     }
@@ -183,13 +196,105 @@ fn a_canvas_needs_words_of_the_prompt_and_a_stage_that_listens() {
 fn everything_wrong_is_in_one_error() {
     let request = Request::new("").images(0).size(1, 1024).steps("base", 0).last_stage("x");
     let stages = cascade(TEXT);
-    let abilities = Abilities { stages: &stages, needs: TEXT, encoders: None };
+    let limits = &Limits::default();
+    let abilities = Abilities { stages: &stages, needs: TEXT, encoders: None, limits, drawing: DRAWING };
     let earlier = Problem::TooLong { which: "prompt", encoder: "T5", lost: "end".to_owned() };
-    let error = validate(&request, abilities, vec![earlier]).unwrap_err();
+    let error = validate(&request, abilities, || Ok(vec![earlier])).unwrap_err();
     let Error::InvalidRequest { problems } = &error else { panic!("{error}") };
     assert_eq!(problems.len(), 6);
     let text = error.to_string();
-    for part in ["too long for T5", "the prompt is empty", "0 images", "`x`", "width 1", "0 steps"] {
+    for part in ["too long for T5", "the prompt is empty", "no images", "`x`", "width 1", "0 steps"] {
         assert!(text.contains(part), "{part} in {text}");
     }
+}
+
+/// What a pipeline with `limits` says to a request: fields and limits. Nothing else is looked for where one is broken.
+fn limited(request: &Request, limits: &Limits) -> Vec<(String, u64, u64, &'static str)> {
+    let stages = cascade(TEXT);
+    let abilities = Abilities { stages: &stages, needs: TEXT, encoders: None, limits, drawing: DRAWING };
+    let others = || panic!("something was read before the limits were checked");
+    let Error::InvalidRequest { problems } = validate(request, abilities, others).unwrap_err() else { panic!() };
+    let limit = |problem: Problem| match problem {
+        Problem::Limit { field, value, limit, name } => (field, value, limit, name),
+        other => panic!("{other}"),
+    };
+    problems.into_iter().map(limit).collect()
+}
+
+#[test]
+fn each_limit_names_field_and_limit() {
+    let (standard, small) = (Limits::default(), Limits { working_memory: 1 << 20, ..Limits::default() });
+    let canvas = |regions: usize, side: u32, phrase: &str| {
+        let region = |_| Region::rectangle(phrase, (side, side), 0..2, 0..2).unwrap();
+        a().canvas(Canvas::new((0..regions).map(region)).unwrap())
+    };
+    let pictures = |count: usize, side: u32| {
+        let picture = StyleImage::new(image::RgbImage::new(side, side)).unwrap();
+        a().style(Style::mean((0..count).map(|_| (picture.clone(), 1.0))))
+    };
+    let few = Limits { style_pixels: 447 * 448, regions: 2, ..Limits::default() };
+    let long = "x".repeat(4097);
+    for (request, limits, field, name) in [
+        (Request::new(&long), &standard, "prompt, characters", "prompt_characters"),
+        (Request::new("é".repeat(1 << 20)), &standard, "prompt, characters", "prompt_characters"),
+        (a().negative_prompt(&long), &standard, "negative prompt, characters", "prompt_characters"),
+        (canvas(1, 4, &long), &standard, "canvas, characters of a phrase", "prompt_characters"),
+        (a().images(65), &standard, "images", "images"),
+        (a().steps("base", 1001), &standard, "stage `base`, steps", "steps"),
+        (a().schedule("base", Schedule::Custom(vec![1.0; 1002])), &standard, "stage `base`, steps", "steps"),
+        (
+            a().schedule("base", Schedule::Custom(vec![1.0; 1002])).steps("base", 3),
+            &standard,
+            "stage `base`, steps",
+            "steps",
+        ),
+        (a().size(2176, 2048), &standard, "width and height, pixels", "pixels"),
+        (a().size(u32::MAX, u32::MAX), &standard, "width and height, pixels", "pixels"),
+        (canvas(3, 4, "cat"), &few, "canvas, regions", "regions"),
+        (canvas(17, 2048, "cat"), &standard, "canvas, bytes of its masks", "mask_bytes"),
+        (pictures(33, 4), &standard, "style, references", "style_pictures"),
+        (pictures(1, 448), &few, "style, pixels of its pictures", "style_pixels"),
+        (a().size(1024, 1024), &small, "images, width and height: bytes", "working_memory"),
+    ] {
+        let found = limited(&request, limits);
+        let [(named, value, limit, by)] = &found[..] else { panic!("{found:?}") };
+        assert!(named == field && *by == name && value > limit, "{found:?}");
+    }
+    let both = limited(&a().images(100).steps("base", 5000), &standard);
+    assert_eq!(both.len(), 2, "{both:?}");
+    let text = Problem::Limit { field: "images".to_owned(), value: 65, limit: 64, name: "images" }.to_string();
+    assert_eq!(text, "images: 65, the limit is 64 (`Limits::images`)");
+}
+
+/// Every picture of a relay waits in a trajectory, and an enlarger makes sixteen times the pixels.
+#[test]
+fn memory_is_what_the_pictures_take() {
+    let (stages, limits) = (cascade(TEXT), Limits { working_memory: 400 << 20, ..Limits::default() });
+    let holds = |request: &Request, drawing: Drawing| {
+        let abilities = Abilities { stages: &stages, needs: TEXT, encoders: None, limits: &limits, drawing };
+        validate(request, abilities, || Ok(Vec::new())).is_ok()
+    };
+    // 2^20 pixels of 3 + 12 bytes each for every picture, and 72 for four of them.
+    assert!(holds(&a().images(7), DRAWING) && !holds(&a().images(8), DRAWING));
+    let turns = Drawing { turns: true, ..DRAWING };
+    assert!(holds(&a().images(4), turns) && !holds(&a().images(5), turns));
+    assert!(!holds(&a().images(5), Drawing { keep_floats: true, ..DRAWING }));
+    let enlarged = Drawing { scale: 4, ..DRAWING };
+    assert!(holds(&a(), enlarged) && !holds(&a().images(2), enlarged));
+    // The enlarger has no turn where the last stage has none.
+    assert!(holds(&a().images(64).last_stage("sr-256"), enlarged));
+}
+
+#[test]
+fn a_message_does_not_grow_with_the_request() {
+    let name = "n".repeat(100_000);
+    let mut request = Request { unconditional: true, prompt: "p ".repeat(2000), ..a() };
+    request = request.last_stage(&name);
+    for k in 0..1000 {
+        request = request.steps(format!("{name}{k}"), 3);
+    }
+    let found = problems(&request);
+    assert_eq!(found.len(), 1002);
+    let text = Error::InvalidRequest { problems: found }.to_string();
+    assert!(text.len() < 5000 && text.ends_with("and 986 more"), "{} {text}", text.len());
 }

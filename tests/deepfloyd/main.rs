@@ -120,6 +120,19 @@ fn captions_are_cleaned_unless_told_otherwise() {
     assert!(difference(&t5(base().clean_captions(false).open().unwrap(), &upper), &clean) < 1e-6);
 }
 
+/// Each of these made the picture of nothing in particular, and nothing was said.
+#[test]
+fn a_prompt_of_which_cleaning_leaves_nothing_is_empty() {
+    let pipeline = base().open().unwrap();
+    for prompt in ["一只猫", "IMG_1234.JPG", "@cat", "...", " "] {
+        let error = pipeline.validate(&Request::new(prompt)).unwrap_err();
+        let Error::InvalidRequest { problems } = error else { panic!("{error}") };
+        assert_eq!(problems, [Problem::EmptyPrompt], "{prompt}");
+    }
+    base().clean_captions(false).open().unwrap().validate(&Request::new("@cat").truncate(true)).unwrap();
+    pipeline.validate(&Request::unconditional()).unwrap();
+}
+
 #[test]
 fn folders_are_experts_by_noise_level() {
     let above = SigmaInterval::new(1.0, f64::INFINITY).unwrap();

@@ -117,7 +117,7 @@ fn a_style_that_cannot_be_encoded_is_refused() {
     let model = Model::new();
     let none = Style::mean(Vec::<(ediffi::StyleImage, f64)>::new());
     let found = problems(model.open().encode_style(none).unwrap_err());
-    assert_eq!(found, [Problem::StyleReferences(0)]);
+    assert_eq!(found, [Problem::NoStyleReferences]);
     model.edit(|manifest| drop(manifest["encoders"].as_object_mut().unwrap().remove("clip")));
     let found = problems(model.open().encode_style(style(1)).unwrap_err());
     assert!(matches!(found[..], [Problem::Style { .. }]), "{found:?}");

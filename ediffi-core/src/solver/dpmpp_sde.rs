@@ -28,10 +28,10 @@ impl Default for FreshNoise {
 impl FreshNoise {
     pub(super) fn validate(&self) -> Result<()> {
         let Self { eta, s_noise } = *self;
-        if eta >= 0.0 && eta.is_finite() && s_noise >= 0.0 && s_noise.is_finite() {
+        if [eta, s_noise].iter().all(|number| (0.0..=100.0).contains(number)) {
             return Ok(());
         }
-        Err(Error::InvalidSolver(format!("eta and s_noise have to be finite and not negative: {self:?}")))
+        Err(Error::InvalidSolver(format!("eta and s_noise have to be from 0 to 100: {self:?}")))
     }
 }
 

@@ -37,11 +37,12 @@ impl Churn {
 
     pub(super) fn validate(&self) -> Result<()> {
         let Self { s_churn, s_min, s_max, s_noise } = *self;
-        let finite = s_churn.is_finite() && s_noise.is_finite() && s_min <= s_max;
-        if finite && s_churn >= 0.0 && s_min >= 0.0 && s_noise >= 0.0 {
+        let ranges = (0.0..=1e9).contains(&s_churn) && (0.0..=100.0).contains(&s_noise) && s_min <= s_max;
+        if ranges && s_min >= 0.0 {
             return Ok(());
         }
-        let reason = format!("churn has to be finite and not negative, s_min at most s_max: {self:?}");
+        let reason =
+            format!("s_churn has to be from 0 to 1e9, s_noise from 0 to 100, and s_min at most s_max: {self:?}");
         Err(Error::InvalidSolver(reason))
     }
 }

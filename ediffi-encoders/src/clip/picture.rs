@@ -5,20 +5,19 @@ use std::path::Path;
 use image::DynamicImage;
 use tch::Tensor;
 
-use crate::{Error, Result};
+use crate::{Error, Picture, Result};
 
-/// Reads a picture from a PNG or JPEG file, whatever the name of the file.
+/// Reads a picture from a PNG or JPEG file, whatever the name of the file: see [`Picture`](crate::Picture). What is transparent is
+/// white.
 ///
 /// # Shapes
-/// → [3, height, width], as [`picture`]
+/// → [3, height, width] u8
 ///
 /// # Errors
-/// [`Error::PictureFile`] if the file is missing, no picture, damaged, or too large for the memory.
+/// [`Error::PictureFile`] if the file is missing, no picture, damaged, or too large.
 pub fn open_picture(path: &Path) -> Result<Tensor> {
-    let unreadable = |source| Error::PictureFile { path: path.to_owned(), source };
-    let reader = image::ImageReader::open(path).and_then(image::ImageReader::with_guessed_format);
-    let decoded = reader.map_err(|error| unreadable(error.into()))?.decode().map_err(unreadable)?;
-    picture(&decoded)
+    let picture = Picture::open(path)?.into_rgb();
+    rgb8(picture.as_raw(), picture.width() as usize, picture.height() as usize)
 }
 
 /// Makes a tensor of a decoded picture. Transparency is ignored, as in `transformers`; grey becomes three equal channels.
