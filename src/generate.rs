@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use ediffi_cascade::{CascadeJob, StageNoise};
+use ediffi_core::exit;
 use ediffi_core::guard::guarded;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::seed::image_seeds;
 use tch::Tensor;
 
 use crate::collector::Collector;
+use crate::observer::Outside;
 use crate::pipeline::State;
 use crate::{Embeddings, Generation, Observer, Pipeline, Request, Result, validate};
 
@@ -44,7 +46,8 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::generate`], and [`Error::Cancelled`](crate::Error::Cancelled) if the observer says so, within one evaluation of a network.
     pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation> {
-        let _no_grad = tch::no_grad_guard();
+        let (_inside, _no_grad) = (exit::enter(), tch::no_grad_guard());
+        let observer = &mut Outside(observer);
         self.validate(request)?;
         guarded(|| {
             let state = &mut *self.state()?;
@@ -100,7 +103,8 @@ impl Pipeline {
         noise: Option<&mut StageNoise<'_>>,
         observer: &mut dyn Observer,
     ) -> Result<Generation> {
-        let _no_grad = tch::no_grad_guard();
+        let (_inside, _no_grad) = (exit::enter(), tch::no_grad_guard());
+        let observer = &mut Outside(observer);
         validate::validate(request, self.abilities(false), Vec::new())?;
         embeddings.check(request, self.needs)?;
         guarded(|| self.draw(&mut *self.state()?, embeddings, request, noise, observer, Duration::ZERO))

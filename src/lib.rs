@@ -53,13 +53,15 @@ mod pipeline;
 mod pixels;
 mod problem;
 mod queue;
+mod recent;
 mod request;
 mod shape;
 mod style;
+mod sync;
 mod validate;
 mod worker;
 
-pub use builder::{BATCH, PipelineBuilder};
+pub use builder::{BATCH, PipelineBuilder, RECENT_TEXTS};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use generation::{GeneratedImage, Generation, StageReport};
@@ -82,6 +84,7 @@ pub use {
     ediffi_core::{
         conditioning::Conditioning,
         guidance::{Guidance, Rows, Thresholding},
+        interrupt,
         interval::SigmaInterval,
         nn::Site,
         noise::NoiseSource,

@@ -14,6 +14,7 @@ use crate::deepfloyd::{self, Folders, Published};
 use crate::encoders::{EncoderSet, LoadedEncoders};
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::pipeline::State;
+use crate::recent::Recent;
 use crate::shape::StageShape;
 use crate::{Error, Pipeline, PipelineBuilder, Result};
 
@@ -107,7 +108,11 @@ impl PipelineBuilder {
             rows: self.rows,
             keep_floats: self.keep_floats,
             paint_weight: self.paint_weight,
-            state: RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None }),
+            state: RefCell::new(State {
+                cascade,
+                loaded: LoadedEncoders::default(),
+                recent: Recent::new(self.recent_texts),
+            }),
         })
     }
 

@@ -23,6 +23,20 @@ pub(crate) struct Abilities<'a> {
     pub(crate) encoders: Option<Encoders>,
 }
 
+/// What a pipeline can do, apart from the pipeline.
+#[derive(Debug, Clone)]
+pub(crate) struct Checks {
+    pub(crate) stages: Vec<StageShape>,
+    pub(crate) needs: EmbeddingShapes,
+    pub(crate) encoders: Encoders,
+}
+
+impl Checks {
+    pub(crate) fn abilities(&self) -> Abilities<'_> {
+        Abilities { stages: &self.stages, needs: self.needs, encoders: Some(self.encoders) }
+    }
+}
+
 /// Which encoders a model has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Encoders {
