@@ -22,6 +22,7 @@ mod normal;
 pub mod plan;
 pub mod pool;
 pub mod precondition;
+pub mod published;
 pub mod runtime;
 pub mod schedule;
 pub mod seed;

@@ -88,12 +88,12 @@ impl WeightsFile {
                 Ok(())
             };
             if whole(name) || length <= SAMPLES * SAMPLE {
-                let starts = (0..length).step_by(PIECE);
-                starts.map(|start| pass(start, PIECE.min(length - start))).collect::<Result<()>>()?;
+                let mut starts = (0..length).step_by(PIECE);
+                starts.try_for_each(|start| pass(start, PIECE.min(length - start)))?;
             } else {
                 let last = length - SAMPLE;
-                let starts = (0..SAMPLES - 1).map(|sample| last / (SAMPLES - 1) * sample).chain([last]);
-                starts.map(|start| pass(start, SAMPLE)).collect::<Result<()>>()?;
+                let mut starts = (0..SAMPLES - 1).map(|sample| last / (SAMPLES - 1) * sample).chain([last]);
+                starts.try_for_each(|start| pass(start, SAMPLE))?;
             }
         }
         Ok(())
