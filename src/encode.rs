@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use ediffi_core::exit;
 use ediffi_core::guard::guarded;
 
 use crate::embeddings::Source;
+use crate::observer::Outside;
 use crate::pipeline::State;
 use crate::{Embeddings, Observer, Pipeline, Request, Result, Style, StyleEmbedding, validate};
 
@@ -30,10 +32,10 @@ impl Pipeline {
     /// As [`Pipeline::validate`]; [`Error::Encoders`](crate::Error::Encoders) for an encoder that cannot be loaded or run;
     /// [`Error::Busy`](crate::Error::Busy).
     pub fn encode(&self, request: &Request) -> Result<Embeddings> {
-        let _no_grad = tch::no_grad_guard();
+        let (_inside, _no_grad) = (exit::enter(), tch::no_grad_guard());
         self.validate(request)?;
         let request = &*request.settled()?;
-        guarded(|| Ok(self.embed(&mut *self.state()?, request, &mut ())?.0))
+        guarded(|| Ok(self.embed(&mut *self.state()?, request, &mut Outside(&mut ()))?.0))
     }
 
     /// Encodes a style (the mean of its references), so that many requests can use it without the pictures. Its strength is
@@ -55,7 +57,7 @@ impl Pipeline {
     /// [`Error::Encoders`](crate::Error::Encoders) for a CLIP that cannot be loaded or run;
     /// [`Error::Busy`](crate::Error::Busy).
     pub fn encode_style(&self, style: impl Into<Style>) -> Result<StyleEmbedding> {
-        let _no_grad = tch::no_grad_guard();
+        let (_inside, _no_grad) = (exit::enter(), tch::no_grad_guard());
         let request = Request::unconditional().style(style);
         let references = request.style.as_ref().map_or(&[][..], |style| &style.references);
         validate::validate_style(&request, self.abilities(true), || self.encoders.foreign_styles(Some(references)))?;
@@ -70,13 +72,12 @@ impl Pipeline {
         observer: &mut dyn Observer,
     ) -> Result<(Embeddings, Duration)> {
         let source = Source::of(request);
-        if let Some(embeddings) = state.last.as_ref().filter(|last| last.difference(&source).is_none()) {
-            return Ok((embeddings.shallow_clone(), Duration::ZERO));
+        if let Some(embeddings) = state.recent.get(&source) {
+            return Ok((embeddings, Duration::ZERO));
         }
-        state.last = None;
         let started = Instant::now();
         let embeddings = self.encoders.encode(&mut state.loaded, self.keep_encoders, &source, observer)?;
-        state.last = Some(embeddings.shallow_clone());
+        state.recent.put(&embeddings);
         Ok((embeddings, started.elapsed()))
     }
 }

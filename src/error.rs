@@ -21,8 +21,8 @@ pub enum Error {
         /// What is wrong, at least one thing.
         problems: Vec<Problem>,
     },
-    /// An observer used the pipeline that it was watching.
-    #[error("the pipeline is at work: an observer cannot use the pipeline that it watches")]
+    /// An observer used the pipeline that it was watching, or waited for its own worker.
+    #[error("the pipeline is at work: an observer cannot use the pipeline that it watches, nor wait for its worker")]
     Busy,
     /// Something failed in the numerical core, such as an operation of libtorch
     /// ([`Torch`](ediffi_core::Error::Torch)): most likely no memory was left.
@@ -30,7 +30,7 @@ pub enum Error {
     Core(ediffi_core::Error),
     /// Something failed in a text or image encoder.
     #[error(transparent)]
-    Encoders(#[from] ediffi_encoders::Error),
+    Encoders(ediffi_encoders::Error),
     /// Something failed in a stage.
     #[error(transparent)]
     Cascade(ediffi_cascade::Error),
@@ -181,14 +181,17 @@ pub enum Error {
     /// The thread of a worker cannot be started.
     #[error("the thread of the worker cannot be started")]
     WorkerThread(#[source] std::io::Error),
+    /// Pipelines that make no worker.
+    #[error("the pipelines make no worker: {0}")]
+    WorkerPipelines(&'static str),
     /// The queue of a worker is full.
     #[error("the queue is full: {0} jobs are waiting")]
     QueueFull(usize),
     /// A job panicked: a mistake in the library or in libtorch.
     #[error("the job panicked: {0}")]
     Panicked(String),
-    /// The thread of the worker is gone.
-    #[error("the thread of the worker is gone")]
+    /// The worker was shut down, or its thread is gone.
+    #[error("the worker was shut down, or its thread is gone")]
     WorkerGone,
 }
 
@@ -200,6 +203,15 @@ impl From<ediffi_core::Error> for Error {
             ediffi_core::Error::WriteFile { path, source } => Self::WriteFile { path, source },
             ediffi_core::Error::Json { path, source } => Self::Json { path, source },
             other => Self::Core(other),
+        }
+    }
+}
+
+impl From<ediffi_encoders::Error> for Error {
+    fn from(error: ediffi_encoders::Error) -> Self {
+        match error {
+            ediffi_encoders::Error::Core(ediffi_core::Error::Cancelled) => Self::Cancelled,
+            other => Self::Encoders(other),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ediffi_cascade::{CascadeJob, StageNoise};
+use ediffi_core::exit;
 use ediffi_core::guard::guarded;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::seed::image_seeds;
@@ -10,6 +11,7 @@ use tch::Tensor;
 
 use crate::collector::Collector;
 use crate::generation::Origin;
+use crate::observer::Outside;
 use crate::pipeline::State;
 use crate::{Embeddings, Generation, Observer, Pipeline, Request, Result, validate};
 
@@ -46,7 +48,8 @@ impl Pipeline {
     /// # Errors
     /// As [`Pipeline::generate`], and [`Error::Cancelled`](crate::Error::Cancelled) if the observer says so, within one evaluation of a network.
     pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Generation> {
-        let _no_grad = tch::no_grad_guard();
+        let (_inside, _no_grad) = (exit::enter(), tch::no_grad_guard());
+        let observer = &mut Outside(observer);
         self.validate(request)?;
         let request = &*request.settled()?;
         guarded(|| {
@@ -103,7 +106,8 @@ impl Pipeline {
         noise: Option<&mut StageNoise<'_>>,
         observer: &mut dyn Observer,
     ) -> Result<Generation> {
-        let _no_grad = tch::no_grad_guard();
+        let (_inside, _no_grad) = (exit::enter(), tch::no_grad_guard());
+        let observer = &mut Outside(observer);
         validate::validate(request, self.abilities(false), || Ok(Vec::new()))?;
         let request = &*request.settled()?;
         embeddings.check(request, self.needs)?;

@@ -1,14 +1,45 @@
 //! The jobs of a worker: their state, and the handles of those who wait for them.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ediffi_core::interrupt;
+
+use crate::queue::Waiting;
 use crate::{Error, Event, Generation, Observer, Request, Result};
+
+thread_local! {
+    /// The worker that this thread belongs to.
+    static OWN: Cell<Option<WorkerId>> = const { Cell::new(None) };
+}
+
+/// Tells the workers of a process apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WorkerId(u64);
+
+impl WorkerId {
+    /// One that no other worker has.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Makes this thread one of the worker's.
+    pub(crate) fn take_thread(self) {
+        OWN.set(Some(self));
+    }
+
+    /// Whether this thread is one of the worker's: an observer runs on it, and must not wait for its own worker.
+    pub(crate) fn owns_thread(self) -> bool {
+        OWN.get() == Some(self)
+    }
+}
 
 /// What a worker's thread does with a request.
 pub(crate) type Run = Box<dyn FnMut(&Request, &mut dyn Observer) -> Result<Generation> + Send>;
@@ -128,8 +159,8 @@ impl JobHandle {
         self.job.is_finished()
     }
 
-    /// Cancels the job: at once if it waits, before the next evaluation of a network if it runs. A finished job keeps its
-    /// result.
+    /// Cancels the job: at once if it waits; if it runs, before the next evaluation of a network, or the next tensor where weights are
+    /// loaded. A finished job keeps its result.
     pub fn cancel(&self) {
         self.job.cancel();
     }
@@ -143,8 +174,12 @@ impl JobHandle {
     /// Waits until the job is finished.
     ///
     /// # Errors
-    /// Those of [`Pipeline::generate`](crate::Pipeline::generate), and [`Error::Panicked`].
+    /// Those of [`Pipeline::generate`](crate::Pipeline::generate), and [`Error::Panicked`]; [`Error::Busy`] on a thread of the job's own
+    /// worker, where an observer would wait for itself: the job is cancelled then, as by any handle that is dropped.
     pub fn wait(self) -> Result<Generation> {
+        if self.job.worker.owns_thread() && !self.is_finished() {
+            return Err(Error::Busy);
+        }
         let finished = self.job.finished.wait_while(self.job.lock(), |state| state.result.is_none());
         let result = finished.unwrap_or_else(PoisonError::into_inner).result.take();
         result.unwrap_or(Err(Error::WorkerGone))
@@ -191,8 +226,10 @@ impl Canceller {
 /// What handle, canceller and thread share.
 pub(crate) struct Job {
     id: u64,
+    worker: WorkerId,
     request: Request,
-    cancelled: AtomicBool,
+    /// Looked at between evaluations, and while weights are loaded.
+    cancelled: Arc<AtomicBool>,
     state: Mutex<State>,
     finished: Condvar,
 }
@@ -211,10 +248,17 @@ impl fmt::Debug for Job {
     }
 }
 
+impl Waiting for Arc<Job> {
+    fn is_over(&self) -> bool {
+        self.is_finished()
+    }
+}
+
 impl Job {
-    pub(crate) fn new(id: u64, request: Request, observer: Box<dyn Observer + Send>) -> Self {
+    pub(crate) fn new(worker: WorkerId, id: u64, request: Request, observer: Box<dyn Observer + Send>) -> Self {
         let state = State { progress: Progress::default(), observer: Some(observer), result: None };
-        Self { id, request, cancelled: AtomicBool::new(false), state: Mutex::new(state), finished: Condvar::new() }
+        let (cancelled, finished) = (Arc::default(), Condvar::new());
+        Self { id, worker, request, cancelled, state: Mutex::new(state), finished }
     }
 
     /// The state is whole after every change, so a thread that panicked while it held the lock left nothing broken.
@@ -226,7 +270,7 @@ impl Job {
         self.lock().progress.phase == Phase::Finished
     }
 
-    fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
         let waiting = self.lock().progress.phase == Phase::Queued;
         if waiting {
@@ -264,6 +308,7 @@ impl Job {
             state.observer.take()
         };
         let started = Instant::now();
+        let _watched = interrupt::watch(Arc::clone(&self.cancelled));
         let mut watch = JobWatch { job: self, observer };
         // What a panic may leave behind in the pipeline are loaded networks and caches, which are only replaced as a whole.
         // The observer is somebody else's code, and is dropped inside.
@@ -306,66 +351,4 @@ fn message(panic: &(dyn Any + Send)) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use ediffi_core::experts::Experts;
-    use tch::Tensor;
-
-    use super::*;
-    use crate::Preview;
-
-    #[test]
-    fn progress_counts_stages_and_steps() {
-        let mut progress = Progress { phase: Phase::Running, ..Progress::default() };
-        let plan = Experts::single().plan(&[3.0, 2.0, 0.0]).unwrap();
-        let (denoised, steps) = (Tensor::from_slice(&[0.0_f32]), plan.steps().len());
-        let step = |stage, batch, index| Event::Step {
-            stage,
-            batch,
-            batches: 2,
-            index,
-            steps,
-            sigma: 1.0,
-            preview: Preview::new(0, &denoised),
-        };
-        let start = |stage, index| Event::StageStarted {
-            stage,
-            index,
-            stages: 3,
-            width: 8,
-            height: 8,
-            plan: &plan,
-            batches: 2,
-        };
-        let tile = |batch, index| Event::TileEnlarged { batch, batches: 2, index, tiles: 4 };
-        let enlarger = Event::EnlargerStarted { index: 2, stages: 3, width: 9, height: 9, batches: 2, tiles: 4 };
-        assert_eq!(progress.fraction(), 0.0);
-        let mut seen = |event: &Event<'_>| {
-            progress.follow(event);
-            let Progress { stage, stage_index, stages, step, steps, .. } = &progress;
-            assert_eq!(*stages, 3);
-            (format!("{stage_index} {stage}: {step} of {steps}"), 3.0 * progress.fraction())
-        };
-        // The share of each stage in the whole: the batches of the base take turns, and the enlarger with the stage before it.
-        for (event, expected, done) in [
-            (start("base", 0), "0 base: 0 of 4", 0.0),
-            (step("base", 0, 0), "0 base: 1 of 4", 0.25),
-            (step("base", 1, 0), "0 base: 2 of 4", 0.5),
-            (step("base", 0, 1), "0 base: 3 of 4", 0.75),
-            (step("base", 1, 1), "0 base: 4 of 4", 1.0),
-            (start("sr", 1), "1 sr: 0 of 4", 1.0),
-            (step("sr", 0, 0), "1 sr: 1 of 4", 1.25),
-            (step("sr", 0, 1), "1 sr: 2 of 4", 1.5),
-            (enlarger, "2 enlarger: 0 of 8", 1.5),
-            (tile(0, 3), "2 enlarger: 4 of 8", 2.0),
-            (step("sr", 1, 0), "1 sr: 3 of 4", 2.25),
-            (step("sr", 1, 1), "1 sr: 4 of 4", 2.5),
-            (tile(1, 0), "2 enlarger: 5 of 8", 2.625),
-            (tile(1, 3), "2 enlarger: 8 of 8", 3.0),
-        ] {
-            let (told, fraction) = seen(&event);
-            assert!(told == expected && (fraction - done).abs() < 1e-12, "{told} {fraction}, {expected} {done}");
-        }
-        progress.phase = Phase::Finished;
-        assert_eq!(progress.fraction(), 1.0);
-    }
-}
+mod tests;

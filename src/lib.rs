@@ -59,15 +59,17 @@ mod pixels;
 mod problem;
 mod provenance;
 mod queue;
+mod recent;
 mod request;
 mod shape;
 mod shipped;
 mod style;
+mod sync;
 mod validate;
 mod worker;
 
 pub use bounds::{MAX_SIDE, MAX_STRENGTH};
-pub use builder::{BATCH, PipelineBuilder};
+pub use builder::{BATCH, PipelineBuilder, RECENT_TEXTS};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use generation::{GeneratedImage, Generation, StageReport};
@@ -92,6 +94,7 @@ pub use {
     ediffi_core::{
         conditioning::Conditioning,
         guidance::{Guidance, Rows, Thresholding},
+        interrupt,
         interval::SigmaInterval,
         nn::Site,
         noise::NoiseSource,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::plan::Plan;
+use ediffi_core::{exit, interrupt};
 use image::RgbImage;
 use tch::Tensor;
 
@@ -142,6 +143,8 @@ impl<'a> Preview<'a> {
         if !self.images().contains(&image) {
             return Ok(None);
         }
+        // An observer looks at it while it is outside.
+        let _inside = exit::enter();
         let row = self.denoised.f_get((image - self.first) as i64)?;
         Ok(Some(to_rgb(&row)?))
     }
@@ -169,6 +172,9 @@ pub trait Observer {
 
     /// Asked before every evaluation of a network, of which a step may have many, and before every tile of the enlarger;
     /// `true` ends the run with [`Error::Cancelled`](crate::Error::Cancelled). It should be cheap: the reading of a flag.
+    ///
+    /// Nobody is asked while weights are loaded or texts encoded. A flag that is looked at there, too, is for
+    /// [`interrupt::watch`](crate::interrupt::watch); the jobs of a [`Worker`](crate::Worker) have one.
     fn cancelled(&mut self) -> bool {
         false
     }
@@ -183,6 +189,19 @@ impl<F: FnMut(&Event<'_>) -> ControlFlow<()>> Observer for F {
 impl Observer for () {
     fn event(&mut self, _event: &Event<'_>) -> ControlFlow<()> {
         ControlFlow::Continue(())
+    }
+}
+
+/// An observer as the pipeline asks it: it may wait for whatever it likes, and the end of the process does not wait for it.
+pub(crate) struct Outside<'a>(pub(crate) &'a mut dyn Observer);
+
+impl Observer for Outside<'_> {
+    fn event(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        exit::outside(|| self.0.event(event))
+    }
+
+    fn cancelled(&mut self) -> bool {
+        interrupt::check().is_err() || exit::outside(|| self.0.cancelled())
     }
 }
 

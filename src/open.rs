@@ -16,6 +16,7 @@ use crate::limits::Drawing;
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::pipeline::State;
 use crate::provenance::Digests;
+use crate::recent::Recent;
 use crate::shape::StageShape;
 use crate::{Error, Pipeline, PipelineBuilder, Result};
 
@@ -116,7 +117,11 @@ impl PipelineBuilder {
             enlarger: self.enlarger.map(|(file, _)| file),
             digests,
             paint_weight: self.paint_weight,
-            state: RefCell::new(State { cascade, loaded: LoadedEncoders::default(), last: None }),
+            state: RefCell::new(State {
+                cascade,
+                loaded: LoadedEncoders::default(),
+                recent: Recent::new(self.recent_texts),
+            }),
         })
     }
 

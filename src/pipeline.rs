@@ -15,9 +15,10 @@ use crate::encoders::{EncoderSet, LoadedEncoders};
 use crate::limits::{Drawing, Limits};
 use crate::manifest::Manifest;
 use crate::provenance::Digests;
+use crate::recent::Recent;
 use crate::shape::StageShape;
 use crate::validate::{self, Abilities};
-use crate::{Embeddings, Error, Problem, Request, Result, StagePlan};
+use crate::{Error, Problem, Request, Result, StagePlan};
 
 /// A model that turns requests into pictures.
 ///
@@ -50,8 +51,8 @@ pub struct Pipeline {
 pub(crate) struct State {
     pub(crate) cascade: Cascade,
     pub(crate) loaded: LoadedEncoders,
-    /// Of the last request: the same text with another seed is not encoded again.
-    pub(crate) last: Option<Embeddings>,
+    /// Of the last requests: the same text with another seed is not encoded again.
+    pub(crate) recent: Recent,
 }
 
 impl Pipeline {
@@ -105,7 +106,7 @@ impl Pipeline {
     pub fn release(&self) -> Result<()> {
         let mut state = self.state()?;
         state.loaded = LoadedEncoders::default();
-        state.last = None;
+        state.recent.clear();
         state.cascade.release();
         Ok(())
     }
@@ -114,6 +115,12 @@ impl Pipeline {
     pub(crate) fn abilities(&self, encoders: bool) -> Abilities<'_> {
         let encoders = encoders.then(|| self.encoders.abilities());
         Abilities { stages: &self.shapes, needs: self.needs, encoders, limits: &self.limits, drawing: self.drawing }
+    }
+
+    /// What requests can be checked against on any thread.
+    pub(crate) fn checks(&self) -> validate::Checks {
+        let (stages, encoders) = (self.shapes.clone(), self.encoders.abilities());
+        validate::Checks { stages, needs: self.needs, encoders, limits: self.limits.clone(), drawing: self.drawing }
     }
 
     pub(crate) fn state(&self) -> Result<RefMut<'_, State>> {

@@ -28,6 +28,23 @@ pub(crate) struct Abilities<'a> {
     pub(crate) drawing: Drawing,
 }
 
+/// What a pipeline can do, apart from the pipeline.
+#[derive(Debug, Clone)]
+pub(crate) struct Checks {
+    pub(crate) stages: Vec<StageShape>,
+    pub(crate) needs: EmbeddingShapes,
+    pub(crate) encoders: Encoders,
+    pub(crate) limits: Limits,
+    pub(crate) drawing: Drawing,
+}
+
+impl Checks {
+    pub(crate) fn abilities(&self) -> Abilities<'_> {
+        let Self { stages, needs, encoders, limits, drawing } = self;
+        Abilities { stages, needs: *needs, encoders: Some(*encoders), limits, drawing: *drawing }
+    }
+}
+
 /// Which encoders a model has.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Encoders {

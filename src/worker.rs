@@ -1,20 +1,29 @@
-//! A pipeline on a thread of its own, for programs of many threads.
+//! Pipelines on threads of their own, for programs of many threads.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
-use crate::job::{Job, Run};
-use crate::queue::Queue;
+use ediffi_core::exit;
+
+use crate::job::{Job, Run, WorkerId};
+use crate::queue::{Queue, Refused};
+use crate::validate::{self, Checks};
 use crate::{Error, Generation, JobHandle, Observer, Pipeline, Request, Result};
 
 /// Number of jobs that may wait, unless [`Worker::with_capacity`] sets another.
 pub const QUEUE_CAPACITY: usize = 64;
 
-/// Owns a pipeline on a thread of its own and runs a queue of requests, one after the other.
+/// Owns a pipeline on a thread of its own and runs a queue of requests, one after the other. It may own several pipelines, one on each
+/// device, over the same queue.
 ///
-/// A [`Pipeline`] belongs to one thread at a time; a worker can be cloned and used from all threads. Its thread ends when
-/// the last clone is dropped and all jobs with a handle are finished. A job that fails or panics does not stop the worker.
+/// A [`Pipeline`] belongs to one thread at a time; a worker can be cloned and used from all threads. A job that fails or panics does not
+/// stop the worker. When the last clone is dropped, all jobs are cancelled, and the drop waits until the threads have ended: keep a
+/// clone for as long as you wait for jobs.
+///
+/// A process may end while a worker computes: `main` returns, or somebody calls [`std::process::exit`]. The jobs are told to stop,
+/// and the end waits until they have, within one evaluation of a network. It does not wait for observers.
 ///
 /// ```no_run
 /// use ediffi::{Pipeline, Request, Worker};
@@ -28,28 +37,26 @@ pub const QUEUE_CAPACITY: usize = 64;
 /// }
 /// # Ok::<(), ediffi::Error>(())
 /// ```
-#[derive(Clone)]
-pub struct Worker {
-    sender: Arc<JobSender>,
-    next_id: Arc<AtomicU64>,
+#[derive(Debug, Clone)]
+pub struct Worker(Arc<Shared>);
+
+/// What the clones of a worker share; its threads do not hold it, so it is dropped with the last clone.
+struct Shared {
+    id: WorkerId,
+    queue: Arc<Queue<Arc<Job>>>,
+    /// Taken by the one who waits for their end.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    next_job: AtomicU64,
+    checks: Option<Checks>,
 }
 
-/// The end of the queue where jobs are put in. The queue closes when the last worker drops it.
-struct JobSender(Arc<Queue>);
-
-impl Drop for JobSender {
-    fn drop(&mut self) {
-        self.0.close();
-    }
-}
-
-/// The end of the queue where jobs are taken out, on the worker's thread. Whatever ends the thread, the jobs that still wait
+/// The end of the queue where jobs are taken out, on a thread of the worker. Whatever ends the last thread, the jobs that still wait
 /// are told so.
-struct JobReceiver(Arc<Queue>);
+struct JobReceiver(Arc<Queue<Arc<Job>>>);
 
 impl Drop for JobReceiver {
     fn drop(&mut self) {
-        self.0.abandon();
+        self.0.leave().iter().for_each(|job| job.abandon());
     }
 }
 
@@ -67,28 +74,65 @@ impl Worker {
     /// # Errors
     /// [`Error::WorkerThread`].
     pub fn with_capacity(pipeline: Pipeline, capacity: usize) -> Result<Self> {
-        Self::start(capacity, Box::new(move |request, observer| pipeline.generate_with(request, observer)))
+        Self::over([pipeline], capacity)
     }
 
-    fn start(capacity: usize, mut run: Run) -> Result<Self> {
-        let queue = Arc::new(Queue::new(capacity.max(1)));
-        let sender = Arc::new(JobSender(Arc::clone(&queue)));
-        let receiver = JobReceiver(queue);
-        let work = move || {
-            let JobReceiver(queue) = &receiver;
-            while let Some(job) = queue.pop() {
-                job.run(&mut run);
-            }
-        };
-        let thread = std::thread::Builder::new().name("ediffi worker".to_owned()).spawn(work);
-        thread.map_err(Error::WorkerThread)?;
-        Ok(Self { sender, next_id: Arc::default() })
-    }
-
-    /// Puts a request into the queue.
+    /// A worker over several pipelines of one model, each on a thread of its own, usually each on a device of its own. They share a queue
+    /// of `capacity` jobs (at least one), and each takes the next job when it is done with one.
+    ///
+    /// ```no_run
+    /// use ediffi::{DeviceChoice, Pipeline, Worker};
+    ///
+    /// let on = |device| Pipeline::builder("models/icons").device(DeviceChoice::Cuda(device)).open();
+    /// let worker = Worker::over([on(0)?, on(1)?], 64)?;
+    /// # Ok::<(), ediffi::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Error::QueueFull`]. The call never waits for room.
+    /// [`Error::WorkerPipelines`] without pipelines, or for pipelines of different models; [`Error::WorkerThread`].
+    pub fn over(pipelines: impl IntoIterator<Item = Pipeline>, capacity: usize) -> Result<Self> {
+        let pipelines: Vec<Pipeline> = pipelines.into_iter().collect();
+        let Some(first) = pipelines.first() else { return Err(Error::WorkerPipelines("there are none")) };
+        if pipelines.iter().any(|pipeline| pipeline.manifest() != first.manifest()) {
+            return Err(Error::WorkerPipelines("they are of different models"));
+        }
+        let checks = first.checks();
+        let run = |pipeline: Pipeline| -> Run {
+            Box::new(move |request, observer| pipeline.generate_with(request, observer))
+        };
+        Self::start(capacity, pipelines.into_iter().map(run).collect(), Some(checks))
+    }
+
+    fn start(capacity: usize, runs: Vec<Run>, checks: Option<Checks>) -> Result<Self> {
+        exit::watch_thread();
+        let id = WorkerId::new();
+        let queue = Arc::new(Queue::new(capacity.max(1), runs.len()));
+        let (threads, next_job) = (Mutex::default(), AtomicU64::new(0));
+        // From here on an error drops the worker, which ends the threads that were started.
+        let worker = Self(Arc::new(Shared { id, queue, threads, next_job, checks }));
+        for (index, mut run) in runs.into_iter().enumerate() {
+            let receiver = JobReceiver(Arc::clone(&worker.0.queue));
+            let work = move || {
+                id.take_thread();
+                let JobReceiver(queue) = &receiver;
+                while let Some(job) = queue.pop(index) {
+                    job.run(&mut run);
+                }
+                let _inside = exit::enter();
+                drop(run);
+            };
+            let thread = std::thread::Builder::new().name("ediffi worker".to_owned()).spawn(work);
+            worker.0.threads().push(thread.map_err(Error::WorkerThread)?);
+        }
+        Ok(worker)
+    }
+
+    /// Puts a request into the queue. What can be checked without opening a file is checked before: the rest, such as the length of
+    /// the prompt in tokens, when the job runs.
+    ///
+    /// # Errors
+    /// [`Error::InvalidRequest`]; [`Error::QueueFull`]: the call never waits for room; [`Error::WorkerGone`] after
+    /// [`shutdown`](Self::shutdown).
     pub fn submit(&self, request: Request) -> Result<JobHandle> {
         self.submit_with(request, ())
     }
@@ -98,152 +142,73 @@ impl Worker {
     /// # Errors
     /// As [`Worker::submit`].
     pub fn submit_with(&self, request: Request, observer: impl Observer + Send + 'static) -> Result<JobHandle> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let job = Arc::new(Job::new(id, request, Box::new(observer)));
-        self.sender.0.push(Arc::clone(&job))?;
+        let Shared { id, queue, next_job, checks, .. } = &*self.0;
+        if let Some(checks) = checks {
+            validate::validate(&request, checks.abilities(), || Ok(Vec::new()))?;
+        }
+        let number = next_job.fetch_add(1, Ordering::Relaxed);
+        let job = Arc::new(Job::new(*id, number, request, Box::new(observer)));
+        queue.push(Arc::clone(&job)).map_err(|refused| match refused {
+            Refused::Full => Error::QueueFull(queue.capacity()),
+            Refused::Closed => Error::WorkerGone,
+        })?;
         Ok(JobHandle::new(job))
     }
 
     /// Puts a request into the queue and waits for it.
     ///
     /// # Errors
-    /// Those of [`Worker::submit`] and [`Pipeline::generate`].
+    /// Those of [`Worker::submit`] and [`Pipeline::generate`]; [`Error::Busy`] in an observer of this very worker, which would wait for
+    /// itself.
     pub fn generate(&self, request: Request) -> Result<Generation> {
+        if self.0.id.owns_thread() {
+            return Err(Error::Busy);
+        }
         self.submit(request)?.wait()
+    }
+
+    /// Cancels all jobs and waits until the threads have ended, as the drop of the last clone does. No clone takes jobs any more.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] in an observer of this very worker, whose thread cannot wait for its own end. The jobs are cancelled all the same.
+    pub fn shutdown(&self) -> Result<()> {
+        self.0.end()
     }
 }
 
-impl fmt::Debug for Worker {
+impl Shared {
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self) -> Result<()> {
+        self.queue.close().iter().for_each(|job| job.cancel());
+        if self.id.owns_thread() {
+            return Err(Error::Busy);
+        }
+        // Whoever else wants to wait for them waits for the lock.
+        for thread in self.threads().drain(..) {
+            if thread.join().is_err() {
+                tracing::warn!("a thread of a worker panicked");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::debug!(%error, "the last worker was dropped on its own thread");
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("capacity", &self.sender.0.capacity()).finish_non_exhaustive()
+        f.debug_struct("Shared").field("capacity", &self.queue.capacity()).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-    use std::time::Duration;
-
-    use super::*;
-    use crate::{Canceller, Phase};
-
-    fn nothing() -> Generation {
-        Generation { images: Vec::new(), stages: Vec::new(), encoding: Duration::ZERO }
-    }
-
-    /// A worker that does what the prompt says: waits for a go, watches for cancellation, fails or panics.
-    fn worker(capacity: usize) -> (Worker, mpsc::Sender<()>, mpsc::Receiver<String>) {
-        let (go, wait) = mpsc::channel::<()>();
-        let (say, hear) = mpsc::channel();
-        let run = move |request: &Request, observer: &mut dyn Observer| {
-            let _ = say.send(request.prompt.clone());
-            match request.prompt.as_str() {
-                "wait" => drop(wait.recv()),
-                "until cancelled" => {
-                    while !observer.cancelled() {
-                        std::thread::yield_now();
-                    }
-                    return Err(Error::Cancelled);
-                }
-                "fail" => return Err(Error::PngWithoutRequest),
-                "panic" => panic!("on purpose"),
-                _ => {}
-            }
-            Ok(nothing())
-        };
-        (Worker::start(capacity, Box::new(run)).unwrap(), go, hear)
-    }
-
-    #[test]
-    fn a_worker_is_for_all_threads() {
-        fn shared<T: Clone + Send + Sync>() {}
-        fn given_away<T: Send + Sync>() {}
-        shared::<Worker>();
-        shared::<Canceller>();
-        given_away::<JobHandle>();
-    }
-
-    #[test]
-    fn jobs_run_in_order_and_survive_failures() {
-        let (worker, _go, hear) = worker(8);
-        let jobs: Vec<_> =
-            ["a", "fail", "b", "panic", "c"].map(|prompt| worker.submit(Request::new(prompt)).unwrap()).into();
-        assert_eq!(jobs.iter().map(JobHandle::id).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
-        let results: Vec<_> = jobs.into_iter().map(JobHandle::wait).collect();
-        assert!(results[0].is_ok() && results[2].is_ok() && results[4].is_ok());
-        assert!(matches!(results[1], Err(Error::PngWithoutRequest)));
-        assert!(matches!(&results[3], Err(Error::Panicked(message)) if message == "on purpose"));
-        assert_eq!(hear.try_iter().collect::<Vec<_>>(), ["a", "fail", "b", "panic", "c"]);
-    }
-
-    #[test]
-    fn a_full_queue_says_so() {
-        let (worker, go, hear) = worker(1);
-        let first = worker.submit(Request::new("wait")).unwrap();
-        hear.recv().unwrap();
-        let second = worker.submit(Request::new("a")).unwrap();
-        assert!(matches!(worker.submit(Request::new("b")), Err(Error::QueueFull(1))));
-        // A job that was cancelled while it waited makes room at once.
-        second.cancel();
-        let third = worker.submit(Request::new("c")).unwrap();
-        go.send(()).unwrap();
-        first.wait().unwrap();
-        third.wait().unwrap();
-        assert_eq!(hear.try_iter().collect::<Vec<_>>(), ["c"]);
-    }
-
-    #[test]
-    fn a_waiting_job_is_cancelled_at_once_and_never_runs() {
-        let (worker, go, hear) = worker(4);
-        let first = worker.submit(Request::new("wait")).unwrap();
-        hear.recv().unwrap();
-        let second = worker.submit(Request::new("b")).unwrap();
-        assert_eq!(second.progress().phase, Phase::Queued);
-        second.canceller().cancel();
-        assert!(second.is_finished());
-        assert!(matches!(second.wait(), Err(Error::Cancelled)));
-        // A handle that is dropped cancels.
-        drop(worker.submit(Request::new("c")).unwrap());
-        go.send(()).unwrap();
-        first.wait().unwrap();
-        worker.generate(Request::new("d")).unwrap();
-        assert_eq!(hear.try_iter().collect::<Vec<_>>(), ["d"]);
-    }
-
-    #[test]
-    fn a_running_job_is_cancelled_through_its_observer() {
-        let (worker, _go, hear) = worker(4);
-        let job = worker.submit(Request::new("until cancelled")).unwrap();
-        hear.recv().unwrap();
-        assert_eq!(job.progress().phase, Phase::Running);
-        let job = job.try_wait().unwrap_err();
-        let job = job.wait_timeout(Duration::from_millis(1)).unwrap_err();
-        job.cancel();
-        assert!(matches!(job.wait(), Err(Error::Cancelled)));
-    }
-
-    #[test]
-    fn a_finished_job_stays_finished() {
-        let (worker, _go, _hear) = worker(4);
-        let job = worker.submit(Request::new("a")).unwrap();
-        // Jobs run in order: when this one is done, so is the first.
-        worker.generate(Request::new("b")).unwrap();
-        assert!(job.is_finished());
-        job.cancel();
-        let result = job.try_wait();
-        assert!(matches!(result, Ok(Ok(_))));
-    }
-
-    #[test]
-    fn the_thread_ends_with_the_last_worker() {
-        let (worker, _go, hear) = worker(4);
-        let other = worker.clone();
-        drop(worker);
-        let job = other.submit(Request::new("a")).unwrap();
-        drop(other);
-        job.wait().unwrap();
-        assert_eq!(hear.recv().unwrap(), "a");
-        // The sender lives in the thread: hearing its end is the end of the thread.
-        assert!(hear.recv().is_err());
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Reading files of a model folder, and writing files so that nobody ever sees half of one.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::published::quote_numbers_of_python;
 use crate::{Error, Result};
 
 /// Joins `path` to `folder`, and makes sure that it stays inside. Symbolic links are allowed: the user put them there.
@@ -39,12 +40,13 @@ pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|source| Error::ReadFile { path: path.to_owned(), source })
 }
 
-/// Reads a JSON file.
+/// Reads a JSON file. A number of Python's that JSON has not, such as `NaN`, is read as a text.
 ///
 /// # Errors
 /// [`Error::ReadFile`], or [`Error::Json`] with the key and the line.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    serde_json::from_str(&read_text(path)?).map_err(|source| Error::Json { path: path.to_owned(), source })
+    serde_json::from_str(&quote_numbers_of_python(&read_text(path)?))
+        .map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
 /// Writes `bytes` to `path`, replacing what is there; see [`write_atomic_with`].
@@ -93,6 +95,29 @@ pub fn make_folder_of(path: &Path) -> Result<()> {
 pub fn write_atomic_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     replace(folder, path, write).map_err(|source| Error::WriteFile { path: path.to_owned(), source })
+}
+
+/// Removes what killed programs have left of `path`: files that [`write_atomic_with`] had begun to write. Call it where nobody else
+/// writes `path`.
+///
+/// # Errors
+/// [`Error::WriteFile`] naming a file that cannot be removed.
+pub fn remove_unfinished(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Some(name) = path.file_name().and_then(OsStr::to_str) else { return Ok(()) };
+    // A folder that is not there holds nothing.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let file_name = entry.file_name();
+        let random =
+            file_name.to_str().and_then(|found| found.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".tmp"));
+        // Six letters and digits, as `tempfile` makes them.
+        if random.is_some_and(|random| random.len() == 6 && random.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+            let left = entry.path();
+            tracing::info!(file = %left.display(), "removing what was left of a write");
+            fs::remove_file(&left).map_err(|source| Error::WriteFile { path: left, source })?;
+        }
+    }
+    Ok(())
 }
 
 fn replace(folder: &Path, path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
@@ -172,6 +197,29 @@ mod tests {
         assert!(matches!(half, Err(Error::WriteFile { source, .. }) if source.to_string() == "the disk is full"));
         assert_eq!(read_text(&path).unwrap(), "old");
         assert_eq!(names(folder.path()), ["a.txt"]);
+    }
+
+    /// A write that is never finished, as that of a program that is killed, leaves its file.
+    #[test]
+    fn what_killed_writes_leave_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        write_atomic(&path, b"whole").unwrap();
+        let mut left = None;
+        write_atomic_with(&path, |_| {
+            let unfinished = names(folder.path()).into_iter().find(|name| name.ends_with(".tmp"));
+            left = unfinished.map(|name| folder.path().join(name));
+            Ok(())
+        })
+        .unwrap();
+        for name in [left.as_ref().unwrap().to_str().unwrap(), "b.txt.abc123.tmp", "a.txt.tmp", "a.txt.of mine.tmp"] {
+            fs::write(folder.path().join(name), "part").unwrap();
+        }
+        remove_unfinished(&path).unwrap();
+        let mut kept = names(folder.path());
+        kept.sort();
+        assert_eq!(kept, ["a.txt", "a.txt.of mine.tmp", "a.txt.tmp", "b.txt.abc123.tmp"]);
+        remove_unfinished(&folder.path().join("none/a.txt")).unwrap();
     }
 
     /// Whoever may write into the folder could otherwise have the user overwrite any of the user's files.

@@ -83,7 +83,7 @@ impl BranchDenoiser for Recording {
             Branch::Conditional => &self.conditional,
             Branch::Unconditional => &self.unconditional,
             Branch::Both => &self.both,
-            Branch::Weaker => return Err(Error::NoWeakerNetwork),
+            Branch::Weaker => return Err(ediffi_core::Error::NoWeakerNetwork),
         };
         estimate_with(&epsilon(), x, sigma, |input, t| {
             let t = Tensor::full([input.size()[0]], t, (Kind::Float, input.device()));

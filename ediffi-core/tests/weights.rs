@@ -6,10 +6,12 @@ mod tiny;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::devices;
-use ediffi_core::weights::{self, Fresh, Init, Scope, Table, WeightsFile};
-use ediffi_core::{Error, Result};
+use ediffi_core::weights::{self, Fresh, Init, Role, Scope, Table, WeightsFile};
+use ediffi_core::{Error, Result, interrupt};
 use tch::{Device, Kind, Tensor};
 
 /// The parameters of a small network: a weight, a bias and the gain of a norm, which stays in f32.
@@ -145,4 +147,55 @@ fn a_table_lists_what_a_network_asks_for() {
     let table = Table::of(build).unwrap();
     let names: Vec<&str> = table.specs().iter().map(|spec| spec.name.as_str()).collect();
     assert_eq!((names, table.elements()), (vec!["linear.weight", "linear.bias", "norm.weight"], 12));
+}
+
+/// Wherever it is cut while it is open, and by whomever: what is read afterwards is there, or an error that names the file. Large
+/// tensors are read piece by piece.
+#[test]
+fn a_file_that_shrinks_while_it_is_open_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let large = Tensor::arange(1_500_001, (Kind::Float, Device::Cpu)).reshape([1, 1_500_001]);
+    let named = [("large".to_owned(), large.shallow_clone()), ("small".to_owned(), Tensor::from_slice(&[1.0_f32]))];
+    weights::save(&path, &named, HashMap::new()).unwrap();
+    let whole = std::fs::metadata(&path).unwrap().len();
+    let read = |file: &WeightsFile, kind| {
+        file.build(Device::Cpu, kind, |mut scope: Scope<'_>| {
+            let lent = scope.lend("large", &[1, 1_500_001], Init::Zeros, Role::Kernel)?;
+            Ok((scope.weight("small", &[1], Init::Zeros)?, lent.tensor()?))
+        })
+    };
+    for kind in [Kind::Float, Kind::BFloat16] {
+        let file = WeightsFile::open(&path, same).unwrap();
+        assert!(read(&file, kind).unwrap().1.equal(&large.to_kind(kind)));
+    }
+    for left in [whole - 1, whole / 2, 100, 0] {
+        weights::save(&path, &named, HashMap::new()).unwrap();
+        let file = WeightsFile::open(&path, same).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(left).unwrap();
+        for error in [
+            read(&file, Kind::Float).unwrap_err(),
+            read(&file, Kind::BFloat16).unwrap_err(),
+            file.sample(|_| true, |_| {}).unwrap_err(),
+        ] {
+            assert!(matches!(&error, Error::WeightsTruncated(named) if *named == path), "{left}: {error}");
+        }
+        let error = WeightsFile::open(&path, same).unwrap_err();
+        assert!(matches!(error, Error::WeightsFormat { .. }), "{left}: {error}");
+    }
+}
+
+/// As a job that is cancelled while its weights are loaded.
+#[test]
+fn loading_stops_when_the_thread_is_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    weights::save(&path, &fresh(Device::Cpu), HashMap::new()).unwrap();
+    let flag = Arc::new(AtomicBool::new(false));
+    let watched = interrupt::watch(flag.clone());
+    let _ = load(&path).unwrap();
+    flag.store(true, Ordering::Relaxed);
+    assert!(matches!(load(&path), Err(Error::Cancelled)));
+    drop(watched);
+    let _ = load(&path).unwrap();
 }

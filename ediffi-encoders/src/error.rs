@@ -89,7 +89,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// The key.
-        key: &'static str,
+        key: String,
         /// What is wrong with it.
         reason: String,
     },

@@ -30,7 +30,7 @@ pub struct Fingerprint {
 
 /// The files of an opened text encoder, from which its fingerprint is made when somebody asks for it.
 ///
-/// The weights stay mapped, so the fingerprint is that of the weights that were loaded, even if another file has taken their
+/// Their file stays open, so the fingerprint is that of the weights that were loaded, even if another file has taken their
 /// name since. A file that was written to in place is an error. Its length and time of modification tell; a file that has
 /// both again after it was written to is not noticed.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Identity {
         let paths = if is_index { weights::shards(&path, names)? } else { vec![path.clone()] };
         let files = paths.iter().map(|path| Watched::open(path)).collect::<Result<Vec<_>>>()?;
         let weights = WeightsFile::open(&path, names)?;
-        // Those that were mapped are those that are watched.
+        // Those that were opened are those that are watched.
         files.iter().try_for_each(Watched::check_name)?;
         let mut hash = Sha256::new();
         let path = folder.join("config.json");

@@ -34,7 +34,7 @@
 //!
 //! # Memory
 //!
-//! Weights are mapped and copied once, tensor by tensor, straight to their device and precision. So reading a model takes
+//! Weights are read once, tensor by tensor, straight to their device and precision. So reading a model takes
 //! hardly more memory than the model. Drop an encoder when its texts are encoded. [`Encoded::save`] writes embeddings to a file
 //! with the [`Fingerprint`] of the model that made them ([`T5::model`], [`Clip::model`]). [`T5::fingerprint`] finds that of a
 //! folder without loading the model.

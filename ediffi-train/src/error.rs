@@ -39,6 +39,15 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
+    /// Another run of this name is at work in the folder.
+    #[error("another run is at work here: it has locked {}", path.display())]
+    Locked {
+        /// The file that it has locked.
+        path: PathBuf,
+    },
+    /// libtorch's kernel of AdamW failed. Weights and moments may be half of this step and half of the one before.
+    #[error("libtorch's fused AdamW failed, most likely for want of memory: resume from the last checkpoint")]
+    Fused,
     /// A setting makes no sense.
     #[error("invalid training setting, {field}: {reason}")]
     Setting {

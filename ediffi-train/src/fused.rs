@@ -9,6 +9,8 @@ use std::ptr;
 use tch::Tensor;
 use torch_sys::C_tensor;
 
+use crate::{Error, Result};
+
 /// What the kernel goes through: tensors of the same place in each list belong together.
 #[derive(Debug)]
 pub(crate) struct Tensors<'a> {
@@ -41,9 +43,13 @@ pub(crate) struct Numbers<'a> {
     pub(crate) epsilon: f64,
 }
 
-/// A step of AdamW; `false` if the kernel cannot be had here, or does not take these tensors. Nothing is changed then.
-pub(crate) fn adamw(tensors: &Tensors<'_>, numbers: &Numbers<'_>) -> bool {
-    library().is_some_and(|library| library.adamw(tensors, numbers).is_some())
+/// A step of AdamW; `false` if the kernel cannot be had here. Nothing is changed then.
+///
+/// # Errors
+/// [`Error::Fused`] if it fails: too little memory, or tensors that it does not take.
+pub(crate) fn adamw(tensors: &Tensors<'_>, numbers: &Numbers<'_>) -> Result<bool> {
+    let Some(library) = library() else { return Ok(false) };
+    library.adamw(tensors, numbers).map(|()| true).ok_or(Error::Fused)
 }
 
 /// An argument or a list, as `torch/csrc/stable/stableivalue_conversions.h` of libtorch 2.11 packs them into eight bytes.

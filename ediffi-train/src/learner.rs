@@ -61,8 +61,8 @@ impl<F> Learner<F> {
     /// from its pictures; `low_res` of what it returns is left out.
     ///
     /// # Errors
-    /// A layout that makes no network, parameters that do not fit it; [`Error::Setting`] for a kind that is neither f32 nor bf16: the
-    /// gradients of f16 would need a loss that is scaled.
+    /// A layout that makes no network, parameters that do not fit it; [`Error::Setting`] for a kind that is neither f32 nor bf16 (the
+    /// gradients of f16 would need a loss that is scaled), or another than that in which a [`Setup`](crate::fit::Setup) has the weights.
     pub fn new(
         params: &mut dyn Params,
         layout: &dyn Layout,
@@ -71,6 +71,10 @@ impl<F> Learner<F> {
         encode: F,
     ) -> Result<Self, Error> {
         expect_trainable(kind)?;
+        if let Some(given) = params.kind().filter(|given| *given != kind) {
+            let reason = format!("the learner's is {kind:?}, the weights are given in {given:?} (`Setup::kind`)");
+            return Err(Error::Setting { field: "kind", reason });
+        }
         Ok(Self { network: UNet::new(Scope::root(params), layout, kind)?, objective, encode })
     }
 

@@ -94,6 +94,7 @@ mod flat;
 mod fused;
 pub mod learner;
 pub mod lineage;
+mod lock;
 pub mod log;
 pub mod loss;
 pub mod noise;

@@ -65,6 +65,11 @@ pub(crate) fn lock(gradients: &Mutex<Gradients>) -> Result<MutexGuard<'_, Gradie
 pub struct ReplicaSource<'a>(&'a Replica);
 
 impl Params for ReplicaSource<'_> {
+    fn kind(&self) -> Option<Kind> {
+        let cast = self.0.parameters.iter().find_map(|(_, _, cast)| cast.as_ref());
+        Some(cast.map_or(Kind::Float, Tensor::kind))
+    }
+
     fn get(&mut self, spec: &Spec) -> ediffi_core::Result<Tensor> {
         let found = self.0.parameters.iter().find(|(name, ..)| *name == spec.name);
         let fitting = found.filter(|(_, parameter, _)| parameter.size() == spec.shape);

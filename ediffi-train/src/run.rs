@@ -4,15 +4,17 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ediffi_core::files::remove_unfinished;
 use ediffi_core::guard::guarded;
 use tch::Tensor;
 
 use crate::data_parallel::{Rank, ShareOfThreads, group};
 use crate::error::file_error;
 use crate::lineage::Lineage;
+use crate::lock::Lock;
 use crate::log::{Entry, LossLog};
 use crate::state::TrainState;
-use crate::writer::Writer;
+use crate::writer::{Writer, forget};
 use crate::{Error, Result};
 
 /// Steps between two lines of the log.
@@ -32,11 +34,12 @@ pub enum Begin {
 
 impl Begin {
     /// For [`Restart`](Self::Restart), removes the weights that an earlier run exported to `export`. Otherwise they would pass for
-    /// those of the new run, should that be stopped on the way.
+    /// those of the new run, should that be stopped on the way. What a killed export has left is removed in any case.
     ///
     /// # Errors
-    /// [`Error::File`] for a file that cannot be removed.
+    /// A file that cannot be removed.
     pub fn discard(self, export: &Path) -> Result<()> {
+        remove_unfinished(export)?;
         match self {
             Self::Restart if export.is_file() => std::fs::remove_file(export).map_err(file_error(export)),
             _ => Ok(()),
@@ -69,16 +72,21 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The number of the first batch of the next step.
+    /// The number of the first batch of the next step: behind those whose pictures were counted, however many made a step.
     #[must_use]
     pub fn next_batch(&self, state: &TrainState) -> u64 {
-        self.first_batch + state.step() * self.accumulate
+        self.first_batch + state.pictures() / self.batch.max(1)
     }
 
     /// The checkpoint file.
     #[must_use]
     pub fn checkpoint(&self) -> PathBuf {
         self.folder.join(format!("{}.checkpoint.safetensors", self.name))
+    }
+
+    /// Where a checkpoint waits that a new run is to replace.
+    fn replaced(&self) -> PathBuf {
+        self.folder.join(format!("{}.checkpoint.replaced.safetensors", self.name))
     }
 
     /// Whether an earlier run has exported weights with all steps to `export`, so that there is nothing left to train. Always false
@@ -94,24 +102,41 @@ impl Run<'_> {
         Ok(file.text("steps").and_then(|done| done.parse::<u64>().ok()).is_some_and(|done| done >= self.steps))
     }
 
-    /// Loads the checkpoint into `state`, or removes it, or neither, as [`begin`](field@Self::begin) says.
+    /// Loads the checkpoint into `state`, or puts it aside, or neither, as [`begin`](field@Self::begin) says. What killed runs have left
+    /// of their files is removed. Until the end of [`train`](Self::train), or until `state` is dropped, no other run of this name in this
+    /// folder can begin, in this process or another.
+    ///
+    /// A checkpoint that is to be replaced is kept as `NAME.checkpoint.replaced.safetensors` until the new run has written its first.
     ///
     /// # Errors
-    /// [`Error::Exists`] for a checkpoint that nobody asked to be replaced, [`Error::Lineage`] for one of another lineage,
-    /// [`Error::Checkpoint`] for a damaged one; a folder that cannot be written.
+    /// [`Error::Locked`] while another run of this name is at work here; [`Error::Exists`] for a checkpoint that nobody asked to be replaced, [`Error::Lineage`] for one of another lineage,
+    /// [`Error::Checkpoint`] for a damaged one, or one whose pictures are no whole number of batches; a folder that cannot be written.
     pub fn begin(&self, state: &mut TrainState) -> Result<()> {
         let path = self.checkpoint();
         std::fs::create_dir_all(self.folder).map_err(file_error(&path))?;
+        state.lock = None;
+        let lock = Lock::take(self.folder.join(format!("{}.lock", self.name)))?;
+        for file in [&path, &self.folder.join(format!("{}.csv", self.name))] {
+            remove_unfinished(file)?;
+        }
+        state.lock = Some(lock);
         if !path.is_file() {
             return Ok(());
         }
         match self.begin {
             Begin::New => Err(Error::Exists { path }),
-            // Removed at once: a run that is killed before its first checkpoint must not go on from this one.
-            Begin::Restart => std::fs::remove_file(&path).map_err(file_error(&path)),
+            // Put aside at once: a run that is killed before its first checkpoint must not go on from this one.
+            Begin::Restart => std::fs::rename(&path, self.replaced()).map_err(file_error(&path)),
             Begin::Resume => {
                 self.lineage.check(&path)?;
-                state.resume(&path)
+                state.resume(&path)?;
+                let (pictures, batch) = (state.pictures(), self.batch);
+                if !pictures.is_multiple_of(batch.max(1)) {
+                    let reason =
+                        format!("it has seen {pictures} pictures, which are no whole number of batches of {batch}");
+                    return Err(Error::Checkpoint { path, reason });
+                }
+                Ok(())
             }
         }
     }
@@ -143,7 +168,7 @@ impl Run<'_> {
         guarded(|| {
             let trained = std::thread::scope(|scope| -> Result<(), E> {
                 let mut losses = group(scope, work)?;
-                let mut writer = Writer::new(scope, self.checkpoint());
+                let mut writer = Writer::new(scope, self.checkpoint(), self.replaced());
                 let mut log = LossLog::resume(&self.folder.join(format!("{}.csv", self.name)), state.step())?;
                 let (mut saved, mut sums, mut stop) = (Instant::now(), Sums::new(), false);
                 while !stop && state.step() < self.steps {
@@ -184,8 +209,10 @@ impl Run<'_> {
                     // The last checkpoint takes its place.
                     tracing::warn!(%error, "a checkpoint on the way was not written");
                 }
-                Ok(state.save(&self.checkpoint(), self.lineage.notes())?)
+                state.save(&self.checkpoint(), self.lineage.notes())?;
+                Ok(forget(&self.replaced())?)
             });
+            state.lock = None;
             if trained.is_err() {
                 // A step that was left out does not count, whatever the training stopped for.
                 drop(state.settle());

@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::ema::Ema;
 use crate::flat::{Gradients, Layout};
+use crate::lock::Lock;
 use crate::optimizer::{AdamW, AdamWSettings};
 pub use crate::replica::{Replica, ReplicaSource, Shared};
 use crate::replica::{expect_trainable, lock};
@@ -36,6 +37,8 @@ pub struct TrainState {
     pictures: u64,
     /// The last step, until it is known whether its gradients were finite.
     pending: Option<Pending>,
+    /// Of the run that it is trained in.
+    pub(crate) lock: Option<Lock>,
 }
 
 /// A step whose norm has not been read.
@@ -81,6 +84,7 @@ impl TrainState {
             step,
             pictures,
             pending,
+            lock: None,
         })
     }
 
@@ -258,6 +262,8 @@ impl TrainState {
         notes.insert("step".to_owned(), self.step.to_string());
         notes.insert("pictures".to_owned(), self.pictures.to_string());
         notes.insert("settled".to_owned(), self.ema.settled.to_string());
+        let used = self.used.iter().map(|used| if *used { '1' } else { '0' });
+        notes.insert("used".to_owned(), used.collect());
         Checkpoint { tensors, notes }
     }
 
@@ -284,8 +290,14 @@ impl TrainState {
         let settled = header(&file, path, "settled")?;
         read_into(&file, &self.tensors(shared)?)?;
         (self.step, self.pictures, self.ema.settled, self.pending) = (step, pictures, settled, None);
-        // What has had a gradient is not written down; a second moment that is not zero tells it.
-        for (used, second) in self.used.iter_mut().zip(self.layout.views(&self.optimizer.second)?) {
+        // One whose gradients were zero has had them, too, and decays.
+        let written: Option<Vec<bool>> = file.text("used").map(|used| used.bytes().map(|byte| byte == b'1').collect());
+        if let Some(written) = written.filter(|written| written.len() == self.used.len()) {
+            self.used = written;
+        }
+        // Of older files, a second moment that is not zero tells it.
+        let older = file.text("used").is_none();
+        for (used, second) in self.used.iter_mut().zip(self.layout.views(&self.optimizer.second)?).filter(|_| older) {
             *used = second.f_any()?.f_int64_value(&[])? != 0;
         }
         self.refresh()?;

@@ -87,6 +87,71 @@ fn a_resumed_run_goes_on_with_the_next_batch_and_ends_where_an_unbroken_one_does
     assert!(matches!(&error, Error::Exists { path } if path.ends_with("net.checkpoint.safetensors")), "{error}");
 }
 
+/// The position is that of the pictures that were counted, whatever made a step.
+#[test]
+fn a_run_that_is_resumed_with_other_steps_neither_skips_nor_repeats_batches() {
+    for (before, after, numbers) in [(4, 1, vec![12, 13, 14]), (1, 4, (3..11).collect())] {
+        let folder = tempfile::tempdir().unwrap();
+        train(&run(folder.path(), 3, before, Begin::New), 1);
+        let steps = 3 + numbers.len() as u64 / after;
+        assert_eq!(train(&run(folder.path(), steps, after, Begin::Resume), 1).0, numbers);
+    }
+    // Six pictures are no whole number of batches of four.
+    let folder = tempfile::tempdir().unwrap();
+    train(&run(folder.path(), 3, 1, Begin::New), 1);
+    let other = Run { batch: 4, ..run(folder.path(), 4, 1, Begin::Resume) };
+    let error = other.begin(&mut begin().1).unwrap_err();
+    assert!(matches!(&error, Error::Checkpoint { .. }) && error.to_string().contains("6 pictures"), "{error}");
+}
+
+#[test]
+fn one_run_of_a_name_is_at_work_in_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, mut state) = begin();
+    let own = run(folder.path(), 1, 1, Begin::New);
+    own.begin(&mut state).unwrap();
+    let error = own.begin(&mut begin().1).unwrap_err();
+    assert!(matches!(&error, Error::Locked { path } if path.ends_with("net.lock")), "{error}");
+    Run { name: "other", ..own.clone() }.begin(&mut begin().1).unwrap();
+    drop(state);
+    own.begin(&mut begin().1).unwrap();
+}
+
+/// As a kill in the middle of a write leaves them.
+#[test]
+fn what_killed_runs_have_left_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = folder.path().join("net.checkpoint.safetensors.a1B2c3.tmp");
+    let others = folder.path().join("other.checkpoint.safetensors.a1B2c3.tmp");
+    let export = folder.path().join("weights.safetensors");
+    let half_an_export = folder.path().join("weights.safetensors.zzzzzz.tmp");
+    for file in [&left, &others, &export, &half_an_export] {
+        std::fs::write(file, "half").unwrap();
+    }
+    train(&run(folder.path(), 1, 1, Begin::New), 1);
+    Begin::Resume.discard(&export).unwrap();
+    assert_eq!([&left, &half_an_export, &others, &export].map(|file| file.exists()), [false, false, true, true]);
+}
+
+/// A checkpoint that is to be replaced is there until the new one is whole, and is not gone on from.
+#[test]
+fn a_run_that_starts_over_loses_nothing_before_it_has_something() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (checkpoint, replaced) =
+        (path.join("net.checkpoint.safetensors"), path.join("net.checkpoint.replaced.safetensors"));
+    train(&run(path, 2, 1, Begin::New), 1);
+    let old = std::fs::read(&checkpoint).unwrap();
+    // Killed before its first checkpoint, once and again.
+    for _ in 0..2 {
+        run(path, 1, 1, Begin::Restart).begin(&mut begin().1).unwrap();
+        assert!(!checkpoint.exists());
+        assert_eq!(std::fs::read(&replaced).unwrap(), old);
+    }
+    assert_eq!(train(&run(path, 1, 1, Begin::Resume), 1).0, [0]);
+    assert!(checkpoint.exists() && !replaced.exists());
+}
+
 #[test]
 fn a_checkpoint_of_another_lineage_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();

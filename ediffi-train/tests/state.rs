@@ -1,5 +1,5 @@
 //! A small U-Net under training: checkpoints, resume and export.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, helpers included")]
 
 #[path = "../../ediffi-core/tests/common/mod.rs"]
 mod common;
@@ -218,4 +218,35 @@ fn a_parameter_that_was_used_before_a_resume_goes_on() {
     assert!(same(resumed.parameters(), &copies(whole.parameters())));
     let moved: Vec<bool> = whole.parameters().iter().zip(&after_one).map(|((_, a), b)| a != b).collect();
     assert_eq!(moved, [true, true, false]);
+}
+
+/// One whose gradients were exactly zero decays, with and without gradients of its own in a step, and behind a checkpoint, too.
+#[test]
+fn a_parameter_that_only_decays_still_does_when_the_training_is_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let begin = || {
+        let one = || Tensor::ones([2, 2], (Kind::Float, Device::Cpu));
+        let settings = AdamWSettings { learning_rate: 0.1, warm_up: 1, weight_decay: 0.5, ..AdamWSettings::default() };
+        let named = ["zeros", "used", "never"].map(|name| (name.to_owned(), one()));
+        TrainState::new(named.into(), settings, 0.9).unwrap()
+    };
+    let step = |state: &mut TrainState, zeros: bool| {
+        let [(_, first), (_, second), ..] = state.parameters() else { panic!() };
+        if zeros {
+            (first * 0.0).sum(Kind::Float).backward();
+        }
+        second.sum(Kind::Float).backward();
+        state.update(1, 1).unwrap();
+        [0, 2].map(|index: usize| state.parameters()[index].1.double_value(&[0, 0]))
+    };
+    let mut whole = begin();
+    let [first, never] = step(&mut whole, true);
+    assert!(first < 1.0 && never == 1.0);
+    whole.save(&path, HashMap::new()).unwrap();
+    let expected = step(&mut whole, false);
+    assert!(expected[0] < first && expected[1] == 1.0, "{expected:?}");
+    let mut resumed = begin();
+    resumed.resume(&path).unwrap();
+    assert_eq!(step(&mut resumed, false), expected);
 }

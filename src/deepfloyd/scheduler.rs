@@ -5,17 +5,27 @@ use std::path::Path;
 use ediffi_cascade::SamplerSettings;
 use ediffi_core::files::read_json;
 use ediffi_core::guidance::{Guidance, Thresholding};
+use ediffi_core::published::unknown_key;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::{Solver, Variance};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::published_stage::PublishedStage;
 use crate::{Error, Result};
+
+/// The one class of samplers that is read. The files of others have the same keys for other samplers.
+const CLASS: &str = "DDPMScheduler";
+
+/// Keys that change nothing: where the file came from, and what `squaredcos_cap_v2` has no use for.
+const WITHOUT_EFFECT: [&str; 4] = ["_diffusers_version", "_name_or_path", "beta_end", "beta_start"];
 
 /// The fields of a `scheduler_config.json` that matter; one that is absent has diffusers' default.
 #[derive(Deserialize)]
 #[serde(default)]
 pub(super) struct Scheduler {
+    #[serde(rename = "_class_name")]
+    class: String,
     num_train_timesteps: usize,
     beta_schedule: String,
     prediction_type: String,
@@ -29,11 +39,14 @@ pub(super) struct Scheduler {
     clip_sample_range: f64,
     timestep_spacing: String,
     steps_offset: i64,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 impl Default for Scheduler {
     fn default() -> Self {
         Self {
+            class: CLASS.to_owned(),
             num_train_timesteps: 1000,
             beta_schedule: "linear".to_owned(),
             prediction_type: "epsilon".to_owned(),
@@ -47,6 +60,7 @@ impl Default for Scheduler {
             clip_sample_range: 1.0,
             timestep_spacing: "leading".to_owned(),
             steps_offset: 0,
+            others: Map::new(),
         }
     }
 }
@@ -66,6 +80,10 @@ impl Scheduler {
             }
             Err((key.to_owned(), format!("`{found}` is not supported, only {}", supported.join(", "))))
         };
+        only("_class_name", &self.class, &[CLASS])?;
+        if let Some(key) = unknown_key(&self.others, &WITHOUT_EFFECT) {
+            return Err((key.to_owned(), "this library does not know it".to_owned()));
+        }
         only("num_train_timesteps", &self.num_train_timesteps.to_string(), &["1000"])?;
         only("beta_schedule", &self.beta_schedule, &["squaredcos_cap_v2"])?;
         only("prediction_type", &self.prediction_type, &["epsilon"])?;

@@ -93,6 +93,19 @@ fn what_is_wrong_with_a_folder_is_said_with_what_to_do() {
         &["scheduler_config.json, beta_schedule", "`linear` is not supported"],
     );
     says(&|path| replace(&scheduler(path), "\"epsilon\"", "\"v_prediction\""), &["prediction_type"]);
+    // As `X.from_config(ddpm.config).save_pretrained` writes them: the same keys, another sampler.
+    for class in ["EulerDiscreteScheduler", "HeunDiscreteScheduler", "DPMSolverMultistepScheduler"] {
+        let other = |path: &Path| replace(&scheduler(path), "DDPMScheduler", class);
+        says(&other, &["scheduler_config.json, _class_name", class, "DDPMScheduler"]);
+    }
+    let add = |file: &Path, keys: &str| replace(file, "{", &format!("{{ {keys},"));
+    says(&|path| add(&scheduler(path), "\"use_karras_sigmas\": true"), &["scheduler_config.json, use_karras_sigmas"]);
+    says(&|path| add(&path.join("unet/config.json"), "\"colour\": true"), &["`colour`"]);
+    // A number that JSON has not is named where it matters.
+    says(
+        &|path| replace(&scheduler(path), "\"sample_max_value\": 1.5", "\"sample_max_value\": -Infinity"),
+        &["scheduler_config.json", "-Infinity"],
+    );
     says(&|path| fs::write(path.join("unet/config.json"), "{").unwrap(), &["unet/config.json"]);
     says(
         &|path| replace(&path.join("text_encoder/config.json"), "\"d_model\": 40", "\"d_model\": 48"),
@@ -185,4 +198,21 @@ fn a_folder_without_an_encoder_samples_embeddings() {
     let embeddings = whole.encode(&request).unwrap();
     let drawn = pipeline.sample(&embeddings, &request).unwrap();
     assert_eq!(bytes(&drawn), bytes(&whole.generate(&request).unwrap()));
+}
+
+/// What Python writes for numbers that JSON has not, in keys that change nothing.
+#[test]
+fn a_key_without_effect_may_have_any_value() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    copy(&fixture("stage-1"), path);
+    let add = |file: &Path, keys: &str| {
+        let text = fs::read_to_string(file).unwrap();
+        fs::write(file, text.replacen('{', &format!("{{ {keys},"), 1)).unwrap();
+    };
+    let scheduler = path.join("scheduler/scheduler_config.json");
+    add(&scheduler, "\"lambda_min_clipped\": null, \"_name_or_path\": -Infinity");
+    add(&path.join("unet/config.json"), "\"dropout\": NaN, \"addition_time_embed_dim\": null");
+    add(&path.join("model_index.json"), "\"watermark\": [Infinity, NaN]");
+    builder(path).open().unwrap();
 }

@@ -52,9 +52,15 @@ fn a_model_without_encoders_draws_embeddings() {
 }
 
 #[test]
-fn the_texts_of_the_last_request_are_not_encoded_again() {
+fn the_texts_of_recent_requests_are_not_encoded_again() {
     let model = Model::new();
-    let pipeline = model.open();
+    let (one, two) = (model.builder().recent_texts(1), model.builder());
+    assert_eq!(encoders_started(&one.open().unwrap()), [2, 0, 2, 2]);
+    assert_eq!(encoders_started(&two.open().unwrap()), [2, 0, 2, 0]);
+}
+
+/// How many encoders start for each of some requests, the last of which is the first again.
+fn encoders_started(pipeline: &ediffi::Pipeline) -> Vec<usize> {
     let mut started = Vec::new();
     for request in [apple(), apple().seed(8), Request::new("a dog"), apple()] {
         let mut encoders = 0;
@@ -65,7 +71,7 @@ fn the_texts_of_the_last_request_are_not_encoded_again() {
         pipeline.generate_with(&request, &mut watch).unwrap();
         started.push(encoders);
     }
-    assert_eq!(started, [2, 0, 2, 2]);
+    started
 }
 
 #[test]

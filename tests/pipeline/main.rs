@@ -7,6 +7,7 @@ mod cancel;
 mod embeddings;
 mod enlarger;
 mod errors;
+mod exit;
 mod generate;
 mod limits;
 mod model;

@@ -73,3 +73,75 @@ fn a_panic_of_an_observer_ends_its_job_alone() {
     let expected = bytes(&model.open().generate(&apple()).unwrap());
     assert_eq!(bytes(&worker.generate(apple()).unwrap()), expected, "and the pipeline is whole");
 }
+
+/// Both ways of waiting for one's own worker, which would never end.
+#[test]
+fn an_observer_cannot_wait_for_its_own_worker() {
+    let model = Model::new();
+    let worker = Worker::new(model.open()).unwrap();
+    let inner = worker.clone();
+    let (say, hear) = mpsc::channel();
+    let watch = move |event: &Event<'_>| {
+        if let Event::StageStarted { index: 0, .. } = event {
+            let waited = inner.submit(apple()).unwrap();
+            say.send([inner.generate(apple()).err(), waited.wait().err(), inner.shutdown().err()]).unwrap();
+        }
+        ControlFlow::Continue(())
+    };
+    let result = worker.submit_with(apple(), watch).unwrap().wait();
+    assert!(hear.recv().unwrap().iter().all(|error| matches!(error, Some(Error::Busy))));
+    assert!(matches!(result, Err(Error::Cancelled)), "it has shut the worker down");
+    // Another worker is no trouble.
+    let (worker, other) = (Worker::new(model.open()).unwrap(), Worker::new(model.open()).unwrap());
+    let (say, hear) = mpsc::channel();
+    let watch = move |event: &Event<'_>| {
+        if let Event::StageStarted { index: 0, .. } = event {
+            say.send(bytes(&other.generate(apple()).unwrap())).unwrap();
+        }
+        ControlFlow::Continue(())
+    };
+    let own = worker.submit_with(apple(), watch).unwrap().wait().unwrap();
+    assert_eq!(hear.recv().unwrap(), bytes(&own));
+}
+
+#[test]
+fn what_needs_no_file_is_checked_when_a_request_is_submitted() {
+    let model = Model::new();
+    let worker = Worker::new(model.open()).unwrap();
+    for wrong in [Request::new(""), apple().images(0), apple().last_stage("none")] {
+        assert!(matches!(worker.submit(wrong), Err(Error::InvalidRequest { .. })));
+    }
+    // Its length in tokens is known when the tokenizer is open.
+    let long = worker.submit(Request::new("a red apple ".repeat(40))).unwrap();
+    assert!(matches!(long.wait(), Err(Error::InvalidRequest { .. })));
+}
+
+#[test]
+fn pipelines_of_one_model_share_a_queue() {
+    let model = Model::new();
+    let worker = Worker::over([model.open(), model.open()], 64).unwrap();
+    // Two jobs that wait for each other: each has a thread of its own.
+    let meeting = std::sync::Arc::new(std::sync::Barrier::new(2));
+    let jobs: Vec<_> = (0..2)
+        .map(|seed| {
+            let meeting = std::sync::Arc::clone(&meeting);
+            let watch = move |event: &Event<'_>| {
+                if matches!(event, Event::StageStarted { .. }) {
+                    meeting.wait();
+                }
+                ControlFlow::Continue(())
+            };
+            worker.submit_with(apple().seed(seed), watch).unwrap()
+        })
+        .collect();
+    let pipeline = model.open();
+    for (seed, job) in jobs.into_iter().enumerate() {
+        let expected = bytes(&pipeline.generate(&apple().seed(seed as u64)).unwrap());
+        assert_eq!(bytes(&job.wait().unwrap()), expected, "seed {seed}");
+    }
+    let other = Model::new();
+    other.edit(|manifest| manifest["stages"][0]["sampler"]["steps"] = 5.into());
+    for wrong in [vec![], vec![model.open(), other.open()]] {
+        assert!(matches!(Worker::over(wrong, 1), Err(Error::WorkerPipelines(_))));
+    }
+}

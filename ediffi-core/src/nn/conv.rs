@@ -140,7 +140,7 @@ impl Conv2d {
             return Ok(None);
         }
         let &Self { stride, padding, device, .. } = self;
-        // The whole is seldom convolved. Held in memory, it does not keep its file mapped.
+        // The whole is seldom convolved. Held in memory, it does not keep its file open.
         self.weight.replace(Weight::Fixed(weight.shallow_clone().into()));
         let part = |from: i64, bias: Option<&Tensor>| -> Result<Self> {
             let weight = Weight::Fixed(weight.f_narrow(1, from, half)?.f_contiguous()?.into());

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::mapped::is_pointer;
 use super::params::Names;
+use super::stored::is_pointer;
 use crate::files::read_json;
 use crate::{Error, Result};
 

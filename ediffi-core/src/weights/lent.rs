@@ -6,32 +6,32 @@ use std::sync::Arc;
 use safetensors::tensor::TensorInfo;
 use tch::{Device, Kind, Tensor};
 
-use super::mapped::MappedFile;
+use super::stored::StoredFile;
 use crate::Result;
 
-/// A tensor that can be read when its layer knows what to make of it. One of a file keeps the file mapped until then.
+/// A tensor that can be read when its layer knows what to make of it. One of a file keeps the file open until then.
 pub struct Lent(Source);
 
 enum Source {
     Tensor(Tensor),
     /// The tensor as it is stored, on the CPU.
-    File(Arc<MappedFile>, TensorInfo),
+    File(Arc<StoredFile>, TensorInfo),
 }
 
 impl Lent {
     /// A tensor of a file, in the kind it is stored in, on the CPU.
-    pub(super) fn of_file(file: &Arc<MappedFile>, info: &TensorInfo) -> Self {
+    pub(super) fn of_file(file: &Arc<StoredFile>, info: &TensorInfo) -> Self {
         Self(Source::File(Arc::clone(file), info.clone()))
     }
 
-    /// What `read` makes of the tensor. It must keep nothing that shares storage with it, which may be a file's.
+    /// What `read` makes of the tensor.
     ///
     /// # Errors
     /// A file that is cut short, and those of `read`.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Tensor) -> Result<T>) -> Result<T> {
         match &self.0 {
             Source::Tensor(tensor) => read(tensor),
-            Source::File(file, info) => file.view(info, read),
+            Source::File(file, info) => read(&file.tensor(info, Device::Cpu, None)?),
         }
     }
 
@@ -60,7 +60,7 @@ impl Lent {
     pub fn kind(&self) -> Option<Kind> {
         match &self.0 {
             Source::Tensor(tensor) => Some(tensor.kind()),
-            Source::File(_, info) => super::mapped::kind_of(info.dtype),
+            Source::File(_, info) => super::stored::kind_of(info.dtype),
         }
     }
 }

@@ -9,10 +9,10 @@ use tch::{Device, Kind, Tensor};
 
 use super::folder;
 use super::lent::Lent;
-use super::mapped::{MappedFile, kind_of};
 use super::params::{Names, Params, Role, Scope, Spec};
+use super::stored::{PIECE, StoredFile, kind_of};
 use super::table::Table;
-use crate::{Error, Result, ShapeMismatch};
+use crate::{Error, Result, ShapeMismatch, interrupt};
 
 /// How many samples [`WeightsFile::sample`] takes of a large tensor, and how many bytes each has.
 const SAMPLES: usize = 17;
@@ -22,7 +22,7 @@ const SAMPLE: usize = 256;
 #[derive(Debug)]
 pub struct WeightsFile {
     path: PathBuf,
-    shards: Vec<Arc<MappedFile>>,
+    shards: Vec<Arc<StoredFile>>,
     /// Network name → shard and the tensor's description there.
     tensors: BTreeMap<String, (usize, TensorInfo)>,
 }
@@ -40,7 +40,7 @@ impl WeightsFile {
         let path = if path.is_dir() { folder::find(path, None)? } else { path.to_owned() };
         let is_index = path.extension().is_some_and(|extension| extension == "json");
         let files = if is_index { folder::shards(&path, names)? } else { vec![path.clone()] };
-        let shards = files.iter().map(|file| Ok(Arc::new(MappedFile::open(file)?))).collect::<Result<Vec<_>>>()?;
+        let shards = files.iter().map(|file| Ok(Arc::new(StoredFile::open(file)?))).collect::<Result<Vec<_>>>()?;
         let mut tensors = BTreeMap::new();
         let stored: BTreeMap<String, (usize, &TensorInfo)> = shards
             .iter()
@@ -79,21 +79,28 @@ impl WeightsFile {
         for name in self.tensors.keys() {
             let (file, info) = self.place(name)?;
             update(format!("{name} {:?} {:?}\n", info.dtype, info.shape).as_bytes());
-            let bytes = file.bytes(info)?;
-            if whole(name) || bytes.len() <= SAMPLES * SAMPLE {
-                update(bytes);
+            let (begin, end) = info.data_offsets;
+            let (length, mut bytes) = (end - begin, Vec::new());
+            let mut pass = |start: usize, count: usize| -> Result<()> {
+                bytes.resize(count, 0);
+                file.read(begin + start, &mut bytes)?;
+                update(&bytes);
+                Ok(())
+            };
+            if whole(name) || length <= SAMPLES * SAMPLE {
+                let mut starts = (0..length).step_by(PIECE);
+                starts.try_for_each(|start| pass(start, PIECE.min(length - start)))?;
             } else {
-                let last = bytes.len() - SAMPLE;
-                let starts = (0..SAMPLES - 1).map(|sample| last / (SAMPLES - 1) * sample).chain([last]);
-                starts.for_each(|start| update(bytes.get(start..start + SAMPLE).unwrap_or_default()));
+                let last = length - SAMPLE;
+                let mut starts = (0..SAMPLES - 1).map(|sample| last / (SAMPLES - 1) * sample).chain([last]);
+                starts.try_for_each(|start| pass(start, SAMPLE))?;
             }
-            file.forget(info);
         }
         Ok(())
     }
 
     /// The file that holds a tensor, and its description there.
-    fn place(&self, name: &str) -> Result<(&Arc<MappedFile>, &TensorInfo)> {
+    fn place(&self, name: &str) -> Result<(&Arc<StoredFile>, &TensorInfo)> {
         let place = self.tensors.get(name).and_then(|(shard, info)| Some((self.shards.get(*shard)?, info)));
         place.ok_or_else(|| Error::Weights {
             path: self.path.clone(),
@@ -190,6 +197,7 @@ impl Loader<'_> {
 
 impl Params for Loader<'_> {
     fn get(&mut self, spec: &Spec) -> Result<Tensor> {
+        interrupt::check()?;
         let (file, info) = self.file.place(&spec.name)?;
         file.tensor(info, self.device, self.kind(spec.role))
     }

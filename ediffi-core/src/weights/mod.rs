@@ -1,6 +1,6 @@
 //! Weights: named parameters and where they come from.
 //!
-//! [`load`] reads a network from safetensors. It maps the file and checks every name, shape and dtype first; one error
+//! [`load`] reads a network from safetensors. It opens the file and checks every name, shape and dtype first; one error
 //! reports all that is wrong. Then it copies each tensor once, straight to its device, precision and
 //! order: at once, or when a layer first knows which order is best.
 
@@ -8,9 +8,9 @@ mod folder;
 mod fresh;
 mod lent;
 mod loader;
-mod mapped;
 mod params;
 mod save;
+mod stored;
 mod table;
 
 pub use folder::{candidates, find, find_called, shards};

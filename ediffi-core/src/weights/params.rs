@@ -4,7 +4,7 @@
 //! parameters of a network ([`Table`](crate::weights::Table)) and makes a network to be trained
 //! ([`Fresh`](crate::weights::Fresh)). So names and shapes are written once.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::lent::Lent;
 use crate::Result;
@@ -84,6 +84,11 @@ pub trait Params {
     /// As [`get`](Self::get).
     fn lend(&mut self, spec: &Spec) -> Result<Lent> {
         Ok(Lent::from(self.get(spec)?))
+    }
+
+    /// The kind that weights are given in, where there is but one.
+    fn kind(&self) -> Option<Kind> {
+        None
     }
 
     /// Whether the tensors stay as they are for as long as the network lives. A layer may then keep them in another order.

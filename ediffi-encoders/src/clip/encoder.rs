@@ -23,8 +23,8 @@ pub struct Clip {
 
 impl Clip {
     /// Opens a folder with `config.json`, `model.safetensors` or its shards, and `tokenizer.json` or `vocab.json` with
-    /// `merges.txt` (here or in a folder `tokenizer` beside it). A `preprocessor_config.json` says how pictures are prepared;
-    /// without it, they are prepared as for OpenAI's models.
+    /// `merges.txt` (here or in a folder `tokenizer` beside it). A `processor_config.json` or `preprocessor_config.json` says how
+    /// pictures are prepared; without them, they are prepared as for OpenAI's models.
     ///
     /// [`ClipText`] and [`ClipVision`] open folders of one half alone.
     ///

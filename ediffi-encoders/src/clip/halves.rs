@@ -147,7 +147,7 @@ impl ClipVision {
         let json = read_config(&path, &types, "clip or clip_vision_model")?;
         let (config, projection): (ClipVisionConfig, i64) = half_config(&path, json, "vision_config")?;
         config.validate()?;
-        let preprocess = Preprocess::open(&folder.join("preprocessor_config.json"), config.image_size)?;
+        let preprocess = Preprocess::of_folder(folder, config.image_size)?;
         let file = WeightsFile::open(&weights::find(folder, variant)?, vision_names)?;
         let projection = file.contains("visual_projection.weight").then_some(projection);
         tracing::debug!(folder = %folder.display(), ?runtime, "opening the picture half of clip");

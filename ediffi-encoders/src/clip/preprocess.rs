@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use ediffi_core::files::read_json;
+use ediffi_core::published::unknown_key;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result};
@@ -35,7 +37,7 @@ pub struct Preprocess {
     std: [f64; 3],
 }
 
-/// The keys of `preprocessor_config.json` that are read. A missing key has the value of OpenAI's models.
+/// The keys that are read. A missing key has the value of OpenAI's models.
 #[derive(Deserialize)]
 struct File {
     size: Option<Size>,
@@ -48,7 +50,38 @@ struct File {
     do_center_crop: Option<bool>,
     do_rescale: Option<bool>,
     do_normalize: Option<bool>,
+    image_processor_type: Option<String>,
+    feature_extractor_type: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
+
+/// The classes whose steps these are.
+const CLASSES: [&str; 6] = [
+    "CLIPFeatureExtractor",
+    "CLIPImageProcessor",
+    "CLIPImageProcessorFast",
+    "CLIPImageProcessorPil",
+    "CLIPProcessor",
+    "CLIPVisionProcessor",
+];
+
+/// Keys that change nothing: pictures are RGB here in any case, and the others say how Python hands them on.
+const WITHOUT_EFFECT: [&str; 13] = [
+    "_name_or_path",
+    "_valid_processor_keys",
+    "auto_map",
+    "backend",
+    "data_format",
+    "default_to_square",
+    "device",
+    "disable_grouping",
+    "do_convert_rgb",
+    "input_data_format",
+    "processor_class",
+    "return_tensors",
+    "transformers_version",
+];
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -71,28 +104,58 @@ impl Preprocess {
         Self { size: image_size, crop: image_size, scale: SCALE, mean: CHANNEL_MEAN, std: CHANNEL_STD }
     }
 
+    /// Reads the preprocessing of a model folder, for a network that takes pictures of `image_size` pixels: from `image_processor` in
+    /// `processor_config.json`, where transformers 5 writes it, or else from `preprocessor_config.json`. Without either it is that of
+    /// [`new`](Self::new).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn of_folder(folder: &Path, image_size: i64) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Processor {
+            image_processor: Option<File>,
+        }
+        let path = folder.join("processor_config.json");
+        let nested = if path.is_file() { read_json::<Processor>(&path)?.image_processor } else { None };
+        match nested {
+            Some(file) => Self::of(&file, &path, image_size),
+            None => Self::open(&folder.join("preprocessor_config.json"), image_size),
+        }
+    }
+
     /// Reads the preprocessing from the file at `path`, for a network that takes pictures of `image_size` pixels. Without the
     /// file, and for keys that it leaves out, it is that of [`new`](Self::new).
     ///
     /// # Errors
     /// A file that is unreadable; [`Error::Preprocessor`] for a step that is not supported.
     pub fn open(path: &Path, image_size: i64) -> Result<Self> {
-        let default = Self::new(image_size);
-        if !path.is_file() {
-            return Ok(default);
+        if path.is_file() { Self::of(&read_json(path)?, path, image_size) } else { Ok(Self::new(image_size)) }
+    }
+
+    fn of(file: &File, path: &Path, image_size: i64) -> Result<Self> {
+        let wrong =
+            |key: &str, reason: String| Err(Error::Preprocessor { path: path.to_owned(), key: key.to_owned(), reason });
+        for (key, class) in [
+            ("image_processor_type", &file.image_processor_type),
+            ("feature_extractor_type", &file.feature_extractor_type),
+        ] {
+            if let Some(class) = class.as_deref().filter(|class| !CLASSES.contains(class)) {
+                return wrong(key, format!("`{class}` prepares pictures in another way than CLIP"));
+            }
         }
-        let file: File = read_json(path)?;
-        let wrong = |key, reason: String| Err(Error::Preprocessor { path: path.to_owned(), key, reason });
+        if let Some(key) = unknown_key(&file.others, &WITHOUT_EFFECT) {
+            return wrong(key, "this library does not know it".to_owned());
+        }
         // Without them a picture would have any size, and the network takes one.
         for (key, step) in [("do_resize", file.do_resize), ("do_center_crop", file.do_center_crop)] {
             if step == Some(false) {
                 return wrong(key, format!("pictures have to become squares of {image_size} pixels"));
             }
         }
-        let crop = match file.crop_size {
+        let crop = match &file.crop_size {
             None => image_size,
-            Some(Size::Number(side) | Size::ShortestEdge { shortest_edge: side }) => side,
-            Some(Size::Square { height, width }) if height == width => height,
+            Some(Size::Number(side) | Size::ShortestEdge { shortest_edge: side }) => *side,
+            Some(Size::Square { height, width }) if height == width => *height,
             Some(Size::Square { height, width }) => {
                 return wrong("crop_size", format!("{width}x{height} is no square"));
             }
@@ -100,9 +163,9 @@ impl Preprocess {
         if crop != image_size {
             return wrong("crop_size", format!("{crop} is not the network's image_size {image_size}"));
         }
-        let size = match file.size {
+        let size = match &file.size {
             None => image_size,
-            Some(Size::Number(side) | Size::ShortestEdge { shortest_edge: side }) => side,
+            Some(Size::Number(side) | Size::ShortestEdge { shortest_edge: side }) => *side,
             Some(Size::Square { .. }) => return wrong("size", "only a shortest_edge is supported".to_owned()),
         };
         let most = crop.saturating_mul(MARGIN);
@@ -190,129 +253,4 @@ impl Preprocess {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn open(json: &str, image_size: i64) -> Result<Preprocess> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("preprocessor_config.json");
-        std::fs::write(&path, json).unwrap();
-        Preprocess::open(&path, image_size)
-    }
-
-    #[test]
-    fn a_missing_file_and_one_that_says_nothing_are_openai_s() {
-        let missing = Preprocess::open(Path::new("no/such/file.json"), 224).unwrap();
-        assert_eq!(missing, Preprocess::new(224));
-        assert_eq!(open("{}", 224).unwrap(), Preprocess::new(224));
-    }
-
-    #[test]
-    fn sizes_of_old_and_new_files_are_read() {
-        let old = open(r#"{ "size": 230, "crop_size": 224, "resample": 3 }"#, 224).unwrap();
-        let new = open(r#"{ "size": { "shortest_edge": 230 }, "crop_size": { "height": 224, "width": 224 } }"#, 224);
-        assert_eq!(old, new.unwrap());
-        assert_eq!((old.size, old.crop), (230, 224));
-    }
-
-    #[test]
-    fn what_cannot_be_done_is_an_error_that_names_the_key() {
-        for (json, culprit) in [
-            (r#"{ "crop_size": 336 }"#, "crop_size"),
-            (r#"{ "crop_size": { "height": 224, "width": 220 } }"#, "crop_size"),
-            (r#"{ "size": 200 }"#, "size"),
-            (r#"{ "size": { "height": 224, "width": 224 } }"#, "size"),
-            (r#"{ "size": 897 }"#, "size"),
-            (r#"{ "size": 16384 }"#, "size"),
-            (r#"{ "resample": 2 }"#, "resample"),
-            (r#"{ "do_resize": false }"#, "do_resize"),
-            (r#"{ "do_center_crop": false }"#, "do_center_crop"),
-            (r#"{ "rescale_factor": 0 }"#, "rescale_factor"),
-            (r#"{ "rescale_factor": -0.5 }"#, "rescale_factor"),
-            (r#"{ "image_std": [1, 1, 0] }"#, "image_std"),
-        ] {
-            match open(json, 224).unwrap_err() {
-                Error::Preprocessor { key, .. } => assert_eq!(key, culprit),
-                other => panic!("{json}: {other}"),
-            }
-        }
-    }
-
-    #[test]
-    fn steps_that_a_file_leaves_out_or_changes_are_so() {
-        // One colour, which no filter changes: 51 is a fifth of 255.
-        let grey = Tensor::full([3, 8, 8], 51, (Kind::Uint8, Device::Cpu));
-        let first = |json: &str| open(json, 4).unwrap().apply(&grey).unwrap().double_value(&[0, 0, 0]);
-        let close =
-            |json: &str, expected: f64| assert!((first(json) - expected).abs() < 1e-4, "{json}: {}", first(json));
-        close(
-            r#"{ "do_resize": true, "do_rescale": true, "do_normalize": true }"#,
-            (0.2 - CHANNEL_MEAN[0]) / CHANNEL_STD[0],
-        );
-        close(r#"{ "do_normalize": false }"#, 0.2);
-        close(r#"{ "do_normalize": false, "do_rescale": false, "rescale_factor": 7 }"#, 51.0);
-        close(r#"{ "rescale_factor": 0.5, "image_mean": [1, 1, 1], "image_std": [2, 2, 2] }"#, 12.25);
-    }
-
-    #[test]
-    fn a_picture_cut_between_the_axes_is_the_middle_of_the_whole() {
-        let options = (Kind::Int64, Device::Cpu);
-        for (height, width) in [(9, 40), (40, 9), (37, 23), (300, 41), (5, 5), (3, 290)] {
-            let picture = (Tensor::arange(3 * height * width, options) * 7).remainder(251);
-            let picture = picture.reshape([1, 3, height, width]).to_kind(Kind::Uint8);
-            let side = |side: i64| 16 * side / height.min(width);
-            let (new_height, new_width) = (side(height), side(width));
-            let cut = Preprocess { size: 16, ..Preprocess::new(10) };
-            let kept = cut.resize(&picture, new_height, new_width).unwrap();
-            let shrinks = height - new_height;
-            let between = match shrinks > 0 && shrinks > 2 * (width - new_width) {
-                true => [new_height, width],
-                false => [height, new_width],
-            };
-            let whole = picture.internal_upsample_bicubic2d_aa(between, false, None, None);
-            let whole = whole.internal_upsample_bicubic2d_aa([new_height, new_width], false, None, None);
-            let middle = whole.narrow(2, (new_height - 10) / 2, 10).narrow(3, (new_width - 10) / 2, 10);
-            assert!(kept.equal(&middle), "{height}x{width}");
-        }
-    }
-
-    #[test]
-    fn the_middle_of_a_picture_of_any_shape_is_kept() {
-        let preprocess = Preprocess { mean: [0.0; 3], std: [1.0; 3], ..Preprocess::new(4) };
-        // Columns 0 to 11 hold 0, 10, .. 110: unresized, the middle four are 4 to 7.
-        let row = Tensor::arange(12, (Kind::Float, Device::Cpu)) * 10.0;
-        let wide = row.expand([3, 4, 12], false).to_kind(Kind::Uint8);
-        let kept = preprocess.apply(&wide).unwrap();
-        let columns = Vec::<f32>::try_from(kept.select(0, 1).select(0, 2) * 255.0).unwrap();
-        assert_eq!(columns.iter().map(|c| c.round()).collect::<Vec<_>>(), [40.0, 50.0, 60.0, 70.0]);
-        for shape in [[3, 1, 1], [3, 2, 90], [3, 300, 7], [3, 4, 4]] {
-            assert_eq!(preprocess.apply(&Tensor::zeros(shape, (Kind::Uint8, Device::Cpu))).unwrap().size(), [3, 4, 4]);
-        }
-    }
-
-    #[test]
-    fn resizing_does_not_leave_the_range_of_pixels() {
-        let preprocess = Preprocess { mean: [0.0; 3], std: [1.0; 3], ..Preprocess::new(16) };
-        // A bicubic filter overshoots at edges.
-        let edge = Tensor::from_slice(&[0.0_f32, 0.0, 1.0, 1.0]).expand([3, 4, 4], false);
-        for picture in [edge.shallow_clone(), (edge * 255.0).to_kind(Kind::Uint8)] {
-            let prepared = preprocess.apply(&picture).unwrap();
-            assert_eq!((prepared.min().double_value(&[]), prepared.max().double_value(&[])), (0.0, 1.0));
-        }
-    }
-
-    #[test]
-    fn tensors_that_are_no_pictures_are_errors() {
-        let preprocess = Preprocess::new(4);
-        for (shape, kind) in [
-            (vec![4, 4], Kind::Float),
-            (vec![1, 4, 4], Kind::Float),
-            (vec![3, 0, 4], Kind::Float),
-            (vec![3, 4, 4], Kind::Int64),
-            (vec![3, 2, 201], Kind::Uint8),
-        ] {
-            let picture = Tensor::zeros(&shape, (kind, Device::Cpu));
-            assert!(matches!(preprocess.apply(&picture), Err(Error::Picture { .. })), "{shape:?}");
-        }
-    }
-}
+mod tests;

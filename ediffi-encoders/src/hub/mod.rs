@@ -113,7 +113,7 @@ impl HubModel {
         self.encoder(&ModelFiles {
             names: |stored| clip::text_names(stored).or_else(|| clip::vision_names(stored)),
             tokenizers: &[&["tokenizer.json"], &["vocab.json", "merges.txt"]],
-            optional: &["preprocessor_config.json"],
+            optional: &["preprocessor_config.json", "processor_config.json"],
             has_tokenizer: clip::has_text,
         })
     }

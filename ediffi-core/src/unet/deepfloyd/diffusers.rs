@@ -9,6 +9,7 @@ use super::network::{DeepFloyd, Switches, TEXT_TOKENS};
 use crate::files::read_json;
 use crate::multiple::gcd;
 use crate::nn::{Activation, Norm};
+use crate::published::unknown_key;
 use crate::unet::io::Tokens;
 use crate::unet::layout::Layout;
 use crate::unet::parts::{ContextConfig, Dimensions, Level};
@@ -43,7 +44,8 @@ impl<T: Copy> PerLevel<T> {
 }
 
 /// The fields that networks differ in. Configurations of published models were written by many versions of diffusers: a
-/// field that one leaves out has the default it had when fields were added, and fields that change nothing here are ignored.
+/// field that one leaves out has the default it had when fields were added. Another field has to be one of [`fixed`] or of
+/// [`WITHOUT_EFFECT`].
 #[derive(Deserialize)]
 #[serde(default)]
 struct Published {
@@ -129,6 +131,23 @@ fn fixed() -> [(&'static str, Value, Value); 15] {
     ]
 }
 
+/// Fields that change nothing in such a network: where it came from, what only training sees, and what only other blocks have.
+const WITHOUT_EFFECT: [&str; 13] = [
+    "_class_name",
+    "_diffusers_version",
+    "_name_or_path",
+    "attention_type",
+    "decay",
+    "downsample_padding",
+    "dropout",
+    "dual_cross_attention",
+    "num_class_embeds",
+    "projection_class_embeddings_input_dim",
+    "transformer_layers_per_block",
+    "upcast_attention",
+    "use_linear_projection",
+];
+
 fn activation(field: &'static str, name: &str) -> Result<Activation> {
     match name {
         "gelu" => Ok(Activation::Gelu),
@@ -210,6 +229,10 @@ impl Published {
     }
 
     fn check_fixed(&self) -> Result<()> {
+        let fixed_names = fixed().map(|(field, ..)| field);
+        if let Some(key) = unknown_key(&self.others, &[&fixed_names[..], &WITHOUT_EFFECT].concat()) {
+            return wrong("config.json", format!("`{key}` is a field that this library does not know"));
+        }
         for (field, found, why) in [
             ("in_channels", self.in_channels, "a network on pixels has 3, or 6 with a smaller picture"),
             ("out_channels", self.out_channels, "noise has 3, noise and variance have 6"),

@@ -199,10 +199,14 @@ fn absent_fields_have_their_historical_defaults() {
     early.insert("only_cross_attention".to_owned(), serde_json::json!([false, false, false, false]));
     early.insert("layers_per_block".to_owned(), serde_json::json!([3, 3, 3, 3]));
     early.insert("_name_or_path".to_owned(), serde_json::json!("somewhere"));
-    early.insert("a_field_of_the_future".to_owned(), serde_json::json!({"a": 1}));
+    early.insert("a_field_of_the_future".to_owned(), serde_json::json!(null));
+    let mut later = early.clone();
     let early = read(&early.into()).unwrap().network;
     assert_eq!(early, read(&config).unwrap().network);
     assert_eq!(shapes(&early), expected);
+    // Off it changes nothing, on it may change anything.
+    later.insert("a_field_of_the_future".to_owned(), serde_json::json!({"a": 1}));
+    assert!(read(&later.into()).unwrap_err().to_string().contains("a_field_of_the_future"));
 }
 
 #[test]

@@ -1,0 +1,56 @@
+//! What a job says of its progress.
+
+use ediffi_core::experts::Experts;
+use tch::Tensor;
+
+use super::*;
+use crate::Preview;
+
+#[test]
+fn progress_counts_stages_and_steps() {
+    let mut progress = Progress { phase: Phase::Running, ..Progress::default() };
+    let plan = Experts::single().plan(&[3.0, 2.0, 0.0]).unwrap();
+    let (denoised, steps) = (Tensor::from_slice(&[0.0_f32]), plan.steps().len());
+    let step = |stage, batch, index| Event::Step {
+        stage,
+        batch,
+        batches: 2,
+        index,
+        steps,
+        sigma: 1.0,
+        preview: Preview::new(0, &denoised),
+    };
+    let start =
+        |stage, index| Event::StageStarted { stage, index, stages: 3, width: 8, height: 8, plan: &plan, batches: 2 };
+    let tile = |batch, index| Event::TileEnlarged { batch, batches: 2, index, tiles: 4 };
+    let enlarger = Event::EnlargerStarted { index: 2, stages: 3, width: 9, height: 9, batches: 2, tiles: 4 };
+    assert_eq!(progress.fraction(), 0.0);
+    let mut seen = |event: &Event<'_>| {
+        progress.follow(event);
+        let Progress { stage, stage_index, stages, step, steps, .. } = &progress;
+        assert_eq!(*stages, 3);
+        (format!("{stage_index} {stage}: {step} of {steps}"), 3.0 * progress.fraction())
+    };
+    // The share of each stage in the whole: the batches of the base take turns, and the enlarger with the stage before it.
+    for (event, expected, done) in [
+        (start("base", 0), "0 base: 0 of 4", 0.0),
+        (step("base", 0, 0), "0 base: 1 of 4", 0.25),
+        (step("base", 1, 0), "0 base: 2 of 4", 0.5),
+        (step("base", 0, 1), "0 base: 3 of 4", 0.75),
+        (step("base", 1, 1), "0 base: 4 of 4", 1.0),
+        (start("sr", 1), "1 sr: 0 of 4", 1.0),
+        (step("sr", 0, 0), "1 sr: 1 of 4", 1.25),
+        (step("sr", 0, 1), "1 sr: 2 of 4", 1.5),
+        (enlarger, "2 enlarger: 0 of 8", 1.5),
+        (tile(0, 3), "2 enlarger: 4 of 8", 2.0),
+        (step("sr", 1, 0), "1 sr: 3 of 4", 2.25),
+        (step("sr", 1, 1), "1 sr: 4 of 4", 2.5),
+        (tile(1, 0), "2 enlarger: 5 of 8", 2.625),
+        (tile(1, 3), "2 enlarger: 8 of 8", 3.0),
+    ] {
+        let (told, fraction) = seen(&event);
+        assert!(told == expected && (fraction - done).abs() < 1e-12, "{told} {fraction}, {expected} {done}");
+    }
+    progress.phase = Phase::Finished;
+    assert_eq!(progress.fraction(), 1.0);
+}
