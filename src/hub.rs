@@ -33,10 +33,7 @@ pub fn download(repository: &str) -> Result<PathBuf> {
     // What `main` stands for may change meanwhile: all that follows is of the commit that the manifest is of.
     let commit = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     let model = commit.map_or(newest.clone(), |commit| newest.revision(commit));
-    let paths = manifest.stages.iter().flat_map(|stage| {
-        let weights = stage.experts.iter().map(|expert| &expert.weights);
-        std::iter::once(&stage.network).chain(weights).map(|path| slashed(path))
-    });
+    let paths = manifest.stages.iter().flat_map(|stage| stage.paths().map(|(_, path)| slashed(path)));
     let paths: Vec<String> = paths.collect();
     // The small ones first, so that what is refused is refused before its weights come.
     let (weights, small): (Vec<&str>, Vec<&str>) =

@@ -28,11 +28,11 @@ pub struct Limits {
     pub pixels: u64,
     /// Images (default: 64).
     pub images: usize,
-    /// Steps that a request sets for a stage (default: 1000).
+    /// Steps that a request sets for a stage (default: 1000). A schedule has at most 10 000, whatever stands here.
     pub steps: usize,
     /// Characters of the prompt, of the negative prompt, and of each phrase of a canvas (default: 4096). Encoders read some hundred.
     pub prompt_characters: usize,
-    /// Regions of a canvas (default: 64).
+    /// Regions of a canvas (default: 64, which is also the most that a canvas can have).
     pub regions: usize,
     /// Bytes of the masks of a canvas as they are painted: a byte for each pixel of each region (default: 64 MiB).
     pub mask_bytes: u64,

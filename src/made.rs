@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ediffi_cascade::{Stage, StagePlan};
+use ediffi_cascade::{Stage, StageConfig, StagePlan};
 use ediffi_core::weights::WeightsFile;
 use sha2::{Digest, Sha256};
 use tch::Kind;
@@ -48,13 +48,17 @@ impl Pipeline {
 }
 
 fn stage_digest(stage: &Stage) -> Result<String> {
-    let config = serde_json::to_string(&(&stage.config().precondition, &stage.config().low_res));
+    let StageConfig { precondition, low_res, experts, weaker, .. } = stage.config();
+    let own: Vec<_> = experts.iter().map(|expert| expert.precondition).collect();
+    let weaker = weaker.as_ref().map(|weaker| weaker.precondition);
+    let config = serde_json::to_string(&(precondition, low_res, own, weaker));
     let config = config.map_err(|source| crate::Error::Json { path: "stage".into(), source })?;
     let mut hash = Sha256::new();
     hash.update(config);
-    for (files, expert) in stage.files().iter().zip(&stage.config().experts) {
-        hash.update(format!("{:?} {:?}\n", expert.sigma, files.network));
-        let named = |source| ediffi_cascade::Error::Stage { stage: stage.name().to_owned(), source: Box::new(source) };
+    let named = |source| ediffi_cascade::Error::Stage { stage: stage.name().to_owned(), source: Box::new(source) };
+    let intervals = experts.iter().map(|expert| Some(expert.sigma)).chain([None]);
+    for (files, interval) in stage.files().iter().chain(stage.weaker_files()).zip(intervals) {
+        hash.update(format!("{interval:?} {:?}\n", files.network));
         sample(&files.weights, &mut hash).map_err(named)?;
     }
     Ok(text(hash))

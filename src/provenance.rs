@@ -13,7 +13,9 @@ use crate::metadata::Metadata;
 
 /// What made a picture besides its request: the model, and how it computed. A PNG file holds it beside the request.
 ///
-/// The same request on the same model with the same provenance gives the same picture, but for the rounding of another machine.
+/// The same request on the same model with the same provenance gives the same picture, but for the rounding of another machine. What a
+/// program sets on [`PipelineBuilder`](crate::PipelineBuilder) besides is not in it: the weights of T5 in eight bits, captions that are
+/// not cleaned, a weight function of its own.
 ///
 /// ```no_run
 /// use ediffi::{Pipeline, Provenance, Request};

@@ -75,8 +75,10 @@ impl<J: Waiting + Clone> Queue<J> {
 
     /// The next job for thread `taker`, which is done with the one before, as soon as there is one; none once the queue is closed.
     pub(crate) fn pop(&self, taker: usize) -> Option<J> {
+        // Dropped at once, but not under the lock: a job holds its pictures.
+        let done = self.lock().running.get_mut(taker).and_then(Option::take);
+        drop(done);
         let mut state = self.lock();
-        let done = state.running.get_mut(taker).and_then(Option::take);
         while state.waiting.is_empty() && !state.closed {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -84,8 +86,6 @@ impl<J: Waiting + Clone> Queue<J> {
         if let Some(place) = state.running.get_mut(taker) {
             place.clone_from(&job);
         }
-        drop(state);
-        drop(done);
         job
     }
 

@@ -155,6 +155,10 @@ fn settings(request: &Request, all: &[StageShape], running: &[StageShape], probl
         if let Some(Err(error)) = patch.tiling.map(|tiling| tiling.check(multiple)) {
             wrong("tiling", error.to_string());
         }
+        if patch.tiling.is_some_and(|tiling| tiling.overlap > tiling.tile / 2) {
+            // The work grows with the square of tile / (tile - overlap).
+            wrong("tiling", "the overlap is more than half of a tile".to_owned());
+        }
     }
 }
 

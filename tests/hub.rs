@@ -33,6 +33,14 @@ fn files() -> Files {
             }
         }
     }
+    // Paths that the shipped model leaves out: an expert's own dimensions, and a weaker network that nothing leans away from.
+    let mut manifest: serde_json::Value = serde_json::from_slice(&files["pipeline.json"]).unwrap();
+    manifest["stages"][0]["experts"][0]["network"] = "base/own.json".into();
+    manifest["stages"][0]["weaker"] = serde_json::json!({ "weights": "base/early.safetensors" });
+    for (copy, of) in [("base/own.json", "base/config.json"), ("base/early.safetensors", "base/low.safetensors")] {
+        files.insert(copy.to_owned(), files[of].clone());
+    }
+    files.insert("pipeline.json".to_owned(), manifest.to_string().into_bytes());
     files
 }
 

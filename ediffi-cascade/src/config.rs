@@ -232,8 +232,8 @@ impl StageConfig {
         Experts::new(intervals).map_err(|source| self.refused("experts", source))
     }
 
-    /// Every path of the stage with its field.
-    fn paths(&self) -> impl Iterator<Item = (String, &Path)> {
+    /// Every path of the stage with its field: dimensions and weights.
+    pub fn paths(&self) -> impl Iterator<Item = (String, &Path)> {
         let experts = self.experts.iter().enumerate().flat_map(|(index, expert)| {
             let network = expert.network.as_deref().map(|path| (format!("experts[{index}].network"), path));
             std::iter::once((format!("experts[{index}].weights"), expert.weights.as_path())).chain(network)

@@ -26,7 +26,7 @@ use crate::denoiser::{Inputs, StageDenoiser};
 use crate::diagnosis::broken_tensor;
 use crate::observer::{Batch, StageObserver, Watch};
 use crate::plan::StagePlan;
-use crate::stage::Stage;
+use crate::stage::{ExpertFiles, Stage};
 use crate::tiled::TileGrid;
 use crate::{Error, Result};
 
@@ -197,9 +197,15 @@ impl Stage {
         let expert = self.ensemble.experts().index_of(sigma).unwrap_or_default();
         let weights = self.config().experts.get(expert).map(|expert| expert.weights.display().to_string());
         let (stage, weights) = (self.name().to_owned(), weights.unwrap_or_default());
-        match self.files().get(expert).map(|files| broken_tensor(&files.weights, &files.network)) {
-            Some(Ok(Some(tensor))) => Error::WeightsNotFinite { stage, expert, weights, tensor },
-            // Why the file cannot be read again matters less than what was seen.
+        // Why a file cannot be read again matters less than what was seen.
+        let broken = |files: &ExpertFiles| broken_tensor(&files.weights, &files.network).ok().flatten();
+        if let Some(tensor) = self.files().get(expert).and_then(broken) {
+            return Error::WeightsNotFinite { stage, expert, weights, tensor };
+        }
+        match (self.weaker_files().and_then(broken), &self.config().weaker) {
+            (Some(tensor), Some(weaker)) => {
+                Error::WeightsNotFinite { stage, expert, weights: weaker.weights.display().to_string(), tensor }
+            }
             _ => Error::NotFinite { stage, expert, weights, sigma },
         }
     }

@@ -33,6 +33,7 @@ pub struct Stage {
     pub(crate) ensemble: Ensemble<Expert>,
     /// The weaker network that guidance may move away from, the only one of its pool.
     pub(crate) weaker: Option<ExpertPool<Expert>>,
+    weaker_files: Option<ExpertFiles>,
     pub(crate) residency: Residency,
     pub(crate) runtime: Runtime,
     io: Io,
@@ -121,12 +122,23 @@ impl Stage {
             return Err(config.wrong("size", reason));
         }
         let ensemble = Ensemble::new(experts, residency, loader(denoisers(config, &files), vec![runtime]));
+        let weaker_files = weaker.clone();
         let weaker = weaker.zip(config.weaker.as_ref()).map(|(files, own)| {
             let precondition = own.precondition.unwrap_or(config.precondition);
             // It works at every noise level, so it stays as long as the stage works.
             ExpertPool::new(1, Residency::All, loader(vec![(files, precondition)], vec![runtime]))
         });
-        Ok(Self { config: config.clone(), files, ensemble, weaker, residency, runtime, io, size_multiple })
+        Ok(Self {
+            config: config.clone(),
+            files,
+            ensemble,
+            weaker,
+            weaker_files,
+            residency,
+            runtime,
+            io,
+            size_multiple,
+        })
     }
 
     /// Spreads the experts over devices: the first computes on the first, the second on the second, and so on, beginning again
@@ -173,6 +185,12 @@ impl Stage {
     #[must_use]
     pub fn files(&self) -> &[ExpertFiles] {
         &self.files
+    }
+
+    /// The weights of the weaker network that guidance may move away from, and its dimensions.
+    #[must_use]
+    pub fn weaker_files(&self) -> Option<&ExpertFiles> {
+        self.weaker_files.as_ref()
     }
 
     /// The experts that are in memory now.

@@ -1,7 +1,7 @@
-//! Stopping what a thread does between two evaluations: loading weights, encoding texts, enlarging pictures.
+//! Stopping what a thread does between two evaluations: loading weights.
 //!
-//! Whoever can be cancelled has a flag. [`watch`] makes it the flag of a thread, and [`check`] looks at it before each tensor that is
-//! loaded and each layer of a deep network.
+//! Whoever can be cancelled has a flag. [`watch`] makes it the flag of a thread, and [`check`] looks at it before each piece of a tensor
+//! that is loaded. An encoder is not stopped within a text.
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -123,6 +123,10 @@ fn is_turned(orientation: Orientation) -> bool {
 fn decoder(bytes: &[u8]) -> std::result::Result<(impl ImageDecoder + '_, Orientation), PictureError> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(image::ImageError::from)?;
     let format = reader.format();
+    // A program may have other formats compiled into `image`, whose decoders were not looked at here.
+    if !matches!(format, Some(ImageFormat::Png | ImageFormat::Jpeg)) {
+        return Err(PictureError::Format);
+    }
     let mut limits = Limits::default();
     limits.max_alloc = Some(PICTURE_BYTES);
     reader.limits(limits);

@@ -10,7 +10,10 @@ pub const PICTURE_BYTES: u64 = 512 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PictureError {
-    /// It is no PNG or JPEG file, or is damaged.
+    /// It is no PNG or JPEG file.
+    #[error("it is no PNG or JPEG file")]
+    Format,
+    /// It is damaged.
     #[error(transparent)]
     Decode(#[from] image::ImageError),
     /// A file that is longer than the memory that reading it may take.

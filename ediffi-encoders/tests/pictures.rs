@@ -125,3 +125,11 @@ fn a_jpeg_that_is_too_large_is_refused_by_its_header() {
     bytes[frame + 5..frame + 9].copy_from_slice(&[0xff, 0xff, 0, 1]);
     assert!(matches!(Picture::from_bytes(&bytes), Err(PictureError::Side { .. })));
 }
+
+/// Whatever decoders a program has compiled in.
+#[test]
+fn other_formats_are_refused_by_their_first_bytes() {
+    for bytes in [&b"GIF89a\x01\x00\x01\x00\x00\x00\x00"[..], b"II*\x00\x08\x00\x00\x00", b"no picture"] {
+        assert!(matches!(Picture::from_bytes(bytes), Err(PictureError::Format)), "{bytes:?}");
+    }
+}

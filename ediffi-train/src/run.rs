@@ -121,7 +121,12 @@ impl Run<'_> {
         }
         state.lock = Some(lock);
         if !path.is_file() {
-            return Ok(());
+            let replaced = self.replaced();
+            return match self.begin {
+                // A restart was killed before its first checkpoint: what it put aside is the only one.
+                Begin::New if replaced.is_file() => Err(Error::Exists { path: replaced }),
+                _ => Ok(()),
+            };
         }
         match self.begin {
             Begin::New => Err(Error::Exists { path }),

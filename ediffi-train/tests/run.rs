@@ -148,6 +148,8 @@ fn a_run_that_starts_over_loses_nothing_before_it_has_something() {
         assert!(!checkpoint.exists());
         assert_eq!(std::fs::read(&replaced).unwrap(), old);
     }
+    let error = run(path, 1, 1, Begin::New).begin(&mut begin().1).unwrap_err();
+    assert!(matches!(&error, Error::Exists { path } if *path == replaced), "{error}");
     assert_eq!(train(&run(path, 1, 1, Begin::Resume), 1).0, [0]);
     assert!(checkpoint.exists() && !replaced.exists());
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ediffi_core::files;
-use ediffi_encoders::{PICTURE_SIDE, Picture};
+use ediffi_encoders::{PICTURE_BYTES, PICTURE_SIDE, Picture};
 use image::imageops::{self, FilterType};
 use image::{ImageFormat, RgbImage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -54,6 +54,11 @@ impl StyleImage {
     /// [`Error::ReadFile`], or [`Error::StyleImage`] for a file that is no picture or too large.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        let length = std::fs::metadata(path).map_or(0, |file| file.len());
+        if length > PICTURE_BYTES {
+            let reason = format!("{}: the file has {length} bytes, the limit is {PICTURE_BYTES}", path.display());
+            return Err(Error::StyleImage(reason));
+        }
         let bytes = files::read_bytes(path)?;
         Self::from_bytes(&bytes).map_err(|error| match error {
             Error::StyleImage(reason) => Error::StyleImage(format!("{}: {reason}", path.display())),

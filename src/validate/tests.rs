@@ -139,6 +139,7 @@ fn settings_name_stage_and_setting() {
         (a().schedule("base", Schedule::Custom(vec![1e308, 1.0])).steps("base", 1), "schedule"),
         (a().guidance_rule("base", Guidance::new(-1.0)), "guidance"),
         (a().tiling("base", Tiling { tile: 60, overlap: 8 }), "tiling"),
+        (a().tiling("base", Tiling { tile: 64, overlap: 40 }), "tiling"),
     ];
     for (request, expected) in cases {
         let found = problems(&request);

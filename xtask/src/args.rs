@@ -7,7 +7,7 @@ cargo xtask COMMAND
   setup [--cuda]                               install libtorch into this checkout (--cuda: with the CUDA libraries)
   demo [\"PROMPT\"] [--seed N] [--out FILE]      set up if needed, draw a picture, print its path (default: out.png)
   bench [NAME ...] [OPTIONS]                   measure beside PyTorch and write the tables (--help: the options)
-  soak [OPTIONS]                               serve, kill and damage for long; write docs/security.md (--help: the options)
+  soak [OPTIONS]                               serve, kill and damage for long (--help: the options)
   test                                         set up if needed, run every test, print how many passed
   ci                                           formatting, structure, clippy, docs and tests, as CI runs them
   deny                                         check licences and sources of what is built in (no libtorch)

@@ -3,7 +3,7 @@
 
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How often the pictures of a share or a mean are drawn again.
 pub const RESAMPLES: usize = 2000;
@@ -13,7 +13,7 @@ const SEED: u64 = 0x626F_6F74;
 const TAIL: f64 = 0.025;
 
 /// A measured number with its 95 % interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Measure {
     /// What was measured.
     pub value: f64,

@@ -56,6 +56,8 @@ enum Command {
     Icons(Written<icons::Settings>),
     /// What a person sees of a model's pictures: plainness, edges, specks, patches.
     Seen(Written<seen::Settings>),
+    /// What `seen` has measured of several samplers, in one table.
+    Samplers(Written<seen::samplers::Settings>),
     /// Every solver and schedule against the exact solution.
     Solvers(Written<solvers::Settings>),
     /// When in sampling the caption matters.
@@ -138,6 +140,7 @@ fn evaluate(Arguments { command, pack, judge, out }: &Arguments) -> Result<()> {
             }
             done(out, &seen::evaluate(&pack()?, settings, out)?, write)
         }
+        Command::Samplers(Written { settings, write }) => done(out, &seen::samplers::compare(settings, out)?, write),
         Command::Solvers(Written { settings, write }) => done(out, &solvers::evaluate(&opened()?, settings)?, write),
         Command::Probes(Written { settings, write }) => done(out, &probes::evaluate(&opened()?, settings)?, write),
         Command::Attention(Written { settings, write }) => done(out, &attention::evaluate(settings)?, write),

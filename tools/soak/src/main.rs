@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: serves, kills and damages for a long time, and writes what happened into `docs/security.md`.
+//! `cargo xtask soak`: serves, kills and damages for a long time, and says what happened; with `--write docs/security.md`, there, too.
 
 mod child;
 mod damage;

@@ -44,7 +44,7 @@ pub struct Work {
     /// Evaluations of the denoiser.
     evaluations: usize,
     /// Rows of the networks: two for an evaluation with guidance.
-    rows: usize,
+    pub(super) rows: usize,
 }
 
 impl std::fmt::Display for Work {

@@ -13,6 +13,7 @@ pub mod patches;
 pub mod plainness;
 mod results;
 pub mod roughness;
+pub mod samplers;
 pub mod sharpness;
 pub mod specks;
 pub mod truths;
