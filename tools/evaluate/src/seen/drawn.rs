@@ -19,7 +19,7 @@ use crate::model::{Model, pictures};
 use crate::prompts::Prompt;
 
 /// Another sampler than a stage's own: `STAGE=JSON`, as in `base={"steps": 30, "guidance": {"scale": 3.0, "interval": [1.0, null]}}`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampler {
     /// The stage.
     pub stage: String,

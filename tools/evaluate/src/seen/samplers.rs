@@ -1,12 +1,13 @@
 //! `evaluate samplers`: what `evaluate seen` has measured of several samplers, in one table and one plot.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ediffi_core::files::read_json;
+use ediffi_core::guidance::Guidance;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::drawn::Note;
+use super::drawn::{Note, Sampler};
 use crate::bootstrap::Measure;
 use crate::document::{Table, number};
 use crate::error::{Error, Result};
@@ -15,6 +16,9 @@ use crate::plot::{Axis, Line, Plot};
 
 /// The measures that the table has, as `evaluate seen` calls them.
 const COLUMNS: [&str; 4] = ["plainness, median", "curvature, 256, median", "specks a picture, 256", "patches, 256"];
+
+/// What the sampler of the model itself is called.
+const OWN: &str = "the model's own";
 
 /// Which results to compare.
 #[derive(Debug, Clone, clap::Args)]
@@ -28,7 +32,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Kept {
     #[serde(default)]
-    samplers: Vec<Value>,
+    samplers: Vec<Sampler>,
     side: u32,
     machine: String,
     note: Option<Note>,
@@ -75,14 +79,16 @@ pub fn compare(settings: &Settings, out: &Path) -> Result<Samplers> {
 impl Kept {
     /// The sampler in words: the settings that differ from the stage's own.
     fn sampler(&self) -> String {
-        let words = |sampler: &Value| {
-            let (stage, patch) = (sampler["stage"].as_str().unwrap_or_default(), &sampler["patch"]);
-            format!("{stage} `{patch}`")
-        };
         match &self.samplers[..] {
-            [] => "the model's own".to_owned(),
-            samplers => samplers.iter().map(words).collect::<Vec<_>>().join(", "),
+            [] => OWN.to_owned(),
+            samplers => samplers.iter().map(words).collect::<Vec<_>>().join("; "),
         }
+    }
+
+    /// The solver of the first stage that has another sampler.
+    fn solver(&self) -> String {
+        let solver = self.samplers.first().and_then(|sampler| sampler.patch.solver);
+        solver.map_or_else(|| "the model's own solver".to_owned(), |solver| solver.to_string())
     }
 
     /// Rows of the first stage's networks for a picture.
@@ -93,6 +99,18 @@ impl Kept {
     fn line(&self, name: &str) -> Option<&KeptLine> {
         self.lines.iter().find(|line| line.name == name)
     }
+}
+
+/// What differs from a stage's own settings, in words.
+fn words(Sampler { stage, patch }: &Sampler) -> String {
+    let scale = |guidance: &Guidance| {
+        let interval = guidance.interval.map_or_else(String::new, |interval| format!(" on {interval}"));
+        format!("guidance {}{interval}", guidance.scale)
+    };
+    let solver = patch.solver.map(|solver| serde_json::to_string(&solver).unwrap_or_default().replace('"', ""));
+    let steps = patch.steps.map(|steps| format!("{steps} steps"));
+    let parts = [solver, steps, patch.guidance.as_ref().map(scale)];
+    format!("{stage}: {}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
 impl Measured for Samplers {
@@ -116,11 +134,18 @@ impl Measured for Samplers {
 
     fn plots(&self) -> Vec<(String, Plot)> {
         let plot = |(name, file): (&str, &str)| {
-            let point = |kept: &Kept| Some((kept.rows()? as f64, kept.line(name)?.pictures));
-            let line = |kept: &Kept| Line::measured(&kept.sampler().replace('`', ""), point(kept).into_iter());
+            let mut solvers: BTreeMap<String, Vec<(f64, Option<Measure>)>> = BTreeMap::new();
+            for kept in &self.0 {
+                let point = kept.rows().zip(kept.line(name)).map(|(rows, line)| (rows as f64, line.pictures));
+                solvers.entry(kept.solver()).or_default().extend(point);
+            }
+            let line = |(solver, mut points): (String, Vec<(f64, Option<Measure>)>)| {
+                points.sort_by(|a, b| a.0.total_cmp(&b.0));
+                Line::measured(&solver, points.into_iter())
+            };
             let (x, y) = (Axis::linear("rows of the base's networks for a picture"), Axis::linear(name));
-            let lines = self.0.iter().map(line).collect();
-            (file.to_owned(), Plot { title: format!("{name}, by sampler of the base"), x, y, lines })
+            let lines = solvers.into_iter().map(line).collect();
+            (file.to_owned(), Plot { title: format!("{name}, by solver of the base"), x, y, lines })
         };
         [("plainness, median", "samplers-plainness"), ("patches, 256", "samplers-patches")].map(plot).to_vec()
     }
@@ -128,7 +153,7 @@ impl Measured for Samplers {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -144,16 +169,20 @@ mod tests {
     fn results_of_the_same_prompts_stand_in_one_table() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: Value| std::fs::write(folder.path().join(name), text.to_string()).unwrap();
+        let guidance = json!({ "scale": 3.0, "interval": [2.0, null] });
+        let patch = json!({ "solver": "heun", "steps": 30, "guidance": guidance });
         write("own.json", kept(256, json!([])));
-        write("sde.json", kept(256, json!([{ "stage": "base", "patch": { "steps": 30 } }])));
+        write("sde.json", kept(256, json!([{ "stage": "base", "patch": patch }])));
         write("large.json", kept(1024, json!([])));
         let of =
             |names: &[&str]| compare(&Settings { names: names.iter().map(|&n| n.to_owned()).collect() }, folder.path());
         let samplers = of(&["own", "sde"]).unwrap();
         let text = samplers.markdown();
         assert!(text.contains("| the model's own | base 20 evaluations (30 rows) | 2.000 (1.500–2.500) |"), "{text}");
-        assert!(text.contains("| base `{\"steps\":30}` |") && text.contains("| other renders |"), "{text}");
-        assert_eq!(samplers.plots().iter().map(|(_, plot)| plot.lines.len()).collect::<Vec<_>>(), [2, 2]);
+        assert!(text.contains("| base: heun, 30 steps, guidance 3 on [2.0000, inf) |"), "{text}");
+        assert!(text.contains("| other renders |"), "{text}");
+        let lines = samplers.plots().into_iter().map(|(_, plot)| plot.lines.len());
+        assert_eq!(lines.collect::<Vec<_>>(), [2, 2]);
         assert!(of(&["own", "large"]).unwrap_err().to_string().contains("`large`"));
         assert!(of(&["own", "none"]).is_err());
     }
