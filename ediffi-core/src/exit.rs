@@ -17,6 +17,7 @@ use std::ffi::c_int;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
 
 use tch::{Device, Kind, Tensor};
 
@@ -136,13 +137,17 @@ impl Gate {
     }
 }
 
-/// Waits until nobody computes but perhaps the thread that ends the process. The second time it has nothing to wait for.
+/// How long the end of a process waits. What runs inside may be a program's own, too, and may wait for what the ending thread holds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until nobody computes but perhaps the thread that ends the process, though not longer than [`PATIENCE`]. The second time it
+/// has nothing to wait for.
 extern "C" fn end() {
     NEAR.store(true, Ordering::SeqCst);
     let own = usize::from(INSIDE.get());
     let mut state = GATE.lock();
     state.closed = true;
-    drop(GATE.changed.wait_while(state, |state| state.inside > own));
+    drop(GATE.changed.wait_timeout_while(state, PATIENCE, |state| state.inside > own));
 }
 
 /// While it lives, its thread computes. The end of the process waits for it.

@@ -3,9 +3,9 @@
 
 use std::env;
 use std::ops::ControlFlow;
-use std::process::{Command, exit};
+use std::process::{Child, Command, ExitStatus, Stdio, exit};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ediffi::{Event, Pipeline, Worker};
 
@@ -30,11 +30,12 @@ fn end() {
     let (say, hear) = mpsc::channel();
     let stuck = env::var_os(STUCK).is_some();
     let observer = move |event: &Event<'_>| {
-        let _ = say.send(());
-        if stuck && matches!(event, Event::Step { .. }) {
-            loop {
-                std::thread::park();
-            }
+        let step = matches!(event, Event::Step { .. });
+        if step || !stuck {
+            let _ = say.send(());
+        }
+        while step && stuck {
+            std::thread::park();
         }
         ControlFlow::Continue(())
     };
@@ -44,6 +45,20 @@ fn end() {
     let after = env::var(AFTER).unwrap().parse().unwrap();
     std::thread::sleep(Duration::from_millis(after));
     exit(CODE)
+}
+
+/// Waits for the end of a process; one that does not end is killed, and shows in its status.
+fn ended(child: &mut Child) -> ExitStatus {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        if began.elapsed() > Duration::from_secs(300) {
+            child.kill().unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Runs the test of this name in `runs` processes, which end at different times.
@@ -56,9 +71,9 @@ fn run(name: &str, runs: u64, variables: &[(&str, &str)]) {
         // With one thread, a test runs on the main one.
         child.args(["--test-threads", if run % 2 == 0 { "1" } else { "2" }]);
         let after = (run * 37 % 211).to_string();
-        let output = child.env(MODEL, model.path()).env(AFTER, &after).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(CODE), "after {after} ms: {} {said}", output.status);
+        let child = child.env(MODEL, model.path()).env(AFTER, &after).stdout(Stdio::null());
+        let status = ended(&mut child.spawn().unwrap());
+        assert_eq!(status.code(), Some(CODE), "after {after} ms: {status}");
     }
 }
 
