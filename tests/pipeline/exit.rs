@@ -34,8 +34,10 @@ fn end() {
         if step || !stuck {
             let _ = say.send(());
         }
-        while step && stuck {
-            std::thread::park();
+        if step && stuck {
+            loop {
+                std::thread::park();
+            }
         }
         ControlFlow::Continue(())
     };
