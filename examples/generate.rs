@@ -43,6 +43,9 @@ struct Arguments {
     /// The last stage to run.
     #[arg(long, value_name = "STAGE")]
     last_stage: Option<String>,
+    /// A preset of the model, as fast.
+    #[arg(long)]
+    preset: Option<String>,
     /// Steps of a stage, as base=30.
     #[arg(long, value_name = "STAGE=N", value_parser = of_stage::<usize>)]
     steps: Vec<(String, usize)>,
@@ -126,6 +129,9 @@ fn request(arguments: &Arguments) -> Result<Request, ediffi::Error> {
     }
     if let Some(stage) = &arguments.last_stage {
         request = request.last_stage(stage);
+    }
+    if let Some(preset) = &arguments.preset {
+        request = request.preset(preset);
     }
     for (stage, steps) in &arguments.steps {
         request = request.steps(stage, *steps);

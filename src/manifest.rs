@@ -1,12 +1,14 @@
 //! `pipeline.json`: what a model folder holds.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ediffi_cascade::StageConfig;
+use ediffi_core::brief::brief;
 use ediffi_core::files;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, SettingsPreset};
 
 /// The name of the manifest within its folder.
 pub const MANIFEST_FILE: &str = "pipeline.json";
@@ -39,6 +41,9 @@ pub struct Manifest {
     pub encoders: EncoderFolders,
     /// The stages in the order they run.
     pub stages: Vec<StageConfig>,
+    /// Settings of the stages that a request asks for by name: see [`Request::preset`](crate::Request::preset()).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub presets: BTreeMap<String, SettingsPreset>,
 }
 
 /// The folders of the encoders, in the layout of published models.
@@ -111,12 +116,29 @@ impl Manifest {
         for stage in &self.stages {
             stage.validate()?;
         }
+        self.presets.iter().try_for_each(|(name, preset)| self.validate_preset(name, preset, path))?;
         for (key, folder) in [("encoders.t5", &self.encoders.t5), ("encoders.clip", &self.encoders.clip)] {
             if let Some(folder) = folder
                 && files::path_inside(Path::new("."), folder).is_err()
             {
                 let (manifest, key) = (path.to_owned(), key.to_owned());
                 return Err(Error::PathOutside { manifest, key, path: folder.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_preset(&self, name: &str, preset: &SettingsPreset, path: &Path) -> Result<()> {
+        for (stage, patch) in &preset.stages {
+            let key = format!("presets.{}.stages.{}", brief(name), brief(stage));
+            let wrong = |key, reason| Error::Manifest { path: path.to_owned(), key, reason };
+            let Some(config) = self.stages.iter().find(|config| config.name == *stage) else {
+                return Err(wrong(key, "there is no such stage".to_owned()));
+            };
+            let settings = config.settings.patched(Some(patch));
+            let problems = settings.problems(config.precondition.timesteps(), config.weaker.is_some());
+            if let Some((setting, error)) = problems.into_iter().next() {
+                return Err(wrong(format!("{key}.{setting}"), error.to_string()));
             }
         }
         Ok(())
@@ -201,5 +223,21 @@ mod tests {
         assert!(matches!(error, Error::Cascade(_)), "{error}");
         let error = read(&json("", &STAGE.replace("[9.61, null]", "[9.62, null]"))).unwrap_err();
         assert!(error.to_string().contains("no expert owns"), "{error}");
+    }
+
+    #[test]
+    fn presets_are_of_stages_that_there_are() {
+        let presets = |patch: &str| format!(r#""presets": {{ "fast": {{ "about": "quick", "stages": {patch} }} }},"#);
+        let manifest = read(&json(&presets(r#"{ "base": { "steps": 5 } }"#), STAGE)).unwrap();
+        assert_eq!(manifest.presets["fast"].stages["base"].steps, Some(5));
+        for (patch, named) in [
+            (r#"{ "sr": { "steps": 5 } }"#, "presets.fast.stages.sr"),
+            (r#"{ "base": { "steps": 0 } }"#, "presets.fast.stages.base.steps"),
+        ] {
+            let error = read(&json(&presets(patch), STAGE)).unwrap_err();
+            assert!(matches!(&error, Error::Manifest { key, .. } if key == named), "{error}");
+        }
+        let error = read(&json(&presets(r#"{ "base": { "stps": 5 } }"#), STAGE)).unwrap_err();
+        assert!(error.to_string().contains("unknown field `stps`"), "{error}");
     }
 }

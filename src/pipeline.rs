@@ -14,9 +14,10 @@ use crate::embeddings::Source;
 use crate::encoders::{EncoderSet, LoadedEncoders};
 use crate::limits::{Drawing, Limits};
 use crate::manifest::Manifest;
+use crate::preset;
 use crate::provenance::Digests;
 use crate::recent::Recent;
-use crate::shape::StageShape;
+use crate::shape::{self, StageShape};
 use crate::validate::{self, Abilities};
 use crate::{Error, Problem, Request, Result, StagePlan};
 
@@ -114,13 +115,20 @@ impl Pipeline {
     /// `encoders`: whether texts have yet to be encoded.
     pub(crate) fn abilities(&self, encoders: bool) -> Abilities<'_> {
         let encoders = encoders.then(|| self.encoders.abilities());
-        Abilities { stages: &self.shapes, needs: self.needs, encoders, limits: &self.limits, drawing: self.drawing }
+        let (stages, presets) = (&self.shapes, &self.manifest.presets);
+        Abilities { stages, presets, needs: self.needs, encoders, limits: &self.limits, drawing: self.drawing }
     }
 
     /// What requests can be checked against on any thread.
     pub(crate) fn checks(&self) -> validate::Checks {
-        let (stages, encoders) = (self.shapes.clone(), self.encoders.abilities());
-        validate::Checks { stages, needs: self.needs, encoders, limits: self.limits.clone(), drawing: self.drawing }
+        validate::Checks {
+            stages: self.shapes.clone(),
+            presets: self.manifest.presets.clone(),
+            needs: self.needs,
+            encoders: self.encoders.abilities(),
+            limits: self.limits.clone(),
+            drawing: self.drawing,
+        }
     }
 
     pub(crate) fn state(&self) -> Result<RefMut<'_, State>> {
@@ -129,7 +137,9 @@ impl Pipeline {
 
     /// The plans of the stages that run, for a request that was checked.
     pub(crate) fn plans(&self, state: &State, request: &Request) -> Result<Vec<StagePlan>> {
-        let last = validate::stages(request, &self.shapes).len().saturating_sub(1);
+        let request = preset::resolved(request, &self.manifest.presets, &self.shapes);
+        let request = &*request.map_err(|problem| Error::InvalidRequest { problems: vec![problem] })?;
+        let last = shape::running(request, &self.shapes).len().saturating_sub(1);
         let patch = |stage: &str| request.stages.get(stage);
         Ok(state.cascade.plan(0..=last, (request.width, request.height), patch)?)
     }

@@ -55,6 +55,14 @@ pub enum Problem {
         /// The stages of the model.
         stages: Vec<String>,
     },
+    /// The model has no preset of this name.
+    #[error("there is no preset `{}`: {}", brief(name), only(presets))]
+    UnknownPreset {
+        /// The name.
+        name: String,
+        /// The presets of the model.
+        presets: Vec<String>,
+    },
     /// A setting is for a stage that does not run, because an earlier one is the last.
     #[error("stage `{stage}` has settings, but `{last}` is the last stage to run")]
     StageDoesNotRun {
@@ -124,6 +132,11 @@ pub enum Problem {
     /// The canvas cannot be painted.
     #[error("canvas: {0}")]
     Canvas(String),
+}
+
+/// The names that there are, in words.
+fn only(names: &[String]) -> String {
+    if names.is_empty() { "the model has none".to_owned() } else { format!("only {}", names.join(", ")) }
 }
 
 /// The valid sides next to `value`, in words.

@@ -65,7 +65,10 @@ pub struct Request {
     /// The last stage to run (default: the model's last).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_stage: Option<String>,
-    /// What differs from the model's own settings, by the name of the stage.
+    /// One of the model's [presets](crate::SettingsPreset), by name (default: the model's own settings).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// What differs from the settings of the preset, or from the model's own, by the name of the stage.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stages: BTreeMap<String, SettingsPatch>,
 }
@@ -94,6 +97,7 @@ impl Request {
             width: None,
             height: None,
             last_stage: None,
+            preset: None,
             stages: BTreeMap::new(),
         }
     }
@@ -130,6 +134,13 @@ impl Request {
     /// Stops after this stage.
     pub fn last_stage(mut self, stage: impl Into<String>) -> Self {
         self.last_stage = Some(stage.into());
+        self
+    }
+
+    /// Takes the settings of one of the model's [presets](crate::SettingsPreset): [`Manifest::presets`](crate::Manifest::presets) has their
+    /// names. What the request itself sets for a stage stands above them.
+    pub fn preset(mut self, name: impl Into<String>) -> Self {
+        self.preset = Some(name.into());
         self
     }
 
@@ -229,6 +240,7 @@ mod tests {
             .images(3)
             .size(128, 64)
             .last_stage("sr-256")
+            .preset("fast")
             .truncate(true)
             .style_with_strength(style, 0.7)
             .canvas(canvas)

@@ -5,6 +5,8 @@ use ediffi_cascade::{SamplerSettings, Stage};
 use ediffi_core::timesteps::NoiseTable;
 use ediffi_core::unet::EmbeddingShapes;
 
+use crate::Request;
+
 /// What a request is checked against.
 #[derive(Debug, Clone)]
 pub(crate) struct StageShape {
@@ -31,4 +33,10 @@ impl StageShape {
             weaker: stage.config().weaker.is_some(),
         }
     }
+}
+
+/// The stages up to the last one that the request names; all, if it names none or one that does not exist.
+pub(crate) fn running<'a>(request: &Request, stages: &'a [StageShape]) -> &'a [StageShape] {
+    let last = request.last_stage.as_ref().and_then(|last| stages.iter().position(|stage| stage.name == *last));
+    last.and_then(|last| stages.get(..=last)).unwrap_or(stages)
 }

@@ -1,12 +1,16 @@
 //! The one place where a request is checked.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use ediffi_cascade::sizes::{self, StageSize};
 use ediffi_core::unet::EmbeddingShapes;
 use ediffi_paint::locate;
 
 use crate::bounds::{MAX_SIDE, MAX_STRENGTH};
 use crate::limits::{Drawing, Limits};
-use crate::shape::StageShape;
+use crate::preset::{self, SettingsPreset};
+use crate::shape::{self, StageShape};
 use crate::{Error, Problem, Request, Result, Style};
 
 /// Why a model without an encoder of pictures takes no style.
@@ -17,6 +21,8 @@ pub(crate) const NO_STYLE_ENCODER: &str = "the model has no encoder for it";
 pub(crate) struct Abilities<'a> {
     /// All stages in order; at least one.
     pub(crate) stages: &'a [StageShape],
+    /// Settings that a request may ask for by name.
+    pub(crate) presets: &'a BTreeMap<String, SettingsPreset>,
     /// The embeddings that any of them takes.
     pub(crate) needs: EmbeddingShapes,
     /// Whether the model has an encoder that reads text for one of them, and one that looks at pictures. `None` where
@@ -32,6 +38,7 @@ pub(crate) struct Abilities<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct Checks {
     pub(crate) stages: Vec<StageShape>,
+    pub(crate) presets: BTreeMap<String, SettingsPreset>,
     pub(crate) needs: EmbeddingShapes,
     pub(crate) encoders: Encoders,
     pub(crate) limits: Limits,
@@ -40,8 +47,8 @@ pub(crate) struct Checks {
 
 impl Checks {
     pub(crate) fn abilities(&self) -> Abilities<'_> {
-        let Self { stages, needs, encoders, limits, drawing } = self;
-        Abilities { stages, needs: *needs, encoders: Some(*encoders), limits, drawing: *drawing }
+        let Self { stages, presets, needs, encoders, limits, drawing } = self;
+        Abilities { stages, presets, needs: *needs, encoders: Some(*encoders), limits, drawing: *drawing }
     }
 }
 
@@ -62,12 +69,18 @@ pub(crate) fn validate(
     abilities: Abilities<'_>,
     others: impl FnOnce() -> Result<Vec<Problem>>,
 ) -> Result<()> {
-    let asked = stages(request, abilities.stages);
+    let (request, unknown) = match preset::resolved(request, abilities.presets, abilities.stages) {
+        Ok(resolved) => (resolved, None),
+        Err(problem) => (Cow::Borrowed(request), Some(problem)),
+    };
+    let request = &*request;
+    let asked = shape::running(request, abilities.stages);
     let problems = abilities.limits.problems(request, abilities.stages, asked, abilities.drawing);
     if !problems.is_empty() {
         return Err(Error::InvalidRequest { problems });
     }
     let mut problems = others()?;
+    problems.extend(unknown);
     text(request, abilities, &mut problems);
     if request.images == 0 {
         problems.push(Problem::NoImages);
@@ -78,12 +91,6 @@ pub(crate) fn validate(
     style(request, abilities, &mut problems);
     canvas(request, abilities.stages, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(Error::InvalidRequest { problems }) }
-}
-
-/// The stages up to the last one that the request names; all, if it names none or one that does not exist.
-pub(crate) fn stages<'a>(request: &Request, stages: &'a [StageShape]) -> &'a [StageShape] {
-    let last = request.last_stage.as_ref().and_then(|last| stages.iter().position(|stage| stage.name == *last));
-    last.and_then(|last| stages.get(..=last)).unwrap_or(stages)
 }
 
 fn text(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem>) {
@@ -112,7 +119,7 @@ fn running<'a>(request: &Request, all: &'a [StageShape], problems: &mut Vec<Prob
     {
         problems.push(Problem::UnknownStage { setting: "last stage", name: last.clone(), stages: names(all) });
     }
-    stages(request, all)
+    shape::running(request, all)
 }
 
 fn size(request: &Request, running: &[StageShape], problems: &mut Vec<Problem>) {

@@ -13,6 +13,7 @@ mod unusable;
 mod warnings;
 mod weights;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ediffi_cascade::low_res::LowRes;
@@ -79,7 +80,8 @@ impl Published {
         let text = PublishedText::first(std::iter::once(folders.base).chain(others.map(PathBuf::as_path)), half)?;
         let encoders = EncoderFolders { t5: text.as_ref().map(|_| PathBuf::from("text_encoder")), clip: None };
         let stage_configs = stages.iter().map(|stage| stage.config().clone()).collect();
-        let manifest = Manifest { format: MANIFEST_FORMAT.to_owned(), encoders, stages: stage_configs };
+        let manifest =
+            Manifest { format: MANIFEST_FORMAT.to_owned(), encoders, stages: stage_configs, presets: BTreeMap::new() };
         tracing::info!(
             folder = %folders.base.display(),
             "DeepFloyd IF's weights are under a licence of their own, for research alone: see their page"

@@ -36,11 +36,20 @@ fn cascade(needs: EmbeddingShapes) -> Vec<StageShape> {
     vec![stage("base", 64, needs), stage("sr-256", 256, needs), stage("sr-1024", 1024, needs)]
 }
 
+/// `fast` has few steps in all stages.
+fn presets() -> BTreeMap<String, SettingsPreset> {
+    let mut fast = SettingsPreset::new("a first look");
+    for (stage, steps) in [("base", 3), ("sr-256", 2), ("sr-1024", 1)] {
+        fast.stages.insert(stage.to_owned(), Request::new("").steps("base", steps).stages["base"].clone());
+    }
+    BTreeMap::from([("fast".to_owned(), fast)])
+}
+
 fn problems_of(request: &Request, needs: EmbeddingShapes, encoders: Option<Encoders>) -> Vec<Problem> {
-    let stages = cascade(needs);
+    let (stages, presets) = (&cascade(needs), &presets());
     let limits = &Limits::default();
-    match validate(request, Abilities { stages: &stages, needs, encoders, limits, drawing: DRAWING }, || Ok(Vec::new()))
-    {
+    let abilities = Abilities { stages, presets, needs, encoders, limits, drawing: DRAWING };
+    match validate(request, abilities, || Ok(Vec::new())) {
         Ok(()) => Vec::new(),
         Err(Error::InvalidRequest { problems }) => problems,
         Err(other) => panic!("{other}"),
@@ -198,7 +207,8 @@ fn everything_wrong_is_in_one_error() {
     let request = Request::new("").images(0).size(1, 1024).steps("base", 0).last_stage("x");
     let stages = cascade(TEXT);
     let limits = &Limits::default();
-    let abilities = Abilities { stages: &stages, needs: TEXT, encoders: None, limits, drawing: DRAWING };
+    let abilities =
+        Abilities { stages: &stages, presets: &BTreeMap::new(), needs: TEXT, encoders: None, limits, drawing: DRAWING };
     let earlier = Problem::TooLong { which: "prompt", encoder: "T5", lost: "end".to_owned() };
     let error = validate(&request, abilities, || Ok(vec![earlier])).unwrap_err();
     let Error::InvalidRequest { problems } = &error else { panic!("{error}") };
@@ -212,7 +222,8 @@ fn everything_wrong_is_in_one_error() {
 /// What a pipeline with `limits` says to a request: fields and limits. Nothing else is looked for where one is broken.
 fn limited(request: &Request, limits: &Limits) -> Vec<(String, u64, u64, &'static str)> {
     let stages = cascade(TEXT);
-    let abilities = Abilities { stages: &stages, needs: TEXT, encoders: None, limits, drawing: DRAWING };
+    let abilities =
+        Abilities { stages: &stages, presets: &BTreeMap::new(), needs: TEXT, encoders: None, limits, drawing: DRAWING };
     let others = || panic!("something was read before the limits were checked");
     let Error::InvalidRequest { problems } = validate(request, abilities, others).unwrap_err() else { panic!() };
     let limit = |problem: Problem| match problem {
@@ -272,7 +283,14 @@ fn each_limit_names_field_and_limit() {
 fn memory_is_what_the_pictures_take() {
     let (stages, limits) = (cascade(TEXT), Limits { working_memory: 400 << 20, ..Limits::default() });
     let holds = |request: &Request, drawing: Drawing| {
-        let abilities = Abilities { stages: &stages, needs: TEXT, encoders: None, limits: &limits, drawing };
+        let abilities = Abilities {
+            stages: &stages,
+            presets: &BTreeMap::new(),
+            needs: TEXT,
+            encoders: None,
+            limits: &limits,
+            drawing,
+        };
         validate(request, abilities, || Ok(Vec::new())).is_ok()
     };
     // 2^20 pixels of 3 + 12 bytes each for every picture, and 72 for four of them.
@@ -298,4 +316,55 @@ fn a_message_does_not_grow_with_the_request() {
     assert_eq!(found.len(), 1002);
     let text = Error::InvalidRequest { problems: found }.to_string();
     assert!(text.len() < 5000 && text.ends_with("and 986 more"), "{} {text}", text.len());
+}
+
+#[test]
+fn a_preset_that_is_not_there_is_named() {
+    let found = problems(&a().preset("fsat").images(0));
+    let unknown = Problem::UnknownPreset { name: "fsat".to_owned(), presets: vec!["fast".to_owned()] };
+    assert_eq!(found, [unknown, Problem::NoImages]);
+    assert_eq!(found[0].to_string(), "there is no preset `fsat`: only fast");
+}
+
+#[test]
+fn a_preset_stands_between_the_request_and_the_model() {
+    let stages = cascade(TEXT);
+    let resolved = |request: &Request| preset::resolved(request, &presets(), &stages).unwrap().into_owned();
+    let steps = |request: &Request| {
+        let resolved = resolved(request);
+        stages.iter().map(|stage| stage.settings.patched(resolved.stages.get(&stage.name)).steps).collect::<Vec<_>>()
+    };
+    assert_eq!(steps(&a()), [5, 5, 5]);
+    let request = a().preset("fast").steps("sr-256", 9);
+    assert_eq!(steps(&request), [3, 9, 1]);
+    assert_eq!(resolved(&resolved(&request)), resolved(&request));
+    // Later stages do not run, which is no fault of the request.
+    let base = a().preset("fast").last_stage("base");
+    assert_eq!(problems(&base), []);
+    assert_eq!(resolved(&base).stages.keys().collect::<Vec<_>>(), ["base"]);
+}
+
+#[test]
+fn the_whole_guidance_of_a_request_stands_above_the_scale_of_a_preset() {
+    let mut strong = SettingsPreset::new("");
+    strong.stages.insert("base".to_owned(), Request::new("").guidance("base", 9.0).stages["base"].clone());
+    let presets = BTreeMap::from([("strong".to_owned(), strong)]);
+    let scale = |request: &Request| {
+        let stages = cascade(TEXT);
+        let resolved = preset::resolved(request, &presets, &stages).unwrap();
+        stages[0].settings.patched(resolved.stages.get("base")).guidance.scale
+    };
+    assert_eq!(scale(&a().preset("strong")), 9.0);
+    assert_eq!(scale(&a().preset("strong").guidance_rule("base", Guidance::new(2.0))), 2.0);
+}
+
+#[test]
+fn limits_hold_for_the_steps_of_a_preset() {
+    let (stages, presets) = (&cascade(TEXT), &presets());
+    let limits = &Limits { steps: 2, ..Limits::default() };
+    let abilities = Abilities { stages, presets, needs: TEXT, encoders: None, limits, drawing: DRAWING };
+    let Err(Error::InvalidRequest { problems }) = validate(&a().preset("fast"), abilities, || Ok(Vec::new())) else {
+        panic!("it is refused");
+    };
+    assert!(matches!(&problems[..], [Problem::Limit { name: "steps", value: 3, .. }]), "{problems:?}");
 }
