@@ -46,12 +46,14 @@
 //! checked when a plan is read. [`paper`] makes the plans of the configurations that the paper compares.
 
 pub mod paper;
+mod redrawn;
 mod stage;
 mod table;
 mod task;
 mod training;
 mod training_plan;
 
+pub use redrawn::Redrawn;
 pub use stage::{Expert, NetworkTraining, Sampling, StageTraining};
 pub use task::{Batches, EncoderTraining, Task};
 pub use training::Training;

@@ -78,6 +78,7 @@ fn networks(tree: &ExpertTree, shared: Training, child: Training) -> Vec<Network
             parent: parent.map(|parent| parent.name.clone()),
             dimensions: None,
             precondition: None,
+            redrawn: None,
             training,
         }
     };

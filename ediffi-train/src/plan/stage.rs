@@ -7,6 +7,7 @@ use ediffi_core::schedule::Schedule;
 use ediffi_core::unet::UNetConfig;
 use serde::{Deserialize, Serialize};
 
+use super::redrawn::Redrawn;
 use super::training::Training;
 use crate::error::wrong;
 use crate::noise::{NoiseLevels, Tail};
@@ -54,6 +55,8 @@ pub struct NetworkTraining {
     pub dimensions: Option<UNetConfig>,
     /// How it becomes a denoiser, if not as the program's networks of the stage do.
     pub precondition: Option<PreconditionConfig>,
+    /// The smaller pictures that it learns from, if not only those of the data.
+    pub redrawn: Option<Redrawn>,
     /// How long and how fast.
     pub training: Training,
 }
@@ -75,6 +78,7 @@ impl StageTraining {
         self.sampling.schedule.sigmas(self.sampling.steps)?;
         for (index, network) in self.networks.iter().enumerate() {
             let interval = network.cell.interval(&self.noise)?;
+            network.redrawn.as_ref().map_or(Ok(()), Redrawn::check)?;
             let dimensions = network.dimensions.as_ref().map_or(Ok(()), UNetConfig::validate);
             dimensions.or_else(|error| wrong(format!("{}.{}", self.name, network.name), error.to_string()))?;
             let Some(parent) = &network.parent else { continue };

@@ -94,6 +94,12 @@ impl TrainingPlan {
         if let Some(encoder) = self.encoders.iter().find(|encoder| encoder.batch == Some(0)) {
             return wrong(&encoder.name, "a batch of no pictures");
         }
+        let first =
+            self.stages.iter().take(1).flat_map(|stage| stage.networks.iter().map(move |network| (stage, network)));
+        if let Some((stage, network)) = first.into_iter().find(|(_, network)| network.redrawn.is_some()) {
+            let what = format!("{}.{}", stage.name, network.name);
+            return wrong(what, "the first stage has no smaller pictures that could be redrawn");
+        }
         self.stages.iter().try_for_each(StageTraining::check)
     }
 
@@ -125,7 +131,7 @@ impl TrainingPlan {
     }
 
     /// What the plan says of a network's training and what must not change on the way: seed, batch, noise levels, and the
-    /// network's own dimensions and precondition. A program adds what else the network depends on, such as its data.
+    /// network's own dimensions, precondition and redrawn pictures. A program adds what else the network depends on, such as its data.
     #[must_use]
     pub fn lineage(&self, stage: &StageTraining, network: &NetworkTraining) -> Lineage {
         let lineage = Lineage::default()
@@ -137,7 +143,8 @@ impl TrainingPlan {
         let tail = stage.tail.as_ref().map(|tail| format!("{} from {} to {}", tail.share, tail.from, tail.to));
         let dimensions = network.dimensions.as_ref().map(|dimensions| json!(dimensions).to_string());
         let precondition = network.precondition.as_ref().map(|precondition| json!(precondition).to_string());
-        let own = [("tail", tail), ("dimensions", dimensions), ("precondition", precondition)];
+        let redrawn = network.redrawn.as_ref().map(|redrawn| json!(redrawn).to_string());
+        let own = [("tail", tail), ("dimensions", dimensions), ("precondition", precondition), ("redrawn", redrawn)];
         own.into_iter()
             .filter_map(|(fact, value)| Some((fact, value?)))
             .fold(lineage, |lineage, (fact, value)| lineage.with(fact, value))
@@ -149,6 +156,7 @@ mod tests {
     use ediffi_cascade::PreconditionConfig;
     use ediffi_core::precondition::Edm;
 
+    use super::super::redrawn::Redrawn;
     use super::*;
 
     const TEXT: &str = r#"
@@ -263,6 +271,40 @@ mod tests {
         assert!(child.contains("base.high: it starts from \"shared\""), "{child}");
         let error = TrainingPlan::parse(&alone.replace("patch = 2", "patch = 0")).unwrap_err().to_string();
         assert!(error.contains("base.high") && error.contains("patch"), "{error}");
+    }
+
+    #[test]
+    fn only_a_stage_with_smaller_pictures_redraws_them() {
+        let second = r#"
+            [[stages]]
+            name = "sr"
+            sampling = { steps = 8, schedule = { karras = { min = 0.05, max = 40.0, rho = 7.0 } } }
+            [[stages.networks]]
+            name = "shared"
+            cell = "(0, 0)"
+            redrawn = { pictures = 10, sigma = [0.5, 2.0], share = 0.75 }
+            training = { steps = 4, learning-rate = 1e-3, ema = 0.9 }"#;
+        let text = format!("{TEXT}{second}");
+        let plan = TrainingPlan::parse(&text).unwrap();
+        assert_eq!(TrainingPlan::parse(&plan.to_toml().unwrap()).unwrap(), plan);
+        let (stage, network) = (&plan.stages[1], &plan.stages[1].networks[0]);
+        let redrawn = Redrawn { pictures: 10, sigma: (0.5, 2.0), share: 0.75 };
+        assert_eq!(network.redrawn, Some(redrawn));
+        assert!(plan.lineage(stage, network).notes()["redrawn"].contains("\"pictures\":10"));
+        for (from, to, culprit) in [
+            ("pictures = 10", "pictures = 0", "redrawn.pictures"),
+            ("[0.5, 2.0]", "[0.0, 2.0]", "redrawn.sigma"),
+            ("[0.5, 2.0]", "[0.5, 0.4]", "redrawn.sigma"),
+            ("0.75", "1.5", "redrawn.share"),
+        ] {
+            let error = TrainingPlan::parse(&text.replace(from, to)).unwrap_err().to_string();
+            assert!(error.contains(culprit), "{to}: {error}");
+        }
+        let first = refused(
+            "cell = \"(0, 0)\"",
+            "cell = \"(0, 0)\"\nredrawn = { pictures = 1, sigma = [1.0, 1.0], share = 1.0 }",
+        );
+        assert!(first.contains("base.shared: the first stage"), "{first}");
     }
 
     fn refused_source(from: &str, to: &str) -> String {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ediffi_cascade::SamplerSettings;
 use ediffi_core::files::{make_folder_of, read_bytes, write_json, write_with_folders};
 use ediffi_core::weights;
 use ediffi_train::plan::{StageTraining, Task};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use super::Result;
-use super::stages::{BASE, dimensions, precondition, side};
+use super::stages::{dimensions, precondition, sampler, side};
 use super::workshop::Workshop;
 
 /// The encoders' files.
@@ -114,21 +115,15 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 
 fn pipeline_stage(stage: &StageTraining, experts: Vec<Value>) -> Result<Value> {
     let side = side(stage)?;
+    let SamplerSettings { solver, steps, schedule, guidance } = sampler(stage)?;
     Ok(json!({
         "name": stage.name,
         "size": side,
         "network": format!("{}/config.json", stage.name),
         "precondition": precondition(),
         "experts": experts,
-        "sampler": {
-            // docs/results/evaluation.md, "Solvers": with this schedule the nearest to the solution, or as near as any, at every number of
-            // steps; measured on the base and on the first super-resolution.
-            "solver": if side == BASE { "tab-deis-3" } else { "dpmpp-2m" },
-            "steps": stage.sampling.steps,
-            "schedule": stage.sampling.schedule,
-        },
-        // Guidance makes the base follow the text; super-resolution follows the smaller picture.
-        "guidance": { "scale": if side == BASE { 3.0 } else { 1.0 } },
+        "sampler": { "solver": solver, "steps": steps, "schedule": schedule },
+        "guidance": guidance,
     }))
 }
 

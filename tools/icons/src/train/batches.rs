@@ -14,6 +14,7 @@ use train_icons::scene::Scene;
 use train_icons::split::Split;
 
 use super::Result;
+use super::redrawn::RedrawnPictures;
 
 /// The data set and how many pictures a batch has.
 pub struct Data {
@@ -37,7 +38,8 @@ pub struct Captions {
 impl Data {
     /// Batch `number` of whole pictures; each gets a style reference with probability `style`.
     pub fn pictures(&self, number: u64, size: u32, style: f64) -> Result<Batch<Captions>> {
-        let rows = self.scenes(number, |index, scene| {
+        let rows = self.rows(number, |index| {
+            let scene = self.scene(index)?;
             let picture = self.renderer.render(&scene, size)?;
             let reference = if uniform(&mut batch_rng(self.seed ^ 0x57F1E, index)) < style {
                 let other = self.sampler.style_reference(self.seed, index, Split::Train)?;
@@ -64,16 +66,29 @@ impl Data {
 
     /// Batch `number` of crops of `crop` pixels out of pictures of `full` pixels, with the same part of the picture drawn a
     /// quarter the size. Three quarters are of an object or its surroundings, where there is something to learn; the rest
-    /// come from anywhere.
-    pub fn crops(&self, number: u64, full: u32, crop: u32) -> Result<Batch<Captions>> {
-        let rows = self.scenes(number, |index, scene| {
+    /// come from anywhere. The smaller pictures of some scenes are `redrawn`.
+    pub fn crops(
+        &self,
+        number: u64,
+        full: u32,
+        crop: u32,
+        redrawn: Option<&RedrawnPictures>,
+    ) -> Result<Batch<Captions>> {
+        let rows = self.rows(number, |index| {
+            let again = redrawn.and_then(|redrawn| Some((redrawn, redrawn.scene(self.seed, index)?)));
+            let scene = self.scene(again.map_or(index, |(_, scene)| scene))?;
             let mut rng = batch_rng(self.seed ^ 0xC409, index);
             let (x, y) = crop_corner(&scene, f64::from(crop) / f64::from(full), &mut rng);
             // On whole pixels of the small picture, so that both crops show the same part.
             let pixel = |place: f64| ((place * f64::from(full / 4)).round() as u32).min((full - crop) / 4);
             let (x, y) = (pixel(x), pixel(y));
             let large = self.renderer.render_crop(&scene, full, 4 * x, 4 * y, crop)?;
-            let small = self.renderer.render_crop(&scene, full / 4, x, y, crop / 4)?;
+            let small = match again {
+                Some((redrawn, scene)) => {
+                    redrawn.crop(scene, (x, y), crop / 4).ok_or("a crop outside of its picture")?
+                }
+                None => self.renderer.render_crop(&scene, full / 4, x, y, crop / 4)?,
+            };
             Ok((large, small, scene.caption))
         })?;
         let large: Vec<_> = rows.iter().map(|(large, ..)| large.as_slice()).collect();
@@ -83,10 +98,13 @@ impl Data {
         Ok(Batch { pictures, smaller, text: Captions { captions, references: None } })
     }
 
-    /// What `draw` makes of the scenes of batch `number`, each with its index.
-    fn scenes<T: Send>(&self, number: u64, draw: impl Fn(u64, Scene) -> Result<T> + Sync) -> Result<Vec<T>> {
-        let indices = (number * self.rows..(number + 1) * self.rows).into_par_iter();
-        indices.map(|index| draw(index, self.sampler.scene(self.seed, index, Split::Train)?)).collect()
+    /// What `draw` makes of the numbers of batch `number`.
+    fn rows<T: Send>(&self, number: u64, draw: impl Fn(u64) -> Result<T> + Send + Sync) -> Result<Vec<T>> {
+        (number * self.rows..(number + 1) * self.rows).into_par_iter().map(draw).collect()
+    }
+
+    fn scene(&self, index: u64) -> Result<Scene> {
+        Ok(self.sampler.scene(self.seed, index, Split::Train)?)
     }
 }
 
@@ -156,7 +174,7 @@ mod tests {
 
     #[test]
     fn both_crops_show_the_same_part() {
-        let crops = data(1).crops(0, 256, 64).unwrap();
+        let crops = data(1).crops(0, 256, 64, None).unwrap();
         let small = crops.smaller.unwrap();
         assert_eq!((crops.pictures.size(), small.size()), (vec![6, 3, 64, 64], vec![6, 3, 16, 16]));
         let reduced = crops.pictures.avg_pool2d([4, 4], [4, 4], [0, 0], false, true, None);

@@ -2,6 +2,7 @@
 
 use std::borrow::Borrow;
 use std::path::Path;
+use std::sync::Arc;
 
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::interval::SigmaInterval;
@@ -21,7 +22,7 @@ use super::batches::Captions;
 use super::encoders::Encoders;
 use super::stages::{BASE, dimensions_of, precondition, side};
 use super::workshop::{Outcome, Workshop};
-use super::{Result, preview};
+use super::{Result, preview, redraw};
 
 /// Side of the crops that super-resolution trains on.
 const CROP: u32 = 64;
@@ -33,6 +34,7 @@ const NOISE: u64 = 0x6E01_5E00;
 pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraining, begin: Begin) -> Result<Outcome> {
     let (task, side, runtime) = (Task::Network(stage, network), side(stage)?, workshop.runtime);
     let name = task.name();
+    let redrawn = redraw::prepare(workshop, stage, network)?.map(Arc::new);
     let run = workshop.run(&name, &task, begin, workshop.lineage(stage, network)?);
     let weights = workshop.weights(&name);
     begin.discard(&weights)?;
@@ -52,10 +54,10 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
     let open = || Encoders::open(&workshop.clip(), &workshop.t5(), runtime);
     let data = workshop.data(run.batch);
     let batches = {
-        let data = workshop.data(run.batch);
+        let (data, redrawn) = (workshop.data(run.batch), redrawn.clone());
         move |number| match side {
             BASE => data.pictures(number, BASE, 1.0 - paper.clip_image),
-            side => data.crops(number, side, CROP),
+            side => data.crops(number, side, CROP, redrawn.as_deref()),
         }
     };
     let parent = workshop.parent(stage, network);
@@ -78,7 +80,7 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
         match side {
             BASE if alone || ancestor.is_some() => preview::base(path, &learner, interval, ancestor.as_ref()),
             BASE => preview::denoised(path, &learner, interval, &data.pictures(unseen, BASE, 0.0)?),
-            side => preview::super_resolution(path, &learner, data.crops(unseen, side, CROP)?),
+            side => preview::super_resolution(path, &learner, data.crops(unseen, side, CROP, redrawn.as_deref())?),
         }
     };
     let setup = workshop.setup(&task, parent);

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::denoiser::{Branch, BranchDenoiser, Estimate, estimate_with};
 use ediffi_core::guidance::{Guidance, Guided, Rows};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::noise::NoiseSource;
@@ -12,17 +11,18 @@ use ediffi_core::runtime::Runtime;
 use ediffi_core::schedule::karras;
 use ediffi_core::seed::{Noise, image_seeds};
 use ediffi_core::solver::Solver;
-use ediffi_core::unet::{Context, UNet, UNetConfig};
+use ediffi_core::unet::{UNet, UNetConfig};
 use ediffi_train::dataset::Batch;
 use ediffi_train::learner::Learner;
 use ediffi_train::pixels::to_rgb;
 use ediffi_train::random::batch_rng;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 use train_icons::sheet;
 
 use super::Result;
 use super::batches::Captions;
 use super::encoders::load;
+use super::ensemble::{Ensemble, Owner, denoise};
 
 /// Where the sheets' sampling stops, with one last estimate: what is left then is far below what an eye sees.
 const SIGMA_MIN: f64 = 0.05;
@@ -122,36 +122,6 @@ pub fn open(path: &Path, dimensions: &UNetConfig, runtime: Runtime) -> Result<UN
     load(path, runtime, |scope| UNet::new(scope, dimensions, runtime.kind))
 }
 
-/// Evaluates a network once.
-fn denoise(
-    network: &UNet,
-    precondition: &dyn Precondition,
-    x: &Tensor,
-    sigma: f64,
-    context: &Context,
-) -> ediffi_core::Result<Estimate> {
-    estimate_with(precondition, x, sigma, |input, c_noise| {
-        let c_noise = Tensor::f_full([input.size4()?.0], c_noise, (Kind::Float, input.device()))?;
-        network.forward(input, &c_noise, context, None)
-    })
-}
-
-/// The networks of a sheet, which share a precondition, each with its contexts for the conditional rows and for both branches. A noise level is for the first
-/// network whose range has it.
-struct Ensemble<'a> {
-    precondition: &'a dyn Precondition,
-    networks: Vec<(SigmaInterval, &'a UNet, [Context; 2])>,
-}
-
-impl BranchDenoiser for Ensemble<'_> {
-    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> ediffi_core::Result<Estimate> {
-        let owner = self.networks.iter().find(|(range, ..)| range.contains(sigma));
-        let (_, network, [conditional, both]) = owner.ok_or(ediffi_core::Error::SigmaOutOfRange(sigma))?;
-        let context = if branch == Branch::Both { both } else { conditional };
-        denoise(network, self.precondition, x, sigma, context)
-    }
-}
-
 /// Samples one picture a row of `conditioning` with 16 steps of DPM-Solver++, each by the first network whose range has
 /// its noise level.
 ///
@@ -170,13 +140,14 @@ fn sample(
     let both = conditioning.stacked(&Conditioning { low_res, ..Conditioning::default() })?;
     let mut owners = Vec::new();
     for &(range, network) in networks {
-        owners.push((range, network, [network.context(conditioning, rows)?, network.context(&both, 2 * rows)?]));
+        let contexts = [network.context(conditioning, rows)?, network.context(&both, 2 * rows)?];
+        owners.push(Owner { range, network, precondition, contexts });
     }
     let device = networks.first().map_or(Device::Cpu, |(_, network)| network.device());
     let sigmas = karras(16, SIGMA_MIN, sigma_max, 7.0)?;
     let mut noise = Noise::new(&image_seeds(1, rows as usize), 0);
     let start = noise.normal(&[rows, 3, size, size])?.f_to_device(device)?;
-    let mut guided = Guided::new(Ensemble { precondition, networks: owners }, Guidance::new(scale), Rows::Batched)?;
+    let mut guided = Guided::new(Ensemble { owners }, Guidance::new(scale), Rows::Batched)?;
     Ok(Solver::DpmPp2M.solve(&mut guided, start, &sigmas, &mut noise, &mut ())?)
 }
 

@@ -1,9 +1,12 @@
 //! The stages that this program trains.
 
-use ediffi_cascade::PreconditionConfig;
+use ediffi_cascade::{PreconditionConfig, SamplerSettings};
+use ediffi_core::guidance::Guidance;
+use ediffi_core::interval::SigmaInterval;
 use ediffi_core::precondition::Sample;
+use ediffi_core::solver::{FreshNoise, Solver};
 use ediffi_core::unet::{Efficient, UNetConfig};
-use ediffi_train::plan::{NetworkTraining, StageTraining};
+use ediffi_train::plan::{NetworkTraining, Sampling, StageTraining};
 use train_icons::dimensions;
 
 use super::Result;
@@ -29,6 +32,22 @@ pub fn dimensions(side: u32) -> Efficient {
 /// The dimensions of one network of a stage of this side.
 pub fn dimensions_of(network: &NetworkTraining, side: u32) -> UNetConfig {
     network.dimensions.clone().unwrap_or_else(|| dimensions(side).into())
+}
+
+/// How a trained stage is sampled.
+///
+/// docs/results/seen.md chose the base's solver and guidance: where guidance ends makes pictures plainer, and fresh noise mends small
+/// faults. Guidance makes the base follow the text; super-resolution follows the smaller picture, and its solver is the nearest to the
+/// solution, or as near as any, at every number of evaluations (docs/results/evaluation.md, "Solvers of super-resolution").
+pub fn sampler(stage: &StageTraining) -> Result<SamplerSettings> {
+    let (solver, guidance) = if side(stage)? == BASE {
+        let interval = Some(SigmaInterval::new(2.0, f64::INFINITY)?);
+        (Solver::DpmPp2MSde(FreshNoise::default()), Guidance { interval, ..Guidance::new(3.0) })
+    } else {
+        (Solver::DpmPp2M, Guidance::new(1.0))
+    };
+    let Sampling { steps, schedule } = stage.sampling.clone();
+    Ok(SamplerSettings { solver, steps, schedule, guidance })
 }
 
 /// How the networks of all stages become denoisers, but for those to which the plan gives their own precondition.

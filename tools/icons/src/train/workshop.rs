@@ -82,6 +82,11 @@ impl Workshop {
         network.parent.as_ref().map(|parent| self.weights(&format!("{}.{parent}", stage.name)))
     }
 
+    /// The smaller pictures that a network sees redrawn.
+    pub fn redrawn(&self, stage: &StageTraining, network: &NetworkTraining) -> PathBuf {
+        self.folder.join(format!("{}.{}.redrawn.safetensors", stage.name, network.name))
+    }
+
     /// The data in batches of `rows` pictures.
     pub fn data(&self, rows: u64) -> Arc<Data> {
         let (sampler, renderer) = (Arc::clone(&self.sampler), Arc::clone(&self.renderer));
@@ -105,6 +110,10 @@ impl Workshop {
             .with_file("clip-tokenizer", &self.clip().join("tokenizer.json"))?
             .with_file("t5", &self.t5().join("model.safetensors"))?
             .with_file("t5-tokenizer", &self.t5().join("tokenizer.json"))?;
+        let lineage = match network.redrawn {
+            Some(_) => lineage.with_file("redrawn-pictures", &self.redrawn(stage, network))?,
+            None => lineage,
+        };
         let Some(parent) = self.parent(stage, network) else { return Ok(lineage) };
         if !parent.is_file() {
             let (name, from) = (&network.name, network.parent.as_deref().unwrap_or_default());
