@@ -5,8 +5,10 @@ use std::cell::Cell;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use ediffi_core::interrupt;
@@ -129,7 +131,7 @@ pub enum Phase {
     Finished,
 }
 
-/// A job of a [`Worker`](crate::Worker). Dropping the handle cancels the job.
+/// A job of a [`Worker`](crate::Worker), to be waited for or awaited. Dropping the handle cancels the job.
 #[derive(Debug)]
 #[must_use = "dropping the handle cancels the job"]
 pub struct JobHandle {
@@ -204,6 +206,30 @@ impl JobHandle {
     }
 }
 
+/// A program of any runtime may await a job; none is needed here. The task is woken by the worker's thread. A result is given once:
+/// awaited again, the job is [`Error::WorkerGone`].
+///
+/// Awaited in an observer of the job's own worker, it never ends; [`wait`](JobHandle::wait) tells so.
+impl Future for JobHandle {
+    type Output = Result<Generation>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.job.lock();
+        match state.result.take() {
+            Some(result) => Poll::Ready(result),
+            None if state.progress.phase == Phase::Finished => Poll::Ready(Err(Error::WorkerGone)),
+            None => {
+                let awaited = context.waker();
+                match &mut state.waker {
+                    Some(waker) => waker.clone_from(awaited),
+                    none => *none = Some(awaited.clone()),
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
 impl Drop for JobHandle {
     fn drop(&mut self) {
         self.job.cancel();
@@ -240,6 +266,8 @@ struct State {
     observer: Option<Box<dyn Observer + Send>>,
     /// Taken by the one who waits.
     result: Option<Result<Generation>>,
+    /// The task that awaits the job.
+    waker: Option<Waker>,
 }
 
 impl fmt::Debug for Job {
@@ -256,7 +284,7 @@ impl Waiting for Arc<Job> {
 
 impl Job {
     pub(crate) fn new(worker: WorkerId, id: u64, request: Request, observer: Box<dyn Observer + Send>) -> Self {
-        let state = State { progress: Progress::default(), observer: Some(observer), result: None };
+        let state = State { progress: Progress::default(), observer: Some(observer), result: None, waker: None };
         let (cancelled, finished) = (Arc::default(), Condvar::new());
         Self { id, worker, request, cancelled, state: Mutex::new(state), finished }
     }
@@ -284,11 +312,14 @@ impl Job {
         if state.progress.phase == from {
             state.progress = Progress { phase: Phase::Finished, ..Progress::default() };
             state.result = Some(result);
-            let observer = state.observer.take();
+            let (observer, waker) = (state.observer.take(), state.waker.take());
             self.finished.notify_all();
-            // Somebody else's code runs when it is dropped, and must find the job unlocked.
+            // Somebody else's code runs when these are dropped and woken, and must find the job unlocked.
             drop(state);
             drop(observer);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
         }
     }
 

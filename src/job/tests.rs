@@ -54,3 +54,38 @@ fn progress_counts_stages_and_steps() {
     progress.phase = Phase::Finished;
     assert_eq!(progress.fraction(), 1.0);
 }
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicUsize);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_job_can_be_awaited() {
+    let job = || Arc::new(Job::new(WorkerId::new(), 0, Request::new("a"), Box::new(())));
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let context = &mut Context::from_waker(&waker);
+    let count = || woken.0.load(Ordering::Relaxed);
+    let (cancelled, ran) = (job(), job());
+    let mut handles = [&cancelled, &ran].map(|job| JobHandle::new(Arc::clone(job)));
+    for handle in &mut handles {
+        assert!(Pin::new(&mut *handle).poll(context).is_pending());
+        assert!(Pin::new(handle).poll(context).is_pending());
+    }
+    assert_eq!(count(), 0);
+    cancelled.cancel();
+    assert_eq!(count(), 1);
+    let mut run: Run = Box::new(|_, _| Err(Error::Busy));
+    ran.run(&mut run);
+    assert_eq!(count(), 2);
+    let [first, second] = &mut handles;
+    assert!(matches!(Pin::new(&mut *first).poll(context), Poll::Ready(Err(Error::Cancelled))));
+    assert!(matches!(Pin::new(second).poll(context), Poll::Ready(Err(Error::Busy))));
+    assert!(matches!(Pin::new(first).poll(context), Poll::Ready(Err(Error::WorkerGone))));
+}
