@@ -80,9 +80,12 @@ class Shipped:
         room(ICONS)
         from training_speed import UNet
 
-        folder = ROOT / "models/icons" / job["stage"]
-        self.network, self.config, self.job = UNet, json.loads((folder / "config.json").read_text()), job
-        self.weights = folder / ("low" if job["stage"] == "base" else "shared")
+        model = ROOT / "models/icons"
+        stages = json.loads((model / "pipeline.json").read_text())["stages"]
+        (stage,) = (stage for stage in stages if stage["name"] == job["stage"])
+        self.network, self.config, self.job = UNet, json.loads((model / stage["network"]).read_text()), job
+        # The expert for the lowest noise.
+        self.weights = model / stage["experts"][-1]["weights"]
 
     def empty(self):
         return self.network(self.config).eval()
@@ -91,7 +94,7 @@ class Shipped:
         from safetensors.torch import load_file
 
         network = self.empty()
-        network.load_state_dict(load_file(self.weights.with_suffix(".safetensors")))
+        network.load_state_dict(load_file(self.weights))
         network = network.to(KINDS[self.job["precision"]], memory_format=torch.channels_last)
         # As in this library, the embedding of the noise level is f32 in any case.
         network.noise1.float(), network.noise2.float()

@@ -5,7 +5,7 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use ediffi::{Conditioning, Painter, Pipeline, Problem, Request, StageConfig};
+use ediffi::{Conditioning, Painter, Pipeline, Problem, Request, SettingsPreset, StageConfig};
 use ediffi_cascade::{Cascade, CascadeJob, SamplerSettings, SettingsPatch, Stage, StageEvent};
 use ediffi_core::guidance::Guidance;
 use ediffi_core::nn::ScoreBias;
@@ -67,6 +67,11 @@ impl Model {
     /// The stages, the base first.
     pub fn stages(&self) -> &[StageConfig] {
         &self.pipeline.manifest().stages
+    }
+
+    /// The presets, by name.
+    pub fn presets(&self) -> &BTreeMap<String, SettingsPreset> {
+        &self.pipeline.manifest().presets
     }
 
     /// The base.

@@ -51,6 +51,12 @@ sampling = { steps = 2, schedule = { karras = { min = 0.05, max = 6.0, rho = 7.0
 name = "shared"
 cell = "(0, 0)"
 training = { steps = 2, learning-rate = 1e-3, ema = 0.5 }
+[[stages.networks]]
+name = "mended"
+cell = "(0, 0)"
+parent = "shared"
+redrawn = { pictures = 3, sigma = [0.5, 2.0], share = 0.5 }
+training = { steps = 2, learning-rate = 1e-3, ema = 0.5 }
 "#;
 
 /// A folder with the plan and a pack.
@@ -144,13 +150,14 @@ fn steps(checkpoint: &Path) -> Option<u64> {
 }
 
 /// Whatever is exported.
-const EXPORTS: [&str; 6] = [
+const EXPORTS: [&str; 7] = [
     "clip/model.safetensors",
     "t5/model.safetensors",
     "base.shared.safetensors",
     "base.high.safetensors",
     "base.low.safetensors",
     "sr256.shared.safetensors",
+    "sr256.mended.safetensors",
 ];
 
 #[test]
@@ -183,7 +190,13 @@ fn a_run_that_is_killed_twice_ends_in_the_very_weights_of_an_unbroken_one() {
     assert_eq!(experts[0]["weights"], "base/high.safetensors");
     assert_eq!(experts[0]["sigma"][0], experts[1]["sigma"][1]);
     assert!(experts[0]["sigma"][1].is_null());
-    for file in ["base/low.safetensors", "sr256/config.json", "t5/tokenizer.json", "training/plan.toml"] {
+    for file in [
+        "base/low.safetensors",
+        "sr256/config.json",
+        "sr256/mended.safetensors",
+        "t5/tokenizer.json",
+        "training/plan.toml",
+    ] {
         assert!(model.join(file).is_file(), "{file}");
     }
 }
@@ -202,6 +215,8 @@ fn what_is_not_of_this_plan_is_refused_by_name_and_trained_anew_when_asked() {
     place.train(&["--only", "base.shared"]);
     let error = place.refused(&["--only", "base.medium"]);
     assert!(error.contains("base.medium") && error.contains("base.high"), "{error}");
+    let error = place.refused(&["--only", "sr256.mended"]);
+    assert!(error.contains("base.low is to redraw pictures and is not trained yet"), "{error}");
     // Longer: it goes on. With another batch: it is another run.
     place.plan(&PLAN.replacen("steps = 8", "steps = 9", 1));
     place.train(&["--only", "base.shared"]);

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use ediffi::Conditioning;
+use ediffi::{Conditioning, Manifest};
 use ediffi_core::files::read_json;
 use ediffi_core::nn::channels_last;
 use ediffi_core::noise::NoiseSource as _;
@@ -27,10 +27,14 @@ pub(super) fn published(folder: &Path, rows: i64, side: i64, runtime: Runtime) -
 }
 
 pub(super) fn shipped(stage: &str, rows: i64, side: i64, runtime: Runtime) -> Result<Ready> {
-    let folder = Path::new("models/icons").join(stage);
-    let config: UNetConfig = read_json(&folder.join("config.json"))?;
-    let weights = if stage == "base" { "low.safetensors" } else { "shared.safetensors" };
-    unet(&config, &folder.join(weights), (rows, side, 0.0), runtime)
+    let model = Path::new("models/icons");
+    let manifest = Manifest::read(model)?;
+    let config = manifest.stages.iter().find(|config| config.name == stage);
+    // The expert for the lowest noise.
+    let expert = config.and_then(|config| Some((config, config.experts.last()?)));
+    let (config, expert) = expert.ok_or_else(|| format!("the shipped model has no stage {stage}"))?;
+    let network: UNetConfig = read_json(&model.join(&config.network))?;
+    unet(&network, &model.join(&expert.weights), (rows, side, 0.0), runtime)
 }
 
 /// One evaluation at the noise level `c_noise`. What the network derives from the text once for a generation is part of the first.

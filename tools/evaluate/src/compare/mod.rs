@@ -23,8 +23,8 @@ pub use variant::Variant;
 /// What to compare.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Settings {
-    /// `NAME=FOLDER`, at least two; after the folder, `,without=t5` or `,without=clip` leaves an encoder out and `,guidance=2` samples
-    /// with this scale. All are compared with the first.
+    /// `NAME=FOLDER`, at least two; after the folder, `,without=t5` or `,without=clip` leaves an encoder out, `,preset=fast` takes a preset of
+    /// the model and `,guidance=2` samples with this scale. All are compared with the first.
     #[arg(long = "variant", value_name = "NAME=FOLDER", required = true)]
     pub variants: Vec<Variant>,
     /// What this comparison is called: its JSON, its plot and its place in the document. Letters, digits and `-`.
@@ -74,7 +74,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
     let mut estimates: Vec<(&Variant, Errors)> = Vec::new();
     for (variant, model) in settings.variants.iter().zip(&models) {
         machine = machine::describe(model);
-        let sampler = variant.sampler(model.judged_base()?);
+        let sampler = variant.sampler(model.presets(), model.judged_base()?)?;
         let wishes = model.wishes(prompts.iter().map(Prompt::asked), variant.without)?;
         let verdicts = judge.look_at(&model.draw(&wishes, 1, &sampler, None)?)?;
         let same = estimates.iter().find(|(other, _)| other.estimates_as(variant));

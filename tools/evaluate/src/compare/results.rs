@@ -90,8 +90,14 @@ impl Measured for Results {
             shares.row([share.name.clone()].into_iter().chain(values).chain(gains));
         }
         let mut distances = Table::new(headings("").chain(["renders (floor)".to_owned()]));
-        let scales = self.compared.iter().map(|one| one.sampler.guidance.scale.to_string());
-        distances.row(["guidance".to_owned()].into_iter().chain(scales).chain(["–".to_owned()]));
+        let floorless = ["–".to_owned()];
+        let samplers = self.compared.iter().map(|one| format!("{}, {}", one.sampler.solver, one.sampler.steps));
+        distances.row(["solver, steps".to_owned()].into_iter().chain(samplers).chain(floorless.clone()));
+        let guidance = self.compared.iter().map(|Compared { sampler: SamplerSettings { guidance, .. }, .. }| {
+            let above = guidance.interval.map_or_else(String::new, |interval| format!(" on {interval}"));
+            format!("{}{above}", guidance.scale)
+        });
+        distances.row(["guidance".to_owned()].into_iter().chain(guidance).chain(floorless));
         let values = self.compared.iter().map(|one| one.frechet).chain([self.frechet_floor]);
         let values = values.map(|value| number(Some(value), 3));
         distances.row(["Fréchet distance to other renders".to_owned()].into_iter().chain(values));

@@ -1,18 +1,20 @@
 //! What is compared: a model folder, whole or with less.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::ValueEnum as _;
-use ediffi::StageConfig;
+use ediffi::{SettingsPreset, StageConfig};
 use ediffi_cascade::SamplerSettings;
 use ediffi_core::guidance::Guidance;
 use serde::Serialize;
 
+use crate::error::{Error, Result};
 use crate::model::Without;
 
-/// One of those that are compared: `NAME=FOLDER`, with `,without=t5` (or `clip`) and `,guidance=2` after it where wanted. A folder's name
-/// has no comma.
+/// One of those that are compared: `NAME=FOLDER`, with `,without=t5` (or `clip`), `,preset=fast` and `,guidance=2` after it where wanted. A
+/// folder's name has no comma.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Variant {
     /// What tables and plots call it.
@@ -21,7 +23,10 @@ pub struct Variant {
     pub model: PathBuf,
     /// The encoder that is left out.
     pub without: Option<Without>,
-    /// Another scale of guidance than the model's own.
+    /// A preset of the model, in place of its own settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Another scale of guidance than that of the settings.
     pub guidance: Option<f64>,
 }
 
@@ -32,10 +37,18 @@ impl Variant {
     }
 
     /// What its pictures are sampled with.
-    pub(super) fn sampler(&self, base: &StageConfig) -> SamplerSettings {
-        let own = base.settings.clone();
+    pub(super) fn sampler(
+        &self,
+        presets: &BTreeMap<String, SettingsPreset>,
+        base: &StageConfig,
+    ) -> Result<SamplerSettings> {
+        let preset = self.preset.as_ref().map(|name| -> Result<_> {
+            let unknown = || Error::Setting { what: "variant", reason: format!("the model has no preset `{name}`") };
+            Ok(presets.get(name).ok_or_else(unknown)?.stages.get(&base.name))
+        });
+        let own = base.settings.patched(preset.transpose()?.flatten());
         let guidance = Guidance { scale: self.guidance.unwrap_or(own.guidance.scale), ..own.guidance };
-        SamplerSettings { guidance, ..own }
+        Ok(SamplerSettings { guidance, ..own })
     }
 }
 
@@ -49,17 +62,21 @@ impl FromStr for Variant {
         if name.is_empty() || model.is_empty() {
             return Err("neither the name nor the folder may be empty".to_owned());
         }
-        let mut variant = Self { name: name.to_owned(), model: model.into(), without: None, guidance: None };
+        let mut variant =
+            Self { name: name.to_owned(), model: model.into(), without: None, preset: None, guidance: None };
         for part in parts {
             match part.split_once('=') {
                 Some(("without", _)) if variant.without.is_some() => return Err("without= stands twice".to_owned()),
+                Some(("preset", _)) if variant.preset.is_some() => return Err("preset= stands twice".to_owned()),
+                Some(("preset", "")) => return Err("preset= has no name".to_owned()),
+                Some(("preset", preset)) => variant.preset = Some(preset.to_owned()),
                 Some(("guidance", _)) if variant.guidance.is_some() => return Err("guidance= stands twice".to_owned()),
                 Some(("without", encoder)) => variant.without = Some(Without::from_str(encoder, true)?),
                 Some(("guidance", scale)) => {
                     let scale = scale.parse().ok().filter(|scale: &f64| scale.is_finite() && *scale >= 0.0);
                     variant.guidance = Some(scale.ok_or("guidance is not a number from 0 on")?);
                 }
-                _ => return Err(format!("`{part}` is neither without=ENCODER nor guidance=SCALE")),
+                _ => return Err(format!("`{part}` is neither without=ENCODER, preset=NAME nor guidance=SCALE")),
             }
         }
         Ok(variant)
@@ -73,7 +90,8 @@ mod tests {
     #[test]
     fn a_variant_is_a_name_a_folder_and_what_is_different() {
         let variant = |text: &str| text.parse::<Variant>();
-        let plain = Variant { name: "A".to_owned(), model: "runs/a".into(), without: None, guidance: None };
+        let plain =
+            Variant { name: "A".to_owned(), model: "runs/a".into(), without: None, preset: None, guidance: None };
         assert_eq!(variant("A=runs/a").unwrap(), plain);
         let less = Variant { without: Some(Without::T5), ..plain.clone() };
         assert_eq!(variant("A=runs/a,without=t5").unwrap(), less);
@@ -87,6 +105,8 @@ mod tests {
             "A=runs/a,without=vae",
             "A=runs/a,guidance=-1",
             "A=runs/a,steps=3",
+            "A=runs/a,preset=",
+            "A=runs/a,preset=fast,preset=fast",
             "A=a,guidance=1,guidance=2",
         ] {
             assert!(variant(wrong).is_err(), "{wrong}");
@@ -99,11 +119,16 @@ mod tests {
         let manifest: ediffi::Manifest = serde_json::from_str(stage).unwrap();
         let own = manifest.stages[0].settings.clone();
         let variant: Variant = "A=runs/a,guidance=7.5".parse().unwrap();
-        let other = variant.sampler(&manifest.stages[0]);
+        let sampler = |variant: &Variant| variant.sampler(&manifest.presets, &manifest.stages[0]);
+        let other = sampler(&variant).unwrap();
         assert_eq!(
             (other.guidance.scale, other.steps, other.guidance.interval),
             (7.5, own.steps, own.guidance.interval)
         );
-        assert_eq!(Variant { guidance: None, ..variant }.sampler(&manifest.stages[0]), own);
+        assert_eq!(sampler(&Variant { guidance: None, ..variant.clone() }).unwrap(), own);
+        let fast = sampler(&"A=runs/a,preset=fast".parse().unwrap()).unwrap();
+        assert!(fast.steps < own.steps, "{fast:?}");
+        let unknown = sampler(&"A=runs/a,preset=slow".parse().unwrap()).unwrap_err();
+        assert!(unknown.to_string().contains("`slow`"), "{unknown}");
     }
 }

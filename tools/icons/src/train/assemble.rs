@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use super::Result;
-use super::stages::{dimensions, precondition, sampler, side};
+use super::stages::{dimensions, precondition, presets, sampler, side};
 use super::workshop::Workshop;
 
 /// The encoders' files.
@@ -83,6 +83,7 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
         "format": "ediffi-pipeline/1",
         "encoders": { "t5": "t5", "clip": "clip" },
         "stages": stages,
+        "presets": presets(),
     });
     // Last: a folder with a pipeline.json is whole.
     Ok(write_json(&out.join("pipeline.json"), &pipeline)?)

@@ -83,6 +83,15 @@ mod tests {
     }
 
     #[test]
+    fn the_plan_that_mends_is_the_plan_of_the_icons_with_one_network_more() {
+        let mut plan = find(&format!("{}/plans/mended.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let mended = plan.stages[1].networks.pop().unwrap();
+        assert!(mended.redrawn.is_some() && mended.parent.as_deref() == Some("shared"));
+        plan.name = "icons".to_owned();
+        assert_eq!(plan, find("icons").unwrap());
+    }
+
+    #[test]
     fn no_task_repeats_another_s_batches() {
         let file = |name: &str| format!("{}/plans/experts-{name}.toml", env!("CARGO_MANIFEST_DIR"));
         // The compared plans share a folder, and with it what they train by name.

@@ -39,7 +39,7 @@ impl RedrawnPictures {
 
     /// The square of `side` pixels at (x, y) of the picture of a scene.
     pub fn crop(&self, scene: u64, (x, y): (u32, u32), side: u32) -> Option<Vec<u8>> {
-        let picture = self.pictures.get(scene as usize)?;
+        let picture = self.pictures.get(scene as usize).filter(|_| x + side <= BASE)?;
         let line = |y: u32| {
             let begin = 3 * (y * BASE + x) as usize;
             picture.get(begin..begin + 3 * side as usize)

@@ -7,6 +7,7 @@ use ediffi_core::precondition::Sample;
 use ediffi_core::solver::{FreshNoise, Solver};
 use ediffi_core::unet::{Efficient, UNetConfig};
 use ediffi_train::plan::{NetworkTraining, Sampling, StageTraining};
+use serde_json::{Value, json};
 use train_icons::dimensions;
 
 use super::Result;
@@ -48,6 +49,21 @@ pub fn sampler(stage: &StageTraining) -> Result<SamplerSettings> {
     };
     let Sampling { steps, schedule } = stage.sampling.clone();
     Ok(SamplerSettings { solver, steps, schedule, guidance })
+}
+
+/// Other settings than those of [`sampler`], by name: for the fastest picture that a person would still accept, and without fresh noise on
+/// the way, where few steps are near many (docs/results/seen.md).
+pub fn presets() -> Value {
+    json!({
+        "fast": {
+            "about": "a third of the time, a little rougher",
+            "stages": { "base": { "solver": "tab-deis-3", "steps": 8 }, "sr256": { "steps": 4 }, "sr1024": { "steps": 2 } },
+        },
+        "deterministic": {
+            "about": "no fresh noise on the way, guidance at every noise level",
+            "stages": { "base": { "solver": "tab-deis-3", "guidance": { "scale": 3.0 } } },
+        },
+    })
 }
 
 /// How the networks of all stages become denoisers, but for those to which the plan gives their own precondition.
