@@ -212,7 +212,7 @@ pub(crate) mod tests {
 
     #[test]
     fn an_absent_encoder_has_columns_without_words() {
-        let clip_text = Some(ediffi_core::unet::ClipText { tokens: 2, width: 4, pooled: 5 });
+        let clip_text = Some(ediffi_core::unet::ClipText { tokens: 2, width: 4, pooled: Some(5) });
         let columns = embeddings().columns(EmbeddingShapes { clip_text, ..EmbeddingShapes::default() });
         assert_eq!(columns, [("clip", vec![None, None])]);
     }
@@ -222,8 +222,9 @@ pub(crate) mod tests {
         let embeddings = embeddings();
         let needs = EmbeddingShapes {
             t5: Some(ediffi_core::unet::Tokens { tokens: 3, width: 4 }),
-            clip_text: Some(ediffi_core::unet::ClipText { tokens: 2, width: 4, pooled: 5 }),
+            clip_text: Some(ediffi_core::unet::ClipText { tokens: 2, width: 4, pooled: Some(5) }),
             clip_image: Some(6),
+            micro: None,
         };
         embeddings.check(&embeddings.request().seed(3).images(2), needs).unwrap();
         let differs = |request: Request| match embeddings.check(&request, needs) {

@@ -87,7 +87,7 @@ impl EncoderSet {
                 if let Some(clip) = needs.clip_text.filter(|clip| clip.width != hidden) {
                     return Err(wrong("encoders.clip", "text_config.hidden_size", hidden, clip.width));
                 }
-                let pooled = needs.clip_text.map(|clip| clip.pooled).filter(|&pooled| pooled != projection);
+                let pooled = needs.clip_text.and_then(|clip| clip.pooled).filter(|&pooled| pooled != projection);
                 if let Some(taken) = pooled.or(needs.clip_image.filter(|&image| image != projection)) {
                     return Err(wrong("encoders.clip", "projection_dim", projection, taken));
                 }

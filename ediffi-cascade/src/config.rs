@@ -6,7 +6,7 @@ use ediffi_core::experts::Experts;
 use ediffi_core::files::path_inside;
 use ediffi_core::guidance::Guidance;
 use ediffi_core::interval::SigmaInterval;
-use ediffi_core::precondition::{Edm, Epsilon, Precondition, Sample};
+use ediffi_core::precondition::{Edm, Epsilon, Precondition, Sample, SampleOnTable, Velocity};
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
 use ediffi_core::timesteps::NoiseTable;
@@ -109,6 +109,10 @@ pub enum PreconditionConfig {
     Sample(Sample),
     /// The network predicts the noise (DDPM, DeepFloyd IF).
     Epsilon(Epsilon),
+    /// The network predicts the velocity between image and noise, on a table of timesteps.
+    Velocity(Velocity),
+    /// The network predicts the clean image itself, on a table of timesteps.
+    SampleOnTable(SampleOnTable),
 }
 
 impl PreconditionConfig {
@@ -117,6 +121,8 @@ impl PreconditionConfig {
             Self::Edm(edm) => edm,
             Self::Sample(sample) => sample,
             Self::Epsilon(epsilon) => epsilon,
+            Self::Velocity(velocity) => velocity,
+            Self::SampleOnTable(sample) => sample,
         }
     }
 
@@ -131,6 +137,8 @@ impl PreconditionConfig {
         match self {
             Self::Edm(_) | Self::Sample(_) => None,
             Self::Epsilon(epsilon) => Some(epsilon.timesteps()),
+            Self::Velocity(velocity) => Some(velocity.timesteps()),
+            Self::SampleOnTable(sample) => Some(sample.timesteps()),
         }
     }
 }

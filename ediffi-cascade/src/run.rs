@@ -63,6 +63,7 @@ const NOTHING: Conditioning = Conditioning {
     clip_text: None,
     clip_text_pooled: None,
     clip_image: None,
+    micro: None,
     low_res: None,
     noise_level: None,
 };

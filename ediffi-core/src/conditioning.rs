@@ -7,7 +7,8 @@ use crate::Result;
 /// The embeddings of a batch, each optional (eDiff-I §4.2), and the smaller picture of super-resolution.
 ///
 /// eDiff-I's networks read an absent embedding as zeros: that is how training drops it and how the unconditional branch is
-/// made. Positions past the end of a text are zeros. DeepFloyd IF's networks need T5.
+/// made. Positions past the end of a text are zeros. DeepFloyd IF's networks need T5, Stable
+/// Diffusion's need CLIP's text.
 #[derive(Debug, Default)]
 pub struct Conditioning {
     /// T5 token embeddings, [n, tokens, width].
@@ -20,27 +21,31 @@ pub struct Conditioning {
     pub clip_image: Option<Tensor>,
     /// The smaller picture, already enlarged to the stage's size, [n, channels, h, w] in [-1, 1].
     pub low_res: Option<Tensor>,
+    /// The numbers that SDXL's networks are told of a picture, [n, numbers] f32: height and width of the original, top and left of the crop,
+    /// then height and width of the target; or, for its refiner, an aesthetic score in their place.
+    pub micro: Option<Tensor>,
     /// The timestep whose noise was added to each smaller picture, `[n]` i64, for networks that are told.
     pub noise_level: Option<Tensor>,
 }
 
 impl Conditioning {
     /// Every field with its name.
-    fn fields(&self) -> [(&'static str, Option<&Tensor>); 6] {
+    fn fields(&self) -> [(&'static str, Option<&Tensor>); 7] {
         [
             ("t5", self.t5.as_ref()),
             ("clip_text", self.clip_text.as_ref()),
             ("clip_text_pooled", self.clip_text_pooled.as_ref()),
             ("clip_image", self.clip_image.as_ref()),
+            ("micro", self.micro.as_ref()),
             ("low_res", self.low_res.as_ref()),
             ("noise_level", self.noise_level.as_ref()),
         ]
     }
 
     /// In the order of [`fields`](Self::fields).
-    fn from_fields(fields: [Option<Tensor>; 6]) -> Self {
-        let [t5, clip_text, clip_text_pooled, clip_image, low_res, noise_level] = fields;
-        Self { t5, clip_text, clip_text_pooled, clip_image, low_res, noise_level }
+    fn from_fields(fields: [Option<Tensor>; 7]) -> Self {
+        let [t5, clip_text, clip_text_pooled, clip_image, micro, low_res, noise_level] = fields;
+        Self { t5, clip_text, clip_text_pooled, clip_image, micro, low_res, noise_level }
     }
 
     /// A copy that shares storage.
@@ -65,7 +70,7 @@ impl Conditioning {
         other: &Self,
         join: impl Fn(Option<&Tensor>, Option<&Tensor>) -> Result<Option<Tensor>>,
     ) -> Result<Self> {
-        let mut joined = [const { None }; 6];
+        let mut joined = [const { None }; 7];
         for (place, ((_, a), (_, b))) in joined.iter_mut().zip(self.fields().into_iter().zip(other.fields())) {
             *place = join(a, b)?;
         }

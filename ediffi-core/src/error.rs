@@ -222,6 +222,16 @@ pub enum Error {
         /// What they have to be multiples of.
         multiple: i64,
     },
+    /// Pictures or latents of a shape that an autoencoder cannot take.
+    #[error("the {what} have shape {got:?}, the autoencoder takes [n, {channels}, height, width]")]
+    AutoencoderInput {
+        /// What was given: pictures or latents.
+        what: &'static str,
+        /// The channels that they have to have.
+        channels: i64,
+        /// The shape given.
+        got: Vec<i64>,
+    },
     /// An embedding has another shape than the network was configured for.
     #[error("the {name} embedding has shape {got:?}, the network takes {expected:?}")]
     EmbeddingShape {

@@ -4,6 +4,7 @@
 //! denoiser D(x; σ). Several denoisers, chosen by noise level, make an ensemble ([`ensemble`]). Guidance ([`guidance`]) wraps
 //! the ensemble. A solver ([`solver`]) sees only D.
 
+pub mod autoencoder;
 pub mod brief;
 pub mod conditioning;
 pub mod denoiser;
@@ -24,6 +25,7 @@ pub mod plan;
 pub mod pool;
 pub mod precondition;
 pub mod published;
+mod published_keys;
 pub mod runtime;
 pub mod schedule;
 pub mod seed;

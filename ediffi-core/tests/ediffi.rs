@@ -83,6 +83,7 @@ fn conditioning(evaluation: &str, io: &BTreeMap<String, Tensor>) -> Conditioning
         clip_text_pooled: take("clip_text_pooled", clip_text),
         clip_image: take("clip_image", clip_image),
         low_res: take("low_res", true),
+        micro: None,
         noise_level: None,
     }
 }

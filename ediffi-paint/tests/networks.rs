@@ -63,6 +63,7 @@ impl Case {
             clip_text_pooled: io.remove("clip_text_pooled"),
             clip_image: io.remove("clip_image"),
             low_res: io.remove("low_res"),
+            micro: None,
             noise_level: None,
         };
         let [x, c_noise] = ["x", "c_noise"].map(|name| io[name].shallow_clone());

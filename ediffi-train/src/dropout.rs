@@ -90,6 +90,7 @@ mod tests {
             clip_text_pooled: embedding(&[rows, 4]),
             clip_image: embedding(&[rows, 3]),
             low_res: embedding(&[rows, 3, 1, 1]),
+            micro: None,
             noise_level: None,
         }
     }

@@ -14,8 +14,9 @@ const DRAWING: Drawing = Drawing { batch: 4, turns: false, keep_floats: false, s
 
 const TEXT: EmbeddingShapes = EmbeddingShapes {
     t5: Some(Tokens { tokens: 4, width: 8 }),
-    clip_text: Some(ClipText { tokens: 4, width: 8, pooled: 8 }),
+    clip_text: Some(ClipText { tokens: 4, width: 8, pooled: Some(8) }),
     clip_image: Some(8),
+    micro: None,
 };
 
 fn stage(name: &str, size: i64, needs: EmbeddingShapes) -> StageShape {

@@ -85,7 +85,7 @@ pub(crate) fn context() -> Option<ContextConfig> {
     Some(ContextConfig {
         width: 16,
         t5: Some(Tokens { tokens: T5_TOKENS, width: 8 }),
-        clip_text: Some(ClipText { tokens: CLIP_TOKENS, width: 8, pooled: 6 }),
+        clip_text: Some(ClipText { tokens: CLIP_TOKENS, width: 8, pooled: Some(6) }),
         clip_image: Some(6),
     })
 }

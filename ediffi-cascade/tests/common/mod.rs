@@ -43,7 +43,7 @@ pub fn dimensions(low_res: bool) -> Dimensions {
         context: Some(ContextConfig {
             width: 8,
             t5: Some(Tokens { tokens: 3, width: 6 }),
-            clip_text: Some(ClipText { tokens: 2, width: 5, pooled: 4 }),
+            clip_text: Some(ClipText { tokens: 2, width: 5, pooled: Some(4) }),
             clip_image: Some(4),
         }),
     }

@@ -70,7 +70,7 @@ impl Conv2d {
     /// # Errors
     /// Parameters that cannot be had.
     pub fn zeroed(scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64) -> Result<Self> {
-        Self::with_bias(scope, [outputs, inputs, kernel, kernel], 1, (Init::Zeros, Role::Kernel))
+        Self::with_bias(scope, [outputs, inputs, kernel, kernel], (1, kernel / 2), (Init::Zeros, Role::Kernel))
     }
 
     /// As [`zeroed`](Self::zeroed), but the parameters stay in f32 whatever the precision of the network: for its last convolution,
@@ -79,7 +79,7 @@ impl Conv2d {
     /// # Errors
     /// Parameters that cannot be had.
     pub fn precise(scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64) -> Result<Self> {
-        Self::with_bias(scope, [outputs, inputs, kernel, kernel], 1, (Init::Zeros, Role::F32))
+        Self::with_bias(scope, [outputs, inputs, kernel, kernel], (1, kernel / 2), (Init::Zeros, Role::F32))
     }
 
     /// As [`new`](Self::new) with a stride.
@@ -88,7 +88,16 @@ impl Conv2d {
     /// Parameters that cannot be had.
     pub fn strided(scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64, stride: i64) -> Result<Self> {
         let init = Init::fan_in(inputs * kernel * kernel);
-        Self::with_bias(scope, [outputs, inputs, kernel, kernel], stride, (init, Role::Kernel))
+        Self::with_bias(scope, [outputs, inputs, kernel, kernel], (stride, kernel / 2), (init, Role::Kernel))
+    }
+
+    /// As [`strided`](Self::strided) without padding: the caller pads.
+    ///
+    /// # Errors
+    /// Parameters that cannot be had.
+    pub fn unpadded(scope: Scope<'_>, inputs: i64, outputs: i64, kernel: i64, stride: i64) -> Result<Self> {
+        let init = Init::fan_in(inputs * kernel * kernel);
+        Self::with_bias(scope, [outputs, inputs, kernel, kernel], (stride, 0), (init, Role::Kernel))
     }
 
     /// Maps each patch of `patch` × `patch` pixels to one position, without bias: the stem of a vision transformer.
@@ -100,9 +109,10 @@ impl Conv2d {
         Self::build(&mut scope, [outputs, inputs, patch, patch], (patch, 0), (init, Role::Kernel))
     }
 
-    fn with_bias(mut scope: Scope<'_>, shape: [i64; 4], stride: i64, (init, role): (Init, Role)) -> Result<Self> {
-        let [outputs, _, _, kernel] = shape;
-        let built = Self::build(&mut scope, shape, (stride, kernel / 2), (init, role))?;
+    /// `steps`: stride and padding.
+    fn with_bias(mut scope: Scope<'_>, shape: [i64; 4], steps: (i64, i64), (init, role): (Init, Role)) -> Result<Self> {
+        let [outputs, ..] = shape;
+        let built = Self::build(&mut scope, shape, steps, (init, role))?;
         let role = if role == Role::Kernel { Role::Weight } else { role };
         Ok(Self { bias: Some(scope.get("bias", &[outputs], Init::Zeros, role)?), ..built })
     }

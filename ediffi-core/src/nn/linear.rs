@@ -1,6 +1,6 @@
 //! y = x Wᵀ + b, and rows of a table.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::weights::{Init, Scope};
 use crate::{Error, Result};
@@ -41,6 +41,17 @@ impl Linear {
         Ok(Self { weight, bias: Some(scope.weight("bias", &[outputs], Init::Zeros)?) })
     }
 
+    /// As [`new`](Self::new), of a file that holds the weight as that of a 1×1 convolution, [outputs, inputs, 1, 1].
+    ///
+    /// # Errors
+    /// Parameters that cannot be had.
+    pub fn pointwise(mut scope: Scope<'_>, inputs: i64, outputs: i64) -> Result<Self> {
+        let kernel = scope.weight("weight", &[outputs, inputs, 1, 1], Init::fan_in(inputs))?;
+        // A table hands out empty tensors.
+        let weight = if kernel.dim() == 4 { kernel.f_flatten(1, -1)? } else { kernel };
+        Ok(Self { weight, bias: Some(scope.weight("bias", &[outputs], Init::Zeros)?) })
+    }
+
     /// A map without a bias, starting from `init`.
     ///
     /// # Errors
@@ -63,6 +74,12 @@ impl Linear {
             _ => return Err(Error::Internal("some of the joined maps have no bias")),
         };
         Ok(Self { weight: Tensor::f_cat(&weights, 0)?, bias })
+    }
+
+    /// Where the weights are.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.weight.device()
     }
 
     /// Maps the last axis of `x`, in its precision.

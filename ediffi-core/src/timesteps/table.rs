@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// timesteps have the published reading, so that a sampler gives what the published ones give;
 /// [`timestep`](Self::timestep) knows both.
 ///
-/// In JSON it is a name: `"squared-cosine"` or `"linear"`.
+/// In JSON it is a name: `"squared-cosine"`, `"linear"` or `"scaled-linear"`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -28,6 +28,8 @@ pub enum NoiseTable {
     SquaredCosine,
     /// Ho et al. 2020 (section 4): 1000 timesteps, betas from 1e-4 to 0.02 at even distances.
     Linear,
+    /// Stable Diffusion's (Rombach et al. 2022): 1000 timesteps, betas from 0.00085 to 0.012 whose roots are at even distances.
+    ScaledLinear,
 }
 
 struct Entries {
@@ -37,8 +39,13 @@ struct Entries {
 }
 
 impl Entries {
-    /// Those of 1000 betas.
+    /// Those of 1000 betas, which published samplers compute in f64.
     fn new(beta: impl Fn(f64) -> f64) -> Self {
+        Self::rounded(&beta, |t| beta(t) as f32)
+    }
+
+    /// Those of 1000 betas, which published samplers compute in f32, as `published` says.
+    fn rounded(beta: impl Fn(f64) -> f64, published: impl Fn(f64) -> f32) -> Self {
         let betas = || (0..1000_u32).map(|t| beta(f64::from(t)));
         let sigma = |alpha_bar: f64| ((1.0 - alpha_bar) / alpha_bar).sqrt();
         let product = |product: &mut f64, alpha: f64| {
@@ -46,7 +53,7 @@ impl Entries {
             Some(*product)
         };
         // libtorch adds up a product of f32 in f64 and rounds every entry.
-        let rounded = betas().map(|beta| f64::from(1.0 - beta as f32));
+        let rounded = (0..1000_u32).map(|t| f64::from(1.0 - published(f64::from(t))));
         let alpha_bars: Vec<f32> = rounded.scan(1.0, product).map(|p| p as f32).collect();
         let published = alpha_bars.iter().map(|&alpha_bar| sigma(f64::from(alpha_bar))).collect();
         let exact = betas().map(|beta| 1.0 - beta).scan(1.0, product).map(sigma).collect();
@@ -61,11 +68,20 @@ static SQUARED_COSINE: LazyLock<Entries> = LazyLock::new(|| {
 
 static LINEAR: LazyLock<Entries> = LazyLock::new(|| Entries::new(|t| 1e-4 + (0.02 - 1e-4) * t / 999.0));
 
+static SCALED_LINEAR: LazyLock<Entries> = LazyLock::new(|| {
+    let root = |t: f64| {
+        let (first, last) = (0.00085_f64.sqrt(), 0.012_f64.sqrt());
+        first + (last - first) * t / 999.0
+    };
+    Entries::rounded(|t| root(t).powi(2), |t| (root(t) as f32).powi(2))
+});
+
 impl NoiseTable {
     fn entries(self) -> &'static Entries {
         match self {
             Self::SquaredCosine => &SQUARED_COSINE,
             Self::Linear => &LINEAR,
+            Self::ScaledLinear => &SCALED_LINEAR,
         }
     }
 
@@ -142,6 +158,8 @@ mod tests {
     use tch::{Kind, Tensor};
 
     use super::*;
+    use crate::denoiser::denoise_with;
+    use crate::precondition::{Epsilon, Precondition, SampleOnTable, Velocity};
 
     fn table() -> NoiseTable {
         NoiseTable::SquaredCosine
@@ -210,6 +228,62 @@ mod tests {
         assert!((f64::from(bars[0]) - (1.0 - 1e-4)).abs() < 1e-7 && (bars[999] / bars[998] - 0.98).abs() < 1e-4);
         let log: f64 = (0..1000).map(|t| -(1e-4 + 0.0199 * f64::from(t) / 999.0)).map(f64::ln_1p).sum();
         assert!((f64::from(bars[999]).ln() / log - 1.0).abs() < 1e-5);
+    }
+
+    /// Published samplers compute the betas of both linear tables in f32, by instructions that differ between machines: a product is off
+    /// by a few units in its last place. The betas of the squared cosine are computed in f64.
+    #[test]
+    fn every_table_is_that_of_diffusers() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stable-diffusion/tables.safetensors");
+        let io: BTreeMap<String, Tensor> = Tensor::read_safetensors(folder).unwrap().into_iter().collect();
+        for (name, table, tolerance) in [
+            ("squared_cosine", NoiseTable::SquaredCosine, 0.0),
+            ("linear", NoiseTable::Linear, 2e-6),
+            ("scaled_linear", NoiseTable::ScaledLinear, 2e-6),
+        ] {
+            let expected = doubles(&io[&format!("{name}.alpha_bars")]);
+            assert_eq!(expected.len(), table.len());
+            for (t, (&found, expected)) in table.alpha_bars().iter().zip(expected).enumerate() {
+                assert!((f64::from(found) / expected - 1.0).abs() <= tolerance, "{name} {t}: {found} {expected}");
+            }
+        }
+    }
+
+    /// The denoised image of each kind of prediction, at five timesteps of each table.
+    #[test]
+    fn predictions_on_every_table_are_those_of_diffusers() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/stable-diffusion/tables.safetensors");
+        let io: BTreeMap<String, Tensor> = Tensor::read_safetensors(folder).unwrap().into_iter().collect();
+        let mut seen = 0;
+        for (name, table) in [
+            ("squared_cosine", NoiseTable::SquaredCosine),
+            ("linear", NoiseTable::Linear),
+            ("scaled_linear", NoiseTable::ScaledLinear),
+        ] {
+            let predictions: [(&str, &dyn Precondition); 3] = [
+                ("epsilon", &Epsilon::new(table)),
+                ("v_prediction", &Velocity::new(table)),
+                ("sample", &SampleOnTable::new(table)),
+            ];
+            for (prediction, precondition) in predictions {
+                for t in Vec::<i64>::try_from(&io["steps"]).unwrap() {
+                    let sigma = table.sigmas()[t as usize];
+                    let x = &io["state"].to_kind(Kind::Double) * 1_f64.hypot(sigma);
+                    let denoised = denoise_with(precondition, &x, sigma, |input, c_noise| {
+                        assert_eq!(c_noise, t as f64);
+                        assert!((input - &io["state"]).abs().max().double_value(&[]) < 1e-6);
+                        Ok(io["answer"].shallow_clone())
+                    });
+                    let expected = io[&format!("{name}.{prediction}.{t}")].to_kind(Kind::Double);
+                    let off = (denoised.unwrap() - &expected).abs().max().double_value(&[]);
+                    // Where 1 - a_t is small, a product off by its last place moves sigma by up to 1e-4 of itself.
+                    let bound = 5e-6 * expected.abs().max().double_value(&[]).max(1.0);
+                    assert!(off <= bound, "{name} {prediction} {t}: {off:.1e}");
+                    seen += 1;
+                }
+            }
+        }
+        assert_eq!(seen, 45);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::deepfloyd::DeepFloyd;
 use super::efficient::Efficient;
 use super::io::Io;
 use super::layout::{Body, Layout};
+use super::stable_diffusion::StableDiffusion;
 use super::stored::{Entries, restored, store};
 use crate::Result;
 use crate::weights::Scope;
@@ -21,7 +22,7 @@ macro_rules! layouts {
         /// The dimensions of a U-Net.
         ///
         /// In JSON, `layout` names the layout, or holds its name with what is the layout's own; the other keys are its
-        /// [`Dimensions`](super::parts::Dimensions). An unknown key is an error that names it.
+        /// dimensions. An unknown key is an error that names it.
         ///
         /// ```
         /// use ediffi_core::unet::UNetConfig;
@@ -82,6 +83,8 @@ layouts! {
     Efficient = "efficient",
     /// `deepfloyd`: DeepFloyd IF's stages I and II.
     DeepFloyd = "deepfloyd",
+    /// `stable-diffusion`: Stable Diffusion 1, 2, XL and its refiner.
+    StableDiffusion = "stable-diffusion",
 }
 
 impl UNetConfig {

@@ -24,8 +24,9 @@ pub struct ClipText {
     pub tokens: i64,
     /// Width of a token embedding.
     pub width: i64,
-    /// Width of the pooled and projected embedding, which the network adds to the noise embedding.
-    pub pooled: i64,
+    /// Width of the pooled and projected embedding, which the network adds to the noise embedding, if it takes that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooled: Option<i64>,
 }
 
 /// The embeddings that a network takes, and their shapes.
@@ -37,6 +38,8 @@ pub struct EmbeddingShapes {
     pub clip_text: Option<ClipText>,
     /// Width of CLIP's projected image embedding.
     pub clip_image: Option<i64>,
+    /// How many numbers are said of a picture ([`Conditioning::micro`]).
+    pub micro: Option<i64>,
 }
 
 impl EmbeddingShapes {
@@ -53,6 +56,7 @@ impl EmbeddingShapes {
             t5: either(self.t5, other.t5, "T5")?,
             clip_text: either(self.clip_text, other.clip_text, "CLIP text")?,
             clip_image: either(self.clip_image, other.clip_image, "CLIP image")?,
+            micro: either(self.micro, other.micro, "micro")?,
         })
     }
 
@@ -68,7 +72,8 @@ impl EmbeddingShapes {
         match name {
             "t5" => self.t5.map(|t5| vec![rows, t5.tokens, t5.width]),
             "clip_text" => self.clip_text.map(|clip| vec![rows, clip.tokens, clip.width]),
-            "clip_text_pooled" => self.clip_text.map(|clip| vec![rows, clip.pooled]),
+            "clip_text_pooled" => self.clip_text.and_then(|clip| clip.pooled).map(|pooled| vec![rows, pooled]),
+            "micro" => self.micro.map(|numbers| vec![rows, numbers]),
             "clip_image" => self.clip_image.map(|width| vec![rows, width]),
             _ => None,
         }

@@ -1,8 +1,8 @@
 //! The U-Net: layouts that are stored as data, and one network that runs what they build.
 //!
 //! A layout is one file beside the others: eDiff-I's base ([`Adm`], after ADM), its super-resolution ([`Efficient`], after
-//! Imagen's Efficient U-Net) and the published networks of DeepFloyd IF ([`DeepFloyd`], read by [`PublishedUNet`]). It holds
-//! its dimensions, says what goes in and out ([`Io`]), and builds its network of [`parts`]. [`UNet`] runs any of them, and
+//! Imagen's Efficient U-Net) the published networks of DeepFloyd IF ([`DeepFloyd`], read by [`PublishedUNet`]) and those of Stable
+//! Diffusion ([`StableDiffusion`], read by [`PublishedStableDiffusion`]). It holds its dimensions, says what goes in and out ([`Io`]), and builds its network of [`parts`]. [`UNet`] runs any of them, and
 //! layouts of your own: implement [`Layout`].
 
 mod adm;
@@ -18,6 +18,7 @@ mod network;
 mod parity;
 pub mod parts;
 mod pass;
+mod stable_diffusion;
 mod stem;
 mod stored;
 
@@ -32,3 +33,4 @@ pub use layout::{Body, Layout};
 pub use network::UNet;
 pub use parts::{ContextConfig, Dimensions, Level};
 pub use pass::{Block, KeysValues, Pass};
+pub use stable_diffusion::{LatentLevel, PublishedStableDiffusion, StableDiffusion, Transformers};

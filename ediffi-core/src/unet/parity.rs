@@ -27,6 +27,7 @@ fn distances(case: &str) -> Vec<(String, f64)> {
         clip_text_pooled: io.remove("clip_text_pooled"),
         clip_image: io.remove("clip_image"),
         low_res: io.remove("low_res"),
+        micro: None,
         noise_level: None,
     };
     let context = unet.context(&conditioning, 2).unwrap();

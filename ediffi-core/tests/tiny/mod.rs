@@ -31,7 +31,7 @@ pub(crate) fn dimensions() -> Dimensions {
         context: Some(ContextConfig {
             width: 8,
             t5: Some(Tokens { tokens: 3, width: 6 }),
-            clip_text: Some(ClipText { tokens: 2, width: 5, pooled: 4 }),
+            clip_text: Some(ClipText { tokens: 2, width: 5, pooled: Some(4) }),
             clip_image: Some(4),
         }),
     }
@@ -78,6 +78,7 @@ pub(crate) fn conditioning(seeds: &[u64]) -> Conditioning {
         clip_text_pooled: Some(normal(seeds, 3, &[4])),
         clip_image: Some(normal(seeds, 4, &[4])),
         low_res: Some(normal(seeds, 5, &[3, 8, 6])),
+        micro: None,
         noise_level: None,
     }
 }

@@ -63,7 +63,7 @@ fn context() -> ContextConfig {
     ContextConfig {
         width: WIDTH,
         t5: Some(Tokens { tokens: TOKENS, width: WIDTH }),
-        clip_text: Some(ClipText { tokens: TOKENS, width: WIDTH, pooled: WIDTH }),
+        clip_text: Some(ClipText { tokens: TOKENS, width: WIDTH, pooled: Some(WIDTH) }),
         clip_image: Some(WIDTH),
     }
 }

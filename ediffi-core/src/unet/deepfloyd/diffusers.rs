@@ -6,14 +6,14 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::network::{DeepFloyd, Switches, TEXT_TOKENS};
+use crate::Result;
 use crate::files::read_json;
 use crate::multiple::gcd;
-use crate::nn::{Activation, Norm};
-use crate::published::unknown_key;
+use crate::nn::Norm;
+use crate::published_keys::{Fixed, PerLevel, activation, check_left, kinds, wrong};
 use crate::unet::io::Tokens;
 use crate::unet::layout::Layout;
 use crate::unet::parts::{ContextConfig, Dimensions, Level};
-use crate::{Error, Result};
 
 /// A U-Net as the `config.json` of diffusers' `UNet2DConditionModel` describes it.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,24 +23,6 @@ pub struct PublishedUNet {
     pub network: DeepFloyd,
     /// Side in pixels of the square pictures that it was trained for.
     pub sample_size: i64,
-}
-
-/// A field that holds one value for all levels or a list of one for each.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum PerLevel<T> {
-    One(T),
-    Each(Vec<T>),
-}
-
-impl<T: Copy> PerLevel<T> {
-    fn get(&self, field: &'static str, levels: usize) -> Result<Vec<T>> {
-        match self {
-            Self::One(value) => Ok(vec![*value; levels]),
-            Self::Each(values) if values.len() == levels => Ok(values.clone()),
-            Self::Each(values) => wrong(field, format!("{} values for {levels} blocks", values.len())),
-        }
-    }
 }
 
 /// The fields that networks differ in. Configurations of published models were written by many versions of diffusers: a
@@ -104,13 +86,9 @@ impl Default for Published {
     }
 }
 
-fn wrong<T>(field: &'static str, reason: impl Into<String>) -> Result<T> {
-    Err(Error::NetworkConfig { field, reason: reason.into() })
-}
-
 /// What all DeepFloyd IF networks have in common, and no switch is for: a field, its default, and the one value that this
 /// library computes.
-fn fixed() -> [(&'static str, Value, Value); 15] {
+fn fixed() -> [Fixed; 15] {
     [
         ("center_input_sample", json!(false), json!(false)),
         ("flip_sin_to_cos", json!(true), json!(true)),
@@ -148,31 +126,12 @@ const WITHOUT_EFFECT: [&str; 13] = [
     "use_linear_projection",
 ];
 
-fn activation(field: &'static str, name: &str) -> Result<Activation> {
-    match name {
-        "gelu" => Ok(Activation::Gelu),
-        "silu" | "swish" => Ok(Activation::Silu),
-        other => wrong(field, format!("`{other}` is not supported, only `gelu` and `silu`")),
-    }
-}
-
-/// The one value that all levels share.
-fn shared(field: &'static str, values: &PerLevel<i64>) -> Result<i64> {
-    match values {
-        PerLevel::One(value) => Ok(*value),
-        PerLevel::Each(values) => match values.as_slice() {
-            [first, rest @ ..] if rest.iter().all(|value| value == first) => Ok(*first),
-            _ => wrong(field, "the blocks have different ones, which is not supported"),
-        },
-    }
-}
-
 impl PublishedUNet {
     /// Reads `config.json` of a folder that diffusers saved a DeepFloyd IF network in.
     ///
     /// # Errors
-    /// [`Error::ReadFile`] and [`Error::Json`] naming the file; [`Error::NetworkConfig`] naming the first field that asks
-    /// for something this library does not compute, block types of other models among them.
+    /// [`Error::ReadFile`](crate::Error::ReadFile) and [`Error::Json`](crate::Error::Json) naming the file;
+    /// [`Error::NetworkConfig`](crate::Error::NetworkConfig) naming the first field that asks for something this library does not compute, block types of other models among them.
     pub fn read(path: &Path) -> Result<Self> {
         read_json::<Published>(path)?.convert()
     }
@@ -185,7 +144,7 @@ impl Published {
         let Some(&first) = self.block_out_channels.first() else { return wrong("block_out_channels", "it is missing") };
         let all_cross = match self.only_cross_attention {
             PerLevel::One(all) => all,
-            PerLevel::Each(_) => false,
+            PerLevel::Each(_) | PerLevel::Other(_) => false,
         };
         // An embedding that blocks activate is activated once, before the first of them.
         let embedding_activation = match (&self.time_embedding_act_fn, self.resnet_skip_time_act) {
@@ -212,11 +171,11 @@ impl Published {
             patch: 1,
             channels: self.unit(),
             levels,
-            head_channels: shared("attention_head_dim", &self.attention_head_dim)?,
+            head_channels: self.attention_head_dim.shared("attention_head_dim")?,
             norm: Norm::Group(groups),
             embedding_width: self.time_embedding_dim.unwrap_or(4 * first),
             context: Some(ContextConfig {
-                width: shared("cross_attention_dim", &self.cross_attention_dim)?,
+                width: self.cross_attention_dim.shared("cross_attention_dim")?,
                 t5: Some(Tokens { tokens: TEXT_TOKENS, width: text_width }),
                 clip_text: None,
                 clip_image: None,
@@ -229,10 +188,6 @@ impl Published {
     }
 
     fn check_fixed(&self) -> Result<()> {
-        let fixed_names = fixed().map(|(field, ..)| field);
-        if let Some(key) = unknown_key(&self.others, &[&fixed_names[..], &WITHOUT_EFFECT].concat()) {
-            return wrong("config.json", format!("`{key}` is a field that this library does not know"));
-        }
         for (field, found, why) in [
             ("in_channels", self.in_channels, "a network on pixels has 3, or 6 with a smaller picture"),
             ("out_channels", self.out_channels, "noise has 3, noise and variance have 6"),
@@ -241,13 +196,7 @@ impl Published {
                 return wrong(field, format!("{found}: {why}"));
             }
         }
-        for (field, default, supported) in fixed() {
-            let found = self.other(field).unwrap_or(&default);
-            if found != &supported && (found.as_f64().is_none() || found.as_f64() != supported.as_f64()) {
-                return wrong(field, format!("{found} is not supported, only {supported}"));
-            }
-        }
-        Ok(())
+        check_left(&self.others, &fixed(), &WITHOUT_EFFECT)
     }
 
     /// A field that is there and not null.
@@ -264,10 +213,10 @@ impl Published {
         let (unit, count) = (self.unit().max(1), self.block_out_channels.len());
         let blocks = self.layers_per_block.get("layers_per_block", count)?;
         let only_cross = self.only_cross_attention.get("only_cross_attention", count)?;
-        let kinds = ["ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"];
-        let down = attention("down_block_types", &self.down_block_types, count, kinds)?;
-        let kinds = ["ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D"];
-        let mut up = attention("up_block_types", &self.up_block_types, count, kinds)?;
+        let names = ["ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"];
+        let down = kinds("down_block_types", &self.down_block_types, count, names)?;
+        let names = ["ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D"];
+        let mut up = kinds("up_block_types", &self.up_block_types, count, names)?;
         up.reverse();
         if up != down {
             return wrong("up_block_types", "the way up has attention on other levels than the way down");
@@ -282,17 +231,4 @@ impl Published {
             })
             .collect())
     }
-}
-
-/// Which blocks have attention; those without are called `plain`, those with it `with`.
-fn attention(field: &'static str, types: &[String], count: usize, [plain, with]: [&str; 2]) -> Result<Vec<bool>> {
-    if types.len() != count {
-        return wrong(field, format!("{} blocks for the {count} of block_out_channels", types.len()));
-    }
-    let has = |kind: &String| match kind.as_str() {
-        kind if kind == plain => Ok(false),
-        kind if kind == with => Ok(true),
-        other => wrong(field, format!("`{other}` is not supported, only `{plain}` and `{with}`")),
-    };
-    types.iter().map(has).collect()
 }

@@ -33,7 +33,7 @@ impl ContextConfig {
     pub const EDIFFI: Self = Self {
         width: 1024,
         t5: Some(Tokens { tokens: 113, width: 4096 }),
-        clip_text: Some(ClipText { tokens: 77, width: 768, pooled: 768 }),
+        clip_text: Some(ClipText { tokens: 77, width: 768, pooled: Some(768) }),
         clip_image: Some(768),
     };
 
@@ -41,11 +41,11 @@ impl ContextConfig {
     #[must_use]
     pub fn shapes(self) -> EmbeddingShapes {
         let Self { t5, clip_text, clip_image, .. } = self;
-        EmbeddingShapes { t5, clip_text, clip_image }
+        EmbeddingShapes { t5, clip_text, clip_image, micro: None }
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        let text = self.clip_text.map_or([1, 1, 1], |c| [c.tokens, c.width, c.pooled]);
+        let text = self.clip_text.map_or([1, 1, 1], |c| [c.tokens, c.width, c.pooled.unwrap_or(1)]);
         let t5 = self.t5.map_or([1, 1], |t| [t.tokens, t.width]);
         let mut all = text.into_iter().chain(t5).chain([self.width, self.clip_image.unwrap_or(1)]);
         if all.any(|v| !(1..=1 << 20).contains(&v)) {
@@ -95,7 +95,9 @@ impl EmbeddingProjections {
         }
         if let Some(clip) = clip_text {
             tokens.push(project("clip_text", "clip_text", &[clip.tokens, clip.width], width)?);
-            pooled.push(project("clip_text_pooled", "clip_text_pooled", &[clip.pooled], embedding_width)?);
+            if let Some(width) = clip.pooled {
+                pooled.push(project("clip_text_pooled", "clip_text_pooled", &[width], embedding_width)?);
+            }
         }
         if let Some(image) = clip_image {
             tokens.push(project("clip_image", "clip_image", &[image], width)?);

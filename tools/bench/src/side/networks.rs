@@ -54,8 +54,13 @@ fn unet(
     let conditioning = Conditioning {
         t5: shapes.t5.map(|t5| normal(1, &[rows, t5.tokens, t5.width])).transpose()?,
         clip_text: shapes.clip_text.map(|text| normal(2, &[rows, text.tokens, text.width])).transpose()?,
-        clip_text_pooled: shapes.clip_text.map(|text| normal(3, &[rows, text.pooled])).transpose()?,
+        clip_text_pooled: shapes
+            .clip_text
+            .and_then(|text| text.pooled)
+            .map(|width| normal(3, &[rows, width]))
+            .transpose()?,
         clip_image: shapes.clip_image.map(|width| normal(4, &[rows, width])).transpose()?,
+        micro: shapes.micro.map(|numbers| normal(6, &[rows, numbers])).transpose()?,
         low_res: io.low_res.then(|| normal(5, &picture)).transpose()?,
         noise_level: io.noise_level.then(|| Tensor::f_full([rows], NOISE_LEVEL, (Kind::Int64, DEVICE))).transpose()?,
     };

@@ -45,7 +45,7 @@ impl Batch {
         let mut conditioning = Conditioning {
             t5: Some(normal(3, &[n, t5.tokens, t5.width])?),
             clip_text: Some(normal(4, &[n, text.tokens, text.width])?),
-            clip_text_pooled: Some(normal(5, &[n, text.pooled])?),
+            clip_text_pooled: text.pooled.map(|width| normal(5, &[n, width])).transpose()?,
             clip_image: context.clip_image.map(|width| normal(6, &[n, width])).transpose()?,
             ..Conditioning::default()
         };

@@ -45,7 +45,8 @@ fn tokens(context: &ContextConfig) -> i64 {
 /// From the embeddings to tokens and to the pooled vector.
 fn projections(context: &ContextConfig, embedding: i64) -> i64 {
     let t5 = context.t5.map_or(0, |t5| t5.tokens * t5.width * context.width);
-    let text = context.clip_text.map_or(0, |text| text.tokens * text.width * context.width + text.pooled * embedding);
+    let pooled = context.clip_text.and_then(|text| text.pooled).unwrap_or(0) * embedding;
+    let text = context.clip_text.map_or(0, |text| text.tokens * text.width * context.width) + pooled;
     t5 + text + context.clip_image.map_or(0, |width| width * (context.width + embedding))
 }
 

@@ -1,32 +1,12 @@
-//! Preconditioning: how a raw network becomes a denoiser.
-//!
-//! `D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)` (EDM, equation 7 and table 1; eDiff-I, section 3, writes
-//! `sigma* = sqrt(sigma^2 + sigma_data^2)`). The loss weight is here, too, so that training and sampling share their
-//! constants. [`crate::denoiser::denoise_with`] applies the coefficients to tensors.
-
-use std::fmt::Debug;
+//! EDM's preconditioning, and that of a network that predicts the image.
 
 use serde::{Deserialize, Serialize};
 
-use crate::timesteps::NoiseTable;
+use super::coefficients::Precondition;
 use crate::{Error, Result};
 
 /// The range of the standard deviation of data. Pixels in \[-1, 1\] have 0.5.
 pub const SIGMA_DATA: std::ops::RangeInclusive<f64> = 1e-4..=1e4;
-
-/// The coefficients around a network, as functions of the noise level.
-pub trait Precondition: Debug + Send + Sync {
-    /// How much of the noisy image is kept.
-    fn c_skip(&self, sigma: f64) -> f64;
-    /// The scale of the network's output.
-    fn c_out(&self, sigma: f64) -> f64;
-    /// The scale of the network's input.
-    fn c_in(&self, sigma: f64) -> f64;
-    /// The number by which the network is told the noise level.
-    fn c_noise(&self, sigma: f64) -> f64;
-    /// The weight of the squared error of D in the loss.
-    fn loss_weight(&self, sigma: f64) -> f64;
-}
 
 /// EDM's preconditioning for data of standard deviation `sigma_data`.
 ///
@@ -183,58 +163,6 @@ impl Precondition for Sample {
     }
 }
 
-/// The network predicts the noise, and is told a timestep of DDPM: `D(x; sigma) = x - sigma F(x / sqrt(1 + sigma^2); t(sigma))`
-/// (EDM, table 1, "iDDPM"; DDPM's own view of `x` keeps its variance, EDM's does not). The network takes fractions of a
-/// timestep.
-///
-/// In JSON it is the name of its table: `"squared-cosine"` or `"linear"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Epsilon {
-    table: NoiseTable,
-}
-
-impl Epsilon {
-    /// The preconditioning of a network that was trained on the timesteps of `table`.
-    #[must_use]
-    pub fn new(table: NoiseTable) -> Self {
-        Self { table }
-    }
-
-    /// The timesteps that the network was trained on.
-    #[must_use]
-    pub fn timesteps(&self) -> NoiseTable {
-        self.table
-    }
-}
-
-impl Precondition for Epsilon {
-    /// 1: all of the noisy image is kept.
-    fn c_skip(&self, _sigma: f64) -> f64 {
-        1.0
-    }
-
-    /// `-sigma`: the predicted noise is subtracted.
-    fn c_out(&self, sigma: f64) -> f64 {
-        -sigma
-    }
-
-    /// `1 / sqrt(1 + sigma^2)`, which makes `x` that of DDPM.
-    fn c_in(&self, sigma: f64) -> f64 {
-        1_f64.hypot(sigma).recip()
-    }
-
-    /// The timestep, with its fraction: [`NoiseTable::timestep`].
-    fn c_noise(&self, sigma: f64) -> f64 {
-        self.table.timestep(sigma)
-    }
-
-    /// `1 / sigma^2`: the loss is the plain squared error of the noise (Ho et al. 2020, equation 14).
-    fn loss_weight(&self, sigma: f64) -> f64 {
-        sigma.powi(-2)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -274,19 +202,6 @@ mod tests {
         assert_eq!((sample.c_in(0.3), sample.c_noise(0.3)), (edm.c_in(0.3), edm.c_noise(0.3)));
         assert_eq!(serde_json::from_str::<Sample>(r#"{"sigma_data": 0.5}"#).unwrap(), Sample::default());
         assert!(serde_json::from_str::<Sample>(r#"{"sigma_data": -1}"#).is_err());
-    }
-
-    #[test]
-    fn noise_prediction_takes_the_noise_away() {
-        let epsilon: Epsilon = serde_json::from_str(r#""squared-cosine""#).unwrap();
-        // sigma = 0.75: sqrt(1 + sigma^2) = 1.25.
-        let got = [epsilon.c_skip(0.75), epsilon.c_out(0.75), epsilon.c_in(0.75), epsilon.loss_weight(0.75)];
-        assert_eq!(got, [1.0, -0.75, 0.8, 16.0 / 9.0]);
-        assert_eq!(epsilon.c_noise(0.75), NoiseTable::SquaredCosine.timestep(0.75));
-        assert_eq!(serde_json::to_string(&epsilon).unwrap(), r#""squared-cosine""#);
-        let other: Epsilon = serde_json::from_str(r#""linear""#).unwrap();
-        assert_eq!(other.c_noise(0.75), NoiseTable::Linear.timestep(0.75));
-        assert!(serde_json::from_str::<Epsilon>(r#""cubic""#).unwrap_err().to_string().contains("squared-cosine"));
     }
 
     proptest! {
