@@ -20,6 +20,7 @@ pub mod multiple;
 pub mod nn;
 pub mod noise;
 mod normal;
+pub mod operation;
 pub mod plan;
 pub mod pool;
 pub mod precondition;
