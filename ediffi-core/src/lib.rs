@@ -12,6 +12,7 @@ pub mod error;
 pub mod exit;
 pub mod experts;
 pub mod files;
+pub mod folders;
 pub mod guard;
 pub mod guidance;
 pub mod interrupt;
