@@ -2,8 +2,10 @@
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use ediffi_core::files::{path_inside, read_json};
+use ediffi_core::files::path_inside;
+use ediffi_core::folders::Identity;
 use ediffi_core::runtime::Runtime;
 use ediffi_encoders::clip::rgb8;
 use ediffi_encoders::{Clip, ClipConfig, Encoded, Fingerprint, T5, T5Config, T5Weights, TextTokenizer};
@@ -18,6 +20,8 @@ use crate::validate::{Encoders, NO_STYLE_ENCODER};
 use crate::{Embeddings, Error, Event, Observer, Problem, Result, StyleEmbedding};
 use ediffi_core::unet::EmbeddingShapes;
 
+mod files;
+
 /// What is known of the encoders without loading them.
 #[derive(Debug)]
 pub(crate) struct EncoderSet {
@@ -30,6 +34,8 @@ pub(crate) struct EncoderSet {
     t5_tokenizer: OnceCell<TextTokenizer>,
     clip_tokenizer: OnceCell<TextTokenizer>,
     clip_fingerprint: OnceCell<Fingerprint>,
+    /// The model folder.
+    folder: Option<Arc<Identity>>,
 }
 
 /// How T5 is stored and read.
@@ -52,7 +58,7 @@ impl EncoderSet {
     fn new(t5: Option<T5Files>, clip: Option<(PathBuf, ClipConfig)>, needs: EmbeddingShapes, runtime: Runtime) -> Self {
         let (t5_tokenizer, clip_tokenizer, clip_fingerprint) = Default::default();
         let t5_weights = T5Weights::Full;
-        Self { t5, clip, needs, runtime, t5_weights, t5_tokenizer, clip_tokenizer, clip_fingerprint }
+        Self { t5, clip, needs, runtime, t5_weights, t5_tokenizer, clip_tokenizer, clip_fingerprint, folder: None }
     }
 
     /// With T5's weights held as `weights` says.
@@ -71,7 +77,7 @@ impl EncoderSet {
             None => None,
             Some(path) => {
                 let path = path_inside(folder, path)?;
-                let config: T5Config = read_json(&path.join("config.json"))?;
+                let config = T5::read_config(&path).map_err(Error::of_config)?;
                 if let Some(t5) = needs.t5.filter(|t5| t5.width != config.d_model) {
                     return Err(wrong("encoders.t5", "d_model", config.d_model, t5.width));
                 }
@@ -82,7 +88,7 @@ impl EncoderSet {
             None => None,
             Some(path) => {
                 let path = path_inside(folder, path)?;
-                let config: ClipConfig = read_json(&path.join("config.json"))?;
+                let config = Clip::read_config(&path).map_err(Error::of_config)?;
                 let (hidden, projection) = (config.text_config.hidden_size, config.projection_dim);
                 if let Some(clip) = needs.clip_text.filter(|clip| clip.width != hidden) {
                     return Err(wrong("encoders.clip", "text_config.hidden_size", hidden, clip.width));
@@ -135,16 +141,6 @@ impl EncoderSet {
         texts.filter(|(_, text)| !text.trim().is_empty()).collect()
     }
 
-    /// The folders of a model's own encoders whose weights are at hand.
-    pub(crate) fn folders(&self) -> Vec<&Path> {
-        let t5 = match &self.t5 {
-            Some(T5Files::Own(folder, _)) => Some(folder),
-            _ => None,
-        };
-        let all = t5.into_iter().chain(self.clip.as_ref().map(|(folder, _)| folder)).map(PathBuf::as_path);
-        all.filter(|folder| ediffi_core::weights::find(folder, None).is_ok()).collect()
-    }
-
     /// What they can do for the networks.
     pub(crate) fn abilities(&self) -> Encoders {
         let t5 = self.t5.is_some() && self.needs.t5.is_some();
@@ -192,7 +188,7 @@ impl EncoderSet {
             }
             T5Files::Published(text, _) => text.open_tokenizer(),
         };
-        Ok(Some(get_or_make(&self.t5_tokenizer, open)?))
+        Ok(Some(get_or_make(&self.t5_tokenizer, || self.own(open()))?))
     }
 
     fn clip_tokenizer(&self) -> Result<Option<&TextTokenizer>> {
@@ -201,7 +197,7 @@ impl EncoderSet {
             let text = &config.text_config;
             TextTokenizer::clip(folder, text.vocab_size, text.max_position_embeddings)
         };
-        Ok(Some(get_or_make(&self.clip_tokenizer, open)?))
+        Ok(Some(get_or_make(&self.clip_tokenizer, || self.own(open()))?))
     }
 
     /// The prompt's tokens as [`Embeddings`] have them for networks that take `needs`, without embedding them.
@@ -238,7 +234,7 @@ impl EncoderSet {
         let mut problems = Vec::new();
         for reference in references.unwrap_or_default() {
             let StyleSource::Embedding(embedding) = &reference.source else { continue };
-            let own = get_or_make(&self.clip_fingerprint, || Clip::fingerprint(folder, None))?;
+            let own = get_or_make(&self.clip_fingerprint, || self.own(Clip::fingerprint(folder, None)))?;
             let (values, width) = (embedding.values().len(), config.projection_dim);
             if embedding.fingerprint() != own.digest() || i64::try_from(values) != Ok(width) {
                 let (made_by, wanted) = (embedding.made_by(), own.to_string());
@@ -258,9 +254,9 @@ impl EncoderSet {
         let Some((folder, _)) = &self.clip else {
             return Err(Error::InvalidRequest { problems: vec![Problem::Style(NO_STYLE_ENCODER)] });
         };
-        let own = get_or_make(&self.clip_fingerprint, || Clip::fingerprint(folder, None))?;
+        let own = get_or_make(&self.clip_fingerprint, || self.own(Clip::fingerprint(folder, None)))?;
         if has_pictures(references) {
-            get_or_load(&mut loaded.clip, || Clip::open(folder, self.runtime))?;
+            get_or_load(&mut loaded.clip, || self.own(Clip::open(folder, self.runtime)))?;
         }
         let mean = style_of(references, loaded.clip.as_ref())?;
         if !keep {
@@ -286,7 +282,7 @@ impl EncoderSet {
         {
             started("t5", observer)?;
             let t5 = get_or_load(&mut loaded.t5, || match files {
-                T5Files::Own(folder, _) => Ok(T5::open_with(folder, None, self.t5_weights, self.runtime)?),
+                T5Files::Own(folder, _) => self.own(T5::open_with(folder, None, self.t5_weights, self.runtime)),
                 T5Files::Published(text, _) => text.load(self.t5_weights, self.runtime),
             })?;
             for ((_, text), encoded) in texts.iter().zip(&mut encoded) {
@@ -310,7 +306,7 @@ impl EncoderSet {
         let references = source.style.as_deref().filter(|_| self.needs.clip_image.is_some()).unwrap_or_default();
         if let Some((folder, _)) = self.clip.as_ref().filter(|_| reads || has_pictures(references)) {
             started("clip", observer)?;
-            let clip = get_or_load(&mut loaded.clip, || Clip::open(folder, self.runtime))?;
+            let clip = get_or_load(&mut loaded.clip, || self.own(Clip::open(folder, self.runtime)))?;
             if let Some(needed) = self.needs.clip_text {
                 for ((_, text), encoded) in texts.iter().zip(&mut encoded) {
                     encode_clip(clip, text, needed.tokens, encoded)?;

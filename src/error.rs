@@ -184,6 +184,9 @@ pub enum Error {
     /// Pipelines that make no worker.
     #[error("the pipelines make no worker: {0}")]
     WorkerPipelines(&'static str),
+    /// Pipelines that would draw other pictures of one request.
+    #[error("the pipelines make no worker: they differ in their {0}")]
+    WorkerPipelinesDiffer(&'static str),
     /// The queue of a worker is full.
     #[error("the queue is full: {0} jobs are waiting")]
     QueueFull(usize),
@@ -193,6 +196,16 @@ pub enum Error {
     /// The worker was shut down, or its thread is gone.
     #[error("the worker was shut down, or its thread is gone")]
     WorkerGone,
+}
+
+impl Error {
+    /// Why the configuration of an encoder cannot be used: as of any other file of the folder.
+    pub(crate) fn of_config(error: ediffi_encoders::Error) -> Self {
+        match error {
+            ediffi_encoders::Error::Core(error) => error.into(),
+            other => other.into(),
+        }
+    }
 }
 
 impl From<ediffi_core::Error> for Error {

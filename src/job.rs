@@ -254,7 +254,7 @@ pub(crate) struct Job {
     id: u64,
     worker: WorkerId,
     request: Request,
-    /// Looked at between evaluations, and while weights are loaded.
+    /// Looked at between evaluations, while weights are loaded, and within encoders and the enlarger.
     cancelled: Arc<AtomicBool>,
     state: Mutex<State>,
     finished: Condvar,

@@ -1,7 +1,8 @@
 //! Finding the provenance of a picture: digests of what an opened pipeline is made of.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ediffi_cascade::{Stage, StageConfig, StagePlan};
 use ediffi_core::weights::WeightsFile;
@@ -10,7 +11,7 @@ use tch::Kind;
 
 use crate::lazy::get_or_make;
 use crate::pipeline::State;
-use crate::{Pipeline, Provenance, Request, Result, StageProvenance};
+use crate::{Error, Pipeline, Provenance, Request, Result, StageProvenance};
 
 impl Pipeline {
     /// What would make the picture of a request here. The weights of the stages that run are looked into, not loaded.
@@ -30,13 +31,21 @@ impl Pipeline {
             let (Some(stage), Some(cell)) = (stages.get(plan.index), self.digests.stages.get(plan.index)) else {
                 continue;
             };
-            let digest = get_or_make(cell, || stage_digest(stage))?.clone();
+            let digest = get_or_make(cell, || self.own(stage_digest(stage)))?.clone();
             made.insert(plan.stage.clone(), StageProvenance { digest, settings: plan.settings.clone() });
         }
         let whole = plans.last().is_some_and(|plan| plan.index + 1 == stages.len());
         let enlarger = self.enlarger.as_deref().filter(|_| whole);
         let enlarger = enlarger.map(|file| get_or_make(&self.digests.enlarger, || weights_digest(&[file])));
-        let encoders = get_or_make(&self.digests.encoders, || weights_digest(&self.encoders.folders()))?.clone();
+        // Whoever gives the embeddings needs no encoders.
+        let encoders = match get_or_make(&self.digests.encoders, || self.own(self.encoders_digest())) {
+            Ok(digest) => Some(digest.clone()),
+            Err(error @ Error::Core(ediffi_core::Error::FolderReplaced(_))) => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "no digest of the encoders");
+                None
+            }
+        };
         let precision = match self.runtime.kind {
             Kind::BFloat16 => "bf16",
             Kind::Half => "f16",
@@ -44,6 +53,54 @@ impl Pipeline {
         };
         let enlarger = enlarger.transpose()?.cloned();
         Ok(Provenance { precision: precision.to_owned(), encoders, stages: made, enlarger })
+    }
+
+    /// What was made of files, if they are of the model folder that was opened.
+    fn own<T>(&self, made: Result<T>) -> Result<T> {
+        self.encoders.same_folder()?;
+        made
+    }
+
+    fn encoders_digest(&self) -> Result<String> {
+        let weights = self.encoders.weights()?;
+        weights_digest(&weights.iter().map(PathBuf::as_path).collect::<Vec<_>>())
+    }
+
+    /// What is different of `other`, of two pipelines that are to draw the same pictures; nothing if they do, but for rounding.
+    pub(crate) fn differs(&self, other: &Self) -> Result<Option<&'static str>> {
+        let digest = |pipeline: &Self, file: &Option<PathBuf>| -> Result<Option<String>> {
+            let digest =
+                |file: &PathBuf| get_or_make(&pipeline.digests.enlarger, || weights_digest(&[file.as_path()])).cloned();
+            file.as_ref().map(digest).transpose()
+        };
+        let paint = |pipeline: &Self| pipeline.paint_weight.as_ref().map(|weight| Arc::as_ptr(weight).cast::<()>());
+        let parts = [
+            ("model", self.manifest != other.manifest),
+            ("limits", self.limits != other.limits),
+            ("precision", self.runtime.kind != other.runtime.kind),
+            ("encoders", !self.encoders.works_as(&other.encoders)),
+            ("paint weights", paint(self) != paint(other)),
+            ("kept floats", self.drawing.keep_floats != other.drawing.keep_floats),
+        ];
+        if let Some((part, _)) = parts.into_iter().find(|(_, differs)| *differs) {
+            return Ok(Some(part));
+        }
+        if self.enlarger != other.enlarger && digest(self, &self.enlarger)? != digest(other, &other.enlarger)? {
+            return Ok(Some("enlarger"));
+        }
+        if self.folder == other.folder {
+            return Ok(None);
+        }
+        // Folders with one manifest may have other weights.
+        let stages = |pipeline: &Self| {
+            let state = pipeline.state()?;
+            state.cascade.stages().iter().map(stage_digest).collect::<Result<Vec<_>>>()
+        };
+        let encoders = |pipeline: &Self| pipeline.encoders_digest().ok();
+        if stages(self)? != stages(other)? {
+            return Ok(Some("weights"));
+        }
+        Ok((encoders(self) != encoders(other)).then_some("encoders"))
     }
 }
 

@@ -173,8 +173,8 @@ pub trait Observer {
     /// Asked before every evaluation of a network, of which a step may have many, and before every tile of the enlarger;
     /// `true` ends the run with [`Error::Cancelled`](crate::Error::Cancelled). It should be cheap: the reading of a flag.
     ///
-    /// Nobody is asked while weights are loaded or a text encoded. A flag that is looked at while weights are loaded is for
-    /// [`interrupt::watch`](crate::interrupt::watch); the jobs of a [`Worker`](crate::Worker) have one.
+    /// Nobody is asked while weights are loaded, within the encoding of a text, or within a tile. A flag that is looked at there, too, is
+    /// for [`interrupt::watch`](crate::interrupt::watch); the jobs of a [`Worker`](crate::Worker) have one.
     fn cancelled(&mut self) -> bool {
         false
     }

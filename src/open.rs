@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::sync::Arc;
 
 use ediffi_cascade::{Cascade, Enlarger, Stage};
+use ediffi_core::folders::Identity;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::EmbeddingShapes;
@@ -44,9 +46,19 @@ impl PipelineBuilder {
     /// needed.
     ///
     /// # Errors
-    /// As [`Pipeline::open`]; [`Error::IdleOption`] for an option that does nothing on this model; [`Error::Core`] for a
+    /// As [`Pipeline::open`]; [`Error::Core`] for a folder that was [replaced](ediffi_core::folders::replace()) meanwhile, or later before its
+    /// weights were loaded; [`Error::IdleOption`] for an option that does nothing on this model; [`Error::Core`] for a
     /// device that cannot be used.
     pub fn open(self) -> Result<Pipeline> {
+        let folder = Arc::new(Identity::of(&self.folder));
+        let opened = self.opened(Arc::clone(&folder));
+        // All that was read is of one folder then. What is missing may only be gone with the old one.
+        folder.check()?;
+        opened
+    }
+
+    /// Opens it from `identity`, whatever becomes of that.
+    fn opened(self, identity: Arc<Identity>) -> Result<Pipeline> {
         let runtime = Runtime::new(self.device, self.precision)?;
         let published = deepfloyd::is_published(&self.folder);
         let file = self.folder.join(if published { deepfloyd::INDEX_FILE } else { MANIFEST_FILE });
@@ -98,7 +110,7 @@ impl PipelineBuilder {
         } else {
             EncoderSet::open(&self.folder, &manifest, needs, runtime)?
         };
-        let encoders = encoders.with_t5_weights(self.t5_weights);
+        let encoders = encoders.of(identity).with_t5_weights(self.t5_weights);
         let scale = cascade.enlarger().map_or(1, |enlarger| enlarger.scale().unsigned_abs());
         let digests = Digests::new(shapes.len());
         let drawing = Drawing { batch: self.batch, turns, keep_floats: self.keep_floats, scale };

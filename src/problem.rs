@@ -102,6 +102,9 @@ pub enum Problem {
         /// What the side of the picture has to be a multiple of, so that every stage can take it.
         unit: u64,
     },
+    /// A negative prompt, and a stage that moves away from its weaker network in its place.
+    #[error("there is a negative prompt, but stage `{0}` is guided against its weaker network, and makes no use of it")]
+    NegativePromptUnused(String),
     /// A style for a model whose networks take none, or that has no encoder for it.
     #[error("there is a style, but {0}")]
     Style(&'static str),

@@ -32,8 +32,9 @@ use crate::metadata::Metadata;
 pub struct Provenance {
     /// The precision of the networks: `f32`, `bf16` or `f16`.
     pub precision: String,
-    /// The digest of the encoders' weights; of a published folder none.
-    pub encoders: String,
+    /// The digest of the encoders' weights; none where they could not be read, and the embeddings were given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoders: Option<String>,
     /// The stages that ran, by name.
     pub stages: BTreeMap<String, StageProvenance>,
     /// The digest of the enlarger's weights, if one ran.
@@ -97,7 +98,7 @@ impl Provenance {
             }
         };
         differ("precision".to_owned(), self.precision.clone(), here.precision.clone());
-        differ("encoders".to_owned(), short(&self.encoders), short(&here.encoders));
+        differ("encoders".to_owned(), digest(&self.encoders), digest(&here.encoders));
         differ("enlarger".to_owned(), digest(&self.enlarger), digest(&here.enlarger));
         let names = |made: &Self| made.stages.keys().cloned().collect::<Vec<_>>().join(", ");
         differ("stages".to_owned(), names(self), names(here));

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ediffi_cascade::sizes::{self, StageSize};
+use ediffi_core::guidance::Against;
 use ediffi_core::unet::EmbeddingShapes;
 use ediffi_paint::locate;
 
@@ -88,6 +89,7 @@ pub(crate) fn validate(
     let running = running(request, abilities.stages, &mut problems);
     size(request, running, &mut problems);
     settings(request, abilities.stages, running, &mut problems);
+    negative(request, running, &mut problems);
     style(request, abilities, &mut problems);
     canvas(request, abilities.stages, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(Error::InvalidRequest { problems }) }
@@ -166,6 +168,19 @@ fn settings(request: &Request, all: &[StageShape], running: &[StageShape], probl
             // The work grows with the square of tile / (tile - overlap).
             wrong("tiling", "the overlap is more than half of a tile".to_owned());
         }
+    }
+}
+
+/// A negative prompt stands in the place of the unconditional estimate, which a stage with a weaker network does not make.
+fn negative(request: &Request, running: &[StageShape], problems: &mut Vec<Problem>) {
+    let weaker = |stage: &&StageShape| {
+        let guidance = stage.settings.patched(request.stages.get(&stage.name)).guidance;
+        stage.weaker && guidance.against == Against::Weaker && guidance.scale != 1.0
+    };
+    if request.negative_prompt.is_some()
+        && let Some(stage) = running.iter().find(weaker)
+    {
+        problems.push(Problem::NegativePromptUnused(stage.name.clone()));
     }
 }
 

@@ -78,7 +78,8 @@ impl Worker {
     }
 
     /// A worker over several pipelines of one model, each on a thread of its own, usually each on a device of its own. They share a queue
-    /// of `capacity` jobs (at least one), and each takes the next job when it is done with one.
+    /// of `capacity` jobs (at least one), and each takes the next job when it is done with one. So all have to draw the same pictures,
+    /// but for rounding: on unlike devices, choose a [precision](crate::PipelineBuilder::precision).
     ///
     /// ```no_run
     /// use ediffi::{DeviceChoice, Pipeline, Worker};
@@ -89,12 +90,15 @@ impl Worker {
     /// ```
     ///
     /// # Errors
-    /// [`Error::WorkerPipelines`] without pipelines, or for pipelines of different models; [`Error::WorkerThread`].
+    /// [`Error::WorkerPipelines`] without pipelines; [`Error::WorkerPipelinesDiffer`] for pipelines with other weights, settings or limits;
+    /// files that cannot be read; [`Error::WorkerThread`].
     pub fn over(pipelines: impl IntoIterator<Item = Pipeline>, capacity: usize) -> Result<Self> {
         let pipelines: Vec<Pipeline> = pipelines.into_iter().collect();
         let Some(first) = pipelines.first() else { return Err(Error::WorkerPipelines("there are none")) };
-        if pipelines.iter().any(|pipeline| pipeline.manifest() != first.manifest()) {
-            return Err(Error::WorkerPipelines("they are of different models"));
+        for other in pipelines.iter().skip(1) {
+            if let Some(part) = first.differs(other)? {
+                return Err(Error::WorkerPipelinesDiffer(part));
+            }
         }
         let checks = first.checks();
         let run = |pipeline: Pipeline| -> Run {

@@ -1,9 +1,11 @@
 //! A stage: an ensemble of experts at one resolution, opened.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ediffi_core::ensemble::Ensemble;
 use ediffi_core::files::{path_inside, read_json};
+use ediffi_core::folders::Identity;
 use ediffi_core::multiple::lcm;
 use ediffi_core::pool::{ExpertPool, Loader, Residency};
 use ediffi_core::runtime::Runtime;
@@ -28,6 +30,8 @@ pub struct ExpertFiles {
 #[derive(Debug)]
 pub struct Stage {
     config: StageConfig,
+    /// The model folder, if all files are of one.
+    folder: Option<Arc<Identity>>,
     /// One for each expert.
     files: Vec<ExpertFiles>,
     pub(crate) ensemble: Ensemble<Expert>,
@@ -48,6 +52,7 @@ impl Stage {
     /// experts that do not take the same inputs.
     pub fn open(folder: &Path, config: &StageConfig, runtime: Runtime, residency: Residency) -> Result<Self> {
         config.validate()?;
+        let identity = Arc::new(Identity::of(folder));
         let find = |name: &str, network: Option<&Path>, weights: &Path| {
             let (field, path) = (config.network_field(name, network), network.unwrap_or(&config.network));
             let read = path_inside(folder, path).and_then(|path| read_json(&path));
@@ -61,7 +66,7 @@ impl Stage {
         let files = experts.collect::<Result<Vec<_>>>()?;
         let weaker = config.weaker.as_ref();
         let weaker = weaker.map(|weaker| find("weaker", weaker.network.as_deref(), &weaker.weights)).transpose()?;
-        Self::of_files(config, files, weaker, runtime, residency)
+        Self::of_files(config, Some(identity), files, weaker, runtime, residency)
     }
 
     /// A stage of experts whose files may lie anywhere: those of several published models, say. The paths in `config` only
@@ -80,12 +85,13 @@ impl Stage {
         if config.weaker.is_some() {
             return Err(config.wrong("weaker", "a stage of given experts has none".to_owned()));
         }
-        Self::of_files(config, files, None, runtime, residency)
+        Self::of_files(config, None, files, None, runtime, residency)
     }
 
     /// A stage of a configuration that is valid.
     fn of_files(
         config: &StageConfig,
+        folder: Option<Arc<Identity>>,
         files: Vec<ExpertFiles>,
         weaker: Option<ExpertFiles>,
         runtime: Runtime,
@@ -121,15 +127,17 @@ impl Stage {
             let reason = format!("{} is no multiple of {size_multiple}, which the network needs", config.size);
             return Err(config.wrong("size", reason));
         }
-        let ensemble = Ensemble::new(experts, residency, loader(denoisers(config, &files), vec![runtime]));
+        let ensemble =
+            Ensemble::new(experts, residency, loader(folder.clone(), denoisers(config, &files), vec![runtime]));
         let weaker_files = weaker.clone();
         let weaker = weaker.zip(config.weaker.as_ref()).map(|(files, own)| {
             let precondition = own.precondition.unwrap_or(config.precondition);
             // It works at every noise level, so it stays as long as the stage works.
-            ExpertPool::new(1, Residency::All, loader(vec![(files, precondition)], vec![runtime]))
+            ExpertPool::new(1, Residency::All, loader(folder.clone(), vec![(files, precondition)], vec![runtime]))
         });
         Ok(Self {
             config: config.clone(),
+            folder,
             files,
             ensemble,
             weaker,
@@ -151,7 +159,7 @@ impl Stage {
     pub fn spread(mut self, devices: &[Device]) -> Result<Self> {
         if !devices.is_empty() {
             let runtimes = devices.iter().map(|&device| Runtime { device, ..self.runtime }).collect();
-            let loader = loader(denoisers(&self.config, &self.files), runtimes);
+            let loader = loader(self.folder.clone(), denoisers(&self.config, &self.files), runtimes);
             self.ensemble = Ensemble::new(self.config.experts()?, self.residency, loader);
         }
         Ok(self)
@@ -221,13 +229,20 @@ fn denoisers(config: &StageConfig, files: &[ExpertFiles]) -> Vec<(ExpertFiles, P
     files.iter().cloned().zip(own).collect()
 }
 
-/// Loads each expert for its device.
-fn loader(files: Vec<(ExpertFiles, PreconditionConfig)>, runtimes: Vec<Runtime>) -> Loader<Expert> {
+/// Loads each expert for its device, as long as `folder` is the one that the stage was opened from.
+fn loader(
+    folder: Option<Arc<Identity>>,
+    files: Vec<(ExpertFiles, PreconditionConfig)>,
+    runtimes: Vec<Runtime>,
+) -> Loader<Expert> {
     Box::new(move |index| {
         let missing = ediffi_core::Error::NoSuchExpert { index, experts: files.len() };
         let placed = files.get(index).zip(in_rotation(&runtimes, index));
         let ((ExpertFiles { weights, network }, precondition), runtime) = placed.ok_or(missing)?;
-        Expert::load(weights, network, *precondition, *runtime)
+        let loaded = Expert::load(weights, network, *precondition, *runtime);
+        // Weights of another training would be no error of their own.
+        folder.as_ref().map_or(Ok(()), |folder| folder.check())?;
+        loaded
     })
 }
 

@@ -131,6 +131,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A folder was replaced by another one while it was in use.
+    #[error("{} was replaced since it was opened: open it again", .0.display())]
+    FolderReplaced(PathBuf),
     /// A file cannot be written.
     #[error("cannot write {}", path.display())]
     WriteFile {

@@ -7,8 +7,9 @@ use std::thread::JoinHandle;
 
 use serde::{Deserialize, Serialize};
 
+use crate::interrupt::Inherited;
 use crate::plan::Plan;
-use crate::{Error, Result};
+use crate::{Error, Result, interrupt};
 
 /// How many experts of an ensemble are in memory at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -28,8 +29,9 @@ pub enum Residency {
 
 /// Loads the expert with the given index.
 ///
-/// [`Residency::RelayPrefetch`] calls it on another thread. The loader has to make settings that belong to a thread, such
-/// as libtorch's no-grad guard, itself.
+/// [`Residency::RelayPrefetch`] calls it on another thread, which has as many of libtorch's threads as the one that asks for experts,
+/// and looks at the same [flags](crate::interrupt). The loader has to make other settings that belong to a thread, such as libtorch's
+/// no-grad guard, itself.
 pub type Loader<N> = Box<dyn FnMut(usize) -> Result<N> + Send>;
 
 /// The loaded experts of an ensemble.
@@ -102,7 +104,11 @@ impl<N: Send + 'static> ExpertPool<N> {
     /// Loads expert `index`, or takes it from the thread that has been loading it.
     fn load(&mut self, index: usize) -> Result<N> {
         if let Some((_, thread)) = self.ahead.take_if(|(ahead, _)| *ahead == index) {
-            return thread.join().map_err(|_| Error::ExpertThread(index))?;
+            match thread.join().map_err(|_| Error::ExpertThread(index))? {
+                // A run that was cancelled, and not this one.
+                Err(Error::Cancelled) => interrupt::check()?,
+                loaded => return loaded,
+            }
         }
         self.discard_ahead();
         load(&self.loader, index)
@@ -112,8 +118,15 @@ impl<N: Send + 'static> ExpertPool<N> {
     fn prefetch_after(&mut self, current: usize) {
         let next = self.order.iter().skip_while(|expert| **expert != current).nth(1).copied();
         let Some(index) = next.filter(|index| *index < self.experts && self.ahead.is_none()) else { return };
-        let loader = Arc::clone(&self.loader);
-        match std::thread::Builder::new().name(format!("expert {index}")).spawn(move || load(&loader, index)) {
+        let (loader, stops, threads) = (Arc::clone(&self.loader), Inherited::here(), tch::get_num_threads());
+        let work = move || {
+            // What libtorch gives a new thread, when it is first asked, depends on what else the process does.
+            let _ = tch::get_num_threads();
+            tch::set_num_threads(threads);
+            let _watched = stops.watch();
+            load(&loader, index)
+        };
+        match std::thread::Builder::new().name(format!("expert {index}")).spawn(work) {
             Ok(thread) => self.ahead = Some((index, thread)),
             // Not an error: the expert is loaded when its turn comes.
             Err(error) => tracing::warn!(%error, expert = index, "no thread to load ahead"),

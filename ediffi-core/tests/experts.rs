@@ -13,7 +13,7 @@ use ediffi_core::pool::{ExpertPool, Loader, Residency};
 use ediffi_core::schedule::{self, Schedule};
 use ediffi_core::seed::Noise;
 use ediffi_core::solver::{Churn, Solver};
-use ediffi_core::{Error, Result};
+use ediffi_core::{Error, Result, interrupt};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -272,5 +272,30 @@ fn a_panic_on_the_loading_thread_is_an_error() {
     pool.follow(&paper().plan(&[80.0, 1.0, 0.01]).unwrap());
     assert_eq!(*pool.get(0).unwrap(), 0);
     assert!(matches!(pool.get(1), Err(Error::ExpertThread(1))));
+    assert_eq!(*pool.get(1).unwrap(), 1);
+}
+
+/// libtorch's threads are counted for each thread. A new one gets the number that was set last, whoever set it.
+#[test]
+fn the_loading_thread_has_the_threads_and_the_flags_of_the_one_that_asks() {
+    let (sender, loaded) = std::sync::mpsc::channel();
+    let loader: Loader<usize> = Box::new(move |index| {
+        sender.send((tch::get_num_threads(), interrupt::check().is_ok())).unwrap();
+        interrupt::check().map(|()| index)
+    });
+    let mut pool = ExpertPool::new(3, Residency::RelayPrefetch, loader);
+    pool.follow(&paper().plan(&[80.0, 1.0, 0.01]).unwrap());
+    tch::set_num_threads(3);
+    std::thread::spawn(|| tch::set_num_threads(5)).join().unwrap();
+    let looks = AtomicUsize::new(0);
+    // The first look is this thread's.
+    let watched = interrupt::watch_if(move || looks.fetch_add(1, Ordering::Relaxed) > 1);
+    assert_eq!(*pool.get(0).unwrap(), 0);
+    assert_eq!(loaded.recv().unwrap(), (3, true));
+    assert_eq!(loaded.recv().unwrap(), (3, false));
+    assert!(matches!(pool.get(1), Err(Error::Cancelled)));
+    drop(watched);
+    // What was cancelled is loaded for the next who asks.
+    pool.follow(&paper().plan(&[80.0, 1.0, 0.01]).unwrap());
     assert_eq!(*pool.get(1).unwrap(), 1);
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use ediffi_core::Result;
 use ediffi_core::files::read_json;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tch::Tensor;
 
@@ -75,9 +74,4 @@ pub(crate) fn read_config(path: &Path, types: &[&str], expected: &'static str) -
         }
         _ => Ok(json),
     }
-}
-
-/// Reads the keys of a configuration that `T` has.
-pub(crate) fn parse_config<T: DeserializeOwned>(path: &Path, json: Value) -> crate::Result<T> {
-    serde_json::from_value(json).map_err(|source| ediffi_core::Error::Json { path: path.to_owned(), source }.into())
 }

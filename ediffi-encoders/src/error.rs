@@ -93,6 +93,16 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A setting of a published file that would change what is computed, and that this library does not follow.
+    #[error("{}, {key}: {reason}", path.display())]
+    Setting {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file that is no picture, or one that cannot be read.
     #[error("{} is no picture that can be read: {source}", path.display())]
     PictureFile {

@@ -59,6 +59,7 @@ mod fingerprint;
 pub mod hub;
 mod picture;
 mod picture_error;
+mod settings;
 pub mod t5;
 pub mod tokenizer;
 mod watched;

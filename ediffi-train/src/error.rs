@@ -104,6 +104,19 @@ pub enum Error {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// A restart was killed before its first checkpoint, and the one that it was to replace is still there.
+    #[error(
+        "a restart was killed before its first checkpoint; what it was to replace is in {}: restart again to begin anew, or rename it to {} to go on \
+         from it",
+        replaced.display(),
+        checkpoint.display()
+    )]
+    RestartKilled {
+        /// Where the old checkpoint is.
+        replaced: PathBuf,
+        /// Where a run would go on from it.
+        checkpoint: PathBuf,
+    },
     /// A tensor of a training step has another shape than the batch asks for.
     #[error("the {what} has shape {got:?}, expected {expected:?}")]
     Shape {

@@ -110,6 +110,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// [`Error::Locked`] while another run of this name is at work here; [`Error::Exists`] for a checkpoint that nobody asked to be replaced, [`Error::Lineage`] for one of another lineage,
+    /// [`Error::RestartKilled`] where only one is there that a restart was to replace,
     /// [`Error::Checkpoint`] for a damaged one, or one whose pictures are no whole number of batches; a folder that cannot be written.
     pub fn begin(&self, state: &mut TrainState) -> Result<()> {
         let path = self.checkpoint();
@@ -125,6 +126,8 @@ impl Run<'_> {
             return match self.begin {
                 // A restart was killed before its first checkpoint: what it put aside is the only one.
                 Begin::New if replaced.is_file() => Err(Error::Exists { path: replaced }),
+                // To begin at 0 is not what was asked for, and neither is to go on from what was to go.
+                Begin::Resume if replaced.is_file() => Err(Error::RestartKilled { replaced, checkpoint: path }),
                 _ => Ok(()),
             };
         }

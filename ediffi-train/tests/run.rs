@@ -1,4 +1,5 @@
 //! The training loop: numbers of batches, resume, ranks, log, and what stops it.
+//! Long because its tests share the helpers of a tiny training.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::HashSet;
@@ -150,7 +151,15 @@ fn a_run_that_starts_over_loses_nothing_before_it_has_something() {
     }
     let error = run(path, 1, 1, Begin::New).begin(&mut begin().1).unwrap_err();
     assert!(matches!(&error, Error::Exists { path } if *path == replaced), "{error}");
-    assert_eq!(train(&run(path, 1, 1, Begin::Resume), 1).0, [0]);
+    let error = run(path, 1, 1, Begin::Resume).begin(&mut begin().1).unwrap_err();
+    let (text, names) = (error.to_string(), [&replaced, &checkpoint].map(|path| path.display().to_string()));
+    assert!(matches!(error, Error::RestartKilled { .. }), "{text}");
+    assert!(text.contains("restart again") && names.iter().all(|name| text.contains(name)), "{text}");
+    // Both ways: to begin anew, and to go on from the old one.
+    std::fs::copy(&replaced, &checkpoint).unwrap();
+    assert_eq!(train(&run(path, 3, 1, Begin::Resume), 1).0, [2]);
+    std::fs::rename(&checkpoint, &replaced).unwrap();
+    assert_eq!(train(&run(path, 1, 1, Begin::Restart), 1).0, [0]);
     assert!(checkpoint.exists() && !replaced.exists());
 }
 

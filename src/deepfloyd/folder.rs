@@ -3,18 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use ediffi_cascade::SamplerSettings;
-use ediffi_core::files::read_json;
 use ediffi_core::unet::PublishedUNet;
-use serde::Deserialize;
 
+use super::index;
 use super::published_stage::PublishedStage;
 use super::scheduler::Scheduler;
 use super::unusable::unusable;
 use super::weights;
 use crate::{Error, Result};
-
-/// Name of the file that says what a folder of diffusers holds.
-pub(crate) const INDEX_FILE: &str = "model_index.json";
 
 /// What one published folder holds, looked at and not loaded.
 #[derive(Debug)]
@@ -30,33 +26,10 @@ pub(crate) struct PublishedFolder {
 impl PublishedFolder {
     /// Opens the folder of a published stage.
     pub(crate) fn open(folder: &Path, stage: PublishedStage, half: bool) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Index {
-            #[serde(rename = "_class_name")]
-            class: String,
-        }
         if !folder.is_dir() {
             return Err(Error::NoFolder(folder.to_owned()));
         }
-        let path = folder.join(INDEX_FILE);
-        if !path.is_file() {
-            let reason =
-                format!("it has no {INDEX_FILE}: the folder of the whole model is wanted, as it was downloaded");
-            return Err(unusable(folder, reason));
-        }
-        let index: Index = read_json(&path)?;
-        let found = match index.class.as_str() {
-            "IFPipeline" | "IFImg2ImgPipeline" | "IFInpaintingPipeline" => PublishedStage::Base,
-            "IFSuperResolutionPipeline"
-            | "IFImg2ImgSuperResolutionPipeline"
-            | "IFInpaintingSuperResolutionPipeline" => PublishedStage::SuperResolution,
-            other => {
-                return Err(unusable(
-                    folder,
-                    format!("it holds a `{other}`; this library opens those of DeepFloyd IF"),
-                ));
-            }
-        };
+        let found = index::stage(folder)?;
         if found != stage {
             let reason = format!("it is {}, where {} is expected", found.words(), stage.words());
             return Err(unusable(folder, reason));

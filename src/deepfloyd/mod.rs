@@ -5,6 +5,7 @@
 
 mod caption;
 mod folder;
+mod index;
 mod published_stage;
 mod scheduler;
 mod text;
@@ -25,7 +26,8 @@ use ediffi_core::runtime::Runtime;
 use ediffi_core::timesteps::NoiseTable;
 
 pub(crate) use caption::clean;
-pub(crate) use folder::{INDEX_FILE, PublishedFolder};
+pub(crate) use folder::PublishedFolder;
+pub(crate) use index::INDEX_FILE;
 pub(crate) use published_stage::PublishedStage;
 pub(crate) use text::PublishedText;
 pub(crate) use unusable::unusable;

@@ -17,8 +17,10 @@ use crate::{Error, Result};
 /// The one class of samplers that is read. The files of others have the same keys for other samplers.
 const CLASS: &str = "DDPMScheduler";
 
-/// Keys that change nothing: where the file came from, and what `squaredcos_cap_v2` has no use for.
-const WITHOUT_EFFECT: [&str; 4] = ["_diffusers_version", "_name_or_path", "beta_end", "beta_start"];
+/// Keys that change nothing: where the file came from, what `squaredcos_cap_v2` has no use for, and what DeepFloyd's files say to
+/// another class of samplers.
+const WITHOUT_EFFECT: [&str; 5] =
+    ["_diffusers_version", "_name_or_path", "beta_end", "beta_start", "lambda_min_clipped"];
 
 /// The fields of a `scheduler_config.json` that matter; one that is absent has diffusers' default.
 #[derive(Deserialize)]

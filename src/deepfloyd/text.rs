@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use ediffi_core::files::read_json;
 use ediffi_core::runtime::Runtime;
+use ediffi_core::weights::find;
 use ediffi_encoders::{T5, T5Config, T5Weights, TextTokenizer};
 
 use super::unusable::unusable;
 use super::weights;
-use crate::Result;
+use crate::{Error, Result};
 
 /// The encoder of a published folder, looked at and not loaded.
 #[derive(Debug, Clone)]
@@ -45,11 +45,10 @@ impl PublishedText {
     /// The encoder of `folder`, if it has one.
     fn find(folder: &Path, half: bool) -> Result<Option<Self>> {
         let encoder = folder.join("text_encoder");
-        let path = encoder.join("config.json");
-        if !path.is_file() {
+        if !encoder.join("config.json").is_file() {
             return Ok(None);
         }
-        let config: T5Config = read_json(&path)?;
+        let config = T5::read_config(&encoder).map_err(Error::of_config)?;
         // What it says where there are no weights is worth more than what the encoder would say.
         let file = weights::find(&encoder, "model", half)?;
         let halved = file.file_name().is_some_and(|name| name.to_string_lossy().contains(weights::HALF));
@@ -63,6 +62,11 @@ impl PublishedText {
     pub(crate) fn open_tokenizer(&self) -> ediffi_encoders::Result<TextTokenizer> {
         let T5Config { eos_token_id, pad_token_id, vocab_size, .. } = self.config;
         TextTokenizer::t5(&self.tokenizer, eos_token_id, pad_token_id, vocab_size)
+    }
+
+    /// The file of the weights.
+    pub(crate) fn weights(&self) -> Result<PathBuf> {
+        Ok(find(&self.encoder, self.variant)?)
     }
 
     pub(crate) fn load(&self, weights: T5Weights, runtime: Runtime) -> Result<T5> {

@@ -1,4 +1,4 @@
-use ediffi_cascade::{SamplerSettings, Tiling};
+use ediffi_cascade::{SamplerSettings, SettingsPatch, Tiling};
 use ediffi_core::guidance::{Guidance, Thresholding};
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::{Churn, FreshNoise, Solver};
@@ -67,6 +67,36 @@ fn a() -> Request {
 
 fn style() -> StyleImage {
     StyleImage::new(image::RgbImage::new(2, 2)).unwrap()
+}
+
+#[test]
+fn a_negative_prompt_beside_a_weaker_network_is_refused() {
+    let problems = |request: &Request| {
+        let mut stages = cascade(TEXT);
+        stages[1].weaker = true;
+        stages[1].settings.guidance.against = Against::Weaker;
+        let encoders = Some(Encoders { text: true, image: true });
+        let limits = &Limits::default();
+        let abilities =
+            Abilities { stages: &stages, presets: &BTreeMap::new(), needs: TEXT, encoders, limits, drawing: DRAWING };
+        match validate(request, abilities, || Ok(Vec::new())) {
+            Err(Error::InvalidRequest { problems }) => problems,
+            other => other.map(|()| Vec::new()).unwrap(),
+        }
+    };
+    let negative = a().negative_prompt("a dog");
+    assert_eq!(problems(&a()), []);
+    let found = problems(&negative);
+    assert_eq!(found, [Problem::NegativePromptUnused("sr-256".to_owned())]);
+    assert!(found[0].to_string().contains("stage `sr-256`"), "{}", found[0]);
+    // Where the stage does not run, or is not guided, or is guided by the prompt, there is nothing to refuse.
+    assert_eq!(problems(&negative.clone().last_stage("base")), []);
+    assert_eq!(problems(&negative.clone().guidance("sr-256", 1.0)), []);
+    let patch =
+        SettingsPatch::from(SamplerSettings { guidance: Guidance::new(5.0), ..cascade(TEXT)[1].settings.clone() });
+    let mut by_prompt = negative;
+    by_prompt.stages.insert("sr-256".to_owned(), patch);
+    assert_eq!(problems(&by_prompt), []);
 }
 
 #[test]

@@ -73,6 +73,14 @@ fn what_is_wrong_with_a_folder_is_said_with_what_to_do() {
         &|path| replace(&path.join("model_index.json"), "IFPipeline", "StableDiffusionPipeline"),
         &["holds a `StableDiffusionPipeline`", "DeepFloyd IF"],
     );
+    let index = |path: &Path| path.join("model_index.json");
+    says(
+        &|path| replace(&index(path), "DDPMScheduler", "DDIMScheduler"),
+        &["model_index.json, scheduler: \"DDIMScheduler\" is not supported, only DDPMScheduler"],
+    );
+    says(&|path| replace(&index(path), "T5EncoderModel", "UMT5EncoderModel"), &["text_encoder", "only T5EncoderModel"]);
+    let prior = "\"prior\": [\"diffusers\", \"PriorTransformer\"], \"_class_name\"";
+    says(&|path| replace(&index(path), "\"_class_name\"", prior), &["model_index.json, prior", "does not know it"]);
     says(
         &|path| replace(&path.join("unet/config.json"), "ResnetDownsampleBlock2D", "DownBlock2D"),
         &["down_block_types", "`DownBlock2D` is not supported"],
@@ -211,8 +219,26 @@ fn a_key_without_effect_may_have_any_value() {
         fs::write(file, text.replacen('{', &format!("{{ {keys},"), 1)).unwrap();
     };
     let scheduler = path.join("scheduler/scheduler_config.json");
-    add(&scheduler, "\"lambda_min_clipped\": null, \"_name_or_path\": -Infinity");
+    add(&scheduler, "\"lambda_min_clipped\": -5.1, \"_name_or_path\": -Infinity, \"solver_order\": null");
     add(&path.join("unet/config.json"), "\"dropout\": NaN, \"addition_time_embed_dim\": null");
-    add(&path.join("model_index.json"), "\"watermark\": [Infinity, NaN]");
+    add(&path.join("model_index.json"), "\"_name_or_path\": [Infinity, NaN]");
     builder(path).open().unwrap();
+}
+
+/// A picture tells which text encoder its prompt was read by.
+#[test]
+fn the_provenance_of_a_published_model_has_its_text_encoder() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("IF-I");
+    copy(&fixture("stage-1"), &path);
+    let request = Request::new(PROMPT);
+    let made = || builder(&path).open().unwrap().provenance(&request).unwrap();
+    let published = made();
+    assert_eq!(made().differences(&base().open().unwrap().provenance(&request).unwrap()), Vec::<String>::new());
+    change_weights(&path.join("text_encoder/model.fp16.safetensors"), |_, x| x * 1.5);
+    let found = published.differences(&made());
+    assert!(found.len() == 1 && found[0].starts_with("encoders: "), "{found:?}");
+    // Stage II alone is given its embeddings.
+    fs::remove_dir_all(path.join("text_encoder")).unwrap();
+    assert_ne!(made().encoders, published.encoders);
 }

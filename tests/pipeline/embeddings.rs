@@ -33,6 +33,25 @@ fn embeddings_have_the_shapes_of_the_networks() {
     assert!(negative.unconditional().t5.unwrap().equal(&dog.conditioning().t5.unwrap()), "a text is encoded alone");
 }
 
+/// Only the provenance has a use for them.
+#[test]
+fn encoders_that_cannot_be_read_do_not_keep_embeddings_from_being_drawn() {
+    let model = Model::new();
+    let request = apple();
+    let whole = model.open();
+    let embeddings = whole.encode(&request).unwrap();
+    let drawn = whole.sample(&embeddings, &request).unwrap();
+    assert!(drawn.images[0].provenance().encoders.is_some());
+    for damage in [&b"damaged"[..], &b""[..]] {
+        std::fs::write(model.path().join("clip/model.safetensors"), damage).unwrap();
+        let pipeline = model.open();
+        let again = pipeline.sample(&embeddings, &request).unwrap();
+        assert_eq!((bytes(&again), &again.images[0].provenance().encoders), (bytes(&drawn), &None));
+        let told = drawn.images[0].provenance().differences(again.images[0].provenance());
+        assert!(told.len() == 1 && told[0].starts_with("encoders: ") && told[0].ends_with("here none"), "{told:?}");
+    }
+}
+
 #[test]
 fn a_model_without_encoders_draws_embeddings() {
     let model = Model::new();

@@ -14,5 +14,6 @@ mod model;
 mod paint;
 mod png;
 mod provenance;
+mod replaced;
 mod style;
 mod worker;

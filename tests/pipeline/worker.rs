@@ -3,7 +3,10 @@
 use std::ops::ControlFlow;
 use std::sync::mpsc;
 
-use ediffi::{Error, Event, Phase, Request, Worker};
+use ediffi::{
+    DeviceChoice, Error, Event, Limits, Phase, Pipeline, Precision, Request, Site, T5Weights, Tensor, WeightFunction,
+    Worker,
+};
 
 use crate::model::{Model, apple, bytes};
 
@@ -139,9 +142,50 @@ fn pipelines_of_one_model_share_a_queue() {
         let expected = bytes(&pipeline.generate(&apple().seed(seed as u64)).unwrap());
         assert_eq!(bytes(&job.wait().unwrap()), expected, "seed {seed}");
     }
-    let other = Model::new();
-    other.edit(|manifest| manifest["stages"][0]["sampler"]["steps"] = 5.into());
-    for wrong in [vec![], vec![model.open(), other.open()]] {
-        assert!(matches!(Worker::over(wrong, 1), Err(Error::WorkerPipelines(_))));
+    assert!(matches!(Worker::over(vec![], 1), Err(Error::WorkerPipelines(_))));
+}
+
+/// Switches paint off.
+#[derive(Debug)]
+struct Unpainted;
+
+impl WeightFunction for Unpainted {
+    fn weight(&self, _: &Site<'_>) -> ediffi_paint::Result<Option<Tensor>> {
+        Ok(None)
     }
+}
+
+fn enlarger(name: &str) -> String {
+    format!("{}/ediffi-cascade/tests/fixtures/enlarger/{name}.safetensors", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn pipelines_that_would_draw_other_pictures_share_none() {
+    let model = Model::new();
+    let builder = || Pipeline::builder(model.path()).device(DeviceChoice::Cpu).precision(Precision::F32);
+    let differ = |other: Pipeline| match Worker::over([builder().open().unwrap(), other], 1) {
+        Err(Error::WorkerPipelinesDiffer(part)) => part,
+        other => panic!("{other:?}"),
+    };
+    let edited = Model::new();
+    edited.edit(|manifest| manifest["stages"][0]["sampler"]["steps"] = 5.into());
+    assert_eq!(differ(edited.open()), "model");
+    let limits = Limits { images: 7, ..Limits::default() };
+    assert_eq!(differ(builder().limits(limits).open().unwrap()), "limits");
+    assert_eq!(differ(builder().precision(Precision::Bf16).open().unwrap()), "precision");
+    assert_eq!(differ(builder().t5_weights(T5Weights::Int8).open().unwrap()), "encoders");
+    assert_eq!(differ(builder().paint_weight(Unpainted).open().unwrap()), "paint weights");
+    assert_eq!(differ(builder().keep_floats(true).open().unwrap()), "kept floats");
+    let enlarging = |name: &str| builder().enlarger(enlarger(name)).open().unwrap();
+    assert_eq!(differ(enlarging("compact")), "enlarger");
+    assert!(matches!(
+        Worker::over([enlarging("compact"), enlarging("compact-2")], 1),
+        Err(Error::WorkerPipelinesDiffer("enlarger"))
+    ));
+    // The same files under another name draw the same.
+    let same = Model::new();
+    assert!(Worker::over([model.open(), same.open()], 1).is_ok());
+    let weights = |name: &str| same.path().join(name);
+    std::fs::copy(weights("base/low.safetensors"), weights("base/high.safetensors")).unwrap();
+    assert_eq!(differ(same.open()), "weights");
 }

@@ -19,6 +19,11 @@ use crate::setup;
 const ADVICE: &str = "ediffi setup --write";
 
 pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
+    if matches!(checkout.libtorch(), Source::Python) {
+        return Err(
+            "error: the road that is gone here has a libtorch in a folder: unset LIBTORCH_USE_PYTORCH".to_owned()
+        );
+    }
     setup::before_building(checkout, &[])?;
     let target = checkout.target().join("downstream");
     let packages = packages::unpack(checkout, &target.join("packages"))?;
@@ -45,7 +50,8 @@ impl Outside {
     fn go(&self, checkout: &Checkout, packages: &[Package]) -> Result<(), String> {
         let project = self.project(checkout, packages)?;
         let cli = packages.iter().find(|package| package.name == "ediffi-cli").ok_or("error: no ediffi-cli")?;
-        let mut install = self.cargo(&["install", "--quiet", "--debug", "--path"]);
+        packages::lock_without_registry(&cli.folder, "ediffi-libtorch")?;
+        let mut install = self.cargo(&["install", "--quiet", "--debug", "--locked", "--path"]);
         install.arg(&cli.folder).arg("--root").arg(&self.folder);
         for package in packages.iter().filter(|package| package.name == "ediffi-libtorch") {
             install.arg("--config").arg(format!("patch.crates-io.{}.path={:?}", package.name, package.folder));
@@ -68,6 +74,10 @@ impl Outside {
         checkout::run(self.cargo(&["build", "--quiet"]).current_dir(&project), "building the program")?;
 
         let program = self.target.join("debug/downstream");
+        if !program.is_file() {
+            let program = program.display();
+            return Err(format!("error: there is no {program}: does a configuration of Cargo's set `build.target`?"));
+        }
         let found = self.start(checkout, &program)?;
         eprintln!("downstream: drew a picture with the libtorch in {}", found.display());
         self.take_away(checkout, &program)
@@ -137,8 +147,10 @@ ldd "$1" | sed -n 's|.* => \(/.*\) (.*|\1|p' | grep -vE '^(/usr)?/lib' | xargs -
 /// Whether a variable tells where libtorch is, or how to build.
 fn told(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
-    let others = ["LD_LIBRARY_PATH", "RUSTFLAGS", "DOCS_RS"];
-    name.starts_with("LIBTORCH") || name.starts_with("CARGO_PKG_") || others.contains(&&*name)
+    // `CARGO_BUILD_TARGET` and `CARGO_BUILD_TARGET_DIR` are among them, and the flags of a target.
+    let prefixes = ["LIBTORCH", "CARGO_PKG_", "CARGO_BUILD_", "CARGO_TARGET_"];
+    let others = ["LD_LIBRARY_PATH", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "DOCS_RS"];
+    prefixes.iter().any(|prefix| name.starts_with(prefix)) || others.contains(&&*name)
 }
 
 fn output(command: &mut Command) -> Result<Output, String> {
@@ -156,6 +168,10 @@ mod tests {
     #[test]
     fn what_tells_a_build_where_libtorch_is_does_not_reach_it() {
         for name in ["LIBTORCH", "LIBTORCH_USE_PYTORCH", "LD_LIBRARY_PATH", "RUSTFLAGS", "CARGO_PKG_NAME"] {
+            assert!(told(OsStr::new(name)), "{name}");
+        }
+        // Nor where the programs go.
+        for name in ["CARGO_BUILD_TARGET", "CARGO_BUILD_TARGET_DIR", "CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS"] {
             assert!(told(OsStr::new(name)), "{name}");
         }
         for name in ["PATH", "HOME", "CARGO_HOME", "CXX"] {

@@ -36,6 +36,8 @@ pub(crate) fn unpack(checkout: &Checkout, into: &Path) -> Result<Vec<Package>, S
     for name in PACKAGES {
         cargo.args(["--package", name]);
     }
+    // Wherever a configuration of Cargo's puts builds (`build.target-dir`).
+    cargo.arg("--target-dir").arg(checkout.target());
     // One line for each test that is left out on purpose.
     let output = cargo.output().map_err(|error| format!("error: cannot start cargo: {error}"))?;
     if !output.status.success() {
@@ -68,9 +70,38 @@ pub(crate) fn patch(packages: &[Package]) -> String {
     format!("\n[patch.crates-io]\n{}", lines.collect::<String>())
 }
 
+/// Makes the packed `Cargo.lock` in `folder` take `name` from wherever it is: with a patch in place of the registry `--locked` would
+/// refuse it.
+pub(crate) fn lock_without_registry(folder: &Path, name: &str) -> Result<(), String> {
+    let path = folder.join("Cargo.lock");
+    let failed = |error: std::io::Error| format!("error: {}: {error}", path.display());
+    let lock = fs::read_to_string(&path).map_err(failed)?;
+    fs::write(&path, without_registry(&lock, name)).map_err(failed)
+}
+
+fn without_registry(lock: &str, name: &str) -> String {
+    let mut within = false;
+    let kept = |line: &&str| {
+        if line.starts_with("name = ") {
+            within = *line == format!("name = {name:?}");
+        }
+        !(within && (line.starts_with("source = ") || line.starts_with("checksum = ")))
+    };
+    lock.lines().filter(kept).flat_map(|line| [line, "\n"]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_package_of_a_lock_file_may_be_from_anywhere() {
+        let package = |name: &str, from: &str| format!("[[package]]\nname = \"{name}\"\nversion = \"1\"\n{from}\n");
+        let from = "source = \"registry\"\nchecksum = \"0\"\n";
+        let lock = |middle| [package("a", from), package("b", middle), package("c", from)].concat();
+        assert_eq!(without_registry(&lock(from), "b"), lock(""));
+        assert_eq!(without_registry(&lock(from), "none"), lock(from));
+    }
 
     #[test]
     fn the_libraries_take_the_place_of_those_of_the_registry() {

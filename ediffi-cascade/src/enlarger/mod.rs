@@ -232,6 +232,32 @@ mod tests {
         }
     }
 
+    /// A flag that is set after any number of looks stops the network there, in the middle of a tile.
+    #[test]
+    fn a_cancel_is_seen_before_every_convolution() {
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        let x = Noise::new(&[1], 0).normal(&[1, 3, 8, 8]).unwrap().tanh();
+        for (name, convolutions) in [("compact", 4), ("rrdb", 20)] {
+            let mut enlarger = Enlarger::open(&fixture(&format!("{name}.safetensors")), CPU).unwrap();
+            let _ = enlarger.enlarge(&x).unwrap();
+            let mut enlarged_after = |looks: usize| {
+                let seen = Arc::new(AtomicUsize::new(0));
+                let count = Arc::clone(&seen);
+                let watched = ediffi_core::interrupt::watch_if(move || count.fetch_add(1, Ordering::Relaxed) >= looks);
+                let enlarged = enlarger.enlarge(&x);
+                drop(watched);
+                (enlarged, seen.load(Ordering::Relaxed))
+            };
+            let (whole, looks) = enlarged_after(usize::MAX);
+            assert!(whole.is_ok() && looks >= convolutions, "{name}: {looks}");
+            for looks in 0..looks {
+                assert!(matches!(enlarged_after(looks), (Err(Error::Cancelled), seen) if seen == looks + 1));
+            }
+        }
+    }
+
     #[test]
     fn tiles_that_make_no_sense_are_refused() {
         let with = |tile, overlap| {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use ediffi_core::Result;
 use ediffi_core::nn::Conv2d;
 use ediffi_core::weights::{Init, Scope, WeightsFile};
+use ediffi_core::{Result, interrupt};
 use tch::Tensor;
 
 /// Names and shapes of tensors.
@@ -101,15 +101,15 @@ impl Network {
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Compact { first, rest, scale } => {
-                let mut h = first.forward(x)?;
+                let mut h = convolve(first, x)?;
                 for (slope, conv) in rest {
-                    h = conv.forward(&h.f_prelu(&slope.f_to_kind(h.kind())?)?)?;
+                    h = convolve(conv, &h.f_prelu(&slope.f_to_kind(h.kind())?)?)?;
                 }
                 // What the network adds to the picture with its pixels repeated.
                 Ok(h.f_pixel_shuffle(*scale)?.f_add(&repeated(x, *scale)?)?)
             }
             Self::Dense { first, body, after, up, last } => {
-                let shallow = first.forward(x)?;
+                let shallow = convolve(first, x)?;
                 let mut h = shallow.shallow_clone();
                 for parts in body {
                     let mut inner = h.shallow_clone();
@@ -118,12 +118,12 @@ impl Network {
                     }
                     h = inner.f_mul_scalar(LEAK)?.f_add(&h)?;
                 }
-                h = shallow.f_add(&after.forward(&h)?)?;
+                h = shallow.f_add(&convolve(after, &h)?)?;
                 for conv in up.iter() {
-                    h = leaky(&conv.forward(&repeated(&h, 2)?)?)?;
+                    h = leaky(&convolve(conv, &repeated(&h, 2)?)?)?;
                 }
                 let [fine, last] = last.as_ref();
-                last.forward(&leaky(&fine.forward(&h)?)?)
+                convolve(last, &leaky(&convolve(fine, &h)?)?)
             }
         }
     }
@@ -149,10 +149,16 @@ impl DenseBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut all = x.shallow_clone();
         for conv in &self.growing {
-            all = Tensor::f_cat(&[&all, &leaky(&conv.forward(&all)?)?], 1)?;
+            all = Tensor::f_cat(&[&all, &leaky(&convolve(conv, &all)?)?], 1)?;
         }
-        Ok(self.last.forward(&all)?.f_mul_scalar(LEAK)?.f_add(x)?)
+        Ok(convolve(&self.last, &all)?.f_mul_scalar(LEAK)?.f_add(x)?)
     }
+}
+
+/// A convolution, unless the thread is to stop: of a large tile the network takes seconds.
+fn convolve(conv: &Conv2d, x: &Tensor) -> Result<Tensor> {
+    interrupt::check()?;
+    conv.forward(x)
 }
 
 fn leaky(x: &Tensor) -> Result<Tensor> {

@@ -74,7 +74,7 @@ impl WeightsFile {
     /// `whole` names are passed completely, and so are small ones.
     ///
     /// # Errors
-    /// A file that is cut short.
+    /// A file that is cut short; [`Error::Cancelled`].
     pub fn sample(&self, whole: impl Fn(&str) -> bool, mut update: impl FnMut(&[u8])) -> Result<()> {
         for name in self.tensors.keys() {
             let (file, info) = self.place(name)?;
@@ -82,6 +82,7 @@ impl WeightsFile {
             let (begin, end) = info.data_offsets;
             let (length, mut bytes) = (end - begin, Vec::new());
             let mut pass = |start: usize, count: usize| -> Result<()> {
+                interrupt::check()?;
                 bytes.resize(count, 0);
                 file.read(begin + start, &mut bytes)?;
                 update(&bytes);

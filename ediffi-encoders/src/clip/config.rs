@@ -4,8 +4,8 @@ use ediffi_core::nn::Activation;
 use ediffi_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// The dimensions of both halves: the keys of a published `config.json` that the networks need. Other keys are ignored. Keys
-/// that the file leaves out have the values of ViT-B/32, as published files expect.
+/// The dimensions of both halves: the keys of a published `config.json` that the networks need. Keys that the file leaves out have
+/// the values of ViT-B/32, as published files expect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClipConfig {
     /// The text half.

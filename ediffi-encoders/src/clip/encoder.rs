@@ -6,8 +6,9 @@ use ediffi_core::runtime::Runtime;
 use tch::Tensor;
 
 use super::config::ClipConfig;
+use super::file;
 use super::halves::{ClipText, ClipVision};
-use crate::encoded::{EncodedClip, parse_config, read_config};
+use crate::encoded::EncodedClip;
 use crate::fingerprint::Fingerprint;
 use crate::tokenizer::TextTokenizer;
 use crate::{Error, Result};
@@ -39,13 +40,20 @@ impl Clip {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
-        let path = folder.join("config.json");
-        let config: ClipConfig = parse_config(&path, read_config(&path, &["clip"], "clip")?)?;
-        config.validate()?;
+        let config = Self::read_config(folder)?;
         let text = ClipText::open_variant(folder, variant, runtime)?;
         let open = || ClipVision::open_variant(folder, variant, runtime);
         let vision = config.vision_config.as_ref().map(|_| open()).transpose()?;
         Ok(Self { folder: folder.to_owned(), config, text, vision })
+    }
+
+    /// Reads the `config.json` of a folder. Each of its keys is read, or known to be without effect on embeddings.
+    ///
+    /// # Errors
+    /// A file that is missing, unreadable or of another architecture; [`Error::Setting`] for a key that would change embeddings and is
+    /// not followed; dimensions that make no network.
+    pub fn read_config(folder: &Path) -> Result<ClipConfig> {
+        file::both(folder)
     }
 
     /// The fingerprint of the text half in a folder, without loading it.

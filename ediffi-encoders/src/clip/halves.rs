@@ -4,16 +4,16 @@ use std::path::Path;
 
 use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::{self, WeightsFile};
-use serde_json::Value;
 use tch::Tensor;
 
-use super::config::{ClipTextConfig, ClipVisionConfig, in_range};
+use super::config::{ClipTextConfig, ClipVisionConfig};
+use super::file;
 use super::names::{text_names, vision_names};
 use super::preprocess::Preprocess;
 use super::text::ClipTextNetwork;
 use super::vision::ClipVisionNetwork;
 use crate::batch;
-use crate::encoded::{EncodedClip, finite, parse_config, read_config};
+use crate::encoded::{EncodedClip, finite};
 use crate::fingerprint::{Fingerprint, Identity};
 use crate::tokenizer::TextTokenizer;
 use crate::{Error, Result};
@@ -44,7 +44,7 @@ impl ClipText {
     /// As [`open`](Self::open).
     pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
         let _guard = tch::no_grad_guard();
-        let (config, projection) = text_config(folder)?;
+        let (config, projection) = file::text(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
         let identity = Identity::open(folder, variant, text_names, &config, &tokenizer)?;
         let file = identity.weights();
@@ -61,7 +61,7 @@ impl ClipText {
     /// # Errors
     /// A file is missing or unreadable.
     pub fn fingerprint(folder: &Path, variant: Option<&str>) -> Result<Fingerprint> {
-        let (config, _) = text_config(folder)?;
+        let (config, _) = file::text(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
         Identity::open(folder, variant, text_names, &config, &tokenizer)?.fingerprint().cloned()
     }
@@ -142,11 +142,7 @@ impl ClipVision {
     /// As [`open`](Self::open).
     pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
         let _guard = tch::no_grad_guard();
-        let path = folder.join("config.json");
-        let types = ["clip", "clip_vision_model"];
-        let json = read_config(&path, &types, "clip or clip_vision_model")?;
-        let (config, projection): (ClipVisionConfig, i64) = half_config(&path, json, "vision_config")?;
-        config.validate()?;
+        let (config, projection) = file::vision(folder)?;
         let preprocess = Preprocess::of_folder(folder, config.image_size)?;
         let file = WeightsFile::open(&weights::find(folder, variant)?, vision_names)?;
         let projection = file.contains("visual_projection.weight").then_some(projection);
@@ -196,40 +192,6 @@ impl ClipVision {
         let _guard = tch::no_grad_guard();
         Ok(finite(self.network.forward(&self.prepare(pictures)?)?, "the CLIP picture embedding")?)
     }
-}
-
-/// The configuration of one half, and the width of the space that it projects into. In a file of both halves, the half
-/// stands under `key`.
-fn half_config<T: serde::de::DeserializeOwned>(path: &Path, mut json: Value, key: &str) -> Result<(T, i64)> {
-    let projection = json.get("projection_dim").and_then(Value::as_i64).unwrap_or(512);
-    in_range("projection_dim", projection)?;
-    let whole = json.get("model_type").is_none_or(|kind| kind == "clip");
-    let part = match json.get_mut(key).map(Value::take) {
-        Some(part) => part,
-        None if whole => {
-            let source = serde::de::Error::custom(format!("missing field `{key}`"));
-            return Err(ediffi_core::Error::Json { path: path.to_owned(), source }.into());
-        }
-        None => json,
-    };
-    Ok((parse_config(path, part)?, projection))
-}
-
-/// Whether the configuration in a folder is one of a CLIP model with a text half.
-#[cfg(feature = "hub")]
-pub(crate) fn has_text(folder: &Path) -> Result<bool> {
-    let types = ["clip", "clip_text_model", "clip_vision_model"];
-    let json = read_config(&folder.join("config.json"), &types, "clip, clip_text_model or clip_vision_model")?;
-    Ok(json.get("model_type").is_none_or(|kind| kind != "clip_vision_model"))
-}
-
-fn text_config(folder: &Path) -> Result<(ClipTextConfig, i64)> {
-    let path = folder.join("config.json");
-    let types = ["clip", "clip_text_model"];
-    let json = read_config(&path, &types, "clip or clip_text_model")?;
-    let (config, projection): (ClipTextConfig, i64) = half_config(&path, json, "text_config")?;
-    config.validate()?;
-    Ok((config, projection))
 }
 
 fn tokenizer(folder: &Path, config: &ClipTextConfig) -> Result<TextTokenizer> {

@@ -2,6 +2,7 @@
 
 mod config;
 mod encoder;
+mod file;
 mod halves;
 mod names;
 mod picture;
@@ -13,7 +14,7 @@ mod vision;
 pub use config::{ClipConfig, ClipTextConfig, ClipVisionConfig};
 pub use encoder::Clip;
 #[cfg(feature = "hub")]
-pub(crate) use halves::has_text;
+pub(crate) use file::has_text;
 pub use halves::{ClipText, ClipVision};
 pub use names::{text_names, vision_names};
 pub use picture::{open_picture, picture, rgb8};

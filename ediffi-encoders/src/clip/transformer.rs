@@ -1,8 +1,8 @@
 //! The pre-norm transformer that both halves of CLIP are made of.
 
-use ediffi_core::Result;
 use ediffi_core::nn::{Activation, LayerNorm, Linear, attend, merge_heads, split_heads};
 use ediffi_core::weights::Scope;
+use ediffi_core::{Result, interrupt};
 use tch::{Kind, Tensor};
 
 use super::config::Dimensions;
@@ -78,6 +78,7 @@ impl Transformer {
     fn forward(&self, x: Tensor, mut seen: impl FnMut(&Tensor)) -> Result<Tensor> {
         seen(&x);
         self.layers.iter().try_fold(x, |x, layer| {
+            interrupt::check()?;
             let x = layer.forward(&x, self.attending)?;
             seen(&x);
             Ok(x)

@@ -100,7 +100,7 @@ impl HubModel {
             names: t5::names,
             tokenizers: &[&["tokenizer.json"], &["spiece.model"]],
             optional: &[],
-            has_tokenizer: |folder| t5::read_config(folder).map(|_| true),
+            has_tokenizer: |folder| T5::read_config(folder).map(|_| true),
         })
     }
 
@@ -186,8 +186,11 @@ impl HubModel {
             let named = |set: &&[&str]| set.iter().map(|name| format!("{beside}/{name}")).collect();
             sets.extend(files.tokenizers.iter().map(named));
         }
-        let optional: Vec<String> = files.optional.iter().map(|name| within(name)).collect();
-        let all = [vec![config.clone(), weights.clone()], indices.to_vec(), sets.concat(), optional.clone()].concat();
+        let mut optional: Vec<String> = files.optional.iter().map(|name| within(name)).collect();
+        // The folder of each set may have them.
+        let settings: Vec<String> = sets.iter().flat_map(|set| settings_beside(set)).collect();
+        let all = [vec![config.clone(), weights.clone()], indices.to_vec(), sets.concat(), optional.clone(), settings];
+        let all = all.concat();
         let there = snapshot.list(&all)?;
 
         let config = snapshot.fetch(&config, &there)?;
@@ -198,6 +201,7 @@ impl HubModel {
                 return Err(Error::NoTokenizerOnHub { repository, looked_for });
             };
             set.iter().try_for_each(|path| snapshot.fetch(path, &there).map(drop))?;
+            optional.extend(settings_beside(set));
         }
         for path in &optional {
             if there.has(path) {
@@ -220,4 +224,11 @@ impl HubModel {
         }
         Ok(folder)
     }
+}
+
+/// The paths of a tokenizer's settings, beside its own files.
+fn settings_beside(set: &[String]) -> impl Iterator<Item = String> {
+    let folder =
+        set.first().and_then(|path| path.rsplit_once('/')).map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
+    tokenizer::SETTINGS.into_iter().map(move |name| format!("{folder}{name}"))
 }

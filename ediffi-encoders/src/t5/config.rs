@@ -2,8 +2,9 @@
 
 use ediffi_core::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-/// The dimensions of a T5 encoder: the keys of a published `config.json` that the encoder needs. Other keys are ignored.
+/// The dimensions of a T5 encoder: the keys of a published `config.json` that the encoder needs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct T5Config {
     /// Rows of the embedding table. There may be more than the tokenizer has tokens.
@@ -62,6 +63,25 @@ fn epsilon() -> f64 {
 }
 fn eos() -> i64 {
     1
+}
+
+/// Keys of T5's files that change no embedding: what training and the decoder see.
+pub(super) const WITHOUT_EFFECT: [&str; 3] = ["classifier_dropout", "dropout_rate", "n_positions"];
+
+/// Keys that say again, or in the words of other models, what the keys that are read say: each with the one value that fits.
+pub(super) fn fixed(config: &T5Config) -> Vec<(&'static str, Value)> {
+    let (activation, gated) = match config.feed_forward_proj {
+        FeedForwardKind::Relu => ("relu", false),
+        FeedForwardKind::GatedGelu => ("gelu_new", true),
+    };
+    vec![
+        ("dense_act_fn", json!(activation)),
+        ("is_gated_act", json!(gated)),
+        ("hidden_size", json!(config.d_model)),
+        ("head_dim", json!(config.d_kv)),
+        ("num_attention_heads", json!(config.num_heads)),
+        ("num_hidden_layers", json!(config.num_layers)),
+    ]
 }
 
 impl T5Config {

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::Scope;
+use serde_json::{Map, Value};
 use tch::{Device, Tensor};
 
+use super::config::{WITHOUT_EFFECT, fixed};
 use super::{T5Config, T5Network, T5Weights};
 use crate::batch;
-use crate::encoded::{self, Encoded, Padding, finite, parse_config};
+use crate::encoded::{self, Encoded, Padding, finite};
 use crate::fingerprint::{Fingerprint, Identity};
 use crate::tokenizer::TextTokenizer;
-use crate::{Error, Result};
+use crate::{Error, Result, settings};
 
 /// Maps the name of a tensor in a published file to the name in [`T5Network`]; `None` for tensors of the decoder.
 #[must_use]
@@ -60,7 +62,7 @@ impl T5 {
             return Err(Error::Int8Device(runtime.device));
         }
         let _guard = tch::no_grad_guard();
-        let config = read_config(folder)?;
+        let config = Self::read_config(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
         let identity = Identity::open(folder, variant, names, &config, &tokenizer)?;
         tracing::debug!(folder = %folder.display(), ?runtime, "opening t5");
@@ -70,12 +72,30 @@ impl T5 {
         Ok(Self { network, tokenizer, identity })
     }
 
+    /// Reads the `config.json` of a folder. Each of its keys is read, or known to be without effect on embeddings.
+    ///
+    /// # Errors
+    /// A file that is missing, unreadable or of another architecture; [`Error::Setting`] for a key that would change embeddings and is
+    /// not followed; dimensions that make no network.
+    pub fn read_config(folder: &Path) -> Result<T5Config> {
+        let path = folder.join("config.json");
+        // mT5 is T5 v1.1 with another vocabulary, and another kind of feed-forward layers where its file names none.
+        let mut json = encoded::read_config(&path, &["t5", "mt5"], "t5 or mt5")?;
+        let of_mt5 = |keys: &&mut Map<String, Value>| keys.get("model_type").is_some_and(|kind| kind == "mt5");
+        if let Some(keys) = json.as_object_mut().filter(of_mt5) {
+            keys.entry("feed_forward_proj").or_insert_with(|| "gated-gelu".into());
+        }
+        let config: T5Config = settings::parse(&path, json, &WITHOUT_EFFECT, fixed)?;
+        config.validate()?;
+        Ok(config)
+    }
+
     /// The fingerprint of the model in a folder, without loading it.
     ///
     /// # Errors
     /// A file is missing or unreadable.
     pub fn fingerprint(folder: &Path, variant: Option<&str>) -> Result<Fingerprint> {
-        let config = read_config(folder)?;
+        let config = Self::read_config(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
         Identity::open(folder, variant, names, &config, &tokenizer)?.fingerprint().cloned()
     }
@@ -149,16 +169,6 @@ impl T5 {
 
 /// The name of the embedding in errors.
 const WHAT: &str = "the T5 embedding (f16 can overflow: use bf16 or f32)";
-
-/// The configuration in a folder.
-pub(crate) fn read_config(folder: &Path) -> Result<T5Config> {
-    let path = folder.join("config.json");
-    // mT5 is T5 v1.1 with another vocabulary.
-    let json = encoded::read_config(&path, &["t5", "mt5"], "t5 or mt5")?;
-    let config: T5Config = parse_config(&path, json)?;
-    config.validate().map_err(Error::from)?;
-    Ok(config)
-}
 
 fn tokenizer(folder: &Path, config: &T5Config) -> Result<TextTokenizer> {
     TextTokenizer::t5(folder, config.eos_token_id, config.pad_token_id, config.vocab_size)

@@ -7,8 +7,6 @@ mod network;
 mod product;
 
 pub use config::{FeedForwardKind, T5Config};
-#[cfg(feature = "hub")]
-pub(crate) use encoder::read_config;
 pub use encoder::{T5, names};
 pub use network::T5Network;
 pub use product::T5Weights;

@@ -1,7 +1,7 @@
 //! The linear maps of T5, whose weights are nearly all of the model.
 
-use ediffi_core::Result;
 use ediffi_core::weights::{Init, Role, Scope};
+use ediffi_core::{Result, interrupt};
 use tch::{Kind, Tensor};
 
 /// How the weights of the linear maps are held.
@@ -67,6 +67,7 @@ impl Product {
     /// # Shapes
     /// `x`: [..., inputs] → [..., outputs]
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        interrupt::check()?;
         match self {
             Self::Full(weight) => Ok(x.f_linear(&weight.f_to_kind(x.kind())?, None::<&Tensor>)?),
             Self::Int8 { weight, scale } => {

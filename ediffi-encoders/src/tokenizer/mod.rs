@@ -8,12 +8,16 @@ use tch::{Kind, Tensor};
 mod charsmap;
 mod open;
 mod sentencepiece;
+mod settings;
 mod spiece;
 
 use crate::{Error, Result};
-use open::Cutter;
 #[cfg(feature = "hub")]
 pub(crate) use open::beside;
+use open::{CLIP_END, CLIP_START, Cutter, T5_END};
+#[cfg(feature = "hub")]
+pub(crate) use settings::FILES as SETTINGS;
+use settings::Family;
 
 /// A batch of texts as token ids, all truncated or padded to the same length. A column is the position of a token.
 #[derive(Debug)]
@@ -56,20 +60,29 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// A file that is missing or no tokenizer. [`Error::TokenizerMismatch`] if the token `end` is not `</s>`, or if the
-    /// tokenizer has more tokens than the network has rows (`vocabulary`), or fewer than a quarter as many.
+    /// tokenizer has more tokens than the network has rows (`vocabulary`), or fewer than a quarter as many. [`Error::Setting`] for a
+    /// setting in a file beside it that would give other tokens.
     pub fn t5(path: &Path, end: i64, padding: i64, vocabulary: i64) -> Result<Self> {
         let path = open::find(path, &["tokenizer.json", "spiece.model"])?;
         let cutter = guarded(&path, || open::t5(&path))?;
         let this = Self { path, cutter, start: None, end, padding, most: MOST };
         this.check("shared.weight", vocabulary)?;
-        let named = u32::try_from(end).ok().and_then(|end| match &this.cutter {
-            Cutter::Pieces(pieces) => pieces.unreachable(end).map(str::to_owned),
-            Cutter::Pipeline(tokenizer) => tokenizer.id_to_token(end),
-        });
-        if named.as_deref() != Some("</s>") {
+        let named = this.special(end);
+        if named.as_deref() != Some(T5_END) {
             let named = named.map(|piece| format!(" but `{piece}`")).unwrap_or_default();
             return Err(this.mismatch(format!("token {end}, which is to end a text, is not `</s>`{named}")));
         }
+        settings::check(
+            &this.path,
+            &Family {
+                classes: &["T5Tokenizer", "T5TokenizerFast", "MT5Tokenizer", "MT5TokenizerFast"],
+                start: None,
+                end: T5_END,
+                padding: this.special(padding),
+                lowercase: false,
+                id: &|token| this.cutter.id(token),
+            },
+        )?;
         Ok(this)
     }
 
@@ -79,21 +92,30 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// A file that is missing or no tokenizer. [`Error::TokenizerMismatch`] if it lacks one of the two special tokens, or has
-    /// more tokens than the network has rows (`vocabulary`), or fewer than a quarter as many.
+    /// more tokens than the network has rows (`vocabulary`), or fewer than a quarter as many; [`Error::Setting`] for a setting in a
+    /// file beside it that would give other tokens.
     pub fn clip(path: &Path, vocabulary: i64, most: i64) -> Result<Self> {
         let path = open::find(path, &["tokenizer.json", "vocab.json"])?;
         let cutter = guarded(&path, || open::clip(&path))?;
         let id = |token: &str| {
-            let id = match &cutter {
-                Cutter::Pieces(_) => None,
-                Cutter::Pipeline(tokenizer) => tokenizer.token_to_id(token).map(i64::from),
-            };
             let reason = || format!("it has no token {token}");
-            id.ok_or_else(|| Error::TokenizerMismatch { path: path.clone(), reason: reason() })
+            cutter.id(token).ok_or_else(|| Error::TokenizerMismatch { path: path.clone(), reason: reason() })
         };
-        let (start, end) = (id("<|startoftext|>")?, id("<|endoftext|>")?);
+        let (start, end) = (id(CLIP_START)?, id(CLIP_END)?);
         let this = Self { path, cutter, start: Some(start), end, padding: end, most };
         this.check("text_model.embeddings.token_embedding.weight", vocabulary)?;
+        settings::check(
+            &this.path,
+            &Family {
+                classes: &["CLIPTokenizer", "CLIPTokenizerFast"],
+                start: Some(CLIP_START),
+                end: CLIP_END,
+                // Attention is causal.
+                padding: None,
+                lowercase: true,
+                id: &|token| this.cutter.id(token),
+            },
+        )?;
         Ok(this)
     }
 
@@ -130,6 +152,15 @@ impl TextTokenizer {
             return Err(self.mismatch(reason));
         }
         Ok(())
+    }
+
+    /// The text of a token that no text can reach.
+    fn special(&self, id: i64) -> Option<String> {
+        let id = u32::try_from(id).ok()?;
+        match &self.cutter {
+            Cutter::Pieces(pieces) => pieces.unreachable(id).map(str::to_owned),
+            Cutter::Pipeline(tokenizer) => tokenizer.id_to_token(id),
+        }
     }
 
     fn mismatch(&self, reason: String) -> Error {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use ediffi_core::files::{read_bytes, read_json};
+use ediffi_core::published::unknown_key;
 use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::models::bpe::BPE;
@@ -15,8 +16,16 @@ use tokenizers::tokenizer::SplitDelimiterBehavior;
 
 use super::charsmap::Charsmap;
 use super::sentencepiece::{Piece, PieceKind, SentencePiece};
+use super::settings::check_pipeline;
 use super::spiece;
 use crate::{Error, Result};
+
+/// The token that ends a text of T5.
+pub(super) const T5_END: &str = "</s>";
+/// The token that begins a text of CLIP.
+pub(super) const CLIP_START: &str = "<|startoftext|>";
+/// The token that ends one.
+pub(super) const CLIP_END: &str = "<|endoftext|>";
 
 /// What cuts texts.
 #[derive(Debug)]
@@ -25,6 +34,16 @@ pub(super) enum Cutter {
     Pieces(Box<SentencePiece>),
     /// A pipeline of the crate `tokenizers`.
     Pipeline(Box<Tokenizer>),
+}
+
+impl Cutter {
+    /// The id of a token of the vocabulary.
+    pub(super) fn id(&self, token: &str) -> Option<i64> {
+        match self {
+            Self::Pieces(pieces) => pieces.id(token).map(i64::from),
+            Self::Pipeline(tokenizer) => tokenizer.token_to_id(token).map(i64::from),
+        }
+    }
 }
 
 /// The first of `names` in `folder`, or beside it where pipelines of `diffusers` keep it: `tokenizer_2` for `text_encoder_2`,
@@ -51,6 +70,7 @@ pub(super) fn t5(path: &Path) -> Result<Cutter> {
         return Ok(Cutter::Pieces(Box::new(spiece::read(path)?)));
     }
     let json: Value = read_json(path)?;
+    check_pipeline(path, &json, None, T5_END)?;
     match pieces_of(&json) {
         Some(model) => {
             let model = model.map_err(|reason| Error::SentencePiece { path: path.to_owned(), reason })?;
@@ -84,7 +104,13 @@ fn pieces_of(json: &Value) -> Option<std::result::Result<SentencePiece, String>>
     let special: Vec<u64> = added().filter_map(|token| token.get("id")?.as_u64()).collect();
     let byte_fallback = model.get("byte_fallback").and_then(Value::as_bool).unwrap_or(false);
     let unknown = model.get("unk_id").and_then(Value::as_u64);
+    let prefixed = prefixed(json, steps);
     let build = || {
+        let prefixed = prefixed?;
+        let known = ["type", "vocab", "unk_id", "byte_fallback"];
+        if let Some(key) = model.as_object().and_then(|keys| unknown_key(keys, &known)) {
+            return Err(format!("its model has the key `{key}`, which this library does not know"));
+        }
         let table = base64::engine::general_purpose::STANDARD.decode(table).map_err(|error| error.to_string())?;
         let piece = |(id, entry): (usize, &Value)| {
             let text = entry.get(0).and_then(Value::as_str).map(str::to_owned);
@@ -100,9 +126,47 @@ fn pieces_of(json: &Value) -> Option<std::result::Result<SentencePiece, String>>
                 .ok_or_else(|| format!("entry {id} of its vocabulary is no piece with a score"))
         };
         let pieces = vocabulary.iter().enumerate().map(piece).collect::<std::result::Result<Vec<_>, _>>()?;
-        SentencePiece::new(pieces, Charsmap::parse(&table)?, byte_fallback, true)
+        SentencePiece::new(pieces, Charsmap::parse(&table)?, byte_fallback, prefixed)
     };
     Some(build())
+}
+
+/// Whether a text is treated as if it began with a space, if the steps around the model do what SentencePiece does by itself: runs of
+/// spaces are one, and a space is part of the word behind it.
+fn prefixed(json: &Value, normalizers: &[Value]) -> std::result::Result<bool, String> {
+    let text = |step: &Value, at: &str| step.pointer(at).and_then(Value::as_str).map(str::to_owned);
+    let spaces = |step: &&Value| {
+        text(step, "/type").as_deref() == Some("Replace")
+            && !(text(step, "/pattern/Regex").as_deref() == Some(" {2,}")
+                && matches!(text(step, "/content").as_deref(), Some(" " | "▁")))
+    };
+    if let Some(step) = normalizers.iter().find(spaces) {
+        return Err(format!("its normalizer replaces {}, which is not supported", step.get("pattern").unwrap_or(step)));
+    }
+    let step = json.get("pre_tokenizer").unwrap_or(&Value::Null);
+    let steps = step.get("pretokenizers").and_then(Value::as_array).map_or(std::slice::from_ref(step), Vec::as_slice);
+    let (words, last) = match steps {
+        [last] => (false, last),
+        [first, last] if text(first, "/type").as_deref() == Some("WhitespaceSplit") => (true, last),
+        _ => (false, &Value::Null),
+    };
+    let is_space = text(last, "/replacement").is_none_or(|character| character == "▁");
+    if text(last, "/type").as_deref() != Some("Metaspace") || !is_space {
+        return Err(
+            "its pre_tokenizer is not that of SentencePiece: Metaspace, with WhitespaceSplit or without".to_owned()
+        );
+    }
+    match text(last, "/prepend_scheme").as_deref() {
+        Some("always") => Ok(true),
+        Some("never") if !words => Ok(false),
+        Some("first") if !words => Ok(true),
+        None => match last.get("add_prefix_space").and_then(Value::as_bool) {
+            Some(false) if !words => Ok(false),
+            Some(true) | None => Ok(true),
+            Some(false) => Err("its words begin without a space, which is not supported".to_owned()),
+        },
+        Some(scheme) => Err(format!("its prepend_scheme `{scheme}` is not supported")),
+    }
 }
 
 /// Whether a piece is the spelling of a byte: `<0x41>`.
@@ -114,6 +178,7 @@ fn is_byte(text: &str) -> bool {
 /// CLIP's tokenizer: a `tokenizer.json`, or a `vocab.json` with `merges.txt` beside it.
 pub(super) fn clip(path: &Path) -> Result<Cutter> {
     if path.file_name().is_none_or(|name| name != "vocab.json") {
+        check_pipeline(path, &read_json(path)?, Some(CLIP_START), CLIP_END)?;
         return pipeline(path);
     }
     let merges = path.with_file_name("merges.txt");

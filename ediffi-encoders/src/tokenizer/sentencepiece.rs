@@ -119,6 +119,11 @@ impl SentencePiece {
         self.ids
     }
 
+    /// The id of a piece that can be found in a text.
+    pub(super) fn id(&self, piece: &str) -> Option<u32> {
+        self.pieces.get(piece).map(|found| found.id)
+    }
+
     /// The text of a piece that is never found in a text, such as the token that ends one.
     pub(super) fn unreachable(&self, id: u32) -> Option<&str> {
         self.unreachable.get(&id).map(String::as_str)

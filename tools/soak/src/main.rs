@@ -6,6 +6,7 @@ mod generations;
 mod kills;
 mod memory;
 mod no_room;
+mod replacing;
 mod report;
 mod result;
 mod training;
@@ -29,7 +30,7 @@ struct Arguments {
     /// Requests that a worker serves.
     #[arg(long, default_value_t = 10_000)]
     requests: usize,
-    /// How often a training is killed.
+    /// How often a training is killed, and the replacing of a model.
     #[arg(long, default_value_t = 100)]
     kills: usize,
     /// Also put the table between its markers in this document.
@@ -42,6 +43,9 @@ enum Hidden {
     /// A training that is killed.
     #[command(hide = true)]
     Train { folder: PathBuf },
+    /// The replacing of a model that is killed.
+    #[command(hide = true)]
+    Replace { folder: PathBuf },
     /// A model that is damaged.
     #[command(hide = true)]
     Open { folder: PathBuf },
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.hidden {
         Some(Hidden::Train { folder }) => training::train(folder),
+        Some(Hidden::Replace { folder }) => replacing::replace(folder),
         Some(Hidden::Open { folder }) => damage::open(folder),
         None => soak(&arguments),
     };
@@ -64,9 +69,10 @@ fn main() -> ExitCode {
 }
 
 fn soak(arguments: &Arguments) -> Result<()> {
-    let checks: [(&str, &dyn Fn() -> Result<report::Outcome>); 4] = [
+    let checks: [(&str, &dyn Fn() -> Result<report::Outcome>); 5] = [
         ("requests", &|| generations::run(&arguments.model, arguments.requests)),
         ("kills", &|| kills::run(arguments.kills)),
+        ("replacing", &|| replacing::run(&arguments.model, arguments.kills)),
         ("no room", &|| no_room::run()),
         ("damaged files", &|| damage::run(&arguments.model)),
     ];

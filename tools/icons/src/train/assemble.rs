@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ediffi_cascade::SamplerSettings;
 use ediffi_core::files::{make_folder_of, read_bytes, write_json, write_with_folders};
-use ediffi_core::weights;
+use ediffi_core::{folders, weights};
 use ediffi_train::plan::{StageTraining, Task};
 use ediffi_train::run::Begin;
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ const RECORDS: &str = "training";
 
 /// Writes the model of a trained plan to `out`: the encoders, the experts' weights in bf16, `pipeline.json`, and the plan with
 /// the logs. Everything is checked before anything is written: a network that was trained beside another CLIP, T5 or parent is refused.
+/// A model that is there is replaced as a whole; of its folder, what is no part of a model stays: files at the top, such as a README.
 pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
     let mut stages = Vec::new();
     let mut networks = Vec::new();
@@ -60,33 +61,48 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
         }
         stages.push(pipeline_stage(stage, experts)?);
     }
-    for file in ENCODERS {
-        copy(&workshop.folder.join(file), &out.join(file))?;
-    }
     for stage in &workshop.plan.stages {
         configs.push((format!("{}/config.json", stage.name), dimensions(side(stage)?).into()));
     }
-    for (path, dimensions) in &configs {
-        write_json(&out.join(path), dimensions)?;
-    }
-    for (from, to) in &networks {
-        halve(from, &out.join(to))?;
-    }
-    for task in workshop.plan.tasks() {
-        let log = format!("{}.csv", task.name());
-        if workshop.folder.join(&log).is_file() {
-            copy(&workshop.folder.join(&log), &out.join(RECORDS).join(&log))?;
-        }
-    }
-    write_with_folders(&out.join(RECORDS).join("plan.toml"), workshop.plan.to_toml()?.as_bytes())?;
     let pipeline = json!({
         "format": "ediffi-pipeline/1",
         "encoders": { "t5": "t5", "clip": "clip" },
         "stages": stages,
         "presets": presets(),
     });
-    // Last: a folder with a pipeline.json is whole.
-    Ok(write_json(&out.join("pipeline.json"), &pipeline)?)
+    folders::replace(out, |new| {
+        for file in ENCODERS {
+            copy(&workshop.folder.join(file), &new.join(file))?;
+        }
+        for (path, dimensions) in &configs {
+            write_json(&new.join(path), dimensions)?;
+        }
+        for (from, to) in &networks {
+            halve(from, &new.join(to))?;
+        }
+        for task in workshop.plan.tasks() {
+            let log = format!("{}.csv", task.name());
+            if workshop.folder.join(&log).is_file() {
+                copy(&workshop.folder.join(&log), &new.join(RECORDS).join(&log))?;
+            }
+        }
+        write_with_folders(&new.join(RECORDS).join("plan.toml"), workshop.plan.to_toml()?.as_bytes())?;
+        write_json(&new.join("pipeline.json"), &pipeline)?;
+        keep(out, new)
+    })
+}
+
+/// Copies files at the top of the old folder that the new one does not have.
+fn keep(old: &Path, new: &Path) -> Result<()> {
+    // A folder that is not there holds nothing.
+    for entry in std::fs::read_dir(old).into_iter().flatten() {
+        let entry = entry?;
+        let to = new.join(entry.file_name());
+        if entry.path().is_file() && !to.exists() {
+            copy(&entry.path(), &to)?;
+        }
+    }
+    Ok(())
 }
 
 /// Six significant digits, so that a manifest reads well. Neighbours are rounded alike and still tile.
@@ -131,6 +147,24 @@ fn pipeline_stage(stage: &StageTraining, experts: Vec<Value>) -> Result<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_readme_stays_and_an_old_model_goes() {
+        let within = tempfile::tempdir().unwrap();
+        let out = within.path().join("model");
+        std::fs::create_dir_all(out.join("old-stage")).unwrap();
+        for (file, text) in [("README.md", "read me"), ("pipeline.json", "old"), ("old-stage/a.safetensors", "old")] {
+            std::fs::write(out.join(file), text).unwrap();
+        }
+        let write = |new: &Path| -> Result<()> {
+            std::fs::write(new.join("pipeline.json"), "new")?;
+            keep(&out, new)
+        };
+        folders::replace(&out, write).unwrap();
+        let read = |file: &str| std::fs::read_to_string(out.join(file)).ok();
+        assert_eq!((read("README.md").as_deref(), read("pipeline.json").as_deref()), (Some("read me"), Some("new")));
+        assert!(!out.join("old-stage").exists());
+    }
 
     #[test]
     fn sigmas_keep_six_digits() {

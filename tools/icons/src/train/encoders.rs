@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use ediffi_core::conditioning::Conditioning;
-use ediffi_core::files::read_json;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::{self, Scope};
-use ediffi_encoders::clip::{CHANNEL_MEAN, CHANNEL_STD, ClipConfig, ClipTextNetwork, ClipVisionNetwork};
+use ediffi_encoders::clip::{CHANNEL_MEAN, CHANNEL_STD, Clip, ClipTextNetwork, ClipVisionNetwork};
 use ediffi_encoders::t5::{T5Config, T5Network};
 use ediffi_encoders::tokenizer::{TextTokenizer, Tokens};
 use tch::{Kind, Tensor};
@@ -64,7 +63,7 @@ pub struct Encoders {
 impl Encoders {
     /// Opens the folders that the trainings of both exported.
     pub fn open(clip: &Path, t5: &Path, runtime: Runtime) -> Result<Self> {
-        let config: ClipConfig = read_json(&clip.join("config.json"))?;
+        let config = Clip::read_config(clip)?;
         let vision = config.vision_config.clone().ok_or("the CLIP has no image tower")?;
         let (clip_text, clip_vision) = load(&clip.join("model.safetensors"), runtime, |mut scope| {
             let text =
@@ -73,7 +72,7 @@ impl Encoders {
         })?;
         let vocabulary = config.text_config.vocab_size;
         let clip_tokenizer = TextTokenizer::clip(&clip.join("tokenizer.json"), vocabulary, TOKENS)?;
-        let config: T5Config = read_json(&t5.join("config.json"))?;
+        let config = ediffi_encoders::T5::read_config(t5)?;
         let build = |scope: Scope<'_>| T5Network::new(scope, &config, runtime.kind);
         let network = load(&t5.join("model.safetensors"), runtime, build)?;
         let t5 = T5 { network, tokenizer: t5_tokenizer(t5, &config)? };

@@ -40,9 +40,11 @@ pub fn execute(workshop: &Workshop, only: &[String], restart: &[String]) -> Resu
 /// What somebody whose checkpoint does not fit can do.
 fn advice(name: &str, error: Box<dyn std::error::Error + Send + Sync>) -> Box<dyn std::error::Error + Send + Sync> {
     match error.downcast_ref() {
-        Some(ediffi_train::Error::Lineage { .. } | ediffi_train::Error::Checkpoint { .. }) => {
-            format!("{error}. `--restart {name}` trains it anew").into()
-        }
+        Some(
+            ediffi_train::Error::Lineage { .. }
+            | ediffi_train::Error::Checkpoint { .. }
+            | ediffi_train::Error::RestartKilled { .. },
+        ) => format!("{error}. `--restart {name}` trains it anew").into(),
         _ => error,
     }
 }
