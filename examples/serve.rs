@@ -111,7 +111,7 @@ fn read_request(stream: &TcpStream) -> io::Result<Result<Request, String>> {
     }
     let mut body = Vec::new();
     reader.take(length).read_to_end(&mut body)?;
-    Ok(serde_json::from_slice::<Request>(&body).map_err(|error| error.to_string()))
+    Ok(Request::from_json(&body).map_err(|error| error.to_string()))
 }
 
 fn first_png(generation: &Generation) -> ediffi::Result<Vec<u8>> {

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use ediffi_core::Result;
+use ediffi_core::brief::told_json;
 use ediffi_core::files::read_json;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -79,5 +80,6 @@ pub(crate) fn read_config(path: &Path, types: &[&str], expected: &'static str) -
 
 /// Reads the keys of a configuration that `T` has.
 pub(crate) fn parse_config<T: DeserializeOwned>(path: &Path, json: Value) -> crate::Result<T> {
-    serde_json::from_value(json).map_err(|source| ediffi_core::Error::Json { path: path.to_owned(), source }.into())
+    serde_json::from_value(json)
+        .map_err(|source| ediffi_core::Error::Json { path: path.to_owned(), source: told_json(source) }.into())
 }
