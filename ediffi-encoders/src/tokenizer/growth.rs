@@ -47,7 +47,8 @@ mod tests {
 
     #[test]
     fn published_rules_are_taken_and_endless_ones_are_not() {
-        let replace = |pattern: Value, content: &str| json!({ "type": "Replace", "pattern": pattern, "content": content });
+        let replace =
+            |pattern: Value, content: &str| json!({ "type": "Replace", "pattern": pattern, "content": content });
         let space = replace(json!({ "Regex": "\\s+" }), " ");
         let several = |rule: &Value, times: usize| json!({ "type": "Sequence", "normalizers": vec![rule; times] });
         assert!(!refused(&Value::Null) && !refused(&json!({ "type": "NFC" })) && expect_bounded(&json!({})).is_ok());
@@ -58,7 +59,8 @@ mod tests {
         // What gets shorter makes up for nothing: it may not be found.
         let shorter = replace(json!({ "String": "bbbb" }), "");
         assert!(refused(&json!({ "type": "Sequence", "normalizers": [several(&doubled, 6), shorter, doubled] })));
-        let deep = (0..DEEPEST).fold(json!({ "type": "NFC" }), |rule, _| json!({ "type": "Sequence", "normalizers": [rule] }));
+        let deep =
+            (0..DEEPEST).fold(json!({ "type": "NFC" }), |rule, _| json!({ "type": "Sequence", "normalizers": [rule] }));
         assert!(refused(&deep));
     }
 }
