@@ -62,8 +62,7 @@ pub(crate) async fn serve(listener: TcpListener, worker: Worker) -> Result<(), B
 
 /// Draws the request of a body. If the connection breaks meanwhile, the handle is dropped, which cancels the job.
 async fn draw(State(worker): State<Worker>, body: Bytes) -> Result<Response, Refusal> {
-    let request: Request =
-        serde_json::from_slice(&body).map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let request = Request::from_json(&body)?;
     let steps = |event: &Event<'_>| {
         if let Event::Step { stage, index, steps, .. } = event {
             println!("{stage}: {} of {steps}", index + 1);
@@ -84,7 +83,7 @@ struct Refusal(StatusCode, String);
 impl From<ediffi::Error> for Refusal {
     fn from(error: ediffi::Error) -> Self {
         let status = match &error {
-            ediffi::Error::InvalidRequest { .. } => StatusCode::BAD_REQUEST,
+            ediffi::Error::InvalidRequest { .. } | ediffi::Error::RequestJson(_) => StatusCode::BAD_REQUEST,
             ediffi::Error::QueueFull { .. } => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };

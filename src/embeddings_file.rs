@@ -63,11 +63,9 @@ struct File<'a> {
 
 impl<'a> File<'a> {
     fn parse(bytes: &'a [u8]) -> std::result::Result<Self, String> {
-        let text = |error: safetensors::SafeTensorError| error.to_string();
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(text)?;
-        let texts = header.metadata().clone().unwrap_or_default();
+        let (texts, tensors) = weights::parse(bytes).map_err(|error| error.to_string())?;
         match texts.get("format").map(String::as_str) {
-            Some(FORMAT) => Ok(Self { tensors: SafeTensors::deserialize(bytes).map_err(text)?, texts }),
+            Some(FORMAT) => Ok(Self { tensors, texts }),
             Some(other) => Err(format!("its format is `{other}`, this version reads `{FORMAT}`")),
             None => Err("its header names no format".to_owned()),
         }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ediffi_core::brief::{brief, told};
+
 use crate::Problem;
 
 /// What every fallible function of this crate returns.
@@ -56,7 +58,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// The manifest is of a format that this version does not know.
-    #[error("{}: format is `{found}`, this version reads `{expected}`", path.display())]
+    #[error("{}: format is `{}`, this version reads `{expected}`", path.display(), brief(found))]
     Format {
         /// The file.
         path: PathBuf,
@@ -66,7 +68,7 @@ pub enum Error {
         expected: &'static str,
     },
     /// A key of the manifest has a value that does not fit.
-    #[error("{}, {key}: {reason}", path.display())]
+    #[error("{}, {key}: {}", path.display(), told(reason))]
     Manifest {
         /// The file.
         path: PathBuf,
@@ -126,7 +128,7 @@ pub enum Error {
     #[error("style image: {0}")]
     StyleImage(String),
     /// A file is no file of a style embedding.
-    #[error("{} holds no style: {reason}", path.display())]
+    #[error("{} holds no style: {}", path.display(), told(reason))]
     StyleFile {
         /// The file.
         path: PathBuf,
@@ -149,6 +151,9 @@ pub enum Error {
     /// A PNG file without a stored request.
     #[error("the PNG file holds no request of ediffi")]
     PngWithoutRequest,
+    /// The JSON of a request cannot be understood.
+    #[error("the request: {0}")]
+    RequestJson(#[source] serde_json::Error),
     /// The request stored in a PNG file cannot be understood.
     #[error("the request in the PNG file: {0}")]
     PngRequest(#[source] serde_json::Error),
@@ -157,7 +162,7 @@ pub enum Error {
     NoFloats,
     // --- embeddings ---
     /// A file is no file of embeddings.
-    #[error("{} holds no embeddings: {reason}", path.display())]
+    #[error("{} holds no embeddings: {}", path.display(), told(reason))]
     EmbeddingsFile {
         /// The file.
         path: PathBuf,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ediffi_cascade::StageConfig;
-use ediffi_core::brief::brief;
+use ediffi_core::brief::{brief, told_json};
 use ediffi_core::files;
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +96,7 @@ impl Manifest {
         struct Head {
             format: Option<String>,
         }
-        let json = |source| Error::Json { path: path.to_owned(), source };
+        let json = |source| Error::Json { path: path.to_owned(), source: told_json(source) };
         let head: Head = serde_json::from_str(text).map_err(json)?;
         if let Some(found) = head.format.filter(|format| format != MANIFEST_FORMAT) {
             return Err(Error::Format { path: path.to_owned(), found, expected: MANIFEST_FORMAT });
@@ -122,7 +122,11 @@ impl Manifest {
                 && files::path_inside(Path::new("."), folder).is_err()
             {
                 let (manifest, key) = (path.to_owned(), key.to_owned());
-                return Err(Error::PathOutside { manifest, key, path: folder.clone() });
+                return Err(Error::PathOutside {
+                    manifest,
+                    key,
+                    path: brief(&folder.to_string_lossy()).into_owned().into(),
+                });
             }
         }
         Ok(())

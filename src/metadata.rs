@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::io::Cursor;
 use std::path::Path;
 
+use ediffi_core::brief::told_json;
 use ediffi_core::files;
 use image::RgbImage;
 use png::text_metadata::ITXtChunk;
@@ -63,7 +64,7 @@ impl Request {
     /// # Errors
     /// As [`Request::from_png`].
     pub fn from_png_bytes(bytes: &[u8]) -> Result<Self> {
-        serde_json::from_str(&Metadata::read(bytes)?.request).map_err(Error::PngRequest)
+        serde_json::from_str(&Metadata::read(bytes)?.request).map_err(|error| Error::PngRequest(told_json(error)))
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ediffi_cascade::SamplerSettings;
+use ediffi_core::brief::told_json;
 use ediffi_core::files;
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +84,7 @@ impl Provenance {
     /// As [`from_png`](Self::from_png).
     pub fn from_png_bytes(bytes: &[u8]) -> Result<Self> {
         let made = Metadata::read(bytes)?.made.ok_or(crate::Error::PngWithoutRequest)?;
-        serde_json::from_str(&made).map_err(crate::Error::PngRequest)
+        serde_json::from_str(&made).map_err(|error| crate::Error::PngRequest(told_json(error)))
     }
 
     /// What is different from `here`, one line each; none if the same picture comes out.

@@ -4,13 +4,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use ediffi_cascade::{SettingsPatch, Tiling};
+use ediffi_core::brief::told_json;
 use ediffi_core::guidance::Guidance;
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
 use ediffi_paint::Canvas;
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, Style};
+use crate::{Error, Result, Style};
 
 /// What to draw, and how. The same request to the same model gives the same picture, to the bit on one machine.
 ///
@@ -100,6 +101,15 @@ impl Request {
             preset: None,
             stages: BTreeMap::new(),
         }
+    }
+
+    /// Reads the JSON of a request. The error says where the fault is, and does not grow with what was read, as that of `serde_json`
+    /// may: it can be sent back to a stranger.
+    ///
+    /// # Errors
+    /// [`Error::RequestJson`] naming an unknown key or a value that does not fit, with line and column.
+    pub fn from_json(json: &[u8]) -> Result<Self> {
+        serde_json::from_slice(json).map_err(|error| Error::RequestJson(told_json(error)))
     }
 
     /// One image without a prompt. It may still have a style.
@@ -285,6 +295,27 @@ mod tests {
         let message = |json: &str| serde_json::from_str::<Request>(json).unwrap_err().to_string();
         assert!(message(r#"{"prompt": "a", "sed": 1}"#).contains("unknown field `sed`"));
         assert!(message(r#"{"stages": {"base": {"step": 1}}}"#).contains("unknown field `step`"));
+    }
+
+    /// A key or a value of a megabyte would come back to who sent it, and go into the log.
+    #[test]
+    fn what_is_wrong_with_json_is_said_briefly() {
+        let request = Request::new("a cat").seed(3);
+        assert_eq!(Request::from_json(&serde_json::to_vec(&request).unwrap()).unwrap(), request);
+        let long = "k".repeat(1 << 20);
+        for json in [
+            format!("{{\"{long}\": 1}}"),
+            format!("{{\"seed\": \"{long}\"}}"),
+            format!("{{\"stages\": {{\"base\": {{\"solver\": \"{long}\"}}}}}}"),
+        ] {
+            let error = Request::from_json(json.as_bytes()).unwrap_err();
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(
+                matches!(error, Error::RequestJson(_)) && error.to_string().len() < 700 && cause.len() < 700,
+                "{error}"
+            );
+            assert!(cause.contains("at line 1 column 104"), "{cause}");
+        }
     }
 
     #[test]

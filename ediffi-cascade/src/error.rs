@@ -1,5 +1,7 @@
 //! The errors of this crate.
 
+use ediffi_core::brief::brief;
+
 use crate::tiling::TilingError;
 
 /// What every fallible function of this crate returns.
@@ -16,7 +18,7 @@ pub enum Error {
     #[error(transparent)]
     Core(ediffi_core::Error),
     /// Something that the core does failed within a stage.
-    #[error("stage `{stage}`: {source}")]
+    #[error("stage `{stage}`: {source}", stage = brief(stage))]
     Stage {
         /// Name of the stage.
         stage: String,
@@ -24,7 +26,7 @@ pub enum Error {
         source: Box<ediffi_core::Error>,
     },
     /// An expert made a NaN or an infinity, and its file holds none.
-    #[error("stage `{stage}`: expert {expert} ({weights}) made a NaN or an infinity at sigma {sigma}")]
+    #[error("stage `{stage}`: expert {expert} ({weights}) made a NaN or an infinity at sigma {sigma}", stage = brief(stage))]
     NotFinite {
         /// Name of the stage.
         stage: String,
@@ -51,7 +53,7 @@ pub enum Error {
         tensor: String,
     },
     /// A field of a stage's configuration holds something that the core refuses.
-    #[error("stage `{stage}`, {field}: {source}")]
+    #[error("stage `{stage}`, {field}: {source}", stage = brief(stage))]
     Setting {
         /// Name of the stage.
         stage: String,
@@ -61,7 +63,7 @@ pub enum Error {
         source: Box<ediffi_core::Error>,
     },
     /// A field of a stage's configuration does not make a stage.
-    #[error("stage `{stage}`, {field}: {reason}")]
+    #[error("stage `{stage}`, {field}: {reason}", stage = brief(stage))]
     StageConfig {
         /// Name of the stage.
         stage: String,
@@ -71,7 +73,7 @@ pub enum Error {
         reason: String,
     },
     /// A job's inputs do not fit each other or the stage.
-    #[error("stage `{stage}` cannot sample, {input}: {reason}")]
+    #[error("stage `{stage}` cannot sample, {input}: {reason}", stage = brief(stage))]
     Job {
         /// Name of the stage.
         stage: String,
@@ -81,7 +83,7 @@ pub enum Error {
         reason: String,
     },
     /// A picture cannot be tiled as asked.
-    #[error("stage `{stage}`: {source}")]
+    #[error("stage `{stage}`: {source}", stage = brief(stage))]
     Tiling {
         /// Name of the stage.
         stage: String,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::brief::told;
 use crate::sigma_interval::SigmaInterval;
 
 /// What every fallible function of this crate returns.
@@ -296,7 +297,9 @@ fn differences(missing: &[String], unexpected: &[String], mismatched: &[ShapeMis
     let list = |what: &str, names: Vec<String>| {
         let rest = names.len().saturating_sub(SHOWN);
         let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-        (!names.is_empty()).then(|| format!("{what} {}{more}", names[..names.len().min(SHOWN)].join(", ")))
+        (!names.is_empty()).then(|| {
+            format!("{what} {}{more}", names.iter().take(SHOWN).map(|name| told(name)).collect::<Vec<_>>().join(", "))
+        })
     };
     let shapes = mismatched
         .iter()

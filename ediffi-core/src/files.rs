@@ -8,14 +8,24 @@ use std::path::{Component, Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::brief::{brief, told_json};
 use crate::published::quote_numbers_of_python;
 use crate::{Error, Result};
+
+/// The longest path in a file, in bytes. No system takes much longer ones.
+const LONGEST_PATH: usize = 1024;
 
 /// Joins `path` to `folder`, and makes sure that it stays inside. Symbolic links are allowed: the user put them there.
 ///
 /// # Errors
-/// [`Error::PathOutside`] for a path that is empty, absolute or contains `..`.
+/// [`Error::PathOutside`] for a path that is empty, absolute or contains `..`; [`Error::ReadFile`] for one of more than 1024 bytes.
 pub fn path_inside(folder: &Path, path: &Path) -> Result<PathBuf> {
+    if path.as_os_str().len() > LONGEST_PATH {
+        let cut = brief(&path.to_string_lossy()).into_owned();
+        let source =
+            io::Error::new(io::ErrorKind::InvalidFilename, format!("its name has more than {LONGEST_PATH} bytes"));
+        return Err(Error::ReadFile { path: PathBuf::from(cut), source });
+    }
     let inside = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if inside && !path.as_os_str().is_empty() {
         Ok(folder.join(path))
@@ -46,7 +56,7 @@ pub fn read_text(path: &Path) -> Result<String> {
 /// [`Error::ReadFile`], or [`Error::Json`] with the key and the line.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&quote_numbers_of_python(&read_text(path)?))
-        .map_err(|source| Error::Json { path: path.to_owned(), source })
+        .map_err(|source| Error::Json { path: path.to_owned(), source: told_json(source) })
 }
 
 /// Writes `bytes` to `path`, replacing what is there; see [`write_atomic_with`].
@@ -268,6 +278,9 @@ mod tests {
             let error = path_inside(folder, Path::new(outside)).unwrap_err();
             assert!(matches!(error, Error::PathOutside { .. }), "{outside}: {error}");
         }
+        let error = path_inside(folder, Path::new(&"n".repeat(LONGEST_PATH + 1))).unwrap_err();
+        assert!(matches!(error, Error::ReadFile { .. }) && error.to_string().len() < 200, "{error}");
+        assert!(path_inside(folder, Path::new(&"n".repeat(LONGEST_PATH))).is_ok());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("list.json");
         write_atomic(&path, b"[1, 2]").unwrap();

@@ -136,25 +136,21 @@ impl Operations {
     }
 
     /// A whole number.
-    #[must_use]
     pub fn integer(&self, value: i64) -> Argument<'_> {
         self.own(value.cast_unsigned(), Held::Number)
     }
 
     /// A number.
-    #[must_use]
     pub fn number(&self, value: f64) -> Argument<'_> {
         self.own(value.to_bits(), Held::Number)
     }
 
     /// Yes or no.
-    #[must_use]
     pub fn switch(&self, on: bool) -> Argument<'_> {
         self.own(on.into(), Held::Number)
     }
 
     /// A value where one may be absent.
-    #[must_use]
     pub fn optional<'a>(&'a self, value: Argument<'a>) -> Argument<'a> {
         // SAFETY: the operator gives room for at least as many bytes, aligned for any number, or throws, which ends the process.
         let place = unsafe { (self.allocate)(size_of::<Value>()) }.cast::<Value>();

@@ -109,8 +109,10 @@ impl Schedule {
             Self::Exponential { min, max } => exponential(steps, *min, *max),
             Self::Custom(sigmas) => {
                 validate(sigmas)?;
-                if sigmas.len() != steps + 1 {
-                    let reason = format!("the custom list has {} steps, {steps} were asked for", sigmas.len() - 1);
+                // Two sigmas at least.
+                let own = sigmas.len() - 1;
+                if own != steps {
+                    let reason = format!("the custom list has {own} steps, {steps} were asked for");
                     return Err(Error::InvalidSchedule(reason));
                 }
                 Ok(sigmas.clone())
@@ -249,6 +251,15 @@ mod tests {
         // The square grid of order 2 in closed form: sqrt(sigma) falls from 2 to 1 in 4 equal steps.
         for (i, got) in deis(4, 1.0, 4.0, 2.0).unwrap().iter().enumerate() {
             assert!((got - (2.0 - 0.25 * i as f64).powi(2)).abs() < 1e-14);
+        }
+    }
+
+    /// A model folder may ask for as many steps as 64 bits can count.
+    #[test]
+    fn a_list_of_other_steps_is_an_error_for_any_number_of_them() {
+        for steps in [0, 1, 3, usize::MAX] {
+            let error = Schedule::Custom(vec![4.0, 2.0, 1.0]).sigmas(steps).unwrap_err();
+            assert!(error.to_string().contains(&format!("2 steps, {steps} were")), "{error}");
         }
     }
 

@@ -260,6 +260,15 @@ fn dimensions_that_make_no_network_name_their_field() {
     }
 }
 
+/// No file can hold it, and the number of its parameters is still told.
+#[test]
+fn the_largest_network_has_a_table() {
+    let mut largest = dimensions();
+    (largest.channels, largest.patch, largest.embedding_width) = (1 << 20, 1 << 20, 1 << 20);
+    let table = Table::of(|scope| UNet::new(scope, &Adm(largest), Kind::Float)).unwrap();
+    assert_eq!(table.elements(), i64::MAX);
+}
+
 /// Files of models and fixtures, and one of DeepFloyd IF's layout, come back letter by letter.
 #[test]
 fn stored_dimensions_come_back_as_they_stand() {

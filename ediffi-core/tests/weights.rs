@@ -127,6 +127,39 @@ fn files_that_are_cut_short_or_missing_are_errors() {
     }
 }
 
+/// The crate that parses the header adds the lengths without a look: a panic in a development build.
+#[test]
+fn tensors_of_2_to_the_64_bytes_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let (half, last) = (u64::MAX / 8, u64::MAX - 1);
+    let tensor = |name: u64, begin: u64, end: u64| {
+        format!(r#""{name}":{{"dtype":"U8","shape":[{}],"data_offsets":[{begin},{end}]}}"#, end - begin)
+    };
+    let tensors: Vec<String> = (0..8).map(|i| tensor(i, i * half, (i + 1) * half)).collect();
+    let json = format!("{{{},{}}}", tensors.join(","), tensor(8, 8 * half, last));
+    let bytes = [&(json.len() as u64).to_le_bytes(), json.as_bytes()].concat();
+    std::fs::write(&path, &bytes).unwrap();
+    let error = load(&path).unwrap_err();
+    assert!(matches!(&error, Error::WeightsFormat { path: named, .. } if *named == path), "{error}");
+    assert!(weights::parse(&bytes).is_err());
+}
+
+/// There are no numbers in it, but its sides cannot be multiplied.
+#[test]
+fn a_shape_that_overflows_on_the_way_to_nothing_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    for shape in ["[4611686018427387904,2,0]", "[0,9223372036854775808]", "[0,4611686018427387904,2]"] {
+        let json = format!(r#"{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}}}"#);
+        let bytes = [&(json.len() as u64).to_le_bytes(), json.as_bytes()].concat();
+        std::fs::write(&path, &bytes).unwrap();
+        let error = WeightsFile::open(&path, same).unwrap_err();
+        assert!(matches!(&error, Error::WeightsFormat { path: named, .. } if *named == path), "{shape}: {error}");
+        assert!(weights::parse(&bytes).is_err());
+    }
+}
+
 /// A folder with an index is read from its shards, under the names that the network uses.
 #[test]
 fn shards_are_one_file() {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ediffi_core::files::read_bytes;
 use ediffi_core::weights;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use serde::de::DeserializeOwned;
 use tch::{Kind, Tensor};
 
@@ -148,9 +148,7 @@ impl Kept<'_> {
 
 fn read<'a>(path: &'a Path, model: &Fingerprint, kind: &str) -> Result<Kept<'a>> {
     let bytes = read_bytes(path)?;
-    let format = |error: safetensors::SafeTensorError| damaged(path, error.to_string());
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(format)?;
-    let header = header.metadata().clone().unwrap_or_default();
+    let (header, stored) = weights::parse(&bytes).map_err(|error| damaged(path, error.to_string()))?;
     match header.get("format").map(String::as_str) {
         Some(FORMAT) => {}
         Some(other) => return Err(damaged(path, format!("its format is `{other}`, this version reads `{FORMAT}`"))),
@@ -182,7 +180,6 @@ fn read<'a>(path: &'a Path, model: &Fingerprint, kind: &str) -> Result<Kept<'a>>
     }
     let mask: Vec<bool> = lengths.iter().flat_map(|&length| (0..columns).map(move |column| column < length)).collect();
     let mask = Tensor::f_from_slice(&mask)?.f_reshape([texts.len() as i64, columns as i64])?.f_to_kind(Kind::Bool)?;
-    let stored = SafeTensors::deserialize(&bytes).map_err(format)?;
     let mut tensors = HashMap::new();
     for (name, view) in stored.tensors() {
         if view.dtype() != Dtype::F32 {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ediffi_core::brief::{brief, told};
+
 use crate::PictureError;
 
 /// The result of every fallible function of this crate that is not part of a network.
@@ -31,7 +33,7 @@ pub enum Error {
         names: String,
     },
     /// A SentencePiece model cannot be used.
-    #[error("{}: {reason}", path.display())]
+    #[error("{}: {}", path.display(), told(reason))]
     SentencePiece {
         /// The file.
         path: PathBuf,
@@ -39,7 +41,7 @@ pub enum Error {
         reason: String,
     },
     /// A configuration is one of another architecture.
-    #[error("{} describes a model of type `{found}`, expected {expected}", path.display())]
+    #[error("{} describes a model of type `{}`, expected {expected}", path.display(), brief(found))]
     Architecture {
         /// The file.
         path: PathBuf,
@@ -49,7 +51,7 @@ pub enum Error {
         found: String,
     },
     /// A tokenizer belongs to another network.
-    #[error("{} does not fit the network beside it: {reason}", path.display())]
+    #[error("{} does not fit the network beside it: {}", path.display(), told(reason))]
     TokenizerMismatch {
         /// The file.
         path: PathBuf,
@@ -84,7 +86,7 @@ pub enum Error {
     #[error("the CLIP model in {} has no picture half (its config.json has no vision_config)", .0.display())]
     NoVision(PathBuf),
     /// The preparation of pictures that a file describes cannot be done.
-    #[error("{}, {key}: {reason}", path.display())]
+    #[error("{}, {}: {}", path.display(), brief(key), told(reason))]
     Preprocessor {
         /// The file.
         path: PathBuf,
@@ -115,7 +117,7 @@ pub enum Error {
     #[error("{} was written to since it was opened: what the model loaded cannot be told from other weights any more", .0.display())]
     WeightsChanged(PathBuf),
     /// Kept embeddings that another model made.
-    #[error("the embeddings in {} were made by {made_by}, not by {wanted}", path.display())]
+    #[error("the embeddings in {} were made by {}, not by {wanted}", path.display(), told(made_by))]
     OtherModel {
         /// The file.
         path: PathBuf,
@@ -125,7 +127,7 @@ pub enum Error {
         wanted: String,
     },
     /// Kept embeddings of another encoding of the same model.
-    #[error("the embeddings in {} are {kept}, not {wanted}", path.display())]
+    #[error("the embeddings in {} are {}, not {wanted}", path.display(), brief(kept))]
     OtherEncoding {
         /// The file.
         path: PathBuf,
@@ -135,7 +137,7 @@ pub enum Error {
         wanted: String,
     },
     /// A file that holds no kept embeddings, or damaged ones.
-    #[error("{} holds no embeddings: {reason}", path.display())]
+    #[error("{} holds no embeddings: {}", path.display(), told(reason))]
     CacheFile {
         /// The file.
         path: PathBuf,

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use ediffi_core::brief::{brief, told_json};
 use ediffi_core::published::unknown_key;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -108,7 +109,8 @@ pub(crate) fn parse<T: DeserializeOwned>(
     fixed: impl Fn(&T) -> Vec<(&'static str, Value)>,
 ) -> Result<T> {
     let read = serde_json::from_value(json);
-    let Read { config, left } = read.map_err(|source| ediffi_core::Error::Json { path: path.to_owned(), source })?;
+    let Read { config, left } =
+        read.map_err(|source| ediffi_core::Error::Json { path: path.to_owned(), source: told_json(source) })?;
     check(path, left, without_effect, fixed(&config))?;
     Ok(config)
 }
@@ -144,6 +146,6 @@ pub(crate) fn unknown(path: &Path, key: &str) -> Error {
 /// The error of a value that is not followed.
 pub(crate) fn other_value(path: &Path, key: &str, found: &Value, followed: &Value) -> Error {
     let found = found.to_string();
-    let reason = format!("`{}` is not supported, only {followed}", ediffi_core::brief::brief(&found));
+    let reason = format!("`{}` is not supported, only {followed}", brief(&found));
     Error::Setting { path: path.to_owned(), key: key.to_owned(), reason }
 }

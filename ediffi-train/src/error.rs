@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ediffi_core::brief::{brief, told};
+
 /// What fallible functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -32,7 +34,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A checkpoint does not belong to this training.
-    #[error("the checkpoint {} cannot be resumed: {reason}", path.display())]
+    #[error("the checkpoint {} cannot be resumed: {}", path.display(), told(reason))]
     Checkpoint {
         /// The file.
         path: PathBuf,
@@ -63,7 +65,7 @@ pub enum Error {
         source: Box<toml::de::Error>,
     },
     /// Something in a training plan makes no sense.
-    #[error("{what}: {reason}")]
+    #[error("{}: {}", brief(what), told(reason))]
     Plan {
         /// The network, encoder or field.
         what: String,
@@ -71,7 +73,7 @@ pub enum Error {
         reason: String,
     },
     /// The experts of a stage do not tile the noise levels.
-    #[error("the experts of stage {stage} are no ensemble: {source}")]
+    #[error("the experts of stage {} are no ensemble: {source}", brief(stage))]
     Ensemble {
         /// The stage.
         stage: String,
@@ -202,7 +204,7 @@ pub(crate) fn file_error(path: &Path) -> impl Fn(std::io::Error) -> Error {
 /// How a file of another lineage was trained.
 fn trained_with(fact: &str, found: Option<&str>, expected: &str) -> String {
     match found {
-        Some(found) => format!("was trained with {fact} {found}, not {expected}"),
+        Some(found) => format!("was trained with {fact} {}, not {expected}", brief(found)),
         None => format!(
             "does not say with which {fact} it was trained, perhaps by an earlier version; {expected} is expected"
         ),

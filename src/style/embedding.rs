@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use ediffi_core::{files, weights};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tch::{Kind, Tensor};
 
@@ -81,16 +81,13 @@ impl StyleEmbedding {
     }
 
     fn parse(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let text = |error: safetensors::SafeTensorError| error.to_string();
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(text)?;
-        let texts = header.metadata().clone().unwrap_or_default();
+        let (texts, tensors) = weights::parse(bytes).map_err(|error| error.to_string())?;
         match texts.get("format").map(String::as_str) {
             Some(FORMAT) => {}
             Some(other) => return Err(format!("its format is `{other}`, this version reads `{FORMAT}`")),
             None => return Err("its header names no format".to_owned()),
         }
         let named = |key: &str| texts.get(key).ok_or_else(|| format!("its header has no `{key}`"));
-        let tensors = SafeTensors::deserialize(bytes).map_err(text)?;
         let view = tensors.tensor(TENSOR).map_err(|_| format!("it has no `{TENSOR}`"))?;
         let &[1, width] = view.shape() else { return Err(format!("`{TENSOR}` is {:?}, not [1, width]", view.shape())) };
         if view.dtype() != Dtype::F32 {

@@ -8,6 +8,8 @@ cargo xtask COMMAND
   demo [\"PROMPT\"] [--seed N] [--out FILE]      set up if needed, draw a picture, print its path (default: out.png)
   bench [NAME ...] [OPTIONS]                   measure beside PyTorch and write the tables (--help: the options)
   soak [OPTIONS]                               serve, kill and damage for long (--help: the options)
+  fuzz [TARGET ...] [--seconds N] [--jobs N]   try inputs on every reader, N seconds each (default: 120), two at a time
+       [--write FILE] [--replay FILE]          (--write: put the table into a document; --replay: one input, one target)
   test                                         set up if needed, run every test, print how many passed
   ci                                           formatting, structure, clippy, docs and tests, as CI runs them
   deny                                         check licences and sources of what is built in (no libtorch)
@@ -31,6 +33,7 @@ pub(crate) enum Command {
     Bench(Vec<String>),
     /// With what the soak itself reads.
     Soak(Vec<String>),
+    Fuzz(Fuzz),
     Test,
     Ci,
     Deny,
@@ -55,6 +58,27 @@ impl Default for Demo {
     }
 }
 
+/// Which readers `fuzz` tries inputs on, and for how long.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Fuzz {
+    /// All, if none is named.
+    pub(crate) targets: Vec<String>,
+    /// Seconds for each.
+    pub(crate) seconds: u64,
+    /// How many run beside each other.
+    pub(crate) jobs: usize,
+    /// The document that the table is put into.
+    pub(crate) write: Option<String>,
+    /// The one input that is tried.
+    pub(crate) replay: Option<String>,
+}
+
+impl Default for Fuzz {
+    fn default() -> Self {
+        Self { targets: Vec::new(), seconds: 120, jobs: 2, write: None, replay: None }
+    }
+}
+
 /// Reads the arguments after `cargo xtask`.
 pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
     let Some((command, rest)) = arguments.split_first() else {
@@ -65,6 +89,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ("demo", _) => return parse_demo(rest).map(Command::Demo),
         ("bench", _) => return Ok(Command::Bench(rest.to_vec())),
         ("soak", _) => return Ok(Command::Soak(rest.to_vec())),
+        ("fuzz", _) => return parse_fuzz(rest).map(Command::Fuzz),
         ("setup", [flag]) if flag == "--cuda" => return Ok(Command::Setup { cuda: true }),
         ("setup", [other, ..]) => return Err(misuse(&format!("`setup` takes `--cuda` or nothing, not {other:?}"))),
         ("setup", []) => Command::Setup { cuda: false },
@@ -117,6 +142,28 @@ fn parse_demo(arguments: &[String]) -> Result<Demo, String> {
     Ok(demo)
 }
 
+fn parse_fuzz(arguments: &[String]) -> Result<Fuzz, String> {
+    let mut fuzz = Fuzz::default();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let mut value = || rest.next().ok_or_else(|| misuse(&format!("`{argument}` needs a value")));
+        match argument.as_str() {
+            "--seconds" => fuzz.seconds = counted(argument, value()?)?,
+            "--jobs" => fuzz.jobs = counted(argument, value()?)? as usize,
+            "--write" => fuzz.write = Some(value()?.clone()),
+            "--replay" => fuzz.replay = Some(value()?.clone()),
+            other if other.starts_with('-') => return Err(misuse(&format!("`fuzz` has no option {other:?}"))),
+            target => fuzz.targets.push(target.to_owned()),
+        }
+    }
+    Ok(fuzz)
+}
+
+fn counted(flag: &str, text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| (1..=1_000_000).contains(number));
+    number.ok_or_else(|| misuse(&format!("`{flag}` takes a whole number from 1 to 1000000, not {text:?}")))
+}
+
 fn misuse(problem: &str) -> String {
     format!("error: {problem}\n\n{USAGE}")
 }
@@ -136,6 +183,7 @@ mod tests {
             "demo",
             "bench",
             "soak",
+            "fuzz",
             "test",
             "ci",
             "deny",
@@ -166,6 +214,15 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_takes_targets_and_options_in_any_order() {
+        let targets = vec!["png".to_owned(), "plan".to_owned()];
+        let expected = Fuzz { targets, seconds: 5, jobs: 1, write: Some("a.md".to_owned()), replay: None };
+        let arguments = ["fuzz", "png", "--seconds", "5", "--write", "a.md", "--jobs", "1", "plan"];
+        assert_eq!(line(&arguments), Ok(Command::Fuzz(expected)));
+        assert_eq!(line(&["fuzz"]), Ok(Command::Fuzz(Fuzz::default())));
+    }
+
+    #[test]
     fn setup_takes_cuda_only() {
         assert_eq!(line(&["setup", "--cuda"]), Ok(Command::Setup { cuda: true }));
         assert!(line(&["setup", "cuda"]).is_err());
@@ -174,7 +231,7 @@ mod tests {
 
     #[test]
     fn misuse_names_the_culprit_and_shows_the_usage() {
-        let cases: [(&[&str], &str); 7] = [
+        let cases: [(&[&str], &str); 10] = [
             (&["tset"], "tset"),
             (&["test", "extra"], "extra"),
             (&["demo", "--seed", "-1"], "-1"),
@@ -182,6 +239,9 @@ mod tests {
             (&["demo", "--outt", "x"], "--outt"),
             (&["demo", "two", "prompts"], "quotes"),
             (&["setup", "--gpu"], "--gpu"),
+            (&["fuzz", "--seconds", "0"], "\"0\""),
+            (&["fuzz", "--jobs"], "--jobs"),
+            (&["fuzz", "--hours", "1"], "--hours"),
         ];
         for (arguments, culprit) in cases {
             let message = line(arguments).unwrap_err();

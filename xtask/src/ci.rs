@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
+use crate::args::Fuzz;
 use crate::checkout::{self, Checkout};
 use crate::test::FEATURES;
-use crate::{deny, downstream, setup, test};
+use crate::{deny, downstream, fuzz, setup, test};
 
 /// A check, and how it is run.
 type Step = (&'static str, fn(&Checkout) -> Result<(), String>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("formatting", formatting),
     ("structure", structure),
     ("licences and sources", deny::run),
@@ -17,8 +18,13 @@ const STEPS: [Step; 8] = [
     ("clippy", clippy),
     ("docs", docs),
     ("downstream", downstream::run),
+    ("fuzzing", fuzzing),
     ("tests", test::run),
 ];
+
+/// Seconds of fuzzing for each reader: a look at whether a change broke one. Two at a time, all of them take three minutes, beside what
+/// the build takes.
+const FUZZING: u64 = 20;
 
 /// Runs the steps in order, and stops at the first that fails.
 pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
@@ -32,7 +38,14 @@ pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
 }
 
 fn formatting(checkout: &Checkout) -> Result<(), String> {
-    checkout::run(&mut checkout.cargo(&["fmt", "--all", "--check"]), "cargo fmt --check")
+    checkout::run(&mut checkout.cargo(&["fmt", "--all", "--check"]), "cargo fmt --check")?;
+    // A workspace of its own.
+    let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
+    checkout::run(&mut checkout.cargo(&fuzz), "cargo fmt --check of the fuzz targets")
+}
+
+fn fuzzing(checkout: &Checkout) -> Result<(), String> {
+    fuzz::run(checkout, &Fuzz { seconds: FUZZING, ..Fuzz::default() })
 }
 
 /// `cargo xtask structure`: the tool is built without libtorch, so that it can run before the set-up.

@@ -12,6 +12,8 @@ mod demo;
 mod deny;
 mod downstream;
 mod enlarger;
+mod fuzz;
+mod fuzz_report;
 mod icons;
 mod packages;
 mod setup;
@@ -49,6 +51,7 @@ fn run() -> Result<(), String> {
         Command::Demo(demo) => demo::run(&checkout, &demo),
         Command::Bench(arguments) => bench::run(&checkout, &arguments),
         Command::Soak(arguments) => soak::run(&checkout, &arguments),
+        Command::Fuzz(fuzz) => fuzz::run(&checkout, &fuzz),
         Command::Test => test::run(&checkout),
         Command::Ci => ci::run(&checkout),
         Command::Deny => deny::run(&checkout),

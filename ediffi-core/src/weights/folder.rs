@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::params::Names;
 use super::stored::is_pointer;
-use crate::files::read_json;
+use crate::files::{path_inside, read_json};
 use crate::{Error, Result};
 
 /// Finds the weights in `folder` under the names that published folders use.
@@ -90,7 +90,8 @@ fn names_in(folder: &Path) -> impl Iterator<Item = String> {
 /// Shards without such a tensor, for example of a decoder, need not exist.
 ///
 /// # Errors
-/// [`Error::ReadFile`] and [`Error::Json`] for the index; [`Error::PathOutside`] if it leads out of its folder.
+/// [`Error::ReadFile`] and [`Error::Json`] for the index; [`Error::PathOutside`] if it leads out of its folder;
+/// [`Error::ReadFile`] for a name that is too long.
 pub fn shards(index: &Path, names: Names) -> Result<Vec<PathBuf>> {
     #[derive(serde::Deserialize)]
     struct Index {
@@ -104,8 +105,9 @@ pub fn shards(index: &Path, names: Names) -> Result<Vec<PathBuf>> {
         .into_iter()
         .map(|name| {
             // A shard is a plain file name: an index must not lead out of its folder.
+            let path = path_inside(folder, Path::new(&name))?;
             if Path::new(&name).components().count() == 1 && !name.starts_with('.') {
-                Ok(folder.join(name))
+                Ok(path)
             } else {
                 Err(Error::PathOutside { folder: folder.to_owned(), path: PathBuf::from(name) })
             }

@@ -19,4 +19,5 @@ pub use lent::Lent;
 pub use loader::{WeightsFile, load};
 pub use params::{Init, Names, Params, Role, Scope, Spec};
 pub use save::save;
+pub use stored::parse;
 pub use table::Table;

@@ -63,10 +63,10 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// Number of elements.
+    /// Number of elements; `i64::MAX` if there are more than that, as in a network that no file can hold.
     #[must_use]
     pub fn elements(&self) -> i64 {
-        self.shape.iter().product()
+        self.shape.iter().fold(1, |elements, side| elements.saturating_mul(*side))
     }
 }
 

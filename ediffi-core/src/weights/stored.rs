@@ -4,6 +4,7 @@
 //! it would end the process. What was read is in memory for no longer than it takes to convert it, piece by piece.
 #![allow(unsafe_code, reason = "viewing bytes as a tensor is a foreign call")]
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
+use crate::brief::{brief, told_json};
 use crate::{Error, Result, interrupt};
 
 /// Bytes that are read at a time. What was read is converted while it is in the cache of a core.
@@ -40,7 +42,10 @@ impl StoredFile {
         let length = file.metadata().map_err(io)?.len();
         let wrong = |source| {
             let path = path.to_owned();
-            if is_pointer(&path) { Error::WeightsPointer(path) } else { Error::WeightsFormat { path, source } }
+            if is_pointer(&path) {
+                return Error::WeightsPointer(path);
+            }
+            Error::WeightsFormat { path, source: short(source) }
         };
         let mut head = Vec::with_capacity(LENGTH);
         (&file).take(LENGTH as u64).read_to_end(&mut head).map_err(io)?;
@@ -50,7 +55,7 @@ impl StoredFile {
             Read::by_ref(&mut file).take(header).read_to_end(&mut head).map_err(io)?;
         }
         // Of the header alone it says that all is well but the length of the file.
-        match SafeTensors::read_metadata(&head) {
+        match expect_sizes(&head).and_then(|()| SafeTensors::read_metadata(&head)) {
             Ok(_) | Err(SafeTensorError::MetadataIncompleteBuffer) => {}
             Err(source) => return Err(wrong(source)),
         }
@@ -151,6 +156,47 @@ pub(crate) fn kind_of(dtype: Dtype) -> Option<Kind> {
         Dtype::BOOL => Kind::Bool,
         _ => return None,
     })
+}
+
+/// The free texts and the tensors of a file that is in memory.
+///
+/// # Errors
+/// Bytes that are no safetensors file, or one that is cut short.
+pub fn parse(bytes: &[u8]) -> std::result::Result<(HashMap<String, String>, SafeTensors<'_>), SafeTensorError> {
+    expect_sizes(bytes).map_err(short)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(short)?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(short)?;
+    Ok((header.metadata().clone().unwrap_or_default(), tensors))
+}
+
+/// Refuses a header whose tensors have so many bytes in all that the length of the file overflows, which the crate that parses it adds
+/// without a look; and shapes whose product overflows on the way to nothing, as that of [2^62, 2, 0] does.
+fn expect_sizes(bytes: &[u8]) -> std::result::Result<(), SafeTensorError> {
+    let header = bytes.first_chunk().map_or(0, |&length| u64::from_le_bytes(length));
+    let end = usize::try_from(header).ok().filter(|_| header <= LONGEST_HEADER).map_or(0, |header| LENGTH + header);
+    let json = bytes.get(LENGTH..end).unwrap_or_default();
+    // What else is wrong is that crate's to say.
+    let Ok(metadata) = serde_json::from_slice::<Metadata>(json) else { return Ok(()) };
+    let product = |shape: &[usize]| {
+        shape.iter().try_fold(1_i64, |product, &side| product.checked_mul(i64::try_from(side.max(1)).ok()?))
+    };
+    let fits = |info: &&TensorInfo| product(&info.shape).is_some();
+    if i64::try_from(metadata.data_len()).is_err() || !metadata.tensors().values().all(fits) {
+        return Err(SafeTensorError::ValidationOverflow);
+    }
+    Ok(())
+}
+
+/// An error whose message does not grow with the names in the header.
+fn short(error: SafeTensorError) -> SafeTensorError {
+    match error {
+        SafeTensorError::InvalidOffset(name) => SafeTensorError::InvalidOffset(brief(&name).into_owned()),
+        SafeTensorError::TensorNotFound(name) => SafeTensorError::TensorNotFound(brief(&name).into_owned()),
+        SafeTensorError::InvalidHeaderDeserialization(source) => {
+            SafeTensorError::InvalidHeaderDeserialization(told_json(source))
+        }
+        other => other,
+    }
 }
 
 /// How a pointer of git-lfs begins.

@@ -31,7 +31,7 @@ impl Table {
     /// Total number of elements.
     #[must_use]
     pub fn elements(&self) -> i64 {
-        self.specs.iter().map(Spec::elements).sum()
+        self.specs.iter().fold(0, |sum, spec| sum.saturating_add(spec.elements()))
     }
 }
 

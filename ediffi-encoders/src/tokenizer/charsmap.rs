@@ -13,6 +13,9 @@ pub(super) struct Charsmap {
     replacements: String,
 }
 
+/// The longest replacement in bytes. Unicode's longest normalised form of a character has 18 characters.
+const LONGEST: usize = 256;
+
 impl Charsmap {
     /// Reads a compiled table: the length of the trie in bytes, the trie, the replacements. An empty one rewrites nothing.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
@@ -26,6 +29,9 @@ impl Charsmap {
         let units = trie.as_chunks::<4>().0.iter().map(|unit| u32::from_le_bytes(*unit)).collect();
         let replacements =
             std::str::from_utf8(replacements).map_err(|_| "its normalisation table is not UTF-8")?.to_owned();
+        if replacements.split('\0').any(|replacement| replacement.len() > LONGEST) {
+            return Err("its normalisation table makes more than 256 bytes of a match");
+        }
         Ok(Self { units, replacements })
     }
 
@@ -86,6 +92,16 @@ mod tests {
         let table = Charsmap::parse(&table()).unwrap();
         assert_eq!(table.apply("éaz"), [('é', 0..1), ('b', 1..2), ('c', 1..2), ('z', 2..3)]);
         assert_eq!(Charsmap::parse(&[]).unwrap().apply("a"), [('a', 0..1)]);
+    }
+
+    /// Each character of a text could become as many as the file has.
+    #[test]
+    fn a_replacement_without_end_is_an_error() {
+        let mut whole = table();
+        whole.splice(whole.len() - 4.., format!("\0{}\0", "b".repeat(LONGEST)).into_bytes());
+        assert_eq!(Charsmap::parse(&whole).unwrap().apply("a").len(), LONGEST);
+        whole.insert(whole.len() - 1, b'b');
+        assert!(Charsmap::parse(&whole).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tch::{Kind, Tensor};
 
 mod charsmap;
+mod growth;
 mod open;
 mod sentencepiece;
 mod settings;
@@ -212,7 +213,8 @@ impl TextTokenizer {
         let tokens: Vec<(u32, Range<usize>)> = match &self.cutter {
             Cutter::Pieces(pieces) => pieces.encode(text),
             Cutter::Pipeline(tokenizer) => {
-                let encoding = tokenizer.encode_char_offsets(text, false)?;
+                let cut = || tokenizer.encode_char_offsets(text, false);
+                let encoding = caught(cut).unwrap_or_else(|| Err("its rules gave up".into()))?;
                 let spans = encoding.get_offsets().iter().map(|&(start, end)| start..end);
                 encoding.get_ids().iter().copied().zip(spans).collect()
             }
@@ -230,11 +232,16 @@ impl TextTokenizer {
 
 /// Runs `read`. Damaged files can make the tokenizer's parser panic; that becomes an error.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> Result<T>) -> Result<T> {
-    // What was being built is dropped with the panic; nothing else is touched.
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).unwrap_or_else(|_| {
+    caught(read).unwrap_or_else(|| {
         let source = "its parser gave up".into();
         Err(Error::TokenizerFile { path: path.to_owned(), source })
     })
+}
+
+/// What `run` returns; `None` if the crate `tokenizers` panics in it, as some rules of a file make it do.
+fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
+    // What was being made is dropped with the panic. A tokenizer changes nothing of itself but what it keeps of words it has seen.
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).ok()
 }
 
 /// `span` without the white space at its ends; `None` if nothing is left.

@@ -1,8 +1,11 @@
 //! Finding and reading the files of a tokenizer.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
+use ediffi_core::brief::told;
 use ediffi_core::files::{read_bytes, read_json};
 use ediffi_core::published::unknown_key;
 use serde_json::Value;
@@ -15,6 +18,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::SplitDelimiterBehavior;
 
 use super::charsmap::Charsmap;
+use super::growth::expect_bounded;
 use super::sentencepiece::{Piece, PieceKind, SentencePiece};
 use super::settings::check_pipeline;
 use super::spiece;
@@ -101,7 +105,7 @@ fn pieces_of(json: &Value) -> Option<std::result::Result<SentencePiece, String>>
     if added().any(|token| token.get("special") == Some(&Value::Bool(false))) {
         return None;
     }
-    let special: Vec<u64> = added().filter_map(|token| token.get("id")?.as_u64()).collect();
+    let special: HashSet<u64> = added().filter_map(|token| token.get("id")?.as_u64()).collect();
     let byte_fallback = model.get("byte_fallback").and_then(Value::as_bool).unwrap_or(false);
     let unknown = model.get("unk_id").and_then(Value::as_u64);
     let prefixed = prefixed(json, steps);
@@ -186,7 +190,7 @@ pub(super) fn clip(path: &Path) -> Result<Cutter> {
         let source = std::io::ErrorKind::NotFound.into();
         return Err(ediffi_core::Error::ReadFile { path: merges, source }.into());
     }
-    let failed = |source| Error::TokenizerFile { path: path.to_owned(), source };
+    let failed = |source| refused(path, source);
     byte_pairs(path, &merges).map_err(failed).map(|tokenizer| Cutter::Pipeline(Box::new(tokenizer)))
 }
 
@@ -208,9 +212,22 @@ fn byte_pairs(vocabulary: &Path, merges: &Path) -> tokenizers::Result<Tokenizer>
     Ok(tokenizer)
 }
 
+/// The refusal of a file, with a message that does not grow with what it quotes.
+fn refused(path: &Path, source: tokenizers::Error) -> Error {
+    let said = source.to_string();
+    let source = match told(&said) {
+        Cow::Borrowed(_) => source,
+        Cow::Owned(short) => short.into(),
+    };
+    Error::TokenizerFile { path: path.to_owned(), source }
+}
+
 fn pipeline(path: &Path) -> Result<Cutter> {
     let bytes = read_bytes(path)?;
-    let failed = |source| Error::TokenizerFile { path: path.to_owned(), source };
+    let failed = |source| refused(path, source);
+    // What is no JSON is the parser's to say.
+    let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+    expect_bounded(&json).map_err(|reason| failed(reason.into()))?;
     let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(failed)?;
     // Length is this module's business, whatever the file says.
     tokenizer.with_truncation(None).map_err(failed)?;

@@ -1,7 +1,9 @@
 //! A whole plan: everything that is trained for one model.
 
+use std::borrow::Cow;
 use std::path::Path;
 
+use ediffi_core::brief::told;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -31,6 +33,14 @@ pub struct TrainingPlan {
     pub stages: Vec<StageTraining>,
 }
 
+/// An error of the parser with a message that does not grow with the line that it quotes.
+fn short(error: toml::de::Error) -> toml::de::Error {
+    match told(&error.to_string()) {
+        Cow::Borrowed(_) => error,
+        Cow::Owned(short) => serde::de::Error::custom(short),
+    }
+}
+
 fn one() -> u64 {
     1
 }
@@ -41,7 +51,7 @@ impl TrainingPlan {
     /// # Errors
     /// [`Error::PlanText`] for text that is no plan, and the errors of [`check`](Self::check).
     pub fn parse(text: &str) -> Result<Self> {
-        let plan: Self = toml::from_str(text).map_err(|source| Error::PlanText { source: Box::new(source) })?;
+        let plan: Self = toml::from_str(text).map_err(|source| Error::PlanText { source: Box::new(short(source)) })?;
         plan.check()?;
         Ok(plan)
     }

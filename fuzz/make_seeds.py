@@ -1,0 +1,259 @@
+"""Makes the seeds of the fuzz targets, from what the repository ships and from fixtures of its tests: `python3 fuzz/make_seeds.py`.
+
+Nothing but Python's own library is needed.
+"""
+
+import base64
+import gzip
+import json
+import struct
+import zlib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SEEDS = ROOT / "fuzz/seeds"
+CORE = "ediffi-core/tests/fixtures"
+ENCODERS = "ediffi-encoders/tests/fixtures"
+
+
+def read(path):
+    return (ROOT / path).read_bytes()
+
+
+def put(name, content):
+    path = SEEDS / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, (dict, list)):
+        content = json.dumps(content)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+# --- requests ---
+
+KARRAS = {"karras": {"min": 0.002, "max": 80, "rho": 7}}
+STYLE = {"values": "AACAPwAAAEA=", "clip": "clip", "fingerprint": "ab"}
+REGIONS = [
+    {"phrase": "red apple", "mask": "255*8 0*8", "weight": 2.0, "occurrence": {"nth": 1}, "sigma": [1, None]},
+    {"phrase": "cat", "mask": "0*12 128 255*3", "occurrence": {"span": {"start": 18, "end": 21}}},
+]
+GUIDANCE = {"scale": 5.0, "interval": [0.1, 20], "thresholding": {"dynamic": {"percentile": 0.995, "cap": 2.0}}}
+FULL = {
+    "prompt": "a red apple and a cat", "negative_prompt": "blur", "truncate": True, "seed": 2**64 - 1, "images": 2, "width": 64,
+    "height": 64, "last_stage": "base",
+    "style": {
+        "references": [
+            {"image": base64.b64encode(read(f"{ENCODERS}/pictures/palette.png")).decode(), "weight": 2.0},
+            {"embedding": STYLE},
+        ],
+        "strength": 0.7,
+    },
+    "canvas": {"width": 4, "height": 4, "regions": REGIONS, "strength": {"weight": 0.4}},
+    "stages": {
+        "base": {
+            "steps": 5, "solver": {"heun": {"s_churn": 1}}, "schedule": KARRAS, "guidance": GUIDANCE, "guidance_scale": 3.0,
+            "tiling": {"tile": 32, "overlap": 8},
+        }
+    },
+}
+
+
+def stages(**base):
+    return {"prompt": "a cat", "stages": {"base": base}}
+
+
+put("request/short", {"prompt": "a red apple left of a cat"})
+put("request/full", FULL)
+put("request/unconditional", {"unconditional": True, "stages": {"sr256": {"schedule": "leading"}}})
+put("request/many", {"prompt": "a cat", "images": 4096, "stages": {"base": {"steps": 1}, "sr256": {"steps": 1}}})
+put("request/large", {"prompt": "a cat", "width": 16384, "height": 16384, "stages": {"base": {"schedule": {"preset": "smart27"}}}})
+put("request/sde", stages(solver={"dpmpp-2m-sde": {"eta": 0.5}}, schedule={"custom": [80, 10, 1, 0]}))
+put("request/deis", stages(solver={"tab-deis": {"order": 3}}, schedule={"deis": {"min": 0.002, "max": 80, "order": 6}}))
+put("request/kutta", stages(solver="kutta3", schedule={"exponential": {"min": 0.002, "max": 80}}))
+
+# --- prompts: some of them in a file; libFuzzer takes them apart and puts them together ---
+
+texts = [row["text"] for row in json.loads(read(f"{ENCODERS}/tokenizers/expected.json"))]
+texts += [raw for raw, _ in json.loads(read(f"{CORE}/deepfloyd/captions.json"))]
+texts = [text for text in texts if len(text.encode()) < 120]
+for index in range(0, len(texts), 8):
+    put(f"caption/{index // 8:02}", " ".join(texts[index : index + 8]))
+put("caption/phrase", "a red apple, and a GREEN Apple\0green apple")
+put("caption/normal", "un caf\u00e9\0cafe\u0301")
+put("caption/links", "see https://example.com/a/b?c=1 &amp;amp; <b>#1</b> @me 1024x768 a@b.org ip 10.0.0.1 :) x.jpg")
+
+# --- PNG files with a request ---
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+FORMS = {
+    "itxt": lambda key, text: chunk(b"iTXt", key + b"\0\0\0\0\0" + text),
+    "packed": lambda key, text: chunk(b"iTXt", key + b"\0\1\0\0\0" + zlib.compress(text)),
+    "text": lambda key, text: chunk(b"tEXt", key + b"\0" + text),
+    "ztxt": lambda key, text: chunk(b"zTXt", key + b"\0\0" + zlib.compress(text)),
+}
+MADE = {
+    "precision": "f32", "encoders": "ab", "enlarger": "cd",
+    "stages": {"base": {"digest": "ef", "settings": {"solver": "euler", "steps": 3, "schedule": KARRAS, "guidance": {"scale": 3.0}}}},
+}
+request = json.dumps(FULL)
+whole = {"request": '{"prompt": "a cat", "seed": 3}', "seed": "3", "plan": "base: expert 0: step 1", "made": json.dumps(MADE)}
+parted = {"parts": "2", "seed": "7", "request:2": request[100:], "request": request[:100]}
+HEAD = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 0, 0, 0, 0))
+PIXELS = chunk(b"IDAT", zlib.compress(b"\0\1\2\0\3\4"))
+END = chunk(b"IEND", b"")
+for name, form in FORMS.items():
+    before = b"".join(form(f"ediffi:{key}".encode(), text.encode()) for key, text in whole.items())
+    behind = b"".join(form(f"ediffi:{key}".encode(), text.encode()) for key, text in parted.items())
+    put(f"png/{name}", HEAD + before + PIXELS + END)
+    put(f"png/{name}-behind", HEAD + PIXELS + behind + END)
+
+# --- pictures and palettes ---
+
+for name in [
+    "clear.png", "cmyk.jpg", "deep.png", "grey-key.png", "grey.jpg", "palette.png", "progressive.jpg", "turned-6.jpg", "turned-png-5.png",
+]:
+    put(f"picture/{name}", read(f"{ENCODERS}/pictures/{name}"))
+put("picture/ink.png", read("examples/style/ink.png"))
+example = json.loads(read("examples/paint/regions.json"))["palette"]
+entry = {"colour": [255, 0, 0], "phrase": "a", "weight": 2.0, "occurrence": {"nth": 2}, "sigma": [0, 9.5]}
+every = {"entries": [entry], "background": [[0, 0, 0], [255, 255, 255]], "tolerance": 0}
+red, blue, white = b"\xd6\x3c\x3c", b"\x3c\x5a\xd6", b"\xff\xff\xff"
+put("palette/example", json.dumps(example).encode() + b"\0\x04" + (red * 2 + white * 2) * 2 + (white * 2 + blue * 2) * 2)
+put("palette/every", json.dumps(every).encode() + b"\0\x02" + b"\xff\0\0" * 2 + b"\0\0\0" + b"\t\t\t")
+
+# --- model folders ---
+
+
+def stage(name, folder, size, **keys):
+    return {
+        "name": name, "size": size, "network": f"{folder}/config.json", "precondition": {"edm": {"sigma_data": 0.5}},
+        "experts": [{"weights": f"{folder}/weights.safetensors", "sigma": [0, None]}],
+        "sampler": {"solver": "dpmpp-2m", "steps": 4, "schedule": {"karras": {"min": 0.02, "max": 20, "rho": 7}}},
+        "guidance": {"scale": 3.0},
+    } | keys
+
+
+def manifest(*stages, **encoders):
+    return {"format": "ediffi-pipeline/1", "encoders": encoders, "stages": list(stages)}
+
+
+WEIGHTS = {"weights": "base/weights.safetensors"}
+OWN = {"network": "base/config.json", "precondition": {"sample": {"sigma_data": 0.5}}}
+several = [WEIGHTS | {"sigma": [2, None]} | OWN, WEIGHTS | {"sigma": [0, 2]}]
+base = stage("base", "base", 8)
+put("manifest/icons", read("models/icons/pipeline.json"))
+put("manifest/one", manifest(base))
+put("manifest/two", manifest(base, stage("sr", "sr", 16)))
+put("manifest/several", manifest(base | {"experts": several, "weaker": WEIGHTS, "guidance": {"scale": 2.0, "against": "weaker"}}))
+put("manifest/epsilon", manifest(base | {"precondition": {"epsilon": "squared-cosine"}, "sampler": base["sampler"] | {"schedule": "leading"}}))
+put("manifest/encoders", manifest(base, t5="t5", clip="clip"))
+for name in ["adm", "adm-patch", "efficient"]:
+    put(f"network/{name}", read(f"{CORE}/ediffi/{name}/config.json"))
+put("network/icons", read("models/icons/base/config.json"))
+SWITCHES = {
+    "variance": True, "noise_level": False, "activation": "gelu", "embedding_activation": "gelu", "norm_eps": 1e-5,
+    "residual_scale": 1.414, "middle_scale": 1.414, "middle_self_attention": True, "text_heads": 2,
+}
+LEVEL = {"multiplier": 1, "blocks": 1, "cross_attention": True, "self_attention": True}
+put("network/deepfloyd", {
+    "layout": {"deepfloyd": SWITCHES}, "channels": 8, "head_channels": 4, "norm": {"group": 4}, "embedding_width": 16,
+    "context": {"width": 8, "t5": {"tokens": 77, "width": 8}}, "levels": [LEVEL],
+})
+for which, name in enumerate(["model_index.json", "scheduler/scheduler_config.json", "text_encoder/config.json", "unet/config.json"]):
+    put(f"published/{Path(name).parent.name or 'index'}", bytes([which]) + read(f"{CORE}/deepfloyd/stage-1/{name}"))
+for which, name in enumerate(["t5/config.json", "clip/config.json", "clip/preprocessor_config.json"]):
+    put(f"encoders/{name.replace('/', '-')}", bytes([which]) + read(f"{ENCODERS}/{name}"))
+processor = {"image_processor": json.loads(read(f"{ENCODERS}/clip/preprocessor_config.json")), "processor_class": "CLIPProcessor"}
+put("encoders/processor", b"\x03" + json.dumps(processor).encode())
+put("shards/two", {"metadata": {"total_size": 1}, "weight_map": {"shared.weight": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
+put("shards/none", {"weight_map": {}})
+
+# --- safetensors ---
+
+SIZES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "U8": 1, "BOOL": 1}
+
+
+def stored(tensors, texts=None):
+    """Tensors by name, of a kind and a shape; their bytes are those of small floats."""
+    head, data = {"__metadata__": texts} if texts else {}, b""
+    for name, (kind, shape) in tensors.items():
+        count = SIZES[kind]
+        for side in shape:
+            count *= side
+        head[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(data), len(data) + count]}
+        data += (b"\0\0\x80\x3f" * count)[:count] if kind == "F32" else bytes(count)
+    head = json.dumps(head, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    return struct.pack("<Q", len(head)) + head + data
+
+
+put("safetensors/kinds", stored({kind.lower(): (kind, [2, 1]) for kind in SIZES}, {"format": "pt", "note": "x"}))
+put("safetensors/empty", stored({"a": ("F32", [0, 3]), "b": ("F32", [])}))
+put("safetensors/nothing", stored({}))
+put("safetensors/enlarger", read("ediffi-cascade/tests/fixtures/enlarger/compact-2.safetensors"))
+state = {f"{part}.{name}": ("F32", shape) for part in ["ema", "first", "second", "weights"] for name, shape in [("a", [2, 3]), ("b", [])]}
+NOTES = {"step": "3", "pictures": "12", "settled": "true", "used": "11"}
+put("checkpoint/resumed", stored(state, NOTES))
+put("checkpoint/lineage", stored(state, NOTES | {"lineage.seed": "7", "seed": "7"}))
+SPANS = json.dumps([{"start": 0, "end": 1}, {"start": 2, "end": 5}, None])
+source = {"prompt": "a cat", "negative_prompt": "a dog", "unconditional": False, "truncate": False, "style": [{"embedding": STYLE}]}
+both = {
+    "prompt.t5": ("F32", [1, 3, 2]), "prompt.clip_text": ("F32", [1, 3, 1]), "prompt.clip_text_pooled": ("F32", [1, 2]),
+    "negative.t5": ("F32", [1, 3, 2]), "style.clip_image": ("F32", [1, 2]),
+}
+spans = {f"{name}.spans": SPANS for name in ["prompt.t5", "prompt.clip_text", "negative.t5"]}
+put("embeddings/both", stored(both, {"format": "ediffi-embeddings/1", "source": json.dumps(source)} | spans))
+short = source | {"negative_prompt": None, "style": None}
+put("embeddings/short", stored({"prompt.t5": ("F32", [1, 3, 2])}, {"format": "ediffi-embeddings/1", "source": json.dumps(short)} | spans))
+put("style/ink", stored({"clip_image": ("F32", [1, 4])}, {"format": "ediffi-style/1", "clip": "clip", "fingerprint": "0123456789abcdef"}))
+# The target puts the fingerprint of its model in the place of the zeros.
+MODEL = {"format": "ediffi-encoded/2", "fingerprint": "0" * 64, "texts": '["a cat"]', "lengths": "[3]", "spans": f"[{SPANS}]", "truncated": "[null]"}
+of_t5 = MODEL | {"model": "t5", "encoding": "tokens with zeros after the end of a text"}
+of_clip = MODEL | {"model": "clip", "encoding": "tokens and pooled embeddings of CLIP"}
+tokens = ("F32", [1, 3, 2])
+put("encoded/t5", b"\0" + stored({"tokens": tokens}, of_t5))
+put("encoded/clip", b"\1" + stored({"tokens": tokens, "penultimate": tokens, "pooled": ("F32", [1, 2])}, of_clip))
+
+# --- tokenizers ---
+
+put("spiece/bytes", gzip.decompress(read(f"{ENCODERS}/tokenizers/bytes.spiece.model.gz")))
+clip = json.loads(read(f"{ENCODERS}/clip/tokenizer.json"))
+merges = "\n".join(merge if isinstance(merge, str) else " ".join(merge) for merge in clip["model"]["merges"])
+put("tokenizer/t5", b"\0" + read(f"{ENCODERS}/t5/tokenizer.json"))
+put("tokenizer/bytes", b"\0" + gzip.decompress(read(f"{ENCODERS}/tokenizers/bytes.tokenizer.json.gz")))
+put("tokenizer/clip", b"\1" + json.dumps(clip).encode())
+put("tokenizer/merges", b"\2" + json.dumps(clip["model"]["vocab"]).encode() + b"\0#version: 0.2\n" + merges.encode() + b"\n")
+
+# --- plans ---
+
+put("plan/icons", read("models/icons/training/plan.toml"))
+put("plan/small", """name = "two"
+seed = 7
+batch = 4
+[[encoders]]
+name = "clip"
+batch = 2
+training = { steps = 4, learning-rate = 1e-3, ema = 0.9 }
+[[stages]]
+name = "base"
+noise = { p_mean = -1.2, p_std = 1.2 }
+tail = { share = 0.1, from = 9.61, to = 80.0 }
+sampling = { steps = 25, schedule = { karras = { min = 0.002, max = 80.0, rho = 7.0 } } }
+[[stages.networks]]
+name = "shared"
+cell = "(0, 0)"
+training = { steps = 4, learning-rate = 1e-3, ema = 0.9 }
+[[stages.networks]]
+name = "high"
+cell = "(9, 511)"
+parent = "shared"
+training = { steps = 2, learning-rate = 1e-3, ema = 0.9, cosine = true, warm-up = 1 }
+[[stages.networks]]
+name = "rest"
+cell = "all but (9, 511)"
+parent = "shared"
+training = { steps = 2, learning-rate = 1e-3, ema = 0.9 }
+""")
