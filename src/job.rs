@@ -214,19 +214,19 @@ impl Future for JobHandle {
     type Output = Result<Generation>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // Somebody else's code clones the new waker and drops the old one, and must find the job unlocked.
+        let awaited = context.waker().clone();
         let mut state = self.job.lock();
-        match state.result.take() {
-            Some(result) => Poll::Ready(result),
-            None if state.progress.phase == Phase::Finished => Poll::Ready(Err(Error::WorkerGone)),
-            None => {
-                let awaited = context.waker();
-                match &mut state.waker {
-                    Some(waker) => waker.clone_from(awaited),
-                    none => *none = Some(awaited.clone()),
-                }
-                Poll::Pending
-            }
+        if let Some(result) = state.result.take() {
+            return Poll::Ready(result);
         }
+        if state.progress.phase == Phase::Finished {
+            return Poll::Ready(Err(Error::WorkerGone));
+        }
+        let before = state.waker.replace(awaited);
+        drop(state);
+        drop(before);
+        Poll::Pending
     }
 }
 

@@ -40,7 +40,9 @@ impl Pipeline {
         // Whoever gives the embeddings needs no encoders.
         let encoders = match get_or_make(&self.digests.encoders, || self.own(self.encoders_digest())) {
             Ok(digest) => Some(digest.clone()),
-            Err(error @ Error::Core(ediffi_core::Error::FolderReplaced(_))) => return Err(error),
+            Err(error @ Error::Core(ediffi_core::Error::FolderReplaced(_) | ediffi_core::Error::Cancelled)) => {
+                return Err(error);
+            }
             Err(error) => {
                 tracing::debug!(%error, "no digest of the encoders");
                 None
@@ -88,7 +90,10 @@ impl Pipeline {
         if self.enlarger != other.enlarger && digest(self, &self.enlarger)? != digest(other, &other.enlarger)? {
             return Ok(Some("enlarger"));
         }
+        // One path may have led to two folders.
         if self.folder == other.folder {
+            self.encoders.same_folder()?;
+            other.encoders.same_folder()?;
             return Ok(None);
         }
         // Folders with one manifest may have other weights.

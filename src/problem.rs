@@ -1,6 +1,6 @@
 //! What can be wrong with a request.
 
-use ediffi_core::brief::brief;
+use ediffi_core::brief::{brief, told};
 
 /// One thing that is wrong with a request. [`Error::InvalidRequest`](crate::Error::InvalidRequest) holds all of them.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -139,7 +139,7 @@ pub enum Problem {
 
 /// The names that there are, in words.
 fn only(names: &[String]) -> String {
-    if names.is_empty() { "the model has none".to_owned() } else { format!("only {}", names.join(", ")) }
+    if names.is_empty() { "the model has none".to_owned() } else { format!("only {}", told(&names.join(", "))) }
 }
 
 /// The valid sides next to `value`, in words.

@@ -177,7 +177,7 @@ fn negative(request: &Request, running: &[StageShape], problems: &mut Vec<Proble
         let guidance = stage.settings.patched(request.stages.get(&stage.name)).guidance;
         stage.weaker && guidance.against == Against::Weaker && guidance.scale != 1.0
     };
-    if request.negative_prompt.is_some()
+    if request.negative_prompt.as_ref().is_some_and(|text| !text.trim().is_empty())
         && let Some(stage) = running.iter().find(weaker)
     {
         problems.push(Problem::NegativePromptUnused(stage.name.clone()));

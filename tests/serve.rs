@@ -23,7 +23,7 @@ fn start() -> SocketAddr {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             say.send(listener.local_addr().unwrap()).unwrap();
             let worker = Worker::new(Pipeline::open("models/icons").unwrap()).unwrap();
-            server::serve(listener, worker).await.unwrap();
+            server::serve(listener, worker).await;
         });
     });
     hear.recv().unwrap()

@@ -209,7 +209,7 @@ pub enum Error {
     },
     // --- networks ---
     /// The dimensions of a network do not fit together.
-    #[error("network configuration, {field}: {reason}")]
+    #[error("network configuration, {field}: {}", told(reason))]
     NetworkConfig {
         /// The field.
         field: &'static str,

@@ -13,8 +13,8 @@ const NEW: &str = ".new";
 const OLD: &str = ".old";
 
 /// Replaces `folder` by what `write` puts into a new folder beside it. Readers see the old folder or the new one, never a mixture: on
-/// Linux the two change places at once; elsewhere, and in file systems that cannot do that, there is none for a moment. A kill leaves the
-/// old folder or the new one, and what else it leaves the next call removes: see [`recover`].
+/// Linux the two change places at once, and a kill leaves the old folder or the new one. Elsewhere, and in file systems that cannot do that,
+/// there is none for a moment; after a kill in that moment [`recover`] puts the old one back. What else a kill leaves the next call removes.
 ///
 /// Only one program may replace a folder at a time. A reader that opens file after file has to look whether all are of one folder: see
 /// [`Identity`].
@@ -29,6 +29,9 @@ pub fn replace<E: From<Error>>(
     let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     recover(&folder)?;
     let failed = |source| E::from(Error::WriteFile { path: folder.clone(), source });
+    if folder.exists() && !folder.is_dir() {
+        return Err(failed(io::ErrorKind::NotADirectory.into()));
+    }
     let (parent, name) = split(&folder).map_err(failed)?;
     fs::create_dir_all(&parent).map_err(failed)?;
     let mut builder = tempfile::Builder::new();

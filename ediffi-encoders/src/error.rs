@@ -96,7 +96,7 @@ pub enum Error {
         reason: String,
     },
     /// A setting of a published file that would change what is computed, and that this library does not follow.
-    #[error("{}, {key}: {reason}", path.display())]
+    #[error("{}, {}: {}", path.display(), brief(key), told(reason))]
     Setting {
         /// The file.
         path: PathBuf,

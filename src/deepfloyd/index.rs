@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ediffi_core::brief::brief;
 use ediffi_core::files::read_json;
 use ediffi_core::published::unknown_key;
 use serde::Deserialize;
@@ -61,7 +62,7 @@ pub(super) fn stage(folder: &Path) -> Result<PublishedStage> {
             return Err(unusable(folder, format!("it holds a `{other}`; this library opens those of DeepFloyd IF")));
         }
     };
-    let wrong = |key: &str, reason| Err(Error::Manifest { path: path.clone(), key: key.to_owned(), reason });
+    let wrong = |key: &str, reason| Err(Error::Manifest { path: path.clone(), key: brief(key).into_owned(), reason });
     for (part, classes) in PARTS {
         let stated = others.remove(part);
         // The library and its class: nulls where the folder has no such part.

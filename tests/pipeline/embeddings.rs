@@ -46,7 +46,8 @@ fn encoders_that_cannot_be_read_do_not_keep_embeddings_from_being_drawn() {
         std::fs::write(model.path().join("clip/model.safetensors"), damage).unwrap();
         let pipeline = model.open();
         let again = pipeline.sample(&embeddings, &request).unwrap();
-        assert_eq!((bytes(&again), &again.images[0].provenance().encoders), (bytes(&drawn), &None));
+        assert!(again.images[0].rgb() == drawn.images[0].rgb());
+        assert_eq!(again.images[0].provenance().encoders, None);
         let told = drawn.images[0].provenance().differences(again.images[0].provenance());
         assert!(told.len() == 1 && told[0].starts_with("encoders: ") && told[0].ends_with("here none"), "{told:?}");
     }

@@ -162,14 +162,15 @@ fn enlarger(name: &str) -> String {
 #[test]
 fn pipelines_that_would_draw_other_pictures_share_none() {
     let model = Model::new();
-    let builder = || Pipeline::builder(model.path()).device(DeviceChoice::Cpu).precision(Precision::F32);
+    let of = |model: &Model| Pipeline::builder(model.path()).device(DeviceChoice::Cpu).precision(Precision::F32);
+    let builder = || of(&model);
     let differ = |other: Pipeline| match Worker::over([builder().open().unwrap(), other], 1) {
         Err(Error::WorkerPipelinesDiffer(part)) => part,
         other => panic!("{other:?}"),
     };
     let edited = Model::new();
     edited.edit(|manifest| manifest["stages"][0]["sampler"]["steps"] = 5.into());
-    assert_eq!(differ(edited.open()), "model");
+    assert_eq!(differ(of(&edited).open().unwrap()), "model");
     let limits = Limits { images: 7, ..Limits::default() };
     assert_eq!(differ(builder().limits(limits).open().unwrap()), "limits");
     assert_eq!(differ(builder().precision(Precision::Bf16).open().unwrap()), "precision");
@@ -187,5 +188,5 @@ fn pipelines_that_would_draw_other_pictures_share_none() {
     assert!(Worker::over([model.open(), same.open()], 1).is_ok());
     let weights = |name: &str| same.path().join(name);
     std::fs::copy(weights("base/low.safetensors"), weights("base/high.safetensors")).unwrap();
-    assert_eq!(differ(same.open()), "weights");
+    assert_eq!(differ(of(&same).open().unwrap()), "weights");
 }

@@ -11,7 +11,7 @@ cargo xtask COMMAND
   fuzz [TARGET ...] [--seconds N] [--jobs N]   try inputs on every reader, N seconds each (default: 120), two at a time
        [--write FILE] [--replay FILE]          (--write: put the table into a document; --replay: one input, one target)
   test                                         set up if needed, run every test, print how many passed
-  ci                                           formatting, structure, clippy, docs and tests, as CI runs them
+  ci                                           formatting, structure, licences, clippy, docs, packages, fuzzing and tests
   deny                                         check licences and sources of what is built in (no libtorch)
   downstream                                   build a program outside the workspace from the packaged crates, and run it
   structure                                    check the layout: circles, arrows, lengths, links (no libtorch)

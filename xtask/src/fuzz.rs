@@ -65,7 +65,7 @@ pub(crate) fn run(checkout: &Checkout, fuzz: &Fuzz) -> Result<(), String> {
     }
     let (next, runs) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..fuzz.jobs {
+        for _ in 0..fuzz.jobs.min(chosen.len()) {
             scope.spawn(|| {
                 while let Some(target) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let run = one(checkout, &programs, *target, fuzz.seconds);
@@ -129,10 +129,12 @@ fn host() -> Result<String, String> {
 fn command(checkout: &Checkout, programs: &Path, name: &str) -> Result<(Command, PathBuf), String> {
     // In memory where there is such a place: files are written and synced for every input.
     let memory = Path::new("/dev/shm");
-    let rooms = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let room = rooms.join(format!("ediffi-fuzz-{}-{name}", std::process::id()));
-    let _ = fs::remove_dir_all(&room);
-    make(&room)?;
+    let room = |rooms: PathBuf| {
+        let room = rooms.join(format!("ediffi-fuzz-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&room);
+        make(&room).map(|()| room)
+    };
+    let room = room(memory.to_owned()).or_else(|_| room(std::env::temp_dir()))?;
     let mut command = Command::new(programs.join(name));
     command.current_dir(checkout.root()).env("TMPDIR", &room).env("OMP_NUM_THREADS", "1");
     command.arg(format!("-timeout={SLOWEST}")).arg(format!("-rss_limit_mb={MEMORY}"));

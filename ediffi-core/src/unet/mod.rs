@@ -1,9 +1,9 @@
 //! The U-Net: layouts that are stored as data, and one network that runs what they build.
 //!
 //! A layout is one file beside the others: eDiff-I's base ([`Adm`], after ADM), its super-resolution ([`Efficient`], after
-//! Imagen's Efficient U-Net) the published networks of DeepFloyd IF ([`DeepFloyd`], read by [`PublishedUNet`]) and those of Stable
-//! Diffusion ([`StableDiffusion`], read by [`PublishedStableDiffusion`]). It holds its dimensions, says what goes in and out ([`Io`]), and builds its network of [`parts`]. [`UNet`] runs any of them, and
-//! layouts of your own: implement [`Layout`].
+//! Imagen's Efficient U-Net), the published networks of DeepFloyd IF ([`DeepFloyd`], read by [`PublishedUNet`]) and those of Stable
+//! Diffusion ([`StableDiffusion`], read by [`PublishedStableDiffusion`]). It holds its dimensions, says what goes in and out ([`Io`]), and
+//! builds its network of [`parts`]. [`UNet`] runs any of them, and layouts of your own: implement [`Layout`].
 
 mod adm;
 mod config;

@@ -17,6 +17,9 @@ use crate::unet::stored::Stored;
 use crate::weights::Scope;
 use crate::{Error, Result};
 
+/// The most blocks of transformers that a network may have; SDXL's has 70.
+const MOST_TRANSFORMERS: usize = 1024;
+
 /// Tokens that Stable Diffusion pads every text to: all that CLIP takes. Its networks see all of them.
 pub(super) const TEXT_TOKENS: i64 = 77;
 
@@ -206,6 +209,12 @@ impl Layout for StableDiffusion {
             if !(1..=64).contains(&depth) {
                 return wrong("depth", format!("a transformer of {depth} blocks has none or more than 64"));
             }
+        }
+        // Down and up; all numbers are checked by now.
+        let blocks = |level: &LatentLevel| level.transformers.map_or(0, |of| of.depth * (2 * level.blocks + 1));
+        let transformers: usize = self.levels.iter().map(blocks).sum();
+        if transformers > MOST_TRANSFORMERS {
+            return wrong("levels", format!("{transformers} blocks of transformers are more than {MOST_TRANSFORMERS}"));
         }
         for (field, value) in [("channels", self.channels()), ("micro", micro.width)] {
             if value % 2 != 0 {

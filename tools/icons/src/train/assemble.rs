@@ -1,5 +1,6 @@
 //! Putting the trained networks together into a model folder.
 
+use std::ffi::OsStr;
 use std::path::Path;
 
 use ediffi_cascade::SamplerSettings;
@@ -70,6 +71,7 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
         "stages": stages,
         "presets": presets(),
     });
+    expect_model(out)?;
     folders::replace(out, |new| {
         for file in ENCODERS {
             copy(&workshop.folder.join(file), &new.join(file))?;
@@ -90,6 +92,27 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
         write_json(&new.join("pipeline.json"), &pipeline)?;
         keep(out, new)
     })
+}
+
+/// Refuses to replace a folder that holds something else than a model and its records, such as a folder of the user's.
+fn expect_model(out: &Path) -> Result<()> {
+    let known = |name: &OsStr| {
+        let models = ["base", "sr256", "sr1024", "t5", "clip", RECORDS];
+        models.iter().any(|known| *known == name)
+    };
+    // A folder that is not there holds nothing.
+    let entries = std::fs::read_dir(out).into_iter().flatten().collect::<std::io::Result<Vec<_>>>()?;
+    let foreign = entries.iter().find(|entry| entry.path().is_dir() && !known(&entry.file_name()));
+    if let Some(foreign) = foreign {
+        let (out, foreign) = (out.display(), foreign.path());
+        return Err(format!("{out} is to be replaced by the model, but it holds {}", foreign.display()).into());
+    }
+    if !entries.is_empty() && !out.join("pipeline.json").is_file() {
+        return Err(
+            format!("{} is to be replaced by the model, but it is not empty and no model", out.display()).into()
+        );
+    }
+    Ok(())
 }
 
 /// Copies files at the top of the old folder that the new one does not have.
@@ -164,6 +187,22 @@ mod tests {
         let read = |file: &str| std::fs::read_to_string(out.join(file)).ok();
         assert_eq!((read("README.md").as_deref(), read("pipeline.json").as_deref()), (Some("read me"), Some("new")));
         assert!(!out.join("old-stage").exists());
+    }
+
+    #[test]
+    fn only_a_model_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("model");
+        expect_model(&out).unwrap();
+        std::fs::create_dir(&out).unwrap();
+        expect_model(&out).unwrap();
+        std::fs::write(out.join("README.md"), "").unwrap();
+        assert!(expect_model(&out).unwrap_err().to_string().contains("no model"));
+        std::fs::write(out.join("pipeline.json"), "").unwrap();
+        std::fs::create_dir(out.join("base")).unwrap();
+        expect_model(&out).unwrap();
+        std::fs::create_dir(out.join(".git")).unwrap();
+        assert!(expect_model(&out).unwrap_err().to_string().contains(".git"));
     }
 
     #[test]

@@ -111,7 +111,16 @@ impl Workshop {
             .with_file("t5", &self.t5().join("model.safetensors"))?
             .with_file("t5-tokenizer", &self.t5().join("tokenizer.json"))?;
         let lineage = match network.redrawn {
-            Some(_) => lineage.with_file("redrawn-pictures", &self.redrawn(stage, network))?,
+            Some(_) => {
+                let pictures = self.redrawn(stage, network);
+                if !pictures.is_file() {
+                    let (name, absent) = (&network.name, pictures.display());
+                    return Err(
+                        format!("the pictures of {name} are drawn when it is trained: there is no {absent}").into()
+                    );
+                }
+                lineage.with_file("redrawn-pictures", &pictures)?
+            }
             None => lineage,
         };
         let Some(parent) = self.parent(stage, network) else { return Ok(lineage) };
