@@ -56,7 +56,7 @@ pub fn sampler(stage: &StageTraining) -> Result<SamplerSettings> {
 pub fn presets() -> Value {
     json!({
         "fast": {
-            "about": "less than half the time, edges a little softer",
+            "about": "half the time, edges a little softer",
             "stages": { "base": { "solver": "tab-deis-3", "steps": 8 }, "sr256": { "steps": 4 }, "sr1024": { "steps": 2 } },
         },
         "deterministic": {
