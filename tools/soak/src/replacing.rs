@@ -22,7 +22,8 @@ const CHANGED: [&str; 2] = ["base/high.safetensors", "base/low.safetensors"];
 
 /// Replaces the model of `folder` by the others in turn until it is killed.
 pub fn replace(folder: &Path) -> Result<()> {
-    for turn in 0_usize.. {
+    // The second first: it may be killed before it comes to another.
+    for turn in 1_usize.. {
         let model = folder.join(MODELS[turn % MODELS.len()]);
         folders::replace(&folder.join(PLACE), |new| copy(&model, new))?;
     }
@@ -62,7 +63,7 @@ pub fn run(model: &Path, kills: usize) -> Result<Outcome> {
     };
     for _ in 0..kills {
         let mut child = child::command("replace", folder)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        std::thread::sleep(Duration::from_millis(rng.random_range(0..40)));
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..300)));
         open(&mut outcome, false);
         child.kill()?;
         child.wait()?;
