@@ -63,7 +63,7 @@ pub fn run(model: &Path, kills: usize) -> Result<Outcome> {
     };
     for _ in 0..kills {
         let mut child = child::command("replace", folder)?.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        std::thread::sleep(Duration::from_millis(rng.random_range(0..300)));
+        std::thread::sleep(Duration::from_millis(rng.random_range(0..1500)));
         open(&mut outcome, false);
         child.kill()?;
         child.wait()?;
