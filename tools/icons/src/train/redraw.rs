@@ -86,6 +86,7 @@ fn draw(workshop: &Workshop, base: &StageTraining, redrawn: &Redrawn, path: &Pat
         experts.push((expert.interval, network, expert.network.precondition.unwrap_or_else(precondition)));
     }
     let settings = sampler(base)?;
+    let levels = settings.schedule.sigmas(settings.steps)?;
     let data = workshop.data(ROWS);
     let batches = redrawn.pictures.div_ceil(ROWS);
     let mut progress = Progress::new("redrawn", batches);
@@ -102,8 +103,8 @@ fn draw(workshop: &Workshop, base: &StageTraining, redrawn: &Redrawn, path: &Pat
             let contexts = [network.context(&conditioning, rows)?, network.context(&both, 2 * rows)?];
             owners.push(Owner { range: *range, network, precondition, contexts });
         }
-        let levels = settings.schedule.sigmas(settings.steps)?;
-        let sigmas: Vec<f64> = [sigma].into_iter().chain(levels.into_iter().filter(|level| *level < sigma)).collect();
+        let sigmas: Vec<f64> =
+            [sigma].into_iter().chain(levels.iter().copied().filter(|level| *level < sigma)).collect();
         let mut noise = Noise::new(&image_seeds(workshop.plan.seed.wrapping_add(ROWS * number), rows as usize), 0);
         let drawn = noise.normal(&batch.pictures.size())?.f_mul_scalar(sigma)?;
         let start = batch.pictures.f_add(&drawn)?.f_to_device(runtime.device)?;
