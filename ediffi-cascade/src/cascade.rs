@@ -115,7 +115,7 @@ impl Cascade {
             }
             let plan = settings.sigmas(table).and_then(|sigmas| stage.ensemble.experts().plan(&sigmas));
             let plan = plan.map_err(|source| Error::in_stage(stage.name(), source))?;
-            Ok(StagePlan { stage: stage.name().to_owned(), index, width, height, settings, tiling, plan })
+            Ok(StagePlan { stage: stage.name().to_owned(), index, width, height, settings, tiling, skipped: 0, plan })
         };
         (first..).zip(running).zip(widths.into_iter().zip(heights)).map(plan).collect()
     }

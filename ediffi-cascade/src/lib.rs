@@ -16,6 +16,7 @@ mod cascade;
 mod config;
 mod denoiser;
 mod diagnosis;
+mod edit;
 mod enlarger;
 mod enlarging;
 mod error;
@@ -33,6 +34,7 @@ mod tiling;
 
 pub use cascade::Cascade;
 pub use config::{ExpertConfig, PreconditionConfig, StageConfig, WeakerConfig};
+pub use edit::Edit;
 pub use enlarger::Enlarger;
 pub use error::{Error, Result};
 pub use observer::{Batch, StageEvent, StageObserver};

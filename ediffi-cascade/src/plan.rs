@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ediffi_core::plan::Plan;
+use ediffi_core::timesteps::NoiseTable;
 
 use crate::settings::SamplerSettings;
 use crate::tiling::Tiling;
@@ -23,8 +24,37 @@ pub struct StagePlan {
     pub settings: SamplerSettings,
     /// How its pictures are cut, if they are.
     pub tiling: Option<Tiling>,
+    /// Steps at the beginning of the schedule that are left out, because a picture is edited: see [`with_strength`](Self::with_strength).
+    pub skipped: usize,
     /// Which expert runs which step.
     pub plan: Plan,
+}
+
+impl StagePlan {
+    /// The noise levels of the steps that are made, descending; empty if there is none.
+    ///
+    /// # Errors
+    /// As [`SamplerSettings::sigmas`].
+    pub(crate) fn sigmas(&self, table: NoiseTable) -> ediffi_core::Result<Vec<f64>> {
+        let mut sigmas: Vec<f64> = self.settings.sigmas(table)?.into_iter().skip(self.skipped).collect();
+        match *sigmas.as_slice() {
+            [0.0] => sigmas.clear(),
+            // The last estimate of a schedule that ends above 0 is a step down to 0.
+            [last] if self.skipped > 0 && last > 0.0 => sigmas.push(0.0),
+            _ => {}
+        }
+        Ok(sigmas)
+    }
+
+    /// For a stage that begins with a picture ([`Edit`](crate::Edit)): how much of it is drawn anew, from 0, nothing, to 1, everything.
+    /// Of n steps, the last ⌊n · strength⌋ are made, as in diffusers' image to image. With none of them, the picture stays as it is.
+    #[must_use]
+    pub fn with_strength(mut self, strength: f64) -> Self {
+        let steps = self.skipped + self.plan.steps().len();
+        let made = ((steps as f64 * strength) as usize).min(steps);
+        (self.plan, self.skipped) = (self.plan.without_first(steps - made), steps - made);
+        self
+    }
 }
 
 /// One line per expert.

@@ -11,6 +11,7 @@ use ediffi_core::seed::Noise;
 use tch::Tensor;
 
 use crate::cascade::Cascade;
+use crate::edit::Edit;
 use crate::enlarging::Enlarging;
 use crate::observer::{Batch, StageEvent, StageObserver, report};
 use crate::plan::StagePlan;
@@ -41,6 +42,8 @@ pub struct CascadeJob<'a> {
     /// Pictures to start from, [pictures, channels, h, w] in [-1, 1] at any size: those that a first stage of
     /// super-resolution enlarges.
     pub low_res: Option<&'a Tensor>,
+    /// A picture that the first stage begins with in place of noise, and what of it stays.
+    pub edit: Option<Edit<'a>>,
     /// Paint-with-words in the first stage that runs.
     pub paint: Option<&'a dyn ScoreBias>,
     /// Noise from elsewhere: recorded, to repeat what another program has drawn.
@@ -52,8 +55,8 @@ impl<'a> CascadeJob<'a> {
     #[must_use]
     pub fn new(stages: &'a [StagePlan], conditioning: &'a Conditioning, seeds: &'a [u64]) -> Self {
         let (unconditional, batch, rows) = (&NOTHING, seeds.len(), Rows::default());
-        let (low_res, paint, noise) = (None, None, None);
-        Self { stages, conditioning, unconditional, seeds, batch, rows, low_res, paint, noise }
+        let (low_res, edit, paint, noise) = (None, None, None, None);
+        Self { stages, conditioning, unconditional, seeds, batch, rows, low_res, edit, paint, noise }
     }
 }
 
@@ -99,7 +102,7 @@ impl Cascade {
     pub fn run(&mut self, job: CascadeJob<'_>, observer: &mut dyn StageObserver) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         self.check(&job)?;
-        let CascadeJob { stages: plans, conditioning, unconditional, seeds, rows, paint, mut noise, .. } = job;
+        let CascadeJob { stages: plans, conditioning, unconditional, seeds, rows, edit, paint, mut noise, .. } = job;
         let mut batches = Batches::new(seeds, job.batch.max(1), job.low_res)?;
         let (highest, count) = (self.stages.len(), batches.pictures.len());
         let last = plans.last().filter(|last| last.index + 1 == highest);
@@ -109,7 +112,7 @@ impl Cascade {
         let mut enlarging = self.enlarger.as_mut().zip(last).map(enlarging).transpose()?;
         for (index, plan) in plans.iter().enumerate() {
             let stage = self.stages.get_mut(plan.index).ok_or_else(|| foreign(plan))?;
-            let taken = stage.io().embeddings;
+            let (taken, device) = (stage.io().embeddings, stage.runtime.device);
             let (conditioning, unconditional) = (taken.select(conditioning), taken.select(unconditional));
             report(observer, &StageEvent::StageStarted { plan, index, stages, batches: count })?;
             let given = batches.give(|batch, seeds, low_res| {
@@ -120,9 +123,14 @@ impl Cascade {
                     Some(noise) => noise(&plan.stage, seeds),
                     None => Box::new(Noise::new(seeds, plan.index as u64)),
                 };
-                Ok(StageBatch { batch, pictures, conditioning, unconditional, low_res, noise })
+                // Without a mask, later stages follow the first.
+                let edit = edit.filter(|edit| index == 0 || edit.mask.is_some());
+                let size = (plan.height.into(), plan.width.into());
+                let given = edit.map(|edit| edit.given((first, pictures), size, device)).transpose()?;
+                Ok(StageBatch { batch, pictures, conditioning, unconditional, low_res, given, noise })
             })?;
-            let job = StageJob { plan, rows, paint: paint.filter(|_| index == 0) };
+            let job =
+                StageJob { plan, rows, begins: index == 0 && edit.is_some(), paint: paint.filter(|_| index == 0) };
             let mut turns = Turns::new(stage, job, given)?;
             while let Some((batch, drawn)) = turns.next(observer)? {
                 match &mut enlarging {
@@ -185,6 +193,15 @@ impl Cascade {
             return Err(Error::in_stage(first.name(), source));
         }
         let (shape, channels) = (job.low_res.map(Tensor::size), first.io().channels);
+        if job.edit.is_some() && job.low_res.is_some() {
+            return wrong("edit", "the first stage enlarges a picture, and edits none".to_owned());
+        }
+        if job.edit.is_none() && job.stages.iter().any(|plan| plan.skipped > 0) {
+            return wrong("edit", "its plan leaves out steps, but there is no picture to begin with".to_owned());
+        }
+        if let Some((input, reason)) = job.edit.and_then(|edit| edit.problem(pictures, channels)) {
+            return wrong(input, reason);
+        }
         match shape.as_deref() {
             None => Ok(()),
             Some(&[rows, c, h, w]) if rows == pictures && c == channels && h > 0 && w > 0 => Ok(()),

@@ -24,6 +24,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::denoiser::{Inputs, StageDenoiser};
 use crate::diagnosis::broken_tensor;
+use crate::edit::Given;
 use crate::observer::{Batch, StageObserver, Watch};
 use crate::plan::StagePlan;
 use crate::stage::{ExpertFiles, Stage};
@@ -34,6 +35,8 @@ use crate::{Error, Result};
 pub(crate) struct StageJob<'a> {
     pub(crate) plan: &'a StagePlan,
     pub(crate) rows: Rows,
+    /// Whether it begins with the picture that is edited.
+    pub(crate) begins: bool,
     pub(crate) paint: Option<&'a dyn ScoreBias>,
 }
 
@@ -48,6 +51,8 @@ pub(crate) struct StageBatch {
     pub(crate) unconditional: Conditioning,
     /// The pictures of the stage before, [pictures, channels, h, w] at any size, for a stage of super-resolution.
     pub(crate) low_res: Option<Tensor>,
+    /// The picture that is edited, at the size and on the device of the stage.
+    pub(crate) given: Option<Given>,
     /// Asked for the noise of the start, then for that of the smaller picture, then for those of the steps.
     pub(crate) noise: Box<dyn NoiseSource>,
 }
@@ -56,6 +61,7 @@ pub(crate) struct StageBatch {
 struct Drawing {
     batch: Batch,
     inputs: Inputs,
+    given: Option<Given>,
     noise: Box<dyn NoiseSource>,
     trajectory: Trajectory,
 }
@@ -76,10 +82,12 @@ pub(crate) struct Turns<'a> {
 impl<'a> Turns<'a> {
     pub(crate) fn new(stage: &'a mut Stage, job: StageJob<'a>, given: Vec<StageBatch>) -> Result<Self> {
         let tiles = stage.tiles(job.plan)?;
-        let sigmas = job.plan.settings.sigmas(stage.config().precondition.timesteps());
-        let planned = sigmas.and_then(|sigmas| Ok((stage.ensemble.follow(&sigmas)?, sigmas)));
-        let (plan, sigmas) = planned.map_err(|source| Error::in_stage(stage.name(), source))?;
-        tracing::debug!(stage = stage.name(), %plan, "planned");
+        let sigmas = job.plan.sigmas(stage.config().precondition.timesteps());
+        let sigmas = sigmas.map_err(|source| Error::in_stage(stage.name(), source))?;
+        if !sigmas.is_empty() {
+            let plan = stage.ensemble.follow(&sigmas).map_err(|source| Error::in_stage(stage.name(), source))?;
+            tracing::debug!(stage = stage.name(), %plan, "planned");
+        }
         let (waiting, elapsed) = (VecDeque::new(), Duration::ZERO);
         Ok(Self { stage, job, tiles, sigmas, given: given.into_iter(), waiting, elapsed })
     }
@@ -106,6 +114,10 @@ impl<'a> Turns<'a> {
         loop {
             // All have their first turn before one has its second, and so on.
             let next = match self.given.next() {
+                // No step is made: the picture stays as it was given.
+                Some(StageBatch { batch, given: Some(given), .. }) if self.sigmas.is_empty() => {
+                    return Ok(Some((batch, finished(given.picture())?)));
+                }
                 Some(batch) => Some(self.begin(batch)?),
                 None => self.waiting.pop_front(),
             };
@@ -113,15 +125,14 @@ impl<'a> Turns<'a> {
             let watch = Watch::new(&self.job.plan.stage, drawing.batch, observer);
             self.turn(&mut drawing, &watch)?;
             if drawing.trajectory.is_finished() {
-                let pictures = drawing.trajectory.x().f_clamp(-1.0, 1.0)?.f_to_device(Device::Cpu)?;
-                return Ok(Some((drawing.batch, pictures)));
+                return Ok(Some((drawing.batch, finished(drawing.trajectory.x())?)));
             }
             self.waiting.push_back(drawing);
         }
     }
 
     fn begin(&self, given: StageBatch) -> ediffi_core::Result<Drawing> {
-        let StageBatch { batch, pictures, conditioning, unconditional, low_res, mut noise } = given;
+        let StageBatch { batch, pictures, conditioning, unconditional, low_res, given, mut noise } = given;
         let (stage, plan) = (&*self.stage, self.job.plan);
         let (device, height, width) = (stage.runtime.device, plan.height.into(), plan.width.into());
         let start = noise.normal(&[pictures, stage.io().channels, height, width])?.f_to_device(device)?;
@@ -136,13 +147,17 @@ impl<'a> Turns<'a> {
         };
         let (conditional, unconditional) = (with_picture(&conditioning)?, with_picture(&unconditional)?);
         let inputs = Inputs { conditional, unconditional, pictures };
-        let trajectory = plan.settings.solver.start(start, &self.sigmas, noise.as_mut())?;
-        Ok(Drawing { batch, inputs, noise, trajectory })
+        let solver = plan.settings.solver;
+        let trajectory = match given.as_ref().filter(|_| self.job.begins) {
+            Some(given) => solver.start_from(given.picture(), start, &self.sigmas, noise.as_mut())?,
+            None => solver.start(start, &self.sigmas, noise.as_mut())?,
+        };
+        Ok(Drawing { batch, inputs, given, noise, trajectory })
     }
 
     /// A turn of one batch.
     fn turn(&mut self, drawing: &mut Drawing, watch: &Watch<'_>) -> ediffi_core::Result<()> {
-        let Drawing { inputs, noise, trajectory, .. } = drawing;
+        let Drawing { inputs, given, noise, trajectory, .. } = drawing;
         let turn = self.stage.turn(trajectory.sigma())?;
         let denoiser = StageDenoiser {
             ensemble: &mut self.stage.ensemble,
@@ -156,13 +171,21 @@ impl<'a> Turns<'a> {
         };
         let mut guided = Guided::new(denoiser, self.job.plan.settings.guidance.clone(), self.job.rows)?;
         while !trajectory.is_finished() && turn.contains(trajectory.sigma()) {
-            let estimate = guided.estimate(trajectory.x(), trajectory.sigma())?;
+            let mut estimate = guided.estimate(trajectory.x(), trajectory.sigma())?;
+            if let Some(given) = given {
+                estimate = given.keep(estimate)?;
+            }
             if let Some(step) = trajectory.advance(estimate, noise.as_mut())? {
                 watch.step(&step)?;
             }
         }
         Ok(())
     }
+}
+
+/// Finished pictures as they are kept between stages.
+fn finished(pictures: &Tensor) -> ediffi_core::Result<Tensor> {
+    Ok(pictures.f_clamp(-1.0, 1.0)?.f_to_device(Device::Cpu)?)
 }
 
 impl Drop for Turns<'_> {

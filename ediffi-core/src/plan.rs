@@ -65,27 +65,36 @@ impl Experts {
     pub fn plan(&self, sigmas: &[f64]) -> Result<Plan> {
         schedule::validate(sigmas)?;
         let mut plan = Plan { steps: Vec::new(), segments: Vec::new() };
-        for (index, &sigma) in sigmas.iter().filter(|sigma| **sigma > 0.0).enumerate() {
-            let expert = self.index_of(sigma)?;
-            plan.steps.push(PlannedStep { sigma, expert });
-            match plan.segments.last_mut() {
-                Some(segment) if segment.expert == expert => {
-                    segment.steps.end = index + 1;
-                    segment.last_sigma = sigma;
-                }
-                _ => plan.segments.push(Segment {
-                    expert,
-                    steps: index..index + 1,
-                    first_sigma: sigma,
-                    last_sigma: sigma,
-                }),
-            }
+        for &sigma in sigmas.iter().filter(|sigma| **sigma > 0.0) {
+            plan.push(PlannedStep { sigma, expert: self.index_of(sigma)? });
         }
         Ok(plan)
     }
 }
 
 impl Plan {
+    /// The plan without its first `count` steps: of what begins at a lower noise level.
+    #[must_use]
+    pub fn without_first(&self, count: usize) -> Self {
+        let mut plan = Self { steps: Vec::new(), segments: Vec::new() };
+        for &step in self.steps.iter().skip(count) {
+            plan.push(step);
+        }
+        plan
+    }
+
+    fn push(&mut self, PlannedStep { sigma, expert }: PlannedStep) {
+        let index = self.steps.len();
+        self.steps.push(PlannedStep { sigma, expert });
+        match self.segments.last_mut() {
+            Some(segment) if segment.expert == expert => {
+                segment.steps.end = index + 1;
+                segment.last_sigma = sigma;
+            }
+            _ => self.segments.push(Segment { expert, steps: index..index + 1, first_sigma: sigma, last_sigma: sigma }),
+        }
+    }
+
     /// The steps in order.
     #[must_use]
     pub fn steps(&self) -> &[PlannedStep] {

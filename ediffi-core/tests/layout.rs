@@ -81,6 +81,7 @@ impl Layout for Toy {
             norm: MapNorm::new(scope.at("norm"), Norm::Position, 2 * WIDTH, EPS)?,
             activation: Activation::Silu,
             out: Conv2d::zeroed(scope.at("out"), 2 * WIDTH, PICTURE, 3)?,
+            detail: None,
         })
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use ediffi_core::Error;
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::nn::{Bias, Norm, ScoreBias, Site};
-use ediffi_core::unet::{Adm, Context, ContextConfig, Dimensions, Efficient, Painted, UNet, UNetConfig};
+use ediffi_core::unet::{Adm, Context, ContextConfig, DetailConfig, Dimensions, Efficient, Painted, UNet, UNetConfig};
 use ediffi_core::weights::Table;
 use ediffi_core::window::Window;
 use tch::{Device, Kind, Tensor};
@@ -240,7 +240,7 @@ fn inputs_that_do_not_fit_are_named() {
 #[test]
 fn dimensions_that_make_no_network_name_their_field() {
     type Change = fn(&mut Dimensions);
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 13] = [
         ("levels", |c| c.levels.clear()),
         ("levels", |c| c.levels[0].blocks = 0),
         ("patch", |c| c.patch = 0),
@@ -251,6 +251,9 @@ fn dimensions_that_make_no_network_name_their_field() {
         ("head_channels", |c| c.head_channels = 5),
         ("context", |c| c.context = None),
         ("context", |c| c.context.as_mut().unwrap().width = 0),
+        ("detail", |c| c.detail = Some(DetailConfig { channels: 6, blocks: 1 })),
+        ("detail", |c| c.detail = Some(DetailConfig { channels: 0, blocks: 1 })),
+        ("detail", |c| c.detail = Some(DetailConfig { channels: 8, blocks: 0 })),
     ];
     for (field, change) in changes {
         let mut changed = dimensions();

@@ -53,6 +53,7 @@
 //!         norm: Norm::Group(4),
 //!         embedding_width: 16,
 //!         context: None,
+//!         detail: None,
 //!     });
 //!     let objective = Objective::new(Edm::default(), NoiseLevels::new(LogNormal::default(), interval), 7);
 //!     let learner = |params: &mut dyn Params| {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use ediffi_core::unet::DETAIL;
 use ediffi_core::weights::{Init, Scope, WeightsFile, save};
 use tch::{Device, Kind, Tensor};
 
@@ -229,13 +230,19 @@ impl TrainState {
         self.cast.as_mut().map_or(Ok(()), |cast| Ok(cast.f_copy_(&self.weights)?))
     }
 
-    /// Sets the parameters and their average to the weights of a file. A child expert begins as its parent (eDiff-I §4.1).
+    /// Sets the parameters and their average to the weights of a file. A child expert begins as its parent (eDiff-I §4.1). The parameters
+    /// of a [detail head](ediffi_core::unet::DetailConfig) that the file has not keep their start values: the child then answers as its
+    /// parent, too.
     ///
     /// # Errors
     /// A file whose tensors are not these parameters.
     pub fn start_from(&mut self, path: &Path) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
-        read_into(&open(path)?, &self.parameters)?;
+        let file = open(path)?;
+        let of_a_head = |name: &str| name.strip_prefix(DETAIL).is_some_and(|rest| rest.starts_with('.'));
+        let parent_has_one = file.shapes().any(|(name, _)| of_a_head(name));
+        let inherited = self.parameters.iter().filter(|(name, _)| parent_has_one || !of_a_head(name));
+        read_into(&file, &inherited.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect::<Vec<_>>())?;
         self.ema.average.f_copy_(&self.weights)?;
         self.ema.settled = true;
         self.refresh()?;

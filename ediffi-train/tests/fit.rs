@@ -48,6 +48,7 @@ fn layout(low_res: bool) -> Efficient {
         norm: Norm::Group(4),
         embedding_width: 16,
         context: Some(ContextConfig { width: 8, t5, clip_text: None, clip_image: None }),
+        detail: None,
     })
 }
 

@@ -107,6 +107,7 @@ pub(crate) fn config(context: Option<ContextConfig>, low_res: bool) -> UNetConfi
         norm: Norm::Group(4),
         embedding_width: 16,
         context,
+        detail: None,
     };
     if low_res { Efficient(dimensions).into() } else { Adm(dimensions).into() }
 }

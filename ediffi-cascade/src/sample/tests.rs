@@ -35,6 +35,7 @@ fn write(folder: &Path) -> StageConfig {
         norm: Norm::Group(4),
         embedding_width: 8,
         context: None,
+        detail: None,
     })
     .into();
     std::fs::write(folder.join("config.json"), serde_json::to_string(&network).unwrap()).unwrap();

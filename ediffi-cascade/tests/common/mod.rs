@@ -46,6 +46,7 @@ pub fn dimensions(low_res: bool) -> Dimensions {
             clip_text: Some(ClipText { tokens: 2, width: 5, pooled: Some(4) }),
             clip_image: Some(4),
         }),
+        detail: None,
     }
 }
 

@@ -102,13 +102,34 @@ impl Solver {
     /// holds a NaN or an infinity; the errors of `noise`.
     pub fn start(&self, start: Tensor, sigmas: &[f64], noise: &mut dyn NoiseSource) -> Result<Trajectory> {
         let _no_grad = tch::no_grad_guard();
+        let deviation = self.deviation(sigmas.first().copied().unwrap_or_default());
+        self.begin(finite(&start)?.f_mul_scalar(deviation)?, sigmas, noise)
+    }
+
+    /// As [`start`](Self::start), but on the way from `picture`, to which noise of the first level is added: image to image (Meng et
+    /// al. 2022, `SDEdit`).
+    ///
+    /// # Shapes
+    /// `picture`, `start`: `[n, channels, height, width]`
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), also for a picture that holds a NaN or an infinity.
+    pub fn start_from(
+        &self,
+        picture: &Tensor,
+        start: Tensor,
+        sigmas: &[f64],
+        noise: &mut dyn NoiseSource,
+    ) -> Result<Trajectory> {
+        let _no_grad = tch::no_grad_guard();
+        let sigma = sigmas.first().copied().unwrap_or_default();
+        self.begin(finite(picture)?.f_add(&finite(&start)?.f_mul_scalar(sigma)?)?, sigmas, noise)
+    }
+
+    /// On the way from `x` at the first of `sigmas`.
+    fn begin(&self, x: Tensor, sigmas: &[f64], noise: &mut dyn NoiseSource) -> Result<Trajectory> {
         self.validate()?;
         schedule::validate(sigmas)?;
-        let start = start.f_to_kind(state_kind(&start)?)?;
-        if !is_finite(&start)? {
-            return Err(Error::NotFinite("the solver's start".to_owned()));
-        }
-        let x = start.f_mul_scalar(self.deviation(sigmas.first().copied().unwrap_or_default()))?;
         let sigmas = match sigmas {
             [positive @ .., 0.0] => positive,
             all => all,
@@ -156,4 +177,10 @@ impl Solver {
         }
         Ok(trajectory.x().shallow_clone())
     }
+}
+
+/// The start of a solver in the precision that it computes in.
+fn finite(start: &Tensor) -> Result<Tensor> {
+    let start = start.f_to_kind(state_kind(start)?)?;
+    if is_finite(&start)? { Ok(start) } else { Err(Error::NotFinite("the solver's start".to_owned())) }
 }

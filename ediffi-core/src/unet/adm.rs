@@ -34,6 +34,7 @@ impl Adm {
             norm: Norm::Group(32),
             embedding_width: 1024,
             context: Some(ContextConfig::EDIFFI),
+            detail: None,
         })
     }
 }

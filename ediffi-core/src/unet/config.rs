@@ -11,10 +11,11 @@ use super::deepfloyd::DeepFloyd;
 use super::efficient::Efficient;
 use super::io::Io;
 use super::layout::{Body, Layout};
+use super::parts::DetailConfig;
 use super::stable_diffusion::StableDiffusion;
 use super::stored::{Entries, restored, store};
-use crate::Result;
 use crate::weights::Scope;
+use crate::{Error, Result};
 
 /// Everything that names the layouts. A new one is a file that implements `Layout` and `Stored`, and a line in the list below.
 macro_rules! layouts {
@@ -92,6 +93,22 @@ impl UNetConfig {
     #[must_use]
     pub fn io(&self) -> Io {
         self.layout().io()
+    }
+
+    /// The same network with a detail head.
+    ///
+    /// # Errors
+    /// [`Error::NetworkConfig`] for a layout that has none, or for a network that has one.
+    pub fn with_detail(mut self, detail: DetailConfig) -> Result<Self> {
+        let wrong = |reason: &str| Err(Error::NetworkConfig { field: "detail", reason: reason.to_owned() });
+        let (Self::Adm(Adm(dimensions)) | Self::Efficient(Efficient(dimensions))) = &mut self else {
+            return wrong("layouts of published networks have no detail head");
+        };
+        if dimensions.detail.is_some() {
+            return wrong("the network has a detail head");
+        }
+        dimensions.detail = Some(detail);
+        Ok(self)
     }
 
     /// Checks that the dimensions make a network.

@@ -3,8 +3,8 @@
 
 use super::layout::Body;
 use super::parts::{
-    CrossAttention, Dimensions, EmbeddingProjections, Heads, Level, Modulation, ResBlock, ResBlockConfig, Resample,
-    SelfAttention, Sinusoids, TimeEmbedding, Trunk,
+    Beside, CrossAttention, DETAIL, DetailHead, Dimensions, EmbeddingProjections, Heads, Level, Modulation, ResBlock,
+    ResBlockConfig, Resample, SelfAttention, Sinusoids, TimeEmbedding, Trunk,
 };
 use crate::Result;
 use crate::nn::{Activation, Conv2d, MapNorm};
@@ -108,6 +108,17 @@ impl Dimensions {
         let mut trunk = Trunk::new(scope.at("steps"), channels);
         lay_out(self, &mut trunk)?;
         let blocks = trunk.finish()?;
+        let pictures = self.picture_channels;
+        let beside = Beside {
+            pictures: (pictures, if self.low_res { pictures.saturating_mul(2) } else { pictures }),
+            patch: self.patch,
+            features: channels,
+            embedding_width: width,
+            norm: (self.norm, EPS),
+        };
+        let norm = MapNorm::new(scope.at("norm"), self.norm, channels, EPS)?;
+        let out = Conv2d::precise(scope.at("out"), channels, outputs, 3)?;
+        let detail = self.detail.map(|detail| DetailHead::new(scope.at(DETAIL), detail, beside)).transpose()?;
         Ok(Body {
             context,
             time,
@@ -115,9 +126,10 @@ impl Dimensions {
             patch: self.patch,
             stem,
             blocks,
-            norm: MapNorm::new(scope.at("norm"), self.norm, channels, EPS)?,
+            norm,
             activation,
-            out: Conv2d::precise(scope.at("out"), channels, outputs, 3)?,
+            out,
+            detail,
         })
     }
 }

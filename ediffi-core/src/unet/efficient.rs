@@ -49,6 +49,7 @@ impl Efficient {
             norm: Norm::Group(32),
             embedding_width: 512,
             context: Some(ContextConfig::EDIFFI),
+            detail: None,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use super::context::ContextSource;
 use super::io::Io;
-use super::parts::TimeEmbedding;
+use super::parts::{DetailHead, TimeEmbedding};
 use super::pass::Block;
 use crate::Result;
 use crate::nn::{Activation, Conv2d, MapNorm};
@@ -52,4 +52,6 @@ pub struct Body {
     pub activation: Activation,
     /// The last convolution. It computes in f32, as the norm before it does ([`Conv2d::precise`]).
     pub out: Conv2d,
+    /// What corrects its output pixel by pixel.
+    pub detail: Option<DetailHead>,
 }

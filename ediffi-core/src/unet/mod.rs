@@ -31,6 +31,6 @@ pub use efficient::Efficient;
 pub use io::{ClipText, EmbeddingShapes, Io, Tokens};
 pub use layout::{Body, Layout};
 pub use network::UNet;
-pub use parts::{ContextConfig, Dimensions, Level};
+pub use parts::{ContextConfig, DETAIL, DetailConfig, Dimensions, Level};
 pub use pass::{Block, KeysValues, Pass};
 pub use stable_diffusion::{LatentLevel, PublishedStableDiffusion, StableDiffusion, Transformers};

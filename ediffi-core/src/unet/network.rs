@@ -8,7 +8,7 @@ use super::context::{Context, Encoded};
 use super::io::Io;
 use super::layout::{Body, Layout};
 use super::pass::Pass;
-use super::stem::{LowRes, first_map};
+use super::stem::{LowRes, first_map, seen};
 use crate::conditioning::Conditioning;
 use crate::nn::{Conv2d, Painted};
 use crate::weights::Scope;
@@ -108,7 +108,7 @@ impl UNet {
             return Err(Error::ImageSize { width, height, multiple });
         }
         let (home, device) = (x.device(), self.device());
-        let Body { time, time_activation, patch, stem, blocks, norm, activation, out, .. } = &self.body;
+        let Body { time, time_activation, patch, stem, blocks, norm, activation, out, detail, .. } = &self.body;
 
         // The noise embedding plus the pooled conditioning, in f32.
         let mut embedding = time.forward(&c_noise.f_to_device(device)?)?;
@@ -119,7 +119,9 @@ impl UNet {
         let embedding = time_activation.apply(&embedding)?.f_to_kind(self.kind)?;
 
         let x = x.f_to_device(device)?.f_to_kind(self.kind)?;
-        let mut h = first_map((stem, *patch), self.halves.as_ref(), x, context.low_res.as_ref())?;
+        let low_res = context.low_res.as_ref();
+        let seen = detail.as_ref().map(|_| seen(&x, low_res)).transpose()?;
+        let mut h = first_map((stem, *patch), self.halves.as_ref(), x, low_res)?;
         tap("conv_in", &h);
         let mut pass = Pass::new(&embedding, context.text_columns, painted);
         for (index, (name, block)) in blocks.iter().enumerate() {
@@ -132,9 +134,14 @@ impl UNet {
         // The steps of bf16 and f16 would show in a picture.
         h = norm.forward(&h.f_to_kind(Kind::Float)?)?;
         tap("conv_norm_out", &h);
-        h = out.forward(&activation.apply_to(h)?)?;
+        let features = activation.apply_to(h)?;
+        h = out.forward(&features)?;
         if *patch > 1 {
             h = h.f_pixel_shuffle(*patch)?;
+        }
+        if let (Some(detail), Some(seen)) = (detail, seen) {
+            tap("out", &h);
+            h = detail.forward((&seen, &features), h, &mut pass)?;
         }
         Ok(h.f_contiguous()?.f_to_device(home)?)
     }

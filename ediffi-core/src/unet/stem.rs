@@ -31,6 +31,17 @@ impl LowRes {
     }
 }
 
+/// All that a network sees of a picture: `x`, and the smaller picture beside it.
+///
+/// # Shapes
+/// `x`: [rows, channels, h, w] → [rows, channels or twice as many, h, w]
+pub(super) fn seen(x: &Tensor, low_res: Option<&LowRes>) -> Result<Tensor> {
+    match low_res {
+        Some(LowRes { picture, .. }) => Ok(Tensor::f_cat(&[x, picture], 1)?),
+        None => Ok(x.shallow_clone()),
+    }
+}
+
 /// The first feature map of `x` beside the smaller picture, by the convolution `stem` over squares of `patch` pixels. `halves` are its
 /// halves over `x` and over the smaller picture; without them both are convolved together.
 ///
@@ -51,7 +62,7 @@ pub(super) fn first_map(
     let kept = map.as_ref().filter(|_| picture.numel() <= LARGEST_KEPT && !picture.requires_grad());
     // Pictures that are not alike have no sum, but an error, below.
     let Some(([noisy, smaller], kept)) = halves.zip(kept).filter(|_| picture.size() == x.size()) else {
-        return stem.forward(&squares(&Tensor::f_cat(&[&x, picture], 1)?)?);
+        return stem.forward(&squares(&seen(&x, low_res)?)?);
     };
     let map = match kept.get() {
         Some(map) => map,

@@ -34,6 +34,7 @@ pub(crate) fn dimensions() -> Dimensions {
             clip_text: Some(ClipText { tokens: 2, width: 5, pooled: Some(4) }),
             clip_image: Some(4),
         }),
+        detail: None,
     }
 }
 

@@ -77,6 +77,7 @@ fn networks(tree: &ExpertTree, shared: Training, child: Training) -> Vec<Network
             cell,
             parent: parent.map(|parent| parent.name.clone()),
             dimensions: None,
+            detail: None,
             precondition: None,
             redrawn: None,
             training,

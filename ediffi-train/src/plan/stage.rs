@@ -4,7 +4,7 @@ use ediffi_cascade::PreconditionConfig;
 use ediffi_core::experts::Experts;
 use ediffi_core::interval::{LogNormal, SigmaInterval};
 use ediffi_core::schedule::Schedule;
-use ediffi_core::unet::UNetConfig;
+use ediffi_core::unet::{DetailConfig, UNetConfig};
 use serde::{Deserialize, Serialize};
 
 use super::redrawn::Redrawn;
@@ -53,6 +53,8 @@ pub struct NetworkTraining {
     pub parent: Option<String>,
     /// Its dimensions, if they are not those that the program gives the networks of the stage.
     pub dimensions: Option<UNetConfig>,
+    /// A detail head, beside those dimensions. A network that starts from one without a head answers as that one until it has learned.
+    pub detail: Option<DetailConfig>,
     /// How it becomes a denoiser, if not as the program's networks of the stage do.
     pub precondition: Option<PreconditionConfig>,
     /// The smaller pictures that it learns from, if not only those of the data.
@@ -70,6 +72,21 @@ pub struct Expert<'a> {
     pub interval: SigmaInterval,
 }
 
+impl NetworkTraining {
+    /// The dimensions that the plan gives it, with its detail head; `None` if they are the program's.
+    fn own_dimensions(&self) -> ediffi_core::Result<Option<UNetConfig>> {
+        self.dimensions.as_ref().map(|own| self.detailed(own.clone())).transpose()
+    }
+
+    /// `dimensions` with its detail head, if it has one.
+    ///
+    /// # Errors
+    /// A layout that has no detail head; dimensions with a head, beside another.
+    pub fn detailed(&self, dimensions: UNetConfig) -> ediffi_core::Result<UNetConfig> {
+        self.detail.map_or(Ok(dimensions.clone()), |detail| dimensions.with_detail(detail))
+    }
+}
+
 impl StageTraining {
     pub(super) fn check(&self) -> Result<()> {
         if let Some(tail) = &self.tail {
@@ -79,7 +96,7 @@ impl StageTraining {
         for (index, network) in self.networks.iter().enumerate() {
             let interval = network.cell.interval(&self.noise)?;
             network.redrawn.as_ref().map_or(Ok(()), Redrawn::check)?;
-            let dimensions = network.dimensions.as_ref().map_or(Ok(()), UNetConfig::validate);
+            let dimensions = network.own_dimensions().and_then(|own| own.as_ref().map_or(Ok(()), UNetConfig::validate));
             dimensions.or_else(|error| wrong(format!("{}.{}", self.name, network.name), error.to_string()))?;
             let Some(parent) = &network.parent else { continue };
             let what = format!("{}.{}", self.name, network.name);
@@ -95,6 +112,9 @@ impl StageTraining {
                     what,
                     format!("it starts from {parent:?}, which has other dimensions or another precondition"),
                 );
+            }
+            if before.detail.is_some() && network.detail != before.detail {
+                return wrong(what, format!("it starts from {parent:?}, which has another detail head"));
             }
         }
         self.experts().map(|_| ())

@@ -154,7 +154,14 @@ impl TrainingPlan {
         let dimensions = network.dimensions.as_ref().map(|dimensions| json!(dimensions).to_string());
         let precondition = network.precondition.as_ref().map(|precondition| json!(precondition).to_string());
         let redrawn = network.redrawn.as_ref().map(|redrawn| json!(redrawn).to_string());
-        let own = [("tail", tail), ("dimensions", dimensions), ("precondition", precondition), ("redrawn", redrawn)];
+        let detail = network.detail.as_ref().map(|detail| json!(detail).to_string());
+        let own = [
+            ("tail", tail),
+            ("dimensions", dimensions),
+            ("detail", detail),
+            ("precondition", precondition),
+            ("redrawn", redrawn),
+        ];
         own.into_iter()
             .filter_map(|(fact, value)| Some((fact, value?)))
             .fold(lineage, |lineage, (fact, value)| lineage.with(fact, value))
@@ -281,6 +288,26 @@ mod tests {
         assert!(child.contains("base.high: it starts from \"shared\""), "{child}");
         let error = TrainingPlan::parse(&alone.replace("patch = 2", "patch = 0")).unwrap_err().to_string();
         assert!(error.contains("base.high") && error.contains("patch"), "{error}");
+    }
+
+    #[test]
+    fn a_child_may_add_a_detail_head() {
+        let head = |text: &str, channels: i64| {
+            text.replace(
+                "parent = \"shared\"",
+                &format!("parent = \"shared\"\ndetail = {{ channels = {channels}, blocks = 2 }}"),
+            )
+        };
+        let plan = TrainingPlan::parse(&head(TEXT, 8)).unwrap();
+        assert_eq!(TrainingPlan::parse(&plan.to_toml().unwrap()).unwrap(), plan);
+        let stage = &plan.stages[0];
+        assert!(plan.lineage(stage, &stage.networks[1]).notes()["detail"].contains("\"channels\":8"));
+        assert!(!plan.lineage(stage, &stage.networks[0]).notes().contains_key("detail"));
+        // Whose parent has one has the same.
+        let first =
+            head(TEXT, 8).replacen("cell = \"(0, 0)\"", "cell = \"(0, 0)\"\ndetail = { channels = 4, blocks = 1 }", 1);
+        let error = TrainingPlan::parse(&first).unwrap_err().to_string();
+        assert!(error.contains("base.high: it starts from \"shared\", which has another detail head"), "{error}");
     }
 
     #[test]

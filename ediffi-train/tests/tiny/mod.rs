@@ -33,6 +33,7 @@ pub(crate) fn config() -> Efficient {
         norm: Norm::Group(4),
         embedding_width: 16,
         context: Some(ContextConfig { width: 8, t5, clip_text: None, clip_image: None }),
+        detail: None,
     })
 }
 

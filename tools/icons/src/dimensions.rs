@@ -84,6 +84,7 @@ pub fn base() -> Efficient {
         norm: Norm::Group(16),
         embedding_width: 256,
         context: Some(context()),
+        detail: None,
     })
 }
 
@@ -100,5 +101,6 @@ pub fn super_resolution() -> Efficient {
         norm: Norm::Position,
         embedding_width: 128,
         context: Some(ContextConfig { clip_image: None, ..context() }),
+        detail: None,
     })
 }

@@ -180,6 +180,7 @@ impl Published {
                 clip_text: None,
                 clip_image: None,
             }),
+            detail: None,
         };
         let network = DeepFloyd { dimensions, switches };
         network.validate()?;

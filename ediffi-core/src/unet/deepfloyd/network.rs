@@ -165,6 +165,7 @@ impl Layout for DeepFloyd {
         for (right, field, reason) in [
             (scaled, "layout", "norm_eps, residual_scale and middle_scale have to be positive and finite"),
             (dimensions.patch == 1, "patch", "this layout has no patches"),
+            (dimensions.detail.is_none(), "detail", "this layout has no detail head"),
             (matches!(dimensions.norm, Norm::Group(_)), "norm", "this layout has group norms"),
             (
                 dimensions.low_res || !noise_level,
@@ -216,6 +217,7 @@ impl Layout for DeepFloyd {
             norm: MapNorm::new(scope.at("conv_norm_out"), self.dimensions.norm, channels, norm_eps)?,
             activation,
             out: Conv2d::precise(scope.at("conv_out"), channels, outputs, 3)?,
+            detail: None,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::detail::DetailConfig;
 use super::embeddings::ContextConfig;
 use crate::nn::Norm;
 use crate::unet::io::{EmbeddingShapes, Io};
@@ -49,6 +50,9 @@ pub struct Dimensions {
     /// What the network is conditioned on besides noise level and smaller picture.
     #[serde(default)]
     pub context: Option<ContextConfig>,
+    /// What corrects the network's output pixel by pixel, where its positions are patches (in a file the default is nothing).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<DetailConfig>,
 }
 
 fn one() -> i64 {
@@ -134,6 +138,7 @@ impl Dimensions {
                 return wrong("context", format!("level {index} attends to it, but there is none"));
             }
         }
+        self.detail.map_or(Ok(()), |detail| detail.validate(self.norm))?;
         self.context.as_ref().map_or(Ok(()), ContextConfig::validate)
     }
 }

@@ -1,6 +1,7 @@
 //! What layouts are made of. A part knows no layout.
 
 mod attention;
+mod detail;
 mod dimensions;
 mod embeddings;
 mod joint;
@@ -15,6 +16,8 @@ mod transformer;
 mod trunk;
 
 pub use attention::{CrossAttention, Heads, SelfAttention};
+pub(super) use detail::Beside;
+pub use detail::{DETAIL, DetailConfig, DetailHead};
 pub use dimensions::{Dimensions, Level};
 pub use embeddings::{ContextConfig, EmbeddingProjections};
 pub use joint::{JointAttention, TEXT_NORM_GROUPS};

@@ -266,6 +266,7 @@ impl Layout for StableDiffusion {
             norm: MapNorm::new(scope.at("conv_norm_out"), Norm::Group(self.groups), channels, self.norm_eps)?,
             activation,
             out: Conv2d::precise(scope.at("conv_out"), channels, self.latent_channels, 3)?,
+            detail: None,
         })
     }
 }

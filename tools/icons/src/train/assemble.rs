@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use super::Result;
-use super::stages::{dimensions, precondition, presets, sampler, side};
+use super::stages::{dimensions, dimensions_of, precondition, presets, sampler, side};
 use super::workshop::Workshop;
 
 /// The encoders' files.
@@ -47,10 +47,10 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
             }
             let weights = format!("{}/{}.safetensors", stage.name, expert.network.name);
             let mut keys = json!({ "weights": weights });
-            if let Some(dimensions) = &expert.network.dimensions {
+            if expert.network.dimensions.is_some() || expert.network.detail.is_some() {
                 let config = format!("{}/{}.json", stage.name, expert.network.name);
                 keys["network"] = json!(config);
-                configs.push((config, dimensions.clone()));
+                configs.push((config, dimensions_of(expert.network, side(stage)?)?));
             }
             if let Some(precondition) = &expert.network.precondition {
                 keys["precondition"] = json!(precondition);

@@ -44,7 +44,7 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
     }
     let paper = ConditioningDropout::default();
     let seed = workshop.plan.seed ^ if side == BASE { NOISE } else { u64::from(side) };
-    let (dimensions, precondition) = (dimensions_of(network, side), network.precondition.unwrap_or_else(precondition));
+    let (dimensions, precondition) = (dimensions_of(network, side)?, network.precondition.unwrap_or_else(precondition));
     let objective = Objective {
         // References are dropped when a batch is made, so that none is drawn and embedded in vain.
         dropout: ConditioningDropout { clip_image: 0.0, ..paper },
@@ -65,8 +65,10 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
     // none denoises pictures.
     let interval = network.cell.interval(&stage.noise)?;
     let alone = interval == SigmaInterval::ALL;
-    let began_as = parent.iter().filter(|_| side == BASE).map(|parent| preview::open(parent, &dimensions, runtime));
-    let ancestor = began_as.collect::<Result<Vec<_>>>()?.pop();
+    let began_as = stage.networks.iter().find(|other| side == BASE && network.parent.as_ref() == Some(&other.name));
+    let began_as = parent.iter().zip(began_as);
+    let ancestor = began_as.map(|(weights, other)| preview::open(weights, &dimensions_of(other, side)?, runtime));
+    let ancestor = ancestor.collect::<Result<Vec<_>>>()?.pop();
     let mut encoders = None;
     let sheet = |state: &TrainState, path: &Path| {
         let _no_grad = tch::no_grad_guard();

@@ -82,7 +82,7 @@ fn draw(workshop: &Workshop, base: &StageTraining, redrawn: &Redrawn, path: &Pat
     let mut experts = Vec::new();
     for expert in base.experts()? {
         let weights = workshop.weights(&Task::Network(base, expert.network).name());
-        let network = preview::open(&weights, &dimensions_of(expert.network, BASE), runtime)?;
+        let network = preview::open(&weights, &dimensions_of(expert.network, BASE)?, runtime)?;
         experts.push((expert.interval, network, expert.network.precondition.unwrap_or_else(precondition)));
     }
     let settings = sampler(base)?;

@@ -31,8 +31,8 @@ pub fn dimensions(side: u32) -> Efficient {
 }
 
 /// The dimensions of one network of a stage of this side.
-pub fn dimensions_of(network: &NetworkTraining, side: u32) -> UNetConfig {
-    network.dimensions.clone().unwrap_or_else(|| dimensions(side).into())
+pub fn dimensions_of(network: &NetworkTraining, side: u32) -> Result<UNetConfig> {
+    Ok(network.detailed(network.dimensions.clone().unwrap_or_else(|| dimensions(side).into()))?)
 }
 
 /// How a trained stage is sampled.

@@ -1,4 +1,4 @@
-//! How much a network computes: a closed form of its configuration.
+//! How much a network without a detail head computes: a closed form of its configuration.
 
 use ediffi_core::unet::{ContextConfig, Efficient};
 
@@ -73,6 +73,7 @@ mod tests {
             norm: Norm::Group(2),
             embedding_width: 8,
             context: None,
+            detail: None,
         });
         assert_eq!(multiply_adds(&config, 2), 96 + 2 * 432 + 2 * (2 * 576 + 64));
     }
