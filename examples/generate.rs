@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use ediffi::{DeviceChoice, Pipeline, Precision, Provenance, Request, Residency, StyleImage};
+use ediffi::{DeviceChoice, Edit, EditPicture, Pipeline, Precision, Provenance, Request, Residency, StyleImage};
 use shared::{Bars, of_stage, report, size};
 
 /// Draws what a prompt says.
@@ -40,6 +40,18 @@ struct Arguments {
     /// Width and height in pixels, as 1024x768.
     #[arg(long, value_parser = size)]
     size: Option<(u32, u32)>,
+    /// A picture to begin with, in place of noise: see `--redraw` and `--mask`.
+    #[arg(long, value_name = "IMAGE")]
+    edit: Option<PathBuf>,
+    /// How much of that picture is drawn anew, from 0 to 1 (default: 0.7, or 1 with a mask).
+    #[arg(long, value_name = "SHARE", requires = "edit")]
+    redraw: Option<f64>,
+    /// What of that picture is drawn anew: white. All else stays.
+    #[arg(long, value_name = "IMAGE", requires = "edit")]
+    mask: Option<PathBuf>,
+    /// The first stage to run. One of super-resolution enlarges the picture of `--edit`.
+    #[arg(long, value_name = "STAGE")]
+    first_stage: Option<String>,
     /// The last stage to run.
     #[arg(long, value_name = "STAGE")]
     last_stage: Option<String>,
@@ -126,6 +138,15 @@ fn request(arguments: &Arguments) -> Result<Request, ediffi::Error> {
     }
     if let Some((width, height)) = arguments.size {
         request = request.size(width, height);
+    }
+    if let Some(picture) = &arguments.edit {
+        let mut edit = Edit::new(EditPicture::open(picture)?);
+        edit.strength = arguments.redraw;
+        edit.mask = arguments.mask.as_ref().map(EditPicture::open).transpose()?;
+        request = request.edit(edit);
+    }
+    if let Some(stage) = &arguments.first_stage {
+        request = request.first_stage(stage);
     }
     if let Some(stage) = &arguments.last_stage {
         request = request.last_stage(stage);

@@ -127,6 +127,9 @@ pub enum Error {
     /// A style image cannot be read.
     #[error("style image: {0}")]
     StyleImage(String),
+    /// A picture to edit, or its mask, cannot be read.
+    #[error("picture to edit: {0}")]
+    EditPicture(String),
     /// A file is no file of a style embedding.
     #[error("{} holds no style: {}", path.display(), told(reason))]
     StyleFile {

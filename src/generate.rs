@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ediffi_cascade::{CascadeJob, StageNoise};
+use ediffi_cascade::{CascadeJob, Edit, StageNoise};
 use ediffi_core::exit;
 use ediffi_core::guard::guarded;
 use ediffi_core::nn::ScoreBias;
@@ -13,7 +13,7 @@ use crate::collector::Collector;
 use crate::generation::Origin;
 use crate::observer::Outside;
 use crate::pipeline::State;
-use crate::{Embeddings, Generation, Observer, Pipeline, Request, Result, validate};
+use crate::{Embeddings, Generation, Observer, Pipeline, Request, Result, pixels, shape, validate};
 
 impl Pipeline {
     /// Makes the images of a request.
@@ -131,12 +131,17 @@ impl Pipeline {
         let mut conditioning = embeddings.conditioning();
         conditioning.clip_image = styled(conditioning.clip_image, request)?;
         let seeds = image_seeds(request.seed, request.images);
+        let enlarges = shape::running(request, &self.shapes).first().is_some_and(|first| first.enlarges);
+        let given =
+            request.edit.as_ref().map(|edit| given(edit, if enlarges { seeds.len() } else { 1 })).transpose()?;
         let job = CascadeJob {
             unconditional: &embeddings.unconditional(),
             batch: self.drawing.batch,
             rows: self.rows,
             paint: painter.as_ref().map(|painter| painter as &dyn ScoreBias),
             noise: noise.map(|noise| noise as &mut StageNoise<'_>),
+            low_res: given.as_ref().filter(|_| enlarges).map(|(picture, _)| picture),
+            edit: given.as_ref().filter(|_| !enlarges).map(|(picture, mask)| Edit { picture, mask: mask.as_ref() }),
             ..CascadeJob::new(&stages, &conditioning, &seeds)
         };
         let plan = stages.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
@@ -151,6 +156,16 @@ impl Pipeline {
         tracing::debug!(images = images.len(), "generated");
         Ok(Generation { images, stages, encoding })
     }
+}
+
+/// Picture and mask of an edit.
+///
+/// # Shapes
+/// → [rows, 3, h, w] in [-1, 1], [1, 1, h, w] in [0, 1]
+fn given(edit: &crate::Edit, rows: usize) -> Result<(Tensor, Option<Tensor>)> {
+    let picture = pixels::of_rgb(&edit.picture.pixels()?)?.f_expand([rows as i64, -1, -1, -1], false)?;
+    let mask = edit.mask.as_ref().map(|mask| pixels::of_mask(&mask.mask()?)).transpose()?;
+    Ok((picture, mask))
 }
 
 /// The style embedding at the strength that the request asks for: at 0 it is the zeros that stand for no style.

@@ -13,7 +13,7 @@
 //! - A [`Pipeline`] is an opened model: a folder of this library, or several of published models (DeepFloyd IF) as one
 //!   cascade. [`PipelineBuilder`] chooses device, precision and memory.
 //! - A [`Request`] says what to draw: prompt, negative prompt, seed, size, settings of the stages, a [`Style`] taken
-//!   from pictures, and a painted [`Canvas`].
+//!   from pictures, a painted [`Canvas`], and an [`Edit`] of a picture.
 //! - A [`Generation`] holds the images. A saved image holds its request: [`Request::from_png`].
 //! - An [`Observer`] receives a generation's [`Event`]s, previews and finished images, and may stop it.
 //! - [`Pipeline::encode`] and [`Pipeline::sample`] are the two halves of [`Pipeline::generate`], with [`Embeddings`] between.
@@ -32,11 +32,13 @@
 //! time of a call. Everything that can fail returns an [`Error`] that names the culprit. The library does not print; it
 //! emits `tracing` events.
 
+mod base64;
 mod bindings;
 mod bounds;
 mod builder;
 mod collector;
 mod deepfloyd;
+mod edit;
 mod embeddings;
 mod embeddings_file;
 mod encode;
@@ -71,6 +73,7 @@ mod worker;
 
 pub use bounds::{MAX_SIDE, MAX_STRENGTH};
 pub use builder::{BATCH, PipelineBuilder, RECENT_TEXTS};
+pub use edit::{Edit, EditPicture};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
 pub use generation::{GeneratedImage, Generation, StageReport};

@@ -4,9 +4,9 @@
 use ediffi_cascade::sizes;
 use serde::{Deserialize, Serialize};
 
-use crate::shape::StageShape;
+use crate::shape::{self, StageShape};
 use crate::style::StyleSource;
-use crate::{Problem, Request, Style};
+use crate::{Edit, Problem, Request, Style};
 
 /// The most that one request may ask for. The default is safe for requests of strangers;
 /// [`PipelineBuilder::limits`](crate::PipelineBuilder::limits) sets others.
@@ -40,6 +40,8 @@ pub struct Limits {
     pub style_pictures: usize,
     /// Pixels of the pictures of a style together, before they are scaled down (default: 2²⁵).
     pub style_pixels: u64,
+    /// Pixels of a picture that is edited, and of its mask (default: 2²⁴).
+    pub edit_pixels: u64,
     /// Bytes that the pictures of a request take while it is drawn, finished ones included (default: 4 GiB): the numbers in
     /// [`Cascade::run`](ediffi_cascade::Cascade::run), and what reading the largest picture of a style and painting the canvas take.
     /// Networks and what they compute on the way are the model's, and do not count.
@@ -57,6 +59,7 @@ impl Default for Limits {
             mask_bytes: 64 << 20,
             style_pictures: 32,
             style_pixels: 1 << 25,
+            edit_pixels: 1 << 24,
             working_memory: 4 << 30,
         }
     }
@@ -109,12 +112,27 @@ impl Limits {
         let pixels = pixels(request, running);
         found.check("width and height, pixels", pixels, self.pixels, "pixels");
         self.style(request.style.as_ref(), &mut found);
+        let edited =
+            request.edit.iter().flat_map(Edit::pictures).map(|picture| area(picture.width(), picture.height()));
+        let edited: Vec<u64> = edited.collect();
+        for (field, pixels) in ["edit, pixels of the picture", "edit, pixels of the mask"].iter().zip(&edited) {
+            found.check(field, *pixels, self.edit_pixels, "edit_pixels");
+        }
         let painted = self.canvas(request, &mut found);
         // What a breach of another limit asks for need not be named twice.
         if found.0.is_empty() {
-            let bytes = drawing.bytes(request.images as u64, pixels, all.len() == running.len());
+            let whole = running.last().map(|last| &last.name) == all.last().map(|last| &last.name);
+            let bytes = drawing.bytes(request.images as u64, pixels, whole);
             let bytes = bytes.saturating_add(request.style.as_ref().map_or(0, largest).saturating_mul(READING));
             let bytes = bytes.saturating_add(painted.saturating_mul(PAINTING));
+            // Each is decoded, and is in f32; a stage has both at its own size for every picture on the way.
+            let given: u64 = edited.iter().fold(0, |sum, pixels| sum.saturating_add(pixels.saturating_mul(READING)));
+            let held = if edited.is_empty() {
+                0
+            } else {
+                drawing.on_the_way(request.images as u64, pixels).saturating_mul(READING)
+            };
+            let bytes = bytes.saturating_add(given).saturating_add(held);
             found.check("images, width and height: bytes", bytes, self.working_memory, "working_memory");
         }
         found.0
@@ -153,7 +171,6 @@ impl Drawing {
         let scale = if whole { self.scale } else { 1 };
         let finished = pixels.saturating_mul(scale.saturating_mul(scale));
         let batch = images.min(self.batch as u64);
-        let way = if self.turns { images } else { batch };
         let kept = FINISHED + if self.keep_floats { FLOATS } else { 0 };
         let enlarging = if scale > 1 { finished.saturating_mul(batch).saturating_mul(FLOATS) } else { 0 };
         finished
@@ -161,7 +178,12 @@ impl Drawing {
             .saturating_mul(kept)
             .saturating_add(enlarging)
             .saturating_add(pixels.saturating_mul(images).saturating_mul(FLOATS))
-            .saturating_add(pixels.saturating_mul(way).saturating_mul(ON_THE_WAY))
+            .saturating_add(self.on_the_way(images, pixels).saturating_mul(ON_THE_WAY))
+    }
+
+    /// Pixels of all pictures that are on the way at the same time.
+    fn on_the_way(self, images: u64, pixels: u64) -> u64 {
+        pixels.saturating_mul(if self.turns { images } else { images.min(self.batch as u64) })
     }
 }
 
@@ -175,6 +197,10 @@ impl Found {
             self.0.push(Problem::Limit { field: field.to_owned(), value, limit, name });
         }
     }
+}
+
+fn area(width: u32, height: u32) -> u64 {
+    u64::from(width) * u64::from(height)
 }
 
 /// The characters of a text. One of more bytes than `limit` characters can have is not read to its end.
@@ -192,7 +218,8 @@ fn pixels(request: &Request, running: &[StageShape]) -> u64 {
         let drawn = sizes::sides(&sizes, side).unwrap_or_default();
         drawn.into_iter().map(u64::from).max().map_or(asked, |drawn| drawn.max(asked))
     };
-    sides(request.width).saturating_mul(sides(request.height))
+    let (width, height) = shape::size(request, running);
+    sides(width).saturating_mul(sides(height))
 }
 
 /// Pixels of the largest picture of a style.

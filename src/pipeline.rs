@@ -19,7 +19,7 @@ use crate::provenance::Digests;
 use crate::recent::Recent;
 use crate::shape::{self, StageShape};
 use crate::validate::{self, Abilities};
-use crate::{Error, Problem, Request, Result, StagePlan};
+use crate::{Edit, Error, Problem, Request, Result, StagePlan};
 
 /// A model that turns requests into pictures.
 ///
@@ -139,8 +139,15 @@ impl Pipeline {
     pub(crate) fn plans(&self, state: &State, request: &Request) -> Result<Vec<StagePlan>> {
         let request = preset::resolved(request, &self.manifest.presets, &self.shapes);
         let request = &*request.map_err(|problem| Error::InvalidRequest { problems: vec![problem] })?;
-        let last = shape::running(request, &self.shapes).len().saturating_sub(1);
-        let patch = |stage: &str| request.stages.get(stage);
-        Ok(state.cascade.plan(0..=last, (request.width, request.height), patch)?)
+        let (range, running) = (shape::range(request, &self.shapes), shape::running(request, &self.shapes));
+        let (size, patch) = (shape::size(request, running), |stage: &str| request.stages.get(stage));
+        let begins = running.first().is_some_and(|first| !first.enlarges);
+        let strength = request.edit.as_ref().filter(|_| begins).map(Edit::resolved_strength);
+        let plans = state.cascade.plan(range, size, patch)?.into_iter().enumerate();
+        let begun = |(index, plan): (usize, StagePlan)| match strength {
+            Some(strength) if index == 0 => plan.with_strength(strength),
+            _ => plan,
+        };
+        Ok(plans.map(begun).collect())
     }
 }

@@ -63,6 +63,14 @@ pub enum Problem {
         /// The presets of the model.
         presets: Vec<String>,
     },
+    /// The first stage comes after the last one.
+    #[error("`{}` is the first stage to run, but comes after `{}`, the last", brief(first), brief(last))]
+    StageOrder {
+        /// The first stage.
+        first: String,
+        /// The last stage.
+        last: String,
+    },
     /// A setting is for a stage that does not run, because an earlier one is the last.
     #[error("stage `{stage}` has settings, but `{last}` is the last stage to run")]
     StageDoesNotRun {
@@ -132,6 +140,9 @@ pub enum Problem {
         /// Numbers of an embedding of the model's CLIP.
         width: i64,
     },
+    /// The picture that is to be edited does not fit.
+    #[error("edit: {0}")]
+    Edit(String),
     /// The canvas cannot be painted.
     #[error("canvas: {0}")]
     Canvas(String),

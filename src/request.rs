@@ -11,7 +11,7 @@ use ediffi_core::solver::Solver;
 use ediffi_paint::Canvas;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, Style};
+use crate::{Edit, Error, Result, Style};
 
 /// What to draw, and how. The same request to the same model gives the same picture, to the bit on one machine.
 ///
@@ -51,18 +51,24 @@ pub struct Request {
     /// Where the words of the prompt appear: paint-with-words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canvas: Option<Canvas>,
+    /// The picture to begin with: image to image, inpainting, enlarging.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edit: Option<Edit>,
     /// The seed of the first image; image k has `seed + k`.
     #[serde(default)]
     pub seed: u64,
     /// Number of images (default: 1).
     #[serde(default = "one")]
     pub images: usize,
-    /// Width in pixels of the finished picture (default: the size of the last stage).
+    /// Width in pixels of the finished picture (default: the size of the last stage, or in the proportions of the picture to edit).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<u32>,
-    /// Height in pixels of the finished picture (default: the size of the last stage).
+    /// Height in pixels of the finished picture (default: the size of the last stage, or in the proportions of the picture to edit).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
+    /// The first stage to run (default: the model's first). One of super-resolution enlarges the picture to edit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_stage: Option<String>,
     /// The last stage to run (default: the model's last).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_stage: Option<String>,
@@ -93,10 +99,12 @@ impl Request {
             truncate: false,
             style: None,
             canvas: None,
+            edit: None,
             seed: 0,
             images: 1,
             width: None,
             height: None,
+            first_stage: None,
             last_stage: None,
             preset: None,
             stages: BTreeMap::new(),
@@ -138,6 +146,18 @@ impl Request {
     /// Sets width and height in pixels of the finished picture. Earlier stages draw it in the same proportions.
     pub fn size(mut self, width: u32, height: u32) -> Self {
         (self.width, self.height) = (Some(width), Some(height));
+        self
+    }
+
+    /// Begins with a picture: image to image, inpainting or enlarging. See [`Edit`].
+    pub fn edit(mut self, edit: Edit) -> Self {
+        self.edit = Some(edit);
+        self
+    }
+
+    /// Begins with this stage. One of super-resolution enlarges the picture of [`edit`](Self::edit).
+    pub fn first_stage(mut self, stage: impl Into<String>) -> Self {
+        self.first_stage = Some(stage.into());
         self
     }
 
@@ -239,7 +259,7 @@ mod tests {
     use ediffi_paint::Region;
 
     use super::*;
-    use crate::StyleImage;
+    use crate::{EditPicture, StyleImage};
 
     fn full() -> Request {
         let style = StyleImage::new(image::RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7]))).unwrap();
@@ -249,7 +269,9 @@ mod tests {
             .seed(u64::MAX)
             .images(3)
             .size(128, 64)
+            .first_stage("base")
             .last_stage("sr-256")
+            .edit(Edit::new(EditPicture::new(&image::RgbImage::new(4, 2)).unwrap()).strength(0.5))
             .preset("fast")
             .truncate(true)
             .style_with_strength(style, 0.7)

@@ -1,11 +1,13 @@
 //! What is known of a stage before anything is loaded.
 
-use ediffi_cascade::sizes::StageSize;
+use std::ops::RangeInclusive;
+
+use ediffi_cascade::sizes::{self, StageSize};
 use ediffi_cascade::{SamplerSettings, Stage};
 use ediffi_core::timesteps::NoiseTable;
 use ediffi_core::unet::EmbeddingShapes;
 
-use crate::Request;
+use crate::{Edit, Request};
 
 /// What a request is checked against.
 #[derive(Debug, Clone)]
@@ -20,6 +22,10 @@ pub(crate) struct StageShape {
     pub(crate) timesteps: NoiseTable,
     /// Whether guidance may move away from a weaker network.
     pub(crate) weaker: bool,
+    /// Whether it enlarges the picture of the stage before.
+    pub(crate) enlarges: bool,
+    /// Whether its pictures are RGB, as those of users are.
+    pub(crate) rgb: bool,
 }
 
 impl StageShape {
@@ -31,12 +37,34 @@ impl StageShape {
             settings: stage.config().settings.clone(),
             timesteps: stage.config().precondition.timesteps(),
             weaker: stage.config().weaker.is_some(),
+            enlarges: stage.io().low_res,
+            rgb: stage.io().channels == 3,
         }
     }
 }
 
-/// The stages up to the last one that the request names; all, if it names none or one that does not exist.
+/// The numbers of the stages from the first that the request names to the last; those of all, if it names none or one that does not
+/// exist.
+pub(crate) fn range(request: &Request, stages: &[StageShape]) -> RangeInclusive<usize> {
+    let find = |name: &Option<String>| stages.iter().position(|stage| Some(&stage.name) == name.as_ref());
+    let last = find(&request.last_stage).unwrap_or(stages.len().saturating_sub(1));
+    find(&request.first_stage).filter(|first| *first <= last).unwrap_or(0)..=last
+}
+
+/// The stages of the [range](self::range()).
 pub(crate) fn running<'a>(request: &Request, stages: &'a [StageShape]) -> &'a [StageShape] {
-    let last = request.last_stage.as_ref().and_then(|last| stages.iter().position(|stage| stage.name == *last));
-    last.and_then(|last| stages.get(..=last)).unwrap_or(stages)
+    stages.get(range(request, stages)).unwrap_or_default()
+}
+
+/// Width and height that are asked of the last of these stages: the request's own. If it has none and edits a picture, they are in its
+/// proportions, the shorter side as long as that of the stage, both of them as every stage can draw them.
+pub(crate) fn size(request: &Request, running: &[StageShape]) -> (Option<u32>, Option<u32>) {
+    let (Some(Edit { picture, .. }), None, None) = (&request.edit, request.width, request.height) else {
+        return (request.width, request.height);
+    };
+    let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();
+    let (unit, own) = (sizes::unit(&sizes).max(1) as f64, sizes.last().map_or(1, |last| last.size) as f64);
+    let shorter = f64::from(picture.width().min(picture.height()).max(1));
+    let side = |side: u32| Some(((f64::from(side) / shorter * own / unit).round().max(1.0) * unit) as u32);
+    (side(picture.width()), side(picture.height()))
 }

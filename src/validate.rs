@@ -14,6 +14,8 @@ use crate::preset::{self, SettingsPreset};
 use crate::shape::{self, StageShape};
 use crate::{Error, Problem, Request, Result, Style};
 
+mod edit;
+
 /// Why a model without an encoder of pictures takes no style.
 pub(crate) const NO_STYLE_ENCODER: &str = "the model has no encoder for it";
 
@@ -91,7 +93,8 @@ pub(crate) fn validate(
     settings(request, abilities.stages, running, &mut problems);
     negative(request, running, &mut problems);
     style(request, abilities, &mut problems);
-    canvas(request, abilities.stages, &mut problems);
+    edit::check(request, running, &mut problems);
+    canvas(request, running, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(Error::InvalidRequest { problems }) }
 }
 
@@ -121,13 +124,31 @@ fn running<'a>(request: &Request, all: &'a [StageShape], problems: &mut Vec<Prob
     {
         problems.push(Problem::UnknownStage { setting: "last stage", name: last.clone(), stages: names(all) });
     }
+    if let Some(first) = &request.first_stage {
+        let place = |name: &String| all.iter().position(|stage| stage.name == *name);
+        match (place(first), request.last_stage.as_ref().and_then(place)) {
+            (None, _) => {
+                problems.push(Problem::UnknownStage {
+                    setting: "first stage",
+                    name: first.clone(),
+                    stages: names(all),
+                });
+            }
+            (Some(begin), Some(end)) if begin > end => {
+                let last = request.last_stage.clone().unwrap_or_default();
+                problems.push(Problem::StageOrder { first: first.clone(), last });
+            }
+            _ => {}
+        }
+    }
     shape::running(request, all)
 }
 
 fn size(request: &Request, running: &[StageShape], problems: &mut Vec<Problem>) {
     let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();
     let last = sizes.last().map_or(1, |stage| stage.size);
-    for (side, value) in [("width", request.width), ("height", request.height)] {
+    let (width, height) = shape::size(request, running);
+    for (side, value) in [("width", width), ("height", height)] {
         let Some(value) = value else { continue };
         if value <= MAX_SIDE && sizes::sides(&sizes, Some(value)).is_some() {
             continue;
@@ -233,6 +254,10 @@ fn canvas(request: &Request, stages: &[StageShape], problems: &mut Vec<Problem>)
     let (Some(canvas), Some(first)) = (&request.canvas, stages.first()) else { return };
     if !first.needs.has_text() {
         let reason = format!("stage `{}`, the one that is painted, takes no text", first.name);
+        problems.push(Problem::Canvas(reason));
+    }
+    if first.enlarges {
+        let reason = format!("stage `{}` is the first to run, and what it enlarges says where things are", first.name);
         problems.push(Problem::Canvas(reason));
     }
     for region in canvas.regions() {

@@ -8,8 +8,7 @@ use safetensors::Dtype;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tch::{Kind, Tensor};
 
-use super::base64;
-use crate::{Error, Result};
+use crate::{Error, Result, base64};
 
 /// The format that its file says it has.
 const FORMAT: &str = "ediffi-style/1";

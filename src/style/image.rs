@@ -10,8 +10,7 @@ use image::imageops::{self, FilterType};
 use image::{ImageFormat, RgbImage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::base64;
-use crate::{Error, Result};
+use crate::{Error, Result, base64};
 
 /// The longest shorter side that a style image keeps: CLIP looks at a square of 224 pixels (of 336 in its largest
 /// model), and the picture travels in the request, and so in every picture made from it.

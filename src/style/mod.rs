@@ -1,6 +1,5 @@
 //! The style of a request: pictures, or embeddings of them, and how much of their style to take.
 
-mod base64;
 mod embedding;
 mod image;
 mod mean;

@@ -31,6 +31,8 @@ fn stage(name: &str, size: i64, needs: EmbeddingShapes) -> StageShape {
         settings,
         timesteps: NoiseTable::SquaredCosine,
         weaker: false,
+        enlarges: name != "base",
+        rgb: true,
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod by_hand;
 mod cancel;
+mod edit;
 mod embeddings;
 mod enlarger;
 mod errors;

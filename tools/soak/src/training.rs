@@ -40,6 +40,7 @@ fn layout() -> Efficient {
         norm: Norm::Group(4),
         embedding_width: 16,
         context: None,
+        detail: None,
     })
 }
 

@@ -1,0 +1,65 @@
+//! Checks of a picture that is edited.
+
+use ediffi_cascade::sizes::{self, StageSize};
+
+use crate::bounds::LONGEST_REQUEST;
+use crate::shape::{self, StageShape};
+use crate::{Edit, Problem, Request};
+
+/// What is wrong with the edit of a request, for the stages that run.
+pub(super) fn check(request: &Request, running: &[StageShape], problems: &mut Vec<Problem>) {
+    let Some(first) = running.first() else { return };
+    let mut wrong = |reason: String| problems.push(Problem::Edit(reason));
+    let Some(edit) = &request.edit else {
+        if first.enlarges {
+            wrong(format!("stage `{}` is the first and enlarges a picture, but there is none", first.name));
+        }
+        return;
+    };
+    if let Some(stage) = running.iter().find(|stage| !stage.rgb) {
+        wrong(format!("stage `{}` does not draw RGB, as the picture is", stage.name));
+    }
+    if first.enlarges {
+        for (name, set) in [("strength", edit.strength.is_some()), ("mask", edit.mask.is_some())] {
+            if set {
+                let reason = "is the first and enlarges the picture as it is";
+                wrong(format!("there is a {name}, but stage `{}` {reason}", first.name));
+            }
+        }
+    }
+    if let Some(strength) = edit.strength.filter(|strength| !(0.0..=1.0).contains(strength)) {
+        wrong(format!("the strength is {strength:?}: it has to be from 0 to 1"));
+    }
+    let Edit { picture, mask, .. } = edit;
+    if let Some(mask) =
+        mask.as_ref().filter(|mask| (mask.width(), mask.height()) != (picture.width(), picture.height()))
+    {
+        let (width, height) = (mask.width(), mask.height());
+        wrong(format!("the mask has {width}x{height} pixels, the picture {}x{}", picture.width(), picture.height()));
+    }
+    // A picture is kept in those that are made of it, as base64: four letters for three bytes.
+    let (bytes, most) =
+        (edit.pictures().map(|picture| picture.length()).sum::<usize>(), LONGEST_REQUEST / 4 * 3 * 9 / 10);
+    if bytes > most {
+        wrong(format!(
+            "the files of picture and mask have {bytes} bytes together, at most {most} fit into a finished picture"
+        ));
+    }
+    if let Some(reason) = stretched(request, edit, running) {
+        wrong(reason);
+    }
+}
+
+/// Why the picture would be stretched, if it would be.
+fn stretched(request: &Request, edit: &Edit, running: &[StageShape]) -> Option<String> {
+    let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();
+    let (unit, own) = (sizes::unit(&sizes) as f64, sizes.last().map_or(1, |last| last.size) as f64);
+    let (width, height) = shape::size(request, running);
+    let [width, height] = [width, height].map(|side| side.map_or(own, f64::from));
+    let (w, h) = (f64::from(edit.picture.width()), f64::from(edit.picture.height()));
+    // One side may be off by what every stage needs.
+    let off = (width - height * w / h).abs().min((height - width * h / w).abs());
+    (off >= unit).then(|| {
+        format!("the picture has {w}x{h} pixels and would be stretched to {width}x{height}; without width and height, its proportions stay")
+    })
+}

@@ -1,0 +1,143 @@
+//! Editing through the public API: image to image, inpainting, enlarging.
+
+use ediffi::{Edit, EditPicture, Error, Problem, Request};
+use image::{GrayImage, Luma, Rgb, RgbImage};
+
+use crate::model::{Model, apple, bytes, distance, tensor};
+
+/// What the tiny model draws is 16 pixels wide.
+fn picture(width: u32, height: u32) -> EditPicture {
+    EditPicture::new(&pixels(width, height)).unwrap()
+}
+
+fn pixels(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| Rgb([(16 * x) as u8, (16 * y) as u8, (x * y) as u8]))
+}
+
+/// White in the left half.
+fn left(width: u32, height: u32) -> EditPicture {
+    let mask = GrayImage::from_fn(width, height, |x, _| Luma([if x < width / 2 { 255 } else { 0 }]));
+    let mut png = std::io::Cursor::new(Vec::new());
+    mask.write_to(&mut png, image::ImageFormat::Png).unwrap();
+    EditPicture::from_bytes(png.into_inner()).unwrap()
+}
+
+fn problems(result: Result<impl Sized, Error>) -> Vec<String> {
+    match result.map(drop) {
+        Err(Error::InvalidRequest { problems }) => problems.iter().map(ToString::to_string).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_edit_replays_from_its_png() {
+    let model = Model::new();
+    let pipeline = model.open();
+    let edit = Edit::new(picture(16, 16));
+    let requests = [
+        apple().edit(edit.clone()),
+        apple().edit(edit.clone().strength(0.25)),
+        apple().edit(edit.clone().mask(left(16, 16)).strength(0.75)),
+        Request::unconditional().first_stage("sr").edit(edit),
+    ];
+    let mut drawn: Vec<Vec<u8>> = Vec::new();
+    for request in requests {
+        let image = pipeline.generate(&request).unwrap().images.remove(0);
+        let png = image.to_png().unwrap();
+        let read = Request::from_png_bytes(&png).unwrap();
+        assert_eq!(read, request);
+        assert_eq!(bytes(&pipeline.generate(&read).unwrap()), [png]);
+        drawn.push(image.rgb().as_raw().clone());
+    }
+    drawn.dedup();
+    assert_eq!(drawn.len(), 4);
+}
+
+#[test]
+fn what_is_black_in_the_mask_is_the_given_picture() {
+    let (model, given) = (Model::new(), pixels(16, 16));
+    let pipeline = model.open();
+    let request = apple().edit(Edit::new(picture(16, 16)).mask(left(16, 16)));
+    let generation = pipeline.generate(&request).unwrap();
+    let drawn = generation.images[0].rgb();
+    assert!((8..16).all(|x| (0..16).all(|y| drawn.get_pixel(x, y) == given.get_pixel(x, y))));
+    assert!((0..8).any(|x| (0..16).any(|y| drawn.get_pixel(x, y) != given.get_pixel(x, y))));
+    // The same for all images of a request, whatever batch they are in.
+    let two = model.builder().batch(1).open().unwrap().generate(&request.images(2)).unwrap();
+    assert!(two.images.iter().all(|image| image.rgb().get_pixel(12, 3) == given.get_pixel(12, 3)));
+    assert_ne!(two.images[0].rgb(), two.images[1].rgb());
+}
+
+#[test]
+fn strength_0_is_the_picture_as_later_stages_see_it() {
+    let model = Model::new();
+    let pipeline = model.open();
+    let base = |strength| apple().last_stage("base").edit(Edit::new(picture(8, 8)).strength(strength));
+    let untouched = pipeline.generate(&base(0.0)).unwrap();
+    assert_eq!(*untouched.images[0].rgb(), pixels(8, 8));
+    assert_eq!(untouched.stages[0].plan.plan.steps().len(), 0);
+    let far: Vec<f64> = [0.25, 0.5, 1.0]
+        .into_iter()
+        .map(|strength| distance(&tensor(&pipeline, &base(strength)), &tensor(&pipeline, &base(0.0))))
+        .collect();
+    assert!(far[0] > 1e-4 && far[0] < far[2], "{far:?}");
+}
+
+/// Enlarging is the stage of super-resolution on the picture that it is given.
+#[test]
+fn a_stage_of_super_resolution_enlarges_the_picture() {
+    let model = Model::new();
+    let pipeline = model.open();
+    let whole = pipeline.generate(&apple()).unwrap();
+    let small = pipeline.generate(&apple().last_stage("base")).unwrap();
+    let small = EditPicture::new(small.images[0].rgb()).unwrap();
+    let enlarged = pipeline.generate(&apple().first_stage("sr").edit(Edit::new(small))).unwrap();
+    assert_eq!(enlarged.images[0].rgb().dimensions(), (16, 16));
+    // The picture went through eight bits on the way.
+    let far = |a: &RgbImage, b: &RgbImage| a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).max();
+    assert!(far(enlarged.images[0].rgb(), whole.images[0].rgb()) <= Some(12));
+    assert_eq!(enlarged.stages.len(), 1);
+}
+
+#[test]
+fn without_a_size_the_proportions_stay() {
+    let model = Model::new();
+    let pipeline = model.open();
+    // 30x20: the shorter side becomes 16, the other the nearest multiple of 4 to 24.
+    let request = apple().edit(Edit::new(picture(30, 20)));
+    assert_eq!(pipeline.generate(&request).unwrap().images[0].rgb().dimensions(), (24, 16));
+    let error = problems(pipeline.plan(&request.clone().size(16, 16)));
+    assert!(error.iter().any(|problem| problem.contains("30x20") && problem.contains("stretched")), "{error:?}");
+    assert!(pipeline.plan(&request.size(48, 32)).is_ok());
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let model = Model::new();
+    let pipeline = model.open();
+    let edit = Edit::new(picture(16, 16));
+    for (request, culprit) in [
+        (apple().edit(edit.clone().strength(1.5)), "strength is 1.5"),
+        (apple().edit(edit.clone().strength(f64::NAN)), "strength is NaN"),
+        (apple().edit(edit.clone().mask(left(8, 16))), "mask has 8x16"),
+        (apple().first_stage("sr"), "stage `sr` is the first and enlarges a picture, but there is none"),
+        (apple().first_stage("sr").edit(edit.clone().strength(0.5)), "there is a strength"),
+        (apple().first_stage("sr").edit(edit.clone().mask(left(16, 16))), "there is a mask"),
+        (apple().first_stage("top"), "first stage: there is no stage `top`"),
+        (
+            apple().first_stage("sr").last_stage("base").edit(edit.clone()),
+            "`sr` is the first stage to run, but comes after `base`",
+        ),
+        (apple().first_stage("sr").edit(edit.clone()).steps("base", 3), "stage `base` has settings"),
+    ] {
+        let found = problems(pipeline.validate(&request));
+        assert!(found.iter().any(|problem| problem.contains(culprit)), "{culprit}: {found:?}");
+    }
+    let limits = ediffi::Limits { edit_pixels: 255, ..ediffi::Limits::default() };
+    let strict = model.builder().limits(limits).open().unwrap();
+    let Err(Error::InvalidRequest { problems }) = strict.generate(&apple().edit(edit)) else { panic!("refused") };
+    assert!(
+        matches!(problems.as_slice(), [Problem::Limit { value: 256, limit: 255, name: "edit_pixels", .. }]),
+        "{problems:?}"
+    );
+}
