@@ -60,9 +60,18 @@ impl Edit<'_> {
 }
 
 impl Given {
-    /// The picture that a stage begins with.
+    /// The picture.
     pub(crate) fn picture(&self) -> &Tensor {
         &self.picture
+    }
+
+    /// What noise is added to at the start, if `all` steps are made or only some: with a mask and all steps, nothing is there of the
+    /// picture where it is drawn anew.
+    pub(crate) fn start(&self, all: bool) -> Result<Tensor> {
+        match self.mask.as_ref().filter(|_| all) {
+            Some(mask) => Ok(self.picture.f_mul(&mask.f_neg()?.f_add_scalar(1.0)?)?),
+            None => Ok(self.picture.shallow_clone()),
+        }
     }
 
     /// The estimate, with the given picture where nothing is drawn anew: there it is the picture to the last bit.

@@ -129,8 +129,8 @@ impl Cascade {
                 let given = edit.map(|edit| edit.given((first, pictures), size, device)).transpose()?;
                 Ok(StageBatch { batch, pictures, conditioning, unconditional, low_res, given, noise })
             })?;
-            let job =
-                StageJob { plan, rows, begins: index == 0 && edit.is_some(), paint: paint.filter(|_| index == 0) };
+            let begins = index == 0 && edit.is_some();
+            let job = StageJob { plan, rows, begins, paint: paint.filter(|_| index == 0) };
             let mut turns = Turns::new(stage, job, given)?;
             while let Some((batch, drawn)) = turns.next(observer)? {
                 match &mut enlarging {

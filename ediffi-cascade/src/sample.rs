@@ -149,7 +149,10 @@ impl<'a> Turns<'a> {
         let inputs = Inputs { conditional, unconditional, pictures };
         let solver = plan.settings.solver;
         let trajectory = match given.as_ref().filter(|_| self.job.begins) {
-            Some(given) => solver.start_from(given.picture(), start, &self.sigmas, noise.as_mut())?,
+            Some(given) => {
+                let picture = given.start(plan.skipped == 0)?;
+                solver.start_from(&picture, start, &self.sigmas, noise.as_mut())?
+            }
             None => solver.start(start, &self.sigmas, noise.as_mut())?,
         };
         Ok(Drawing { batch, inputs, given, noise, trajectory })

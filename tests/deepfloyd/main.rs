@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod by_hand;
+mod edit;
 mod folders;
 
 use std::collections::{BTreeMap, VecDeque};
