@@ -137,6 +137,15 @@ put("requests/style-of-another.json", style({"embedding": {"values": "AACAPw==",
 put("requests/style-of-both.json", style({"image": ICON, "embedding": {"values": "", "clip": "", "fingerprint": ""}}))
 put("requests/style-weights.json", style({"image": ICON, "weight": 1e308}, {"image": ICON, "weight": 1e308}))
 put("requests/style-strength.json", style({"image": ICON}, strength=-1))
+BOMB = base64.b64encode(header(20_000, 20_000, 8, 3) + chunk(b"PLTE", bytes(3)) + PIXELS).decode()
+put("requests/edit-bomb.json", request(edit={"picture": BOMB}))
+put("requests/edit-mask-bomb.json", request(edit={"picture": ICON, "mask": BOMB}))
+put("requests/edit-no-picture.json", request(edit={"picture": base64.b64encode(b"no picture").decode()}))
+put("requests/edit-large.json", request(edit={"picture": base64.b64encode(header(8000, 8000) + PIXELS + END).decode()}))
+put("requests/edit-strip.json", request(edit={"picture": base64.b64encode(header(8000, 1) + PIXELS + END).decode()}))
+put("requests/edit-strength.json", request(edit={"picture": ICON, "strength": -1e308}))
+put("requests/first-stage-of-no-picture.json", request(first_stage="sr1024"))
+put("requests/stages-backwards.json", request(first_stage="sr256", last_stage="base"))
 
 # --- PNG files with a request ---
 
