@@ -122,6 +122,7 @@ pub use {
 /// The guides' programs compile.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/deepfloyd.md")]
+#[doc = include_str!("../docs/editing.md")]
 #[doc = include_str!("../docs/paint-with-words.md")]
 #[doc = include_str!("../docs/style.md")]
 struct Guides;

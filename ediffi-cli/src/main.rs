@@ -2,15 +2,24 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
 
 mod cargo_config;
+#[cfg(feature = "draw")]
+mod draw;
 mod setup;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
-/// Sets a machine up for programs that draw with the crate ediffi.
+/// What stands below the help.
+#[cfg(feature = "draw")]
+const AFTER: &str = "Exit codes: 0 all is done; 1 something failed; 2 the arguments or the request are refused.";
+#[cfg(not(feature = "draw"))]
+const AFTER: &str = "The commands that draw are built against libtorch: `ediffi setup`, then `cargo install ediffi-cli --features draw`.";
+
+/// Draws, edits and enlarges pictures with eDiff-I, and sets a machine up for programs that use the crate ediffi.
 #[derive(Parser)]
-#[command(name = "ediffi", version)]
+#[command(name = "ediffi", version, after_help = AFTER)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -18,12 +27,42 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[cfg(feature = "draw")]
+    #[command(flatten)]
+    Draw(Box<draw::Command>),
     Setup(setup::Setup),
+    /// Write completions for a shell to standard output.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write the manual pages, as ediffi.1 and ediffi-draw.1, into a folder.
+    Man {
+        /// The folder, which has to be there.
+        folder: std::path::PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
-    let Command::Setup(setup) = Arguments::parse().command;
-    match setup.run() {
+    let done: Result<(), Box<dyn std::error::Error>> = match Arguments::parse().command {
+        #[cfg(feature = "draw")]
+        Command::Draw(command) => {
+            return match command.run() {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => {
+                    eprintln!("error: {failure}");
+                    failure.code()
+                }
+            };
+        }
+        Command::Setup(setup) => setup.run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "ediffi", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { folder } => clap_mangen::generate_to(Arguments::command(), folder).map_err(Into::into),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");

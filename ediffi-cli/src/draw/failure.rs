@@ -1,0 +1,48 @@
+//! Why a command failed, and the exit code that says so.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Exit code of a request that the model or its limits refuse, as of arguments that are not understood.
+const REFUSED: u8 = 2;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    /// What happened, then its causes.
+    lines: Vec<String>,
+}
+
+impl Failure {
+    /// A request, or several, that are refused before anything is drawn.
+    pub(crate) fn refused(lines: Vec<String>) -> Self {
+        Self { code: REFUSED, lines }
+    }
+
+    pub(crate) fn code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        if let Some(ediffi::Error::InvalidRequest { problems }) = error.downcast_ref() {
+            return Self::refused(problems.iter().map(ToString::to_string).collect());
+        }
+        let mut lines = vec![error.to_string()];
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            lines.push(format!("because: {error}"));
+            cause = error.source();
+        }
+        Self { code: 1, lines }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.lines.join("\n  "))
+    }
+}

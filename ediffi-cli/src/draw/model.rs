@@ -1,0 +1,86 @@
+//! Which model, and how it computes.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use ediffi::{DeviceChoice, Pipeline, PipelineBuilder, Precision, Residency};
+
+/// Which model, and how it computes.
+#[derive(Args)]
+pub(super) struct Model {
+    /// The model folder (default: that of the variable EDIFFI_MODEL, or the shipped model).
+    #[arg(long, value_name = "FOLDER", help_heading = "Model")]
+    model: Option<PathBuf>,
+    /// Where to compute: auto, cpu, cuda, cuda:1.
+    #[arg(long, default_value = "auto", value_parser = device, help_heading = "Model")]
+    device: DeviceChoice,
+    /// The numbers that networks compute in.
+    #[arg(long, value_enum, default_value_t, help_heading = "Model")]
+    precision: Numbers,
+    /// How many experts are in memory.
+    #[arg(long, value_enum, default_value_t, help_heading = "Model")]
+    residency: Held,
+}
+
+/// [`Precision`] as an option.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Numbers {
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+/// [`Residency`] as an option.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum Held {
+    /// All of them stay.
+    #[default]
+    All,
+    /// One at a time.
+    Relay,
+    /// One at a time, while the next is loaded.
+    RelayPrefetch,
+}
+
+impl Model {
+    /// The model, computing where the options say.
+    pub(super) fn builder(&self) -> Result<PipelineBuilder, ediffi::Error> {
+        self.builder_on(self.device)
+    }
+
+    /// The model on a device of its own, where the options leave that open: of several processes each has one.
+    pub(super) fn builder_on(&self, device: DeviceChoice) -> Result<PipelineBuilder, ediffi::Error> {
+        let precision = match self.precision {
+            Numbers::Auto => Precision::Auto,
+            Numbers::F32 => Precision::F32,
+            Numbers::Bf16 => Precision::Bf16,
+            Numbers::F16 => Precision::F16,
+        };
+        let residency = match self.residency {
+            Held::All => Residency::All,
+            Held::Relay => Residency::Relay,
+            Held::RelayPrefetch => Residency::RelayPrefetch,
+        };
+        let device = if self.device == DeviceChoice::Auto { device } else { self.device };
+        let folder = self.model.clone().map_or_else(ediffi::icons, Ok)?;
+        Ok(Pipeline::builder(folder).device(device).precision(precision).residency(residency))
+    }
+
+    pub(super) fn open(&self) -> Result<Pipeline, ediffi::Error> {
+        self.builder()?.open()
+    }
+}
+
+fn device(text: &str) -> Result<DeviceChoice, String> {
+    match text {
+        "auto" => Ok(DeviceChoice::Auto),
+        "cpu" => Ok(DeviceChoice::Cpu),
+        "cuda" => Ok(DeviceChoice::Cuda(0)),
+        _ => {
+            let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+            number.map(DeviceChoice::Cuda).ok_or_else(|| "expected auto, cpu, cuda or cuda:NUMBER".to_owned())
+        }
+    }
+}

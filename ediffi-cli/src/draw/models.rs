@@ -1,0 +1,42 @@
+//! `ediffi models`: what a model has.
+
+use clap::Args;
+use ediffi::SamplerSettings;
+use serde_json::json;
+
+use super::failure::Failure;
+use super::model::Model;
+
+/// Say what stages, experts and presets a model has.
+#[derive(Args)]
+pub(crate) struct Models {
+    /// Write the manifest as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    model: Model,
+}
+
+impl Models {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let pipeline = self.model.open()?;
+        let manifest = pipeline.manifest();
+        if self.json {
+            println!("{}", json!(manifest));
+            return Ok(());
+        }
+        println!("{}", pipeline.folder().display());
+        for stage in &manifest.stages {
+            let SamplerSettings { solver, steps, guidance, .. } = &stage.settings;
+            let (name, size, scale) = (&stage.name, stage.size, guidance.scale);
+            println!("stage {name}: {size}x{size} pixels, {solver}, {steps} steps, guidance {scale}");
+            for expert in &stage.experts {
+                println!("  {}: sigma {}", expert.weights.display(), expert.sigma);
+            }
+        }
+        for (name, preset) in &manifest.presets {
+            println!("preset {name}: {}", preset.about);
+        }
+        Ok(())
+    }
+}

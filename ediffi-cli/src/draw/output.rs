@@ -1,0 +1,112 @@
+//! Where pictures go, and what is said of them.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use ediffi::{Event, GeneratedImage, Observer, Pipeline, Request};
+use serde_json::json;
+
+use super::bars::Bars;
+use super::failure::Failure;
+
+/// Where pictures go, and what is said of them.
+#[derive(Args)]
+pub(super) struct Output {
+    /// Where to write. Of several images, each gets its number before the ending.
+    #[arg(long, default_value = "out.png", value_name = "PNG")]
+    out: PathBuf,
+    /// Say what is drawn and which expert runs which step, and draw nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Write a line of JSON for each picture, in place of its path.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    /// Draws the images of a request and writes each as soon as it is finished.
+    pub(super) fn draw(&self, pipeline: &Pipeline, request: &Request) -> Result<(), Failure> {
+        if self.dry_run {
+            return show(pipeline, request, self.json);
+        }
+        let mut written = Written { bars: Bars::default(), output: self, images: request.images, failure: None };
+        let drawn = pipeline.generate_with(request, &mut written);
+        match written.failure {
+            Some(failure) => Err(failure.into()),
+            None => Ok(drawn.map(drop)?),
+        }
+    }
+}
+
+/// The plan of a request: its stages, their sizes, and which expert runs which step.
+pub(super) fn show(pipeline: &Pipeline, request: &Request, as_json: bool) -> Result<(), Failure> {
+    pipeline.validate(request)?;
+    let plan = pipeline.plan(request)?;
+    if !as_json {
+        plan.iter().for_each(|stage| println!("{stage}"));
+        return Ok(());
+    }
+    for stage in &plan {
+        let steps = stage.plan.steps().iter().map(|step| json!({ "sigma": step.sigma, "expert": step.expert }));
+        let (name, width, height) = (&stage.stage, stage.width, stage.height);
+        println!("{}", json!({ "stage": name, "width": width, "height": height, "steps": steps.collect::<Vec<_>>() }));
+    }
+    Ok(())
+}
+
+/// Writes each image when it is finished, behind the progress bars.
+struct Written<'a> {
+    bars: Bars,
+    output: &'a Output,
+    images: usize,
+    failure: Option<ediffi::Error>,
+}
+
+impl Written<'_> {
+    fn write(&self, index: usize, image: &GeneratedImage) -> Result<(), ediffi::Error> {
+        let path = numbered(&self.output.out, index, self.images);
+        image.save(&path)?;
+        if self.output.json {
+            let (width, height) = image.rgb().dimensions();
+            println!("{}", json!({ "file": path, "seed": image.seed(), "width": width, "height": height }));
+        } else {
+            println!("{}", path.display());
+        }
+        Ok(())
+    }
+}
+
+impl Observer for Written<'_> {
+    fn event(&mut self, event: &Event<'_>) -> std::ops::ControlFlow<()> {
+        if let Event::Image { index, image } = event
+            && let Err(failure) = self.write(*index, image)
+        {
+            self.failure = Some(failure);
+            return std::ops::ControlFlow::Break(());
+        }
+        self.bars.event(event)
+    }
+}
+
+/// `out.png` of one image, `out-1.png`, `out-2.png`, … of several.
+pub(super) fn numbered(path: &Path, index: usize, count: usize) -> PathBuf {
+    if count == 1 {
+        return path.to_owned();
+    }
+    let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let (stem, ending) = (part(path.file_stem()), part(path.extension()));
+    let ending = if ending.is_empty() { ending } else { format!(".{ending}") };
+    path.with_file_name(format!("{stem}-{}{ending}", index + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_images_get_their_numbers() {
+        assert_eq!(numbered(Path::new("a/out.png"), 0, 1), Path::new("a/out.png"));
+        assert_eq!(numbered(Path::new("a/out.png"), 1, 3), Path::new("a/out-2.png"));
+        assert_eq!(numbered(Path::new("out"), 0, 2), Path::new("out-1"));
+    }
+}

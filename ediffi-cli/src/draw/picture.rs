@@ -1,0 +1,71 @@
+//! `ediffi edit` and `ediffi enlarge`: from a picture to a picture.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use ediffi::{Edit, EditPicture, Request};
+
+use super::failure::Failure;
+use super::model::Model;
+use super::output::Output;
+use super::settings::Settings;
+
+/// Draw a picture anew, more or less, or a part of it.
+#[derive(Args)]
+pub(crate) struct EditCommand {
+    /// The picture: PNG or JPEG.
+    picture: PathBuf,
+    /// What it shall show then.
+    prompt: String,
+    /// How much is drawn anew, from 0 to 1 (default: 0.7, or 1 with a mask).
+    #[arg(long, value_name = "SHARE")]
+    strength: Option<f64>,
+    /// What is drawn anew: white. All else stays as it is.
+    #[arg(long, value_name = "IMAGE")]
+    mask: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    model: Model,
+}
+
+impl EditCommand {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let mut edit = Edit::new(EditPicture::open(&self.picture)?);
+        edit.strength = self.strength;
+        edit.mask = self.mask.as_ref().map(EditPicture::open).transpose()?;
+        let request = self.settings.apply(Request::new(&self.prompt).edit(edit))?;
+        self.output.draw(&self.model.open()?, &request)
+    }
+}
+
+/// Enlarge a picture by super-resolution.
+#[derive(Args)]
+pub(crate) struct Enlarge {
+    /// The picture: PNG or JPEG.
+    picture: PathBuf,
+    /// What it shows, if that is to help.
+    prompt: Option<String>,
+    /// The stage to begin with (default: the model's first of super-resolution).
+    #[arg(long, value_name = "STAGE")]
+    first_stage: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    model: Model,
+}
+
+impl Enlarge {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let pipeline = self.model.open()?;
+        let second = pipeline.manifest().stages.get(1).map(|stage| stage.name.clone());
+        let first = self.first_stage.clone().or(second).ok_or("the model has no stage of super-resolution")?;
+        let request = self.prompt.as_ref().map_or_else(Request::unconditional, Request::new);
+        let edit = Edit::new(EditPicture::open(&self.picture)?);
+        self.output.draw(&pipeline, &self.settings.apply(request.edit(edit).first_stage(first))?)
+    }
+}

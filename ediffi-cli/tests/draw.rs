@@ -1,0 +1,218 @@
+//! The commands that draw, run as programs on the shipped model's base.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A folder to work in, which is the program's.
+struct Room(TempDir);
+
+impl Room {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ediffi"));
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/icons");
+        command.args(arguments).current_dir(self.0.path()).env("EDIFFI_MODEL", model);
+        for launcher in ["SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "RANK"] {
+            command.env_remove(launcher);
+        }
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// What a command that succeeds writes to standard output.
+    fn said(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Exit code and standard error.
+    fn refused(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    fn picture(&self, name: &str) -> image::RgbImage {
+        image::open(self.path(name)).unwrap().into_rgb8()
+    }
+}
+
+/// As fast as a picture can be.
+const FAST: [&str; 8] = ["--last-stage", "base", "--steps", "base=2", "--device", "cpu", "--precision", "f32"];
+
+fn with_fast<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [arguments, &FAST].concat()
+}
+
+#[test]
+fn a_picture_is_drawn_and_drawn_again() {
+    let room = Room::new();
+    let said = room.said(&with_fast(&["draw", "a red apple", "--seed", "7", "--out", "a.png"]));
+    assert_eq!(said, "a.png\n");
+    assert_eq!(room.picture("a.png").dimensions(), (64, 64));
+    assert_eq!(room.said(&["again", "a.png", "--out", "b.png", "--device", "cpu", "--precision", "f32"]), "b.png\n");
+    assert!(room.read("a.png") == room.read("b.png"));
+    let said = room.said(&with_fast(&["draw", "a red apple", "--images", "2", "--json"]));
+    let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["file"], &lines[1]["seed"]), (2, &"out-2.png".into(), &1.into()));
+    assert!(room.path("out-1.png").is_file() && room.path("out-2.png").is_file());
+}
+
+#[test]
+fn a_dry_run_and_a_plan_draw_nothing() {
+    let room = Room::new();
+    let said = room.said(&with_fast(&["draw", "a cat", "--dry-run"]));
+    assert!(said.starts_with("stage base (64x64), expert 0: step 1 of 2, sigma 80"), "{said}");
+    std::fs::write(room.path("request.json"), r#"{"prompt": "a cat", "last_stage": "sr256"}"#).unwrap();
+    let said = room.said(&["plan", "request.json", "--json"]);
+    let stages: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((stages.len(), &stages[1]["width"], stages[0]["steps"].as_array().unwrap().len()), (2, &256.into(), 20));
+    assert_eq!(std::fs::read_dir(room.0.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn pictures_are_edited_and_enlarged() {
+    let room = Room::new();
+    let given = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 99]));
+    given.save(room.path("given.png")).unwrap();
+    let mask = image::GrayImage::from_fn(64, 64, |x, _| image::Luma([if x < 32 { 255 } else { 0 }]));
+    mask.save(room.path("mask.png")).unwrap();
+    room.said(&with_fast(&["edit", "given.png", "a cat", "--mask", "mask.png", "--out", "edited.png"]));
+    let edited = room.picture("edited.png");
+    assert!((32..64).all(|x| (0..64).all(|y| edited.get_pixel(x, y) == given.get_pixel(x, y))));
+    assert!(edited != given);
+    room.said(&with_fast(&["edit", "given.png", "a cat", "--strength", "0", "--out", "same.png"]));
+    assert!(room.picture("same.png") == given);
+    room.said(&["enlarge", "given.png", "--last-stage", "sr256", "--steps", "sr256=1", "--out", "large.png"]);
+    assert_eq!(room.picture("large.png").dimensions(), (256, 256));
+    let (code, error) = room.refused(&with_fast(&["edit", "mask-of-nothing.png", "a cat"]));
+    assert!(code == Some(1) && error.contains("mask-of-nothing.png"), "{error}");
+}
+
+fn batch(room: &Room) {
+    let line = |line: usize| {
+        let images = if line == 3 { 2 } else { 1 };
+        format!(
+            r#"{{"prompt": "a cat", "seed": {line}, "images": {images}, "last_stage": "base", "stages": {{"base": {{"steps": 4}}}}}}"#
+        )
+    };
+    let lines: Vec<String> = (1..=6).map(|number| if number == 4 { String::new() } else { line(number) }).collect();
+    std::fs::write(room.path("requests.jsonl"), lines.join("\n")).unwrap();
+}
+
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap()))
+        .collect()
+}
+
+/// Waits until there are so many pictures, and kills the program.
+fn kill_at(mut child: Child, folder: &Path, pictures: usize) {
+    let began = Instant::now();
+    let count = || {
+        let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        files.filter(|file| file.path().extension().is_some_and(|ending| ending == "png")).count()
+    };
+    while count() < pictures && began.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+const CPU: [&str; 4] = ["--device", "cpu", "--precision", "f32"];
+
+#[test]
+fn a_batch_killed_twice_ends_with_the_same_bytes() {
+    let room = Room::new();
+    batch(&room);
+    let arguments = |out: &'static str| [&["batch", "requests.jsonl", "--out", out][..], &CPU].concat();
+    room.said(&arguments("whole"));
+    let whole = contents(&room.path("whole"));
+    let names: Vec<&str> = whole.keys().map(String::as_str).collect();
+    let files = ["000001.png", "000002.png", "000003-1.png", "000003-2.png", "000005.png", "000006.png", "index.jsonl"];
+    assert_eq!(names, files);
+    for pictures in [1, 3] {
+        let mut command = room.command(&arguments("killed"));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        kill_at(child, &room.path("killed"), pictures);
+    }
+    room.said(&arguments("killed"));
+    assert!(contents(&room.path("killed")) == whole);
+    // Another request in the place of one that is drawn.
+    let text = std::fs::read_to_string(room.path("requests.jsonl")).unwrap();
+    std::fs::write(room.path("requests.jsonl"), text.replacen("a cat", "a dog", 1)).unwrap();
+    let (code, error) = room.refused(&arguments("killed"));
+    assert!(code == Some(1) && error.contains("000001.png holds another request"), "{error}");
+}
+
+#[test]
+fn processes_share_a_batch() {
+    let room = Room::new();
+    batch(&room);
+    for rank in ["0", "1"] {
+        let mut command = room.command(&[&["batch", "requests.jsonl", "--out", "shared"][..], &CPU].concat());
+        let output = command.env("RANK", rank).env("WORLD_SIZE", "2").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let shared = contents(&room.path("shared"));
+    assert_eq!(shared.len(), 8, "six pictures, and an index of each");
+    let lines = |name: &str| String::from_utf8(shared[name].clone()).unwrap().lines().count();
+    assert_eq!((lines("index-1-of-2.jsonl"), lines("index-2-of-2.jsonl")), (3, 2));
+}
+
+#[test]
+fn what_is_wrong_is_told_before_anything_is_drawn() {
+    let room = Room::new();
+    let (code, error) = room.refused(&["draw", "a cat", "--steps", "base=0", "--size", "100x64"]);
+    assert!(code == Some(2) && error.contains("steps") && error.contains("width 100"), "{error}");
+    let (code, error) = room.refused(&["draw", "a cat", "--stepps", "base=1"]);
+    assert!(code == Some(2) && error.contains("--stepps"), "{error}");
+    std::fs::write(room.path("wrong.jsonl"), "{\"prompt\": \"a cat\"}\n{\"promt\": 1}\n{\"prompt\": \"\"}\n").unwrap();
+    let (code, error) = room.refused(&["batch", "wrong.jsonl"]);
+    assert!(
+        code == Some(2) && error.contains("line 2") && error.contains("line 3") && !error.contains("line 1:"),
+        "{error}"
+    );
+    assert!(!room.path("batch").exists());
+    let (code, error) = room.refused(&["models", "--model", "nowhere"]);
+    assert!(code == Some(1) && error.contains("nowhere"), "{error}");
+}
+
+#[test]
+fn models_completions_manuals_and_helps_are_there() {
+    let room = Room::new();
+    let said = room.said(&["models"]);
+    assert!(said.contains("stage sr1024: 1024x1024") && said.contains("preset fast"), "{said}");
+    assert!(room.said(&["models", "--json"]).contains("ediffi-pipeline/1"));
+    assert!(room.said(&["completions", "bash"]).contains("enlarge"));
+    room.said(&["man", "."]);
+    assert!(String::from_utf8(room.read("ediffi-draw.1")).unwrap().contains("prompt"));
+    for command in
+        [&[][..], &["draw"], &["edit"], &["enlarge"], &["again"], &["batch"], &["plan"], &["models"], &["setup"]]
+    {
+        let said = room.said(&[command, &["-h"]].concat());
+        assert!(said.lines().count() <= 48 && said.lines().all(|line| line.len() <= 160), "{command:?}:\n{said}");
+    }
+}
