@@ -216,3 +216,27 @@ fn models_completions_manuals_and_helps_are_there() {
         assert!(said.lines().count() <= 48 && said.lines().all(|line| line.len() <= 160), "{command:?}:\n{said}");
     }
 }
+
+/// What the guides tell a newcomer, with a mask and a photograph of their own.
+#[test]
+fn a_newcomer_s_five_minutes() {
+    let room = Room::new();
+    let mask = image::GrayImage::from_fn(256, 256, |x, _| image::Luma([if x < 128 { 0 } else { 255 }]));
+    mask.save(room.path("mask.png")).unwrap();
+    let photograph = image::RgbImage::from_fn(60, 40, |x, y| image::Rgb([4 * x as u8, 6 * y as u8, 128]));
+    photograph.save(room.path("photograph.jpg")).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/five-minutes.sh");
+    let output = room.command(&[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "without a command it shows its help");
+    let output = Command::new("bash")
+        .arg(script)
+        .arg(env!("CARGO_BIN_EXE_ediffi"))
+        .current_dir(room.0.path())
+        .env("EDIFFI_MODEL", Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/icons"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (apple, mushroom) = (room.picture("apple.png"), room.picture("mushroom.png"));
+    assert!((0..120).all(|x| (0..256).all(|y| apple.get_pixel(x, y) == mushroom.get_pixel(x, y))));
+    assert_eq!(room.picture("large.png").dimensions(), (384, 256));
+}

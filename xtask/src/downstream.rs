@@ -50,10 +50,14 @@ impl Outside {
     fn go(&self, checkout: &Checkout, packages: &[Package]) -> Result<(), String> {
         let project = self.project(checkout, packages)?;
         let cli = packages.iter().find(|package| package.name == "ediffi-cli").ok_or("error: no ediffi-cli")?;
-        packages::lock_without_registry(&cli.folder, "ediffi-libtorch")?;
+        let libraries = || packages.iter().filter(|package| package.name != cli.name);
+        for library in libraries() {
+            packages::lock_without_registry(&cli.folder, library.name)?;
+        }
         let mut install = self.cargo(&["install", "--quiet", "--debug", "--locked", "--path"]);
         install.arg(&cli.folder).arg("--root").arg(&self.folder);
-        for package in packages.iter().filter(|package| package.name == "ediffi-libtorch") {
+        // Those of the feature `draw` are not built, but have to be found.
+        for package in libraries() {
             install.arg("--config").arg(format!("patch.crates-io.{}.path={:?}", package.name, package.folder));
         }
         checkout::run(install.current_dir(&self.folder), "cargo install ediffi-cli")?;

@@ -12,8 +12,9 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("ediffi-cascade", &["ediffi-core"]),
     ("ediffi-train", &["ediffi-core", "ediffi-cascade"]),
     ("ediffi", &["ediffi-core", "ediffi-encoders", "ediffi-paint", "ediffi-cascade", "ediffi-libtorch"]),
-    // They are built where there is no libtorch yet.
-    ("ediffi-cli", &["ediffi-libtorch"]),
+    // The library only with its feature `draw`: without, it is built where there is no libtorch yet.
+    ("ediffi-cli", &["ediffi-libtorch", "ediffi", "ediffi-core"]),
+    // It is built where there is no libtorch yet.
     ("xtask", &["ediffi-libtorch"]),
 ];
 

@@ -54,9 +54,9 @@ fn open(job: &Job) -> Result<Ready> {
 
 /// A whole process, from its start to its end.
 fn first_picture() -> Result<()> {
-    let program = crate::prepare::built("examples/generate")?;
+    let program = crate::prepare::built("ediffi")?;
     let mut command = Command::new(&program);
-    command.args(["--cpu", "--out", "runs/bench/start.png", "a red apple left of a cat"]);
+    command.args(["draw", "--device", "cpu", "--out", "runs/bench/start.png", "a red apple left of a cat"]);
     let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
     let status = status.map_err(|error| format!("{}: {error}", program.display()))?;
     if status.success() { Ok(()) } else { Err(format!("{} failed ({status})", program.display()).into()) }
