@@ -9,10 +9,18 @@ use tch::Tensor;
 use crate::generation::Origin;
 use crate::{Error, Event, GeneratedImage, Observer, Preview, Request, Result, StageReport};
 
+/// A request whose images are being drawn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) request: &'a Request,
+    /// The number of its first image among all that were asked for.
+    pub(crate) first: usize,
+}
+
 /// Watches the stages of a generation for its observer, and keeps what comes out.
 pub(crate) struct Collector<'a> {
     observer: &'a mut dyn Observer,
-    request: &'a Request,
+    wanted: &'a [Wanted<'a>],
     origin: Arc<Origin>,
     keep_floats: bool,
     /// The finished images.
@@ -24,17 +32,32 @@ pub(crate) struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    pub(crate) fn new(observer: &'a mut dyn Observer, request: &'a Request, origin: Origin, keep_floats: bool) -> Self {
+    pub(crate) fn new(
+        observer: &'a mut dyn Observer,
+        wanted: &'a [Wanted<'a>],
+        origin: Origin,
+        keep_floats: bool,
+    ) -> Self {
         let origin = Arc::new(origin);
-        Self { observer, request, origin, keep_floats, images: Vec::new(), stages: Vec::new(), failure: None }
+        Self { observer, wanted, origin, keep_floats, images: Vec::new(), stages: Vec::new(), failure: None }
+    }
+
+    /// The request that has image `index` of those that are drawn alone, and the number of the image among all that were asked for.
+    fn owner(&self, mut index: usize) -> Result<(Request, usize)> {
+        for Wanted { request, first } in self.wanted {
+            if index < request.images {
+                return Ok((request.only(index), first + index));
+            }
+            index -= request.images;
+        }
+        Err(ediffi_core::Error::Internal("an image was drawn that nobody asked for").into())
     }
 
     /// Makes images of the pictures of a batch, and shows all of them, whatever the observer answers to the first.
     fn finish(&mut self, batch: Batch, pictures: &Tensor) -> Result<ControlFlow<()>> {
         let mut answer = ControlFlow::Continue(());
         for row in 0..pictures.size4()?.0 {
-            let index = batch.first + row as usize;
-            let request = self.request.only(index);
+            let (request, index) = self.owner(batch.first + row as usize)?;
             let image =
                 GeneratedImage::new(&pictures.f_get(row)?, request, Arc::clone(&self.origin), self.keep_floats)?;
             if self.observer.event(&Event::Image { index, image: &image }).is_break() {

@@ -124,6 +124,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// One of several requests is refused.
+    #[error("request {index}")]
+    OfMany {
+        /// Which, from 0.
+        index: usize,
+        /// Why.
+        source: Box<Self>,
+    },
     /// A style image cannot be read.
     #[error("style image: {0}")]
     StyleImage(String),

@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use ediffi_cascade::{CascadeJob, Edit, StageNoise};
+use ediffi_core::conditioning::Conditioning;
 use ediffi_core::exit;
 use ediffi_core::guard::guarded;
 use ediffi_core::nn::ScoreBias;
 use ediffi_core::seed::image_seeds;
 use tch::Tensor;
 
-use crate::collector::Collector;
+use crate::collector::{Collector, Wanted};
 use crate::generation::Origin;
 use crate::observer::Outside;
 use crate::pipeline::State;
-use crate::{Embeddings, Generation, Observer, Pipeline, Request, Result, pixels, shape, validate};
+use crate::{
+    Embeddings, GeneratedImage, Generation, Observer, Pipeline, Request, Result, StageReport, pixels, shape, validate,
+};
 
 impl Pipeline {
     /// Makes the images of a request.
@@ -55,7 +58,7 @@ impl Pipeline {
         guarded(|| {
             let state = &mut *self.state()?;
             let (embeddings, encoding) = self.embed(state, request, observer)?;
-            self.draw(state, &embeddings, request, None, observer, encoding)
+            self.draw_one(state, &embeddings, request, None, observer, encoding)
         })
     }
 
@@ -111,10 +114,10 @@ impl Pipeline {
         validate::validate(request, self.abilities(false), || Ok(Vec::new()))?;
         let request = &*request.settled()?;
         embeddings.check(request, self.needs)?;
-        guarded(|| self.draw(&mut *self.state()?, embeddings, request, noise, observer, Duration::ZERO))
+        guarded(|| self.draw_one(&mut *self.state()?, embeddings, request, noise, observer, Duration::ZERO))
     }
 
-    fn draw(
+    fn draw_one(
         &self,
         state: &mut State,
         embeddings: &Embeddings,
@@ -123,19 +126,35 @@ impl Pipeline {
         observer: &mut dyn Observer,
         encoding: Duration,
     ) -> Result<Generation> {
+        let wanted = [Wanted { request, first: 0 }];
+        let (images, stages) = self.draw(state, &wanted, &[embeddings], noise, observer)?;
+        Ok(Generation { images, stages, encoding })
+    }
+
+    /// Draws the images of requests that are drawn alike, but for their texts, styles and seeds. The embeddings are one for each request.
+    pub(crate) fn draw(
+        &self,
+        state: &mut State,
+        wanted: &[Wanted<'_>],
+        embeddings: &[&Embeddings],
+        noise: Option<&mut StageNoise<'_>>,
+        observer: &mut dyn Observer,
+    ) -> Result<(Vec<GeneratedImage>, Vec<StageReport>)> {
+        let (Some(&Wanted { request, .. }), Some(first)) = (wanted.first(), embeddings.first()) else {
+            return Ok((Vec::new(), Vec::new()));
+        };
         let stages = self.plans(state, request)?;
         let painter = match self.shapes.first() {
-            Some(first) => self.bound(request, &embeddings.columns(first.needs))?,
+            Some(shape) => self.bound(request, &first.columns(shape.needs))?,
             None => None,
         };
-        let mut conditioning = embeddings.conditioning();
-        conditioning.clip_image = styled(conditioning.clip_image, request)?;
-        let seeds = image_seeds(request.seed, request.images);
+        let (conditioning, unconditional) = rows(wanted, embeddings)?;
+        let seeds: Vec<u64> = wanted.iter().flat_map(|one| image_seeds(one.request.seed, one.request.images)).collect();
         let enlarges = shape::running(request, &self.shapes).first().is_some_and(|first| first.enlarges);
         let given =
             request.edit.as_ref().map(|edit| given(edit, if enlarges { seeds.len() } else { 1 })).transpose()?;
         let job = CascadeJob {
-            unconditional: &embeddings.unconditional(),
+            unconditional: &unconditional,
             batch: self.drawing.batch,
             rows: self.rows,
             paint: painter.as_ref().map(|painter| painter as &dyn ScoreBias),
@@ -146,7 +165,7 @@ impl Pipeline {
         };
         let plan = stages.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         let origin = Origin { plan, made: self.made_by(state, &stages)? };
-        let mut collector = Collector::new(observer, request, origin, self.drawing.keep_floats);
+        let mut collector = Collector::new(observer, wanted, origin, self.drawing.keep_floats);
         let drawn = state.cascade.run(job, &mut collector);
         let Collector { images, stages, failure, .. } = collector;
         match failure {
@@ -154,8 +173,22 @@ impl Pipeline {
             None => drawn?,
         }
         tracing::debug!(images = images.len(), "generated");
-        Ok(Generation { images, stages, encoding })
+        Ok((images, stages))
     }
+}
+
+/// Embeddings of what is drawn and of what guidance leads away from, a row for each image; one row for all images of a single request.
+fn rows(wanted: &[Wanted<'_>], embeddings: &[&Embeddings]) -> Result<(Conditioning, Conditioning)> {
+    let both = wanted.iter().zip(embeddings).map(|(Wanted { request, .. }, embeddings)| {
+        let mut conditioning = embeddings.conditioning();
+        conditioning.clip_image = styled(conditioning.clip_image, request)?;
+        let images = if wanted.len() == 1 { 1 } else { request.images as i64 };
+        Ok((conditioning, embeddings.unconditional(), images))
+    });
+    let both = both.collect::<Result<Vec<_>>>()?;
+    let conditional: Vec<_> = both.iter().map(|(conditional, _, images)| (conditional, *images)).collect();
+    let unconditional: Vec<_> = both.iter().map(|(_, unconditional, images)| (unconditional, *images)).collect();
+    Ok((Conditioning::gathered(&conditional)?, Conditioning::gathered(&unconditional)?))
 }
 
 /// Picture and mask of an edit.

@@ -53,6 +53,7 @@ mod lazy;
 mod limits;
 mod made;
 mod manifest;
+mod many;
 mod metadata;
 mod observer;
 mod open;

@@ -112,6 +112,29 @@ impl Conditioning {
         })
     }
 
+    /// The row of each of several, as often as its number says, one after the other. One that some have is zeros in the rows of those that
+    /// have it not.
+    ///
+    /// # Errors
+    /// Embeddings of different widths.
+    pub fn gathered(all: &[(&Self, i64)]) -> Result<Self> {
+        let mut gathered = [const { None }; 7];
+        for (place, field) in gathered.iter_mut().enumerate() {
+            let of =
+                |one: &'_ Self| one.fields().into_iter().nth(place).and_then(|(_, x)| x.map(Tensor::shallow_clone));
+            let Some(like) = all.iter().find_map(|(one, _)| of(one)) else { continue };
+            let part = |&(one, count): &(&Self, i64)| {
+                let row = of(one).map_or_else(|| like.f_zeros_like(), Ok)?;
+                let mut times = vec![1; row.dim()];
+                times.iter_mut().take(1).for_each(|rows| *rows = count);
+                row.f_repeat(times)
+            };
+            let parts = all.iter().map(part).collect::<std::result::Result<Vec<_>, _>>()?;
+            *field = Some(Tensor::f_cat(&parts, 0)?);
+        }
+        Ok(Self::from_fields(gathered))
+    }
+
     /// Every tensor brought to a device, and to a kind if it holds fractions.
     ///
     /// # Errors
@@ -121,5 +144,25 @@ impl Conditioning {
             let x = x.f_to_device(device)?;
             Ok(if x.is_floating_point() { x.f_to_kind(kind)? } else { x })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_gathered_and_what_one_lacks_is_zeros() {
+        let row = |value: f64| Some(Tensor::full([1, 2, 3], value, (Kind::Float, Device::Cpu)));
+        let (both, one) = (
+            Conditioning { t5: row(1.0), clip_text: row(2.0), ..Conditioning::default() },
+            Conditioning { t5: row(3.0), ..Conditioning::default() },
+        );
+        let gathered = Conditioning::gathered(&[(&one, 2), (&both, 1), (&Conditioning::default(), 1)]).unwrap();
+        let first =
+            |x: Option<Tensor>| Vec::<f64>::try_from(x.unwrap().narrow(1, 0, 1).narrow(2, 0, 1).reshape([-1])).unwrap();
+        assert_eq!(first(gathered.t5), [3.0, 3.0, 1.0, 0.0]);
+        assert_eq!(first(gathered.clip_text), [0.0, 0.0, 2.0, 0.0]);
+        assert!(gathered.clip_image.is_none());
     }
 }

@@ -11,6 +11,7 @@ mod errors;
 mod exit;
 mod generate;
 mod limits;
+mod many;
 mod model;
 mod paint;
 mod png;
