@@ -147,7 +147,8 @@ const CPU: [&str; 4] = ["--device", "cpu", "--precision", "f32"];
 fn a_batch_killed_twice_ends_with_the_same_bytes() {
     let room = Room::new();
     batch(&room);
-    let arguments = |out: &'static str| [&["batch", "requests.jsonl", "--out", out][..], &CPU].concat();
+    let arguments =
+        |out: &'static str| [&["batch", "requests.jsonl", "--together", "2", "--out", out][..], &CPU].concat();
     room.said(&arguments("whole"));
     let whole = contents(&room.path("whole"));
     let names: Vec<&str> = whole.keys().map(String::as_str).collect();
@@ -172,12 +173,17 @@ fn processes_share_a_batch() {
     let room = Room::new();
     batch(&room);
     for rank in ["0", "1"] {
-        let mut command = room.command(&[&["batch", "requests.jsonl", "--out", "shared"][..], &CPU].concat());
+        let mut command =
+            room.command(&[&["batch", "requests.jsonl", "--together", "2", "--out", "shared"][..], &CPU].concat());
         let output = command.env("RANK", rank).env("WORLD_SIZE", "2").output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     let shared = contents(&room.path("shared"));
     assert_eq!(shared.len(), 8, "six pictures, and an index of each");
+    // The same pictures as of one process.
+    room.said(&[&["batch", "requests.jsonl", "--together", "2", "--out", "alone"][..], &CPU].concat());
+    let alone = contents(&room.path("alone"));
+    assert!(shared.iter().filter(|(name, _)| name.ends_with("png")).all(|(name, bytes)| alone[name] == *bytes));
     let lines = |name: &str| String::from_utf8(shared[name].clone()).unwrap().lines().count();
     assert_eq!((lines("index-1-of-2.jsonl"), lines("index-2-of-2.jsonl")), (3, 2));
 }

@@ -1,10 +1,12 @@
 //! `ediffi batch`: many requests, on one process or many, resumed after a kill.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU8;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ediffi::{DeviceChoice, Pipeline, Request};
+use ediffi::{DeviceChoice, Event, GeneratedImage, Observer, Pipeline, Request};
 use ediffi_core::files::{remove_unfinished, write_with_folders};
 use ediffi_core::runtime::cuda_devices;
 use serde_json::{Value, json};
@@ -25,6 +27,9 @@ pub(crate) struct BatchCommand {
     /// The folder for the pictures, 000001.png for line 1, and for index.jsonl.
     #[arg(long, default_value = "batch", value_name = "FOLDER")]
     out: PathBuf,
+    /// How many lines are drawn together. A kill loses at most so many; another number changes the last bits of pictures.
+    #[arg(long, default_value = "8", value_name = "LINES")]
+    together: NonZeroU8,
     /// Write the lines of the index to standard output, too.
     #[arg(long)]
     json: bool,
@@ -37,17 +42,29 @@ impl BatchCommand {
         let rank = Rank::of(|name| std::env::var(name).ok())?;
         let pipeline = self.model.builder_on(device(rank))?.open()?;
         let requests = self.requests(&pipeline)?;
+        let jobs = requests.iter().map(|(&line, request)| Job {
+            request,
+            files: files(&self.out, line, request.images),
+            line,
+        });
+        let jobs: Vec<Job<'_>> = jobs.collect();
         let mut index = String::new();
-        for (&line, request) in requests.iter().filter(|(line, _)| rank.has(**line - 1)) {
-            let files = files(&self.out, line, request.images);
-            if !are_drawn(request, &files)? {
-                draw(&pipeline, request, &files)?;
+        let together = usize::from(self.together.get());
+        for (_, together) in jobs.chunks(together).enumerate().filter(|(chunk, _)| rank.has(*chunk)) {
+            // All of them or none: a picture's last bits depend on what is drawn beside it.
+            let mut drawn = true;
+            for job in together {
+                drawn &= job.is_drawn()?;
             }
-            let line = entry(line, request, &files);
-            if self.json {
-                println!("{line}");
+            if !drawn {
+                draw(&pipeline, together)?;
             }
-            index.push_str(&format!("{line}\n"));
+            for line in together.iter().map(Job::entry) {
+                if self.json {
+                    println!("{line}");
+                }
+                index.push_str(&format!("{line}\n"));
+            }
         }
         let name = match rank.size {
             1 => "index.jsonl".to_owned(),
@@ -86,41 +103,84 @@ fn files(out: &Path, line: usize, images: usize) -> Vec<PathBuf> {
     (0..images).map(|index| numbered(&path, index, images)).collect()
 }
 
-/// Whether all files of a request are there.
-///
-/// # Errors
-/// A file that holds another request.
-fn are_drawn(request: &Request, files: &[PathBuf]) -> Result<bool, Failure> {
-    let mut all = true;
-    for (index, file) in (0..).zip(files) {
-        if !file.is_file() {
-            all = false;
-            continue;
-        }
-        let mut kept = Request::from_png(file)?;
-        // Large pictures of a style are kept scaled down.
-        kept.style.clone_from(&request.style);
-        if kept != request.clone().seed(request.seed.wrapping_add(index)).images(1) {
-            return Err(format!("{} holds another request: choose another folder, or remove it", file.display()).into());
-        }
-    }
-    Ok(all)
+/// A request, its line, and the files of its images.
+struct Job<'a> {
+    request: &'a Request,
+    line: usize,
+    files: Vec<PathBuf>,
 }
 
-/// Draws a request whole: a file is there if and only if its picture is finished.
-fn draw(pipeline: &Pipeline, request: &Request, files: &[PathBuf]) -> Result<(), Failure> {
-    for file in files {
+impl Job<'_> {
+    /// Whether all files are there.
+    ///
+    /// # Errors
+    /// A file that holds another request.
+    fn is_drawn(&self) -> Result<bool, Failure> {
+        let mut all = true;
+        for (index, file) in (0..).zip(&self.files) {
+            if !file.is_file() {
+                all = false;
+                continue;
+            }
+            let mut kept = Request::from_png(file)?;
+            // Large pictures of a style are kept scaled down.
+            kept.style.clone_from(&self.request.style);
+            if kept != self.request.clone().seed(self.request.seed.wrapping_add(index)).images(1) {
+                return Err(
+                    format!("{} holds another request: choose another folder, or remove it", file.display()).into()
+                );
+            }
+        }
+        Ok(all)
+    }
+
+    /// A line of the index.
+    fn entry(&self) -> Value {
+        let Self { request, line, files } = self;
+        let name = |file: &PathBuf| file.file_name().map(|name| name.to_string_lossy().into_owned());
+        let files = files.iter().filter_map(name).collect::<Vec<_>>();
+        json!({ "line": line, "prompt": request.prompt, "seed": request.seed, "files": files })
+    }
+}
+
+/// Draws requests together. A file is there if and only if its picture is finished.
+fn draw(pipeline: &Pipeline, jobs: &[Job<'_>]) -> Result<(), Failure> {
+    let files: Vec<&PathBuf> = jobs.iter().flat_map(|job| &job.files).collect();
+    for file in &files {
         // What a kill has left half written.
         remove_unfinished(file)?;
     }
-    let generation = pipeline.generate_with(request, &mut Bars::default())?;
-    for (image, file) in generation.images.iter().zip(files) {
-        write_with_folders(file, &image.to_png()?)?;
+    let requests: Vec<Request> = jobs.iter().map(|job| job.request.clone()).collect();
+    let mut written = Written { bars: Bars::default(), files, failure: None };
+    let drawn = pipeline.generate_many_with(&requests, &mut written);
+    match written.failure {
+        Some(failure) => Err(failure),
+        None => Ok(drawn.map(drop)?),
     }
-    Ok(())
 }
 
-fn entry(line: usize, request: &Request, files: &[PathBuf]) -> Value {
-    let name = |file: &PathBuf| file.file_name().map(|name| name.to_string_lossy().into_owned());
-    json!({ "line": line, "prompt": request.prompt, "seed": request.seed, "files": files.iter().filter_map(name).collect::<Vec<_>>() })
+/// Writes each image when it is finished, behind the progress bars.
+struct Written<'a> {
+    bars: Bars,
+    files: Vec<&'a PathBuf>,
+    failure: Option<Failure>,
+}
+
+impl Written<'_> {
+    fn write(&self, index: usize, image: &GeneratedImage) -> Result<(), Failure> {
+        let file = self.files.get(index).ok_or("an image was drawn that nobody asked for")?;
+        Ok(write_with_folders(file, &image.to_png()?)?)
+    }
+}
+
+impl Observer for Written<'_> {
+    fn event(&mut self, event: &Event<'_>) -> ControlFlow<()> {
+        if let Event::Image { index, image } = event
+            && let Err(failure) = self.write(*index, image)
+        {
+            self.failure = Some(failure);
+            return ControlFlow::Break(());
+        }
+        self.bars.event(event)
+    }
 }
