@@ -4,6 +4,7 @@
 
 mod by_hand;
 mod folders;
+mod keys;
 mod replaced;
 
 use std::collections::{BTreeMap, VecDeque};
