@@ -301,9 +301,12 @@ settings = ends | {
 put("settings/clip", b"\1" + json.dumps(settings).encode())
 put("settings/clip-map", b"\3" + json.dumps(ends).encode())
 put("settings/clip-added", b"\5" + json.dumps({"<|endoftext|>": 594}).encode())
-# Rules whose growth is bounded: a compiled table without a trie, and bytes.
+# Rules whose growth is bounded: bytes, and a compiled table that makes "bc" of "a".
+units = [0] * 256
+units[0], units[1 ^ 97], units[1 ^ 97 ^ 2] = 1 << 10, 2 << 10 | 1 << 8 | 97, 1 << 31 | 1
+table = struct.pack("<I", 4 * len(units)) + struct.pack(f"<{len(units)}I", *units) + b"\0bc\0"
 rules = clip | {
-    "normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(struct.pack("<I", 0) + b"ab\0").decode()}]},
+    "normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}]},
     "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}] * 2},
 }
 put("tokenizer/table", b"\1" + json.dumps(rules).encode())

@@ -9,7 +9,8 @@ target!(run);
 const FOLDER: &str = "ediffi-encoders/tests/fixtures";
 const FILES: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 const TEXT: &str = "a red apple left of a cat";
-const ROWS: i64 = 600;
+/// Rows of the tables that the tokenizers are for: T5's and CLIP's.
+const ROWS: [i64; 2] = [64, 600];
 
 thread_local! {
     static ROOM: (Room, [Vec<i64>; 2]) = {
@@ -22,8 +23,8 @@ thread_local! {
 
 fn open(room: &Room, whose: usize) -> Result<TextTokenizer, Error> {
     match whose {
-        0 => TextTokenizer::t5(&room.path().join("t5"), 1, 0, ROWS),
-        _ => TextTokenizer::clip(&room.path().join("clip"), ROWS, 24),
+        0 => TextTokenizer::t5(&room.path().join("t5"), 1, 0, ROWS[0]),
+        _ => TextTokenizer::clip(&room.path().join("clip"), ROWS[1], 24),
     }
 }
 
