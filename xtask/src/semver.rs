@@ -1,6 +1,6 @@
 //! `cargo xtask semver`: the public interface of every library crate against the last tag or another revision, by `cargo-semver-checks`.
 //!
-//! Both versions are documented for it, and with them every dependency is checked: some minutes. So it is no step of `cargo xtask ci`.
+//! Both versions are documented for it, and every dependency of both is checked. So it is no step of `cargo xtask ci`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
