@@ -378,6 +378,12 @@ put("tokenizers/table.json", tokenizer(normalizer={"type": "Precompiled", "preco
 put("tokenizers/long-kind.json", tokenizer(normalizer={"type": "t" * 12_000}))
 put("tokenizers/parts-of-no-length.json", tokenizer(pre_tokenizer={"type": "FixedLength", "length": 0}))
 put("tokenizers/growth.json", tokenizer(normalizer={"type": "Sequence", "normalizers": [{"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 100}] * 20}))
+# A table without a trie; its one replacement is long.
+LONG_TABLE = base64.b64encode(struct.pack("<I", 0) + b"x" * 65 + b"\0").decode()
+put("tokenizers/growth-of-table.json", tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": LONG_TABLE}))
+put("tokenizers/table-of-gigabytes.json", tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": "/////w=="}))
+put("tokenizers/growth-of-bytes.json", tokenizer(normalizer={"type": "Sequence", "normalizers": [{"type": "ByteLevel"}] * 20}))
+put("tokenizers/growth-of-pieces.json", tokenizer(pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}] * 20}))
 
 # --- plans ---
 

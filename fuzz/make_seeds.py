@@ -208,6 +208,60 @@ spans = {f"{name}.spans": SPANS for name in ["prompt.t5", "prompt.clip_text", "n
 put("embeddings/both", stored(both, {"format": "ediffi-embeddings/1", "source": json.dumps(source)} | spans))
 short = source | {"negative_prompt": None, "style": None}
 put("embeddings/short", stored({"prompt.t5": ("F32", [1, 3, 2])}, {"format": "ediffi-embeddings/1", "source": json.dumps(short)} | spans))
+
+
+def diffusers(which, name, **sizes):
+    """The weights of a network in diffusers' layout: a shape for each name."""
+    put(f"diffusers/{name}", bytes([which]) + stored({name: ("F16", shape) for name, shape in sizes.items()}))
+
+
+def layer(name, *shape):
+    return {f"{name}.weight": list(shape), f"{name}.bias": list(shape[:1])}
+
+
+def block(name, inputs, channels, time=0):
+    """A residual block, with the embedding of the noise where there is one."""
+    whole = layer(f"{name}.norm1", inputs) | layer(f"{name}.conv1", channels, inputs, 3, 3)
+    whole |= layer(f"{name}.norm2", channels) | layer(f"{name}.conv2", channels, channels, 3, 3)
+    whole |= layer(f"{name}.time_emb_proj", channels, time) if time else {}
+    return whole | (layer(f"{name}.conv_shortcut", channels, inputs, 1, 1) if inputs != channels else {})
+
+
+def half(name, blocks, out):
+    """Encoder or decoder of an autoencoder of one level and one channel."""
+    whole = layer(f"{name}.conv_in", 1, 1, 3, 3) | layer(f"{name}.conv_norm_out", 1) | layer(f"{name}.conv_out", out, 1, 3, 3)
+    for place in ["mid_block.resnets.0", "mid_block.resnets.1", *blocks]:
+        whole |= block(f"{name}.{place}", 1, 1)
+    attention = f"{name}.mid_block.attentions.0"
+    whole |= layer(f"{attention}.group_norm", 1)
+    return whole | {key: shape for to in ["to_q", "to_k", "to_v", "to_out.0"] for key, shape in layer(f"{attention}.{to}", 1, 1).items()}
+
+
+def attention(name, width):
+    maps = {f"{name}.to_{to}.weight": [2, size] for to, size in [("q", 2), ("k", width), ("v", width)]}
+    return maps | layer(f"{name}.to_out.0", 2, 2)
+
+
+diffusers(3, "encoder", **half("encoder", ["down_blocks.0.resnets.0"], 2), **layer("quant_conv", 2, 2, 1, 1))
+upward = half("decoder", ["up_blocks.0.resnets.0", "up_blocks.0.resnets.1"], 1) | layer("post_quant_conv", 1, 1, 1, 1)
+diffusers(4, "decoder", **upward)
+early = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+place = "decoder.mid_block.attentions.0."
+renamed = {key.replace(place + now, place + old): shape for now, old in early.items() for key, shape in upward.items() if place + now in key}
+diffusers(4, "decoder-of-early-names", **{key: shape for key, shape in upward.items() if place + "to_" not in key}, **renamed)
+middle, words = "mid_block.attentions.0", "mid_block.attentions.0.transformer_blocks.0"
+unet = layer("time_embedding.linear_1", 2, 2) | layer("time_embedding.linear_2", 2, 2) | layer("conv_in", 2, 1, 3, 3)
+unet |= layer("conv_norm_out", 2) | layer("conv_out", 1, 2, 3, 3)
+for name, inputs in [("down_blocks.0.resnets.0", 2), ("mid_block.resnets.0", 2), ("mid_block.resnets.1", 2), ("up_blocks.0.resnets.0", 4), ("up_blocks.0.resnets.1", 4)]:
+    unet |= block(name, inputs, 2, time=2)
+unet |= layer(f"{middle}.norm", 2) | layer(f"{middle}.proj_in", 2, 2, 1, 1) | layer(f"{middle}.proj_out", 2, 2, 1, 1)
+unet |= {key: shape for norm in [1, 2, 3] for key, shape in layer(f"{words}.norm{norm}", 2).items()}
+unet |= attention(f"{words}.attn1", 2) | attention(f"{words}.attn2", 1)
+unet |= layer(f"{words}.ff.net.0.proj", 16, 2) | layer(f"{words}.ff.net.2", 2, 8)
+diffusers(5, "unet", **unet)
+for which, name in [(0, "unet-xl"), (1, "unet-1"), (0, "unet-refiner"), (2, "vae"), (2, "vae-without")]:
+    put(f"diffusers/config-of-{name}", bytes([which]) + read(f"{CORE}/stable-diffusion/{name}/config.json"))
+
 put("style/ink", stored({"clip_image": ("F32", [1, 4])}, {"format": "ediffi-style/1", "clip": "clip", "fingerprint": "0123456789abcdef"}))
 # The target puts the fingerprint of its model in the place of the zeros.
 MODEL = {"format": "ediffi-encoded/2", "fingerprint": "0" * 64, "texts": '["a cat"]', "lengths": "[3]", "spans": f"[{SPANS}]", "truncated": "[null]"}
@@ -226,6 +280,36 @@ put("tokenizer/t5", b"\0" + read(f"{ENCODERS}/t5/tokenizer.json"))
 put("tokenizer/bytes", b"\0" + gzip.decompress(read(f"{ENCODERS}/tokenizers/bytes.tokenizer.json.gz")))
 put("tokenizer/clip", b"\1" + json.dumps(clip).encode())
 put("tokenizer/merges", b"\2" + json.dumps(clip["model"]["vocab"]).encode() + b"\0#version: 0.2\n" + merges.encode() + b"\n")
+
+def token(content):
+    return {"__type": "AddedToken", "content": content, "lstrip": False, "normalized": False, "special": True}
+
+
+settings = {
+    "tokenizer_class": "T5Tokenizer", "eos_token": "</s>", "pad_token": token("<pad>"), "unk_token": "<unk>", "extra_ids": 100,
+    "additional_special_tokens": ["<extra_id_99>"], "model_max_length": 512, "sp_model_kwargs": {}, "padding_side": "right",
+    "add_prefix_space": True, "added_tokens_decoder": {"0": token("<pad>"), "60": token("<extra_id_99>")}, "legacy": True,
+}
+put("settings/t5", b"\0" + json.dumps(settings).encode())
+put("settings/t5-map", b"\2" + json.dumps({"eos_token": token("</s>"), "pad_token": "<pad>", "additional_special_tokens": ["<a>"]}).encode())
+put("settings/t5-added", b"\4" + json.dumps({"<extra_id_99>": 60}).encode())
+ends = {"bos_token": token("<|startoftext|>"), "eos_token": token("<|endoftext|>"), "pad_token": "!", "unk_token": "<|endoftext|>"}
+settings = ends | {
+    "tokenizer_class": "CLIPTokenizer", "do_lower_case": True, "errors": "replace", "add_prefix_space": False, "model_max_length": 77,
+    "added_tokens_decoder": {"593": token("<|startoftext|>"), "594": token("<|endoftext|>")},
+}
+put("settings/clip", b"\1" + json.dumps(settings).encode())
+put("settings/clip-map", b"\3" + json.dumps(ends).encode())
+put("settings/clip-added", b"\5" + json.dumps({"<|endoftext|>": 594}).encode())
+# Rules whose growth is bounded: bytes, and a compiled table that makes "bc" of "a".
+units = [0] * 256
+units[0], units[1 ^ 97], units[1 ^ 97 ^ 2] = 1 << 10, 2 << 10 | 1 << 8 | 97, 1 << 31 | 1
+table = struct.pack("<I", 4 * len(units)) + struct.pack(f"<{len(units)}I", *units) + b"\0bc\0"
+rules = clip | {
+    "normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}]},
+    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}] * 2},
+}
+put("tokenizer/table", b"\1" + json.dumps(rules).encode())
 
 # --- plans ---
 

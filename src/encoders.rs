@@ -34,8 +34,8 @@ pub(crate) struct EncoderSet {
     t5_tokenizer: OnceCell<TextTokenizer>,
     clip_tokenizer: OnceCell<TextTokenizer>,
     clip_fingerprint: OnceCell<Fingerprint>,
-    /// The model folder.
-    folder: Option<Arc<Identity>>,
+    /// The folders of the model.
+    folders: Option<Arc<Identity>>,
 }
 
 /// How T5 is stored and read.
@@ -58,7 +58,7 @@ impl EncoderSet {
     fn new(t5: Option<T5Files>, clip: Option<(PathBuf, ClipConfig)>, needs: EmbeddingShapes, runtime: Runtime) -> Self {
         let (t5_tokenizer, clip_tokenizer, clip_fingerprint) = Default::default();
         let t5_weights = T5Weights::Full;
-        Self { t5, clip, needs, runtime, t5_weights, t5_tokenizer, clip_tokenizer, clip_fingerprint, folder: None }
+        Self { t5, clip, needs, runtime, t5_weights, t5_tokenizer, clip_tokenizer, clip_fingerprint, folders: None }
     }
 
     /// With T5's weights held as `weights` says.
@@ -283,7 +283,7 @@ impl EncoderSet {
             started("t5", observer)?;
             let t5 = get_or_load(&mut loaded.t5, || match files {
                 T5Files::Own(folder, _) => self.own(T5::open_with(folder, None, self.t5_weights, self.runtime)),
-                T5Files::Published(text, _) => text.load(self.t5_weights, self.runtime),
+                T5Files::Published(text, _) => self.own(text.load(self.t5_weights, self.runtime)),
             })?;
             for ((_, text), encoded) in texts.iter().zip(&mut encoded) {
                 encoded.t5 = Some(match files {

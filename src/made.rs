@@ -57,9 +57,9 @@ impl Pipeline {
         Ok(Provenance { precision: precision.to_owned(), encoders, stages: made, enlarger })
     }
 
-    /// What was made of files, if they are of the model folder that was opened.
+    /// What was made of files, if they are of the folders that were opened.
     fn own<T>(&self, made: Result<T>) -> Result<T> {
-        self.encoders.same_folder()?;
+        self.encoders.same_folders()?;
         made
     }
 
@@ -91,9 +91,9 @@ impl Pipeline {
             return Ok(Some("enlarger"));
         }
         // One path may have led to two folders.
-        if self.folder == other.folder {
-            self.encoders.same_folder()?;
-            other.encoders.same_folder()?;
+        if self.encoders.same_paths(&other.encoders) {
+            self.encoders.same_folders()?;
+            other.encoders.same_folders()?;
             return Ok(None);
         }
         // Folders with one manifest may have other weights.

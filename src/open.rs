@@ -1,7 +1,7 @@
 //! Opening a model: from a folder and the builder's options to a pipeline.
 
 use std::cell::RefCell;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ediffi_cascade::{Cascade, Enlarger, Stage};
@@ -50,15 +50,17 @@ impl PipelineBuilder {
     /// weights were loaded; [`Error::IdleOption`] for an option that does nothing on this model; [`Error::Core`] for a
     /// device that cannot be used.
     pub fn open(self) -> Result<Pipeline> {
-        let folder = Arc::new(Identity::of(&self.folder));
-        let opened = self.opened(Arc::clone(&folder));
-        // All that was read is of one folder then. What is missing may only be gone with the old one.
-        folder.check()?;
+        let others = self.experts.iter().map(|(_, folder)| folder).chain(&self.stages);
+        let folders = std::iter::once(&self.folder).chain(others).map(PathBuf::as_path);
+        let folders = Arc::new(Identity::of_all(folders));
+        let opened = self.opened(&folders);
+        // All that was read is of these folders then. What is missing may only be gone with an old one.
+        folders.check()?;
         opened
     }
 
-    /// Opens it from `identity`, whatever becomes of that.
-    fn opened(self, identity: Arc<Identity>) -> Result<Pipeline> {
+    /// Opens it from `folders`, whatever becomes of them.
+    fn opened(self, folders: &Arc<Identity>) -> Result<Pipeline> {
         let runtime = Runtime::new(self.device, self.precision)?;
         let published = deepfloyd::is_published(&self.folder);
         let file = self.folder.join(if published { deepfloyd::INDEX_FILE } else { MANIFEST_FILE });
@@ -94,7 +96,8 @@ impl PipelineBuilder {
         }
         let devices = self.expert_devices.iter().map(|&device| Ok(Runtime::new(device, self.precision)?.device));
         let devices = devices.collect::<Result<Vec<_>>>()?;
-        let stages = stages.into_iter().map(|stage| Ok(stage.spread(&devices)?)).collect::<Result<Vec<_>>>()?;
+        let stages = stages.into_iter().map(|stage| Ok(stage.of(Arc::clone(folders))?.spread(&devices)?));
+        let stages = stages.collect::<Result<Vec<_>>>()?;
         let mut cascade = Cascade::new(stages).map_err(|error| match error {
             ediffi_cascade::Error::Cascade(reason) => wrong("stages".to_owned(), reason),
             other => other.into(),
@@ -110,7 +113,7 @@ impl PipelineBuilder {
         } else {
             EncoderSet::open(&self.folder, &manifest, needs, runtime)?
         };
-        let encoders = encoders.of(identity).with_t5_weights(self.t5_weights);
+        let encoders = encoders.of(Arc::clone(folders)).with_t5_weights(self.t5_weights);
         let scale = cascade.enlarger().map_or(1, |enlarger| enlarger.scale().unsigned_abs());
         let digests = Digests::new(shapes.len());
         let drawing = Drawing { batch: self.batch, turns, keep_floats: self.keep_floats, scale };

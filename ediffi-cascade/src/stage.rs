@@ -30,8 +30,8 @@ pub struct ExpertFiles {
 #[derive(Debug)]
 pub struct Stage {
     config: StageConfig,
-    /// The model folder, if all files are of one.
-    folder: Option<Arc<Identity>>,
+    /// The folders that the files are of, if they are known.
+    folders: Option<Arc<Identity>>,
     /// One for each expert.
     files: Vec<ExpertFiles>,
     pub(crate) ensemble: Ensemble<Expert>,
@@ -91,7 +91,7 @@ impl Stage {
     /// A stage of a configuration that is valid.
     fn of_files(
         config: &StageConfig,
-        folder: Option<Arc<Identity>>,
+        folders: Option<Arc<Identity>>,
         files: Vec<ExpertFiles>,
         weaker: Option<ExpertFiles>,
         runtime: Runtime,
@@ -128,16 +128,16 @@ impl Stage {
             return Err(config.wrong("size", reason));
         }
         let ensemble =
-            Ensemble::new(experts, residency, loader(folder.clone(), denoisers(config, &files), vec![runtime]));
+            Ensemble::new(experts, residency, loader(folders.clone(), denoisers(config, &files), vec![runtime]));
         let weaker_files = weaker.clone();
         let weaker = weaker.zip(config.weaker.as_ref()).map(|(files, own)| {
             let precondition = own.precondition.unwrap_or(config.precondition);
             // It works at every noise level, so it stays as long as the stage works.
-            ExpertPool::new(1, Residency::All, loader(folder.clone(), vec![(files, precondition)], vec![runtime]))
+            ExpertPool::new(1, Residency::All, loader(folders.clone(), vec![(files, precondition)], vec![runtime]))
         });
         Ok(Self {
             config: config.clone(),
-            folder,
+            folders,
             files,
             ensemble,
             weaker,
@@ -147,6 +147,17 @@ impl Stage {
             io,
             size_multiple,
         })
+    }
+
+    /// Loads no expert that was put in the place of one of these folders. A stage that was [opened](Self::open) from a folder watches that
+    /// one by itself; the files of [given experts](Self::with_experts) may lie anywhere. Experts that are loaded are dropped.
+    ///
+    /// # Errors
+    /// As [`spread`](Self::spread).
+    pub fn of(mut self, folders: Arc<Identity>) -> Result<Self> {
+        self.folders = Some(folders);
+        let device = self.runtime.device;
+        self.spread(&[device])
     }
 
     /// Spreads the experts over devices: the first computes on the first, the second on the second, and so on, beginning again
@@ -159,7 +170,7 @@ impl Stage {
     pub fn spread(mut self, devices: &[Device]) -> Result<Self> {
         if !devices.is_empty() {
             let runtimes = devices.iter().map(|&device| Runtime { device, ..self.runtime }).collect();
-            let loader = loader(self.folder.clone(), denoisers(&self.config, &self.files), runtimes);
+            let loader = loader(self.folders.clone(), denoisers(&self.config, &self.files), runtimes);
             self.ensemble = Ensemble::new(self.config.experts()?, self.residency, loader);
         }
         Ok(self)
@@ -229,9 +240,9 @@ fn denoisers(config: &StageConfig, files: &[ExpertFiles]) -> Vec<(ExpertFiles, P
     files.iter().cloned().zip(own).collect()
 }
 
-/// Loads each expert for its device, as long as `folder` is the one that the stage was opened from.
+/// Loads each expert for its device, as long as `folders` are those that the stage was opened from.
 fn loader(
-    folder: Option<Arc<Identity>>,
+    folders: Option<Arc<Identity>>,
     files: Vec<(ExpertFiles, PreconditionConfig)>,
     runtimes: Vec<Runtime>,
 ) -> Loader<Expert> {
@@ -241,7 +252,7 @@ fn loader(
         let ((ExpertFiles { weights, network }, precondition), runtime) = placed.ok_or(missing)?;
         let loaded = Expert::load(weights, network, *precondition, *runtime);
         // Weights of another training would be no error of their own.
-        folder.as_ref().map_or(Ok(()), |folder| folder.check())?;
+        folders.as_ref().map_or(Ok(()), |folders| folders.check())?;
         loaded
     })
 }

@@ -143,9 +143,13 @@ fn one_by_one(new: &Path, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Which folder it is that has a path, as long as this lives.
+/// Which folders they are that have some paths, as long as this lives.
 #[derive(Debug)]
-pub struct Identity {
+pub struct Identity(Vec<Held>);
+
+/// A folder that had a path.
+#[derive(Debug)]
+struct Held {
     path: PathBuf,
     /// Open, so that its number is not given to another.
     #[cfg(unix)]
@@ -156,38 +160,51 @@ impl Identity {
     /// That of the folder that has the path now.
     #[must_use]
     pub fn of(path: &Path) -> Self {
-        Self {
+        Self::of_all([path])
+    }
+
+    /// That of the folders that have these paths now.
+    pub fn of_all<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+        let held = |path: &Path| Held {
             path: path.to_owned(),
             #[cfg(unix)]
             open: File::open(path).ok(),
-        }
+        };
+        Self(paths.into_iter().map(held).collect())
     }
 
-    /// Whether the path still leads to the same folder. What was opened there before is of this folder then. Always, where the system does
+    /// Whether both are of the same paths, whatever is there now.
+    #[must_use]
+    pub fn same_paths(&self, other: &Self) -> bool {
+        self.0.iter().map(|held| &held.path).eq(other.0.iter().map(|held| &held.path))
+    }
+
+    /// Whether the paths still lead to the same folders. What was opened there before is of these folders then. Always, where the system does
     /// not tell folders apart.
     ///
     /// # Errors
-    /// [`Error::FolderReplaced`].
-    #[cfg(unix)]
+    /// [`Error::FolderReplaced`] with the first path that does not.
     pub fn check(&self) -> Result<()> {
+        match self.0.iter().find(|held| held.is_replaced()) {
+            Some(held) => Err(Error::FolderReplaced(held.path.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Held {
+    #[cfg(unix)]
+    fn is_replaced(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
         let number = |found: io::Result<fs::Metadata>| found.ok().map(|found| (found.dev(), found.ino()));
         let known = self.open.as_ref().and_then(|open| number(open.metadata()));
-        match known {
-            Some(known) if number(fs::metadata(&self.path)) != Some(known) => {
-                Err(Error::FolderReplaced(self.path.clone()))
-            }
-            _ => Ok(()),
-        }
+        known.is_some() && number(fs::metadata(&self.path)) != known
     }
 
-    /// Always well: this system does not tell folders apart.
-    ///
-    /// # Errors
-    /// None.
+    /// This system does not tell folders apart.
     #[cfg(not(unix))]
-    pub fn check(&self) -> Result<()> {
-        Ok(())
+    fn is_replaced(&self) -> bool {
+        false
     }
 }
 
@@ -279,9 +296,14 @@ mod tests {
             replace(&folder, filled("two")).unwrap();
             assert!(matches!(first.check(), Err(Error::FolderReplaced(path)) if path == folder));
         }
-        Identity::of(&folder).check().unwrap();
+        let other = within.path().join("other");
+        replace(&other, filled("other")).unwrap();
+        let both = Identity::of_all([other.as_path(), &folder]);
+        both.check().unwrap();
+        assert!(!both.same_paths(&first) && first.same_paths(&Identity::of(&folder)));
         fs::remove_dir_all(&folder).unwrap();
         assert!(first.check().is_err());
+        assert!(matches!(both.check(), Err(Error::FolderReplaced(path)) if path == folder));
     }
 
     /// A reader that opens both files of one folder has both of one text.

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use common::{CPU, TEXTS, close, copy, unpacked};
 use ediffi_encoders::{Clip, ClipText, ClipVision, Error, Result, T5, TextTokenizer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use tch::{Device, Kind, Tensor};
 
 /// Changes a JSON file; one that is not there yet is `{}`.
 fn change(path: &Path, change: impl FnOnce(&mut Value)) {
@@ -105,6 +106,70 @@ fn configurations_of_every_version_are_opened() {
     };
     let found = opened("clip", CONFIG, repeated, clip).unwrap().encode_text(&TEXTS, 20).unwrap();
     assert!(close(&found.pooled, &expected.pooled));
+    let repeated = |file: &mut Value| {
+        file["vision_config_dict"] = file["vision_config"].clone();
+        file["vision_config"]["layer_norm_eps"] = 0.5.into();
+    };
+    let expected = Clip::read_config(&common::fixture("clip")).unwrap();
+    assert_eq!(opened("clip", CONFIG, repeated, Clip::read_config).unwrap(), expected);
+}
+
+/// Keys that are followed, and have one value in the models of these tests.
+#[test]
+fn keys_with_another_value_are_followed() {
+    let t5 = opened("t5", CONFIG, |file| file["pad_token_id"] = 3.into(), T5::read_config).unwrap();
+    assert_eq!(t5.pad_token_id, 3);
+    let eps = |file: &mut Value| file["text_config"]["layer_norm_eps"] = 0.25.into();
+    assert_eq!(opened("clip", CONFIG, eps, Clip::read_config).unwrap().text_config.layer_norm_eps, 0.25);
+}
+
+/// What transformers may write into any configuration.
+const OF_ANY_MODEL: &str = "\
+     _attn_implementation_autoset _commit_hash _from_model_config _name_or_path architectures attn_implementation bad_words_ids \
+     begin_suppress_tokens bos_token_id chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty \
+     do_sample dtype early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task forced_bos_token_id \
+     forced_eos_token_id gradient_checkpointing id2label initializer_factor initializer_range is_composition is_encoder_decoder \
+     label2id length_penalty max_length min_length name_or_path no_repeat_ngram_size num_beam_groups num_beams num_labels \
+     num_return_sequences output_attentions output_hidden_states output_past output_scores prefix problem_type remove_invalid_values \
+     repetition_penalty return_dict return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature \
+     tf_legacy_loss tie_encoder_decoder tie_last_hidden_states tie_word_embeddings tokenizer_class top_k top_p torch_dtype \
+     torchscript transformers_version transformers_weights typical_p use_bfloat16 use_cache use_return_dict xla_device \
+     num_decoder_layers scale_decoder_outputs";
+
+/// What it may write beside any tokenizer.
+const OF_ANY_TOKENIZER: &str = "\
+     _commit_hash _from_auto _name_or_path additional_special_tokens auto_map backend cache_dir chat_control_tokens chat_template \
+     clean_up_tokenization_spaces cls_token device device_map errors extra_ids extra_special_tokens fast_tokenizer_files files_loaded \
+     from_slow init_inputs is_local legacy local_files_only mask_token max_len max_length merges_file model_input_names \
+     model_max_length model_specific_special_tokens model_type name_or_path pad_to_multiple_of pad_token_type_id padding \
+     processor_class response_schema response_template return_tensors sep_token slow_tokenizer_class spaces_between_special_tokens \
+     special_tokens_map_file split_special_tokens stride tokenizer_file transformers_version truncation truncation_strategy \
+     trust_remote_code unk_token use_fast verbose vocab_file vocab_size vocabulary_size";
+
+/// Adds keys with a value that none of them has.
+fn add(file: &mut Value, keys: &str) {
+    extend(file, keys.split_whitespace().map(|key| (key.to_owned(), json!([7]))).collect::<Map<_, _>>().into());
+}
+
+#[test]
+fn keys_without_effect_may_have_any_value() {
+    let of_t5 = |file: &mut Value| {
+        add(file, OF_ANY_MODEL);
+        add(file, "classifier_dropout dropout_rate n_positions");
+    };
+    assert_eq!(opened("t5", CONFIG, of_t5, T5::read_config).unwrap(), T5::read_config(&common::fixture("t5")).unwrap());
+    let of_clip = |file: &mut Value| {
+        add(file, OF_ANY_MODEL);
+        add(file, "attention_dropout dropout logit_scale_init_value");
+        for half in ["text_config", "vision_config"] {
+            add(&mut file[half], OF_ANY_MODEL);
+            add(&mut file[half], "attention_dropout dropout pad_token_id projection_dim");
+        }
+    };
+    let expected = Clip::read_config(&common::fixture("clip")).unwrap();
+    assert_eq!(opened("clip", CONFIG, of_clip, Clip::read_config).unwrap(), expected);
+    opened("t5", TOKENIZER, |file| add(file, OF_ANY_TOKENIZER), t5).unwrap();
+    opened("clip", TOKENIZER, |file| add(file, OF_ANY_TOKENIZER), clip).unwrap();
 }
 
 #[test]
@@ -116,6 +181,9 @@ fn what_a_configuration_asks_for_and_is_not_done_is_refused() {
         ("dense_act_fn", json!("gelu"), "`\"gelu\"` is not supported, only \"gelu_new\""),
         ("is_gated_act", json!(false), "only true"),
         ("is_decoder", json!(true), "only false"),
+        ("add_cross_attention", json!(true), "only false"),
+        ("head_dim", json!(5), "only"),
+        ("num_attention_heads", json!(5), "only"),
         ("hidden_size", json!(5), "only 16"),
         ("num_hidden_layers", json!(5), "only 2"),
         ("pruned_heads", json!({ "0": [1] }), "only {}"),
@@ -165,6 +233,32 @@ fn settings_of_tokenizers_as_they_are_published_are_right() {
     opened("clip", TOKENIZER, |file| *file = of_clip, clip).unwrap();
 }
 
+/// A token that was added is one that no text can reach, or one that the vocabulary has.
+#[test]
+fn tokens_that_were_added_and_change_nothing_are_right() {
+    let added = "added_tokens.json";
+    let ids = |folder: &Path| -> Result<Value> {
+        let file = fs::read_to_string(folder.join("tokenizer.json")).unwrap();
+        Ok(serde_json::from_str::<Value>(&file).unwrap()["model"]["vocab"].clone())
+    };
+    let vocabulary = ids(&common::fixture("clip")).unwrap();
+    let (own, id) = vocabulary.as_object().unwrap().iter().find(|(token, _)| token.len() > 3).unwrap();
+    // Special ones by their names, by the list of special tokens, and one of the vocabulary with its number.
+    opened("t5", added, |file| file["<extra_id_7>"] = 9_000.into(), t5).unwrap();
+    opened("clip", added, |file| file[own] = id.clone(), clip).unwrap();
+    refuses(opened("clip", added, |file| file[own] = 9_000.into(), clip), added, own, "cut into");
+    let decoder = |id: &Value| json!({ id.to_string(): { "content": own, "special": false } });
+    opened("clip", TOKENIZER, |file| file["added_tokens_decoder"] = decoder(id), clip).unwrap();
+    let other = opened("clip", TOKENIZER, |file| file["added_tokens_decoder"] = decoder(&9_000.into()), clip);
+    refuses(other, TOKENIZER, "added_tokens_decoder.9000", "cut into");
+    let folder = copy("clip");
+    change(&folder.path().join(added), |file| file["<my-cat>"] = 9_000.into());
+    assert!(clip(folder.path()).is_err());
+    let special = json!({ "additional_special_tokens": ["<my-cat>"] });
+    change(&folder.path().join("special_tokens_map.json"), |file| *file = special);
+    clip(folder.path()).unwrap();
+}
+
 #[test]
 fn settings_that_would_give_other_tokens_are_refused() {
     let texts = json!({ "60": { "content": "<my-cat>", "special": false } });
@@ -202,6 +296,18 @@ fn what_a_pipeline_says_besides_cutting_is_checked() {
     };
     opened("t5", file, |json| json["post_processor"] = template("</s>"), t5).unwrap();
     refuses(opened("t5", file, |json| json["post_processor"] = template("<unk>"), t5), file, "post_processor", "");
+    // Steps that see characters alone, and settings of length, which is this library's business.
+    let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    let steps = json!({ "type": "Sequence", "processors": [bytes, template("</s>")] });
+    opened("t5", file, |json| json["post_processor"] = steps, t5).unwrap();
+    let length = |json: &mut Value| {
+        json["truncation"] = json!({ "direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0 });
+        json["padding"] = json!({ "strategy": { "Fixed": 20 }, "direction": "Left", "pad_to_multiple_of": null,
+            "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>" });
+    };
+    let expected = clip(&common::fixture("clip")).unwrap().encode_text(&TEXTS, 20).unwrap();
+    let found = opened("clip", file, length, clip).unwrap().encode_text(&TEXTS, 20).unwrap();
+    assert!(close(&found.tokens, &expected.tokens));
     refuses(
         opened("clip", file, |json| json["post_processor"] = template("<|endoftext|>"), clip),
         file,
@@ -210,6 +316,22 @@ fn what_a_pipeline_says_besides_cutting_is_checked() {
     );
     refuses(opened("clip", file, |json| json["model"]["dropout"] = 0.1.into(), clip), file, "model.dropout", "only 0");
     refuses(opened("clip", file, |json| json["zeal"] = 1.into(), clip), file, "zeal", "does not know it");
+}
+
+/// As transformers 5 saves a CLIPProcessor: the mean is not that of OpenAI, and pictures come out otherwise.
+#[test]
+fn a_processor_s_file_is_read_by_whoever_opens_the_model() {
+    let processor = json!({ "image_processor": { "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5] } });
+    let picture = [Tensor::full([3, 16, 16], 254, (Kind::Uint8, Device::Cpu))];
+    let vision = |folder: &Path| ClipVision::open(folder, CPU)?.encode(&picture);
+    let both = |folder: &Path| clip(folder)?.encode_image(&picture);
+    let without = vision(&common::fixture("clip")).unwrap();
+    let found = opened("clip", "processor_config.json", |file| *file = processor.clone(), vision).unwrap();
+    assert!(!close(&found, &without));
+    assert!(close(&opened("clip", "processor_config.json", |file| *file = processor.clone(), both).unwrap(), &found));
+    // The same in a file of its own.
+    let own = |file: &mut Value| *file = processor["image_processor"].clone();
+    assert!(close(&opened("clip", "preprocessor_config.json", own, vision).unwrap(), &found));
 }
 
 /// A pipeline that is read as the SentencePiece model it was made from.

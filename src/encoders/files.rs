@@ -7,23 +7,28 @@ use ediffi_core::folders::Identity;
 use ediffi_core::weights::find;
 
 use super::{EncoderSet, T5Files};
-use crate::Result;
+use crate::{Error, Result};
 
 impl EncoderSet {
-    /// Which loads nothing that was put in the place of this folder.
-    pub(crate) fn of(self, folder: Arc<Identity>) -> Self {
-        Self { folder: Some(folder), ..self }
+    /// Which loads nothing that was put in the place of one of these folders.
+    pub(crate) fn of(self, folders: Arc<Identity>) -> Self {
+        Self { folders: Some(folders), ..self }
     }
 
-    /// What was loaded, if it is of the model folder that was opened.
-    pub(super) fn own<T>(&self, loaded: ediffi_encoders::Result<T>) -> Result<T> {
-        self.same_folder()?;
-        Ok(loaded?)
+    /// What was loaded, if it is of the folders that were opened.
+    pub(super) fn own<T, E: Into<Error>>(&self, loaded: std::result::Result<T, E>) -> Result<T> {
+        self.same_folders()?;
+        loaded.map_err(Into::into)
     }
 
-    /// Whether the model folder is still the one that was opened.
-    pub(crate) fn same_folder(&self) -> Result<()> {
-        Ok(self.folder.as_ref().map_or(Ok(()), |folder| folder.check())?)
+    /// Whether the model's folders are still those that were opened.
+    pub(crate) fn same_folders(&self) -> Result<()> {
+        Ok(self.folders.as_ref().map_or(Ok(()), |folders| folders.check())?)
+    }
+
+    /// Whether the folders of `other` have the same paths.
+    pub(crate) fn same_paths(&self, other: &Self) -> bool {
+        self.folders.as_ref().zip(other.folders.as_ref()).is_some_and(|(own, other)| own.same_paths(other))
     }
 
     /// The files of the encoders' weights.

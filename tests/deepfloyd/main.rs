@@ -5,6 +5,8 @@
 mod by_hand;
 mod edit;
 mod folders;
+mod keys;
+mod replaced;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};

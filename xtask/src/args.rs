@@ -14,6 +14,7 @@ cargo xtask COMMAND
   ci                                           formatting, structure, licences, clippy, docs, packages, fuzzing and tests
   deny                                         check licences and sources of what is built in (no libtorch)
   downstream                                   build a program outside the workspace from the packaged crates, and run it
+  semver [--against REV]                       compare the interfaces of the crates with the last tag, or with REV
   structure                                    check the layout: circles, arrows, lengths, links (no libtorch)
   cuda-pack                                    pack the tests for a machine with a GPU and no Rust: cuda-pack/
   icons                                        fetch the icon packages and build the sprite pack for training
@@ -38,6 +39,10 @@ pub(crate) enum Command {
     Ci,
     Deny,
     Downstream,
+    Semver {
+        /// A revision in the place of the last tag.
+        against: Option<String>,
+    },
     Structure,
     CudaPack,
     Icons,
@@ -93,6 +98,13 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ("setup", [flag]) if flag == "--cuda" => return Ok(Command::Setup { cuda: true }),
         ("setup", [other, ..]) => return Err(misuse(&format!("`setup` takes `--cuda` or nothing, not {other:?}"))),
         ("setup", []) => Command::Setup { cuda: false },
+        ("semver", [flag, revision]) if flag == "--against" => {
+            return Ok(Command::Semver { against: Some(revision.clone()) });
+        }
+        ("semver", [other, ..]) => {
+            return Err(misuse(&format!("`semver` takes `--against REV` or nothing, not {other:?}")));
+        }
+        ("semver", []) => Command::Semver { against: None },
         ("test", _) => Command::Test,
         ("ci", _) => Command::Ci,
         ("deny", _) => Command::Deny,
@@ -188,6 +200,7 @@ mod tests {
             "ci",
             "deny",
             "downstream",
+            "semver",
             "structure",
             "icons",
             "enlarger",
@@ -230,8 +243,15 @@ mod tests {
     }
 
     #[test]
+    fn semver_takes_a_revision() {
+        let against = |revision: Option<&str>| Ok(Command::Semver { against: revision.map(str::to_owned) });
+        assert_eq!(line(&["semver"]), against(None));
+        assert_eq!(line(&["semver", "--against", "v0.1.0"]), against(Some("v0.1.0")));
+    }
+
+    #[test]
     fn misuse_names_the_culprit_and_shows_the_usage() {
-        let cases: [(&[&str], &str); 10] = [
+        let cases: [(&[&str], &str); 12] = [
             (&["tset"], "tset"),
             (&["test", "extra"], "extra"),
             (&["demo", "--seed", "-1"], "-1"),
@@ -242,6 +262,8 @@ mod tests {
             (&["fuzz", "--seconds", "0"], "\"0\""),
             (&["fuzz", "--jobs"], "--jobs"),
             (&["fuzz", "--hours", "1"], "--hours"),
+            (&["semver", "v1"], "v1"),
+            (&["semver", "--against"], "--against"),
         ];
         for (arguments, culprit) in cases {
             let message = line(arguments).unwrap_err();

@@ -28,9 +28,10 @@ const FLAGS: [&str; 7] = [
 /// A reader: its name, its dictionary, and the longest input in bytes.
 type Target = (&'static str, &'static str, usize);
 
-const TARGETS: [Target; 18] = [
+const TARGETS: [Target; 20] = [
     ("caption", "caption", 2_048),
     ("checkpoint", "safetensors", 4_096),
+    ("diffusers", "model", 16_384),
     ("embeddings", "safetensors", 8_192),
     ("encoded", "safetensors", 8_192),
     ("encoders", "model", 8_192),
@@ -43,6 +44,7 @@ const TARGETS: [Target; 18] = [
     ("published", "model", 8_192),
     ("request", "request", 16_384),
     ("safetensors", "safetensors", 16_384),
+    ("settings", "tokenizer", 8_192),
     ("shards", "model", 8_192),
     ("spiece", "tokenizer", 16_384),
     ("style", "safetensors", 8_192),

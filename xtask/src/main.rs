@@ -16,6 +16,7 @@ mod fuzz;
 mod fuzz_report;
 mod icons;
 mod packages;
+mod semver;
 mod setup;
 mod soak;
 mod summary;
@@ -56,6 +57,7 @@ fn run() -> Result<(), String> {
         Command::Ci => ci::run(&checkout),
         Command::Deny => deny::run(&checkout),
         Command::Downstream => downstream::run(&checkout),
+        Command::Semver { against } => semver::run(&checkout, against.as_deref()),
         Command::Structure => ci::structure(&checkout),
         Command::CudaPack => cuda_pack::run(&checkout),
         Command::Icons => icons::run(&checkout),

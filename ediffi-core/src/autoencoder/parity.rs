@@ -259,6 +259,13 @@ fn configurations_of_other_autoencoders_name_what_is_not_supported() {
         changed.insert(field.to_owned(), value);
     }
     assert_eq!(read(&changed.into()).unwrap(), AutoencoderConfig { shift_factor: 0.1, ..read(published).unwrap() });
+    // Fields that have one value in all published ones.
+    let mut changed = published.as_object().unwrap().clone();
+    for (field, value) in [("force_upcast", json!(false)), ("in_channels", json!(4)), ("out_channels", json!(4))] {
+        changed.insert(field.to_owned(), value);
+    }
+    let expected = AutoencoderConfig { force_upcast: false, picture_channels: 4, ..read(published).unwrap() };
+    assert_eq!(read(&changed.into()).unwrap(), expected);
     let config = read(published).unwrap();
     assert!(AutoencoderConfig { shift_factor: f64::NAN, ..config.clone() }.validate().is_err());
     assert!(AutoencoderConfig { channels: Vec::new(), ..config }.validate().is_err());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use super::{DeepFloyd, PublishedUNet};
+use super::{DeepFloyd, PublishedUNet, Switches};
 use crate::Error;
 use crate::conditioning::Conditioning;
 use crate::unet::{Layout as _, Tokens, UNet, UNetConfig};
@@ -200,6 +200,9 @@ fn absent_fields_have_their_historical_defaults() {
     early.insert("layers_per_block".to_owned(), serde_json::json!([3, 3, 3, 3]));
     early.insert("_name_or_path".to_owned(), serde_json::json!("somewhere"));
     early.insert("a_field_of_the_future".to_owned(), serde_json::json!(null));
+    early.insert("decay".to_owned(), serde_json::json!(0.9999));
+    early.insert("num_class_embeds".to_owned(), serde_json::json!(7));
+    early.insert("projection_class_embeddings_input_dim".to_owned(), serde_json::json!(7));
     let mut later = early.clone();
     let early = read(&early.into()).unwrap().network;
     assert_eq!(early, read(&config).unwrap().network);
@@ -207,6 +210,16 @@ fn absent_fields_have_their_historical_defaults() {
     // Off it changes nothing, on it may change anything.
     later.insert("a_field_of_the_future".to_owned(), serde_json::json!({"a": 1}));
     assert!(read(&later.into()).unwrap_err().to_string().contains("a_field_of_the_future"));
+}
+
+/// Fields that have one value in all published networks, and are followed all the same.
+#[test]
+fn fields_are_followed_that_published_networks_share() {
+    let mut changed = manifest("manifest-if-i-xl.json").config.as_object().unwrap().clone();
+    changed.insert("mid_block_only_cross_attention".to_owned(), serde_json::json!(true));
+    changed.insert("norm_eps".to_owned(), serde_json::json!(1e-3));
+    let Switches { middle_self_attention, norm_eps, .. } = read(&changed.into()).unwrap().network.switches;
+    assert_eq!((middle_self_attention, norm_eps), (false, 1e-3));
 }
 
 #[test]
@@ -224,6 +237,16 @@ fn configurations_of_other_models_name_what_is_not_supported() {
         ("encoder_hid_dim_type", serde_json::json!("image_proj")),
         ("class_embed_type", serde_json::json!("projection")),
         ("resnet_time_scale_shift", serde_json::json!("default")),
+        ("center_input_sample", serde_json::json!(true)),
+        ("flip_sin_to_cos", serde_json::json!(false)),
+        ("freq_shift", serde_json::json!(1)),
+        ("addition_embed_type", serde_json::json!("text_image")),
+        ("class_embeddings_concat", serde_json::json!(true)),
+        ("time_embedding_type", serde_json::json!("fourier")),
+        ("timestep_post_act", serde_json::json!("silu")),
+        ("time_cond_proj_dim", serde_json::json!(256)),
+        ("conv_in_kernel", serde_json::json!(1)),
+        ("conv_out_kernel", serde_json::json!(1)),
         ("resnet_skip_time_act", serde_json::json!(true)),
         ("layers_per_block", serde_json::json!([3, 3])),
         ("sample_size", serde_json::json!(null)),

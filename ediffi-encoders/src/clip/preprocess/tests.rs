@@ -25,6 +25,14 @@ fn sizes_of_old_and_new_files_are_read() {
 }
 
 #[test]
+fn keys_without_effect_may_have_any_value() {
+    let keys = "_name_or_path _valid_processor_keys auto_map backend data_format default_to_square device disable_grouping do_convert_rgb \
+     input_data_format processor_class return_tensors transformers_version";
+    let json: Map<String, Value> = keys.split_whitespace().map(|key| (key.to_owned(), Value::from(7))).collect();
+    assert_eq!(open(&Value::from(json).to_string(), 224).unwrap(), Preprocess::new(224));
+}
+
+#[test]
 fn what_cannot_be_done_is_an_error_that_names_the_key() {
     for (json, culprit) in [
         (r#"{ "crop_size": 336 }"#, "crop_size"),
@@ -67,9 +75,11 @@ fn a_processor_s_file_holds_the_steps_too() {
     write("processor_config.json", nested);
     let read = Preprocess::of_folder(folder.path(), 16).unwrap();
     assert_eq!((read.mean, read.std), ([0.5; 3], [0.5; 3]));
-    // The first value of white, for instance.
-    let white = Tensor::full([3, 16, 16], 255, (Kind::Uint8, Device::Cpu));
-    assert!((read.apply(&white).unwrap().double_value(&[0, 0, 0]) - 1.0).abs() < 1e-6);
+    // The first values of white and of what is nearly white.
+    for (level, value) in [(255, 1.0), (254, 0.9922)] {
+        let picture = Tensor::full([3, 16, 16], level, (Kind::Uint8, Device::Cpu));
+        assert!((read.apply(&picture).unwrap().double_value(&[0, 0, 0]) - value).abs() < 5e-5);
+    }
     write("processor_config.json", &nested.replace("\"resample\": 3", "\"resample\": 2"));
     let error = Preprocess::of_folder(folder.path(), 16).unwrap_err().to_string();
     assert!(error.contains("processor_config.json, resample"), "{error}");
