@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ediffi_cascade::{Batch, StageEvent, StageObserver, StagePlan};
+use ediffi_core::autoencoder::AutoencoderConfig;
 use tch::Tensor;
 
 use crate::generation::Origin;
@@ -15,6 +16,8 @@ pub(crate) struct Collector<'a> {
     request: &'a Request,
     origin: Arc<Origin>,
     keep_floats: bool,
+    /// The autoencoder of the stage that runs, if it draws latents.
+    latents: Option<AutoencoderConfig>,
     /// The finished images.
     pub(crate) images: Vec<GeneratedImage>,
     /// The finished stages.
@@ -26,7 +29,8 @@ pub(crate) struct Collector<'a> {
 impl<'a> Collector<'a> {
     pub(crate) fn new(observer: &'a mut dyn Observer, request: &'a Request, origin: Origin, keep_floats: bool) -> Self {
         let origin = Arc::new(origin);
-        Self { observer, request, origin, keep_floats, images: Vec::new(), stages: Vec::new(), failure: None }
+        let latents = None;
+        Self { observer, request, origin, keep_floats, latents, images: Vec::new(), stages: Vec::new(), failure: None }
     }
 
     /// Makes images of the pictures of a batch, and shows all of them, whatever the observer answers to the first.
@@ -50,7 +54,8 @@ impl StageObserver for Collector<'_> {
     fn event(&mut self, event: &StageEvent<'_>) -> ControlFlow<()> {
         match *event {
             StageEvent::StageStarted { plan, index, stages, batches } => {
-                let StagePlan { stage, width, height, plan, .. } = plan;
+                let StagePlan { stage, width, height, plan, decoding, .. } = plan;
+                self.latents = decoding.as_ref().map(|decoding| decoding.autoencoder.clone());
                 let (width, height) = (*width, *height);
                 self.observer.event(&Event::StageStarted { stage, index, stages, width, height, plan, batches })
             }
@@ -58,7 +63,7 @@ impl StageObserver for Collector<'_> {
                 self.observer.event(&Event::ExpertSwitched { stage, batch, expert, interval })
             }
             StageEvent::Step { stage, batch, index, steps, sigma, denoised } => {
-                let preview = Preview::new(batch.first, denoised);
+                let preview = Preview::new(batch.first, denoised, self.latents.as_ref());
                 let Batch { index: batch, batches, .. } = batch;
                 self.observer.event(&Event::Step { stage, batch, batches, index, steps, sigma, preview })
             }

@@ -10,8 +10,8 @@
 //! # Ok::<(), ediffi::Error>(())
 //! ```
 //!
-//! - A [`Pipeline`] is an opened model: a folder of this library, or several of published models (DeepFloyd IF) as one
-//!   cascade. [`PipelineBuilder`] chooses device, precision and memory.
+//! - A [`Pipeline`] is an opened model: a folder of this library, or one or several of published models (Stable Diffusion,
+//!   DeepFloyd IF). [`PipelineBuilder`] chooses device, precision and memory.
 //! - A [`Request`] says what to draw: prompt, negative prompt, seed, size, settings of the stages, a [`Style`] taken
 //!   from pictures, and a painted [`Canvas`].
 //! - A [`Generation`] holds the images. A saved image holds its request: [`Request::from_png`].
@@ -53,17 +53,20 @@ mod made;
 mod manifest;
 mod metadata;
 mod observer;
+mod on_cpu;
 mod open;
 mod pipeline;
 mod pixels;
 mod preset;
 mod problem;
 mod provenance;
+mod published;
 mod queue;
 mod recent;
 mod request;
 mod shape;
 mod shipped;
+mod stable_diffusion;
 mod style;
 mod sync;
 mod validate;
@@ -91,7 +94,8 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 #[doc(no_inline)]
 pub use {
     ediffi_cascade::{
-        Enlarger, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig, StageNoise, StagePlan, Tiling,
+        AutoencoderFiles, Decoding, Enlarger, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig,
+        StageNoise, StagePlan, Tiling,
     },
     ediffi_core::{
         conditioning::Conditioning,
@@ -105,7 +109,7 @@ pub use {
         runtime::{DeviceChoice, Precision, Runtime},
         schedule::Schedule,
         solver::{Churn, FreshNoise, Solver, Variance},
-        timesteps::{NoiseTable, Preset},
+        timesteps::{Ends, NoiseTable, Preset, Sampler, Spacing, Timesteps},
     },
     ediffi_encoders::{PICTURE_BYTES, PICTURE_SIDE, Picture, PictureError, T5Weights},
     ediffi_paint::{
@@ -119,6 +123,7 @@ pub use {
 /// The guides' programs compile.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/deepfloyd.md")]
+#[doc = include_str!("../docs/published.md")]
 #[doc = include_str!("../docs/paint-with-words.md")]
 #[doc = include_str!("../docs/style.md")]
 struct Guides;

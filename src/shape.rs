@@ -20,6 +20,8 @@ pub(crate) struct StageShape {
     pub(crate) timesteps: NoiseTable,
     /// Whether guidance may move away from a weaker network.
     pub(crate) weaker: bool,
+    /// Whether it draws latents.
+    pub(crate) latent: bool,
 }
 
 impl StageShape {
@@ -31,6 +33,7 @@ impl StageShape {
             settings: stage.config().settings.clone(),
             timesteps: stage.config().precondition.timesteps(),
             weaker: stage.config().weaker.is_some(),
+            latent: stage.autoencoder().is_some(),
         }
     }
 }

@@ -157,8 +157,12 @@ fn settings(request: &Request, all: &[StageShape], running: &[StageShape], probl
             problems.push(Problem::StageDoesNotRun { stage: name.clone(), last });
         }
         let mut wrong = |setting, reason| problems.push(Problem::Setting { stage: name.clone(), setting, reason });
-        for (setting, error) in stage.settings.patched(Some(patch)).problems(stage.timesteps, stage.weaker) {
+        let patched = stage.settings.patched(Some(patch));
+        for (setting, error) in patched.problems(stage.timesteps, stage.weaker) {
             wrong(setting, error.to_string());
+        }
+        if let Some(error) = patched.latent_problem().filter(|_| stage.latent) {
+            wrong("guidance", error.to_string());
         }
         let multiple = usize::try_from(stage.size.multiple).unwrap_or(usize::MAX);
         if let Some(Err(error)) = patch.tiling.map(|tiling| tiling.check(multiple)) {

@@ -88,7 +88,10 @@ impl Cascade {
     /// The pictures of a batch are handed to `observer` when the last stage, or the enlarger after it, is done with them
     /// ([`StageEvent::Pictures`]): a later batch that fails or is cancelled takes none of them away.
     ///
-    /// With a residency other than [`Residency::All`], each stage's experts are dropped when it is done, and so is the
+    /// A latent stage decodes each batch as soon as it is drawn. With a residency other than [`Residency::All`] it decodes all of them when
+    /// the last is drawn and its experts are out of memory, so what fails or is cancelled before leaves none.
+    ///
+    /// With a residency other than [`Residency::All`], each stage's experts are dropped when it is done, its decoder, and so is the
     /// enlarger.
     ///
     /// # Errors
@@ -184,7 +187,7 @@ impl Cascade {
             let source = ediffi_core::Error::LowRes { given: job.low_res.is_some() };
             return Err(Error::in_stage(first.name(), source));
         }
-        let (shape, channels) = (job.low_res.map(Tensor::size), first.io().channels);
+        let (shape, channels) = (job.low_res.map(Tensor::size), first.picture_channels());
         match shape.as_deref() {
             None => Ok(()),
             Some(&[rows, c, h, w]) if rows == pictures && c == channels && h > 0 && w > 0 => Ok(()),

@@ -31,6 +31,7 @@ fn stage(name: &str, size: i64, needs: EmbeddingShapes) -> StageShape {
         settings,
         timesteps: NoiseTable::SquaredCosine,
         weaker: false,
+        latent: false,
     }
 }
 
