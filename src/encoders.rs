@@ -33,7 +33,7 @@ pub(crate) struct EncoderSet {
     t5: Option<T5Files>,
     clip: Option<(PathBuf, ClipConfig)>,
     /// CLIP as Stable Diffusion reads it.
-    latent: Option<LatentText>,
+    latent: Vec<LatentText>,
     needs: EmbeddingShapes,
     runtime: Runtime,
     t5_weights: T5Weights,
@@ -51,7 +51,7 @@ pub(crate) enum PublishedEncoders {
     /// DeepFloyd IF's, if a folder has it.
     T5(Option<PublishedText>),
     /// Stable Diffusion's.
-    Clip(LatentText),
+    Clip(Vec<LatentText>),
 }
 
 /// How T5 is stored and read.
@@ -76,7 +76,7 @@ impl EncoderSet {
     fn new(t5: Option<T5Files>, clip: Option<(PathBuf, ClipConfig)>, needs: EmbeddingShapes, runtime: Runtime) -> Self {
         let (t5_tokenizer, clip_tokenizer, clip_fingerprint) = Default::default();
         let t5_weights = T5Weights::Full;
-        let latent = None;
+        let latent = Vec::new();
         Self {
             t5,
             clip,
@@ -144,7 +144,7 @@ impl EncoderSet {
         let text = match text {
             PublishedEncoders::T5(text) => text,
             PublishedEncoders::Clip(text) => {
-                return Ok(Self { latent: Some(text), ..Self::new(None, None, needs, runtime) });
+                return Ok(Self { latent: text, ..Self::new(None, None, needs, runtime) });
             }
         };
         let width = text.as_ref().zip(needs.t5).filter(|(text, needed)| text.config.d_model != needed.width);
@@ -170,7 +170,7 @@ impl EncoderSet {
     /// Published networks know no zeros: there nothing is the empty text.
     fn texts<'a>(&self, source: &'a Source) -> Vec<(&'static str, &'a str)> {
         let negative = source.negative_prompt.as_deref();
-        if self.latent.is_some() || matches!(self.t5, Some(T5Files::Published(..))) {
+        if !self.latent.is_empty() || matches!(self.t5, Some(T5Files::Published(..))) {
             return vec![(PROMPT, source.prompt.as_str()), (NEGATIVE, negative.unwrap_or_default())];
         }
         let texts = std::iter::once((PROMPT, source.prompt.as_str())).chain(negative.map(|text| (NEGATIVE, text)));
@@ -180,7 +180,7 @@ impl EncoderSet {
     /// What they can do for the networks.
     pub(crate) fn abilities(&self) -> Encoders {
         let t5 = self.t5.is_some() && self.needs.t5.is_some();
-        let clip = (self.clip.is_some() || self.latent.is_some()) && self.needs.clip_text.is_some();
+        let clip = (self.clip.is_some() || !self.latent.is_empty()) && self.needs.clip_text.is_some();
         Encoders { text: t5 || clip, image: self.clip.as_ref().is_some_and(|(_, clip)| clip.vision_config.is_some()) }
     }
 
@@ -228,7 +228,7 @@ impl EncoderSet {
     }
 
     fn clip_tokenizer(&self) -> Result<Option<&TextTokenizer>> {
-        let latent = self.latent.as_ref().and_then(|latent| latent.encoders.first());
+        let latent = self.latent.first().and_then(|latent| latent.encoders.first());
         let made = match (latent, &self.clip) {
             (Some(latent), _) => get_or_make(&self.clip_tokenizer, || self.own(latent.open_tokenizer()))?,
             (None, Some((folder, ClipConfig { text_config: text, .. }))) => get_or_make(&self.clip_tokenizer, || {
@@ -303,8 +303,8 @@ impl EncoderSet {
                 loaded.t5 = None;
             }
         }
-        if let Some(latent) = self.latent.as_ref().zip(self.needs.clip_text) {
-            self.encode_latent(latent, (loaded, keep), (&texts, &mut encoded), source, observer)?;
+        if let Some(needed) = self.needs.clip_text.filter(|_| !self.latent.is_empty()) {
+            self.encode_latent(needed, (loaded, keep), (&texts, &mut encoded), source, observer)?;
         }
         let reads = self.needs.clip_text.is_some() && !texts.is_empty();
         let references = source.style.as_deref().filter(|_| self.needs.clip_image.is_some()).unwrap_or_default();

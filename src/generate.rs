@@ -128,11 +128,17 @@ impl Pipeline {
             Some(first) => self.bound(request, &embeddings.columns(first.needs))?,
             None => None,
         };
-        let mut conditioning = embeddings.conditioning();
+        let [mut conditioning, mut unconditional] = [embeddings.conditioning(), embeddings.unconditional()];
+        if let Some(first) = stages.first() {
+            let micro = request.micro.unwrap_or_default();
+            let size = (first.width, first.height);
+            [conditioning.micro, unconditional.micro] =
+                [self.encoders.micro(&micro, size, false)?, self.encoders.micro(&micro, size, true)?];
+        }
         conditioning.clip_image = styled(conditioning.clip_image, request)?;
         let seeds = image_seeds(request.seed, request.images);
         let job = CascadeJob {
-            unconditional: &embeddings.unconditional(),
+            unconditional: &unconditional,
             batch: self.drawing.batch,
             rows: self.rows,
             paint: painter.as_ref().map(|painter| painter as &dyn ScoreBias),

@@ -11,7 +11,7 @@ use ediffi_core::solver::Solver;
 use ediffi_paint::Canvas;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, Style};
+use crate::{Error, MicroConditioning, Result, Style};
 
 /// What to draw, and how. The same request to the same model gives the same picture, to the bit on one machine.
 ///
@@ -51,6 +51,9 @@ pub struct Request {
     /// Where the words of the prompt appear: paint-with-words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canvas: Option<Canvas>,
+    /// What SDXL's networks are told of the picture (default: its size, and that it was not cut).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro: Option<MicroConditioning>,
     /// The seed of the first image; image k has `seed + k`.
     #[serde(default)]
     pub seed: u64,
@@ -93,6 +96,7 @@ impl Request {
             truncate: false,
             style: None,
             canvas: None,
+            micro: None,
             seed: 0,
             images: 1,
             width: None,
@@ -120,6 +124,12 @@ impl Request {
     /// Sets what guidance leads away from. It has no effect where guidance is off.
     pub fn negative_prompt(mut self, prompt: impl Into<String>) -> Self {
         self.negative_prompt = Some(prompt.into());
+        self
+    }
+
+    /// Sets what SDXL's networks are told of the picture. Other models refuse it.
+    pub fn micro(mut self, micro: MicroConditioning) -> Self {
+        self.micro = Some(micro);
         self
     }
 

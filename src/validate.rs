@@ -91,6 +91,7 @@ pub(crate) fn validate(
     settings(request, abilities.stages, running, &mut problems);
     negative(request, running, &mut problems);
     style(request, abilities, &mut problems);
+    micro(request, abilities, &mut problems);
     canvas(request, abilities.stages, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(Error::InvalidRequest { problems }) }
 }
@@ -198,6 +199,16 @@ fn style(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem
     }
     if !(0.0..=MAX_STRENGTH).contains(&style.strength) {
         problems.push(Problem::StyleStrength(style.strength));
+    }
+}
+
+fn micro(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem>) {
+    let Some(micro) = &request.micro else { return };
+    if abilities.needs.micro.is_none() {
+        problems.push(Problem::Micro("no network of the model is told"));
+    }
+    if ![micro.aesthetic_score, micro.negative_aesthetic_score].iter().all(|score| score.is_finite()) {
+        problems.push(Problem::Micro("an aesthetic score is no number"));
     }
 }
 

@@ -44,7 +44,8 @@ impl EncoderSet {
             Some(T5Files::Published(_, clean)) => Some(clean),
             _ => None,
         };
-        let latent = |set: &Self| set.latent.as_ref().map(|latent| (latent.encoders.len(), latent.zeros));
+        let latent =
+            |set: &Self| set.latent.iter().map(|latent| (latent.encoders.len(), latent.zeros)).collect::<Vec<_>>();
         latent(self) == latent(other)
             && self.t5_weights == other.t5_weights
             && cleans(self) == cleans(other)

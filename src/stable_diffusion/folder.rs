@@ -49,16 +49,10 @@ impl LatentFolder {
                 format!("its text encoders give a width of {width}, its network takes {}", unet.network.text.width);
             return Err(unusable(folder, reason));
         }
-        let numbers = unet.network.micro.map(|micro| micro.numbers);
-        let told = match said.model {
-            Model::Early => None,
-            Model::Xl => Some(6),
-            Model::Refiner => Some(5),
-        };
+        let numbers = unet.network.micro.map_or(0, |micro| micro.numbers);
+        let told = said.model.told().count();
         if numbers != told {
-            let words = |count: Option<i64>| count.map_or("no numbers".to_owned(), |count| format!("{count} numbers"));
-            let reason =
-                format!("its network is told {} of a picture, that of its kind {}", words(numbers), words(told));
+            let reason = format!("its network is told {numbers} numbers of a picture, that of its kind {told}");
             return Err(unusable(folder, reason));
         }
         let config = AutoencoderConfig::read_published(&part(folder, "vae/config.json")?)?;

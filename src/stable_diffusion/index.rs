@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::Result;
+use crate::micro::Told;
 use crate::published::{Index, unusable};
 
 /// The parts that are read, and the classes of Python that do what is done here. Those of samplers and tokenizers are for their files to say.
@@ -45,6 +46,17 @@ pub(super) enum Model {
     Xl,
     /// SDXL's refiner.
     Refiner,
+}
+
+impl Model {
+    /// Which numbers of a picture its network is told.
+    pub(super) fn told(self) -> Told {
+        match self {
+            Self::Early => Told::Nothing,
+            Self::Xl => Told::Sizes,
+            Self::Refiner => Told::Score,
+        }
+    }
 }
 
 /// What a folder says of itself.

@@ -18,12 +18,14 @@ use ediffi_cascade::{ExpertConfig, ExpertFiles, Stage, StageConfig};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
+use ediffi_core::unet::{Beside, Place, StableDiffusion};
 
 use folder::LatentFolder;
 use index::Model;
 pub(crate) use text::PublishedClip;
 
 use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
+use crate::micro::Told;
 use crate::published::{rest, unusable};
 use crate::{Error, Result};
 
@@ -32,16 +34,24 @@ use crate::{Error, Result};
 pub(crate) struct Latent {
     pub(crate) manifest: Manifest,
     pub(crate) stage: Stage,
-    pub(crate) text: LatentText,
+    pub(crate) text: Vec<LatentText>,
 }
 
-/// The text encoders of a latent stage.
+/// What the networks of one model read and are told; that of several stands side by side.
 #[derive(Debug, Clone)]
 pub(crate) struct LatentText {
     /// Their embeddings stand side by side; the pooled one is the last's.
     pub(crate) encoders: Vec<PublishedClip>,
     /// Whether no negative prompt is zeros and not the empty text's embedding.
     pub(crate) zeros: bool,
+    /// Which numbers of a picture they are told.
+    pub(crate) told: Told,
+}
+
+impl LatentText {
+    fn of(folder: &LatentFolder) -> Self {
+        Self { encoders: folder.text.clone(), zeros: folder.said.zeros, told: folder.said.model.told() }
+    }
 }
 
 impl Latent {
@@ -59,16 +69,14 @@ impl Latent {
                           folder to `PipelineBuilder::expert`";
             return Err(unusable(base, reason));
         }
-        if main.said.model == Model::Xl {
-            return Err(unusable(base, "it is SDXL, which this version does not draw yet"));
-        }
         let mut others = Vec::with_capacity(experts.len());
         for (interval, folder) in experts {
             let other = LatentFolder::open(folder, half)?;
             fits(&main, &other)?;
             others.push((*interval, other));
         }
-        let (config, files) = ensemble(&main, &others);
+        let refiner = others.iter().map(|(_, other)| other).find(|other| other.said.model == Model::Refiner);
+        let (config, files) = ensemble(&main, &others, refiner);
         let stage = Stage::with_experts(&config, files, runtime, residency)?.with_decoder(main.autoencoder.clone())?;
         let encoders = EncoderFolders { t5: None, clip: Some(PathBuf::from("text_encoder")) };
         let manifest = Manifest {
@@ -77,7 +85,7 @@ impl Latent {
             stages: vec![stage.config().clone()],
             presets: BTreeMap::new(),
         };
-        let text = LatentText { encoders: main.text, zeros: main.said.zeros };
+        let text = std::iter::once(&main).chain(refiner).map(LatentText::of).collect();
         Ok(Self { manifest, stage, text })
     }
 }
@@ -88,7 +96,8 @@ fn fits(main: &LatentFolder, other: &LatentFolder) -> Result<()> {
         let config = &folder.autoencoder.config;
         (config.scaling_factor, config.shift_factor, config.size_multiple())
     };
-    let reason = if main.said.model != other.said.model {
+    let refines = main.said.model == Model::Xl && other.said.model == Model::Refiner;
+    let reason = if main.said.model != other.said.model && !refines {
         "it is another model of the family than the folder of the pipeline"
     } else if latents(main) != latents(other) {
         "its latents have another scale than those of the folder of the pipeline"
@@ -99,7 +108,13 @@ fn fits(main: &LatentFolder, other: &LatentFolder) -> Result<()> {
 }
 
 /// A stage of `main`, from which `others` take over their noise levels.
-fn ensemble(main: &LatentFolder, others: &[(SigmaInterval, LatentFolder)]) -> (StageConfig, Vec<ExpertFiles>) {
+///
+/// What `refiner` reads stands beside what `main` reads; another folder of the kind of either reads the same.
+fn ensemble(
+    main: &LatentFolder,
+    others: &[(SigmaInterval, LatentFolder)],
+    refiner: Option<&LatentFolder>,
+) -> (StageConfig, Vec<ExpertFiles>) {
     let mut owners: Vec<(SigmaInterval, &LatentFolder)> =
         others.iter().map(|(interval, folder)| (*interval, folder)).collect();
     owners.extend(rest(others.iter().map(|(interval, _)| *interval).collect()).into_iter().map(|i| (i, main)));
@@ -110,9 +125,10 @@ fn ensemble(main: &LatentFolder, others: &[(SigmaInterval, LatentFolder)]) -> (S
         network: None,
         precondition: Some(folder.scheduler.precondition).filter(|own| *own != main.scheduler.precondition),
     });
-    let files = owners.iter().map(|(_, folder)| ExpertFiles {
-        weights: folder.weights.clone(),
-        network: folder.unet.network.clone().into(),
+    let files = owners.iter().map(|(_, folder)| {
+        let beside = refiner.map(|refiner| beside(main, refiner, folder.said.model == Model::Refiner));
+        let network = StableDiffusion { beside, ..folder.unet.network.clone() };
+        ExpertFiles { weights: folder.weights.clone(), network: network.into() }
     });
     let config = StageConfig {
         name: "base".to_owned(),
@@ -125,4 +141,17 @@ fn ensemble(main: &LatentFolder, others: &[(SigmaInterval, LatentFolder)]) -> (S
         settings: main.scheduler.settings.clone(),
     };
     (config, files.collect())
+}
+
+/// Where the inputs of a network stand: those of `refiner` after those of `main`.
+fn beside(main: &LatentFolder, refiner: &LatentFolder, refines: bool) -> Beside {
+    let place = |width: fn(&StableDiffusion) -> i64| {
+        let [first, second] = [main, refiner].map(|folder| width(&folder.unet.network));
+        Place { first: if refines { first } else { 0 }, all: first + second }
+    };
+    Beside {
+        text: place(|network| network.text.width),
+        pooled: place(|network| network.text.pooled.unwrap_or(0)),
+        numbers: place(|network| network.micro.map_or(0, |micro| micro.numbers)),
+    }
 }

@@ -26,6 +26,24 @@ impl Folder {
         Self(folder)
     }
 
+    /// SDXL's base.
+    pub(super) fn base() -> Self {
+        Self::new("xl-base", "unet-xl").tokenizers(&[("sd-1", "tokenizer"), ("sd-2", "tokenizer_2")])
+    }
+
+    /// SDXL's refiner.
+    pub(super) fn refiner() -> Self {
+        Self::new("xl-refiner", "unet-refiner").tokenizers(&[("sd-2", "tokenizer_2")])
+    }
+
+    /// With the tokenizers of other folders.
+    fn tokenizers(self, from: &[(&str, &str)]) -> Self {
+        for (name, part) in from {
+            copy(&fixture(name).join("tokenizer"), &self.path().join(part));
+        }
+        self
+    }
+
     /// Stable Diffusion 1.
     pub(super) fn first() -> Self {
         Self::new("sd-1", "unet-1")

@@ -5,6 +5,7 @@
 mod drawing;
 mod folders;
 mod refused;
+mod xl;
 
 use std::collections::{BTreeMap, VecDeque};
 
