@@ -93,3 +93,50 @@ impl Folder {
         Ok(Self { model, zeros: zeros.unwrap_or(true) && model != Model::Early })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::published::warnings::with_warnings;
+
+    fn read(text: &str) -> (Result<Folder>, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("model_index.json"), text).unwrap();
+        with_warnings(|| Folder::read(folder.path()))
+    }
+
+    #[test]
+    fn what_does_not_run_is_in_the_log() {
+        let checker = r#"["stable_diffusion", "StableDiffusionSafetyChecker"]"#;
+        let extractor =
+            r#""feature_extractor": ["transformers", "CLIPImageProcessor"], "requires_safety_checker": true"#;
+        let class = r#""_class_name": "StableDiffusionPipeline""#;
+        let (found, warnings) = read(&format!(r#"{{ {class}, "safety_checker": {checker}, {extractor} }}"#));
+        assert_eq!((found.unwrap().model, warnings.len()), (Model::Early, 1));
+        assert!(warnings[0].contains("safety_checker"), "{warnings:?}");
+        let (_, warnings) = read(&format!(r#"{{ {class}, "safety_checker": [null, null], {extractor} }}"#));
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn base_and_refiner_are_told_apart_by_their_encoders() {
+        let text = |part: &str| format!(r#""{part}": ["transformers", "CLIPTextModelWithProjection"]"#);
+        let of = |class: &str, parts: &[String], flags: &str| {
+            let parts = parts.join(", ");
+            read(&format!(r#"{{ "_class_name": "{class}", {parts}{flags} }}"#))
+                .0
+                .map(|folder| (folder.model, folder.zeros))
+        };
+        let both = [text("text_encoder"), text("text_encoder_2")];
+        let second = [r#""text_encoder": [null, null]"#.to_owned(), text("text_encoder_2")];
+        assert_eq!(of("StableDiffusionXLPipeline", &both, "").unwrap(), (Model::Xl, true));
+        let zeros = r#", "force_zeros_for_empty_prompt": false"#;
+        // A base that was saved for pictures to start from.
+        assert_eq!(of("StableDiffusionXLImg2ImgPipeline", &both, zeros).unwrap(), (Model::Xl, false));
+        let score = r#", "force_zeros_for_empty_prompt": false, "requires_aesthetics_score": true"#;
+        assert_eq!(of("StableDiffusionXLImg2ImgPipeline", &second, score).unwrap(), (Model::Refiner, false));
+        assert!(of("StableDiffusionXLPipeline", &both, score).unwrap_err().to_string().contains("aesthetic score"));
+        assert!(of("StableDiffusionXLPipeline", &both, r#", "force_zeros_for_empty_prompt": 1"#).is_err());
+        assert_eq!(of("StableDiffusionPipeline", &both[..1], "").unwrap(), (Model::Early, false));
+    }
+}
