@@ -157,8 +157,9 @@ impl PipelineBuilder {
         self
     }
 
-    /// Makes another published stage I the expert for `interval`: it takes these noise levels over from the folder that the
-    /// builder was made for. They share the text and the pixels, so networks of several sizes make one ensemble.
+    /// Makes another published folder of the same family the expert for `interval`: it takes these noise levels over from the folder that the
+    /// builder was made for. They share the text and the pixels or latents, so networks of several sizes make one ensemble, or SDXL and its
+    /// refiner. Intervals by timestep are [`NoiseTable::below`](crate::NoiseTable::below) and [`NoiseTable::after`](crate::NoiseTable::after).
     ///
     /// ```no_run
     /// use ediffi::{Pipeline, SigmaInterval};

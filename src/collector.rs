@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ediffi_cascade::{Batch, StageEvent, StageObserver, StagePlan};
+use ediffi_core::autoencoder::AutoencoderConfig;
 use tch::Tensor;
 
 use crate::generation::Origin;
@@ -23,6 +24,8 @@ pub(crate) struct Collector<'a> {
     wanted: &'a [Wanted<'a>],
     origin: Arc<Origin>,
     keep_floats: bool,
+    /// The autoencoder of the stage that runs, if it draws latents.
+    latents: Option<AutoencoderConfig>,
     /// The finished images.
     pub(crate) images: Vec<GeneratedImage>,
     /// The finished stages.
@@ -39,7 +42,8 @@ impl<'a> Collector<'a> {
         keep_floats: bool,
     ) -> Self {
         let origin = Arc::new(origin);
-        Self { observer, wanted, origin, keep_floats, images: Vec::new(), stages: Vec::new(), failure: None }
+        let (latents, images, stages, failure) = (None, Vec::new(), Vec::new(), None);
+        Self { observer, wanted, origin, keep_floats, latents, images, stages, failure }
     }
 
     /// The request that has image `index` of those that are drawn alone, and the number of the image among all that were asked for.
@@ -73,7 +77,8 @@ impl StageObserver for Collector<'_> {
     fn event(&mut self, event: &StageEvent<'_>) -> ControlFlow<()> {
         match *event {
             StageEvent::StageStarted { plan, index, stages, batches } => {
-                let StagePlan { stage, width, height, plan, .. } = plan;
+                let StagePlan { stage, width, height, plan, decoding, .. } = plan;
+                self.latents = decoding.as_ref().map(|decoding| decoding.autoencoder.clone());
                 let (width, height) = (*width, *height);
                 self.observer.event(&Event::StageStarted { stage, index, stages, width, height, plan, batches })
             }
@@ -81,7 +86,7 @@ impl StageObserver for Collector<'_> {
                 self.observer.event(&Event::ExpertSwitched { stage, batch, expert, interval })
             }
             StageEvent::Step { stage, batch, index, steps, sigma, denoised } => {
-                let preview = Preview::new(batch.first, denoised);
+                let preview = Preview::new(batch.first, denoised, self.latents.as_ref());
                 let Batch { index: batch, batches, .. } = batch;
                 self.observer.event(&Event::Step { stage, batch, batches, index, steps, sigma, preview })
             }

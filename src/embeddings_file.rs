@@ -73,7 +73,9 @@ impl<'a> File<'a> {
 
     fn embeddings(&self) -> std::result::Result<Embeddings, String> {
         let source: Source = self.json("source")?;
-        let negative = source.negative_prompt.is_some().then(|| self.text("negative")).transpose()?;
+        // Published models have one for no text, too.
+        let negative = self.tensors.names().iter().any(|name| name.starts_with("negative."));
+        let negative = (negative || source.negative_prompt.is_some()).then(|| self.text("negative")).transpose()?;
         let style = self.tensor("style.clip_image", 2)?;
         if style.is_some() && source.style.is_none() {
             return Err("it has a style embedding without style references".to_owned());

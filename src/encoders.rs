@@ -1,32 +1,39 @@
 //! The encoders of a pipeline: looked at when it is opened, loaded when they are needed.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ediffi_core::files::path_inside;
 use ediffi_core::folders::Identity;
 use ediffi_core::runtime::Runtime;
-use ediffi_encoders::clip::rgb8;
-use ediffi_encoders::{Clip, ClipConfig, Encoded, Fingerprint, T5, T5Config, T5Weights, TextTokenizer};
-use tch::{Device, Kind, Tensor};
+use ediffi_encoders::{Clip, ClipConfig, ClipText, Encoded, Fingerprint, T5, T5Config, T5Weights, TextTokenizer};
 
-use crate::deepfloyd::{PublishedText, clean, unusable};
+use crate::deepfloyd::{PublishedText, clean};
 use crate::embeddings::{EncodedText, EncodedTokens, Source, Spans};
 use crate::lazy::{get_or_load, get_or_make};
 use crate::manifest::{MANIFEST_FILE, Manifest};
-use crate::style::{self, StyleReference, StyleSource};
-use crate::validate::{Encoders, NO_STYLE_ENCODER};
-use crate::{Embeddings, Error, Event, Observer, Problem, Result, StyleEmbedding};
+use crate::on_cpu::to_cpu;
+use crate::published::unusable;
+use crate::stable_diffusion::LatentText;
+use crate::validate::Encoders;
+use crate::{Embeddings, Error, Event, Observer, Problem, Result};
 use ediffi_core::unet::EmbeddingShapes;
+use seen_style::{has_pictures, style_of};
 
 mod files;
+mod latent;
+mod seen_style;
+mod style;
 
 /// What is known of the encoders without loading them.
 #[derive(Debug)]
 pub(crate) struct EncoderSet {
     t5: Option<T5Files>,
     clip: Option<(PathBuf, ClipConfig)>,
+    /// CLIP as Stable Diffusion reads it.
+    latent: Vec<LatentText>,
     needs: EmbeddingShapes,
     runtime: Runtime,
     t5_weights: T5Weights,
@@ -36,6 +43,15 @@ pub(crate) struct EncoderSet {
     clip_fingerprint: OnceCell<Fingerprint>,
     /// The folders of the model.
     folders: Option<Arc<Identity>>,
+}
+
+/// The text encoders of a published model.
+#[derive(Debug)]
+pub(crate) enum PublishedEncoders {
+    /// DeepFloyd IF's, if a folder has it.
+    T5(Option<PublishedText>),
+    /// Stable Diffusion's.
+    Clip(Vec<LatentText>),
 }
 
 /// How T5 is stored and read.
@@ -52,13 +68,27 @@ enum T5Files {
 pub(crate) struct LoadedEncoders {
     t5: Option<T5>,
     clip: Option<Clip>,
+    /// Those of Stable Diffusion by number.
+    latent: BTreeMap<usize, ClipText>,
 }
 
 impl EncoderSet {
     fn new(t5: Option<T5Files>, clip: Option<(PathBuf, ClipConfig)>, needs: EmbeddingShapes, runtime: Runtime) -> Self {
         let (t5_tokenizer, clip_tokenizer, clip_fingerprint) = Default::default();
         let t5_weights = T5Weights::Full;
-        Self { t5, clip, needs, runtime, t5_weights, t5_tokenizer, clip_tokenizer, clip_fingerprint, folders: None }
+        let latent = Vec::new();
+        Self {
+            t5,
+            clip,
+            latent,
+            needs,
+            runtime,
+            t5_weights,
+            t5_tokenizer,
+            clip_tokenizer,
+            clip_fingerprint,
+            folders: None,
+        }
     }
 
     /// With T5's weights held as `weights` says.
@@ -106,11 +136,17 @@ impl EncoderSet {
     /// The encoder of a published folder.
     pub(crate) fn published(
         folder: &Path,
-        text: Option<PublishedText>,
+        text: PublishedEncoders,
         clean_captions: bool,
         needs: EmbeddingShapes,
         runtime: Runtime,
     ) -> Result<Self> {
+        let text = match text {
+            PublishedEncoders::T5(text) => text,
+            PublishedEncoders::Clip(text) => {
+                return Ok(Self { latent: text, ..Self::new(None, None, needs, runtime) });
+            }
+        };
         let width = text.as_ref().zip(needs.t5).filter(|(text, needed)| text.config.d_model != needed.width);
         if let Some((text, needed)) = width {
             let (own, needed) = (text.config.d_model, needed.width);
@@ -134,7 +170,7 @@ impl EncoderSet {
     /// Published networks know no zeros: there nothing is the empty text.
     fn texts<'a>(&self, source: &'a Source) -> Vec<(&'static str, &'a str)> {
         let negative = source.negative_prompt.as_deref();
-        if matches!(self.t5, Some(T5Files::Published(..))) {
+        if !self.latent.is_empty() || matches!(self.t5, Some(T5Files::Published(..))) {
             return vec![(PROMPT, source.prompt.as_str()), (NEGATIVE, negative.unwrap_or_default())];
         }
         let texts = std::iter::once((PROMPT, source.prompt.as_str())).chain(negative.map(|text| (NEGATIVE, text)));
@@ -144,7 +180,7 @@ impl EncoderSet {
     /// What they can do for the networks.
     pub(crate) fn abilities(&self) -> Encoders {
         let t5 = self.t5.is_some() && self.needs.t5.is_some();
-        let clip = self.clip.is_some() && self.needs.clip_text.is_some();
+        let clip = (self.clip.is_some() || !self.latent.is_empty()) && self.needs.clip_text.is_some();
         Encoders { text: t5 || clip, image: self.clip.as_ref().is_some_and(|(_, clip)| clip.vision_config.is_some()) }
     }
 
@@ -192,12 +228,15 @@ impl EncoderSet {
     }
 
     fn clip_tokenizer(&self) -> Result<Option<&TextTokenizer>> {
-        let Some((folder, config)) = &self.clip else { return Ok(None) };
-        let open = || {
-            let text = &config.text_config;
-            TextTokenizer::clip(folder, text.vocab_size, text.max_position_embeddings)
+        let latent = self.latent.first().and_then(|latent| latent.encoders.first());
+        let made = match (latent, &self.clip) {
+            (Some(latent), _) => get_or_make(&self.clip_tokenizer, || self.own(latent.open_tokenizer()))?,
+            (None, Some((folder, ClipConfig { text_config: text, .. }))) => get_or_make(&self.clip_tokenizer, || {
+                self.own(TextTokenizer::clip(folder, text.vocab_size, text.max_position_embeddings))
+            })?,
+            (None, None) => return Ok(None),
         };
-        Ok(Some(get_or_make(&self.clip_tokenizer, || self.own(open()))?))
+        Ok(Some(made))
     }
 
     /// The prompt's tokens as [`Embeddings`] have them for networks that take `needs`, without embedding them.
@@ -226,44 +265,6 @@ impl EncoderSet {
     /// in it.
     fn keeps_characters(&self, text: &str, prepared: &str) -> bool {
         matches!(self.t5, Some(T5Files::Own(..))) || prepared == text.to_lowercase()
-    }
-
-    /// The style embeddings that another CLIP than the model's has made. Nothing is loaded for it.
-    pub(crate) fn foreign_styles(&self, references: Option<&[StyleReference]>) -> Result<Vec<Problem>> {
-        let Some((folder, config)) = &self.clip else { return Ok(Vec::new()) };
-        let mut problems = Vec::new();
-        for reference in references.unwrap_or_default() {
-            let StyleSource::Embedding(embedding) = &reference.source else { continue };
-            let own = get_or_make(&self.clip_fingerprint, || self.own(Clip::fingerprint(folder, None)))?;
-            let (values, width) = (embedding.values().len(), config.projection_dim);
-            if embedding.fingerprint() != own.digest() || i64::try_from(values) != Ok(width) {
-                let (made_by, wanted) = (embedding.made_by(), own.to_string());
-                problems.push(Problem::StyleOfAnother { values, made_by, wanted, width });
-            }
-        }
-        Ok(problems)
-    }
-
-    /// The mean of references that were checked.
-    pub(crate) fn encode_style(
-        &self,
-        loaded: &mut LoadedEncoders,
-        keep: bool,
-        references: &[StyleReference],
-    ) -> Result<StyleEmbedding> {
-        let Some((folder, _)) = &self.clip else {
-            return Err(Error::InvalidRequest { problems: vec![Problem::Style(NO_STYLE_ENCODER)] });
-        };
-        let own = get_or_make(&self.clip_fingerprint, || self.own(Clip::fingerprint(folder, None)))?;
-        if has_pictures(references) {
-            get_or_load(&mut loaded.clip, || self.own(Clip::open(folder, self.runtime)))?;
-        }
-        let mean = style_of(references, loaded.clip.as_ref())?;
-        if !keep {
-            loaded.clip = None;
-        }
-        let values = mean.as_ref().map(StyleEmbedding::values_of).transpose()?.unwrap_or_default();
-        Ok(StyleEmbedding::new(values, own.name(), own.digest()))
     }
 
     /// Encodes texts and style. One encoder is in memory at a time, unless `keep`.
@@ -302,6 +303,9 @@ impl EncoderSet {
                 loaded.t5 = None;
             }
         }
+        if let Some(needed) = self.needs.clip_text.filter(|_| !self.latent.is_empty()) {
+            self.encode_latent(needed, (loaded, keep), (&texts, &mut encoded), source, observer)?;
+        }
         let reads = self.needs.clip_text.is_some() && !texts.is_empty();
         let references = source.style.as_deref().filter(|_| self.needs.clip_image.is_some()).unwrap_or_default();
         if let Some((folder, _)) = self.clip.as_ref().filter(|_| reads || has_pictures(references)) {
@@ -330,30 +334,6 @@ impl EncoderSet {
     }
 }
 
-/// Whether CLIP has to look at any of them.
-fn has_pictures(references: &[StyleReference]) -> bool {
-    references.iter().any(|reference| reference.weight > 0.0 && matches!(reference.source, StyleSource::Image(_)))
-}
-
-/// The mean of references; `clip` looks at those that are pictures, each alone, so that none depends on the others.
-fn style_of(references: &[StyleReference], clip: Option<&Clip>) -> Result<Option<Tensor>> {
-    let mut embeddings = Vec::with_capacity(references.len());
-    for reference in references.iter().filter(|reference| reference.weight > 0.0) {
-        let embedding = match (&reference.source, clip) {
-            (StyleSource::Embedding(embedding), _) => embedding.tensor()?,
-            (StyleSource::Image(image), Some(clip)) => {
-                let pixels = image.pixels()?;
-                let picture = rgb8(pixels.as_raw(), pixels.width() as usize, pixels.height() as usize)?;
-                to_cpu(&clip.encode_image(&[picture])?)?
-            }
-            // Refused when the request was checked: a model without CLIP takes no style.
-            (StyleSource::Image(_), None) => continue,
-        };
-        embeddings.push((embedding, reference.weight));
-    }
-    style::mean(&embeddings)
-}
-
 const PROMPT: &str = "prompt";
 const NEGATIVE: &str = "negative prompt";
 
@@ -373,10 +353,6 @@ fn encode_clip(clip: &Clip, text: &str, tokens: i64, into: &mut EncodedText) -> 
     into.clip = Some(EncodedTokens { tokens: to_cpu(&encoded.tokens)?, spans });
     into.clip_pooled = Some(to_cpu(&encoded.pooled)?);
     Ok(())
-}
-
-fn to_cpu(tensor: &Tensor) -> Result<Tensor> {
-    Ok(tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?)
 }
 
 fn lost(tokenizer: &TextTokenizer, text: &str, tokens: i64) -> Result<Option<String>> {

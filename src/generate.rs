@@ -148,7 +148,13 @@ impl Pipeline {
             Some(shape) => self.bound(request, &first.columns(shape.needs))?,
             None => None,
         };
-        let (conditioning, unconditional) = rows(wanted, embeddings)?;
+        let (mut conditioning, mut unconditional) = rows(wanted, embeddings)?;
+        if let Some(first) = stages.first() {
+            let micro = request.micro.unwrap_or_default();
+            let size = (first.width, first.height);
+            [conditioning.micro, unconditional.micro] =
+                [self.encoders.micro(&micro, size, false)?, self.encoders.micro(&micro, size, true)?];
+        }
         let seeds: Vec<u64> = wanted.iter().flat_map(|one| image_seeds(one.request.seed, one.request.images)).collect();
         let enlarges = shape::running(request, &self.shapes).first().is_some_and(|first| first.enlarges);
         let given =

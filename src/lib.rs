@@ -10,8 +10,8 @@
 //! # Ok::<(), ediffi::Error>(())
 //! ```
 //!
-//! - A [`Pipeline`] is an opened model: a folder of this library, or several of published models (DeepFloyd IF) as one
-//!   cascade. [`PipelineBuilder`] chooses device, precision and memory.
+//! - A [`Pipeline`] is an opened model: a folder of this library, or one or several of published models (Stable Diffusion,
+//!   DeepFloyd IF). [`PipelineBuilder`] chooses device, precision and memory.
 //! - A [`Request`] says what to draw: prompt, negative prompt, seed, size, settings of the stages, a [`Style`] taken
 //!   from pictures, a painted [`Canvas`], and an [`Edit`] of a picture.
 //! - A [`Generation`] holds the images. A saved image holds its request: [`Request::from_png`].
@@ -55,18 +55,22 @@ mod made;
 mod manifest;
 mod many;
 mod metadata;
+mod micro;
 mod observer;
+mod on_cpu;
 mod open;
 mod pipeline;
 mod pixels;
 mod preset;
 mod problem;
 mod provenance;
+mod published;
 mod queue;
 mod recent;
 mod request;
 mod shape;
 mod shipped;
+mod stable_diffusion;
 mod style;
 mod sync;
 mod validate;
@@ -81,6 +85,7 @@ pub use generation::{GeneratedImage, Generation, StageReport};
 pub use job::{Canceller, JobHandle, Phase, Progress};
 pub use limits::Limits;
 pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
+pub use micro::MicroConditioning;
 pub use observer::{Event, Observer, Preview};
 pub use pipeline::Pipeline;
 pub use preset::SettingsPreset;
@@ -95,7 +100,8 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 #[doc(no_inline)]
 pub use {
     ediffi_cascade::{
-        Enlarger, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig, StageNoise, StagePlan, Tiling,
+        AutoencoderFiles, Decoding, Enlarger, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig,
+        StageNoise, StagePlan, Tiling,
     },
     ediffi_core::{
         conditioning::Conditioning,
@@ -109,7 +115,7 @@ pub use {
         runtime::{DeviceChoice, Precision, Runtime},
         schedule::Schedule,
         solver::{Churn, FreshNoise, Solver, Variance},
-        timesteps::{NoiseTable, Preset},
+        timesteps::{Ends, NoiseTable, Preset, Sampler, Spacing, Timesteps},
     },
     ediffi_encoders::{PICTURE_BYTES, PICTURE_SIDE, Picture, PictureError, T5Weights},
     ediffi_paint::{
@@ -124,6 +130,7 @@ pub use {
 #[cfg(doctest)]
 #[doc = include_str!("../docs/deepfloyd.md")]
 #[doc = include_str!("../docs/editing.md")]
+#[doc = include_str!("../docs/published.md")]
 #[doc = include_str!("../docs/paint-with-words.md")]
 #[doc = include_str!("../docs/style.md")]
 struct Guides;

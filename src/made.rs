@@ -123,6 +123,10 @@ fn stage_digest(stage: &Stage) -> Result<String> {
         hash.update(format!("{interval:?} {:?}\n", files.network));
         sample(&files.weights, &mut hash).map_err(named)?;
     }
+    if let Some(files) = stage.autoencoder() {
+        hash.update(format!("{:?}\n", files.config));
+        sample(&files.weights, &mut hash).map_err(named)?;
+    }
     Ok(text(hash))
 }
 

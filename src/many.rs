@@ -104,8 +104,8 @@ fn groups(wanted: &[Wanted<'_>], most: usize) -> Vec<Vec<usize>> {
 
 /// What requests that are drawn alike have in common.
 fn frame(request: &Request) -> Request {
-    let Request { canvas, edit, width, height, first_stage, last_stage, preset, stages, .. } = request.clone();
-    Request { canvas, edit, width, height, first_stage, last_stage, preset, stages, ..Request::new("") }
+    let Request { canvas, edit, micro, width, height, first_stage, last_stage, preset, stages, .. } = request.clone();
+    Request { canvas, edit, micro, width, height, first_stage, last_stage, preset, stages, ..Request::new("") }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use ediffi_core::autoencoder::AutoencoderConfig;
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::plan::Plan;
 use ediffi_core::{exit, interrupt};
@@ -121,11 +122,13 @@ pub enum Event<'a> {
 pub struct Preview<'a> {
     first: usize,
     denoised: &'a Tensor,
+    /// What the estimate's latents are of, if it is not of pixels.
+    latents: Option<&'a AutoencoderConfig>,
 }
 
 impl<'a> Preview<'a> {
-    pub(crate) fn new(first: usize, denoised: &'a Tensor) -> Self {
-        Self { first, denoised }
+    pub(crate) fn new(first: usize, denoised: &'a Tensor, latents: Option<&'a AutoencoderConfig>) -> Self {
+        Self { first, denoised, latents }
     }
 
     /// The images of this batch, as positions in the request.
@@ -135,7 +138,8 @@ impl<'a> Preview<'a> {
         self.first..self.first + count
     }
 
-    /// Image `image` of the request as pixels; `None` if it is not in this batch.
+    /// Image `image` of the request as pixels; `None` if it is not in this batch. Of a model that draws latents it is a rough picture of
+    /// their size, an eighth of the image's: nothing is decoded for it.
     ///
     /// # Errors
     /// When the pixels cannot be brought from their device.
@@ -146,10 +150,14 @@ impl<'a> Preview<'a> {
         // An observer looks at it while it is outside.
         let _inside = exit::enter();
         let row = self.denoised.f_get((image - self.first) as i64)?;
-        Ok(Some(to_rgb(&row)?))
+        Ok(Some(match self.latents {
+            Some(config) => to_rgb(&config.preview(&row)?)?,
+            None => to_rgb(&row)?,
+        }))
     }
 
-    /// The estimate itself: [images, 3, height, width], f32, on the device of the pipeline, nominally in [-1, 1].
+    /// The estimate itself: [images, 3, height, width], f32, on the device of the pipeline, nominally in [-1, 1]. Of a
+    /// model that draws latents it holds these, [images, channels, height, width] of latents.
     pub fn tensor(&self) -> &'a Tensor {
         self.denoised
     }
@@ -220,7 +228,7 @@ mod tests {
             ],
             0,
         );
-        let preview = Preview::new(4, &denoised);
+        let preview = Preview::new(4, &denoised, None);
         assert_eq!(preview.images(), 4..6);
         let pixel =
             |image| preview.rgb(image).unwrap().map(|picture| (picture.dimensions(), picture.get_pixel(0, 0).0));

@@ -12,19 +12,21 @@ use ediffi_core::unet::EmbeddingShapes;
 use ediffi_encoders::T5Weights;
 use tch::{Device, Kind};
 
-use crate::deepfloyd::{self, Folders, Published};
-use crate::encoders::{EncoderSet, LoadedEncoders};
+use crate::deepfloyd::{Folders, Published};
+use crate::encoders::{EncoderSet, LoadedEncoders, PublishedEncoders};
 use crate::limits::Drawing;
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::pipeline::State;
 use crate::provenance::Digests;
+use crate::published::{self, Family};
 use crate::recent::Recent;
 use crate::shape::StageShape;
+use crate::stable_diffusion::Latent;
 use crate::{Error, Pipeline, PipelineBuilder, Result};
 
 impl Pipeline {
-    /// Opens a model folder on the best device there is: one with a `pipeline.json`, or one of a published DeepFloyd IF
-    /// stage I as diffusers saves it.
+    /// Opens a model folder on the best device there is: one with a `pipeline.json`, or as diffusers saves it one of Stable Diffusion or
+    /// of a DeepFloyd IF stage I.
     ///
     /// # Errors
     /// [`Error::NoFolder`], [`Error::NoManifest`], [`Error::Format`], [`Error::Manifest`], [`Error::PathOutside`];
@@ -62,28 +64,28 @@ impl PipelineBuilder {
     /// Opens it from `folders`, whatever becomes of them.
     fn opened(self, folders: &Arc<Identity>) -> Result<Pipeline> {
         let runtime = Runtime::new(self.device, self.precision)?;
-        let published = deepfloyd::is_published(&self.folder);
-        let file = self.folder.join(if published { deepfloyd::INDEX_FILE } else { MANIFEST_FILE });
+        let published = published::is_published(&self.folder);
+        let file = self.folder.join(if published { published::INDEX_FILE } else { MANIFEST_FILE });
         let wrong = |key: String, reason: String| Error::Manifest { path: file.clone(), key, reason };
         let (manifest, stages, text) = if published {
-            let Published { manifest, stages, text } = self.published(runtime)?;
-            (manifest, stages, text)
+            self.published(runtime)?
         } else {
             let (manifest, stages) = self.own(runtime)?;
-            (manifest, stages, None)
+            (manifest, stages, PublishedEncoders::T5(None))
         };
+        let published_t5 = matches!(text, PublishedEncoders::T5(Some(_)));
         if stages.first().is_some_and(|stage| stage.io().low_res) {
             let reason = "the first stage starts from nothing, but its network enlarges pictures".to_owned();
             return Err(wrong("stages[0].network".to_owned(), reason));
         }
-        if let Some((index, stage)) = stages.iter().enumerate().find(|(_, stage)| stage.io().channels != 3) {
-            let reason = format!("its pictures have {} channels, only RGB can be drawn", stage.io().channels);
+        if let Some((index, stage)) = stages.iter().enumerate().find(|(_, stage)| stage.picture_channels() != 3) {
+            let reason = format!("its pictures have {} channels, only RGB can be drawn", stage.picture_channels());
             return Err(wrong(format!("stages[{index}].network"), reason));
         }
         let shapes: Vec<StageShape> = stages.iter().map(StageShape::of).collect();
-        let t5 = text.is_some() || manifest.encoders.t5.is_some();
+        let t5 = published_t5 || manifest.encoders.t5.is_some();
         let several = stages.iter().any(|stage| stage.files().len() > 1);
-        self.refuse_idle_options(published, (text.is_some(), t5, several), &shapes)?;
+        self.refuse_idle_options(published, (published_t5, t5, several), &shapes)?;
         if self.t5_weights == T5Weights::Int8 && runtime.device != Device::Cpu {
             return Err(ediffi_encoders::Error::Int8Device(runtime.device).into());
         }
@@ -141,10 +143,24 @@ impl PipelineBuilder {
     }
 
     /// The stages of published folders.
-    fn published(&self, runtime: Runtime) -> Result<Published> {
+    fn published(&self, runtime: Runtime) -> Result<(Manifest, Vec<Stage>, PublishedEncoders)> {
         let Self { folder, experts, stages, noise_level, residency, .. } = self;
-        let folders = Folders { base: folder, experts, stages, noise_level: *noise_level };
-        Published::open(&folders, runtime, residency.unwrap_or(Residency::Relay))
+        let residency = residency.unwrap_or(Residency::Relay);
+        match published::family(folder)? {
+            Family::DeepFloyd => {
+                let folders = Folders { base: folder, experts, stages, noise_level: *noise_level };
+                let Published { manifest, stages, text } = Published::open(&folders, runtime, residency)?;
+                Ok((manifest, stages, PublishedEncoders::T5(text)))
+            }
+            Family::StableDiffusion => {
+                if let Some(stage) = stages.first() {
+                    let reason = format!("{} cannot follow a folder of Stable Diffusion", stage.display());
+                    return Err(Error::Compose(reason));
+                }
+                let Latent { manifest, stage, text } = Latent::open(folder, experts, runtime, residency)?;
+                Ok((manifest, vec![stage], PublishedEncoders::Clip(text)))
+            }
+        }
     }
 
     /// The stages of a folder with a manifest.

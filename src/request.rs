@@ -11,7 +11,7 @@ use ediffi_core::solver::Solver;
 use ediffi_paint::Canvas;
 use serde::{Deserialize, Serialize};
 
-use crate::{Edit, Error, Result, Style};
+use crate::{Edit, Error, MicroConditioning, Result, Style};
 
 /// What to draw, and how. The same request to the same model gives the same picture, to the bit on one machine.
 ///
@@ -54,6 +54,9 @@ pub struct Request {
     /// The picture to begin with: image to image, inpainting, enlarging.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edit: Option<Edit>,
+    /// What SDXL's networks are told of the picture (default: its size, and that it was not cut).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro: Option<MicroConditioning>,
     /// The seed of the first image; image k has `seed + k`.
     #[serde(default)]
     pub seed: u64,
@@ -100,6 +103,7 @@ impl Request {
             style: None,
             canvas: None,
             edit: None,
+            micro: None,
             seed: 0,
             images: 1,
             width: None,
@@ -128,6 +132,12 @@ impl Request {
     /// Sets what guidance leads away from. It has no effect where guidance is off.
     pub fn negative_prompt(mut self, prompt: impl Into<String>) -> Self {
         self.negative_prompt = Some(prompt.into());
+        self
+    }
+
+    /// Sets what SDXL's networks are told of the picture. Other models refuse it.
+    pub fn micro(mut self, micro: MicroConditioning) -> Self {
+        self.micro = Some(micro);
         self
     }
 

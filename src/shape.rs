@@ -26,6 +26,8 @@ pub(crate) struct StageShape {
     pub(crate) enlarges: bool,
     /// Whether its pictures are RGB, as those of users are.
     pub(crate) rgb: bool,
+    /// Whether it draws latents.
+    pub(crate) latent: bool,
 }
 
 impl StageShape {
@@ -38,7 +40,8 @@ impl StageShape {
             timesteps: stage.config().precondition.timesteps(),
             weaker: stage.config().weaker.is_some(),
             enlarges: stage.io().low_res,
-            rgb: stage.io().channels == 3,
+            rgb: stage.picture_channels() == 3,
+            latent: stage.autoencoder().is_some(),
         }
     }
 }

@@ -93,6 +93,7 @@ pub(crate) fn validate(
     settings(request, abilities.stages, running, &mut problems);
     negative(request, running, &mut problems);
     style(request, abilities, &mut problems);
+    micro(request, abilities, &mut problems);
     edit::check(request, running, &mut problems);
     canvas(request, running, &mut problems);
     if problems.is_empty() { Ok(()) } else { Err(Error::InvalidRequest { problems }) }
@@ -178,8 +179,12 @@ fn settings(request: &Request, all: &[StageShape], running: &[StageShape], probl
             problems.push(Problem::StageDoesNotRun { stage: name.clone(), last });
         }
         let mut wrong = |setting, reason| problems.push(Problem::Setting { stage: name.clone(), setting, reason });
-        for (setting, error) in stage.settings.patched(Some(patch)).problems(stage.timesteps, stage.weaker) {
+        let patched = stage.settings.patched(Some(patch));
+        for (setting, error) in patched.problems(stage.timesteps, stage.weaker) {
             wrong(setting, error.to_string());
+        }
+        if let Some(error) = patched.latent_problem().filter(|_| stage.latent) {
+            wrong("guidance", error.to_string());
         }
         let multiple = usize::try_from(stage.size.multiple).unwrap_or(usize::MAX);
         if let Some(Err(error)) = patch.tiling.map(|tiling| tiling.check(multiple)) {
@@ -215,6 +220,16 @@ fn style(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem
     }
     if !(0.0..=MAX_STRENGTH).contains(&style.strength) {
         problems.push(Problem::StyleStrength(style.strength));
+    }
+}
+
+fn micro(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem>) {
+    let Some(micro) = &request.micro else { return };
+    if abilities.needs.micro.is_none() {
+        problems.push(Problem::Micro("no network of the model is told"));
+    }
+    if ![micro.aesthetic_score, micro.negative_aesthetic_score].iter().all(|score| score.is_finite()) {
+        problems.push(Problem::Micro("an aesthetic score is no number"));
     }
 }
 

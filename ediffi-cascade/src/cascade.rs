@@ -41,7 +41,7 @@ impl Cascade {
             if above.sizes().size <= below.sizes().size {
                 return wrong(format!("stage `{name}` is not larger than `{before}`"));
             }
-            let (given, taken) = (below.io().channels, above.io().channels);
+            let (given, taken) = (below.picture_channels(), above.picture_channels());
             if given != taken {
                 let reason =
                     format!("stage `{name}` takes pictures of {taken} channels, those of `{before}` have {given}");
@@ -56,8 +56,8 @@ impl Cascade {
     /// # Errors
     /// [`Error::Cascade`] for a last stage whose pictures are not RGB, the only ones that an enlarger takes.
     pub fn with_enlarger(mut self, enlarger: Enlarger) -> Result<Self> {
-        if let Some(last) = self.stages.last().filter(|last| last.io().channels != Enlarger::CHANNELS) {
-            let (name, given) = (last.name(), last.io().channels);
+        if let Some(last) = self.stages.last().filter(|last| last.picture_channels() != Enlarger::CHANNELS) {
+            let (name, given) = (last.name(), last.picture_channels());
             return Err(Error::Cascade(format!("the enlarger takes RGB, pictures of `{name}` have {given} channels")));
         }
         self.enlarger = Some(enlarger);
@@ -113,9 +113,23 @@ impl Cascade {
             {
                 return Err(stage.config().refused(field, source));
             }
+            let decoding = stage.decoder.as_ref().map(|decoder| decoder.decoding(width, height, tiling.is_some()));
+            if let Some(source) = settings.latent_problem().filter(|_| decoding.is_some()) {
+                return Err(stage.config().refused("guidance", source));
+            }
             let plan = settings.sigmas(table).and_then(|sigmas| stage.ensemble.experts().plan(&sigmas));
             let plan = plan.map_err(|source| Error::in_stage(stage.name(), source))?;
-            Ok(StagePlan { stage: stage.name().to_owned(), index, width, height, settings, tiling, skipped: 0, plan })
+            Ok(StagePlan {
+                stage: stage.name().to_owned(),
+                index,
+                width,
+                height,
+                settings,
+                tiling,
+                skipped: 0,
+                decoding,
+                plan,
+            })
         };
         (first..).zip(running).zip(widths.into_iter().zip(heights)).map(plan).collect()
     }

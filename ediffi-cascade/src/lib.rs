@@ -10,10 +10,12 @@
 //! - [`low_res`], how the smaller picture becomes a condition;
 //! - [`Tiling`], for pictures whose feature maps do not fit in memory: every evaluation of the network is cut into
 //!   overlapping tiles, so that any solver works and the noise never sees a seam;
+//! - [`Stage::with_decoder`], for a stage that draws latents and decodes them when it is done;
 //! - [`Enlarger`], one evaluation of a plain network after the last stage.
 
 mod cascade;
 mod config;
+mod decoding;
 mod denoiser;
 mod diagnosis;
 mod edit;
@@ -21,6 +23,7 @@ mod enlarger;
 mod enlarging;
 mod error;
 mod expert;
+mod latent;
 pub mod low_res;
 mod observer;
 mod plan;
@@ -34,9 +37,11 @@ mod tiling;
 
 pub use cascade::Cascade;
 pub use config::{ExpertConfig, PreconditionConfig, StageConfig, WeakerConfig};
+pub use decoding::Decoding;
 pub use edit::Edit;
 pub use enlarger::Enlarger;
 pub use error::{Error, Result};
+pub use latent::AutoencoderFiles;
 pub use observer::{Batch, StageEvent, StageObserver};
 pub use plan::StagePlan;
 pub use run::{CascadeJob, StageNoise};

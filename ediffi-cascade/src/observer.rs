@@ -70,7 +70,9 @@ pub enum StageEvent<'a> {
         steps: usize,
         /// The noise level the step started from.
         sigma: f64,
-        /// The estimate of the clean image at the start of the step, [n, 3, h, w] f32 on the stage's device: a preview.
+        /// The estimate of the clean image at the start of the step, [n, 3, h, w] f32 on the stage's device: a preview. In a latent stage
+        /// it is the estimate of the latents, of which
+        /// [`AutoencoderConfig::preview`](ediffi_core::autoencoder::AutoencoderConfig::preview) makes colours.
         /// Nothing is computed or copied for it unless it is used.
         denoised: &'a Tensor,
     },

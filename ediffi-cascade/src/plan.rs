@@ -5,6 +5,7 @@ use std::fmt;
 use ediffi_core::plan::Plan;
 use ediffi_core::timesteps::NoiseTable;
 
+use crate::decoding::{Decoding, precision};
 use crate::settings::SamplerSettings;
 use crate::tiling::Tiling;
 
@@ -26,6 +27,8 @@ pub struct StagePlan {
     pub tiling: Option<Tiling>,
     /// Steps at the beginning of the schedule that are left out, because a picture is edited: see [`with_strength`](Self::with_strength).
     pub skipped: usize,
+    /// How its latents become pictures, if it draws latents.
+    pub decoding: Option<Decoding>,
     /// Which expert runs which step.
     pub plan: Plan,
 }
@@ -57,12 +60,16 @@ impl StagePlan {
     }
 }
 
-/// One line per expert.
+/// One line per expert, and one for the decoder of a latent stage.
 impl fmt::Display for StagePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (line, segment) in self.plan.to_string().lines().enumerate() {
             let separator = if line > 0 { "\n" } else { "" };
             write!(f, "{separator}stage {} ({}x{}), {segment}", self.stage, self.width, self.height)?;
+        }
+        if let Some(Decoding { kind, width, height, tiles, .. }) = &self.decoding {
+            let cut = if *tiles > 1 { format!(", in {tiles} tiles") } else { String::new() };
+            write!(f, "\nstage {}: latents of {width}x{height}, decoded in {}{cut}", self.stage, precision(*kind))?;
         }
         Ok(())
     }

@@ -91,7 +91,10 @@ impl Cascade {
     /// The pictures of a batch are handed to `observer` when the last stage, or the enlarger after it, is done with them
     /// ([`StageEvent::Pictures`]): a later batch that fails or is cancelled takes none of them away.
     ///
-    /// With a residency other than [`Residency::All`], each stage's experts are dropped when it is done, and so is the
+    /// A latent stage decodes each batch as soon as it is drawn. With a residency other than [`Residency::All`] it decodes all of them when
+    /// the last is drawn and its experts are out of memory, so what fails or is cancelled before leaves none.
+    ///
+    /// With a residency other than [`Residency::All`], each stage's experts are dropped when it is done, its decoder, and so is the
     /// enlarger.
     ///
     /// # Errors
@@ -192,9 +195,12 @@ impl Cascade {
             let source = ediffi_core::Error::LowRes { given: job.low_res.is_some() };
             return Err(Error::in_stage(first.name(), source));
         }
-        let (shape, channels) = (job.low_res.map(Tensor::size), first.io().channels);
+        let (shape, channels) = (job.low_res.map(Tensor::size), first.picture_channels());
         if job.edit.is_some() && job.low_res.is_some() {
             return wrong("edit", "the first stage enlarges a picture, and edits none".to_owned());
+        }
+        if job.edit.is_some() && job.stages.iter().any(|plan| plan.decoding.is_some()) {
+            return wrong("edit", "the stage draws latents, and takes no picture".to_owned());
         }
         if job.edit.is_none() && job.stages.iter().any(|plan| plan.skipped > 0) {
             return wrong("edit", "its plan leaves out steps, but there is no picture to begin with".to_owned());

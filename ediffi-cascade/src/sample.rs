@@ -6,6 +6,8 @@
 //! wait for the same expert. Where churn raises the noise level above an expert's interval, it is the one before, which is loaded
 //! again: as often as for a single batch.
 //!
+//! A latent stage that keeps one expert at a time decodes when all batches are drawn and no expert is left in memory.
+//!
 //! A batch that waits keeps its trajectory and its inputs on the device. What an expert derived from the inputs is dropped with the
 //! turn: it works with that network alone.
 
@@ -29,6 +31,7 @@ use crate::observer::{Batch, StageObserver, Watch};
 use crate::plan::StagePlan;
 use crate::stage::{ExpertFiles, Stage};
 use crate::tiled::TileGrid;
+use crate::tiling::Tiling;
 use crate::{Error, Result};
 
 /// What a stage does for all batches of a run.
@@ -76,6 +79,8 @@ pub(crate) struct Turns<'a> {
     given: std::vec::IntoIter<StageBatch>,
     /// Those that wait for another one.
     waiting: VecDeque<Drawing>,
+    /// Latents that wait for the decoder.
+    drawn: VecDeque<(Batch, Tensor)>,
     elapsed: Duration,
 }
 
@@ -88,8 +93,8 @@ impl<'a> Turns<'a> {
             let plan = stage.ensemble.follow(&sigmas).map_err(|source| Error::in_stage(stage.name(), source))?;
             tracing::debug!(stage = stage.name(), %plan, "planned");
         }
-        let (waiting, elapsed) = (VecDeque::new(), Duration::ZERO);
-        Ok(Self { stage, job, tiles, sigmas, given: given.into_iter(), waiting, elapsed })
+        let (waiting, drawn, elapsed) = (VecDeque::new(), VecDeque::new(), Duration::ZERO);
+        Ok(Self { stage, job, tiles, sigmas, given: given.into_iter(), waiting, drawn, elapsed })
     }
 
     /// Draws until a batch is finished, and gives it; none when all are.
@@ -121,20 +126,42 @@ impl<'a> Turns<'a> {
                 Some(batch) => Some(self.begin(batch)?),
                 None => self.waiting.pop_front(),
             };
-            let Some(mut drawing) = next else { return Ok(None) };
+            let Some(mut drawing) = next else { return self.decode_next(observer) };
             let watch = Watch::new(&self.job.plan.stage, drawing.batch, observer);
             self.turn(&mut drawing, &watch)?;
             if drawing.trajectory.is_finished() {
-                return Ok(Some((drawing.batch, finished(drawing.trajectory.x())?)));
+                let (batch, x) = (drawing.batch, drawing.trajectory.x());
+                if self.stage.decoder.is_none() {
+                    return Ok(Some((batch, finished(x)?)));
+                }
+                self.drawn.push_back((batch, x.shallow_clone()));
+                if self.stage.residency == Residency::All {
+                    return self.decode_next(observer);
+                }
+                continue;
             }
             self.waiting.push_back(drawing);
         }
     }
 
+    /// The pictures of latents that wait for the decoder; none where none do.
+    fn decode_next(&mut self, observer: &mut dyn StageObserver) -> ediffi_core::Result<Option<(Batch, Tensor)>> {
+        let Some((batch, latents)) = self.drawn.pop_front() else { return Ok(None) };
+        if self.stage.residency != Residency::All {
+            self.stage.release_experts();
+        }
+        let Some(decoder) = &mut self.stage.decoder else { return Ok(Some((batch, latents))) };
+        let tiled = self.job.plan.decoding.as_ref().is_some_and(|decoding| decoding.tiles > 1);
+        let watch = Watch::new(&self.job.plan.stage, batch, observer);
+        Ok(Some((batch, decoder.decode(&latents, tiled, &watch)?)))
+    }
+
     fn begin(&self, given: StageBatch) -> ediffi_core::Result<Drawing> {
         let StageBatch { batch, pictures, conditioning, unconditional, low_res, given, mut noise } = given;
         let (stage, plan) = (&*self.stage, self.job.plan);
-        let (device, height, width) = (stage.runtime.device, plan.height.into(), plan.width.into());
+        let scale = stage.latent_scale();
+        let [height, width] = [plan.height, plan.width].map(|side| i64::from(side) / scale);
+        let device = stage.runtime.device;
         let start = noise.normal(&[pictures, stage.io().channels, height, width])?.f_to_device(device)?;
         let (rule, table) = (stage.config().low_res, stage.config().precondition.timesteps());
         let condition = |x: Tensor| rule.condition(&x.f_to_device(device)?, height, width, table, noise.as_mut());
@@ -147,13 +174,13 @@ impl<'a> Turns<'a> {
         };
         let (conditional, unconditional) = (with_picture(&conditioning)?, with_picture(&unconditional)?);
         let inputs = Inputs { conditional, unconditional, pictures };
-        let solver = plan.settings.solver;
+        let (solver, ends) = (plan.settings.solver, plan.settings.schedule.ends(table));
         let trajectory = match given.as_ref().filter(|_| self.job.begins) {
             Some(given) => {
                 let picture = given.start(plan.skipped == 0)?;
-                solver.start_from(&picture, start, &self.sigmas, noise.as_mut())?
+                solver.start_from(&picture, start, &self.sigmas, ends, noise.as_mut())?
             }
-            None => solver.start(start, &self.sigmas, noise.as_mut())?,
+            None => solver.start_between(start, &self.sigmas, ends, noise.as_mut())?,
         };
         Ok(Drawing { batch, inputs, given, noise, trajectory })
     }
@@ -201,8 +228,14 @@ impl Stage {
     /// How the pictures of a plan are cut, if they are.
     pub(crate) fn tiles(&self, plan: &StagePlan) -> Result<Option<TileGrid>> {
         let Some(tiling) = plan.tiling else { return Ok(None) };
-        let grid = TileGrid::new(tiling, plan.height.into(), plan.width.into(), self.sizes().multiple);
-        let grid = grid.map_err(|source| Error::Tiling { stage: self.name().to_owned(), source })?;
+        let wrong = |source| Error::Tiling { stage: self.name().to_owned(), source };
+        // What is wrong is said in pixels; what is cut may be latents.
+        let (multiple, scale) = (self.sizes().multiple, self.latent_scale());
+        tiling.check(usize::try_from(multiple).unwrap_or(usize::MAX)).map_err(wrong)?;
+        let part = |pixels: usize| pixels / usize::try_from(scale).unwrap_or(1).max(1);
+        let tiling = Tiling { tile: part(tiling.tile), overlap: part(tiling.overlap) };
+        let [height, width] = [plan.height, plan.width].map(|side| i64::from(side) / scale);
+        let grid = TileGrid::new(tiling, height, width, multiple / scale).map_err(wrong)?;
         // One tile is the whole picture.
         Ok(Some(grid).filter(|grid| grid.len() > 1))
     }

@@ -1,7 +1,7 @@
 //! How a stage samples, and what a request changes of it.
 
 use ediffi_core::Result;
-use ediffi_core::guidance::{Against, Guidance};
+use ediffi_core::guidance::{Against, Guidance, Thresholding};
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::Solver;
 use ediffi_core::timesteps::NoiseTable;
@@ -83,6 +83,13 @@ impl SamplerSettings {
     /// As [`Schedule::sigmas_on`]: no steps, or parameters that make no schedule.
     pub fn sigmas(&self, table: NoiseTable) -> Result<Vec<f64>> {
         self.schedule.sigmas_on(self.steps, table)
+    }
+
+    /// What of guidance is for pixels and makes no latents, which nothing bounds.
+    #[must_use]
+    pub fn latent_problem(&self) -> Option<ediffi_core::Error> {
+        let reason = "thresholding is for pixels, and the stage draws latents, which nothing bounds".to_owned();
+        (self.guidance.thresholding != Thresholding::None).then_some(ediffi_core::Error::InvalidGuidance(reason))
     }
 
     /// Every setting that makes no picture, by name, and what is wrong with it. Timesteps are those of `table`; `weaker` says whether the

@@ -15,6 +15,7 @@ use tch::Device;
 use crate::Result;
 use crate::config::{ExpertConfig, PreconditionConfig, StageConfig};
 use crate::expert::Expert;
+use crate::latent::{AutoencoderFiles, LatentDecoder};
 use crate::sizes::StageSize;
 
 /// Where one expert's weights are, and the dimensions of its network.
@@ -38,6 +39,8 @@ pub struct Stage {
     /// The weaker network that guidance may move away from, the only one of its pool.
     pub(crate) weaker: Option<ExpertPool<Expert>>,
     weaker_files: Option<ExpertFiles>,
+    /// What makes pictures of latents, if the stage draws those.
+    pub(crate) decoder: Option<LatentDecoder>,
     pub(crate) residency: Residency,
     pub(crate) runtime: Runtime,
     io: Io,
@@ -142,6 +145,7 @@ impl Stage {
             ensemble,
             weaker,
             weaker_files,
+            decoder: None,
             residency,
             runtime,
             io,
@@ -158,6 +162,31 @@ impl Stage {
         self.folders = Some(folders);
         let device = self.runtime.device;
         self.spread(&[device])
+    }
+
+    /// Makes it a latent stage: its networks draw latents, and the decoder of this autoencoder makes pictures of them. The sizes of the
+    /// stage, its configuration's among them, are those of pictures.
+    ///
+    /// # Errors
+    /// [`Error::StageConfig`](crate::Error::StageConfig) for networks of other latents, for super-resolution, and for a size that makes no
+    /// whole latents.
+    pub fn with_decoder(mut self, files: AutoencoderFiles) -> Result<Self> {
+        let wrong = |field, reason| Err(self.config.wrong(field, reason));
+        let (drawn, decoded) = (self.io.channels, files.config.latent_channels);
+        if drawn != decoded {
+            return wrong("network", format!("it draws {drawn} channels, the autoencoder decodes {decoded}"));
+        }
+        if self.io.low_res {
+            return wrong("network", "a stage of super-resolution draws pixels, and has no decoder".to_owned());
+        }
+        let decoder = LatentDecoder::new(files, self.runtime);
+        let multiple = self.size_multiple.saturating_mul(decoder.scale());
+        if self.config.size % multiple != 0 {
+            let reason = format!("{} is no multiple of {multiple}, which network and decoder need", self.config.size);
+            return wrong("size", reason);
+        }
+        self.decoder = Some(decoder);
+        Ok(self)
     }
 
     /// Spreads the experts over devices: the first computes on the first, the second on the second, and so on, beginning again
@@ -191,7 +220,24 @@ impl Stage {
     /// The sizes of its pictures: what it was trained for, and what height and width have to be multiples of.
     #[must_use]
     pub fn sizes(&self) -> StageSize {
-        StageSize { size: self.config.size, multiple: self.size_multiple }
+        StageSize { size: self.config.size, multiple: self.size_multiple.saturating_mul(self.latent_scale()) }
+    }
+
+    /// Channels of its pictures: 3 for RGB. Those of its networks are latents' if it has a decoder.
+    #[must_use]
+    pub fn picture_channels(&self) -> i64 {
+        self.decoder.as_ref().map_or(self.io.channels, |decoder| decoder.files.config.picture_channels)
+    }
+
+    /// The autoencoder of a latent stage.
+    #[must_use]
+    pub fn autoencoder(&self) -> Option<&AutoencoderFiles> {
+        self.decoder.as_ref().map(|decoder| &decoder.files)
+    }
+
+    /// How many pixels of a side one of the networks' stands for: 1 without a decoder.
+    pub(crate) fn latent_scale(&self) -> i64 {
+        self.decoder.as_ref().map_or(1, LatentDecoder::scale)
     }
 
     /// What its networks take and give. `size_multiple` is that of the first expert; [`sizes`](Self::sizes) has that of all.
@@ -225,8 +271,16 @@ impl Stage {
         }
     }
 
-    /// Drops every expert from memory; they are loaded again when they are next needed.
+    /// Drops every expert from memory, and the decoder; they are loaded again when they are next needed.
     pub fn release(&mut self) {
+        self.release_experts();
+        if let Some(decoder) = &mut self.decoder {
+            decoder.release();
+        }
+    }
+
+    /// Drops every expert from memory.
+    pub(crate) fn release_experts(&mut self) {
         self.ensemble.pool().clear();
         if let Some(weaker) = &mut self.weaker {
             weaker.clear();

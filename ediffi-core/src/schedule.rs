@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::timesteps::{NoiseTable, Preset};
+use crate::timesteps::{Ends, NoiseTable, Preset, Timesteps};
 use crate::{Error, Result};
 
 /// The highest number of steps of a schedule. A higher number is taken for a mistake.
@@ -22,10 +22,14 @@ pub const MAX_STEPS: usize = 10_000;
 /// DDPM start at some ten thousand, and EDM's end at 0.002.
 pub const SIGMAS: std::ops::RangeInclusive<f64> = 1e-9..=1e9;
 
+/// The exponent of Karras's grid in published samplers (`_convert_to_karras` in diffusers).
+const TIMESTEPS_RHO: f64 = 7.0;
+
 /// A rule that makes a schedule for any number of steps.
 ///
 /// In JSON: `{"karras": {"min": 0.002, "max": 80, "rho": 7}}`, `{"deis": {"min": 0.002, "max": 80, "order": 6}}`,
-/// `{"exponential": {"min": 0.002, "max": 80}}`, `{"custom": [80, 10, 1, 0]}`, `"leading"` or `{"preset": "smart100"}`.
+/// `{"exponential": {"min": 0.002, "max": 80}}`, `{"custom": [80, 10, 1, 0]}`, `"leading"`, `{"preset": "smart100"}` or
+/// `{"timesteps": {"sampler": "euler", "spacing": {"leading": {"offset": 1}}}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -61,6 +65,8 @@ pub enum Schedule {
     Leading,
     /// The noise levels of a published list of timesteps.
     Preset(Preset),
+    /// The noise levels of a published sampler, which also says how it begins and ends.
+    Timesteps(Timesteps),
 }
 
 impl Schedule {
@@ -126,6 +132,22 @@ impl Schedule {
                 }
                 Ok(table.schedule(own))
             }
+            Self::Timesteps(timesteps) => {
+                let sigmas = timesteps.sigmas(steps, table)?;
+                match timesteps.karras_range(&sigmas, table) {
+                    Some((min, max)) if steps > 1 => karras(steps, min, max, TIMESTEPS_RHO),
+                    _ => Ok(sigmas),
+                }
+            }
+        }
+    }
+
+    /// How a trajectory along this schedule begins and ends, for a network that was trained on the timesteps of `table`.
+    #[must_use]
+    pub fn ends(&self, table: NoiseTable) -> Ends {
+        match self {
+            Self::Timesteps(timesteps) => timesteps.ends(table),
+            _ => Ends::default(),
         }
     }
 }

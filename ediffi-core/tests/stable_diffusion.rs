@@ -9,7 +9,7 @@ use ediffi_core::nn::{Bias, ScoreBias, Site};
 use ediffi_core::noise::NoiseSource as _;
 use ediffi_core::seed::Noise;
 use ediffi_core::unet::parts::Micro;
-use ediffi_core::unet::{ClipText, LatentLevel, Painted, StableDiffusion, Transformers, UNet};
+use ediffi_core::unet::{Beside, ClipText, LatentLevel, Painted, Place, StableDiffusion, Transformers, UNet};
 use ediffi_core::weights::{Fresh, Scope};
 use ediffi_core::window::Window;
 use tch::{Device, Kind, Tensor};
@@ -30,6 +30,7 @@ fn layout() -> StableDiffusion {
         embedding_width: 16,
         text: ClipText { tokens: 5, width: 6, pooled: Some(3) },
         micro: Some(Micro { numbers: 6, width: 4 }),
+        beside: None,
         linear_projection: true,
         upcast_attention: false,
         middle_scale: 1.0,
@@ -136,4 +137,57 @@ fn every_parameter_gets_a_gradient() {
     for (name, tensor) in named {
         assert!(tensor.grad().defined() && tensor.grad().abs().max().double_value(&[]) > 0.0, "{name}");
     }
+}
+
+/// What stands beside the inputs of a network changes nothing.
+#[test]
+fn a_network_takes_its_part_of_wider_embeddings() {
+    let (_, named) = network();
+    let (plain, x) = (conditioning(), normal(5, &[4, 4, 4]));
+    let evaluate = |layout: &StableDiffusion, conditioning: &Conditioning| {
+        let file = tempfile::tempdir().unwrap();
+        let path = file.path().join("weights.safetensors");
+        let pairs: Vec<_> = named.iter().map(|(name, x)| (name.clone(), x.shallow_clone())).collect();
+        ediffi_core::weights::save(&path, &pairs, std::collections::HashMap::new()).unwrap();
+        let names = |name: &str| Some(name.to_owned());
+        let build = |scope: Scope<'_>| UNet::new(scope, layout, Kind::Float);
+        let unet = ediffi_core::weights::load(&path, names, Device::Cpu, Kind::Float, build).unwrap();
+        let context = unet.context(conditioning, 4).unwrap();
+        tch::no_grad(|| unet.forward(&x, &Tensor::from_slice(&[3.0_f32; 4]), &context, None).unwrap())
+    };
+    let place = |first, all| Place { first, all };
+    let beside = Beside { text: place(2, 9), pooled: place(0, 4), numbers: place(5, 11) };
+    let wide = |x: &Option<Tensor>, Place { first, all }: Place, stream| {
+        let x = x.as_ref().unwrap();
+        let mut shape = x.size();
+        *shape.last_mut().unwrap() = all;
+        let wide = normal(stream, &shape[1..]);
+        wide.narrow(-1, first, *x.size().last().unwrap()).copy_(x);
+        Some(wide)
+    };
+    let given = Conditioning {
+        clip_text: wide(&plain.clip_text, beside.text, 31),
+        clip_text_pooled: wide(&plain.clip_text_pooled, beside.pooled, 32),
+        micro: wide(&plain.micro, beside.numbers, 33),
+        ..Conditioning::default()
+    };
+    let layout_beside = StableDiffusion { beside: Some(beside), ..layout() };
+    let off = (evaluate(&layout_beside, &given) - evaluate(&layout(), &plain)).abs().max().double_value(&[]);
+    // A matrix that is a part of another is multiplied in another order.
+    assert!(off < 1e-5, "{off}");
+    assert!(
+        (evaluate(&StableDiffusion { beside: Some(Beside { text: place(0, 9), ..beside }), ..layout() }, &given)
+            - evaluate(&layout(), &plain))
+        .abs()
+        .max()
+        .double_value(&[])
+            > 1e-3
+    );
+    let outside = Beside { text: place(4, 9), ..beside };
+    let error = UNet::new(
+        Scope::root(&mut Fresh::new(1, Device::Cpu)),
+        &StableDiffusion { beside: Some(outside), ..layout() },
+        Kind::Float,
+    );
+    assert!(error.unwrap_err().to_string().contains("beside"));
 }

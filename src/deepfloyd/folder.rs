@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use ediffi_cascade::SamplerSettings;
 use ediffi_core::unet::PublishedUNet;
 
+use super::advice::ADVICE;
 use super::index;
 use super::published_stage::PublishedStage;
 use super::scheduler::Scheduler;
-use super::unusable::unusable;
-use super::weights;
+use crate::published::{unusable, weights};
 use crate::{Error, Result};
 
 /// What one published folder holds, looked at and not loaded.
@@ -39,7 +39,7 @@ impl PublishedFolder {
             let reason = format!("its network is not that of {}: in_channels does not fit", stage.words());
             return Err(unusable(folder, reason));
         }
-        let weights = weights::find(&folder.join("unet"), "diffusion_pytorch_model", half)?;
+        let weights = weights::find(&folder.join("unet"), "diffusion_pytorch_model", half, ADVICE)?;
         let scheduler_file = part(folder, "scheduler/scheduler_config.json")?;
         let scheduler = Scheduler::read(&scheduler_file)?;
         if scheduler.learns_variance() && !unet.network.switches.variance {

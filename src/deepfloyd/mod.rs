@@ -3,16 +3,13 @@
 //! Such a folder holds one stage: `model_index.json`, the network in `unet`, the sampler in `scheduler`, and for stage I T5
 //! in `text_encoder` with its tokenizer in `tokenizer`. Several folders become one cascade, several of stage I one ensemble.
 
+mod advice;
 mod caption;
 mod folder;
 mod index;
 mod published_stage;
 mod scheduler;
 mod text;
-mod unusable;
-#[cfg(test)]
-mod warnings;
-mod weights;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,18 +24,12 @@ use ediffi_core::timesteps::NoiseTable;
 
 pub(crate) use caption::clean;
 pub(crate) use folder::PublishedFolder;
-pub(crate) use index::INDEX_FILE;
 pub(crate) use published_stage::PublishedStage;
 pub(crate) use text::PublishedText;
-pub(crate) use unusable::unusable;
 
 use crate::Result;
 use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
-
-/// Whether a folder is one that diffusers saved and not one of this library's.
-pub(crate) fn is_published(folder: &Path) -> bool {
-    folder.join(INDEX_FILE).is_file() && !folder.join(crate::MANIFEST_FILE).is_file()
-}
+use crate::published::rest;
 
 /// What the folders of a cascade make together.
 #[derive(Debug)]
@@ -126,39 +117,4 @@ fn ensemble(main: &PublishedFolder, others: &[(SigmaInterval, PublishedFolder)])
         settings: main.settings.clone(),
     };
     (config, files)
-}
-
-/// The noise levels outside of `taken`. Where two of these overlap, the ensemble refuses them.
-fn rest(mut taken: Vec<SigmaInterval>) -> Vec<SigmaInterval> {
-    taken.sort_by(|a, b| a.low().total_cmp(&b.low()));
-    let mut free = Vec::new();
-    let mut from = 0.0;
-    for interval in taken {
-        free.extend(SigmaInterval::new(from, interval.low()));
-        from = interval.high().max(from);
-    }
-    free.extend(SigmaInterval::new(from, f64::INFINITY));
-    free
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn interval(low: f64, high: f64) -> SigmaInterval {
-        SigmaInterval::new(low, high).unwrap()
-    }
-
-    #[test]
-    fn the_rest_fills_the_holes() {
-        let all = f64::INFINITY;
-        assert_eq!(rest(Vec::new()), [interval(0.0, all)]);
-        assert_eq!(rest(vec![interval(1.0, all)]), [interval(0.0, 1.0)]);
-        assert_eq!(rest(vec![interval(0.0, 1.0)]), [interval(1.0, all)]);
-        assert_eq!(
-            rest(vec![interval(2.0, 3.0), interval(0.5, 1.0)]),
-            [interval(0.0, 0.5), interval(1.0, 2.0), interval(3.0, all)]
-        );
-        assert_eq!(rest(vec![interval(0.0, all)]), []);
-    }
 }

@@ -6,8 +6,8 @@ use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::find;
 use ediffi_encoders::{T5, T5Config, T5Weights, TextTokenizer};
 
-use super::unusable::unusable;
-use super::weights;
+use super::advice::ADVICE;
+use crate::published::{unusable, weights};
 use crate::{Error, Result};
 
 /// The encoder of a published folder, looked at and not loaded.
@@ -50,7 +50,7 @@ impl PublishedText {
         }
         let config = T5::read_config(&encoder).map_err(Error::of_config)?;
         // What it says where there are no weights is worth more than what the encoder would say.
-        let file = weights::find(&encoder, "model", half)?;
+        let file = weights::find(&encoder, "model", half, ADVICE)?;
         let halved = file.file_name().is_some_and(|name| name.to_string_lossy().contains(weights::HALF));
         let names = ["tokenizer/tokenizer.json", "tokenizer/spiece.model"];
         let Some(tokenizer) = names.iter().map(|name| folder.join(name)).find(|path| path.is_file()) else {
@@ -76,8 +76,8 @@ impl PublishedText {
 
 #[cfg(test)]
 mod tests {
-    use super::super::warnings::with_warnings;
     use super::*;
+    use crate::published::warnings::with_warnings;
 
     /// An encoder that is passed over for another is named, with what is wrong with it.
     #[test]

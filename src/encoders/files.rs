@@ -38,7 +38,9 @@ impl EncoderSet {
             T5Files::Published(text, _) => text.weights(),
         });
         let clip = self.clip.as_ref().map(|(folder, _)| Ok(find(folder, None)?));
-        t5.into_iter().chain(clip).collect()
+        let latent =
+            self.latent.iter().flat_map(|latent| &latent.encoders).map(crate::stable_diffusion::PublishedClip::weights);
+        t5.into_iter().chain(clip).chain(latent).collect()
     }
 
     /// Whether those of `other` make the same of a text, if their files are the same.
@@ -47,6 +49,11 @@ impl EncoderSet {
             Some(T5Files::Published(_, clean)) => Some(clean),
             _ => None,
         };
-        self.t5_weights == other.t5_weights && cleans(self) == cleans(other) && self.t5.is_some() == other.t5.is_some()
+        let latent =
+            |set: &Self| set.latent.iter().map(|latent| (latent.encoders.len(), latent.zeros)).collect::<Vec<_>>();
+        latent(self) == latent(other)
+            && self.t5_weights == other.t5_weights
+            && cleans(self) == cleans(other)
+            && self.t5.is_some() == other.t5.is_some()
     }
 }

@@ -16,6 +16,9 @@ pub(super) fn check(request: &Request, running: &[StageShape], problems: &mut Ve
         }
         return;
     };
+    if let Some(stage) = running.iter().find(|stage| stage.latent) {
+        wrong(format!("stage `{}` draws latents, of which no picture can be edited yet", stage.name));
+    }
     if let Some(stage) = running.iter().find(|stage| !stage.rgb) {
         wrong(format!("stage `{}` does not draw RGB, as the picture is", stage.name));
     }

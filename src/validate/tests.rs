@@ -33,6 +33,7 @@ fn stage(name: &str, size: i64, needs: EmbeddingShapes) -> StageShape {
         weaker: false,
         enlarges: name != "base",
         rgb: true,
+        latent: false,
     }
 }
 

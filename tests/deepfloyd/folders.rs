@@ -70,8 +70,8 @@ fn what_is_wrong_with_a_folder_is_said_with_what_to_do() {
     says(&|path| fs::remove_file(path.join("tokenizer/tokenizer.json")).unwrap(), &["tokenizer.json", "spiece.model"]);
     says(&|path| fs::remove_file(path.join("model_index.json")).unwrap(), &["pipeline.json", "model_index.json"]);
     says(
-        &|path| replace(&path.join("model_index.json"), "IFPipeline", "StableDiffusionPipeline"),
-        &["holds a `StableDiffusionPipeline`", "DeepFloyd IF"],
+        &|path| replace(&path.join("model_index.json"), "IFPipeline", "FluxPipeline"),
+        &["holds a `FluxPipeline`, FLUX", "DeepFloyd IF"],
     );
     let index = |path: &Path| path.join("model_index.json");
     says(

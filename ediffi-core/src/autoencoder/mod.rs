@@ -13,6 +13,7 @@ mod encoder;
 mod file;
 #[cfg(test)]
 mod parity;
+mod preview;
 mod tiled;
 
 pub use attention::AttentionWeights;

@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::config::AutoencoderConfig;
 use super::decoder::Decoder;
 use crate::Result;
 
@@ -25,6 +26,18 @@ impl Tiles {
     fn of(self, length: i64) -> impl Iterator<Item = (i64, i64)> + Clone {
         let starts = (0..).map(move |index| index * self.step).take_while(move |&start| start < length);
         starts.map(move |start| (start, self.side.min(length - start)))
+    }
+}
+
+impl AutoencoderConfig {
+    /// Into how many tiles [`Decoder::decode_tiled`] cuts latents of this height and width.
+    #[must_use]
+    pub fn tiles(&self, height: i64, width: i64) -> usize {
+        let tiles = Tiles::new(self.sample_size / self.size_multiple());
+        if height <= tiles.side && width <= tiles.side {
+            return 1;
+        }
+        tiles.of(height).count() * tiles.of(width).count()
     }
 }
 

@@ -10,7 +10,7 @@
 //! All solvers end with `x <- D(x; sigma)` at the lowest positive sigma of the schedule. If the schedule ends in 0, this is
 //! its last step: Euler's rule from sigma to 0 gives exactly that. If it ends above 0, this follows the last step. So a
 //! schedule with M positive sigmas makes M - 1 steps of the solver's rule and one denoising. [`Step::steps`] counts these M
-//! steps, and a [`Plan`](crate::plan::Plan) lists them.
+//! steps, and a [`Plan`](crate::plan::Plan) lists them. [`Ends`](crate::timesteps::Ends) are those of published samplers that do otherwise.
 //!
 //! # Example
 //!
@@ -27,6 +27,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ancestral;
 mod ddpm;
 mod dpmpp;
 mod dpmpp_sde;
@@ -36,6 +37,7 @@ mod heun;
 mod kutta3;
 mod name;
 mod observer;
+mod plms;
 mod solve;
 mod tab_deis;
 mod trajectory;

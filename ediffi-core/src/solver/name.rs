@@ -13,7 +13,7 @@ use super::heun::Churn;
 use super::solve::Solver;
 use crate::{Error, Result};
 
-const NAMES: [(&str, Solver); 11] = [
+const NAMES: [(&str, Solver); 13] = [
     ("euler", Solver::Euler),
     ("heun", Solver::Heun(Churn::NONE)),
     ("kutta-3", Solver::Kutta3),
@@ -22,6 +22,8 @@ const NAMES: [(&str, Solver); 11] = [
     ("tab-deis-3", Solver::TabDeis { order: 3 }),
     ("dpmpp-2m", Solver::DpmPp2M),
     ("dpmpp-3m", Solver::DpmPp3M),
+    ("euler-ancestral", Solver::EulerAncestral),
+    ("plms", Solver::Plms),
     ("dpmpp-2m-sde", Solver::DpmPp2MSde(FreshNoise { eta: 1.0, s_noise: 1.0 })),
     ("ddpm", Solver::Ddpm(Variance::Learned)),
     ("ddpm-fixed-small", Solver::Ddpm(Variance::FixedSmall)),
@@ -33,9 +35,11 @@ impl Solver {
         NAMES.into_iter().map(|(_, solver)| solver)
     }
 
-    /// The solvers of the probability-flow equation, without churn: they add no noise on the way, and take any schedule.
+    /// The solvers of the probability-flow equation, without churn: they add no noise on the way, and take any schedule. [`Plms`](Self::Plms)
+    /// is made for even timesteps, and not among them.
     pub fn deterministic() -> impl Iterator<Item = Self> {
-        Self::all().filter(|solver| !matches!(solver, Self::Ddpm(_) | Self::DpmPp2MSde(_)))
+        Self::all()
+            .filter(|solver| !matches!(solver, Self::Ddpm(_) | Self::DpmPp2MSde(_) | Self::EulerAncestral | Self::Plms))
     }
 }
 
@@ -50,6 +54,8 @@ impl fmt::Display for Solver {
             Self::DpmPp2M => f.write_str("dpmpp-2m"),
             Self::DpmPp3M => f.write_str("dpmpp-3m"),
             Self::DpmPp2MSde(_) => f.write_str("dpmpp-2m-sde"),
+            Self::EulerAncestral => f.write_str("euler-ancestral"),
+            Self::Plms => f.write_str("plms"),
             Self::Ddpm(Variance::Learned) => f.write_str("ddpm"),
             Self::Ddpm(Variance::FixedSmall) => f.write_str("ddpm-fixed-small"),
         }
@@ -139,7 +145,7 @@ mod tests {
 
     #[test]
     fn deterministic_solvers_add_no_noise() {
-        assert_eq!((Solver::all().count(), Solver::deterministic().count()), (11, 8));
+        assert_eq!((Solver::all().count(), Solver::deterministic().count()), (13, 8));
         let noisy = |solver: Solver| solver.to_string().starts_with("ddpm") || solver.to_string().ends_with("sde");
         assert!(!Solver::deterministic().any(noisy));
     }

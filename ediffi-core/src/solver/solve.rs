@@ -8,16 +8,18 @@ use super::dpmpp_sde::{DpmPp2MSde, FreshNoise};
 use super::heun::{Churn, Heun};
 use super::kutta3::Kutta3;
 use super::observer::StepObserver;
+use super::plms::Plms;
 use super::tab_deis::TabDeis;
 use super::trajectory::{Rule, Trajectory};
 use crate::denoiser::{Denoiser, is_finite, state_kind};
 use crate::noise::NoiseSource;
+use crate::timesteps::Ends;
 use crate::{Error, Result, schedule};
 
 /// An integration rule.
 ///
 /// By name, in JSON and by [`FromStr`](std::str::FromStr): `euler`, `heun`, `kutta-3`, `tab-deis-1`, `tab-deis-2`,
-/// `tab-deis-3`, `dpmpp-2m`, `dpmpp-3m`, `dpmpp-2m-sde`, `ddpm`, `ddpm-fixed-small`. Heun's churn is written in JSON as
+/// `tab-deis-3`, `dpmpp-2m`, `dpmpp-3m`, `dpmpp-2m-sde`, `euler-ancestral`, `plms`, `ddpm`, `ddpm-fixed-small`. Heun's churn is written in JSON as
 /// `{"heun": {"s_churn": 40, ..}}`, the noise of `dpmpp-2m-sde` as `{"dpmpp-2m-sde": {"eta": 0.5, ..}}`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
@@ -42,6 +44,12 @@ pub enum Solver {
     DpmPp3M,
     /// DPM-Solver++(2M) of the equation with noise (Lu et al. 2022, appendix B.6). One evaluation a step.
     DpmPp2MSde(FreshNoise),
+    /// Euler's rule with new noise in every step ("Euler a" of many programs): the variance of DDPM's steps on any schedule. One evaluation a
+    /// step.
+    EulerAncestral,
+    /// PLMS (Liu et al. 2022; diffusers' `PNDMScheduler`): Adams-Bashforth of order 4 with the weights of even steps, made for schedules of
+    /// evenly spaced timesteps. One evaluation a step, and one more in the first.
+    Plms,
     /// Ancestral sampling of DDPM (Ho et al. 2020, algorithm 2), which adds new noise in every step but the last. It is
     /// the published sampler of DeepFloyd IF. It visits timesteps only ([`crate::timesteps`]): use the schedules `leading`
     /// and `preset`.
@@ -75,17 +83,15 @@ impl Solver {
         };
         match sigmas.iter().filter(|sigma| **sigma > 0.0).count() {
             0 => 0,
+            positive if *self == Self::Plms => positive + usize::from(positive > 1),
             positive => per_step * (positive - 1) + 1,
         }
     }
 
-    /// The standard deviation of the first state: `sigma`, the first noise level, for all but DDPM, whose first state has
-    /// variance 1 in DDPM's view.
-    fn deviation(&self, sigma: f64) -> f64 {
-        match self {
-            Self::Ddpm(_) => norm(sigma),
-            _ => sigma,
-        }
+    /// The standard deviation of the first state: `sigma`, the first noise level, for all but those whose first state has variance 1 in
+    /// DDPM's view.
+    fn deviation(&self, sigma: f64, ends: Ends) -> f64 {
+        if ends.unit_start || matches!(self, Self::Ddpm(_)) { norm(sigma) } else { sigma }
     }
 
     /// Starts on the way from `start`, standard normal noise, to a clean image. The solver scales it to the first noise level
@@ -101,12 +107,29 @@ impl Solver {
     /// [`Error::InvalidSigmas`] or [`Error::InvalidSchedule`]; [`Error::InvalidSolver`]; [`Error::NotFinite`] for a `start` that
     /// holds a NaN or an infinity; the errors of `noise`.
     pub fn start(&self, start: Tensor, sigmas: &[f64], noise: &mut dyn NoiseSource) -> Result<Trajectory> {
-        let _no_grad = tch::no_grad_guard();
-        let deviation = self.deviation(sigmas.first().copied().unwrap_or_default());
-        self.begin(finite(&start)?.f_mul_scalar(deviation)?, sigmas, noise)
+        self.start_between(start, sigmas, Ends::default(), noise)
     }
 
-    /// As [`start`](Self::start), but on the way from `picture`, to which noise of the first level is added: image to image (Meng et
+    /// As [`start`](Self::start) with other ends. Where the last step goes to a noise level above 0, no solver denoises there.
+    ///
+    /// # Shapes
+    /// `start`: `[n, channels, height, width]`
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), and [`Error::InvalidSchedule`] for an end that is not below the schedule.
+    pub fn start_between(
+        &self,
+        start: Tensor,
+        sigmas: &[f64],
+        ends: Ends,
+        noise: &mut dyn NoiseSource,
+    ) -> Result<Trajectory> {
+        let _no_grad = tch::no_grad_guard();
+        let deviation = self.deviation(sigmas.first().copied().unwrap_or_default(), ends);
+        self.begin(finite(&start)?.f_mul_scalar(deviation)?, sigmas, ends, noise)
+    }
+
+    /// As [`start_between`](Self::start_between), but on the way from `picture`, to which noise of the first level is added: image to image (Meng et
     /// al. 2022, `SDEdit`).
     ///
     /// # Shapes
@@ -119,21 +142,28 @@ impl Solver {
         picture: &Tensor,
         start: Tensor,
         sigmas: &[f64],
+        ends: Ends,
         noise: &mut dyn NoiseSource,
     ) -> Result<Trajectory> {
         let _no_grad = tch::no_grad_guard();
         let sigma = sigmas.first().copied().unwrap_or_default();
-        self.begin(finite(picture)?.f_add(&finite(&start)?.f_mul_scalar(sigma)?)?, sigmas, noise)
+        self.begin(finite(picture)?.f_add(&finite(&start)?.f_mul_scalar(sigma)?)?, sigmas, ends, noise)
     }
 
     /// On the way from `x` at the first of `sigmas`.
-    fn begin(&self, x: Tensor, sigmas: &[f64], noise: &mut dyn NoiseSource) -> Result<Trajectory> {
+    fn begin(&self, x: Tensor, sigmas: &[f64], ends: Ends, noise: &mut dyn NoiseSource) -> Result<Trajectory> {
         self.validate()?;
         schedule::validate(sigmas)?;
         let sigmas = match sigmas {
             [positive @ .., 0.0] => positive,
             all => all,
         };
+        let lowest = sigmas.last().copied().unwrap_or_default();
+        if let Some(last) = ends.last.filter(|last| !(*last > 0.0 && *last < lowest)) {
+            return Err(Error::InvalidSchedule(format!(
+                "it cannot end at sigma {last}: the last step starts at {lowest}"
+            )));
+        }
         let rule = match *self {
             Self::Euler => Rule::Euler,
             Self::Heun(churn) => Rule::Heun(Heun::new(churn, sigmas.len())),
@@ -142,9 +172,11 @@ impl Solver {
             Self::DpmPp2M => Rule::DpmPp2M(DpmPp2M::default()),
             Self::DpmPp3M => Rule::DpmPp3M(DpmPp3M::default()),
             Self::DpmPp2MSde(fresh) => Rule::DpmPp2MSde(DpmPp2MSde::new(fresh)),
+            Self::EulerAncestral => Rule::EulerAncestral,
+            Self::Plms => Rule::Plms(Plms::default()),
             Self::Ddpm(variance) => Rule::Ddpm(Ddpm::new(variance, sigmas)?),
         };
-        Trajectory::new(rule, x, sigmas, noise)
+        Trajectory::new(rule, x, sigmas, ends, noise)
     }
 
     /// Makes a clean image of `start`: goes the whole way that [`start`](Self::start) begins. Gradients are off.

@@ -2,7 +2,8 @@
 
 use tch::{Device, Tensor};
 
-use super::ddpm::Ddpm;
+use super::ancestral;
+use super::ddpm::{Ddpm, norm};
 use super::dpmpp::{DpmPp2M, DpmPp3M};
 use super::dpmpp_sde::DpmPp2MSde;
 use super::euler;
@@ -10,9 +11,11 @@ use super::evaluated::{Evaluated, Kept, Next};
 use super::heun::Heun;
 use super::kutta3::Kutta3;
 use super::observer::Step;
+use super::plms::Plms;
 use super::tab_deis::TabDeis;
 use crate::denoiser::{Estimate, check_shape, check_sigma};
 use crate::noise::NoiseSource;
+use crate::timesteps::Ends;
 use crate::{Error, Result};
 
 /// A batch of pictures on its way from noise to images, made by [`Solver::start`](super::Solver::start).
@@ -49,6 +52,8 @@ pub struct Trajectory {
     rule: Rule,
     /// The positive sigmas of the schedule.
     sigmas: Vec<f64>,
+    /// The noise level at which it ends, if not at 0.
+    last: Option<f64>,
     /// The number of the step that runs.
     index: usize,
     x: Kept,
@@ -91,11 +96,11 @@ impl Finite {
 
 impl Trajectory {
     /// From `x` at the first of `sigmas`, which are positive and descend.
-    pub(super) fn new(rule: Rule, x: Tensor, sigmas: &[f64], noise: &mut dyn NoiseSource) -> Result<Self> {
+    pub(super) fn new(rule: Rule, x: Tensor, sigmas: &[f64], ends: Ends, noise: &mut dyn NoiseSource) -> Result<Self> {
         let (x, sigma) = rule.begin(x, sigmas.first().copied().unwrap_or(0.0), noise)?;
         let finite = Finite::new(x.device());
         let (x, denoised) = (Kept::from(&x), Kept::from(x));
-        Ok(Self { rule, sigmas: sigmas.to_vec(), index: 0, x, sigma, within: false, denoised, finite })
+        Ok(Self { rule, sigmas: sigmas.to_vec(), last: ends.last, index: 0, x, sigma, within: false, denoised, finite })
     }
 
     /// What is to be evaluated next: the state at the start of a step, or one that the rule needs within the step. In the end
@@ -124,7 +129,7 @@ impl Trajectory {
     /// Goes on with `estimate`, the denoiser's for [`x`](Self::x) and [`sigma`](Self::sigma). If that was the last evaluation of
     /// a step, this gives the step.
     ///
-    /// DPM-Solver++ with noise, churn and DDPM draw noise from `noise`.
+    /// DPM-Solver++ with noise, churn, Euler's ancestral rule and DDPM draw noise from `noise`.
     ///
     /// # Errors
     /// [`Error::SigmaOutOfRange`] if it is finished, [`Error::DenoisedShape`], and [`Error::DenoisedNotFinite`] for a NaN or an
@@ -141,15 +146,16 @@ impl Trajectory {
             self.denoised = Kept::from(&denoised);
         }
         let estimate = Estimate { denoised, ..estimate };
-        let (x, sigma) = match self.sigmas.get(self.index + 1) {
-            Some(&t_next) => {
+        let (x, sigma) = match self.sigmas.get(self.index + 1).copied().or(self.last) {
+            Some(t_next) => {
                 let evaluated = Evaluated { x: &self.x, t: self.sigma, t_next, estimate: &estimate };
                 match self.rule.advance(&evaluated, noise)? {
                     Next::Within(x, sigma) => {
                         (self.x, self.sigma, self.within) = (x.into(), sigma, true);
                         return Ok(None);
                     }
-                    Next::Reached(x) => self.rule.begin(x, t_next, noise)?,
+                    Next::Reached(x) if self.index + 1 < self.sigmas.len() => self.rule.begin(x, t_next, noise)?,
+                    Next::Reached(x) => (x.f_div_scalar(norm(t_next))?, 0.0),
                 }
             }
             None => (estimate.denoised, 0.0),
@@ -172,6 +178,8 @@ pub(super) enum Rule {
     DpmPp2M(DpmPp2M),
     DpmPp3M(DpmPp3M),
     DpmPp2MSde(DpmPp2MSde),
+    EulerAncestral,
+    Plms(Plms),
     Ddpm(Ddpm),
 }
 
@@ -193,6 +201,8 @@ impl Rule {
             Self::DpmPp2M(rule) => rule.advance(evaluated),
             Self::DpmPp3M(rule) => rule.advance(evaluated),
             Self::DpmPp2MSde(rule) => rule.advance(evaluated, noise),
+            Self::EulerAncestral => ancestral::advance(evaluated, noise),
+            Self::Plms(rule) => rule.advance(evaluated),
             Self::Ddpm(rule) => rule.advance(evaluated, noise),
         }
     }

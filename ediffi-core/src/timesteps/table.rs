@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
+use crate::interval::SigmaInterval;
 use crate::{Error, Result};
 
 /// The noise levels of the timesteps that a network was trained on.
@@ -126,6 +127,30 @@ impl NoiseTable {
             }
             _ => 0.0,
         }
+    }
+
+    /// The noise levels below a timestep: those of the timesteps before it, and what is under them. An expert with this interval draws what
+    /// remains when a sampler comes to `timestep`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSchedule`] for timestep 0 and for one that the table does not have.
+    pub fn below(self, timestep: usize) -> Result<SigmaInterval> {
+        match self.sigmas().get(timestep) {
+            Some(&sigma) if timestep > 0 => SigmaInterval::new(0.0, sigma),
+            _ => {
+                Err(Error::InvalidSchedule(format!("there is nothing below timestep {timestep}, or no such timestep")))
+            }
+        }
+    }
+
+    /// The noise levels that are left when a `fraction` of the schedule is done, counted in timesteps as diffusers counts its
+    /// `denoising_start`: 0.8 leaves the timesteps below 200, which SDXL's refiner was trained on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSchedule`] unless the fraction is above 0 and below 1, by a timestep at least.
+    pub fn after(self, fraction: f64) -> Result<SigmaInterval> {
+        let left = (self.len() as f64 * (1.0 - fraction)).round_ties_even();
+        self.below(if left > 0.0 { left as usize } else { 0 })
     }
 
     /// `steps` timesteps at even distances from 0, descending: diffusers' spacing "leading". With few steps it does not
@@ -294,6 +319,19 @@ mod tests {
         assert_eq!(table().index_of(0.5), None);
         let (table, sigmas) = (table(), table().sigmas().to_vec());
         assert_eq!(table.schedule(&[999, 10, 0]), [sigmas[999], sigmas[10], sigmas[0], 0.0]);
+    }
+
+    /// diffusers: `round(1000 - denoising_start * 1000)` is the first timestep that the refiner leaves to the base.
+    #[test]
+    fn intervals_are_counted_in_timesteps() {
+        let table = NoiseTable::ScaledLinear;
+        assert_eq!(table.after(0.8).unwrap(), table.below(200).unwrap());
+        let interval = table.below(200).unwrap();
+        assert!(interval.contains(table.sigmas()[199]) && !interval.contains(table.sigmas()[200]));
+        assert!(interval.contains(table.sigmas()[0]));
+        for wrong in [table.below(0), table.below(1000), table.after(1.0), table.after(0.0), table.after(f64::NAN)] {
+            assert!(matches!(wrong, Err(Error::InvalidSchedule(_))), "{wrong:?}");
+        }
     }
 
     proptest! {

@@ -33,4 +33,4 @@ pub use layout::{Body, Layout};
 pub use network::UNet;
 pub use parts::{ContextConfig, DETAIL, DetailConfig, Dimensions, Level};
 pub use pass::{Block, KeysValues, Pass};
-pub use stable_diffusion::{LatentLevel, PublishedStableDiffusion, StableDiffusion, Transformers};
+pub use stable_diffusion::{Beside, LatentLevel, Place, PublishedStableDiffusion, StableDiffusion, Transformers};

@@ -11,6 +11,7 @@ use super::file;
 use super::names::{text_names, vision_names};
 use super::preprocess::Preprocess;
 use super::text::ClipTextNetwork;
+use super::transformer::ClipOutput;
 use super::vision::ClipVisionNetwork;
 use crate::batch;
 use crate::encoded::{EncodedClip, finite};
@@ -43,17 +44,48 @@ impl ClipText {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
-        let _guard = tch::no_grad_guard();
         let (config, projection) = file::text(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
-        let identity = Identity::open(folder, variant, text_names, &config, &tokenizer)?;
+        Self::build(folder, variant, runtime, (&config, projection), tokenizer)
+    }
+
+    fn build(
+        folder: &Path,
+        variant: Option<&str>,
+        runtime: Runtime,
+        (config, projection): (&ClipTextConfig, i64),
+        tokenizer: TextTokenizer,
+    ) -> Result<Self> {
+        let _guard = tch::no_grad_guard();
+        let identity = Identity::open(folder, variant, text_names, config, &tokenizer)?;
         let file = identity.weights();
         let projection = file.contains("text_projection.weight").then_some(projection);
         tracing::debug!(folder = %folder.display(), ?runtime, "opening the text half of clip");
         let network = file.build(runtime.device, runtime.kind, |scope| {
-            ClipTextNetwork::new(scope, &config, projection, runtime.kind)
+            ClipTextNetwork::new(scope, config, projection, runtime.kind)
         })?;
         Ok(Self { network, tokenizer, identity })
+    }
+
+    /// As [`open_variant`](Self::open_variant), with the padding that the tokenizer's files name, for
+    /// [`encode_with_padding`](Self::encode_with_padding).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_padded(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
+        let (config, projection) = file::text(folder)?;
+        let tokenizer = TextTokenizer::clip_padded(folder, config.vocab_size, config.max_position_embeddings)?;
+        check_end(&tokenizer, config.eos_token_id)?;
+        Self::build(folder, variant, runtime, (&config, projection), tokenizer)
+    }
+
+    /// Reads the `config.json` of a folder, and the width of the space that the text is projected into, if the weights project it. Each key is
+    /// read, or known to be without effect on embeddings.
+    ///
+    /// # Errors
+    /// As [`Clip::read_config`](super::Clip::read_config).
+    pub fn read_config(folder: &Path) -> Result<(ClipTextConfig, i64)> {
+        file::text(folder)
     }
 
     /// The fingerprint of the model in a folder, without loading it.
@@ -111,6 +143,36 @@ impl ClipText {
             tokens: finite(tokens, "the CLIP text embedding")?,
             penultimate,
             pooled: finite(pooled, "the pooled CLIP text embedding")?,
+            mask: cut.mask.f_to_device(device)?,
+            spans: cut.spans,
+            truncated: cut.truncated,
+        })
+    }
+
+    /// As [`encode`](Self::encode), but with the network's own embeddings of the padding instead of zeros. Latent diffusion models were trained
+    /// on all columns without a mask, and need these; open the encoder with [`open_padded`](Self::open_padded) for them.
+    ///
+    /// # Shapes
+    /// → `EncodedClip::tokens` [texts, tokens, width], `EncodedClip::pooled` [texts, projection]
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_with_padding(&self, texts: &[&str], tokens: i64) -> Result<EncodedClip> {
+        let _guard = tch::no_grad_guard();
+        let cut = self.tokenizer.encode(texts, tokens)?;
+        let device = self.network.device();
+        let ids = cut.ids.f_to_device(device)?;
+        // One by one, so that a row does not depend on its neighbours even where libtorch picks another kernel for more.
+        let rows = (0..texts.len() as i64).map(|row| Ok(self.network.forward(&ids.f_narrow(0, row, 1)?)?));
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        let all = |part: fn(&ClipOutput) -> &Tensor, what| -> Result<Tensor> {
+            let parts: Vec<&Tensor> = rows.iter().map(part).collect();
+            Ok(finite(Tensor::f_cat(&parts, 0)?, what)?)
+        };
+        Ok(EncodedClip {
+            tokens: all(|row| &row.tokens, "the CLIP text embedding")?,
+            penultimate: all(|row| &row.penultimate, "the CLIP text embedding")?,
+            pooled: all(|row| &row.pooled, "the pooled CLIP text embedding")?,
             mask: cut.mask.f_to_device(device)?,
             spans: cut.spans,
             truncated: cut.truncated,

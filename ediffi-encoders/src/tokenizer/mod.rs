@@ -49,6 +49,8 @@ pub struct TextTokenizer {
     start: Option<i64>,
     end: i64,
     padding: i64,
+    /// The padding as texts write it, where it is a sign of theirs: every one is the token of the padding then, as in transformers.
+    written_padding: Option<String>,
     most: i64,
 }
 
@@ -66,7 +68,7 @@ impl TextTokenizer {
     pub fn t5(path: &Path, end: i64, padding: i64, vocabulary: i64) -> Result<Self> {
         let path = open::find(path, &["tokenizer.json", "spiece.model"])?;
         let cutter = guarded(&path, || open::t5(&path))?;
-        let this = Self { path, cutter, start: None, end, padding, most: MOST };
+        let this = Self { path, cutter, start: None, end, padding, written_padding: None, most: MOST };
         this.check("shared.weight", vocabulary)?;
         let named = this.special(end);
         if named.as_deref() != Some(T5_END) {
@@ -103,7 +105,7 @@ impl TextTokenizer {
             cutter.id(token).ok_or_else(|| Error::TokenizerMismatch { path: path.clone(), reason: reason() })
         };
         let (start, end) = (id(CLIP_START)?, id(CLIP_END)?);
-        let this = Self { path, cutter, start: Some(start), end, padding: end, most };
+        let this = Self { path, cutter, start: Some(start), end, padding: end, written_padding: None, most };
         this.check("text_model.embeddings.token_embedding.weight", vocabulary)?;
         settings::check(
             &this.path,
@@ -117,6 +119,25 @@ impl TextTokenizer {
                 id: &|token| this.cutter.id(token),
             },
         )?;
+        Ok(this)
+    }
+
+    /// As [`clip`](Self::clip), with the token of the padding that the files beside it name, for networks that see the padding: those of
+    /// latent diffusion models (`<|endoftext|>` where no file names one).
+    ///
+    /// # Errors
+    /// As [`clip`](Self::clip), and [`Error::TokenizerMismatch`] for a padding that is no token.
+    pub fn clip_padded(path: &Path, vocabulary: i64, most: i64) -> Result<Self> {
+        let mut this = Self::clip(path, vocabulary, most)?;
+        if let Some(token) = settings::padding(&this.path)? {
+            let unknown =
+                || this.mismatch(format!("its pad_token `{}` is no token", ediffi_core::brief::brief(&token)));
+            this.padding = this.cutter.id(&token).ok_or_else(unknown)?;
+            // Stable Diffusion 2 pads with `!`.
+            let special = token.starts_with("<|") && token.ends_with("|>");
+            let sign = !token.is_empty() && !special;
+            this.written_padding = sign.then_some(token);
+        }
         Ok(this)
     }
 
@@ -208,8 +229,24 @@ impl TextTokenizer {
         })
     }
 
-    /// The tokens of the text itself.
+    /// The tokens of the text itself. It is cut at every sign that pads.
     fn body(&self, text: &str) -> std::result::Result<Vec<Token>, tokenizers::Error> {
+        let Some(sign) = &self.written_padding else { return self.piece(text) };
+        let (mut body, mut from, width) = (Vec::new(), 0, sign.chars().count());
+        for (index, piece) in text.split(sign.as_str()).enumerate() {
+            if index > 0 {
+                body.push((self.padding, Some(from..from + width)));
+                from += width;
+            }
+            let moved = |span: Range<usize>| span.start + from..span.end + from;
+            body.extend(self.piece(piece)?.into_iter().map(|(id, span)| (id, span.map(moved))));
+            from += piece.chars().count();
+        }
+        Ok(body)
+    }
+
+    /// The tokens of a text, or of a piece of one.
+    fn piece(&self, text: &str) -> std::result::Result<Vec<Token>, tokenizers::Error> {
         let tokens: Vec<(u32, Range<usize>)> = match &self.cutter {
             Cutter::Pieces(pieces) => pieces.encode(text),
             Cutter::Pipeline(tokenizer) => {
@@ -221,7 +258,8 @@ impl TextTokenizer {
         };
         let characters: Vec<char> = text.chars().collect();
         // Some vocabularies hold their special tokens among the pieces of words, where a text can reach them.
-        let special = |id: i64| id == self.end || id == self.padding || Some(id) == self.start;
+        let padding = Some(self.padding).filter(|_| self.written_padding.is_none());
+        let special = |id: i64| id == self.end || Some(id) == padding || Some(id) == self.start;
         Ok(tokens
             .into_iter()
             .map(|(id, span)| (i64::from(id), visible(&characters, span)))

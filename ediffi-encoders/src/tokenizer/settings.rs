@@ -122,6 +122,26 @@ pub(super) fn check(path: &Path, family: &Family<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The token of the padding that the files in the folder of the tokenizer at `path` name; the settings of the tokenizer stand above the older
+/// map of special tokens.
+///
+/// # Errors
+/// A file that is unreadable.
+pub(super) fn padding(path: &Path) -> Result<Option<String>> {
+    let Some(folder) = path.parent() else { return Ok(None) };
+    for name in FILES.iter().filter(|name| **name != ADDED) {
+        let path = folder.join(name);
+        if !path.is_file() {
+            continue;
+        }
+        let keys: Map<String, Value> = read_json(&path)?;
+        if let Some(found) = keys.get("pad_token").and_then(token) {
+            return Ok(Some(found.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
 /// Checks the keys of one file.
 fn keys_of(path: &Path, mut keys: Map<String, Value>, family: &Family<'_>) -> Result<()> {
     if let Some(class) = keys.remove("tokenizer_class").filter(|class| !class.is_null()) {

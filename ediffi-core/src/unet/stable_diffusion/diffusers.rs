@@ -168,6 +168,7 @@ impl Published {
                 pooled: pooled.filter(|_| micro.is_some()),
             },
             micro,
+            beside: None,
             linear_projection: self.use_linear_projection,
             upcast_attention: self.upcast_attention.unwrap_or(false),
             middle_scale: self.mid_block_scale_factor,

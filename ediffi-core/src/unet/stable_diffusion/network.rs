@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::beside::{Beside, Place};
 use super::source::ClipSource;
 use crate::nn::{Activation, Conv2d, MapNorm, Norm};
 use crate::unet::io::{ClipText, EmbeddingShapes, Io};
@@ -69,6 +70,9 @@ pub struct StableDiffusion {
     /// The numbers that are said of a picture (SDXL).
     #[serde(default)]
     pub micro: Option<Micro>,
+    /// Where text and numbers stand in wider ones, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<Beside>,
     /// Whether what leads into a transformer and out of it is a linear map in the file, and not a 1×1 convolution.
     pub linear_projection: bool,
     /// Whether a network in f16 attends in f32.
@@ -149,6 +153,18 @@ impl StableDiffusion {
         Ok(())
     }
 
+    /// Where its inputs stand.
+    fn places(&self) -> Beside {
+        let numbers = self.micro.map_or(1, |micro| micro.numbers);
+        let whole = |width| Place::whole(width);
+        let own = Beside {
+            text: whole(self.text.width),
+            pooled: whole(self.text.pooled.unwrap_or(1)),
+            numbers: whole(numbers),
+        };
+        self.beside.unwrap_or(own)
+    }
+
     /// Channels of the first level.
     fn channels(&self) -> i64 {
         self.levels.first().map_or(0, |level| level.channels)
@@ -193,6 +209,10 @@ impl Layout for StableDiffusion {
         if pooled.is_some() != self.micro.is_some() {
             return wrong("text", "a pooled embedding is taken together with `micro` numbers".to_owned());
         }
+        let Beside { text, pooled: pool, numbers } = self.places();
+        if !(text.holds(width) && pool.holds(pooled.unwrap_or(1)) && numbers.holds(micro.numbers)) {
+            return wrong("beside", "what the network takes does not fit in its place".to_owned());
+        }
         let last = self.levels.last().map(|level| LatentLevel { transformers: Some(self.middle), ..*level });
         for LatentLevel { channels, blocks, transformers } in self.levels.iter().copied().chain(last) {
             if !(1..=1 << 20).contains(&channels) || channels % self.groups != 0 {
@@ -231,12 +251,18 @@ impl Layout for StableDiffusion {
 
     fn io(&self) -> Io {
         let depth = u32::try_from(self.levels.len().saturating_sub(1)).unwrap_or(u32::MAX);
-        let micro = self.micro.map(|micro| micro.numbers);
+        let places = self.places();
+        let micro = self.micro.map(|_| places.numbers.all);
+        let text = ClipText {
+            tokens: self.text.tokens,
+            width: places.text.all,
+            pooled: self.text.pooled.map(|_| places.pooled.all),
+        };
         Io {
             channels: self.latent_channels,
             variance: false,
             low_res: false,
-            embeddings: EmbeddingShapes { clip_text: Some(self.text), micro, ..EmbeddingShapes::default() },
+            embeddings: EmbeddingShapes { clip_text: Some(text), micro, ..EmbeddingShapes::default() },
             size_multiple: 1_i64.checked_shl(depth).unwrap_or(i64::MAX),
             noise_level: false,
         }
@@ -253,7 +279,7 @@ impl Layout for StableDiffusion {
         };
         let micro = self.micro.map(embedding).transpose()?;
         let stem = Conv2d::new(scope.at("conv_in"), self.latent_channels, channels, 3)?;
-        let source = ClipSource { text: self.text, micro, device: stem.device() };
+        let source = ClipSource { text: self.text, micro, places: self.places(), device: stem.device() };
         let mut trunk = Trunk::new(scope.again(), channels);
         self.lay_out(&mut trunk)?;
         Ok(Body {

@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::beside::Beside;
 use crate::conditioning::Conditioning;
 use crate::unet::context::{ContextSource, Encoded};
 use crate::unet::io::{ClipText, EmbeddingShapes};
@@ -13,6 +14,8 @@ use crate::{Error, Result};
 pub(super) struct ClipSource {
     pub(super) text: ClipText,
     pub(super) micro: Option<(Micro, MicroEmbedding)>,
+    /// Where its inputs stand in those that are given.
+    pub(super) places: Beside,
     /// Where the network is.
     pub(super) device: Device,
 }
@@ -26,16 +29,17 @@ impl ContextSource for ClipSource {
     /// The absence of a text is the embedding of an empty one or, for SDXL's base, zeros that the caller gives.
     fn encode(&self, conditioning: &Conditioning, rows: i64, kind: Kind) -> Result<Encoded> {
         let ClipText { tokens, width, pooled } = self.text;
-        let text = needed("clip_text", conditioning.clip_text.as_ref(), &[rows, tokens, width])?;
+        let Beside { text: place, pooled: pool, numbers } = self.places;
+        let text = needed("clip_text", conditioning.clip_text.as_ref(), &[rows, tokens, place.all])?;
         let added = match (&self.micro, pooled) {
             (Some((micro, embedding)), Some(pooled)) => {
-                let pooled = needed("clip_text_pooled", conditioning.clip_text_pooled.as_ref(), &[rows, pooled])?;
-                let numbers = needed("micro", conditioning.micro.as_ref(), &[rows, micro.numbers])?;
-                Some(embedding.forward(pooled, numbers)?)
+                let texts = needed("clip_text_pooled", conditioning.clip_text_pooled.as_ref(), &[rows, pool.all])?;
+                let told = needed("micro", conditioning.micro.as_ref(), &[rows, numbers.all])?;
+                Some(embedding.forward(&pool.of(texts, pooled)?, &numbers.of(told, micro.numbers)?)?)
             }
             _ => None,
         };
-        let text = text.f_to_device(self.device)?.f_to_kind(kind)?;
+        let text = place.of(text, width)?.f_to_device(self.device)?.f_to_kind(kind)?;
         Ok(Encoded { pooled: added, tokens: text, text_columns: tokens })
     }
 }

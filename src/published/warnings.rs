@@ -8,7 +8,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
 /// What `work` returns, and every warning it gave: its fields as `name=value`, one after the other.
-pub(super) fn with_warnings<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
+pub(crate) fn with_warnings<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
     let log = Log::default();
     let warnings = Arc::clone(&log.0);
     let result = tracing::subscriber::with_default(log, work);

@@ -10,11 +10,12 @@ use super::unusable::unusable;
 use crate::Result;
 
 /// The name of the variant that diffusers and transformers give to weights in half precision.
-pub(super) const HALF: &str = "fp16";
+pub(crate) const HALF: &str = "fp16";
 
 /// The weights called `stem` in `folder`: a safetensors file or the index of several. `half`: the variant in half precision
-/// is wanted, if there is one; otherwise it serves where there are several and none in full precision.
-pub(super) fn find(folder: &Path, stem: &str, half: bool) -> Result<PathBuf> {
+/// is wanted, if there is one; otherwise it serves where there are several and none in full precision. `advice`: what to do where there is
+/// none, before the name of the folder to download.
+pub(crate) fn find(folder: &Path, stem: &str, half: bool, advice: &str) -> Result<PathBuf> {
     let found = match half.then(|| find_called(folder, stem, Some(HALF))) {
         Some(found @ (Ok(_) | Err(WeightsPointer { .. }))) => found,
         _ => find_called(folder, stem, None).or_else(|error| match find_called(folder, stem, Some(HALF)) {
@@ -28,9 +29,7 @@ pub(super) fn find(folder: &Path, stem: &str, half: bool) -> Result<PathBuf> {
             unusable(
                 folder,
                 format!(
-                    "there is no {stem}.safetensors, nor its half-precision variant or index. DeepFloyd's files are given \
-                     out when their licence has been accepted on the page of the model: accept it, log in, and download \
-                     the folder `{part}`"
+                    "there is no {stem}.safetensors, nor its half-precision variant or index. {advice} the folder `{part}`"
                 ),
             )
         }
@@ -47,7 +46,7 @@ mod tests {
         for file in files {
             std::fs::write(folder.path().join(file), "").unwrap();
         }
-        let path = find(folder.path(), "unet", half).map_err(|error| error.to_string())?;
+        let path = find(folder.path(), "unet", half, "download").map_err(|error| error.to_string())?;
         Ok(path.file_name().unwrap().to_str().unwrap().to_owned())
     }
 

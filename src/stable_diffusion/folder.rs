@@ -1,0 +1,94 @@
+//! One folder that diffusers saved.
+
+use std::path::{Path, PathBuf};
+
+use ediffi_cascade::AutoencoderFiles;
+use ediffi_core::autoencoder::AutoencoderConfig;
+use ediffi_core::unet::PublishedStableDiffusion;
+
+use super::index::{Folder, Model};
+use super::scheduler::Scheduler;
+use super::text::{ADVICE, Layer, PublishedClip};
+use crate::Result;
+use crate::published::{unusable, weights};
+
+/// The strength of guidance that diffusers' pipelines take by themselves.
+const GUIDANCE: f64 = 7.5;
+const GUIDANCE_XL: f64 = 5.0;
+
+/// What one published folder holds, looked at and not loaded.
+#[derive(Debug)]
+pub(super) struct LatentFolder {
+    folder: PathBuf,
+    pub(super) said: Folder,
+    pub(super) unet: PublishedStableDiffusion,
+    /// The network's weights.
+    pub(super) weights: PathBuf,
+    pub(super) autoencoder: AutoencoderFiles,
+    pub(super) scheduler: Scheduler,
+    /// The text encoders, whose embeddings stand side by side; the pooled one is the last's.
+    pub(super) text: Vec<PublishedClip>,
+}
+
+impl LatentFolder {
+    /// Opens the folder of a whole model.
+    pub(super) fn open(folder: &Path, half: bool) -> Result<Self> {
+        let said = Folder::read(folder)?;
+        let parts: &[(&str, Layer)] = match said.model {
+            Model::Early => &[("text_encoder", Layer::Last)],
+            Model::Xl => &[("text_encoder", Layer::Penultimate), ("text_encoder_2", Layer::Penultimate)],
+            Model::Refiner => &[("text_encoder_2", Layer::Penultimate)],
+        };
+        let text = parts.iter().map(|(part, layer)| PublishedClip::find(folder, part, *layer, half));
+        let text = text.collect::<Result<Vec<_>>>()?;
+        let pooled = text.last().map(|text| text.projection);
+        let unet = PublishedStableDiffusion::read(&part(folder, "unet/config.json")?, pooled)?;
+        let width: i64 = text.iter().map(|text| text.config.hidden_size).sum();
+        if unet.network.text.width != width {
+            let reason =
+                format!("its text encoders give a width of {width}, its network takes {}", unet.network.text.width);
+            return Err(unusable(folder, reason));
+        }
+        let numbers = unet.network.micro.map_or(0, |micro| micro.numbers);
+        let told = said.model.told().count();
+        if numbers != told {
+            let reason = format!("its network is told {numbers} numbers of a picture, that of its kind {told}");
+            return Err(unusable(folder, reason));
+        }
+        let config = AutoencoderConfig::read_published(&part(folder, "vae/config.json")?)?;
+        let file = weights::find(&folder.join("vae"), "diffusion_pytorch_model", half, ADVICE)?;
+        let guidance = if said.model == Model::Early { GUIDANCE } else { GUIDANCE_XL };
+        let scheduler = part(folder, "scheduler/scheduler_config.json")?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            said,
+            unet,
+            weights: weights::find(&folder.join("unet"), "diffusion_pytorch_model", half, ADVICE)?,
+            autoencoder: AutoencoderFiles { weights: file, config },
+            scheduler: Scheduler::read(&scheduler, said.model == Model::Early, guidance)?,
+            text,
+        })
+    }
+
+    /// How plans and errors name its weights: by the folder's name and the file's.
+    pub(super) fn label(&self) -> PathBuf {
+        let name = |path: &Path| path.file_name().map(PathBuf::from).unwrap_or_default();
+        name(&self.folder).join("unet").join(name(&self.weights))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.folder
+    }
+}
+
+/// A file that every published folder has.
+fn part(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(name);
+    if path.is_file() {
+        return Ok(path);
+    }
+    let reason = format!(
+        "it has no {name}: the folders unet, vae, scheduler, text_encoder and tokenizer are needed, as downloaded"
+    );
+    Err(unusable(folder, reason))
+}

@@ -1,0 +1,157 @@
+//! Folders of Stable Diffusion as diffusers saves them, opened as a latent stage.
+//!
+//! Such a folder holds a whole model: `model_index.json`, the network in `unet`, the autoencoder in `vae`, the sampler in `scheduler`, and CLIP in
+//! `text_encoder` with its tokenizer in `tokenizer`. Several folders of one kind become one ensemble.
+
+mod classes;
+mod folder;
+mod index;
+mod scheduler;
+mod scheduler_keys;
+mod text;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ediffi_cascade::low_res::LowRes;
+use ediffi_cascade::{ExpertConfig, ExpertFiles, Stage, StageConfig};
+use ediffi_core::interval::SigmaInterval;
+use ediffi_core::pool::Residency;
+use ediffi_core::runtime::Runtime;
+use ediffi_core::unet::{Beside, Place, StableDiffusion};
+
+use folder::LatentFolder;
+use index::Model;
+pub(crate) use text::PublishedClip;
+
+use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
+use crate::micro::Told;
+use crate::published::{rest, unusable};
+use crate::{Error, Result};
+
+/// What the folders make together.
+#[derive(Debug)]
+pub(crate) struct Latent {
+    pub(crate) manifest: Manifest,
+    pub(crate) stage: Stage,
+    pub(crate) text: Vec<LatentText>,
+}
+
+/// What the networks of one model read and are told; that of several stands side by side.
+#[derive(Debug, Clone)]
+pub(crate) struct LatentText {
+    /// Their embeddings stand side by side; the pooled one is the last's.
+    pub(crate) encoders: Vec<PublishedClip>,
+    /// Whether no negative prompt is zeros and not the empty text's embedding.
+    pub(crate) zeros: bool,
+    /// Which numbers of a picture they are told.
+    pub(crate) told: Told,
+}
+
+impl LatentText {
+    fn of(folder: &LatentFolder) -> Self {
+        Self { encoders: folder.text.clone(), zeros: folder.said.zeros, told: folder.said.model.told() }
+    }
+}
+
+impl Latent {
+    /// Reads the configurations of all folders and looks for their weights. `experts` take noise levels over from `base`.
+    pub(crate) fn open(
+        base: &Path,
+        experts: &[(SigmaInterval, PathBuf)],
+        runtime: Runtime,
+        residency: Residency,
+    ) -> Result<Self> {
+        let half = runtime.kind != tch::Kind::Float;
+        let main = LatentFolder::open(base, half)?;
+        if main.said.model == Model::Refiner {
+            let reason = "it is SDXL's refiner, which was trained on the lowest noise alone: open the base, and give this \
+                          folder to `PipelineBuilder::expert`";
+            return Err(unusable(base, reason));
+        }
+        let mut others = Vec::with_capacity(experts.len());
+        for (interval, folder) in experts {
+            let other = LatentFolder::open(folder, half)?;
+            fits(&main, &other)?;
+            others.push((*interval, other));
+        }
+        let refiner = others.iter().map(|(_, other)| other).find(|other| other.said.model == Model::Refiner);
+        let (config, files) = ensemble(&main, &others, refiner);
+        let stage = Stage::with_experts(&config, files, runtime, residency)?.with_decoder(main.autoencoder.clone())?;
+        let encoders = EncoderFolders { t5: None, clip: Some(PathBuf::from("text_encoder")) };
+        let manifest = Manifest {
+            format: MANIFEST_FORMAT.to_owned(),
+            encoders,
+            stages: vec![stage.config().clone()],
+            presets: BTreeMap::new(),
+        };
+        let text = std::iter::once(&main).chain(refiner).map(LatentText::of).collect();
+        Ok(Self { manifest, stage, text })
+    }
+}
+
+/// Refuses an expert of another family, whose latents or texts are not those of the main folder.
+fn fits(main: &LatentFolder, other: &LatentFolder) -> Result<()> {
+    let latents = |folder: &LatentFolder| {
+        let config = &folder.autoencoder.config;
+        (config.scaling_factor, config.shift_factor, config.size_multiple())
+    };
+    let refines = main.said.model == Model::Xl && other.said.model == Model::Refiner;
+    let reason = if main.said.model != other.said.model && !refines {
+        "it is another model of the family than the folder of the pipeline"
+    } else if latents(main) != latents(other) {
+        "its latents have another scale than those of the folder of the pipeline"
+    } else {
+        return Ok(());
+    };
+    Err(Error::Compose(format!("{}: {reason}", other.path().display())))
+}
+
+/// A stage of `main`, from which `others` take over their noise levels.
+///
+/// What `refiner` reads stands beside what `main` reads; another folder of the kind of either reads the same.
+fn ensemble(
+    main: &LatentFolder,
+    others: &[(SigmaInterval, LatentFolder)],
+    refiner: Option<&LatentFolder>,
+) -> (StageConfig, Vec<ExpertFiles>) {
+    let mut owners: Vec<(SigmaInterval, &LatentFolder)> =
+        others.iter().map(|(interval, folder)| (*interval, folder)).collect();
+    owners.extend(rest(others.iter().map(|(interval, _)| *interval).collect()).into_iter().map(|i| (i, main)));
+    owners.sort_by(|(a, _), (b, _)| b.low().total_cmp(&a.low()));
+    let experts = owners.iter().map(|(sigma, folder)| ExpertConfig {
+        weights: folder.label(),
+        sigma: *sigma,
+        network: None,
+        precondition: Some(folder.scheduler.precondition).filter(|own| *own != main.scheduler.precondition),
+    });
+    let files = owners.iter().map(|(_, folder)| {
+        let beside = refiner.map(|refiner| beside(main, refiner, folder.said.model == Model::Refiner));
+        let network = StableDiffusion { beside, ..folder.unet.network.clone() };
+        ExpertFiles { weights: folder.weights.clone(), network: network.into() }
+    });
+    let config = StageConfig {
+        name: "base".to_owned(),
+        size: main.unet.sample_size.saturating_mul(main.autoencoder.config.size_multiple()),
+        network: PathBuf::from("unet/config.json"),
+        precondition: main.scheduler.precondition,
+        experts: experts.collect(),
+        weaker: None,
+        low_res: LowRes::default(),
+        settings: main.scheduler.settings.clone(),
+    };
+    (config, files.collect())
+}
+
+/// Where the inputs of a network stand: those of `refiner` after those of `main`.
+fn beside(main: &LatentFolder, refiner: &LatentFolder, refines: bool) -> Beside {
+    let place = |width: fn(&StableDiffusion) -> i64| {
+        let [first, second] = [main, refiner].map(|folder| width(&folder.unet.network));
+        Place { first: if refines { first } else { 0 }, all: first + second }
+    };
+    Beside {
+        text: place(|network| network.text.width),
+        pooled: place(|network| network.text.pooled.unwrap_or(0)),
+        numbers: place(|network| network.micro.map_or(0, |micro| micro.numbers)),
+    }
+}

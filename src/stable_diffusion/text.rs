@@ -1,0 +1,76 @@
+//! CLIP as Stable Diffusion reads it: of every text all 77 positions, those of the padding included.
+
+use std::path::{Path, PathBuf};
+
+use ediffi_core::runtime::Runtime;
+use ediffi_core::weights;
+use ediffi_encoders::{ClipText, ClipTextConfig, EncodedClip, TextTokenizer};
+use tch::Tensor;
+
+use crate::published;
+use crate::{Error, Result};
+
+/// What to do where weights are missing.
+pub(super) const ADVICE: &str = "Download";
+
+/// Which layer of an encoder the networks see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layer {
+    /// The last, after the final norm (Stable Diffusion 1 and 2; of the latter's encoder the file leaves the last layer out).
+    Last,
+    /// The last but one, without a norm (SDXL).
+    Penultimate,
+}
+
+/// One text encoder of a published folder, looked at and not loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct PublishedClip {
+    folder: PathBuf,
+    /// The name of the weights' variant, if it is one.
+    variant: Option<&'static str>,
+    pub(crate) config: ClipTextConfig,
+    /// Width of the space that the text is projected into, by files that project it.
+    pub(crate) projection: i64,
+    pub(crate) layer: Layer,
+}
+
+impl PublishedClip {
+    /// The encoder in the folder `part` of `folder`.
+    pub(super) fn find(folder: &Path, part: &str, layer: Layer, half: bool) -> Result<Self> {
+        let encoder = folder.join(part);
+        if !encoder.join("config.json").is_file() {
+            return Err(published::unusable(
+                folder,
+                format!("it has no {part}/config.json: the text encoder is needed"),
+            ));
+        }
+        let (config, projection) = ClipText::read_config(&encoder).map_err(Error::of_config)?;
+        let file = published::weights::find(&encoder, "model", half, ADVICE)?;
+        let half = published::weights::HALF;
+        let variant = file.file_name().is_some_and(|name| name.to_string_lossy().contains(half)).then_some(half);
+        let this = Self { folder: encoder, variant, config, projection, layer };
+        this.open_tokenizer()?;
+        Ok(this)
+    }
+
+    pub(crate) fn open_tokenizer(&self) -> ediffi_encoders::Result<TextTokenizer> {
+        TextTokenizer::clip_padded(&self.folder, self.config.vocab_size, self.config.max_position_embeddings)
+    }
+
+    /// The file of the weights.
+    pub(crate) fn weights(&self) -> Result<PathBuf> {
+        Ok(weights::find(&self.folder, self.variant)?)
+    }
+
+    pub(crate) fn load(&self, runtime: Runtime) -> ediffi_encoders::Result<ClipText> {
+        ClipText::open_padded(&self.folder, self.variant, runtime)
+    }
+
+    /// What the networks see of a text.
+    pub(crate) fn seen(&self, encoded: &EncodedClip) -> Tensor {
+        match self.layer {
+            Layer::Last => encoded.tokens.shallow_clone(),
+            Layer::Penultimate => encoded.penultimate.shallow_clone(),
+        }
+    }
+}
