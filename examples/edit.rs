@@ -3,6 +3,8 @@
 //! `cargo run --release --example edit -- --out docs/images/editing.png`
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
+#[path = "shared/palette.rs"]
+mod palette;
 #[path = "shared/report.rs"]
 mod report;
 #[path = "shared/sheet.rs"]

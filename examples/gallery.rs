@@ -3,7 +3,9 @@
 //! `cargo run --release --example gallery` writes `docs/images/gallery.png` and prints the table of the page.
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
-use std::io::Cursor;
+#[path = "shared/palette.rs"]
+mod palette;
+
 use std::path::PathBuf;
 
 use clap::Parser;
@@ -11,6 +13,7 @@ use ediffi::{Pipeline, Request};
 use ediffi_core::files::write_with_folders;
 use image::imageops::FilterType;
 use image::{Rgb, RgbImage};
+use palette::indexed;
 
 /// Objects, styles, backgrounds, counts and two-object relations, in this order.
 const PROMPTS: [&str; 24] = [
@@ -75,9 +78,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let seconds: f64 = generation.stages.iter().map(|stage| stage.elapsed.as_secs_f64()).sum();
         println!("| {}, {} | {prompt} | {seconds:.1} |", row + 1, column + 1);
     }
-    let mut png = Cursor::new(Vec::new());
-    sheet.write_to(&mut png, image::ImageFormat::Png)?;
-    write_with_folders(&arguments.out, png.get_ref())?;
+    write_with_folders(&arguments.out, &indexed(&sheet)?)?;
     println!("{}", arguments.out.display());
     Ok(())
 }

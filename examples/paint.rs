@@ -11,6 +11,8 @@
 
 #[path = "shared/bars.rs"]
 mod bars;
+#[path = "shared/palette.rs"]
+mod palette;
 #[path = "shared/report.rs"]
 mod report;
 #[path = "shared/sheet.rs"]

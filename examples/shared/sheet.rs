@@ -4,12 +4,13 @@ use std::error::Error;
 use std::path::Path;
 
 use ediffi_core::files::write_atomic;
-use image::codecs::png::{CompressionType, FilterType as PngFilter, PngEncoder};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 use plotters::backend::BitMapBackend;
 use plotters::prelude::IntoDrawingArea;
 use plotters::style::{FontStyle, IntoFont, RGBColor, TextStyle, register_font};
+
+use crate::palette::indexed;
 
 const FONT: &str = "sans-serif";
 
@@ -68,9 +69,6 @@ impl Sheet {
 
     /// Writes the sheet as PNG.
     pub(crate) fn save(&self, path: &Path) -> Result<(), Box<dyn Error>> {
-        let mut bytes = Vec::new();
-        let encoder = PngEncoder::new_with_quality(&mut bytes, CompressionType::Best, PngFilter::Adaptive);
-        self.picture.write_with_encoder(encoder)?;
-        Ok(write_atomic(path, &bytes)?)
+        Ok(write_atomic(path, &indexed(&self.picture)?)?)
     }
 }
