@@ -1,7 +1,7 @@
 //! Edits a picture in four ways, side by side: the picture of `docs/editing.md`.
 //!
 //! `cargo run --release --example edit -- --out docs/images/editing.png`
-#![allow(clippy::print_stdout, reason = "printing is what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is what it is for")]
 
 #[path = "shared/palette.rs"]
 mod palette;
