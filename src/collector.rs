@@ -46,22 +46,24 @@ impl<'a> Collector<'a> {
         Self { observer, wanted, origin, keep_floats, latents, images, stages, failure }
     }
 
-    /// The request that has image `index` of those that are drawn alone, and the number of the image among all that were asked for.
-    fn owner(&self, mut index: usize) -> Result<(Request, usize)> {
+    /// The request that has image `index` of those that are drawn together, its number there, and that among all that were asked for.
+    fn owner(&self, mut index: usize) -> Option<((&'a Request, usize), usize)> {
         for Wanted { request, first } in self.wanted {
             if index < request.images {
-                return Ok((request.only(index), first + index));
+                return Some(((request, index), first + index));
             }
             index -= request.images;
         }
-        Err(ediffi_core::Error::Internal("an image was drawn that nobody asked for").into())
+        None
     }
 
     /// Makes images of the pictures of a batch, and shows all of them, whatever the observer answers to the first.
     fn finish(&mut self, batch: Batch, pictures: &Tensor) -> Result<ControlFlow<()>> {
         let mut answer = ControlFlow::Continue(());
         for row in 0..pictures.size4()?.0 {
-            let (request, index) = self.owner(batch.first + row as usize)?;
+            let nobody_s = ediffi_core::Error::Internal("an image was drawn that nobody asked for");
+            let ((request, image), index) = self.owner(batch.first + row as usize).ok_or(nobody_s)?;
+            let request = request.only(image);
             let image =
                 GeneratedImage::new(&pictures.f_get(row)?, request, Arc::clone(&self.origin), self.keep_floats)?;
             if self.observer.event(&Event::Image { index, image: &image }).is_break() {
@@ -86,7 +88,10 @@ impl StageObserver for Collector<'_> {
                 self.observer.event(&Event::ExpertSwitched { stage, batch, expert, interval })
             }
             StageEvent::Step { stage, batch, index, steps, sigma, denoised } => {
-                let preview = Preview::new(batch.first, denoised, self.latents.as_ref());
+                let rows = denoised.size().first().and_then(|&rows| usize::try_from(rows).ok()).unwrap_or(0);
+                let images: Vec<usize> =
+                    (batch.first..batch.first + rows).filter_map(|row| Some(self.owner(row)?.1)).collect();
+                let preview = Preview::new(&images, denoised, self.latents.as_ref());
                 let Batch { index: batch, batches, .. } = batch;
                 self.observer.event(&Event::Step { stage, batch, batches, index, steps, sigma, preview })
             }

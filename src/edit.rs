@@ -69,6 +69,18 @@ impl Edit {
         self.strength.unwrap_or(if self.mask.is_some() { 1.0 } else { STRENGTH })
     }
 
+    /// Decodes both pictures.
+    ///
+    /// # Errors
+    /// [`Error::EditPicture`] naming the one whose pixels are damaged.
+    pub(crate) fn expect_whole(&self) -> Result<()> {
+        for (name, picture) in ["picture", "mask"].into_iter().zip(self.pictures()) {
+            let decoded = Picture::from_bytes(&picture.file);
+            decoded.map_err(|error| Error::EditPicture(format!("the {name}: {error}")))?;
+        }
+        Ok(())
+    }
+
     /// The picture, and the mask.
     pub(crate) fn pictures(&self) -> impl Iterator<Item = &EditPicture> {
         std::iter::once(&self.picture).chain(&self.mask)

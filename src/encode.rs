@@ -35,7 +35,7 @@ impl Pipeline {
         let (_inside, _no_grad) = (exit::enter(), tch::no_grad_guard());
         self.validate(request)?;
         let request = &*request.settled()?;
-        guarded(|| Ok(self.embed(&mut *self.state()?, request, &mut Outside(&mut ()))?.0))
+        guarded(|| Ok(self.embed(&mut *self.state()?, request, &mut Outside(&mut ()), self.keep_encoders)?.0))
     }
 
     /// Encodes a style (the mean of its references), so that many requests can use it without the pictures. Its strength is
@@ -64,19 +64,20 @@ impl Pipeline {
         guarded(|| self.encoders.encode_style(&mut self.state()?.loaded, self.keep_encoders, references))
     }
 
-    /// The embeddings of a request that was checked, and how long the encoders took.
+    /// The embeddings of a request that was checked, and how long the encoders took. With `keep` they stay in memory.
     pub(crate) fn embed(
         &self,
         state: &mut State,
         request: &Request,
         observer: &mut dyn Observer,
+        keep: bool,
     ) -> Result<(Embeddings, Duration)> {
         let source = Source::of(request);
         if let Some(embeddings) = state.recent.get(&source) {
             return Ok((embeddings, Duration::ZERO));
         }
         let started = Instant::now();
-        let embeddings = self.encoders.encode(&mut state.loaded, self.keep_encoders, &source, observer)?;
+        let embeddings = self.encoders.encode(&mut state.loaded, keep, &source, observer)?;
         state.recent.put(&embeddings);
         Ok((embeddings, started.elapsed()))
     }

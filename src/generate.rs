@@ -23,7 +23,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// [`Error::InvalidRequest`](crate::Error::InvalidRequest) with everything that is wrong with the request, before anything is loaded;
-    /// [`Error::StyleImage`](crate::Error::StyleImage) for a picture of the style whose pixels are damaged;
+    /// [`Error::StyleImage`](crate::Error::StyleImage) and [`Error::EditPicture`](crate::Error::EditPicture) for pictures whose pixels are damaged;
     /// [`Error::Encoders`](crate::Error::Encoders) and [`Error::Cascade`](crate::Error::Cascade) for files that cannot be loaded and networks that cannot be run, the
     /// latter naming stage and expert; [`Error::Busy`](crate::Error::Busy).
     pub fn generate(&self, request: &Request) -> Result<Generation> {
@@ -57,7 +57,7 @@ impl Pipeline {
         let request = &*request.settled()?;
         guarded(|| {
             let state = &mut *self.state()?;
-            let (embeddings, encoding) = self.embed(state, request, observer)?;
+            let (embeddings, encoding) = self.embed(state, request, observer, self.keep_encoders)?;
             self.draw_one(state, &embeddings, request, None, observer, encoding)
         })
     }

@@ -84,7 +84,7 @@ const FLOATS: u64 = 12;
 const ON_THE_WAY: u64 = 6 * FLOATS;
 
 /// Bytes of a pixel that are in use while a picture of a style is read, and while a canvas is painted in f32 and f64.
-const READING: u64 = 16;
+const READING: u64 = 32;
 const PAINTING: u64 = 12;
 
 impl Limits {
@@ -122,16 +122,14 @@ impl Limits {
         // What a breach of another limit asks for need not be named twice.
         if found.0.is_empty() {
             let whole = running.last().map(|last| &last.name) == all.last().map(|last| &last.name);
-            let bytes = drawing.bytes(request.images as u64, pixels, whole);
+            // Of latents, four numbers stand for the three of each of 64 pixels.
+            let drawn = if running.iter().any(|stage| stage.latent) { pixels.div_ceil(48) } else { pixels };
+            let bytes = drawing.bytes(request.images as u64, (pixels, drawn), whole);
             let bytes = bytes.saturating_add(request.style.as_ref().map_or(0, largest).saturating_mul(READING));
             let bytes = bytes.saturating_add(painted.saturating_mul(PAINTING));
-            // Each is decoded, and is in f32; a stage has both at its own size for every picture on the way.
+            // Each is decoded, and is in f32; a stage has both at its own size.
             let given: u64 = edited.iter().fold(0, |sum, pixels| sum.saturating_add(pixels.saturating_mul(READING)));
-            let held = if edited.is_empty() {
-                0
-            } else {
-                drawing.on_the_way(request.images as u64, pixels).saturating_mul(READING)
-            };
+            let held = if edited.is_empty() { 0 } else { pixels.saturating_mul(READING) };
             let bytes = bytes.saturating_add(given).saturating_add(held);
             found.check("images, width and height: bytes", bytes, self.working_memory, "working_memory");
         }
@@ -166,11 +164,13 @@ impl Limits {
 }
 
 impl Drawing {
-    /// Bytes of `images` pictures of `pixels`; `whole`: whether the last stage runs, after which an enlarger has its turn.
-    fn bytes(self, images: u64, pixels: u64, whole: bool) -> u64 {
+    /// Bytes of `images` pictures of `pixels`, of which a solver has `drawn`; `whole`: whether the last stage runs, after which an enlarger
+    /// has its turn.
+    fn bytes(self, images: u64, (pixels, drawn): (u64, u64), whole: bool) -> u64 {
         let scale = if whole { self.scale } else { 1 };
         let finished = pixels.saturating_mul(scale.saturating_mul(scale));
         let batch = images.min(self.batch as u64);
+        let way = if self.turns { images } else { batch };
         let kept = FINISHED + if self.keep_floats { FLOATS } else { 0 };
         let enlarging = if scale > 1 { finished.saturating_mul(batch).saturating_mul(FLOATS) } else { 0 };
         finished
@@ -178,12 +178,7 @@ impl Drawing {
             .saturating_mul(kept)
             .saturating_add(enlarging)
             .saturating_add(pixels.saturating_mul(images).saturating_mul(FLOATS))
-            .saturating_add(self.on_the_way(images, pixels).saturating_mul(ON_THE_WAY))
-    }
-
-    /// Pixels of all pictures that are on the way at the same time.
-    fn on_the_way(self, images: u64, pixels: u64) -> u64 {
-        pixels.saturating_mul(if self.turns { images } else { images.min(self.batch as u64) })
+            .saturating_add(drawn.saturating_mul(way).saturating_mul(ON_THE_WAY))
     }
 }
 

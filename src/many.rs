@@ -6,13 +6,16 @@ use ediffi_core::exit;
 use ediffi_core::guard::guarded;
 
 use crate::collector::Wanted;
+use crate::encoders::LoadedEncoders;
 use crate::observer::Outside;
-use crate::{Embeddings, Error, Generation, Observer, Pipeline, Request, Result};
+use crate::{Embeddings, Error, Generation, Observer, Pipeline, Request, Result, shape};
 
 impl Pipeline {
     /// Makes the images of several requests. Requests that differ in nothing but prompt, negative prompt, style, seed and number of images
-    /// are drawn in the same batches, whatever their order, so 64 prompts take as long as 64 images of one. Each image is the one that its
-    /// own request gives, to rounding.
+    /// are drawn in the same batches, whatever their order, as far as the limits allow so many images together. So 64 prompts take as long
+    /// as 64 images of one. Each image is the one that its own request gives, to rounding.
+    ///
+    /// All texts are encoded first; the encoders stay in memory until then.
     ///
     /// ```no_run
     /// use ediffi::{Pipeline, Request};
@@ -56,15 +59,25 @@ impl Pipeline {
             .collect();
         guarded(|| {
             let state = &mut *self.state()?;
+            // Each encoder is loaded once for all texts.
+            let encoded = wanted.iter().map(|one| self.embed(state, one.request, observer, true));
+            let encoded = encoded.collect::<Result<Vec<(Embeddings, Duration)>>>()?;
+            if !self.keep_encoders {
+                state.loaded = LoadedEncoders::default();
+            }
+            let abilities = self.abilities(false);
+            let fits = |request: &Request| {
+                let running = shape::running(request, abilities.stages);
+                abilities.limits.problems(request, abilities.stages, running, abilities.drawing).is_empty()
+            };
             let mut generations: Vec<Option<Generation>> = wanted.iter().map(|_| None).collect();
-            for group in groups(&wanted, self.limits.images) {
+            for group in groups(&wanted, fits) {
                 let members = || group.iter().filter_map(|&index| wanted.get(index).copied());
-                let encoded = members().map(|one| self.embed(state, one.request, observer));
-                let encoded = encoded.collect::<Result<Vec<(Embeddings, Duration)>>>()?;
-                let embeddings: Vec<&Embeddings> = encoded.iter().map(|(embeddings, _)| embeddings).collect();
+                let texts = || group.iter().filter_map(|&index| encoded.get(index));
+                let embeddings: Vec<&Embeddings> = texts().map(|(embeddings, _)| embeddings).collect();
                 let (images, stages) = self.draw(state, &members().collect::<Vec<_>>(), &embeddings, None, observer)?;
                 let mut images = images.into_iter();
-                for ((&index, one), (_, encoding)) in group.iter().zip(members()).zip(&encoded) {
+                for ((&index, one), (_, encoding)) in group.iter().zip(members()).zip(texts()) {
                     let images = images.by_ref().take(one.request.images).collect();
                     if let Some(place) = generations.get_mut(index) {
                         *place = Some(Generation { images, stages: stages.clone(), encoding: *encoding });
@@ -76,16 +89,18 @@ impl Pipeline {
     }
 }
 
-/// The numbers of requests that are drawn alike, in the order of their first, with at most `most` images together.
-fn groups(wanted: &[Wanted<'_>], most: usize) -> Vec<Vec<usize>> {
+/// The numbers of requests that are drawn alike, in the order of their first. `fits` says of a request with the images of all of them
+/// whether it is within the limits.
+fn groups(wanted: &[Wanted<'_>], fits: impl Fn(&Request) -> bool) -> Vec<Vec<usize>> {
     // A request that a later one may join: its frame, the place of its group, and how many images that has.
     let mut open: Vec<(Request, usize, usize)> = Vec::new();
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (index, Wanted { request, .. }) in wanted.iter().enumerate() {
         let frame = frame(request);
-        let fits =
-            |(other, _, images): &&mut (Request, usize, usize)| *other == frame && *images + request.images <= most;
-        match open.iter_mut().find(fits) {
+        let joins = |(other, _, images): &&mut (Request, usize, usize)| {
+            *other == frame && fits(&other.clone().images(images.saturating_add(request.images)))
+        };
+        match open.iter_mut().find(joins) {
             // Paint is of one request's words.
             Some((_, place, images)) if request.canvas.is_none() => {
                 *images += request.images;
@@ -114,7 +129,7 @@ mod tests {
 
     fn grouped(requests: &[Request], most: usize) -> Vec<Vec<usize>> {
         let wanted: Vec<_> = requests.iter().map(|request| Wanted { request, first: 0 }).collect();
-        groups(&wanted, most)
+        groups(&wanted, |request| request.images <= most)
     }
 
     #[test]

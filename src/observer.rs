@@ -120,22 +120,22 @@ pub enum Event<'a> {
 /// The estimate of one batch's clean images in the middle of sampling. It costs nothing until you look at it.
 #[derive(Clone, Copy)]
 pub struct Preview<'a> {
-    first: usize,
+    /// The numbers of its images.
+    images: &'a [usize],
     denoised: &'a Tensor,
     /// What the estimate's latents are of, if it is not of pixels.
     latents: Option<&'a AutoencoderConfig>,
 }
 
 impl<'a> Preview<'a> {
-    pub(crate) fn new(first: usize, denoised: &'a Tensor, latents: Option<&'a AutoencoderConfig>) -> Self {
-        Self { first, denoised, latents }
+    pub(crate) fn new(images: &'a [usize], denoised: &'a Tensor, latents: Option<&'a AutoencoderConfig>) -> Self {
+        Self { images, denoised, latents }
     }
 
-    /// The images of this batch, as positions in the request.
+    /// The images of this batch, as positions in the request; of several requests at once, as positions among all their images.
     #[must_use]
-    pub fn images(&self) -> std::ops::Range<usize> {
-        let count = self.denoised.size().first().and_then(|&count| usize::try_from(count).ok()).unwrap_or(0);
-        self.first..self.first + count
+    pub fn images(&self) -> &'a [usize] {
+        self.images
     }
 
     /// Image `image` of the request as pixels; `None` if it is not in this batch. Of a model that draws latents it is a rough picture of
@@ -144,12 +144,10 @@ impl<'a> Preview<'a> {
     /// # Errors
     /// When the pixels cannot be brought from their device.
     pub fn rgb(&self, image: usize) -> Result<Option<RgbImage>> {
-        if !self.images().contains(&image) {
-            return Ok(None);
-        }
+        let Some(row) = self.images.iter().position(|&one| one == image) else { return Ok(None) };
         // An observer looks at it while it is outside.
         let _inside = exit::enter();
-        let row = self.denoised.f_get((image - self.first) as i64)?;
+        let row = self.denoised.f_get(row as i64)?;
         Ok(Some(match self.latents {
             Some(config) => to_rgb(&config.preview(&row)?)?,
             None => to_rgb(&row)?,
@@ -228,8 +226,8 @@ mod tests {
             ],
             0,
         );
-        let preview = Preview::new(4, &denoised, None);
-        assert_eq!(preview.images(), 4..6);
+        let preview = Preview::new(&[4, 5], &denoised, None);
+        assert_eq!(preview.images(), [4, 5]);
         let pixel =
             |image| preview.rgb(image).unwrap().map(|picture| (picture.dimensions(), picture.get_pixel(0, 0).0));
         assert_eq!(pixel(4), Some(((4, 2), [0; 3])));

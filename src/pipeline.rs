@@ -100,6 +100,21 @@ impl Pipeline {
         self.plans(&state, request)
     }
 
+    /// The stage with which enlarging the picture of this request is best begun: the first of super-resolution that draws no less than the
+    /// picture has, else the last that may run. `None` for a model without one, or a request without a picture.
+    #[must_use]
+    pub fn enlarged_from(&self, request: &Request) -> Option<&str> {
+        let picture = &request.edit.as_ref()?.picture;
+        let last = *shape::range(request, &self.shapes).end();
+        let enlarging = || self.shapes.iter().take(last + 1).filter(|stage| stage.enlarges);
+        let whole = |stage: &&StageShape| {
+            let request = request.clone().first_stage(&stage.name);
+            let running = shape::running(&request, &self.shapes);
+            shape::first_size(&request, running).is_some_and(|(w, h)| w >= picture.width() && h >= picture.height())
+        };
+        enlarging().find(whole).or(enlarging().last()).map(|stage| stage.name.as_str())
+    }
+
     /// Drops everything from memory. It is loaded again when it is next needed.
     ///
     /// # Errors

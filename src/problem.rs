@@ -72,10 +72,12 @@ pub enum Problem {
         last: String,
     },
     /// A setting is for a stage that does not run, because an earlier one is the last.
-    #[error("stage `{stage}` has settings, but `{last}` is the last stage to run")]
+    #[error("stage `{stage}` has settings, but does not run: `{first}` is the first stage to run, `{last}` the last")]
     StageDoesNotRun {
         /// The stage.
         stage: String,
+        /// The first stage that runs.
+        first: String,
         /// The last stage that runs.
         last: String,
     },

@@ -249,11 +249,13 @@ impl Request {
         self
     }
 
-    /// The request as a picture keeps it: large pictures of its style scaled down.
+    /// The request as a picture keeps it: large pictures of its style scaled down. All its pictures are decoded for it.
     ///
     /// # Errors
-    /// [`Error::StyleImage`](crate::Error::StyleImage) for a picture whose pixels are damaged.
+    /// [`Error::StyleImage`](crate::Error::StyleImage) and [`Error::EditPicture`](crate::Error::EditPicture) for a picture whose pixels are
+    /// damaged.
     pub(crate) fn settled(&self) -> Result<Cow<'_, Self>> {
+        self.edit.as_ref().map_or(Ok(()), Edit::expect_whole)?;
         let style = self.style.as_ref().map(Style::settled).transpose()?.flatten();
         Ok(style.map_or(Cow::Borrowed(self), |style| Cow::Owned(Self { style: Some(style), ..self.clone() })))
     }

@@ -59,6 +59,14 @@ pub(crate) fn running<'a>(request: &Request, stages: &'a [StageShape]) -> &'a [S
     stages.get(range(request, stages)).unwrap_or_default()
 }
 
+/// Width and height that the first of these stages draws; `None` where some stage could not draw its part.
+pub(crate) fn first_size(request: &Request, running: &[StageShape]) -> Option<(u32, u32)> {
+    let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();
+    let (width, height) = size(request, running);
+    let side = |side| sizes::sides(&sizes, side)?.first().copied();
+    Some((side(width)?, side(height)?))
+}
+
 /// Width and height that are asked of the last of these stages: the request's own. If it has none and edits a picture, they are in its
 /// proportions, the shorter side as long as that of the stage, both of them as every stage can draw them.
 pub(crate) fn size(request: &Request, running: &[StageShape]) -> (Option<u32>, Option<u32>) {

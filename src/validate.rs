@@ -176,7 +176,8 @@ fn settings(request: &Request, all: &[StageShape], running: &[StageShape], probl
         };
         if !running.iter().any(|stage| stage.name == *name) {
             let last = running.last().map_or_else(String::new, |stage| stage.name.clone());
-            problems.push(Problem::StageDoesNotRun { stage: name.clone(), last });
+            let first = running.first().map_or_else(String::new, |stage| stage.name.clone());
+            problems.push(Problem::StageDoesNotRun { stage: name.clone(), first, last });
         }
         let mut wrong = |setting, reason| problems.push(Problem::Setting { stage: name.clone(), setting, reason });
         let patched = stage.settings.patched(Some(patch));

@@ -22,10 +22,12 @@ pub struct Edit<'a> {
     pub mask: Option<&'a Tensor>,
 }
 
-/// An [`Edit`] of one batch, at the size and on the device of a stage.
+/// An [`Edit`] at the size and on the device of a stage. What is one row is shared by all pictures.
 #[derive(Debug)]
 pub(crate) struct Given {
+    /// [1 or pictures, channels, height, width]
     picture: Tensor,
+    /// [1 or pictures, 1, height, width]
     mask: Option<Tensor>,
 }
 
@@ -42,24 +44,26 @@ impl Edit<'_> {
         wrong("edit.picture", self.picture, channels).or_else(mask)
     }
 
-    /// The rows of a batch, for a stage that draws pictures of this size.
-    pub(crate) fn given(
-        &self,
-        (first, pictures): (i64, i64),
-        (height, width): (i64, i64),
-        device: Device,
-    ) -> Result<Given> {
-        let part = |x: &Tensor| -> Result<Tensor> {
-            let all = x.size4()?.0 == 1;
-            let x = if all { x.f_expand([pictures, -1, -1, -1], false)? } else { x.f_narrow(0, first, pictures)? };
-            scaled(&x.f_to_device(device)?.f_to_kind(Kind::Float)?, height, width)
+    /// Picture and mask for a stage that draws pictures of this size.
+    pub(crate) fn given(&self, height: i64, width: i64, device: Device) -> Result<Given> {
+        let scaled = |x: &Tensor| -> Result<Tensor> {
+            Ok(scaled(&x.f_to_kind(Kind::Float)?, height, width)?.f_to_device(device)?)
         };
-        let mask = self.mask.map(part).transpose()?;
-        Ok(Given { picture: part(self.picture)?, mask: mask.map(|mask| mask.f_clamp(0.0, 1.0)).transpose()? })
+        let mask = self.mask.map(scaled).transpose()?;
+        Ok(Given { picture: scaled(self.picture)?, mask: mask.map(|mask| mask.f_clamp(0.0, 1.0)).transpose()? })
     }
 }
 
 impl Given {
+    /// The rows of a batch. Nothing is copied.
+    pub(crate) fn rows(&self, first: i64, pictures: i64) -> Result<Self> {
+        let part = |x: &Tensor| -> Result<Tensor> {
+            let all = x.size4()?.0 == 1;
+            Ok(if all { x.f_expand([pictures, -1, -1, -1], false)? } else { x.f_narrow(0, first, pictures)? })
+        };
+        Ok(Self { picture: part(&self.picture)?, mask: self.mask.as_ref().map(part).transpose()? })
+    }
+
     /// The picture.
     pub(crate) fn picture(&self) -> &Tensor {
         &self.picture
@@ -128,7 +132,7 @@ mod tests {
         let _ = mask.narrow(3, 2, 1).fill_(0.25);
         let edit = Edit { picture: &x, mask: Some(&mask) };
         assert_eq!(edit.problem(2, 3), None);
-        let given = edit.given((0, 2), (4, 4), Device::Cpu).unwrap();
+        let given = edit.given(4, 4, Device::Cpu).unwrap().rows(0, 2).unwrap();
         let both = Tensor::cat(&[&drawn, &drawn], 0);
         let kept = given.keep(both.into()).unwrap().denoised;
         assert_eq!(kept.size(), [2, 3, 4, 4]);

@@ -50,12 +50,13 @@ impl StagePlan {
     }
 
     /// For a stage that begins with a picture ([`Edit`](crate::Edit)): how much of it is drawn anew, from 0, nothing, to 1, everything.
-    /// Of n steps, the last ⌊n · strength⌋ are made, as in diffusers' image to image. With none of them, the picture stays as it is.
+    /// Of n steps, the last ⌊n · strength⌋ are made, as in diffusers' image to image. With none of them, the picture stays as it is. Steps
+    /// that were left out before stay so.
     #[must_use]
     pub fn with_strength(mut self, strength: f64) -> Self {
         let steps = self.skipped + self.plan.steps().len();
-        let made = ((steps as f64 * strength) as usize).min(steps);
-        (self.plan, self.skipped) = (self.plan.without_first(steps - made), steps - made);
+        let made = ((steps as f64 * strength) as usize).min(self.plan.steps().len());
+        (self.plan, self.skipped) = (self.plan.without_first(self.plan.steps().len() - made), steps - made);
         self
     }
 }
@@ -63,9 +64,15 @@ impl StagePlan {
 /// One line per expert, and one for the decoder of a latent stage.
 impl fmt::Display for StagePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stage, width, height, skipped, .. } = self;
+        if self.plan.steps().is_empty() {
+            write!(f, "stage {stage} ({width}x{height}): no step, the picture stays as it is")?;
+        }
         for (line, segment) in self.plan.to_string().lines().enumerate() {
             let separator = if line > 0 { "\n" } else { "" };
-            write!(f, "{separator}stage {} ({}x{}), {segment}", self.stage, self.width, self.height)?;
+            let left =
+                if line == 0 && *skipped > 0 { format!(" ({skipped} before are left out)") } else { String::new() };
+            write!(f, "{separator}stage {stage} ({width}x{height}), {segment}{left}")?;
         }
         if let Some(Decoding { kind, width, height, tiles, .. }) = &self.decoding {
             let cut = if *tiles > 1 { format!(", in {tiles} tiles") } else { String::new() };

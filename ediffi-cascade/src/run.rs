@@ -118,7 +118,11 @@ impl Cascade {
             let (taken, device) = (stage.io().embeddings, stage.runtime.device);
             let (conditioning, unconditional) = (taken.select(conditioning), taken.select(unconditional));
             report(observer, &StageEvent::StageStarted { plan, index, stages, batches: count })?;
-            let given = batches.give(|batch, seeds, low_res| {
+            // Without a mask, later stages follow the first.
+            let edited = edit.filter(|edit| index == 0 || edit.mask.is_some());
+            let given = edited.map(|edit| edit.given(plan.height.into(), plan.width.into(), device));
+            let given = given.transpose().map_err(|source| Error::in_stage(&plan.stage, source))?;
+            let batched = batches.give(|batch, seeds, low_res| {
                 let (first, pictures) = (batch.first as i64, seeds.len() as i64);
                 let (conditioning, unconditional) =
                     (conditioning.rows(first, pictures)?, unconditional.rows(first, pictures)?);
@@ -126,15 +130,12 @@ impl Cascade {
                     Some(noise) => noise(&plan.stage, seeds),
                     None => Box::new(Noise::new(seeds, plan.index as u64)),
                 };
-                // Without a mask, later stages follow the first.
-                let edit = edit.filter(|edit| index == 0 || edit.mask.is_some());
-                let size = (plan.height.into(), plan.width.into());
-                let given = edit.map(|edit| edit.given((first, pictures), size, device)).transpose()?;
+                let given = given.as_ref().map(|given| given.rows(first, pictures)).transpose()?;
                 Ok(StageBatch { batch, pictures, conditioning, unconditional, low_res, given, noise })
             })?;
             let begins = index == 0 && edit.is_some();
             let job = StageJob { plan, rows, begins, paint: paint.filter(|_| index == 0) };
-            let mut turns = Turns::new(stage, job, given)?;
+            let mut turns = Turns::new(stage, job, batched)?;
             while let Some((batch, drawn)) = turns.next(observer)? {
                 match &mut enlarging {
                     _ if index + 1 < plans.len() => batches.keep(batch, drawn),

@@ -130,11 +130,17 @@ impl<'a> Turns<'a> {
             let watch = Watch::new(&self.job.plan.stage, drawing.batch, observer);
             self.turn(&mut drawing, &watch)?;
             if drawing.trajectory.is_finished() {
-                let (batch, x) = (drawing.batch, drawing.trajectory.x());
+                // A schedule that ends above 0 leaves some noise, also where the picture stays.
+                let x = drawing.trajectory.x().shallow_clone();
+                let x = match &drawing.given {
+                    Some(given) => given.keep(x.into())?.denoised,
+                    None => x,
+                };
+                let batch = drawing.batch;
                 if self.stage.decoder.is_none() {
-                    return Ok(Some((batch, finished(x)?)));
+                    return Ok(Some((batch, finished(&x)?)));
                 }
-                self.drawn.push_back((batch, x.shallow_clone()));
+                self.drawn.push_back((batch, x));
                 if self.stage.residency == Residency::All {
                     return self.decode_next(observer);
                 }

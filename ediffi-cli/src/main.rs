@@ -60,7 +60,8 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Arguments::command(), "ediffi", &mut std::io::stdout());
             Ok(())
         }
-        Command::Man { folder } => clap_mangen::generate_to(Arguments::command(), folder).map_err(Into::into),
+        Command::Man { folder } => clap_mangen::generate_to(Arguments::command(), &folder)
+            .map_err(|error| format!("{}: {error}", folder.display()).into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -18,7 +18,7 @@ fn progress_counts_stages_and_steps() {
         index,
         steps,
         sigma: 1.0,
-        preview: Preview::new(0, &denoised, None),
+        preview: Preview::new(&[0], &denoised, None),
     };
     let start =
         |stage, index| Event::StageStarted { stage, index, stages: 3, width: 8, height: 8, plan: &plan, batches: 2 };

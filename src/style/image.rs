@@ -94,6 +94,11 @@ impl StyleImage {
         self.height
     }
 
+    /// Bytes of its file.
+    pub(crate) fn length(&self) -> usize {
+        self.file.len()
+    }
+
     /// The pixels that CLIP sees: decoded, and scaled down if the picture is large.
     ///
     /// # Errors

@@ -93,6 +93,15 @@ impl Style {
         Ok(settled)
     }
 
+    /// Bytes of the files of its pictures together.
+    pub(crate) fn bytes(&self) -> usize {
+        let of = |reference: &StyleReference| match &reference.source {
+            StyleSource::Image(image) => image.length(),
+            StyleSource::Embedding(_) => 0,
+        };
+        self.references.iter().map(of).sum()
+    }
+
     /// Pixels of its pictures together.
     pub(crate) fn pixels(&self) -> u64 {
         let of = |reference: &StyleReference| match &reference.source {

@@ -4,7 +4,7 @@ use ediffi_cascade::sizes::{self, StageSize};
 
 use crate::bounds::LONGEST_REQUEST;
 use crate::shape::{self, StageShape};
-use crate::{Edit, Problem, Request};
+use crate::{Edit, EditPicture, Problem, Request, Style};
 
 /// What is wrong with the edit of a request, for the stages that run.
 pub(super) fn check(request: &Request, running: &[StageShape], problems: &mut Vec<Problem>) {
@@ -30,6 +30,9 @@ pub(super) fn check(request: &Request, running: &[StageShape], problems: &mut Ve
             }
         }
     }
+    if let Some(reason) = shrunk(request, edit, running) {
+        wrong(reason);
+    }
     if let Some(strength) = edit.strength.filter(|strength| !(0.0..=1.0).contains(strength)) {
         wrong(format!("the strength is {strength:?}: it has to be from 0 to 1"));
     }
@@ -41,16 +44,28 @@ pub(super) fn check(request: &Request, running: &[StageShape], problems: &mut Ve
         wrong(format!("the mask has {width}x{height} pixels, the picture {}x{}", picture.width(), picture.height()));
     }
     // A picture is kept in those that are made of it, as base64: four letters for three bytes.
-    let (bytes, most) =
-        (edit.pictures().map(|picture| picture.length()).sum::<usize>(), LONGEST_REQUEST / 4 * 3 * 9 / 10);
+    let files = edit.pictures().map(EditPicture::length).sum::<usize>();
+    let bytes = files + request.style.as_ref().map_or(0, Style::bytes);
+    let most = LONGEST_REQUEST / 4 * 3 * 9 / 10;
     if bytes > most {
         wrong(format!(
-            "the files of picture and mask have {bytes} bytes together, at most {most} fit into a finished picture"
+            "picture, mask and style have {bytes} bytes together, at most {most} fit into a finished picture"
         ));
     }
     if let Some(reason) = stretched(request, edit, running) {
         wrong(reason);
     }
+}
+
+/// Why a picture that is to be enlarged would lose detail first, if it would.
+fn shrunk(request: &Request, edit: &Edit, running: &[StageShape]) -> Option<String> {
+    let first = running.first().filter(|first| first.enlarges)?;
+    let ((width, height), (w, h)) =
+        (shape::first_size(request, running)?, (edit.picture.width(), edit.picture.height()));
+    (w > width || h > height).then(|| {
+        let name = &first.name;
+        format!("stage `{name}` would draw {width}x{height} pixels, the picture has {w}x{h}: begin with a later stage, or set a larger size")
+    })
 }
 
 /// Why the picture would be stretched, if it would be.

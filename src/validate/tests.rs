@@ -162,7 +162,9 @@ fn stages_that_do_not_exist_or_run() {
     assert_eq!(found[0].to_string(), "last stage: there is no stage `sr256`, only base, sr-256, sr-1024");
     assert_eq!(found[1].to_string(), "settings: there is no stage `bse`, only base, sr-256, sr-1024");
     let found = problems(&a().last_stage("base").steps("sr-1024", 3));
-    assert!(matches!(&found[..], [Problem::StageDoesNotRun { stage, last }] if stage == "sr-1024" && last == "base"));
+    assert!(
+        matches!(&found[..], [Problem::StageDoesNotRun { stage, last, .. }] if stage == "sr-1024" && last == "base")
+    );
 }
 
 #[test]

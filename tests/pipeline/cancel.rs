@@ -45,9 +45,9 @@ fn steps_carry_a_preview() {
     let mut last = None;
     let mut watch = |event: &Event<'_>| {
         if let Event::Step { stage, batch, batches, preview, .. } = event {
-            assert_eq!((*batches, preview.images()), (2, if *batch == 0 { 0..2 } else { 2..3 }));
+            assert_eq!((*batches, preview.images()), (2, if *batch == 0 { &[0, 1][..] } else { &[2] }));
             let side = if *stage == "base" { 8 } else { 16 };
-            let picture = preview.rgb(preview.images().start).unwrap().unwrap();
+            let picture = preview.rgb(preview.images()[0]).unwrap().unwrap();
             assert_eq!(picture.dimensions(), (side, side));
             last = Some(picture);
         }

@@ -7,7 +7,7 @@ use ediffi::{Provenance, Request};
 
 use super::failure::Failure;
 use super::model::Model;
-use super::output::Output;
+use super::output::{Output, expect_other};
 use super::settings::Settings;
 
 /// Draw the request that a picture holds, with other settings if some are given.
@@ -25,6 +25,7 @@ pub(crate) struct Again {
 
 impl Again {
     pub(super) fn run(&self) -> Result<(), Failure> {
+        expect_other(&self.output, &self.picture)?;
         let request = self.settings.apply(Request::from_png(&self.picture)?)?;
         let pipeline = self.model.open()?;
         pipeline.validate(&request)?;

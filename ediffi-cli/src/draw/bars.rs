@@ -15,6 +15,11 @@ pub(super) struct Bars {
 }
 
 impl Bars {
+    /// Does something while the bars are not shown.
+    pub(super) fn behind<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.all.suspend(work)
+    }
+
     fn start(&self, length: usize, message: String) -> Option<ProgressBar> {
         let style = ProgressStyle::with_template("{msg:<24} {wide_bar} {pos:>3}/{len} {elapsed:>4}");
         let bar = self.all.add(ProgressBar::new(length as u64).with_message(message));

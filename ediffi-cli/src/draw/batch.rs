@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ediffi::{DeviceChoice, Event, GeneratedImage, Observer, Pipeline, Request};
+use ediffi::{DeviceChoice, Event, GeneratedImage, Observer, Pipeline, Provenance, Request, Style, StyleSource};
 use ediffi_core::files::{remove_unfinished, write_with_folders};
 use ediffi_core::runtime::cuda_devices;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::bars::Bars;
 use super::failure::Failure;
 use super::model::Model;
-use super::output::numbered;
+use super::output::{numbered, say};
 use super::rank::Rank;
 
 /// Draw a file of requests, one in JSON a line. What is there already is not drawn again, so the same command goes on after a kill.
@@ -49,19 +49,23 @@ impl BatchCommand {
         });
         let jobs: Vec<Job<'_>> = jobs.collect();
         let mut index = String::new();
-        let together = usize::from(self.together.get());
-        for (_, together) in jobs.chunks(together).enumerate().filter(|(chunk, _)| rank.has(*chunk)) {
+        let chunks = jobs.chunks(usize::from(self.together.get())).enumerate();
+        let mut own = Vec::new();
+        for (_, together) in chunks.filter(|(chunk, _)| rank.has(*chunk)) {
             // All of them or none: a picture's last bits depend on what is drawn beside it.
             let mut drawn = true;
             for job in together {
-                drawn &= job.is_drawn()?;
+                drawn &= job.is_drawn(&pipeline)?;
             }
+            own.push((together, drawn));
+        }
+        for (together, drawn) in own {
             if !drawn {
                 draw(&pipeline, together)?;
             }
             for line in together.iter().map(Job::entry) {
                 if self.json {
-                    println!("{line}");
+                    say(&line.to_string())?;
                 }
                 index.push_str(&format!("{line}\n"));
             }
@@ -114,21 +118,34 @@ impl Job<'_> {
     /// Whether all files are there.
     ///
     /// # Errors
-    /// A file that holds another request.
-    fn is_drawn(&self) -> Result<bool, Failure> {
+    /// A file that holds another request, or was made by another model.
+    fn is_drawn(&self, pipeline: &Pipeline) -> Result<bool, Failure> {
         let mut all = true;
         for (index, file) in (0..).zip(&self.files) {
             if !file.is_file() {
                 all = false;
                 continue;
             }
-            let mut kept = Request::from_png(file)?;
-            // Large pictures of a style are kept scaled down.
-            kept.style.clone_from(&self.request.style);
-            if kept != self.request.clone().seed(self.request.seed.wrapping_add(index)).images(1) {
-                return Err(
-                    format!("{} holds another request: choose another folder, or remove it", file.display()).into()
-                );
+            let named = |error: ediffi::Error| format!("{}: {error}", file.display());
+            let mut kept = Request::from_png(file).map_err(named)?;
+            if let (Some(kept), Some(own)) = (&mut kept.style, &self.request.style)
+                && same_but_for_pictures(kept, own)
+            {
+                // Large pictures are kept scaled down.
+                kept.references.clone_from(&own.references);
+            }
+            let own = self.request.clone().seed(self.request.seed.wrapping_add(index)).images(1);
+            let why = if kept != own {
+                Some("another request".to_owned())
+            } else if index == 0 {
+                let made = Provenance::from_png(file).map_err(named)?;
+                made.differences(&pipeline.provenance(self.request)?).into_iter().next().map(|what| what.to_string())
+            } else {
+                None
+            };
+            if let Some(why) = why {
+                let file = file.display();
+                return Err(format!("{file} was made otherwise ({why}): choose another folder, or remove it").into());
             }
         }
         Ok(all)
@@ -143,6 +160,16 @@ impl Job<'_> {
     }
 }
 
+/// Whether two styles are the same, as far as that can be seen when pictures were scaled down.
+fn same_but_for_pictures(a: &Style, b: &Style) -> bool {
+    let alike =
+        |a: &StyleSource, b: &StyleSource| matches!((a, b), (StyleSource::Image(_), StyleSource::Image(_))) || a == b;
+    let pairs = a.references.iter().zip(&b.references);
+    a.strength == b.strength
+        && a.references.len() == b.references.len()
+        && pairs.into_iter().all(|(a, b)| a.weight == b.weight && alike(&a.source, &b.source))
+}
+
 /// Draws requests together. A file is there if and only if its picture is finished.
 fn draw(pipeline: &Pipeline, jobs: &[Job<'_>]) -> Result<(), Failure> {
     let files: Vec<&PathBuf> = jobs.iter().flat_map(|job| &job.files).collect();
@@ -153,9 +180,13 @@ fn draw(pipeline: &Pipeline, jobs: &[Job<'_>]) -> Result<(), Failure> {
     let requests: Vec<Request> = jobs.iter().map(|job| job.request.clone()).collect();
     let mut written = Written { bars: Bars::default(), files, failure: None };
     let drawn = pipeline.generate_many_with(&requests, &mut written);
-    match written.failure {
-        Some(failure) => Err(failure),
-        None => Ok(drawn.map(drop)?),
+    match (written.failure, drawn) {
+        (Some(failure), _) => Err(failure),
+        (None, Err(ediffi::Error::OfMany { index, source })) => {
+            let line = jobs.get(index).map_or(0, |job| job.line);
+            Err(format!("line {line}: {source}").into())
+        }
+        (None, drawn) => Ok(drawn.map(drop)?),
     }
 }
 

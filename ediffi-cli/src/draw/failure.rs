@@ -28,8 +28,12 @@ impl Failure {
 impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        if let Some(ediffi::Error::InvalidRequest { problems }) = error.downcast_ref() {
-            return Self::refused(problems.iter().map(ToString::to_string).collect());
+        match error.downcast_ref() {
+            Some(ediffi::Error::InvalidRequest { problems }) => {
+                return Self::refused(problems.iter().map(ToString::to_string).collect());
+            }
+            Some(ediffi::Error::RequestJson(source)) => return Self::refused(vec![format!("the request: {source}")]),
+            _ => {}
         }
         let mut lines = vec![error.to_string()];
         let mut cause = error.source();

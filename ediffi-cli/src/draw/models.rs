@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::model::Model;
+use super::output::say;
 
 /// Say what stages, experts and presets a model has.
 #[derive(Args)]
@@ -22,20 +23,19 @@ impl Models {
         let pipeline = self.model.open()?;
         let manifest = pipeline.manifest();
         if self.json {
-            println!("{}", json!(manifest));
-            return Ok(());
+            return say(&json!(manifest).to_string());
         }
-        println!("{}", pipeline.folder().display());
+        say(&pipeline.folder().display().to_string())?;
         for stage in &manifest.stages {
             let SamplerSettings { solver, steps, guidance, .. } = &stage.settings;
             let (name, size, scale) = (&stage.name, stage.size, guidance.scale);
-            println!("stage {name}: {size}x{size} pixels, {solver}, {steps} steps, guidance {scale}");
+            say(&format!("stage {name}: {size}x{size} pixels, {solver}, {steps} steps, guidance {scale}"))?;
             for expert in &stage.experts {
-                println!("  {}: sigma {}", expert.weights.display(), expert.sigma);
+                say(&format!("  {}: sigma {}", expert.weights.display(), expert.sigma))?;
             }
         }
         for (name, preset) in &manifest.presets {
-            println!("preset {name}: {}", preset.about);
+            say(&format!("preset {name}: {}", preset.about))?;
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Where pictures go, and what is said of them.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -29,10 +30,14 @@ impl Output {
         if self.dry_run {
             return show(pipeline, request, self.json);
         }
+        let folder = self.out.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            return Err(format!("--out {}: there is no folder {}", self.out.display(), folder.display()).into());
+        }
         let mut written = Written { bars: Bars::default(), output: self, images: request.images, failure: None };
         let drawn = pipeline.generate_with(request, &mut written);
         match written.failure {
-            Some(failure) => Err(failure.into()),
+            Some(failure) => Err(failure),
             None => Ok(drawn.map(drop)?),
         }
     }
@@ -43,15 +48,30 @@ pub(super) fn show(pipeline: &Pipeline, request: &Request, as_json: bool) -> Res
     pipeline.validate(request)?;
     let plan = pipeline.plan(request)?;
     if !as_json {
-        plan.iter().for_each(|stage| println!("{stage}"));
-        return Ok(());
+        return plan.iter().try_for_each(|stage| say(&stage.to_string()));
     }
     for stage in &plan {
         let steps = stage.plan.steps().iter().map(|step| json!({ "sigma": step.sigma, "expert": step.expert }));
         let (name, width, height) = (&stage.stage, stage.width, stage.height);
-        println!("{}", json!({ "stage": name, "width": width, "height": height, "steps": steps.collect::<Vec<_>>() }));
+        let steps = steps.collect::<Vec<_>>();
+        say(&json!({ "stage": name, "width": width, "height": height, "steps": steps }).to_string())?;
     }
     Ok(())
+}
+
+/// Writes a line to standard output. A reader that is gone is an error, not a panic.
+pub(super) fn say(line: &str) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout().lock(), "{line}").map_err(|error| format!("standard output: {error}"))?)
+}
+
+/// Refuses to write a picture over the one that it is made of.
+pub(super) fn expect_other(output: &Output, picture: &Path) -> Result<(), Failure> {
+    match (std::fs::canonicalize(&output.out), std::fs::canonicalize(picture)) {
+        (Ok(out), Ok(picture)) if out == picture => {
+            Err(format!("{} would be written over: choose another file with --out", picture.display()).into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes each image when it is finished, behind the progress bars.
@@ -59,20 +79,20 @@ struct Written<'a> {
     bars: Bars,
     output: &'a Output,
     images: usize,
-    failure: Option<ediffi::Error>,
+    failure: Option<Failure>,
 }
 
 impl Written<'_> {
-    fn write(&self, index: usize, image: &GeneratedImage) -> Result<(), ediffi::Error> {
+    fn write(&self, index: usize, image: &GeneratedImage) -> Result<(), Failure> {
         let path = numbered(&self.output.out, index, self.images);
         image.save(&path)?;
-        if self.output.json {
+        let line = if self.output.json {
             let (width, height) = image.rgb().dimensions();
-            println!("{}", json!({ "file": path, "seed": image.seed(), "width": width, "height": height }));
+            json!({ "file": path, "seed": image.seed(), "width": width, "height": height }).to_string()
         } else {
-            println!("{}", path.display());
-        }
-        Ok(())
+            path.display().to_string()
+        };
+        self.bars.behind(|| say(&line))
     }
 }
 

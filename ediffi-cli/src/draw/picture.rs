@@ -7,7 +7,7 @@ use ediffi::{Edit, EditPicture, Request};
 
 use super::failure::Failure;
 use super::model::Model;
-use super::output::Output;
+use super::output::{Output, expect_other};
 use super::settings::Settings;
 
 /// Draw a picture anew, more or less, or a part of it.
@@ -33,6 +33,7 @@ pub(crate) struct EditCommand {
 
 impl EditCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
+        expect_other(&self.output, &self.picture)?;
         let mut edit = Edit::new(EditPicture::open(&self.picture)?);
         edit.strength = self.strength;
         edit.mask = self.mask.as_ref().map(EditPicture::open).transpose()?;
@@ -48,7 +49,7 @@ pub(crate) struct Enlarge {
     picture: PathBuf,
     /// What it shows, if that is to help.
     prompt: Option<String>,
-    /// The stage to begin with (default: the model's first of super-resolution).
+    /// The stage to begin with (default: the first of super-resolution that draws no less than the picture has).
     #[arg(long, value_name = "STAGE")]
     first_stage: Option<String>,
     #[command(flatten)]
@@ -61,11 +62,13 @@ pub(crate) struct Enlarge {
 
 impl Enlarge {
     pub(super) fn run(&self) -> Result<(), Failure> {
+        expect_other(&self.output, &self.picture)?;
         let pipeline = self.model.open()?;
-        let second = pipeline.manifest().stages.get(1).map(|stage| stage.name.clone());
-        let first = self.first_stage.clone().or(second).ok_or("the model has no stage of super-resolution")?;
+        let picture = EditPicture::open(&self.picture)?;
         let request = self.prompt.as_ref().map_or_else(Request::unconditional, Request::new);
-        let edit = Edit::new(EditPicture::open(&self.picture)?);
-        self.output.draw(&pipeline, &self.settings.apply(request.edit(edit).first_stage(first))?)
+        let request = self.settings.apply(request.edit(Edit::new(picture)))?;
+        let first = self.first_stage.clone().or_else(|| pipeline.enlarged_from(&request).map(str::to_owned));
+        let first = first.ok_or("the model has no stage of super-resolution")?;
+        self.output.draw(&pipeline, &request.first_stage(first))
     }
 }

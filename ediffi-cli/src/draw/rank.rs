@@ -8,12 +8,13 @@ pub(super) struct Rank {
     pub(super) local: usize,
 }
 
-/// Variables of rank, size and local rank: Slurm's `srun`, Open MPI's `mpirun`, MPICH's and Intel's, `torchrun`.
+/// Variables of rank, size and local rank: `torchrun`, Open MPI's `mpirun`, MPICH's and Intel's, Slurm's `srun`. One may start another, whose
+/// variables stand before. Slurm's number of tasks is that of the step: a script has that of its job, but is one process.
 const LAUNCHERS: [[&str; 3]; 4] = [
-    ["SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"],
+    ["RANK", "WORLD_SIZE", "LOCAL_RANK"],
     ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"],
     ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"],
-    ["RANK", "WORLD_SIZE", "LOCAL_RANK"],
+    ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"],
 ];
 
 impl Rank {
@@ -30,7 +31,7 @@ impl Rank {
             Some(text) => text.trim().parse::<usize>().map(Some).map_err(|_| format!("{name} is `{text}`: no number")),
         };
         for [rank, size, local] in LAUNCHERS {
-            // Slurm sets its own in every step of a job, also below another launcher with one task: that one is the next.
+            // One that started a single process may stand below another that started several.
             let (Some(number_of), Some(count)) = (number(rank)?, number(size)?) else { continue };
             if count == 1 {
                 continue;
@@ -60,14 +61,15 @@ mod tests {
     #[test]
     fn launchers_say_which_process_it_is() {
         assert_eq!(of(&[]), Ok(Rank::ALONE));
-        let slurm = [("SLURM_PROCID", "3"), ("SLURM_NTASKS", "8"), ("SLURM_LOCALID", "1")];
+        let slurm = [("SLURM_PROCID", "3"), ("SLURM_STEP_NUM_TASKS", "8"), ("SLURM_LOCALID", "1")];
         assert_eq!(of(&slurm), Ok(Rank { rank: 3, size: 8, local: 1 }));
-        let mpi = [
-            ("SLURM_PROCID", "0"),
-            ("SLURM_NTASKS", "1"),
-            ("OMPI_COMM_WORLD_RANK", "1"),
-            ("OMPI_COMM_WORLD_SIZE", "2"),
-        ];
+        // torchrun by srun: two nodes of eight.
+        let both = [slurm[0], slurm[1], ("RANK", "9"), ("WORLD_SIZE", "16"), ("LOCAL_RANK", "1")];
+        assert_eq!(of(&both), Ok(Rank { rank: 9, size: 16, local: 1 }));
+        // One process of torchrun on each node, and a script of a job of four tasks.
+        assert_eq!(of(&[slurm[0], slurm[1], ("RANK", "0"), ("WORLD_SIZE", "1")]).map(|rank| rank.rank), Ok(3));
+        assert_eq!(of(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4")]), Ok(Rank::ALONE));
+        let mpi = [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2")];
         assert_eq!(of(&mpi), Ok(Rank { rank: 1, size: 2, local: 1 }));
         assert!(of(&[("RANK", "2"), ("WORLD_SIZE", "2")]).unwrap_err().contains("RANK is 2"));
         assert!(of(&[("RANK", "x"), ("WORLD_SIZE", "2")]).unwrap_err().contains("RANK is `x`"));

@@ -10,8 +10,10 @@ const MOST: usize = 64;
 /// The most rules that may stand in each other. The parser of the file has a limit of its own.
 const DEEPEST: usize = 64;
 
-/// The most characters that a byte-level rule makes of one: one for each of its bytes.
-const BYTES: usize = 4;
+/// The most characters that rules of these types make of one: byte-level ones one for each of its bytes, BERT's spaces around a Chinese
+/// one, Unicode's compatible forms 18 (U+FDFA) and its other decomposed forms 4, small letters 3.
+const BY_TYPE: [(&str, usize); 7] =
+    [("ByteLevel", 4), ("BertNormalizer", 3), ("NFKC", 18), ("NFKD", 18), ("NFD", 4), ("NFC", 3), ("Lowercase", 3)];
 
 /// Refuses a file whose rules could fill the memory: one that makes a hundred letters of each, ten times over, is short.
 pub(super) fn expect_bounded(json: &Value) -> Result<(), String> {
@@ -31,10 +33,15 @@ fn factor(rule: &Value, deeper: usize) -> Result<usize, String> {
     if let Some(table) = rule.get("precompiled_charsmap").and_then(Value::as_str) {
         return longest(table);
     }
-    if rule.get("type").is_some_and(|kind| kind == "ByteLevel") {
-        return Ok(BYTES);
+    let kind = rule.get("type").and_then(Value::as_str).unwrap_or_default();
+    if let Some((_, most)) = BY_TYPE.iter().find(|(name, _)| *name == kind) {
+        return Ok(*most);
     }
     let length = |value: Option<&Value>| value.and_then(Value::as_str).map_or(0, |text| text.chars().count());
+    if kind == "Prepend" {
+        // Before a text, which may be one character.
+        return Ok(length(rule.get("prepend")).saturating_add(1));
+    }
     let content = length(rule.get("content"));
     Ok(match rule.get("pattern") {
         None => 1,

@@ -97,7 +97,10 @@ impl StageTraining {
             let interval = network.cell.interval(&self.noise)?;
             network.redrawn.as_ref().map_or(Ok(()), Redrawn::check)?;
             let dimensions = network.own_dimensions().and_then(|own| own.as_ref().map_or(Ok(()), UNetConfig::validate));
-            dimensions.or_else(|error| wrong(format!("{}.{}", self.name, network.name), error.to_string()))?;
+            let head = network.detail.map_or(Ok(()), DetailConfig::check);
+            dimensions
+                .and(head)
+                .or_else(|error| wrong(format!("{}.{}", self.name, network.name), error.to_string()))?;
             let Some(parent) = &network.parent else { continue };
             let what = format!("{}.{}", self.name, network.name);
             let Some(before) = self.networks.iter().take(index).find(|other| other.name == *parent) else {

@@ -303,6 +303,8 @@ mod tests {
         let stage = &plan.stages[0];
         assert!(plan.lineage(stage, &stage.networks[1]).notes()["detail"].contains("\"channels\":8"));
         assert!(!plan.lineage(stage, &stage.networks[0]).notes().contains_key("detail"));
+        let none = TrainingPlan::parse(&head(TEXT, 0)).unwrap_err().to_string();
+        assert!(none.contains("base.high") && none.contains("0 channels"), "{none}");
         // Whose parent has one has the same.
         let first =
             head(TEXT, 8).replacen("cell = \"(0, 0)\"", "cell = \"(0, 0)\"\ndetail = { channels = 4, blocks = 1 }", 1);

@@ -24,14 +24,25 @@ pub struct DetailConfig {
 }
 
 impl DetailConfig {
+    /// Checks the dimensions by themselves.
+    ///
+    /// # Errors
+    /// [`Error::NetworkConfig`] for dimensions that make no head.
+    pub fn check(self) -> Result<()> {
+        let Self { channels, blocks } = self;
+        if (1..=4096).contains(&channels) && (1..=64).contains(&blocks) {
+            return Ok(());
+        }
+        let reason = format!("{channels} channels and {blocks} blocks: 1 to 4096 and 1 to 64 can be had");
+        Err(Error::NetworkConfig { field: "detail", reason })
+    }
+
     /// # Errors
     /// [`Error::NetworkConfig`] for dimensions that make no head beside norms of this kind.
     pub(super) fn validate(self, norm: Norm) -> Result<()> {
+        self.check()?;
         let wrong = |reason: String| Err(Error::NetworkConfig { field: "detail", reason });
-        let Self { channels, blocks } = self;
-        if !(1..=4096).contains(&channels) || !(1..=64).contains(&blocks) {
-            return wrong(format!("{channels} channels and {blocks} blocks: 1 to 4096 and 1 to 64 can be had"));
-        }
+        let channels = self.channels;
         match norm {
             Norm::Group(groups) if channels % groups != 0 => {
                 wrong(format!("{groups} groups do not divide its {channels} channels"))

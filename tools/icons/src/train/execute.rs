@@ -3,6 +3,7 @@
 use ediffi_train::plan::Task;
 use ediffi_train::run::Begin;
 
+use super::stages::{dimensions_of, side};
 use super::workshop::{Outcome, Workshop};
 use super::{Result, clip, networks, t5};
 
@@ -13,6 +14,12 @@ pub fn execute(workshop: &Workshop, only: &[String], restart: &[String]) -> Resu
     }
     if let Some(name) = restart.iter().find(|name| !only.is_empty() && !only.contains(name)) {
         return Err(format!("--restart {name} is not among what --only names").into());
+    }
+    for task in workshop.plan.tasks() {
+        // Before the first is trained: a fault in the last would show after days.
+        if let Task::Network(stage, network) = task {
+            dimensions_of(network, side(stage)?)?.validate().map_err(|error| format!("{}: {error}", task.name()))?;
+        }
     }
     for task in workshop.plan.tasks() {
         let name = task.name();
