@@ -16,7 +16,7 @@ use crate::lazy::{get_or_load, get_or_make};
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::on_cpu::to_cpu;
 use crate::published::unusable;
-use crate::stable_diffusion::LatentText;
+use crate::stable_diffusion::{LatentText, PublishedClip};
 use crate::validate::Encoders;
 use crate::{Embeddings, Error, Event, Observer, Problem, Result};
 use ediffi_core::unet::EmbeddingShapes;
@@ -39,7 +39,8 @@ pub(crate) struct EncoderSet {
     t5_weights: T5Weights,
     /// For the length of prompts; opened when first needed, and small enough to stay.
     t5_tokenizer: OnceCell<TextTokenizer>,
-    clip_tokenizer: OnceCell<TextTokenizer>,
+    /// That of each CLIP.
+    clip_tokenizers: OnceCell<Vec<TextTokenizer>>,
     clip_fingerprint: OnceCell<Fingerprint>,
     /// The folders of the model.
     folders: Option<Arc<Identity>>,
@@ -74,7 +75,7 @@ pub(crate) struct LoadedEncoders {
 
 impl EncoderSet {
     fn new(t5: Option<T5Files>, clip: Option<(PathBuf, ClipConfig)>, needs: EmbeddingShapes, runtime: Runtime) -> Self {
-        let (t5_tokenizer, clip_tokenizer, clip_fingerprint) = Default::default();
+        let (t5_tokenizer, clip_tokenizers, clip_fingerprint) = Default::default();
         let t5_weights = T5Weights::Full;
         let latent = Vec::new();
         Self {
@@ -85,7 +86,7 @@ impl EncoderSet {
             runtime,
             t5_weights,
             t5_tokenizer,
-            clip_tokenizer,
+            clip_tokenizers,
             clip_fingerprint,
             folders: None,
         }
@@ -211,9 +212,12 @@ impl EncoderSet {
         lost(tokenizer, &self.prepared(text), t5.tokens)
     }
 
+    /// The longest end that one of them loses: their tokenizers may count in other ways.
     fn lost_by_clip(&self, text: &str) -> Result<Option<String>> {
-        let (Some(tokenizer), Some(clip)) = (self.clip_tokenizer()?, self.needs.clip_text) else { return Ok(None) };
-        lost(tokenizer, text, clip.tokens)
+        let Some(clip) = self.needs.clip_text else { return Ok(None) };
+        let ends = self.clip_tokenizers()?.iter().map(|tokenizer| lost(tokenizer, text, clip.tokens));
+        let ends = ends.collect::<Result<Vec<_>>>()?;
+        Ok(ends.into_iter().flatten().max_by_key(String::len))
     }
 
     fn t5_tokenizer(&self) -> Result<Option<&TextTokenizer>> {
@@ -227,16 +231,18 @@ impl EncoderSet {
         Ok(Some(get_or_make(&self.t5_tokenizer, || self.own(open()))?))
     }
 
+    fn clip_tokenizers(&self) -> Result<&[TextTokenizer]> {
+        let own = self.clip.iter().map(|(folder, ClipConfig { text_config: text, .. })| {
+            TextTokenizer::clip(folder, text.vocab_size, text.max_position_embeddings)
+        });
+        let latent = self.latent.iter().flat_map(|latent| &latent.encoders).map(PublishedClip::open_tokenizer);
+        let open = || self.own(latent.chain(own).collect::<ediffi_encoders::Result<Vec<_>>>());
+        Ok(get_or_make(&self.clip_tokenizers, open)?)
+    }
+
+    /// That of the first CLIP.
     fn clip_tokenizer(&self) -> Result<Option<&TextTokenizer>> {
-        let latent = self.latent.first().and_then(|latent| latent.encoders.first());
-        let made = match (latent, &self.clip) {
-            (Some(latent), _) => get_or_make(&self.clip_tokenizer, || self.own(latent.open_tokenizer()))?,
-            (None, Some((folder, ClipConfig { text_config: text, .. }))) => get_or_make(&self.clip_tokenizer, || {
-                self.own(TextTokenizer::clip(folder, text.vocab_size, text.max_position_embeddings))
-            })?,
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(made))
+        Ok(self.clip_tokenizers()?.first())
     }
 
     /// The prompt's tokens as [`Embeddings`] have them for networks that take `needs`, without embedding them.

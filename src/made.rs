@@ -65,7 +65,12 @@ impl Pipeline {
 
     fn encoders_digest(&self) -> Result<String> {
         let weights = self.encoders.weights()?;
-        weights_digest(&weights.iter().map(PathBuf::as_path).collect::<Vec<_>>())
+        let weights = weights_digest(&weights.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        // Other layers, padding or zeros make other embeddings of the same weights.
+        Ok(match self.encoders.readings() {
+            Some(readings) => text(Sha256::new().chain_update(readings).chain_update(weights)),
+            None => weights,
+        })
     }
 
     /// What is different of `other`, of two pipelines that are to draw the same pictures; nothing if they do, but for rounding.

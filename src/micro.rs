@@ -23,7 +23,8 @@ pub struct MicroConditioning {
     /// Width and height of the cut picture (default: those of the picture). The refiner is not told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_size: Option<(u32, u32)>,
-    /// The aesthetic score, which the refiner alone is told: from 1 to 10 in training (default: 6).
+    /// The aesthetic score, which the refiner alone is told: from 1 to 10 in training (default: 6). Others than the default are an error
+    /// without it, and so are those above 100 or below -100.
     pub aesthetic_score: f64,
     /// The score that guidance leads away from (default: 2.5).
     pub negative_aesthetic_score: f64,

@@ -115,7 +115,7 @@ pub enum Problem {
     /// A negative prompt, and a stage that moves away from its weaker network in its place.
     #[error("there is a negative prompt, but stage `{0}` is guided against its weaker network, and makes no use of it")]
     NegativePromptUnused(String),
-    /// Micro-conditioning for a model whose networks are told none, or with a score that is no number.
+    /// Micro-conditioning for a model whose networks are told none, or with a score that no network is told or that is none.
     #[error("there is a `micro`, but {0}")]
     Micro(&'static str),
     /// A style for a model whose networks take none, or that has no encoder for it.

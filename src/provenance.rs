@@ -33,7 +33,8 @@ use crate::metadata::Metadata;
 pub struct Provenance {
     /// The precision of the networks: `f32`, `bf16` or `f16`.
     pub precision: String,
-    /// The digest of the encoders' weights; none where they could not be read, and the embeddings were given.
+    /// The digest of the encoders' weights, and of what the folders of Stable Diffusion say of texts; none where they could not be read, and
+    /// the embeddings were given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoders: Option<String>,
     /// The stages that ran, by name.

@@ -8,8 +8,9 @@ use ediffi_core::guidance::Against;
 use ediffi_core::unet::EmbeddingShapes;
 use ediffi_paint::locate;
 
-use crate::bounds::{MAX_SIDE, MAX_STRENGTH};
+use crate::bounds::{MAX_SCORE, MAX_SIDE, MAX_STRENGTH};
 use crate::limits::{Drawing, Limits};
+use crate::micro::{MicroConditioning, Told};
 use crate::preset::{self, SettingsPreset};
 use crate::shape::{self, StageShape};
 use crate::{Error, Problem, Request, Result, Style};
@@ -229,8 +230,11 @@ fn micro(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem
     if abilities.needs.micro.is_none() {
         problems.push(Problem::Micro("no network of the model is told"));
     }
-    if ![micro.aesthetic_score, micro.negative_aesthetic_score].iter().all(|score| score.is_finite()) {
-        problems.push(Problem::Micro("an aesthetic score is no number"));
+    let scores = |micro: &MicroConditioning| [micro.aesthetic_score, micro.negative_aesthetic_score];
+    if !scores(micro).iter().all(|score| (-MAX_SCORE..=MAX_SCORE).contains(score)) {
+        problems.push(Problem::Micro("an aesthetic score is no number from -100 to 100"));
+    } else if abilities.needs.micro == Some(Told::Sizes.count()) && scores(micro) != scores(&Default::default()) {
+        problems.push(Problem::Micro("no network of the model is told an aesthetic score, only SDXL's refiner is"));
     }
 }
 

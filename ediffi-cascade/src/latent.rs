@@ -3,19 +3,17 @@
 //! Nothing bounds a latent, so the clamp to [-1, 1] comes after decoding, and thresholds of guidance have no place before it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ediffi_core::autoencoder::{AutoencoderConfig, Decoder};
 use ediffi_core::denoiser::is_finite;
+use ediffi_core::folders::Identity;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::{Error, Result};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::decoding::{Decoding, precision};
 use crate::observer::Watch;
-
-/// A picture of more pixels is decoded in tiles, unless the autoencoder was trained for larger ones. Decoding 1024² pixels takes about 4 GiB in
-/// f32 with the channels of Stable Diffusion.
-const WHOLE: i64 = 1024;
 
 /// Where an autoencoder is, and its dimensions.
 #[derive(Debug, Clone)]
@@ -31,12 +29,20 @@ pub struct AutoencoderFiles {
 pub(crate) struct LatentDecoder {
     pub(crate) files: AutoencoderFiles,
     runtime: Runtime,
+    /// The folders that the files are of, if they are known.
+    folders: Option<Arc<Identity>>,
     loaded: Option<Decoder>,
 }
 
 impl LatentDecoder {
-    pub(crate) fn new(files: AutoencoderFiles, runtime: Runtime) -> Self {
-        Self { files, runtime, loaded: None }
+    pub(crate) fn new(files: AutoencoderFiles, runtime: Runtime, folders: Option<Arc<Identity>>) -> Self {
+        Self { files, runtime, folders, loaded: None }
+    }
+
+    /// Loads nothing that was put in the place of one of these folders. A decoder that is loaded is dropped.
+    pub(crate) fn of(&mut self, folders: Arc<Identity>) {
+        self.folders = Some(folders);
+        self.release();
     }
 
     /// How many pixels a side of a latent stands for.
@@ -48,8 +54,8 @@ impl LatentDecoder {
     pub(crate) fn decoding(&self, width: u32, height: u32, cut: bool) -> Decoding {
         let AutoencoderFiles { config, .. } = &self.files;
         let [width, height] = [width, height].map(|side| i64::from(side) / self.scale());
-        let side = config.sample_size.max(WHOLE) / self.scale();
-        let tiles = if cut || width * height > side * side { config.tiles(height, width) } else { 1 };
+        let whole = AutoencoderConfig::WHOLE / self.scale();
+        let tiles = if cut || width * height > whole * whole { config.tiles(height, width) } else { 1 };
         Decoding { autoencoder: config.clone(), kind: config.precision(self.runtime.kind), width, height, tiles }
     }
 
@@ -62,7 +68,12 @@ impl LatentDecoder {
         watch.poll()?;
         let decoder = match self.loaded.take() {
             Some(decoder) => decoder,
-            None => Decoder::load(&self.files.weights, &self.files.config, device, kind)?,
+            None => {
+                let loaded = Decoder::load(&self.files.weights, &self.files.config, device, kind);
+                // Weights of another training would be no error of their own.
+                self.folders.as_ref().map_or(Ok(()), |folders| folders.check())?;
+                loaded?
+            }
         };
         let decoder = self.loaded.insert(decoder);
         let pictures = latents.size().first().copied().unwrap_or(0);
@@ -75,8 +86,10 @@ impl LatentDecoder {
                 decoder.decode(&latent)?
             };
             if !is_finite(&picture)? {
-                let kind = precision(self.files.config.precision(kind));
-                return Err(Error::NotFinite(format!("the picture that was decoded in {kind}")));
+                let kind = self.files.config.precision(kind);
+                let advice = if kind == Kind::Half { " (the precision f32 has a wider range)" } else { "" };
+                let (file, kind) = (self.files.weights.display(), precision(kind));
+                return Err(Error::NotFinite(format!("the picture that {file} decoded in {kind}{advice}")));
             }
             Ok(picture.f_clamp(-1.0, 1.0)?.f_to_device(Device::Cpu)?)
         });

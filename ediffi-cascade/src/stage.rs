@@ -153,12 +153,15 @@ impl Stage {
         })
     }
 
-    /// Loads no expert that was put in the place of one of these folders. A stage that was [opened](Self::open) from a folder watches that
-    /// one by itself; the files of [given experts](Self::with_experts) may lie anywhere. Experts that are loaded are dropped.
+    /// Loads no expert and no decoder that was put in the place of one of these folders. A stage that was [opened](Self::open) from a folder
+    /// watches that one by itself; the files of [given experts](Self::with_experts) may lie anywhere. What is loaded is dropped.
     ///
     /// # Errors
     /// As [`spread`](Self::spread).
     pub fn of(mut self, folders: Arc<Identity>) -> Result<Self> {
+        if let Some(decoder) = &mut self.decoder {
+            decoder.of(Arc::clone(&folders));
+        }
         self.folders = Some(folders);
         let device = self.runtime.device;
         self.spread(&[device])
@@ -179,7 +182,7 @@ impl Stage {
         if self.io.low_res {
             return wrong("network", "a stage of super-resolution draws pixels, and has no decoder".to_owned());
         }
-        let decoder = LatentDecoder::new(files, self.runtime);
+        let decoder = LatentDecoder::new(files, self.runtime, self.folders.clone());
         let multiple = self.size_multiple.saturating_mul(decoder.scale());
         if self.config.size % multiple != 0 {
             let reason = format!("{} is no multiple of {multiple}, which network and decoder need", self.config.size);

@@ -7,6 +7,7 @@ use ediffi_core::folders::Identity;
 use ediffi_core::weights::find;
 
 use super::{EncoderSet, T5Files};
+use crate::stable_diffusion::{LatentText, PublishedClip};
 use crate::{Error, Result};
 
 impl EncoderSet {
@@ -38,9 +39,17 @@ impl EncoderSet {
             T5Files::Published(text, _) => text.weights(),
         });
         let clip = self.clip.as_ref().map(|(folder, _)| Ok(find(folder, None)?));
-        let latent =
-            self.latent.iter().flat_map(|latent| &latent.encoders).map(crate::stable_diffusion::PublishedClip::weights);
+        let latent = self.latent.iter().flat_map(|latent| &latent.encoders).map(PublishedClip::weights);
         t5.into_iter().chain(clip).chain(latent).collect()
+    }
+
+    /// What the folders of Stable Diffusion say of texts, their weights aside; nothing of other models.
+    pub(crate) fn readings(&self) -> Option<String> {
+        let model = |model: &LatentText| {
+            let readings: Vec<_> = model.encoders.iter().map(PublishedClip::reading).collect();
+            format!("{:?} {:?} {readings:?}\n", model.zeros, model.told)
+        };
+        (!self.latent.is_empty()).then(|| self.latent.iter().map(model).collect())
     }
 
     /// Whether those of `other` make the same of a text, if their files are the same.

@@ -1,13 +1,18 @@
 //! The text encoders of Stable Diffusion, one after the other.
 
 use ediffi_core::unet::ClipText as Needed;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use super::{EncoderSet, LoadedEncoders, NEGATIVE, started};
 use crate::embeddings::{EncodedText, EncodedTokens, Source};
 use crate::micro::MicroConditioning;
 use crate::on_cpu::to_cpu;
 use crate::{Observer, Result};
+
+/// The embedding that stands for no text.
+fn nothing(shape: &[i64]) -> Result<Tensor> {
+    Ok(Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?)
+}
 
 impl EncoderSet {
     /// Embeds `texts` into `encoded`: the tokens of all encoders side by side, and the pooled text of the last of each model. One encoder is in
@@ -31,17 +36,25 @@ impl EncoderSet {
                 };
                 let last = needed.pooled.is_some() && index + 1 == model.encoders.len();
                 for ((which, text), into) in texts.iter().zip(encoded.iter_mut()) {
-                    let mut output = clip.encode_with_padding(&[text], needed.tokens)?;
-                    let seen = |x: &Tensor| if zeros(which) { Ok(x.f_zeros_like()?) } else { to_cpu(x) };
-                    let tokens = to_cpu(&seen(&files.seen(&output))?)?;
+                    let (tokens, pooled, own) = if zeros(which) {
+                        let blank = vec![None; usize::try_from(needed.tokens).unwrap_or(0)];
+                        (
+                            nothing(&[1, needed.tokens, files.config.hidden_size])?,
+                            nothing(&[1, files.projection])?,
+                            blank,
+                        )
+                    } else {
+                        let mut output = clip.encode_with_padding(&[text], needed.tokens)?;
+                        let spans = output.spans.pop().unwrap_or_default();
+                        (to_cpu(&files.seen(&output))?, to_cpu(&output.pooled)?, spans)
+                    };
                     into.clip = Some(match into.clip.take() {
-                        None => EncodedTokens { tokens, spans: output.spans.pop().unwrap_or_default() },
+                        None => EncodedTokens { tokens, spans: own },
                         Some(EncodedTokens { tokens: before, spans }) => {
                             EncodedTokens { tokens: Tensor::f_cat(&[&before, &tokens], -1)?, spans }
                         }
                     });
                     if last {
-                        let pooled = to_cpu(&seen(&output.pooled)?)?;
                         into.clip_pooled = Some(match into.clip_pooled.take() {
                             None => pooled,
                             Some(before) => Tensor::f_cat(&[&before, &pooled], -1)?,

@@ -76,6 +76,20 @@ impl LatentFolder {
         name(&self.folder).join("unet").join(name(&self.weights))
     }
 
+    /// What is different of `other`, a folder of the same model, among all that its networks would share with those of this one.
+    pub(super) fn differs(&self, other: &Self) -> Option<&'static str> {
+        let readings = |folder: &Self| folder.text.iter().map(PublishedClip::reading).collect::<Vec<_>>();
+        let parts = [
+            ("the shape of the text that its network takes", self.unet.network.text == other.unet.network.text),
+            (
+                "what stands for no negative prompt (`force_zeros_for_empty_prompt`)",
+                self.said.zeros == other.said.zeros,
+            ),
+            ("what its files say of the text encoder, the layer or the padding", readings(self) == readings(other)),
+        ];
+        parts.into_iter().find(|(_, same)| !same).map(|(part, _)| part)
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.folder
     }

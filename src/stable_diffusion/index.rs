@@ -74,8 +74,10 @@ impl Folder {
         let scored = index.flag("requires_aesthetics_score")?;
         let model = match index.class.as_str() {
             "StableDiffusionPipeline" | "StableDiffusionImg2ImgPipeline" => Model::Early,
-            _ if index.has("text_encoder_2") && !index.has("text_encoder") => Model::Refiner,
-            "StableDiffusionXLPipeline" | "StableDiffusionXLImg2ImgPipeline" => Model::Xl,
+            "StableDiffusionXLPipeline" | "StableDiffusionXLImg2ImgPipeline" => {
+                let second = index.has("text_encoder_2") && !index.has("text_encoder");
+                if second { Model::Refiner } else { Model::Xl }
+            }
             other => {
                 return Err(unusable(
                     folder,
@@ -131,6 +133,9 @@ mod tests {
         let second = [r#""text_encoder": [null, null]"#.to_owned(), text("text_encoder_2")];
         assert_eq!(of("StableDiffusionXLPipeline", &both, "").unwrap(), (Model::Xl, true));
         let zeros = r#", "force_zeros_for_empty_prompt": false"#;
+        // The encoders of a refiner make none of another class.
+        let other = of("StableDiffusion3Pipeline", &second, "").unwrap_err().to_string();
+        assert!(other.contains("holds a `StableDiffusion3Pipeline`"), "{other}");
         // A base that was saved for pictures to start from.
         assert_eq!(of("StableDiffusionXLImg2ImgPipeline", &both, zeros).unwrap(), (Model::Xl, false));
         let score = r#", "force_zeros_for_empty_prompt": false, "requires_aesthetics_score": true"#;

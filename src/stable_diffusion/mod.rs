@@ -72,10 +72,10 @@ impl Latent {
         let mut others = Vec::with_capacity(experts.len());
         for (interval, folder) in experts {
             let other = LatentFolder::open(folder, half)?;
-            fits(&main, &other)?;
+            fits(&main, refiner(&others), &other)?;
             others.push((*interval, other));
         }
-        let refiner = others.iter().map(|(_, other)| other).find(|other| other.said.model == Model::Refiner);
+        let refiner = refiner(&others);
         let (config, files) = ensemble(&main, &others, refiner);
         let stage = Stage::with_experts(&config, files, runtime, residency)?.with_decoder(main.autoencoder.clone())?;
         let encoders = EncoderFolders { t5: None, clip: Some(PathBuf::from("text_encoder")) };
@@ -90,17 +90,25 @@ impl Latent {
     }
 }
 
-/// Refuses an expert of another family, whose latents or texts are not those of the main folder.
-fn fits(main: &LatentFolder, other: &LatentFolder) -> Result<()> {
+/// The first of the refiner's folders, whose texts the others share.
+fn refiner(others: &[(SigmaInterval, LatentFolder)]) -> Option<&LatentFolder> {
+    others.iter().map(|(_, other)| other).find(|other| other.said.model == Model::Refiner)
+}
+
+/// Refuses an expert of another family, whose latents or texts are not those of the main folder, or of the first refiner.
+fn fits(main: &LatentFolder, refiner: Option<&LatentFolder>, other: &LatentFolder) -> Result<()> {
     let latents = |folder: &LatentFolder| {
         let config = &folder.autoencoder.config;
         (config.scaling_factor, config.shift_factor, config.size_multiple())
     };
     let refines = main.said.model == Model::Xl && other.said.model == Model::Refiner;
+    let kin = if main.said.model == other.said.model { Some(main) } else { refiner };
     let reason = if main.said.model != other.said.model && !refines {
-        "it is another model of the family than the folder of the pipeline"
+        "it is another model of the family than the folder of the pipeline".to_owned()
     } else if latents(main) != latents(other) {
-        "its latents have another scale than those of the folder of the pipeline"
+        "its latents have another scale than those of the folder of the pipeline".to_owned()
+    } else if let Some((kin, part)) = kin.and_then(|kin| Some((kin, kin.differs(other)?))) {
+        format!("{part} differs from {}, whose text encoders it shares", kin.path().display())
     } else {
         return Ok(());
     };

@@ -41,6 +41,9 @@ impl Scheduler {
             keys.only(key, &value.json(), value.has_to_be_said())?;
         }
         let precondition = precondition(&mut keys, class)?;
+        if class.sampler == Sampler::DpmSolver {
+            lambdas(&mut keys, precondition.timesteps())?;
+        }
         let offset = if early { forced(&mut keys)? } else { keys.whole("steps_offset", 0)? };
         if let (Some(unsaid), false) = (class.clips, early) {
             keys.only("clip_sample", &json!(false), unsaid)?;
@@ -93,6 +96,19 @@ fn precondition(keys: &mut Keys, class: &Class) -> Result<PreconditionConfig> {
             return Err(keys.wrong("prediction_type", reason));
         }
     })
+}
+
+/// Refuses a least `lambda = -ln(sigma)` (Lu et al. 2022, "DPM-Solver", section 3.1) that cuts the highest noise levels of the table off:
+/// diffusers begins with a lower timestep then.
+fn lambdas(keys: &mut Keys, table: NoiseTable) -> Result<()> {
+    let key = "lambda_min_clipped";
+    let (least, lowest) = (keys.lowest(key)?, -table.sigmas().last().copied().unwrap_or(f64::INFINITY).ln());
+    if least > lowest {
+        let reason =
+            format!("{least} would leave out the highest noise levels, only values up to {lowest:.3} are supported");
+        return Err(keys.wrong(key, reason));
+    }
+    Ok(())
 }
 
 /// The noise table of these betas.

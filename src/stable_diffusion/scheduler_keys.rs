@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use crate::{Error, Result};
 
 /// Settings of diffusers' samplers, of which each class reads its own: a file that was written for one class and says it is of another has
-/// those of both, and diffusers reads over the others. `lower_order_final`, `euler_at_final` and `lambda_min_clipped` change nothing in
-/// DPM-Solver with `final_sigmas_type` zero on the tables that are read.
+/// those of both, and diffusers reads over the others. `lower_order_final` and `euler_at_final` change nothing in DPM-Solver with
+/// `final_sigmas_type` zero.
 const OF_OTHER_CLASSES: [&str; 39] = [
     "algorithm_type",
     "beta_end",
@@ -94,6 +94,12 @@ impl Keys {
 
     pub(super) fn number(&mut self, key: &str, default: f64) -> Result<f64> {
         self.take(key, default, "number", Value::as_f64)
+    }
+
+    /// A number, which may be minus infinity, as Python writes it. No other text is one.
+    pub(super) fn lowest(&mut self, key: &str) -> Result<f64> {
+        let number = |value: &Value| value.as_f64().or((value == "-Infinity").then_some(f64::NEG_INFINITY));
+        self.take(key, f64::NEG_INFINITY, "number", number)
     }
 
     pub(super) fn whole(&mut self, key: &str, default: usize) -> Result<usize> {

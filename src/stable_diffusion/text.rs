@@ -32,6 +32,16 @@ pub(crate) struct PublishedClip {
     /// Width of the space that the text is projected into, by files that project it.
     pub(crate) projection: i64,
     pub(crate) layer: Layer,
+    /// The token that pads texts.
+    padding: i64,
+}
+
+/// What the files of an encoder say of texts, its weights aside.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Reading {
+    layer: Layer,
+    config: ClipTextConfig,
+    padding: i64,
 }
 
 impl PublishedClip {
@@ -48,13 +58,19 @@ impl PublishedClip {
         let file = published::weights::find(&encoder, "model", half, ADVICE)?;
         let half = published::weights::HALF;
         let variant = file.file_name().is_some_and(|name| name.to_string_lossy().contains(half)).then_some(half);
-        let this = Self { folder: encoder, variant, config, projection, layer };
-        this.open_tokenizer()?;
-        Ok(this)
+        let padding = tokenizer(&encoder, &config)?.padding();
+        Ok(Self { folder: encoder, variant, config, projection, layer, padding })
     }
 
     pub(crate) fn open_tokenizer(&self) -> ediffi_encoders::Result<TextTokenizer> {
-        TextTokenizer::clip_padded(&self.folder, self.config.vocab_size, self.config.max_position_embeddings)
+        tokenizer(&self.folder, &self.config)
+    }
+
+    pub(crate) fn reading(&self) -> Reading {
+        let Self { layer, config, padding, .. } = self;
+        // Files of one encoder name its end in two ways, as `ClipTextConfig` says.
+        let config = ClipTextConfig { eos_token_id: 0, ..config.clone() };
+        Reading { layer: *layer, config, padding: *padding }
     }
 
     /// The file of the weights.
@@ -73,4 +89,9 @@ impl PublishedClip {
             Layer::Penultimate => encoded.penultimate.shallow_clone(),
         }
     }
+}
+
+/// The tokenizer of the encoder in `folder`.
+fn tokenizer(folder: &Path, config: &ClipTextConfig) -> ediffi_encoders::Result<TextTokenizer> {
+    TextTokenizer::clip_padded(folder, config.vocab_size, config.max_position_embeddings)
 }

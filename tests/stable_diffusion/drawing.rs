@@ -3,11 +3,13 @@
 use std::ops::ControlFlow;
 
 use ediffi::{
-    Canvas, Event, Generation, Pipeline, Precision, Region, Request, Residency, SigmaInterval, Strength, Tensor, Tiling,
+    Canvas, Event, Generation, Pipeline, Precision, Region, Request, Residency, SigmaInterval, Strength, Tiling,
 };
 
 use super::PROMPT;
 use super::folders::Folder;
+
+const DECODER: &str = "vae/diffusion_pytorch_model.safetensors";
 
 fn bytes(generation: &Generation) -> Vec<u8> {
     generation.images.iter().flat_map(|image| image.rgb().as_raw().clone()).collect()
@@ -33,20 +35,18 @@ fn folders_are_experts_by_noise_level() {
     let text = plan[0].to_string();
     // The first step evaluates twice, so its end belongs to the next expert only if that owns it.
     assert!(text.ends_with("stage base: latents of 8x8, decoded in f32"), "{text}");
-    let weights = other.path().join("unet/diffusion_pytorch_model.safetensors");
-    let changed: Vec<(String, Tensor)> = Tensor::read_safetensors(&weights)
-        .unwrap()
-        .into_iter()
-        .map(|(name, x)| if name == "conv_out.weight" { (name, x * 0.5) } else { (name, x) })
-        .collect();
-    Tensor::write_safetensors(&changed, &weights).unwrap();
-    assert_ne!(picture(&pair(), &request()), alone);
+    let weights = "unet/diffusion_pytorch_model.safetensors";
+    other.change(weights, |name, x| if name == "conv_out.weight" { x * 0.5 } else { x });
+    let of_noise = picture(&pair(), &request());
+    assert_ne!(of_noise, alone);
     // One that predicts velocities beside one that predicts noise: each has its own preconditioning.
     other.replace("scheduler/scheduler_config.json", "PNDMScheduler", "DDIMScheduler");
     other.replace("scheduler/scheduler_config.json", "\"epsilon\"", "\"v_prediction\"");
     let pipeline = pair();
     assert!(pipeline.manifest().stages[0].experts[0].precondition.is_some());
     assert!(pipeline.manifest().stages[0].experts[1].precondition.is_none());
+    let of_both = picture(&pipeline, &request());
+    assert!(of_both != of_noise && of_both != alone);
 }
 
 #[test]
@@ -144,12 +144,50 @@ fn a_picture_tells_which_autoencoder_decoded_it() {
     let made = || folder.open().provenance(&request()).unwrap();
     let before = made();
     assert_eq!(made().differences(&before), Vec::<String>::new());
-    let weights = folder.path().join("vae/diffusion_pytorch_model.safetensors");
-    let changed: Vec<(String, Tensor)> =
-        Tensor::read_safetensors(&weights).unwrap().into_iter().map(|(name, x)| (name, x * 1.5)).collect();
-    Tensor::write_safetensors(&changed, &weights).unwrap();
+    folder.change(DECODER, |_, x| x * 1.5);
     let found = before.differences(&made());
     assert!(found.len() == 1 && found[0].starts_with("model, stage `base`"), "{found:?}");
+}
+
+/// The same weights embed a text with another padding in another way.
+#[test]
+fn a_picture_tells_how_its_text_was_padded() {
+    let folder = Folder::first();
+    let made = || folder.open().provenance(&request()).unwrap();
+    let before = made();
+    folder.replace("tokenizer/tokenizer_config.json", "\"pad_token\": \"<|endoftext|>\"", "\"pad_token\": \"!\"");
+    let after = made();
+    assert!(before.encoders.is_some() && before.encoders != after.encoders);
+    assert_eq!(before.differences(&after).len(), 1);
+}
+
+/// The decoder is loaded when the last step is done, and the folder may be another one by then.
+#[test]
+fn no_decoder_of_a_new_folder_is_loaded_into_an_old_pipeline() {
+    let folder = Folder::first();
+    let pipeline = folder.open();
+    let mut steps = 0;
+    let mut watch = |event: &Event<'_>| {
+        if let Event::Step { .. } = event {
+            steps += 1;
+            if steps == 4 {
+                folder.exchange();
+            }
+        }
+        ControlFlow::Continue(())
+    };
+    let error = pipeline.generate_with(&request(), &mut watch).unwrap_err();
+    assert!(format!("{error:?}").contains("FolderReplaced"), "{error:?}");
+    assert_eq!(steps, 4);
+}
+
+#[test]
+fn a_decoder_that_overflows_is_named() {
+    let folder = Folder::first();
+    folder.change(DECODER, |_, x| x * 1e30);
+    let error = folder.open().generate(&request()).unwrap_err();
+    let said = format!("{error:?}");
+    assert!(said.contains("NotFinite") && said.contains(DECODER) && said.contains("decoded in f32"), "{said}");
 }
 
 /// bf16 has the range of f32; in f16 the decoder computes in f32, as the autoencoder overflows there.

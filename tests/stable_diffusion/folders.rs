@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ediffi::{DeviceChoice, Pipeline, PipelineBuilder, Precision};
+use ediffi::{DeviceChoice, Pipeline, PipelineBuilder, Precision, Tensor};
 
 pub(super) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("ediffi-core/tests/fixtures/stable-diffusion").join(name)
@@ -71,6 +71,23 @@ impl Folder {
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{text}");
         fs::write(path, text.replacen(from, to, 1)).unwrap();
+    }
+
+    /// Changes every tensor of one of its files of weights.
+    pub(super) fn change(&self, file: &str, change: impl Fn(&str, Tensor) -> Tensor) {
+        let path = self.path().join(file);
+        let tensors = Tensor::read_safetensors(&path).unwrap().into_iter();
+        let changed: Vec<(String, Tensor)> = tensors.map(|(name, x)| (name.clone(), change(&name, x))).collect();
+        Tensor::write_safetensors(&changed, &path).unwrap();
+    }
+
+    /// Puts a copy in the place of the whole folder.
+    pub(super) fn exchange(&self) {
+        let copied = |new: &Path| {
+            copy(self.path(), new);
+            Ok::<_, ediffi_core::Error>(())
+        };
+        ediffi_core::folders::replace(self.path(), copied).unwrap();
     }
 
     pub(super) fn builder(&self) -> PipelineBuilder {

@@ -94,6 +94,13 @@ fn texts_are_embedded_with_their_padding() {
     let pipeline = second.open();
     assert!(difference(&text(&pipeline.encode(&request()).unwrap()), &io["sd-2.prompt"]) < 1e-5);
     assert!(difference(&text(&pipeline.encode(&Request::new("a cat!")).unwrap()), &io["sd-2.sign"]) < 1e-5);
+    // Of an old folder the map of special tokens says which, of a newer one the settings.
+    let config = "tokenizer/tokenizer_config.json";
+    second.replace(config, "\"pad_token\": \"!\"", "\"pad_token\": \"<|endoftext|>\"");
+    std::fs::write(second.path().join("tokenizer/special_tokens_map.json"), r#"{"pad_token": "!"}"#).unwrap();
+    assert!(difference(&text(&second.open().encode(&request()).unwrap()), &io["sd-2.prompt"]) < 1e-5);
+    second.replace(config, "{", "{ \"added_tokens_decoder\": {},");
+    assert!(difference(&text(&second.open().encode(&request()).unwrap()), &io["sd-2.prompt"]) > 1e-3);
 }
 
 #[test]

@@ -107,6 +107,17 @@ fn settings_of_samplers_are_followed_or_refused_by_name() {
     );
     sampler("dpm-solver", "\"solver_order\": 2", "\"solver_order\": 3", &["solver_order", "only 2"]);
     sampler("dpm-solver", "dpmsolver++", "sde-dpmsolver++", &["algorithm_type", "sde-dpmsolver++"]);
+    let clipped = "\"lambda_min_clipped\": -Infinity";
+    sampler("dpm-solver", clipped, "\"lambda_min_clipped\": -2", &["lambda_min_clipped", "-2 would", "up to -2.682"]);
+    sampler("dpm-solver", clipped, "\"lambda_min_clipped\": \"low\"", &["lambda_min_clipped", "no number"]);
+    // What DPM-Solver's authors say of the table of cosines, whose highest noise levels are above e^9: nothing on the others.
+    let folder = Folder::first().sampler("dpm-solver");
+    folder.replace(SCHEDULER, clipped, "\"lambda_min_clipped\": -5.1");
+    folder.open();
+    folder.replace(SCHEDULER, "scaled_linear", "squaredcos_cap_v2");
+    assert!(folder.refused().contains("-5.1 would"), "{}", folder.refused());
+    folder.replace(SCHEDULER, "-5.1", "-10");
+    folder.open();
     sampler("ddpm", "fixed_small", "learned_range", &["variance_type"]);
     sampler("euler", "{", "{ \"colour\": 1,", &["colour", "does not know it"]);
     sampler("euler", "\"steps_offset\": 1", "\"steps_offset\": \"one\"", &["steps_offset", "no whole number"]);
@@ -151,6 +162,18 @@ fn other_folders_do_not_follow_or_join() {
     let above = SigmaInterval::new(1.0, f64::INFINITY).unwrap();
     other.replace("vae/config.json", "0.18215", "0.5");
     assert!(compose(folder.builder().expert(above, other.path())).contains("another scale"));
+    // What experts share has to mean the same.
+    for (file, from, to, part) in [
+        ("tokenizer/tokenizer_config.json", "\"pad_token\": \"<|endoftext|>\"", "\"pad_token\": \"!\"", "padding"),
+        ("text_encoder/config.json", "quick_gelu", "gelu", "text encoder"),
+    ] {
+        let other = Folder::first();
+        folder.builder().expert(above, other.path()).open().unwrap();
+        other.replace(file, from, to);
+        let reason = compose(folder.builder().expert(above, other.path()));
+        let [own, other] = [folder.path(), other.path()].map(|path| path.display().to_string());
+        assert!(reason.contains(part) && reason.contains(&own) && reason.contains(&other), "{reason}");
+    }
     let deepfloyd = fixture("../deepfloyd/stage-1");
     let error = folder.builder().expert(above, &deepfloyd).open().unwrap_err().to_string();
     assert!(error.contains("holds a `IFPipeline`, where one of Stable Diffusion"), "{error}");

@@ -1,6 +1,6 @@
 //! SDXL, and its refiner as the expert for the lowest noise.
 
-use ediffi::{Error, MicroConditioning, NoiseTable, Pipeline, Problem, Request, Tensor};
+use ediffi::{Error, MicroConditioning, NoiseTable, Pipeline, Problem, Request, SigmaInterval, Tensor};
 
 use super::folders::Folder;
 use super::{PROMPT, difference, draw, off, recorded};
@@ -88,7 +88,48 @@ fn what_is_no_base_is_refused() {
     assert!(matches!(found[..], [Problem::Micro(reason)] if reason.contains("no network")), "{found:?}");
     let scores = MicroConditioning { aesthetic_score: f64::NAN, ..MicroConditioning::default() };
     assert!(matches!(problems(base.open(), scores)[..], [Problem::Micro(_)]));
+    // It is finite as f64 alone.
+    let scores = MicroConditioning { aesthetic_score: 1e300, ..MicroConditioning::default() };
+    let pair = base.builder().expert(interval, refiner.path()).open().unwrap();
+    let found = problems(pair, scores);
+    assert!(matches!(found[..], [Problem::Micro(reason)] if reason.contains("from -100 to 100")), "{found:?}");
+    let scores = MicroConditioning { negative_aesthetic_score: 1.0, ..MicroConditioning::default() };
+    let found = problems(base.open(), scores);
+    assert!(matches!(found[..], [Problem::Micro(reason)] if reason.contains("refiner")), "{found:?}");
+    base.open().validate(&plain(3).micro(MicroConditioning::default())).unwrap();
     // A base whose second encoder is missing.
     std::fs::remove_dir_all(base.path().join("text_encoder_2")).unwrap();
     assert!(base.refused().contains("text_encoder_2/config.json"), "{}", base.refused());
+}
+
+/// Both signs are one token of the first encoder, and two of the second, which pads with them.
+#[test]
+fn a_prompt_is_too_long_if_it_is_for_one_encoder() {
+    let base = Folder::base();
+    base.replace("tokenizer/tokenizer.json", "\"z</w>\": 52", "\"!!</w>\": 52");
+    base.replace("tokenizer/tokenizer.json", "\"merges\": [", "\"merges\": [[\"!\", \"!</w>\"],");
+    let pipeline = base.open();
+    pipeline.validate(&Request::new("!! ".repeat(30))).unwrap();
+    match pipeline.validate(&Request::new("!! ".repeat(50))) {
+        Err(Error::InvalidRequest { problems }) => {
+            assert!(matches!(&problems[..], [Problem::TooLong { encoder: "CLIP", .. }]), "{problems:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn refiners_share_what_no_prompt_means() {
+    let (base, first, second) = (Folder::base(), Folder::refiner(), Folder::refiner());
+    let low = NoiseTable::ScaledLinear.below(200).unwrap();
+    let lower = NoiseTable::ScaledLinear.below(100).unwrap();
+    let middle = SigmaInterval::new(lower.high(), low.high()).unwrap();
+    let open = || base.builder().expert(middle, first.path()).expert(lower, second.path()).open();
+    open().unwrap();
+    let zeros = "\"force_zeros_for_empty_prompt\": ";
+    second.replace("model_index.json", &format!("{zeros}false"), &format!("{zeros}true"));
+    match open() {
+        Err(Error::Compose(reason)) => assert!(reason.contains("force_zeros_for_empty_prompt"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
 }

@@ -35,13 +35,17 @@ pub struct AutoencoderConfig {
     pub scaling_factor: f64,
     /// What is taken from a latent first.
     pub shift_factor: f64,
-    /// Side of the pictures that it was trained for; tiles are that large.
+    /// Side of the pictures that it was trained for; [tiles](Self::tiles) are that large, within bounds.
     pub sample_size: i64,
     /// Whether it overflows in f16.
     pub force_upcast: bool,
 }
 
 impl AutoencoderConfig {
+    /// The side in pixels of the largest square that is worth decoding at once: 1024² pixels take about 4 GiB in f32 with the channels of
+    /// Stable Diffusion.
+    pub const WHOLE: i64 = 1024;
+
     /// That of Stable Diffusion 1 and 2: [128, 256, 512, 512] channels, latents of a side eight times as short, times 0.18215.
     #[must_use]
     pub fn stable_diffusion() -> Self {

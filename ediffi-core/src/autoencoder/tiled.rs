@@ -29,11 +29,20 @@ impl Tiles {
     }
 }
 
+/// The shortest side of a tile, in positions of a latent. Smaller tiles see too little of a picture, and there would be too many.
+const SHORTEST: i64 = 8;
+
 impl AutoencoderConfig {
+    /// The tiles of latents: as large as the pictures of the training, but of 8 latents at least, and of [`WHOLE`](Self::WHOLE) pixels at most.
+    fn tiling(&self) -> Tiles {
+        let multiple = self.size_multiple();
+        Tiles::new((self.sample_size / multiple).max(SHORTEST).min(Self::WHOLE / multiple))
+    }
+
     /// Into how many tiles [`Decoder::decode_tiled`] cuts latents of this height and width.
     #[must_use]
     pub fn tiles(&self, height: i64, width: i64) -> usize {
-        let tiles = Tiles::new(self.sample_size / self.size_multiple());
+        let tiles = self.tiling();
         if height <= tiles.side && width <= tiles.side {
             return 1;
         }
@@ -42,8 +51,8 @@ impl AutoencoderConfig {
 }
 
 impl Decoder {
-    /// As [`decode`](Self::decode), in tiles of the size of [`AutoencoderConfig::sample_size`](super::AutoencoderConfig::sample_size) that
-    /// overlap by a quarter and fade into each other (diffusers' `enable_tiling`). Norms and attention of a tile see the tile alone, so the
+    /// As [`decode`](Self::decode), in tiles of the size of [`AutoencoderConfig::sample_size`](super::AutoencoderConfig::sample_size), from 8
+    /// latents to [`AutoencoderConfig::WHOLE`](super::AutoencoderConfig::WHOLE) pixels, that overlap by a quarter and fade into each other (diffusers' `enable_tiling`). Norms and attention of a tile see the tile alone, so the
     /// picture is not quite that of [`decode`](Self::decode). What fits into one tile is decoded at once.
     ///
     /// `before` is called before each tile with the number of those that are done and of all; its error ends the decoding.
@@ -55,7 +64,7 @@ impl Decoder {
     /// As [`decode`](Self::decode), and those of `before`.
     pub fn decode_tiled(&self, latents: &Tensor, mut before: impl FnMut(usize, usize) -> Result<()>) -> Result<Tensor> {
         let multiple = self.config().size_multiple();
-        let tiles = Tiles::new(self.config().sample_size / multiple);
+        let tiles = self.config().tiling();
         let (height, width) = match *latents.size().as_slice() {
             [_, _, height, width] if height > tiles.side || width > tiles.side => (height, width),
             _ => {
@@ -120,6 +129,19 @@ mod tests {
         assert_eq!(tiles(6, 11), [(0, 6), (5, 6), (10, 1)]);
         assert_eq!(tiles(1, 3), [(0, 1), (1, 1), (2, 1)]);
         assert_eq!(tiles(0, 2), [(0, 1), (1, 1)]);
+    }
+
+    /// A file may say any size.
+    #[test]
+    fn tiles_are_neither_tiny_nor_too_large_to_decode() {
+        let tiles = |sample_size, side| {
+            AutoencoderConfig { sample_size, ..AutoencoderConfig::stable_diffusion() }.tiles(side, side)
+        };
+        assert_eq!(tiles(512, 64), 1);
+        assert_eq!(tiles(512, 65), 4);
+        assert_eq!(tiles(1 << 20, 128), 1);
+        assert_eq!(tiles(1 << 20, 129), tiles(1024, 129));
+        assert_eq!(tiles(1, 128), 22 * 22);
     }
 
     #[test]

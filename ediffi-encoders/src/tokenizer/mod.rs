@@ -153,6 +153,12 @@ impl TextTokenizer {
         self.end
     }
 
+    /// The id of the token that pads a text.
+    #[must_use]
+    pub fn padding(&self) -> i64 {
+        self.padding
+    }
+
     /// The greatest id that it can give.
     pub(crate) fn greatest(&self) -> i64 {
         let own = match &self.cutter {

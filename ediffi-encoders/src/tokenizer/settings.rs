@@ -13,7 +13,12 @@ use crate::settings::{other_value, unknown};
 use crate::{Error, Result};
 
 /// The files beside a tokenizer that have settings of it.
-pub(crate) const FILES: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", ADDED];
+pub(crate) const FILES: [&str; 3] = [CONFIG, MAP, ADDED];
+
+const CONFIG: &str = "tokenizer_config.json";
+
+/// Special tokens, which newer versions write into the settings.
+const MAP: &str = "special_tokens_map.json";
 
 /// Of early versions: tokens that are not in the vocabulary, with their ids.
 const ADDED: &str = "added_tokens.json";
@@ -122,24 +127,22 @@ pub(super) fn check(path: &Path, family: &Family<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The token of the padding that the files in the folder of the tokenizer at `path` name; the settings of the tokenizer stand above the older
-/// map of special tokens.
+/// The token of the padding that the files in the folder of the tokenizer at `path` name. Settings that list the tokens that were added
+/// (`added_tokens_decoder`) are the newer ones, and stand alone; above others stands the map of special tokens (transformers'
+/// `_from_pretrained`).
 ///
 /// # Errors
 /// A file that is unreadable.
 pub(super) fn padding(path: &Path) -> Result<Option<String>> {
     let Some(folder) = path.parent() else { return Ok(None) };
-    for name in FILES.iter().filter(|name| **name != ADDED) {
+    let read = |name: &str| -> Result<Map<String, Value>> {
         let path = folder.join(name);
-        if !path.is_file() {
-            continue;
-        }
-        let keys: Map<String, Value> = read_json(&path)?;
-        if let Some(found) = keys.get("pad_token").and_then(token) {
-            return Ok(Some(found.to_owned()));
-        }
-    }
-    Ok(None)
+        if path.is_file() { Ok(read_json(&path)?) } else { Ok(Map::new()) }
+    };
+    let own = read(CONFIG)?;
+    let map = if own.contains_key("added_tokens_decoder") { Map::new() } else { read(MAP)? };
+    let named = [&map, &own].into_iter().find_map(|keys| keys.get("pad_token").and_then(token));
+    Ok(named.map(str::to_owned))
 }
 
 /// Checks the keys of one file.
