@@ -112,7 +112,7 @@ impl Pipeline {
             let running = shape::running(&request, &self.shapes);
             shape::first_size(&request, running).is_some_and(|(w, h)| w >= picture.width() && h >= picture.height())
         };
-        enlarging().find(whole).or(enlarging().last()).map(|stage| stage.name.as_str())
+        enlarging().find(whole).or(enlarging().next_back()).map(|stage| stage.name.as_str())
     }
 
     /// Drops everything from memory. It is loaded again when it is next needed.
