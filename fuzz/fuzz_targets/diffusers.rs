@@ -83,6 +83,7 @@ fn thin() -> StableDiffusion {
         embedding_width: 2,
         text: ClipText { tokens: 2, width: 1, pooled: None },
         micro: None,
+        beside: None,
         linear_projection: false,
         upcast_attention: false,
         middle_scale: 1.0,
