@@ -11,9 +11,9 @@ const MOST: usize = 64;
 const DEEPEST: usize = 64;
 
 /// The most characters that rules of these types make of one: byte-level ones one for each of its bytes, BERT's spaces around a Chinese
-/// one, Unicode's compatible forms 18 (U+FDFA) and its other decomposed forms 4, small letters 3.
+/// one, Unicode's compatible forms 18 (U+FDFA) and its other decomposed forms 4, small letters 2.
 const BY_TYPE: [(&str, usize); 7] =
-    [("ByteLevel", 4), ("BertNormalizer", 3), ("NFKC", 18), ("NFKD", 18), ("NFD", 4), ("NFC", 3), ("Lowercase", 3)];
+    [("ByteLevel", 4), ("BertNormalizer", 3), ("NFKC", 18), ("NFKD", 18), ("NFD", 4), ("NFC", 3), ("Lowercase", 2)];
 
 /// Refuses a file whose rules could fill the memory: one that makes a hundred letters of each, ten times over, is short.
 pub(super) fn expect_bounded(json: &Value) -> Result<(), String> {
@@ -93,6 +93,18 @@ mod tests {
         // What gets shorter makes up for nothing: it may not be found.
         let shorter = replace(json!({ "String": "bbbb" }), "");
         assert!(refused(&json!({ "type": "Sequence", "normalizers": [several(&doubled, 6), shorter, doubled] })));
+        // CLIP's own, in whole: 3 · 2 · 2 · 4.
+        let clip = json!({
+            "normalizer": { "type": "Sequence", "normalizers": [{ "type": "NFC" }, space, { "type": "Lowercase" }] },
+            "pre_tokenizer": { "type": "Sequence", "pretokenizers": [{ "type": "Split" }, { "type": "ByteLevel" }] },
+        });
+        assert!(expect_bounded(&clip).is_ok());
+        // Spaces around each Chinese character, again and again, and forms of forms.
+        for (rule, taken) in [("BertNormalizer", 3), ("NFKD", 1), ("NFD", 3)] {
+            let rule = json!({ "type": rule });
+            assert!(!refused(&several(&rule, taken)) && refused(&several(&rule, taken + 1)), "{rule}");
+        }
+        assert!(refused(&json!({ "type": "Prepend", "prepend": "x".repeat(64) })));
         let deep =
             (0..DEEPEST).fold(json!({ "type": "NFC" }), |rule, _| json!({ "type": "Sequence", "normalizers": [rule] }));
         assert!(refused(&deep));
