@@ -12,7 +12,7 @@ use crate::{Embeddings, Error, Generation, Observer, Pipeline, Request, Result, 
 
 impl Pipeline {
     /// Makes the images of several requests. Requests that differ in nothing but prompt, negative prompt, style, seed and number of images
-    /// are drawn in the same batches, whatever their order, as far as the limits allow so many images together. So 64 prompts take as long
+    /// are drawn in the same batches, whatever their order, as far as the limits allow so many images together: 64 prompts are as many batches
     /// as 64 images of one. Each image is the one that its own request gives, to rounding.
     ///
     /// All texts are encoded first; the encoders stay in memory until then.

@@ -1,7 +1,7 @@
 //! A picture that is edited: what a run begins with, and what of it stays.
 
-use ediffi_core::Result;
 use ediffi_core::denoiser::Estimate;
+use ediffi_core::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
 use crate::low_res::bicubic;
@@ -27,8 +27,16 @@ pub struct Edit<'a> {
 pub(crate) struct Given {
     /// [1 or pictures, channels, height, width]
     picture: Tensor,
+    mask: Option<Masked>,
+}
+
+/// What is drawn anew, and what stays.
+#[derive(Debug)]
+struct Masked {
     /// [1 or pictures, 1, height, width]
-    mask: Option<Tensor>,
+    mask: Tensor,
+    /// (1 − mask) · picture, [1 or pictures, channels, height, width]: the same in every evaluation.
+    kept: Tensor,
 }
 
 impl Edit<'_> {
@@ -49,8 +57,14 @@ impl Edit<'_> {
         let scaled = |x: &Tensor| -> Result<Tensor> {
             Ok(scaled(&x.f_to_kind(Kind::Float)?, height, width)?.f_to_device(device)?)
         };
-        let mask = self.mask.map(scaled).transpose()?;
-        Ok(Given { picture: scaled(self.picture)?, mask: mask.map(|mask| mask.f_clamp(0.0, 1.0)).transpose()? })
+        let picture = scaled(self.picture)?;
+        let masked = |mask: &Tensor| -> Result<Masked> {
+            let mask = scaled(mask)?.f_clamp(0.0, 1.0)?;
+            let kept = picture.f_mul(&mask.f_neg()?.f_add_scalar(1.0)?)?;
+            Ok(Masked { mask, kept })
+        };
+        let mask = self.mask.map(masked).transpose()?;
+        Ok(Given { picture, mask })
     }
 }
 
@@ -61,7 +75,8 @@ impl Given {
             let all = x.size4()?.0 == 1;
             Ok(if all { x.f_expand([pictures, -1, -1, -1], false)? } else { x.f_narrow(0, first, pictures)? })
         };
-        Ok(Self { picture: part(&self.picture)?, mask: self.mask.as_ref().map(part).transpose()? })
+        let masked = |Masked { mask, kept }: &Masked| Ok::<_, Error>(Masked { mask: part(mask)?, kept: part(kept)? });
+        Ok(Self { picture: part(&self.picture)?, mask: self.mask.as_ref().map(masked).transpose()? })
     }
 
     /// The picture.
@@ -73,17 +88,16 @@ impl Given {
     /// picture where it is drawn anew.
     pub(crate) fn start(&self, all: bool) -> Result<Tensor> {
         match self.mask.as_ref().filter(|_| all) {
-            Some(mask) => Ok(self.picture.f_mul(&mask.f_neg()?.f_add_scalar(1.0)?)?),
+            Some(Masked { kept, .. }) => Ok(kept.shallow_clone()),
             None => Ok(self.picture.shallow_clone()),
         }
     }
 
     /// The estimate, with the given picture where nothing is drawn anew: there it is the picture to the last bit.
     pub(crate) fn keep(&self, estimate: Estimate) -> Result<Estimate> {
-        let Some(mask) = &self.mask else { return Ok(estimate) };
+        let Some(Masked { mask, kept }) = &self.mask else { return Ok(estimate) };
         let drawn = estimate.denoised.f_to_kind(Kind::Float)?.f_mul(mask)?;
-        let kept = self.picture.f_mul(&mask.f_neg()?.f_add_scalar(1.0)?)?;
-        Ok(Estimate { denoised: drawn.f_add(&kept)?, ..estimate })
+        Ok(Estimate { denoised: drawn.f_add(kept)?, ..estimate })
     }
 }
 

@@ -6,9 +6,8 @@ use clap::Args;
 use ediffi::{Provenance, Request};
 
 use super::failure::Failure;
-use super::model::Model;
-use super::output::{Output, expect_other};
-use super::settings::Settings;
+use super::options::Options;
+use super::output::expect_other;
 
 /// Draw the request that a picture holds, with other settings if some are given.
 #[derive(Args)]
@@ -16,18 +15,13 @@ pub(crate) struct Again {
     /// A PNG that ediffi wrote.
     picture: PathBuf,
     #[command(flatten)]
-    settings: Settings,
-    #[command(flatten)]
-    output: Output,
-    #[command(flatten)]
-    model: Model,
+    options: Options,
 }
 
 impl Again {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        expect_other(&self.output, &self.picture)?;
-        let request = self.settings.apply(Request::from_png(&self.picture)?)?;
-        let pipeline = self.model.open()?;
+        expect_other(&self.options.output, &self.picture)?;
+        let (request, pipeline) = self.options.ready(Request::from_png(&self.picture)?)?;
         pipeline.validate(&request)?;
         // Pictures of earlier versions do not say what made them.
         if let Ok(made) = Provenance::from_png(&self.picture) {
@@ -35,6 +29,6 @@ impl Again {
                 eprintln!("another picture may come out: {difference}");
             }
         }
-        self.output.draw(&pipeline, &request)
+        self.options.output.draw(&pipeline, &request)
     }
 }

@@ -4,9 +4,7 @@ use clap::Args;
 use ediffi::Request;
 
 use super::failure::Failure;
-use super::model::Model;
-use super::output::Output;
-use super::settings::Settings;
+use super::options::Options;
 
 /// Draw what a prompt says.
 #[derive(Args)]
@@ -14,16 +12,11 @@ pub(crate) struct Draw {
     /// What the picture shall show.
     prompt: String,
     #[command(flatten)]
-    settings: Settings,
-    #[command(flatten)]
-    output: Output,
-    #[command(flatten)]
-    model: Model,
+    options: Options,
 }
 
 impl Draw {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let request = self.settings.apply(Request::new(&self.prompt))?;
-        self.output.draw(&self.model.open()?, &request)
+        self.options.draw(Request::new(&self.prompt))
     }
 }

@@ -7,6 +7,7 @@ mod failure;
 mod image;
 mod model;
 mod models;
+mod options;
 mod output;
 mod picture;
 mod plan;

@@ -6,9 +6,8 @@ use clap::Args;
 use ediffi::{Edit, EditPicture, Request};
 
 use super::failure::Failure;
-use super::model::Model;
-use super::output::{Output, expect_other};
-use super::settings::Settings;
+use super::options::Options;
+use super::output::expect_other;
 
 /// Draw a picture anew, more or less, or a part of it.
 #[derive(Args)]
@@ -24,21 +23,16 @@ pub(crate) struct EditCommand {
     #[arg(long, value_name = "IMAGE")]
     mask: Option<PathBuf>,
     #[command(flatten)]
-    settings: Settings,
-    #[command(flatten)]
-    output: Output,
-    #[command(flatten)]
-    model: Model,
+    options: Options,
 }
 
 impl EditCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        expect_other(&self.output, &self.picture)?;
+        expect_other(&self.options.output, &self.picture)?;
         let mut edit = Edit::new(EditPicture::open(&self.picture)?);
         edit.strength = self.strength;
         edit.mask = self.mask.as_ref().map(EditPicture::open).transpose()?;
-        let request = self.settings.apply(Request::new(&self.prompt).edit(edit))?;
-        self.output.draw(&self.model.open()?, &request)
+        self.options.draw(Request::new(&self.prompt).edit(edit))
     }
 }
 
@@ -53,22 +47,17 @@ pub(crate) struct Enlarge {
     #[arg(long, value_name = "STAGE")]
     first_stage: Option<String>,
     #[command(flatten)]
-    settings: Settings,
-    #[command(flatten)]
-    output: Output,
-    #[command(flatten)]
-    model: Model,
+    options: Options,
 }
 
 impl Enlarge {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        expect_other(&self.output, &self.picture)?;
-        let pipeline = self.model.open()?;
+        expect_other(&self.options.output, &self.picture)?;
         let picture = EditPicture::open(&self.picture)?;
         let request = self.prompt.as_ref().map_or_else(Request::unconditional, Request::new);
-        let request = self.settings.apply(request.edit(Edit::new(picture)))?;
+        let (request, pipeline) = self.options.ready(request.edit(Edit::new(picture)))?;
         let first = self.first_stage.clone().or_else(|| pipeline.enlarged_from(&request).map(str::to_owned));
         let first = first.ok_or("the model has no stage of super-resolution")?;
-        self.output.draw(&pipeline, &request.first_stage(first))
+        self.options.output.draw(&pipeline, &request.first_stage(first))
     }
 }

@@ -42,8 +42,8 @@ pub struct AutoencoderConfig {
 }
 
 impl AutoencoderConfig {
-    /// The side in pixels of the largest square that is worth decoding at once: 1024² pixels take about 4 GiB in f32 with the channels of
-    /// Stable Diffusion.
+    /// The side in pixels of the largest square that is worth decoding at once: of 1024² pixels the widest maps, of Stable Diffusion's 256
+    /// channels, have 1 GiB each in f32.
     pub const WHOLE: i64 = 1024;
 
     /// That of Stable Diffusion 1 and 2: [128, 256, 512, 512] channels, latents of a side eight times as short, times 0.18215.
