@@ -15,6 +15,8 @@ struct Folded {
     character: char,
     /// Its place in the original text.
     source: usize,
+    /// Whether it belongs to a word. A combining accent belongs where its letter does: that of `≠` to none.
+    in_word: bool,
 }
 
 fn fold(text: &str) -> Vec<Folded> {
@@ -23,10 +25,14 @@ fn fold(text: &str) -> Vec<Folded> {
         if !original.is_whitespace() {
             // One character may become several; all have the same source.
             decompose_canonical(original, |part| {
-                folded.extend(part.to_lowercase().map(|character| Folded { character, source }));
+                for character in part.to_lowercase() {
+                    let letter = folded.last().filter(|last| is_accent(character) && last.character != ' ');
+                    let in_word = letter.map_or_else(|| starts_word(character), |letter| letter.in_word);
+                    folded.push(Folded { character, source, in_word });
+                }
             });
         } else if folded.last().is_none_or(|last| last.character != ' ') {
-            folded.push(Folded { character: ' ', source });
+            folded.push(Folded { character: ' ', source, in_word: false });
         }
     }
     // Accents on one letter that do not touch may be written in any order.
@@ -41,19 +47,19 @@ fn is_accent(character: char) -> bool {
     canonical_combining_class(character) != 0
 }
 
-/// Whether a character belongs to a word. Combining accents do.
-fn in_word(character: char) -> bool {
+/// Whether a character belongs to a word wherever it stands. A combining accent does where it has no letter.
+fn starts_word(character: char) -> bool {
     character.is_alphanumeric() || character == '_' || is_accent(character)
 }
 
 /// Whether `left` and `right`, neighbours in a folded text, cannot be parted: they stand in the same word, come from one
-/// character, or are a letter and its accent. A phrase cannot end between them.
+/// character, or are a sign and its accent. A phrase cannot end between them.
 fn joined(left: &Folded, right: &Folded) -> bool {
     // Kana and CJK ideographs: a phrase may end after any of them.
     let spaceless = |c: char| ('\u{3040}'..='\u{30ff}').contains(&c) || ('\u{3400}'..='\u{9fff}').contains(&c);
     let (a, b) = (left.character, right.character);
-    let word = is_accent(b) || (in_word(b) && !spaceless(a) && !spaceless(b));
-    left.source == right.source || (in_word(a) && word)
+    let accent = a != ' ' && is_accent(b);
+    left.source == right.source || accent || (left.in_word && right.in_word && !spaceless(a) && !spaceless(b))
 }
 
 /// For each beginning of `phrase`, by its length less one, how long its longest proper end is that is a beginning, too (Knuth,
@@ -171,11 +177,13 @@ fn nearest(words: &[String], phrase: &str) -> Option<String> {
 /// The words of a text, without the punctuation around them.
 #[must_use]
 pub fn words(text: &str) -> Vec<String> {
-    text.split_whitespace()
-        .map(|word| word.trim_matches(|c: char| !in_word(c)))
-        .filter(|word| !word.is_empty())
-        .map(str::to_owned)
-        .collect()
+    let trimmed = |piece: &str| {
+        let folded = fold(piece);
+        let sources = folded.iter().filter(|folded| folded.in_word).map(|folded| folded.source);
+        let (first, last) = (sources.clone().min()?, sources.max()?);
+        Some(piece.chars().skip(first).take(last + 1 - first).collect())
+    };
+    text.split_whitespace().filter_map(trimmed).collect()
 }
 
 #[cfg(test)]
@@ -211,6 +219,19 @@ mod tests {
         assert_eq!(places("\u{1100}\u{1161}\u{11a8} 각", "각"), [(0, 3), (4, 5)]);
         assert_eq!(places("각", "가"), [], "a part of a character is no place");
         assert_eq!((places("か\u{3099}", "か"), places("か\u{3099}", "が")), (vec![], vec![(0, 2)]));
+    }
+
+    #[test]
+    fn the_accent_of_a_sign_is_no_part_of_a_word() {
+        // Each sign is one character that is two in normal form D, the second a combining accent.
+        for sign in ["\u{1fed}", "≠", "=\u{338}"] {
+            let (text, length) = (format!("{sign}cat"), sign.chars().count());
+            assert_eq!(words(&text), ["cat"], "{sign:?}");
+            assert_eq!(places(&text, "cat"), [(length, length + 3)], "{sign:?}");
+            assert_eq!(words(&format!("cat{sign}")), ["cat"], "{sign:?}");
+        }
+        assert_eq!(places("=\u{338}", "="), [], "a sign without its accent is another");
+        assert_eq!(words("\u{301}cat"), ["\u{301}cat"], "an accent without a letter");
     }
 
     /// Work that grew with the square or the cube of the length would take hours here.
