@@ -56,13 +56,16 @@ mod manifest;
 mod many;
 mod metadata;
 mod micro;
+mod near;
 mod observer;
 mod on_cpu;
 mod open;
+mod outpaint;
 mod pipeline;
 mod pixels;
 mod preset;
 mod problem;
+mod prompts;
 mod provenance;
 mod published;
 mod queue;
@@ -73,6 +76,7 @@ mod shipped;
 mod stable_diffusion;
 mod style;
 mod sync;
+mod told;
 mod validate;
 mod worker;
 
@@ -86,10 +90,13 @@ pub use job::{Canceller, JobHandle, Phase, Progress};
 pub use limits::Limits;
 pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
 pub use micro::MicroConditioning;
+pub use near::Near;
 pub use observer::{Event, Observer, Preview};
+pub use outpaint::Margins;
 pub use pipeline::Pipeline;
 pub use preset::SettingsPreset;
 pub use problem::Problem;
+pub use prompts::{Mix, StagePrompt};
 pub use provenance::{Provenance, StageProvenance};
 pub use request::Request;
 pub use shipped::{MODEL_VARIABLE, icons};
@@ -100,7 +107,7 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 #[doc(no_inline)]
 pub use {
     ediffi_cascade::{
-        AutoencoderFiles, Decoding, Enlarger, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig,
+        AutoencoderFiles, Decoding, Enlarger, Jumps, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig,
         StageNoise, StagePlan, Tiling,
     },
     ediffi_core::{
@@ -130,6 +137,7 @@ pub use {
 #[cfg(doctest)]
 #[doc = include_str!("../docs/deepfloyd.md")]
 #[doc = include_str!("../docs/editing.md")]
+#[doc = include_str!("../docs/mixing.md")]
 #[doc = include_str!("../docs/published.md")]
 #[doc = include_str!("../docs/paint-with-words.md")]
 #[doc = include_str!("../docs/style.md")]

@@ -85,6 +85,31 @@ fn a_picture_is_drawn_and_drawn_again() {
 }
 
 #[test]
+fn prompts_are_mixed_and_seeds_varied() {
+    let room = Room::new();
+    let draw = |arguments: &[&str], out| {
+        let seed: &[&str] = if arguments.contains(&"--seed") { &[] } else { &["--seed", "7"] };
+        room.said(&with_fast(&[&["draw", "a red apple", "--out", out], seed, arguments].concat()));
+        room.picture(out)
+    };
+    let plain = draw(&[], "plain.png");
+    assert!(draw(&["--mix", "a cat=0"], "same.png") == plain);
+    let cat = draw(&["--mix", "a cat=1"], "cat.png");
+    assert!(draw(&["--stage-prompt", "base=a cat"], "told.png") == cat && cat != plain);
+    let later = draw(&["--then", "a cat=1"], "later.png");
+    assert!(later != plain && later != cat);
+    let near = draw(&["--near", "8=0"], "near.png");
+    assert!(near == draw(&["--seed", "8"], "eight.png") && near != plain);
+    assert_eq!(
+        room.said(&["again", "later.png", "--out", "b.png", "--device", "cpu", "--precision", "f32"]),
+        "b.png\n"
+    );
+    assert!(room.read("later.png") == room.read("b.png"));
+    let (code, error) = room.refused(&with_fast(&["draw", "a", "--mix", "a cat=0.9", "--mix", "a dog=0.9"]));
+    assert!(code == Some(2) && error.contains("add up to 1.8"), "{error}");
+}
+
+#[test]
 fn a_dry_run_and_a_plan_draw_nothing() {
     let room = Room::new();
     let said = room.said(&with_fast(&["draw", "a cat", "--dry-run"]));
@@ -109,6 +134,21 @@ fn pictures_are_edited_and_enlarged() {
     assert!(edited != given);
     room.said(&with_fast(&["edit", "given.png", "a cat", "--strength", "0", "--out", "same.png"]));
     assert!(room.picture("same.png") == given);
+    let wide: &[&str] = &["edit", "given.png", "a cat", "--extend", "left=16,right=16", "--jumps", "1x1"];
+    room.said(&with_fast(&[wide, &["--out", "wide.png"]].concat()));
+    let wide = room.picture("wide.png");
+    assert_eq!(wide.dimensions(), (96, 64));
+    // Two pixels at each side are the seam.
+    assert!((2..62).all(|x| (0..64).all(|y| wide.get_pixel(x + 16, y) == given.get_pixel(x, y))));
+    let (code, error) = room.refused(&with_fast(&["edit", "given.png", "a cat", "--extend", "up=16"]));
+    assert!(code == Some(2) && error.contains("`up` is not left"), "{error}");
+    let vary = |arguments: &[&str], out| {
+        room.said(&with_fast(&[&["vary", "given.png", "--out", out], arguments].concat()));
+        room.picture(out)
+    };
+    let (one, other) = (vary(&["--seed", "1"], "one.png"), vary(&["--seed", "2"], "other.png"));
+    assert!(one != other && one != vary(&["--seed", "1", "--seen", "0"], "unseen.png"));
+    assert!(vary(&["--strength", "0"], "unvaried.png") == given);
     room.said(&["enlarge", "given.png", "--last-stage", "sr256", "--steps", "sr256=1", "--out", "large.png"]);
     assert_eq!(room.picture("large.png").dimensions(), (256, 256));
     let (code, error) = room.refused(&with_fast(&["edit", "mask-of-nothing.png", "a cat"]));

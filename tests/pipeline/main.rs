@@ -12,6 +12,7 @@ mod exit;
 mod generate;
 mod limits;
 mod many;
+mod mix;
 mod model;
 mod paint;
 mod png;

@@ -13,6 +13,7 @@ mod picture;
 mod plan;
 mod rank;
 mod settings;
+mod vary;
 
 use clap::Subcommand;
 
@@ -23,6 +24,7 @@ pub(crate) use failure::Failure;
 pub(crate) enum Command {
     Draw(image::Draw),
     Edit(picture::EditCommand),
+    Vary(vary::Vary),
     Enlarge(picture::Enlarge),
     Again(again::Again),
     Batch(batch::BatchCommand),
@@ -35,6 +37,7 @@ impl Command {
         match self {
             Self::Draw(draw) => draw.run(),
             Self::Edit(edit) => edit.run(),
+            Self::Vary(vary) => vary.run(),
             Self::Enlarge(enlarge) => enlarge.run(),
             Self::Again(again) => again.run(),
             Self::Batch(batch) => batch.run(),
