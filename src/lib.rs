@@ -17,7 +17,8 @@
 //! - A [`Generation`] holds the images. A saved image holds its request: [`Request::from_png`].
 //! - An [`Observer`] receives a generation's [`Event`]s, previews and finished images, and may stop it.
 //! - [`Pipeline::encode`] and [`Pipeline::sample`] are the two halves of [`Pipeline::generate`], with [`Embeddings`] between.
-//! - A [`Worker`] owns a pipeline on a thread of its own and is used from many threads.
+//! - A [`Worker`] owns a pipeline on a thread of its own and is used from many threads. A [`JobHandle`] is a `Future`, and [`events`] are a
+//!   bounded stream beside it; neither needs a runtime.
 //!
 //! # What decides a picture
 //!
@@ -44,6 +45,7 @@ mod embeddings_file;
 mod encode;
 mod encoders;
 mod error;
+mod events;
 mod generate;
 mod generation;
 #[cfg(feature = "hub")]
@@ -85,6 +87,7 @@ pub use builder::{BATCH, PipelineBuilder, RECENT_TEXTS};
 pub use edit::{Edit, EditPicture};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
+pub use events::{Events, JobEvent, Reporter, events};
 pub use generation::{GeneratedImage, Generation, StageReport};
 pub use job::{Canceller, JobHandle, Phase, Progress};
 pub use limits::Limits;

@@ -121,15 +121,11 @@ fn text(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem>
     }
 }
 
-fn names(stages: &[StageShape]) -> Vec<String> {
-    stages.iter().map(|stage| stage.name.clone()).collect()
-}
-
 fn running<'a>(request: &Request, all: &'a [StageShape], problems: &mut Vec<Problem>) -> &'a [StageShape] {
     if let Some(last) = &request.last_stage
         && !all.iter().any(|stage| stage.name == *last)
     {
-        problems.push(Problem::UnknownStage { setting: "last stage", name: last.clone(), stages: names(all) });
+        problems.push(Problem::UnknownStage { setting: "last stage", name: last.clone(), stages: shape::names(all) });
     }
     if let Some(first) = &request.first_stage {
         let place = |name: &String| all.iter().position(|stage| stage.name == *name);
@@ -138,7 +134,7 @@ fn running<'a>(request: &Request, all: &'a [StageShape], problems: &mut Vec<Prob
                 problems.push(Problem::UnknownStage {
                     setting: "first stage",
                     name: first.clone(),
-                    stages: names(all),
+                    stages: shape::names(all),
                 });
             }
             (Some(begin), Some(end)) if begin > end => {
@@ -177,7 +173,7 @@ fn size(request: &Request, running: &[StageShape], problems: &mut Vec<Problem>) 
 fn settings(request: &Request, all: &[StageShape], running: &[StageShape], problems: &mut Vec<Problem>) {
     for (name, patch) in &request.stages {
         let Some(stage) = all.iter().find(|stage| stage.name == *name) else {
-            problems.push(Problem::UnknownStage { setting: "settings", name: name.clone(), stages: names(all) });
+            problems.push(Problem::UnknownStage { setting: "settings", name: name.clone(), stages: shape::names(all) });
             continue;
         };
         if !running.iter().any(|stage| stage.name == *name) {

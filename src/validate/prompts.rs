@@ -2,8 +2,7 @@
 
 use ediffi_cascade::Share;
 
-use super::names;
-use crate::shape::StageShape;
+use crate::shape::{self, StageShape};
 use crate::{Mix, Near, Problem, Request};
 
 /// What is wrong with what a request mixes in.
@@ -25,7 +24,7 @@ pub(super) fn stages(request: &Request, all: &[StageShape], running: &[StageShap
     for (name, own) in &request.stage_prompts {
         let Some(stage) = all.iter().find(|stage| stage.name == *name) else {
             let (setting, name) = ("stage prompts", name.clone());
-            problems.push(Problem::UnknownStage { setting, name, stages: names(all) });
+            problems.push(Problem::UnknownStage { setting, name, stages: shape::names(all) });
             continue;
         };
         let mut wrong = |reason| problems.push(Problem::StagePrompt { stage: name.clone(), reason });

@@ -8,6 +8,7 @@ mod edit;
 mod embeddings;
 mod enlarger;
 mod errors;
+mod events;
 mod exit;
 mod generate;
 mod limits;

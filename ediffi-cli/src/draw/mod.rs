@@ -3,16 +3,20 @@
 mod again;
 mod bars;
 mod batch;
+mod doctor;
+mod encode;
 mod failure;
 mod image;
 mod model;
 mod models;
 mod options;
 mod output;
+mod paint;
 mod picture;
 mod plan;
 mod rank;
 mod settings;
+mod terminal;
 mod vary;
 
 use clap::Subcommand;
@@ -24,12 +28,16 @@ pub(crate) use failure::Failure;
 pub(crate) enum Command {
     Draw(image::Draw),
     Edit(picture::EditCommand),
+    Paint(paint::Paint),
     Vary(vary::Vary),
     Enlarge(picture::Enlarge),
     Again(again::Again),
     Batch(batch::BatchCommand),
+    Encode(encode::Encode),
+    Sample(encode::Sample),
     Plan(plan::PlanCommand),
     Models(models::Models),
+    Doctor(doctor::Doctor),
 }
 
 impl Command {
@@ -37,12 +45,16 @@ impl Command {
         match self {
             Self::Draw(draw) => draw.run(),
             Self::Edit(edit) => edit.run(),
+            Self::Paint(paint) => paint.run(),
             Self::Vary(vary) => vary.run(),
             Self::Enlarge(enlarge) => enlarge.run(),
             Self::Again(again) => again.run(),
             Self::Batch(batch) => batch.run(),
+            Self::Encode(encode) => encode.run(),
+            Self::Sample(sample) => sample.run(),
             Self::Plan(plan) => plan.run(),
             Self::Models(models) => models.run(),
+            Self::Doctor(doctor) => doctor.run(),
         }
     }
 }
