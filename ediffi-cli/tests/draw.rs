@@ -148,7 +148,14 @@ fn pictures_are_edited_and_enlarged() {
     };
     let (one, other) = (vary(&["--seed", "1"], "one.png"), vary(&["--seed", "2"], "other.png"));
     assert!(one != other && one != vary(&["--seed", "1", "--seen", "0"], "unseen.png"));
+    assert!(one != vary(&["--seed", "1", "--strength", "1"], "free.png"));
     assert!(vary(&["--strength", "0"], "unvaried.png") == given);
+    // The picture that ediffi drew says what it shows.
+    room.said(&with_fast(&["vary", "edited.png", "--out", "held.png"]));
+    let held = ediffi::Request::from_png(room.path("held.png")).unwrap();
+    assert!(held.prompt == "a cat" && held.style.is_some());
+    room.said(&with_fast(&["vary", "edited.png", "", "--out", "silent.png"]));
+    assert!(ediffi::Request::from_png(room.path("silent.png")).unwrap().unconditional);
     room.said(&["enlarge", "given.png", "--last-stage", "sr256", "--steps", "sr256=1", "--out", "large.png"]);
     assert_eq!(room.picture("large.png").dimensions(), (256, 256));
     let (code, error) = room.refused(&with_fast(&["edit", "mask-of-nothing.png", "a cat"]));
