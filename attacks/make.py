@@ -144,7 +144,16 @@ put("requests/edit-no-picture.json", request(edit={"picture": base64.b64encode(b
 put("requests/edit-large.json", request(edit={"picture": base64.b64encode(header(8000, 8000) + PIXELS + END).decode()}))
 put("requests/edit-strip.json", request(edit={"picture": base64.b64encode(header(8000, 1) + PIXELS + END).decode()}))
 put("requests/edit-strength.json", request(edit={"picture": ICON, "strength": -1e308}))
+put("requests/edit-endless-jumps.json", request(edit={"picture": ICON, "mask": ICON, "jumps": {"length": 2**64 - 1, "count": 2**64 - 1}}))
+put("requests/edit-many-jumps.json", request(edit={"picture": ICON, "mask": ICON, "jumps": {"length": 1, "count": 2**64 - 1}}))
+put("requests/edit-jumps-of-nothing.json", request(edit={"picture": ICON, "mask": ICON, "jumps": {"length": 0, "count": 1}}))
 put("requests/first-stage-of-no-picture.json", request(first_stage="sr1024"))
+put("requests/mix-of-many.json", request(mix=[{"prompt": "a cat", "share": 1e-4}] * 200))
+put("requests/mix-of-more-than-all.json", request(mix=[{"prompt": "a cat", "share": 0.75, "sigma": [1, 9]}, {"prompt": "a dog", "share": 0.75, "sigma": [2, None]}]))
+put("requests/mix-share.json", request(mix=[{"prompt": "a cat", "share": -1e308}]))
+put("requests/mix-of-a-long-prompt.json", request(mix=[{"prompt": "a " * 6_000}]))
+put("requests/prompt-of-no-stage.json", request(stage_prompts={"x" * 12_000: {"prompt": "a cat"}}))
+put("requests/near.json", request(near={"seed": 2**64 - 1, "strength": 1e300}))
 put("requests/stages-backwards.json", request(first_stage="sr256", last_stage="base"))
 
 # --- PNG files with a request ---

@@ -64,6 +64,13 @@ def stages(**base):
 
 put("request/short", {"prompt": "a red apple left of a cat"})
 put("request/full", FULL)
+PIXELS = base64.b64encode(read(f"{ENCODERS}/pictures/palette.png")).decode()
+MIXED = {
+    "prompt": "a cat", "mix": [{"prompt": "a dog", "share": 0.5, "sigma": [1, None]}, {"prompt": "a fish", "share": 0.25}],
+    "stage_prompts": {"sr256": {"prompt": "fur", "negative_prompt": "blur"}}, "near": {"seed": 7, "strength": 0.2},
+}
+put("request/mixed", MIXED)
+put("request/jumps", {"prompt": "a cat", "edit": {"picture": PIXELS, "mask": PIXELS, "strength": 0.9, "jumps": {"length": 5, "count": 2}}})
 put("request/unconditional", {"unconditional": True, "stages": {"sr256": {"schedule": "leading"}}})
 put("request/many", {"prompt": "a cat", "images": 4096, "stages": {"base": {"steps": 1}, "sr256": {"steps": 1}}})
 put("request/large", {"prompt": "a cat", "width": 16384, "height": 16384, "stages": {"base": {"schedule": {"preset": "smart27"}}}})
@@ -209,6 +216,9 @@ spans = {f"{name}.spans": SPANS for name in ["prompt.t5", "prompt.clip_text", "n
 put("embeddings/both", stored(both, {"format": "ediffi-embeddings/1", "source": json.dumps(source)} | spans))
 short = source | {"negative_prompt": None, "style": None}
 put("embeddings/short", stored({"prompt.t5": ("F32", [1, 3, 2])}, {"format": "ediffi-embeddings/1", "source": json.dumps(short)} | spans))
+
+further = {"format": "ediffi-embeddings/1", "source": json.dumps(short | {"further": ["a fish", " "]}), "further.0.t5.spans": SPANS}
+put("embeddings/further", stored({"prompt.t5": ("F32", [1, 3, 2]), "further.0.t5": ("F32", [1, 3, 2])}, further | spans))
 
 
 def diffusers(which, name, **sizes):

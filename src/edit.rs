@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use ediffi_cascade::Jumps;
 use ediffi_core::files;
 use ediffi_encoders::{PICTURE_BYTES, Picture, PictureError};
 use image::{GrayImage, ImageFormat, RgbImage};
@@ -29,7 +30,7 @@ const STRENGTH: f64 = 0.7;
 /// # Ok::<(), ediffi::Error>(())
 /// ```
 ///
-/// In JSON: `{"picture": "BASE64", "strength": 0.5, "mask": "BASE64"}`.
+/// In JSON: `{"picture": "BASE64", "strength": 0.5, "mask": "BASE64", "jumps": {"length": 5, "count": 2}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -44,12 +45,15 @@ pub struct Edit {
     /// What is drawn anew: white. Black stays, grey is a soft edge, and what is transparent stays. It has the size of the picture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<EditPicture>,
+    /// Jumps back up in noise in the first stage, so that what is drawn anew fits what stays (default: none).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jumps: Option<Jumps>,
 }
 
 impl Edit {
     /// An edit of all of a picture.
     pub fn new(picture: EditPicture) -> Self {
-        Self { picture, strength: None, mask: None }
+        Self { picture, strength: None, mask: None, jumps: None }
     }
 
     /// Sets how much is drawn anew: see the field [`strength`](field@Self::strength).
@@ -61,6 +65,13 @@ impl Edit {
     /// Sets what is drawn anew: see the field [`mask`](field@Self::mask).
     pub fn mask(mut self, mask: EditPicture) -> Self {
         self.mask = Some(mask);
+        self
+    }
+
+    /// Goes back up in noise on the way, in the first stage: every `length` steps as many steps back, `count` times each. It takes
+    /// `count + 1` times as long, and needs a [mask](Self::mask).
+    pub fn jumps(mut self, length: usize, count: usize) -> Self {
+        self.jumps = Some(Jumps { length, count });
         self
     }
 
@@ -204,7 +215,7 @@ mod tests {
 
     #[test]
     fn an_edit_comes_back_from_json() {
-        let edit = Edit::new(picture()).strength(0.25).mask(picture());
+        let edit = Edit::new(picture()).strength(0.25).mask(picture()).jumps(5, 2);
         let json = serde_json::to_string(&edit).unwrap();
         assert_eq!(serde_json::from_str::<Edit>(&json).unwrap(), edit);
         assert_eq!((edit.picture.width(), edit.picture.height()), (5, 3));

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::style::StyleReference;
-use crate::{Error, Request, Result, Style};
+use crate::{Error, Request, Result, StagePrompt, Style};
 
 /// For each token, the characters of the text that it covers; none for special and padding tokens.
 pub(crate) type Spans = Vec<Option<Range<usize>>>;
 
-/// The embeddings of a request's prompt, negative prompt and style.
+/// The embeddings of a request's prompt, negative prompt, further prompts and style.
 ///
 /// [`Pipeline::encode`](crate::Pipeline::encode) makes them; [`save`](Self::save) and [`load`](Self::load) keep them in a
 /// safetensors file. [`Pipeline::sample`](crate::Pipeline::sample) draws them with any seed, size and settings, without an
@@ -24,6 +24,8 @@ pub struct Embeddings {
     pub(crate) source: Source,
     pub(crate) prompt: EncodedText,
     pub(crate) negative: Option<EncodedText>,
+    /// Those of the source's further texts.
+    pub(crate) further: Vec<EncodedText>,
     /// [1, width]
     pub(crate) style: Option<Tensor>,
 }
@@ -34,6 +36,9 @@ pub struct Embeddings {
 pub(crate) struct Source {
     pub(crate) prompt: String,
     pub(crate) negative_prompt: Option<String>,
+    /// The texts beside these two, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) further: Vec<String>,
     pub(crate) unconditional: bool,
     pub(crate) truncate: bool,
     pub(crate) style: Option<Vec<StyleReference>>,
@@ -61,11 +66,24 @@ impl Source {
         Self {
             prompt: request.prompt.clone(),
             negative_prompt: request.negative_prompt.clone(),
+            further: further_texts(request),
             unconditional: request.unconditional,
             truncate: request.truncate,
             style: request.style.as_ref().map(|style| style.references.clone()),
         }
     }
+}
+
+/// The texts of a request beside prompt and negative prompt, each once.
+fn further_texts(request: &Request) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    let stages = request.stage_prompts.values().flat_map(StagePrompt::texts);
+    for text in request.mix.iter().map(|mix| &mix.prompt).chain(stages) {
+        if *text != request.prompt && request.negative_prompt.as_ref() != Some(text) && !texts.contains(text) {
+            texts.push(text.clone());
+        }
+    }
+    texts
 }
 
 impl Embeddings {
@@ -75,6 +93,7 @@ impl Embeddings {
         [
             ("the prompt", own.prompt == source.prompt),
             ("the negative prompt", own.negative_prompt == source.negative_prompt),
+            ("the further prompts", source.further.iter().all(|text| own.further.contains(text))),
             ("whether there is a prompt", own.unconditional == source.unconditional),
             ("whether a prompt may be truncated", own.truncate == source.truncate),
             ("the style references", own.style == source.style),
@@ -84,9 +103,9 @@ impl Embeddings {
     }
 
     /// A request for what was encoded; set seed, size and the rest on it and give it to
-    /// [`Pipeline::sample`](crate::Pipeline::sample).
+    /// [`Pipeline::sample`](crate::Pipeline::sample). It mixes no other prompts in; those that were encoded may be.
     pub fn request(&self) -> Request {
-        let Source { prompt, negative_prompt, unconditional, truncate, style } = self.source.clone();
+        let Source { prompt, negative_prompt, unconditional, truncate, style, .. } = self.source.clone();
         let request = Request { negative_prompt, unconditional, truncate, ..Request::new(prompt) };
         match style {
             Some(references) => request.style(Style { references, strength: 1.0 }),
@@ -106,6 +125,19 @@ impl Embeddings {
         self.negative.as_ref().map_or_else(Conditioning::default, EncodedText::conditioning)
     }
 
+    /// The embeddings of one of the texts; empty for a blank one, and for one that was not encoded.
+    pub(crate) fn text(&self, text: &str) -> Conditioning {
+        let Source { prompt, negative_prompt, further, .. } = &self.source;
+        if text == prompt {
+            return self.prompt.conditioning();
+        }
+        if Some(text) == negative_prompt.as_deref() {
+            return self.unconditional();
+        }
+        let found = further.iter().zip(&self.further).find(|(own, _)| *own == text);
+        found.map_or_else(Conditioning::default, |(_, encoded)| encoded.conditioning())
+    }
+
     /// A copy that shares storage.
     #[must_use]
     pub fn shallow_clone(&self) -> Self {
@@ -113,6 +145,7 @@ impl Embeddings {
             source: self.source.clone(),
             prompt: self.prompt.shallow_clone(),
             negative: self.negative.as_ref().map(EncodedText::shallow_clone),
+            further: self.further.iter().map(EncodedText::shallow_clone).collect(),
             style: self.style.as_ref().map(Tensor::shallow_clone),
         }
     }
@@ -125,7 +158,8 @@ impl Embeddings {
         if let Some(differs) = self.difference(&Source::of(request)) {
             return Err(Error::EmbeddingsOfAnother(differs));
         }
-        for given in [self.conditioning(), self.unconditional()] {
+        let further = self.further.iter().map(EncodedText::conditioning);
+        for given in [self.conditioning(), self.unconditional()].into_iter().chain(further) {
             for (name, tensor) in given.named() {
                 let (got, expected) = (tensor.size(), needs.shape(name, 1).unwrap_or_default());
                 if got != expected {
@@ -187,7 +221,7 @@ pub(crate) mod tests {
     use image::RgbImage;
 
     use super::*;
-    use crate::StyleImage;
+    use crate::{Mix, StyleImage};
 
     pub(crate) fn ramp(shape: &[i64], start: f32) -> Tensor {
         let count = shape.iter().product::<i64>();
@@ -205,9 +239,28 @@ pub(crate) mod tests {
 
     pub(crate) fn embeddings() -> Embeddings {
         let style = StyleImage::new(RgbImage::from_pixel(2, 2, image::Rgb([1, 2, 3]))).unwrap();
-        let request = Request::new("a cat").negative_prompt("blur").style(style);
+        let request = Request::new("a cat").negative_prompt("blur").style(style).mix(Mix::new("a dog"));
         let (prompt, negative, style) = (text(1.0), Some(text(9.0)), Some(ramp(&[1, 6], 0.5)));
-        Embeddings { source: Source::of(&request), prompt, negative, style }
+        Embeddings { source: Source::of(&request), prompt, negative, further: vec![text(4.0)], style }
+    }
+
+    #[test]
+    fn each_text_is_there_once() {
+        let mut request = Request::new("a cat").negative_prompt("blur").mix(Mix::new("a dog")).mix(Mix::new("a cat"));
+        request = request.stage_prompt("sr", "a dog").stage_prompt("top", "fur");
+        request.stage_prompts.entry("top".to_owned()).or_default().negative_prompt = Some("blur".to_owned());
+        assert_eq!(further_texts(&request), ["a dog", "fur"]);
+    }
+
+    /// What was encoded serves every request for some of it.
+    #[test]
+    fn a_text_is_found_by_its_words() {
+        let embeddings = embeddings();
+        let first = |text: &str| embeddings.text(text).t5.map(|t5| t5.double_value(&[0, 0, 0]));
+        assert_eq!([first("a cat"), first("blur"), first("a dog")], [Some(1.0), Some(9.0), Some(4.0)]);
+        assert_eq!(first("a fish"), None);
+        assert_eq!(embeddings.difference(&Source::of(&embeddings.request().mix(Mix::new("a dog")))), None);
+        assert_eq!(embeddings.difference(&Source::of(&embeddings.request())), None);
     }
 
     #[test]
@@ -233,6 +286,7 @@ pub(crate) mod tests {
         };
         assert_eq!(differs(Request { prompt: "a dog".to_owned(), ..embeddings.request() }), "the prompt");
         assert_eq!(differs(embeddings.request().negative_prompt("noise")), "the negative prompt");
+        assert_eq!(differs(embeddings.request().mix(Mix::new("a fish"))), "the further prompts");
         assert_eq!(differs(Request { style: None, ..embeddings.request() }), "the style references");
         let narrow = EmbeddingShapes { clip_image: Some(7), ..needs };
         let error = embeddings.check(&embeddings.request(), narrow).unwrap_err();

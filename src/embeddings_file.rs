@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use tch::{Kind, Tensor};
 
 use crate::embeddings::{EncodedText, EncodedTokens, Source, Spans};
-use crate::{Embeddings, Error, Result};
+use crate::{Embeddings, Error};
 
 /// The format it says it has.
 const FORMAT: &str = "ediffi-embeddings/1";
@@ -18,19 +18,24 @@ impl Embeddings {
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+    pub fn save(&self, path: impl AsRef<Path>) -> crate::Result<()> {
         let path = path.as_ref();
         let json = |source| Error::Json { path: path.to_owned(), source };
         let mut tensors = named(&self.prompt, "prompt");
         let mut texts = HashMap::from([("format".to_owned(), FORMAT.to_owned())]);
         texts.insert("source".to_owned(), serde_json::to_string(&self.source).map_err(json)?);
-        for (name, text) in [("prompt", Some(&self.prompt)), ("negative", self.negative.as_ref())] {
+        let own = [("prompt".to_owned(), Some(&self.prompt)), ("negative".to_owned(), self.negative.as_ref())];
+        let others = self.further.iter().enumerate().map(|(index, text)| (further(index), Some(text)));
+        for (name, text) in own.into_iter().chain(others) {
             for (encoder, tokens) in text.into_iter().flat_map(EncodedText::tokens) {
                 let spans = serde_json::to_string(&tokens.spans).map_err(json)?;
                 texts.insert(format!("{name}.{encoder}.spans"), spans);
             }
         }
         tensors.extend(self.negative.iter().flat_map(|negative| named(negative, "negative")));
+        for (index, text) in self.further.iter().enumerate() {
+            tensors.extend(named(text, &further(index)));
+        }
         tensors.extend(self.style.iter().map(|style| ("style.clip_image".to_owned(), style.shallow_clone())));
         Ok(weights::save(path, &tensors, texts)?)
     }
@@ -39,13 +44,18 @@ impl Embeddings {
     ///
     /// # Errors
     /// [`Error::ReadFile`], or [`Error::EmbeddingsFile`] for a file that holds something else or is damaged.
-    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+    pub fn load(path: impl AsRef<Path>) -> crate::Result<Self> {
         let path = path.as_ref();
         let bytes = files::read_bytes(path)?;
         File::parse(&bytes)
             .and_then(|file| file.embeddings())
             .map_err(|reason| Error::EmbeddingsFile { path: path.to_owned(), reason })
     }
+}
+
+/// The name of a further text in the file.
+fn further(index: usize) -> String {
+    format!("further.{index}")
 }
 
 /// The tensors of one text with their names in the file.
@@ -62,7 +72,7 @@ struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    fn parse(bytes: &'a [u8]) -> std::result::Result<Self, String> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, String> {
         let (texts, tensors) = weights::parse(bytes).map_err(|error| error.to_string())?;
         match texts.get("format").map(String::as_str) {
             Some(FORMAT) => Ok(Self { tensors, texts }),
@@ -71,7 +81,7 @@ impl<'a> File<'a> {
         }
     }
 
-    fn embeddings(&self) -> std::result::Result<Embeddings, String> {
+    fn embeddings(&self) -> Result<Embeddings, String> {
         let source: Source = self.json("source")?;
         // Published models have one for no text, too.
         let negative = self.tensors.names().iter().any(|name| name.starts_with("negative."));
@@ -80,10 +90,11 @@ impl<'a> File<'a> {
         if style.is_some() && source.style.is_none() {
             return Err("it has a style embedding without style references".to_owned());
         }
-        Ok(Embeddings { prompt: self.text("prompt")?, negative, style, source })
+        let further = (0..source.further.len()).map(|index| self.text(&further(index))).collect::<Result<_, _>>()?;
+        Ok(Embeddings { prompt: self.text("prompt")?, negative, further, style, source })
     }
 
-    fn text(&self, name: &str) -> std::result::Result<EncodedText, String> {
+    fn text(&self, name: &str) -> Result<EncodedText, String> {
         Ok(EncodedText {
             t5: self.encoded(&format!("{name}.t5"))?,
             clip: self.encoded(&format!("{name}.clip_text"))?,
@@ -91,7 +102,7 @@ impl<'a> File<'a> {
         })
     }
 
-    fn encoded(&self, name: &str) -> std::result::Result<Option<EncodedTokens>, String> {
+    fn encoded(&self, name: &str) -> Result<Option<EncodedTokens>, String> {
         let Some(tokens) = self.tensor(name, 3)? else { return Ok(None) };
         let spans: Spans = self.json(&format!("{name}.spans"))?;
         if tokens.size().get(1).is_some_and(|&count| usize::try_from(count) != Ok(spans.len())) {
@@ -100,12 +111,12 @@ impl<'a> File<'a> {
         Ok(Some(EncodedTokens { tokens, spans }))
     }
 
-    fn json<T: serde::de::DeserializeOwned>(&self, key: &str) -> std::result::Result<T, String> {
+    fn json<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T, String> {
         let text = self.texts.get(key).ok_or_else(|| format!("its header has no `{key}`"))?;
         serde_json::from_str(text).map_err(|error| format!("`{key}`: {error}"))
     }
 
-    fn tensor(&self, name: &str, dimensions: usize) -> std::result::Result<Option<Tensor>, String> {
+    fn tensor(&self, name: &str, dimensions: usize) -> Result<Option<Tensor>, String> {
         let Ok(view) = self.tensors.tensor(name) else { return Ok(None) };
         if view.dtype() != Dtype::F32 || view.shape().len() != dimensions || view.shape().first() != Some(&1) {
             return Err(format!("`{name}` is {:?} {:?}, which is no embedding", view.dtype(), view.shape()));
@@ -137,9 +148,11 @@ mod tests {
         let read = Embeddings::load(&path).unwrap();
         assert_eq!(read.source, embeddings.source);
         assert_eq!(read.request(), embeddings.request());
-        for (a, b) in
-            [(read.conditioning(), embeddings.conditioning()), (read.unconditional(), embeddings.unconditional())]
-        {
+        for (a, b) in [
+            (read.conditioning(), embeddings.conditioning()),
+            (read.unconditional(), embeddings.unconditional()),
+            (read.text("a dog"), embeddings.text("a dog")),
+        ] {
             assert!(a.clip_text.is_none());
             for (a, b) in [(a.t5, b.t5), (a.clip_text_pooled, b.clip_text_pooled), (a.clip_image, b.clip_image)] {
                 assert_eq!(a.is_some(), b.is_some());

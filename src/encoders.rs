@@ -171,11 +171,13 @@ impl EncoderSet {
     /// Published networks know no zeros: there nothing is the empty text.
     fn texts<'a>(&self, source: &'a Source) -> Vec<(&'static str, &'a str)> {
         let negative = source.negative_prompt.as_deref();
+        let further = source.further.iter().map(|text| (FURTHER, text.as_str()));
         if !self.latent.is_empty() || matches!(self.t5, Some(T5Files::Published(..))) {
-            return vec![(PROMPT, source.prompt.as_str()), (NEGATIVE, negative.unwrap_or_default())];
+            let own = [(PROMPT, source.prompt.as_str()), (NEGATIVE, negative.unwrap_or_default())];
+            return own.into_iter().chain(further).collect();
         }
-        let texts = std::iter::once((PROMPT, source.prompt.as_str())).chain(negative.map(|text| (NEGATIVE, text)));
-        texts.filter(|(_, text)| !text.trim().is_empty()).collect()
+        let own = std::iter::once((PROMPT, source.prompt.as_str())).chain(negative.map(|text| (NEGATIVE, text)));
+        own.chain(further).filter(|(_, text)| !text.trim().is_empty()).collect()
     }
 
     /// What they can do for the networks.
@@ -330,18 +332,27 @@ impl EncoderSet {
             style = style_of(references, None)?;
         }
         let (mut prompt, mut negative) = (EncodedText::default(), None);
-        for ((which, _), text) in texts.iter().zip(encoded) {
+        // What is blank was not encoded, and has the embeddings of nothing.
+        let mut further: Vec<EncodedText> = source.further.iter().map(|_| EncodedText::default()).collect();
+        for ((which, text), encoded) in texts.iter().zip(encoded) {
             match *which {
-                PROMPT => prompt = text,
-                _ => negative = Some(text),
+                PROMPT => prompt = encoded,
+                NEGATIVE => negative = Some(encoded),
+                _ => {
+                    let place = source.further.iter().position(|own| own == text);
+                    if let Some(place) = place.and_then(|place| further.get_mut(place)) {
+                        *place = encoded;
+                    }
+                }
             }
         }
-        Ok(Embeddings { source: source.clone(), prompt, negative, style })
+        Ok(Embeddings { source: source.clone(), prompt, negative, further, style })
     }
 }
 
 const PROMPT: &str = "prompt";
 const NEGATIVE: &str = "negative prompt";
+const FURTHER: &str = "further prompt";
 
 fn started(encoder: &str, observer: &mut dyn Observer) -> Result<()> {
     let stop = observer.cancelled() || observer.event(&Event::EncoderStarted { encoder }).is_break();

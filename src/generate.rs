@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use ediffi_cascade::{CascadeJob, Edit, StageNoise};
-use ediffi_core::conditioning::Conditioning;
+use ediffi_cascade::{CascadeJob, Edit, StageNoise, StagePlan};
 use ediffi_core::exit;
 use ediffi_core::guard::guarded;
 use ediffi_core::nn::ScoreBias;
+use ediffi_core::noise::{Between, NoiseSource};
 use ediffi_core::seed::image_seeds;
 use tch::Tensor;
 
@@ -14,8 +14,10 @@ use crate::collector::{Collector, Wanted};
 use crate::generation::Origin;
 use crate::observer::Outside;
 use crate::pipeline::State;
+use crate::told::Texts;
 use crate::{
-    Embeddings, GeneratedImage, Generation, Observer, Pipeline, Request, Result, StageReport, pixels, shape, validate,
+    Embeddings, GeneratedImage, Generation, Near, Observer, Pipeline, Request, Result, StageReport, pixels, shape,
+    validate,
 };
 
 impl Pipeline {
@@ -86,7 +88,7 @@ impl Pipeline {
     }
 
     /// As [`Pipeline::sample_with`] with noise from elsewhere, to repeat a picture that another program has drawn and kept
-    /// the noise of. `noise` is asked once for every stage and batch, with the stage's name and the seeds of the images; what
+    /// the noise of; the request's seeds draw none then. `noise` is asked once for every stage and batch, with the stage's name and the seeds of the images; what
     /// it gives is asked for the noise of the start, that of the smaller picture if the stage adds one, and those of the
     /// steps.
     ///
@@ -148,26 +150,28 @@ impl Pipeline {
             Some(shape) => self.bound(request, &first.columns(shape.needs))?,
             None => None,
         };
-        let (mut conditioning, mut unconditional) = rows(wanted, embeddings)?;
-        if let Some(first) = stages.first() {
-            let micro = request.micro.unwrap_or_default();
-            let size = (first.width, first.height);
-            [conditioning.micro, unconditional.micro] =
-                [self.encoders.micro(&micro, size, false)?, self.encoders.micro(&micro, size, true)?];
-        }
+        let (micro, size) =
+            (request.micro.unwrap_or_default(), stages.first().map(|first| (first.width, first.height)));
+        let micro = |negative| size.map_or(Ok(None), |size| self.encoders.micro(&micro, size, negative));
+        let texts = Texts::of(wanted, embeddings, &[micro(false)?, micro(true)?])?;
+        let (mixed, told) = (texts.mixed(), texts.told());
         let seeds: Vec<u64> = wanted.iter().flat_map(|one| image_seeds(one.request.seed, one.request.images)).collect();
         let enlarges = shape::running(request, &self.shapes).first().is_some_and(|first| first.enlarges);
         let given =
             request.edit.as_ref().map(|edit| given(edit, if enlarges { seeds.len() } else { 1 })).transpose()?;
+        let mut between = request.near.map(|near| between(near, &stages));
+        let between = between.as_mut().map(|between| between as &mut StageNoise<'_>);
         let job = CascadeJob {
-            unconditional: &unconditional,
+            unconditional: &texts.unconditional,
+            mixed: &mixed,
+            told: &told,
             batch: self.drawing.batch,
             rows: self.rows,
             paint: painter.as_ref().map(|painter| painter as &dyn ScoreBias),
-            noise: noise.map(|noise| noise as &mut StageNoise<'_>),
+            noise: noise.map(|noise| noise as &mut StageNoise<'_>).or(between),
             low_res: given.as_ref().filter(|_| enlarges).map(|(picture, _)| picture),
             edit: given.as_ref().filter(|_| !enlarges).map(|(picture, mask)| Edit { picture, mask: mask.as_ref() }),
-            ..CascadeJob::new(&stages, &conditioning, &seeds)
+            ..CascadeJob::new(&stages, &texts.conditioning, &seeds)
         };
         let plan = stages.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
         let origin = Origin { plan, made: self.made_by(state, &stages)? };
@@ -183,18 +187,13 @@ impl Pipeline {
     }
 }
 
-/// Embeddings of what is drawn and of what guidance leads away from, a row for each image; one row for all images of a single request.
-fn rows(wanted: &[Wanted<'_>], embeddings: &[&Embeddings]) -> Result<(Conditioning, Conditioning)> {
-    let both = wanted.iter().zip(embeddings).map(|(Wanted { request, .. }, embeddings)| {
-        let mut conditioning = embeddings.conditioning();
-        conditioning.clip_image = styled(conditioning.clip_image, request)?;
-        let images = if wanted.len() == 1 { 1 } else { request.images as i64 };
-        Ok((conditioning, embeddings.unconditional(), images))
-    });
-    let both = both.collect::<Result<Vec<_>>>()?;
-    let conditional: Vec<_> = both.iter().map(|(conditional, _, images)| (conditional, *images)).collect();
-    let unconditional: Vec<_> = both.iter().map(|(_, unconditional, images)| (unconditional, *images)).collect();
-    Ok((Conditioning::gathered(&conditional)?, Conditioning::gathered(&unconditional)?))
+/// Noise between that of a seed and the images' own, in these stages.
+fn between(near: Near, stages: &[StagePlan]) -> impl FnMut(&str, &[u64]) -> Box<dyn NoiseSource> {
+    let numbers: Vec<(String, u64)> = stages.iter().map(|plan| (plan.stage.clone(), plan.index as u64)).collect();
+    move |stage, seeds| {
+        let number = numbers.iter().find(|(name, _)| name == stage).map_or(0, |(_, number)| *number);
+        Box::new(Between::new(near.seed, seeds, number, near.strength))
+    }
 }
 
 /// Picture and mask of an edit.
@@ -205,10 +204,4 @@ fn given(edit: &crate::Edit, rows: usize) -> Result<(Tensor, Option<Tensor>)> {
     let picture = pixels::of_rgb(&edit.picture.pixels()?)?.f_expand([rows as i64, -1, -1, -1], false)?;
     let mask = edit.mask.as_ref().map(|mask| pixels::of_mask(&mask.mask()?)).transpose()?;
     Ok((picture, mask))
-}
-
-/// The style embedding at the strength that the request asks for: at 0 it is the zeros that stand for no style.
-fn styled(style: Option<Tensor>, request: &Request) -> Result<Option<Tensor>> {
-    let strength = request.style.as_ref().map_or(1.0, |style| style.strength);
-    Ok(style.map(|style| style.f_mul_scalar(strength)).transpose()?)
 }

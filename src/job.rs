@@ -131,7 +131,8 @@ pub enum Phase {
     Finished,
 }
 
-/// A job of a [`Worker`](crate::Worker), to be waited for or awaited. Dropping the handle cancels the job.
+/// A job of a [`Worker`](crate::Worker), to be waited for or awaited. Dropping the handle cancels the job. What happens on the way can be
+/// read from a [stream](crate::events()) beside it.
 #[derive(Debug)]
 #[must_use = "dropping the handle cancels the job"]
 pub struct JobHandle {

@@ -17,7 +17,8 @@
 //! - A [`Generation`] holds the images. A saved image holds its request: [`Request::from_png`].
 //! - An [`Observer`] receives a generation's [`Event`]s, previews and finished images, and may stop it.
 //! - [`Pipeline::encode`] and [`Pipeline::sample`] are the two halves of [`Pipeline::generate`], with [`Embeddings`] between.
-//! - A [`Worker`] owns a pipeline on a thread of its own and is used from many threads.
+//! - A [`Worker`] owns a pipeline on a thread of its own and is used from many threads. A [`JobHandle`] is a `Future`, and [`events`] are a
+//!   bounded stream beside it; neither needs a runtime.
 //!
 //! # What decides a picture
 //!
@@ -44,6 +45,7 @@ mod embeddings_file;
 mod encode;
 mod encoders;
 mod error;
+mod events;
 mod generate;
 mod generation;
 #[cfg(feature = "hub")]
@@ -56,13 +58,16 @@ mod manifest;
 mod many;
 mod metadata;
 mod micro;
+mod near;
 mod observer;
 mod on_cpu;
 mod open;
+mod outpaint;
 mod pipeline;
 mod pixels;
 mod preset;
 mod problem;
+mod prompts;
 mod provenance;
 mod published;
 mod queue;
@@ -73,6 +78,7 @@ mod shipped;
 mod stable_diffusion;
 mod style;
 mod sync;
+mod told;
 mod validate;
 mod worker;
 
@@ -81,15 +87,19 @@ pub use builder::{BATCH, PipelineBuilder, RECENT_TEXTS};
 pub use edit::{Edit, EditPicture};
 pub use embeddings::Embeddings;
 pub use error::{Error, Result};
+pub use events::{Events, JobEvent, Reporter, events};
 pub use generation::{GeneratedImage, Generation, StageReport};
 pub use job::{Canceller, JobHandle, Phase, Progress};
 pub use limits::Limits;
 pub use manifest::{EncoderFolders, MANIFEST_FILE, MANIFEST_FORMAT, Manifest};
 pub use micro::MicroConditioning;
+pub use near::Near;
 pub use observer::{Event, Observer, Preview};
+pub use outpaint::Margins;
 pub use pipeline::Pipeline;
 pub use preset::SettingsPreset;
 pub use problem::Problem;
+pub use prompts::{Mix, StagePrompt};
 pub use provenance::{Provenance, StageProvenance};
 pub use request::Request;
 pub use shipped::{MODEL_VARIABLE, icons};
@@ -100,7 +110,7 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 #[doc(no_inline)]
 pub use {
     ediffi_cascade::{
-        AutoencoderFiles, Decoding, Enlarger, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig,
+        AutoencoderFiles, Decoding, Enlarger, Jumps, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig,
         StageNoise, StagePlan, Tiling,
     },
     ediffi_core::{
@@ -130,6 +140,7 @@ pub use {
 #[cfg(doctest)]
 #[doc = include_str!("../docs/deepfloyd.md")]
 #[doc = include_str!("../docs/editing.md")]
+#[doc = include_str!("../docs/mixing.md")]
 #[doc = include_str!("../docs/published.md")]
 #[doc = include_str!("../docs/paint-with-words.md")]
 #[doc = include_str!("../docs/style.md")]

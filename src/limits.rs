@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::shape::{self, StageShape};
 use crate::style::StyleSource;
-use crate::{Edit, Problem, Request, Style};
+use crate::{Edit, Problem, Request, StagePrompt, Style};
 
 /// The most that one request may ask for. The default is safe for requests of strangers;
 /// [`PipelineBuilder::limits`](crate::PipelineBuilder::limits) sets others.
@@ -28,10 +28,13 @@ pub struct Limits {
     pub pixels: u64,
     /// Images (default: 64).
     pub images: usize,
-    /// Steps that a request sets for a stage (default: 1000). A schedule has at most 10 000, whatever stands here.
+    /// Steps that a request sets for a stage, and those of an edit with its jumps (default: 1000). A schedule has at most 10 000, whatever stands here.
     pub steps: usize,
-    /// Characters of the prompt, of the negative prompt, and of each phrase of a canvas (default: 4096). Encoders read some hundred.
+    /// Characters of each prompt, and of each phrase of a canvas (default: 4096). Encoders read some hundred.
     pub prompt_characters: usize,
+    /// Prompts that are mixed in, and stages with prompts of their own (default: 8). Each prompt that shares in the estimates takes as long as
+    /// the first.
+    pub prompts: usize,
     /// Regions of a canvas (default: 64, which is also the most that a canvas can have).
     pub regions: usize,
     /// Bytes of the masks of a canvas as they are painted: a byte for each pixel of each region (default: 64 MiB).
@@ -55,6 +58,7 @@ impl Default for Limits {
             images: 64,
             steps: 1000,
             prompt_characters: 4096,
+            prompts: 8,
             regions: 64,
             mask_bytes: 64 << 20,
             style_pictures: 32,
@@ -102,12 +106,22 @@ impl Limits {
         if let Some(negative) = &request.negative_prompt {
             found.check("negative prompt, characters", length(negative, characters), characters, "prompt_characters");
         }
+        let further = request.mix.iter().map(|mix| &mix.prompt);
+        let further = further.chain(request.stage_prompts.values().flat_map(StagePrompt::texts));
+        let longest = further.map(|text| length(text, characters)).max().unwrap_or(0);
+        found.check("further prompts, characters", longest, characters, "prompt_characters");
+        let prompts = (request.mix.len() + request.stage_prompts.len()) as u64;
+        found.check("mixed prompts and those of stages", prompts, self.prompts as u64, "prompts");
         found.check("images", request.images as u64, self.images as u64, "images");
         for (name, patch) in &request.stages {
             let Some(stage) = all.iter().find(|stage| stage.name == *name) else { continue };
             let own = patch.schedule.as_ref().and_then(ediffi_core::schedule::Schedule::own_steps);
             let steps = patch.steps.or(own).unwrap_or(0).max(own.unwrap_or(0));
             found.check(&format!("stage `{}`, steps", stage.name), steps as u64, self.steps as u64, "steps");
+        }
+        if let (Some(jumps), Some(first)) = (request.edit.as_ref().and_then(|edit| edit.jumps), running.first()) {
+            let steps = jumps.steps(first.settings.patched(request.stages.get(&first.name)).steps);
+            found.check("edit, steps with its jumps", steps as u64, self.steps as u64, "steps");
         }
         let pixels = pixels(request, running);
         found.check("width and height, pixels", pixels, self.pixels, "pixels");

@@ -101,8 +101,8 @@ fn groups(wanted: &[Wanted<'_>], fits: impl Fn(&Request) -> bool) -> Vec<Vec<usi
             *other == frame && fits(&other.clone().images(images.saturating_add(request.images)))
         };
         match open.iter_mut().find(joins) {
-            // Paint is of one request's words.
-            Some((_, place, images)) if request.canvas.is_none() => {
+            // Paint is of one request's words, and so is what is mixed.
+            Some((_, place, images)) if request.canvas.is_none() && !request.has_further_texts() => {
                 *images += request.images;
                 if let Some(group) = groups.get_mut(*place) {
                     group.push(index);
@@ -119,8 +119,10 @@ fn groups(wanted: &[Wanted<'_>], fits: impl Fn(&Request) -> bool) -> Vec<Vec<usi
 
 /// What requests that are drawn alike have in common.
 fn frame(request: &Request) -> Request {
-    let Request { canvas, edit, micro, width, height, first_stage, last_stage, preset, stages, .. } = request.clone();
-    Request { canvas, edit, micro, width, height, first_stage, last_stage, preset, stages, ..Request::new("") }
+    let Request { mix, stage_prompts, near, canvas, edit, micro, .. } = request.clone();
+    let Request { width, height, first_stage, last_stage, preset, stages, .. } = request.clone();
+    let frame = Request { mix, stage_prompts, near, canvas, edit, micro, ..Request::new("") };
+    Request { width, height, first_stage, last_stage, preset, stages, ..frame }
 }
 
 #[cfg(test)]
@@ -143,9 +145,16 @@ mod tests {
             Request::new("a").canvas(canvas.clone()),
             Request::new("e").steps("base", 4),
             Request::new("a").canvas(canvas),
+            Request::new("a").mix(crate::Mix::new("b")),
+            Request::new("a").mix(crate::Mix::new("b")),
+            Request::new("a").near(3, 0.5),
+            Request::new("b").near(3, 0.5),
         ];
-        assert_eq!(grouped(&requests, 64), [vec![0, 2], vec![1, 4], vec![3], vec![5]]);
-        assert_eq!(grouped(&requests, 2), [vec![0], vec![1, 4], vec![2], vec![3], vec![5]]);
+        assert_eq!(grouped(&requests, 64), [vec![0, 2], vec![1, 4], vec![3], vec![5], vec![6], vec![7], vec![8, 9]]);
+        assert_eq!(
+            grouped(&requests, 2),
+            [vec![0], vec![1, 4], vec![2], vec![3], vec![5], vec![6], vec![7], vec![8, 9]]
+        );
         assert!(grouped(&[], 64).is_empty());
     }
 }

@@ -19,7 +19,7 @@ use crate::provenance::Digests;
 use crate::recent::Recent;
 use crate::shape::{self, StageShape};
 use crate::validate::{self, Abilities};
-use crate::{Edit, Error, Problem, Request, Result, StagePlan};
+use crate::{Error, Problem, Request, Result, StagePlan};
 
 /// A model that turns requests into pictures.
 ///
@@ -157,11 +157,15 @@ impl Pipeline {
         let (range, running) = (shape::range(request, &self.shapes), shape::running(request, &self.shapes));
         let (size, patch) = (shape::size(request, running), |stage: &str| request.stages.get(stage));
         let begins = running.first().is_some_and(|first| !first.enlarges);
-        let strength = request.edit.as_ref().filter(|_| begins).map(Edit::resolved_strength);
+        let edit = request.edit.as_ref().filter(|_| begins);
         let plans = state.cascade.plan(range, size, patch)?.into_iter().enumerate();
-        let begun = |(index, plan): (usize, StagePlan)| match strength {
-            Some(strength) if index == 0 => plan.with_strength(strength),
-            _ => plan,
+        let begun = |(index, plan): (usize, StagePlan)| {
+            let Some(edit) = edit.filter(|_| index == 0) else { return plan };
+            let plan = plan.with_strength(edit.resolved_strength());
+            match edit.jumps {
+                Some(jumps) => plan.with_jumps(jumps),
+                None => plan,
+            }
         };
         Ok(plans.map(begun).collect())
     }

@@ -32,7 +32,7 @@ pub enum Problem {
         brief(lost)
     )]
     TooLong {
-        /// `prompt` or `negative prompt`.
+        /// `prompt`, `negative prompt` or `further prompt`: one that is mixed in, or a stage's.
         which: &'static str,
         /// The encoder.
         encoder: &'static str,
@@ -115,6 +115,20 @@ pub enum Problem {
     /// A negative prompt, and a stage that moves away from its weaker network in its place.
     #[error("there is a negative prompt, but stage `{0}` is guided against its weaker network, and makes no use of it")]
     NegativePromptUnused(String),
+    /// Another prompt cannot be mixed in.
+    #[error("mix: {0}")]
+    Mix(String),
+    /// A stage cannot be told a prompt of its own.
+    #[error("stage `{stage}` has a prompt of its own, but {reason}")]
+    StagePrompt {
+        /// The stage.
+        stage: String,
+        /// Why it cannot.
+        reason: &'static str,
+    },
+    /// The strength of variations of another seed's picture is none.
+    #[error("near: the strength is {0:?}: it has to be from 0 to 1")]
+    Near(f64),
     /// Micro-conditioning for a model whose networks are told none, or with a score that no network is told or that is none.
     #[error("there is a `micro`, but {0}")]
     Micro(&'static str),

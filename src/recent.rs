@@ -21,7 +21,7 @@ impl Recent {
 
     /// Those that were made from `source`.
     pub(crate) fn get(&mut self, source: &Source) -> Option<Embeddings> {
-        let place = self.kept.iter().position(|kept| kept.difference(source).is_none())?;
+        let place = self.kept.iter().position(|kept| kept.source == *source)?;
         let found = self.kept.remove(place)?;
         let copy = found.shallow_clone();
         self.kept.push_front(found);
@@ -31,7 +31,7 @@ impl Recent {
     /// Keeps embeddings, in the place of those that were used the longest time ago. Of those that were made from pictures, none but the
     /// newest are kept.
     pub(crate) fn put(&mut self, embeddings: &Embeddings) {
-        let fits = |kept: &Embeddings| kept.difference(&embeddings.source).is_some() && !has_pictures(&kept.source);
+        let fits = |kept: &Embeddings| kept.source != embeddings.source && !has_pictures(&kept.source);
         self.kept.retain(fits);
         self.kept.push_front(embeddings.shallow_clone());
         self.kept.truncate(self.most);
@@ -55,7 +55,13 @@ mod tests {
     use crate::{Request, StyleImage};
 
     fn of(request: &Request) -> Embeddings {
-        Embeddings { source: Source::of(request), prompt: EncodedText::default(), negative: None, style: None }
+        Embeddings {
+            source: Source::of(request),
+            prompt: EncodedText::default(),
+            negative: None,
+            further: Vec::new(),
+            style: None,
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use ediffi_core::solver::Solver;
 use ediffi_paint::Canvas;
 use serde::{Deserialize, Serialize};
 
-use crate::{Edit, Error, MicroConditioning, Result, Style};
+use crate::{Edit, Error, MicroConditioning, Mix, Near, Result, StagePrompt, Style, StyleImage};
 
 /// What to draw, and how. The same request to the same model gives the same picture, to the bit on one machine.
 ///
@@ -39,6 +39,12 @@ pub struct Request {
     /// What guidance leads away from (default: the empty prompt).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_prompt: Option<String>,
+    /// Other prompts that share in the picture, or take over at some noise levels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mix: Vec<Mix>,
+    /// What single stages are told in the place of prompt and negative prompt, by the name of the stage.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stage_prompts: BTreeMap<String, StagePrompt>,
     /// Allow an empty prompt (default: false).
     #[serde(default, skip_serializing_if = "is_false")]
     pub unconditional: bool,
@@ -60,6 +66,9 @@ pub struct Request {
     /// The seed of the first image; image k has `seed + k`.
     #[serde(default)]
     pub seed: u64,
+    /// Another seed, whose picture the images are near to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<Near>,
     /// Number of images (default: 1).
     #[serde(default = "one")]
     pub images: usize,
@@ -98,6 +107,8 @@ impl Request {
         Self {
             prompt: prompt.into(),
             negative_prompt: None,
+            mix: Vec::new(),
+            stage_prompts: BTreeMap::new(),
             unconditional: false,
             truncate: false,
             style: None,
@@ -105,6 +116,7 @@ impl Request {
             edit: None,
             micro: None,
             seed: 0,
+            near: None,
             images: 1,
             width: None,
             height: None,
@@ -129,9 +141,27 @@ impl Request {
         Self { unconditional: true, ..Self::new("") }
     }
 
+    /// One image of what is in a picture, as the model's CLIP sees it, without a prompt: a variation. Each seed is another one. A prompt may be
+    /// set beside it; [`edit`](Self::edit) with the same picture keeps its layout, too.
+    pub fn variation(picture: StyleImage) -> Self {
+        Self::unconditional().style(picture)
+    }
+
     /// Sets what guidance leads away from. It has no effect where guidance is off.
     pub fn negative_prompt(mut self, prompt: impl Into<String>) -> Self {
         self.negative_prompt = Some(prompt.into());
+        self
+    }
+
+    /// Mixes another prompt in, which shares in the picture or takes over at some noise levels: see [`Mix`].
+    pub fn mix(mut self, mix: Mix) -> Self {
+        self.mix.push(mix);
+        self
+    }
+
+    /// Sets what one stage is told in the place of the prompt. The [field](field@Self::stage_prompts) takes a negative prompt, too.
+    pub fn stage_prompt(mut self, stage: impl Into<String>, prompt: impl Into<String>) -> Self {
+        self.stage_prompts.entry(stage.into()).or_default().prompt = Some(prompt.into());
         self
     }
 
@@ -144,6 +174,12 @@ impl Request {
     /// Sets the seed of the first image. Image k has `seed + k`, which wraps to 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// Makes variations of the picture of another seed: see [`Near`].
+    pub fn near(mut self, seed: u64, strength: f64) -> Self {
+        self.near = Some(Near { seed, strength });
         self
     }
 
@@ -190,7 +226,7 @@ impl Request {
         self
     }
 
-    /// Takes the style of a picture ([`StyleImage`](crate::StyleImage)), of an embedding kept from before
+    /// Takes the style of a picture ([`StyleImage`]), of an embedding kept from before
     /// ([`StyleEmbedding`](crate::StyleEmbedding)), or of several of them ([`Style`]). What is in the picture stays with the
     /// prompt.
     pub fn style(mut self, style: impl Into<Style>) -> Self {
@@ -260,6 +296,11 @@ impl Request {
         Ok(style.map_or(Cow::Borrowed(self), |style| Cow::Owned(Self { style: Some(style), ..self.clone() })))
     }
 
+    /// Whether it has texts beside prompt and negative prompt, which are for its images alone.
+    pub(crate) fn has_further_texts(&self) -> bool {
+        !self.mix.is_empty() || !self.stage_prompts.is_empty()
+    }
+
     /// The request whose only image is image `index` of this one.
     pub(crate) fn only(&self, index: usize) -> Self {
         Self { seed: self.seed.wrapping_add(index as u64), images: 1, ..self.clone() }
@@ -267,102 +308,4 @@ impl Request {
 }
 
 #[cfg(test)]
-mod tests {
-    use ediffi_paint::Region;
-
-    use super::*;
-    use crate::{EditPicture, StyleImage};
-
-    fn full() -> Request {
-        let style = StyleImage::new(image::RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7]))).unwrap();
-        let canvas = Canvas::new([Region::rectangle("cat", (4, 4), 0..2, 0..2).unwrap()]).unwrap();
-        Request::new("a cat — \"été\"\n🍎")
-            .negative_prompt("blur")
-            .seed(u64::MAX)
-            .images(3)
-            .size(128, 64)
-            .first_stage("base")
-            .last_stage("sr-256")
-            .edit(Edit::new(EditPicture::new(&image::RgbImage::new(4, 2)).unwrap()).strength(0.5))
-            .preset("fast")
-            .truncate(true)
-            .style_with_strength(style, 0.7)
-            .canvas(canvas)
-            .steps("base", 30)
-            .solver("base", Solver::Kutta3)
-            .schedule("base", Schedule::paper_base())
-            .guidance("base", 5.3)
-            .guidance_rule("sr-256", Guidance::new(2.0))
-            .tiling("sr-256", Tiling { tile: 64, overlap: 16 })
-    }
-
-    #[test]
-    fn a_request_comes_back_from_json() {
-        for request in [full(), Request::new("a cat"), Request::unconditional()] {
-            let json = serde_json::to_string(&request).unwrap();
-            assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), request, "{json}");
-        }
-    }
-
-    /// A number that came back one bit away would be another picture. This needs `float_roundtrip` of serde_json.
-    #[test]
-    fn numbers_come_back_to_the_bit() {
-        let mut bits = 0x9e37_79b9_7f4a_7c15_u64;
-        for _ in 0..20_000 {
-            bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            // 0 to 16, with all bits of the mantissa.
-            let request = Request::new("a").guidance("base", (bits >> 11) as f64 / (1_u64 << 49) as f64);
-            let json = serde_json::to_string(&request).unwrap();
-            assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), request, "{json}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_set_is_not_written() {
-        let json = serde_json::to_string(&Request::new("a cat").seed(7)).unwrap();
-        assert_eq!(json, r#"{"prompt":"a cat","seed":7,"images":1}"#);
-        assert_eq!(serde_json::from_str::<Request>(r#"{"prompt": "a cat"}"#).unwrap(), Request::new("a cat"));
-    }
-
-    #[test]
-    fn an_unknown_key_is_named() {
-        let message = |json: &str| serde_json::from_str::<Request>(json).unwrap_err().to_string();
-        assert!(message(r#"{"prompt": "a", "sed": 1}"#).contains("unknown field `sed`"));
-        assert!(message(r#"{"stages": {"base": {"step": 1}}}"#).contains("unknown field `step`"));
-    }
-
-    /// A key or a value of a megabyte would come back to who sent it, and go into the log.
-    #[test]
-    fn what_is_wrong_with_json_is_said_briefly() {
-        let request = Request::new("a cat").seed(3);
-        assert_eq!(Request::from_json(&serde_json::to_vec(&request).unwrap()).unwrap(), request);
-        let long = "k".repeat(1 << 20);
-        for json in [
-            format!("{{\"{long}\": 1}}"),
-            format!("{{\"seed\": \"{long}\"}}"),
-            format!("{{\"stages\": {{\"base\": {{\"solver\": \"{long}\"}}}}}}"),
-        ] {
-            let error = Request::from_json(json.as_bytes()).unwrap_err();
-            let cause = std::error::Error::source(&error).unwrap().to_string();
-            assert!(
-                matches!(error, Error::RequestJson(_)) && error.to_string().len() < 700 && cause.len() < 700,
-                "{error}"
-            );
-            assert!(cause.contains("at line 1 column 104"), "{cause}");
-        }
-    }
-
-    #[test]
-    fn an_image_of_many_is_a_request_of_its_own() {
-        let request = full().seed(u64::MAX - 1);
-        assert_eq!(request.only(2), full().seed(0).images(1));
-        assert_eq!(request.only(0), full().seed(u64::MAX - 1).images(1));
-    }
-
-    #[test]
-    fn setting_a_rule_forgets_the_scale() {
-        let request = Request::new("a").guidance("base", 3.0).guidance_rule("base", Guidance::new(2.0));
-        let settings = &request.stages["base"];
-        assert_eq!((settings.guidance_scale, &settings.guidance), (None, &Some(Guidance::new(2.0))));
-    }
-}
+mod tests;

@@ -59,6 +59,11 @@ pub(crate) fn running<'a>(request: &Request, stages: &'a [StageShape]) -> &'a [S
     stages.get(range(request, stages)).unwrap_or_default()
 }
 
+/// What these stages are called.
+pub(crate) fn names(stages: &[StageShape]) -> Vec<String> {
+    stages.iter().map(|stage| stage.name.clone()).collect()
+}
+
 /// Width and height that the first of these stages draws; `None` where some stage could not draw its part.
 pub(crate) fn first_size(request: &Request, running: &[StageShape]) -> Option<(u32, u32)> {
     let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();

@@ -16,6 +16,7 @@ use crate::shape::{self, StageShape};
 use crate::{Error, Problem, Request, Result, Style};
 
 mod edit;
+mod prompts;
 
 /// Why a model without an encoder of pictures takes no style.
 pub(crate) const NO_STYLE_ENCODER: &str = "the model has no encoder for it";
@@ -92,6 +93,9 @@ pub(crate) fn validate(
     let running = running(request, abilities.stages, &mut problems);
     size(request, running, &mut problems);
     settings(request, abilities.stages, running, &mut problems);
+    prompts::mix(request, running, &mut problems);
+    prompts::stages(request, abilities.stages, running, &mut problems);
+    prompts::near(request, &mut problems);
     negative(request, running, &mut problems);
     style(request, abilities, &mut problems);
     micro(request, abilities, &mut problems);
@@ -109,22 +113,19 @@ fn text(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem>
         problems.push(Problem::UnconditionalPrompt(request.prompt.clone()));
     }
     if abilities.encoders.is_some_and(|encoders| !encoders.text) {
-        let negative = request.negative_prompt.is_some();
-        for which in [(!empty).then_some("prompt"), negative.then_some("negative prompt")].into_iter().flatten() {
+        let (negative, further) = (request.negative_prompt.is_some(), request.has_further_texts());
+        let given = [(!empty, "prompt"), (negative, "negative prompt"), (further, "further prompts")];
+        for (_, which) in given.into_iter().filter(|(given, _)| *given) {
             problems.push(Problem::NoTextEncoder(which));
         }
     }
-}
-
-fn names(stages: &[StageShape]) -> Vec<String> {
-    stages.iter().map(|stage| stage.name.clone()).collect()
 }
 
 fn running<'a>(request: &Request, all: &'a [StageShape], problems: &mut Vec<Problem>) -> &'a [StageShape] {
     if let Some(last) = &request.last_stage
         && !all.iter().any(|stage| stage.name == *last)
     {
-        problems.push(Problem::UnknownStage { setting: "last stage", name: last.clone(), stages: names(all) });
+        problems.push(Problem::UnknownStage { setting: "last stage", name: last.clone(), stages: shape::names(all) });
     }
     if let Some(first) = &request.first_stage {
         let place = |name: &String| all.iter().position(|stage| stage.name == *name);
@@ -133,7 +134,7 @@ fn running<'a>(request: &Request, all: &'a [StageShape], problems: &mut Vec<Prob
                 problems.push(Problem::UnknownStage {
                     setting: "first stage",
                     name: first.clone(),
-                    stages: names(all),
+                    stages: shape::names(all),
                 });
             }
             (Some(begin), Some(end)) if begin > end => {
@@ -172,7 +173,7 @@ fn size(request: &Request, running: &[StageShape], problems: &mut Vec<Problem>) 
 fn settings(request: &Request, all: &[StageShape], running: &[StageShape], problems: &mut Vec<Problem>) {
     for (name, patch) in &request.stages {
         let Some(stage) = all.iter().find(|stage| stage.name == *name) else {
-            problems.push(Problem::UnknownStage { setting: "settings", name: name.clone(), stages: names(all) });
+            problems.push(Problem::UnknownStage { setting: "settings", name: name.clone(), stages: shape::names(all) });
             continue;
         };
         if !running.iter().any(|stage| stage.name == *name) {
@@ -205,9 +206,11 @@ fn negative(request: &Request, running: &[StageShape], problems: &mut Vec<Proble
         let guidance = stage.settings.patched(request.stages.get(&stage.name)).guidance;
         stage.weaker && guidance.against == Against::Weaker && guidance.scale != 1.0
     };
-    if request.negative_prompt.as_ref().is_some_and(|text| !text.trim().is_empty())
-        && let Some(stage) = running.iter().find(weaker)
-    {
+    let told = |stage: &&StageShape| {
+        let own = request.stage_prompts.get(&stage.name).and_then(|own| own.negative_prompt.as_ref());
+        own.or(request.negative_prompt.as_ref()).is_some_and(|text| !text.trim().is_empty())
+    };
+    if let Some(stage) = running.iter().filter(told).find(weaker) {
         problems.push(Problem::NegativePromptUnused(stage.name.clone()));
     }
 }

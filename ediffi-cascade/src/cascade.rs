@@ -127,6 +127,7 @@ impl Cascade {
                 settings,
                 tiling,
                 skipped: 0,
+                jumps: None,
                 decoding,
                 plan,
             })

@@ -14,27 +14,30 @@ use ediffi_core::{Error, Result};
 use tch::Tensor;
 
 use crate::expert::Expert;
+use crate::mix::{Share, mean};
 use crate::observer::{StageEvent, Watch};
 use crate::tiled::TileGrid;
 
 /// What the networks see of a batch besides the noisy pictures, on the device.
 #[derive(Debug)]
 pub(crate) struct Inputs {
-    /// With the enlarged smaller picture, as is the other.
-    pub(crate) conditional: Conditioning,
+    /// Those of the prompts, the job's own first, with the enlarged smaller picture, as is the other.
+    pub(crate) conditional: Vec<Conditioning>,
     pub(crate) unconditional: Conditioning,
     /// Number of pictures.
     pub(crate) pictures: i64,
 }
 
 impl Inputs {
-    /// What `network` derives from the rows of `branch`.
-    fn context(&self, network: &UNet, branch: Branch) -> Result<Context> {
+    /// What `network` derives from the rows of `branch` under a prompt.
+    fn context(&self, network: &UNet, branch: Branch, prompt: usize) -> Result<Context> {
+        let conditional =
+            self.conditional.get(prompt).ok_or(Error::Internal("a prompt has a share and is not there"))?;
         let (conditioning, rows) = match branch {
-            Branch::Conditional => (self.conditional.shallow_clone(), self.pictures),
+            Branch::Conditional => (conditional.shallow_clone(), self.pictures),
             Branch::Unconditional => (self.unconditional.shallow_clone(), self.pictures),
-            Branch::Weaker => (self.conditional.shallow_clone(), self.pictures),
-            Branch::Both => (self.conditional.stacked(&self.unconditional)?, 2 * self.pictures),
+            Branch::Weaker => (conditional.shallow_clone(), self.pictures),
+            Branch::Both => (conditional.stacked(&self.unconditional)?, 2 * self.pictures),
         };
         network.context(&conditioning, rows)
     }
@@ -47,13 +50,16 @@ pub(crate) struct StageDenoiser<'a, 'w> {
     /// The pool of the weaker network, if the stage has one.
     pub(crate) weaker: Option<&'a mut ExpertPool<Expert>>,
     pub(crate) inputs: &'a Inputs,
+    /// Those of the prompts beside the job's own.
+    pub(crate) shares: &'a [Share],
+    /// Of the words of the job's own prompt.
     pub(crate) paint: Option<&'a dyn ScoreBias>,
     pub(crate) tiles: Option<&'a TileGrid>,
     pub(crate) watch: &'a Watch<'w>,
     /// The expert that works; none before the first evaluation of the turn.
     pub(crate) current: Option<usize>,
-    /// What each expert derived from the inputs, made when it is first needed.
-    pub(crate) contexts: HashMap<(usize, Branch), Context>,
+    /// What each expert derived from the inputs under a prompt, made when it is first needed.
+    pub(crate) contexts: HashMap<(usize, Branch, usize), Context>,
 }
 
 impl StageDenoiser<'_, '_> {
@@ -68,10 +74,9 @@ impl StageDenoiser<'_, '_> {
         self.current = Some(index);
         Ok(())
     }
-}
 
-impl BranchDenoiser for StageDenoiser<'_, '_> {
-    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
+    /// The estimate under one of the prompts.
+    fn estimate_prompt(&mut self, x: &Tensor, sigma: f64, branch: Branch, prompt: usize) -> Result<Estimate> {
         let index = if branch == Branch::Weaker { 0 } else { self.ensemble.experts().index_of(sigma)? };
         if branch != Branch::Weaker && self.current != Some(index) {
             self.switch(index)?;
@@ -82,12 +87,12 @@ impl BranchDenoiser for StageDenoiser<'_, '_> {
             _ => self.ensemble.pool(),
         };
         let expert = pool.get(index)?;
-        let context = match self.contexts.entry((index, branch)) {
+        let context = match self.contexts.entry((index, branch, prompt)) {
             Entry::Occupied(made) => made.into_mut(),
-            Entry::Vacant(place) => place.insert(self.inputs.context(&expert.network, branch)?),
+            Entry::Vacant(place) => place.insert(self.inputs.context(&expert.network, branch, prompt)?),
         };
         let conditional = if branch == Branch::Unconditional { 0 } else { self.inputs.pictures };
-        let hook = self.paint.filter(|_| conditional > 0);
+        let hook = self.paint.filter(|_| conditional > 0 && prompt == 0);
         let painted = |window| hook.map(|hook| Painted { hook, sigma, conditional, window });
         let Some(tiles) = self.tiles else {
             self.watch.poll()?;
@@ -108,5 +113,34 @@ impl BranchDenoiser for StageDenoiser<'_, '_> {
         let variance =
             (blended.size4()?.1 == 2 * channels).then(|| blended.f_narrow(1, channels, channels)).transpose()?;
         Ok(Estimate { denoised: blended.f_narrow(1, 0, channels)?, variance })
+    }
+}
+
+impl BranchDenoiser for StageDenoiser<'_, '_> {
+    /// Under several prompts, the mean of the estimates by their shares. The rows without a prompt are computed once, beside the first.
+    fn estimate_branch(&mut self, x: &Tensor, sigma: f64, branch: Branch) -> Result<Estimate> {
+        let counting = if branch == Branch::Unconditional { vec![(0, 1.0)] } else { Share::at(self.shares, sigma) };
+        let ((prompt, share), others) = match *counting.as_slice() {
+            [(only, _)] => return self.estimate_prompt(x, sigma, branch, only),
+            [first, ref others @ ..] => (first, others),
+            [] => return Err(Error::Internal("no prompt has a share")),
+        };
+        let rows = self.inputs.pictures;
+        let Estimate { denoised, variance } = self.estimate_prompt(x, sigma, branch, prompt)?;
+        let with_prompt = |x: &Tensor| x.f_narrow(0, 0, rows);
+        let first =
+            Estimate { denoised: with_prompt(&denoised)?, variance: variance.as_ref().map(with_prompt).transpose()? };
+        let (x, single) = (with_prompt(x)?, if branch == Branch::Both { Branch::Conditional } else { branch });
+        let mut estimates = vec![(first, share)];
+        for &(prompt, share) in others {
+            estimates.push((self.estimate_prompt(&x, sigma, single, prompt)?, share));
+        }
+        let mean = mean(estimates)?;
+        if branch != Branch::Both {
+            return Ok(mean);
+        }
+        let with_rest = |mean: &Tensor, all: &Tensor| Tensor::f_cat(&[mean, &all.f_narrow(0, rows, rows)?], 0);
+        let variance = mean.variance.as_ref().zip(variance.as_ref()).map(|(mean, all)| with_rest(mean, all));
+        Ok(Estimate { denoised: with_rest(&mean.denoised, &denoised)?, variance: variance.transpose()? })
     }
 }

@@ -171,9 +171,9 @@ impl<'a> Watch<'a> {
         if self.observer.borrow_mut().cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
-    /// Reports a step of the solver.
-    pub(crate) fn step(&self, step: &Step<'_>) -> Result<()> {
-        let &Step { index, steps, sigma, denoised, .. } = step;
+    /// Reports a step of the solver, which is number `index` of all that are made.
+    pub(crate) fn step(&self, step: &Step<'_>, index: usize, steps: usize) -> Result<()> {
+        let &Step { sigma, denoised, .. } = step;
         self.report(&StageEvent::Step { stage: self.stage, batch: self.batch, index, steps, sigma, denoised })
     }
 }

@@ -6,6 +6,7 @@ use ediffi_core::plan::Plan;
 use ediffi_core::timesteps::NoiseTable;
 
 use crate::decoding::{Decoding, precision};
+use crate::jumps::Jumps;
 use crate::settings::SamplerSettings;
 use crate::tiling::Tiling;
 
@@ -27,6 +28,8 @@ pub struct StagePlan {
     pub tiling: Option<Tiling>,
     /// Steps at the beginning of the schedule that are left out, because a picture is edited: see [`with_strength`](Self::with_strength).
     pub skipped: usize,
+    /// Going back up in noise: see [`with_jumps`](Self::with_jumps).
+    pub jumps: Option<Jumps>,
     /// How its latents become pictures, if it draws latents.
     pub decoding: Option<Decoding>,
     /// Which expert runs which step.
@@ -58,6 +61,20 @@ impl StagePlan {
         let made = ((steps as f64 * strength) as usize).min(self.plan.steps().len());
         (self.plan, self.skipped) = (self.plan.without_first(self.plan.steps().len() - made), steps - made);
         self
+    }
+
+    /// For a stage that begins with a picture of which a part is drawn anew: goes back up in noise on the way. Set the
+    /// [strength](Self::with_strength) first.
+    #[must_use]
+    pub fn with_jumps(mut self, jumps: Jumps) -> Self {
+        self.plan = self.plan.in_order(&jumps.walk(self.plan.steps().len()));
+        self.jumps = Some(jumps);
+        self
+    }
+
+    /// The steps of a schedule of so many in the order in which they are made.
+    pub(crate) fn walk(&self, steps: usize) -> Vec<usize> {
+        self.jumps.map_or_else(|| (0..steps).collect(), |jumps| jumps.walk(steps))
     }
 }
 

@@ -13,6 +13,7 @@ use tch::Tensor;
 use crate::cascade::Cascade;
 use crate::edit::Edit;
 use crate::enlarging::Enlarging;
+use crate::mix::{Mixed, Share};
 use crate::observer::{Batch, StageEvent, StageObserver, report};
 use crate::plan::StagePlan;
 use crate::sample::{StageBatch, StageJob, Turns};
@@ -33,6 +34,10 @@ pub struct CascadeJob<'a> {
     pub conditioning: &'a Conditioning,
     /// What guidance leans away from: embeddings of one row or one row each, or none, which is all zeros.
     pub unconditional: &'a Conditioning,
+    /// Other prompts, which share in the estimates with `conditioning`, or take its place at some noise levels.
+    pub mixed: &'a [Mixed<'a>],
+    /// Stages that are told something else than `conditioning` and `unconditional`.
+    pub told: &'a [Told<'a>],
     /// One for each picture. The noise of a picture comes from its own seed, so it does not depend on the others.
     pub seeds: &'a [u64],
     /// How many pictures are drawn together, at least one.
@@ -44,7 +49,7 @@ pub struct CascadeJob<'a> {
     pub low_res: Option<&'a Tensor>,
     /// A picture that the first stage begins with in place of noise, and what of it stays.
     pub edit: Option<Edit<'a>>,
-    /// Paint-with-words in the first stage that runs.
+    /// Paint-with-words in the first stage that runs, for the words of `conditioning`.
     pub paint: Option<&'a dyn ScoreBias>,
     /// Noise from elsewhere: recorded, to repeat what another program has drawn.
     pub noise: Option<&'a mut StageNoise<'a>>,
@@ -56,8 +61,26 @@ impl<'a> CascadeJob<'a> {
     pub fn new(stages: &'a [StagePlan], conditioning: &'a Conditioning, seeds: &'a [u64]) -> Self {
         let (unconditional, batch, rows) = (&NOTHING, seeds.len(), Rows::default());
         let (low_res, edit, paint, noise) = (None, None, None, None);
-        Self { stages, conditioning, unconditional, seeds, batch, rows, low_res, edit, paint, noise }
+        let (mixed, told) = (&[][..], &[][..]);
+        Self { stages, conditioning, unconditional, mixed, told, seeds, batch, rows, low_res, edit, paint, noise }
     }
+
+    /// What a stage is told, in the place of which other prompts share: embeddings with and without the prompt.
+    fn told(&self, stage: &str) -> (&'a Conditioning, &'a Conditioning) {
+        let own = self.told.iter().find(|told| told.stage == stage);
+        own.map_or((self.conditioning, self.unconditional), |told| (told.conditioning, told.unconditional))
+    }
+}
+
+/// What one stage of a [`CascadeJob`] is told in the place of the job's own embeddings.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a> {
+    /// Name of the stage, one of those that run.
+    pub stage: &'a str,
+    /// As [`CascadeJob::conditioning`].
+    pub conditioning: &'a Conditioning,
+    /// As [`CascadeJob::unconditional`].
+    pub unconditional: &'a Conditioning,
 }
 
 /// No embedding at all.
@@ -105,7 +128,9 @@ impl Cascade {
     pub fn run(&mut self, job: CascadeJob<'_>, observer: &mut dyn StageObserver) -> Result<()> {
         let _no_grad = tch::no_grad_guard();
         self.check(&job)?;
-        let CascadeJob { stages: plans, conditioning, unconditional, seeds, rows, edit, paint, mut noise, .. } = job;
+        let shares: Vec<Share> = job.mixed.iter().map(|mixed| mixed.share).collect();
+        let told: Vec<_> = job.stages.iter().map(|plan| job.told(&plan.stage)).collect();
+        let CascadeJob { stages: plans, mixed, seeds, rows, edit, paint, mut noise, .. } = job;
         let mut batches = Batches::new(seeds, job.batch.max(1), job.low_res)?;
         let (highest, count) = (self.stages.len(), batches.pictures.len());
         let last = plans.last().filter(|last| last.index + 1 == highest);
@@ -113,10 +138,12 @@ impl Cascade {
         let stages = plans.len() + usize::from(last.is_some() && self.enlarger.is_some());
         let enlarging = |(enlarger, last)| Enlarging::new(enlarger, last, (plans.len(), stages, count), release);
         let mut enlarging = self.enlarger.as_mut().zip(last).map(enlarging).transpose()?;
-        for (index, plan) in plans.iter().enumerate() {
+        for (index, (plan, (conditioning, unconditional))) in plans.iter().zip(told).enumerate() {
             let stage = self.stages.get_mut(plan.index).ok_or_else(|| foreign(plan))?;
             let (taken, device) = (stage.io().embeddings, stage.runtime.device);
-            let (conditioning, unconditional) = (taken.select(conditioning), taken.select(unconditional));
+            let prompts = std::iter::once(conditioning).chain(mixed.iter().map(|mixed| mixed.conditioning));
+            let prompts: Vec<Conditioning> = prompts.map(|prompt| taken.select(prompt)).collect();
+            let unconditional = taken.select(unconditional);
             report(observer, &StageEvent::StageStarted { plan, index, stages, batches: count })?;
             // Without a mask, later stages follow the first.
             let edited = edit.filter(|edit| index == 0 || edit.mask.is_some());
@@ -124,8 +151,9 @@ impl Cascade {
             let given = given.transpose().map_err(|source| Error::in_stage(&plan.stage, source))?;
             let batched = batches.give(|batch, seeds, low_res| {
                 let (first, pictures) = (batch.first as i64, seeds.len() as i64);
-                let (conditioning, unconditional) =
-                    (conditioning.rows(first, pictures)?, unconditional.rows(first, pictures)?);
+                let conditioning = prompts.iter().map(|prompt| prompt.rows(first, pictures));
+                let conditioning = conditioning.collect::<ediffi_core::Result<_>>()?;
+                let unconditional = unconditional.rows(first, pictures)?;
                 let noise = match &mut noise {
                     Some(noise) => noise(&plan.stage, seeds),
                     None => Box::new(Noise::new(seeds, plan.index as u64)),
@@ -134,7 +162,7 @@ impl Cascade {
                 Ok(StageBatch { batch, pictures, conditioning, unconditional, low_res, given, noise })
             })?;
             let begins = index == 0 && edit.is_some();
-            let job = StageJob { plan, rows, begins, paint: paint.filter(|_| index == 0) };
+            let job = StageJob { plan, rows, begins, shares: &shares, paint: paint.filter(|_| index == 0) };
             let mut turns = Turns::new(stage, job, batched)?;
             while let Some((batch, drawn)) = turns.next(observer)? {
                 match &mut enlarging {
@@ -168,7 +196,16 @@ impl Cascade {
         if pictures == 0 {
             return wrong("seeds", "there is none, each picture needs one".to_owned());
         }
-        for (input, conditioning) in [("conditioning", job.conditioning), ("unconditional", job.unconditional)] {
+        if let Some(told) = job.told.iter().find(|told| !job.stages.iter().any(|plan| plan.stage == told.stage)) {
+            return wrong("told", format!("stage `{}` does not run", told.stage));
+        }
+        if let Some(reason) = Share::problem(&job.mixed.iter().map(|mixed| mixed.share).collect::<Vec<_>>()) {
+            return wrong("mixed", reason);
+        }
+        let own = [("conditioning", job.conditioning), ("unconditional", job.unconditional)];
+        let mixed = job.mixed.iter().map(|mixed| ("mixed", mixed.conditioning));
+        let told = job.told.iter().flat_map(|told| [("told", told.conditioning), ("told", told.unconditional)]);
+        for (input, conditioning) in own.into_iter().chain(mixed).chain(told) {
             if conditioning.low_res.is_some() || conditioning.noise_level.is_some() {
                 return wrong(input, "the smaller picture goes into the job's own field".to_owned());
             }
@@ -205,6 +242,10 @@ impl Cascade {
         }
         if job.edit.is_none() && job.stages.iter().any(|plan| plan.skipped > 0) {
             return wrong("edit", "its plan leaves out steps, but there is no picture to begin with".to_owned());
+        }
+        let masked = job.edit.is_some_and(|edit| edit.mask.is_some());
+        if job.stages.iter().any(|plan| plan.jumps.is_some()) && !masked {
+            return wrong("edit", "its plan has jumps, but no part of a picture stays".to_owned());
         }
         if let Some((input, reason)) = job.edit.and_then(|edit| edit.problem(pictures, channels)) {
             return wrong(input, reason);

@@ -27,6 +27,7 @@ use tch::{Device, Kind, Tensor};
 use crate::denoiser::{Inputs, StageDenoiser};
 use crate::diagnosis::broken_tensor;
 use crate::edit::Given;
+use crate::mix::Share;
 use crate::observer::{Batch, StageObserver, Watch};
 use crate::plan::StagePlan;
 use crate::stage::{ExpertFiles, Stage};
@@ -40,6 +41,8 @@ pub(crate) struct StageJob<'a> {
     pub(crate) rows: Rows,
     /// Whether it begins with the picture that is edited.
     pub(crate) begins: bool,
+    /// Those of the prompts beside the job's own.
+    pub(crate) shares: &'a [Share],
     pub(crate) paint: Option<&'a dyn ScoreBias>,
 }
 
@@ -48,9 +51,9 @@ pub(crate) struct StageBatch {
     pub(crate) batch: Batch,
     /// Number of pictures.
     pub(crate) pictures: i64,
-    /// Embeddings that the stage takes, a row for each picture.
-    pub(crate) conditioning: Conditioning,
-    /// As `conditioning`, or none.
+    /// Embeddings of each prompt that the stage takes, a row for each picture; the job's own first.
+    pub(crate) conditioning: Vec<Conditioning>,
+    /// As one of `conditioning`, or none.
     pub(crate) unconditional: Conditioning,
     /// The pictures of the stage before, [pictures, channels, h, w] at any size, for a stage of super-resolution.
     pub(crate) low_res: Option<Tensor>,
@@ -67,6 +70,8 @@ struct Drawing {
     given: Option<Given>,
     noise: Box<dyn NoiseSource>,
     trajectory: Trajectory,
+    /// How many steps are made.
+    made: usize,
 }
 
 /// A stage at work on the batches of a run. With a residency other than [`Residency::All`], its experts leave memory with this.
@@ -75,6 +80,8 @@ pub(crate) struct Turns<'a> {
     job: StageJob<'a>,
     tiles: Option<TileGrid>,
     sigmas: Vec<f64>,
+    /// The steps in the order in which they are made.
+    walk: Vec<usize>,
     /// Those that have not had a turn.
     given: std::vec::IntoIter<StageBatch>,
     /// Those that wait for another one.
@@ -93,8 +100,9 @@ impl<'a> Turns<'a> {
             let plan = stage.ensemble.follow(&sigmas).map_err(|source| Error::in_stage(stage.name(), source))?;
             tracing::debug!(stage = stage.name(), %plan, "planned");
         }
+        let walk = job.plan.walk(sigmas.iter().filter(|sigma| **sigma > 0.0).count());
         let (waiting, drawn, elapsed) = (VecDeque::new(), VecDeque::new(), Duration::ZERO);
-        Ok(Self { stage, job, tiles, sigmas, given: given.into_iter(), waiting, drawn, elapsed })
+        Ok(Self { stage, job, tiles, sigmas, walk, given: given.into_iter(), waiting, drawn, elapsed })
     }
 
     /// Draws until a batch is finished, and gives it; none when all are.
@@ -178,7 +186,8 @@ impl<'a> Turns<'a> {
             let [low_res, noise_level] = [&low_res, &level].map(|x| x.as_ref().map(Tensor::shallow_clone));
             Ok(Conditioning { low_res, noise_level, ..conditioning.to(device, Kind::Float)? })
         };
-        let (conditional, unconditional) = (with_picture(&conditioning)?, with_picture(&unconditional)?);
+        let conditional = conditioning.iter().map(with_picture).collect::<ediffi_core::Result<_>>()?;
+        let unconditional = with_picture(&unconditional)?;
         let inputs = Inputs { conditional, unconditional, pictures };
         let (solver, ends) = (plan.settings.solver, plan.settings.schedule.ends(table));
         let trajectory = match given.as_ref().filter(|_| self.job.begins) {
@@ -188,17 +197,20 @@ impl<'a> Turns<'a> {
             }
             None => solver.start_between(start, &self.sigmas, ends, noise.as_mut())?,
         };
-        Ok(Drawing { batch, inputs, given, noise, trajectory })
+        Ok(Drawing { batch, inputs, given, noise, trajectory, made: 0 })
     }
 
     /// A turn of one batch.
     fn turn(&mut self, drawing: &mut Drawing, watch: &Watch<'_>) -> ediffi_core::Result<()> {
-        let Drawing { inputs, given, noise, trajectory, .. } = drawing;
+        let Drawing { inputs, given, noise, trajectory, made, .. } = drawing;
+        let (solver, table) = (self.job.plan.settings.solver, self.stage.config().precondition.timesteps());
+        let ends = self.job.plan.settings.schedule.ends(table);
         let turn = self.stage.turn(trajectory.sigma())?;
         let denoiser = StageDenoiser {
             ensemble: &mut self.stage.ensemble,
             weaker: self.stage.weaker.as_mut(),
             inputs,
+            shares: self.job.shares,
             paint: self.job.paint,
             tiles: self.tiles.as_ref(),
             watch,
@@ -211,12 +223,27 @@ impl<'a> Turns<'a> {
             if let Some(given) = given {
                 estimate = given.keep(estimate)?;
             }
-            if let Some(step) = trajectory.advance(estimate, noise.as_mut())? {
-                watch.step(&step)?;
+            let Some(step) = trajectory.advance(estimate, noise.as_mut())? else { continue };
+            watch.step(&step, *made, self.walk.len())?;
+            *made += 1;
+            let further_up = match (self.walk.get(*made - 1), self.walk.get(*made)) {
+                (Some(&before), Some(&next)) if next <= before => self.sigmas.get(next..),
+                _ => None,
+            };
+            if let Some(sigmas) = further_up {
+                let (up, x) = (raised(trajectory.sigma(), sigmas), trajectory.x());
+                let fresh = noise.normal(&x.size())?.f_to_device(x.device())?.f_mul_scalar(up)?;
+                *trajectory = solver.start_from(x, fresh, sigmas, ends, noise.as_mut())?;
             }
         }
         Ok(())
     }
+}
+
+/// The noise that has to be added at the level `sigma` to come to the first of `sigmas`, as a part of that level.
+fn raised(sigma: f64, sigmas: &[f64]) -> f64 {
+    let to = sigmas.first().copied().unwrap_or(sigma);
+    (1.0 - (sigma / to).powi(2)).max(0.0).sqrt()
 }
 
 /// Finished pictures as they are kept between stages.

@@ -3,8 +3,10 @@
 
 mod common;
 
+use std::ops::ControlFlow;
+
 use common::{CPU, Log, Model, difference, embeddings, network, pictures, write_stage};
-use ediffi_cascade::{Cascade, CascadeJob, Edit, Error, SettingsPatch, Stage, StagePlan};
+use ediffi_cascade::{Cascade, CascadeJob, Edit, Error, Jumps, SettingsPatch, Stage, StageEvent, StagePlan};
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
 use ediffi_core::seed::Noise;
@@ -135,6 +137,94 @@ fn where_the_mask_is_0_the_picture_stays_to_the_last_bit() {
         assert!(difference(&half(&edited, 0), &half(&at_16, 0)) > 0.1, "{solver:?}");
         // What is drawn anew is drawn beside the picture: it is not what it would be without.
         assert!(difference(&half(&edited, 0), &half(&free, 0)) > 1e-4, "{solver:?}");
+    }
+}
+
+/// With jumps, too, for every rule but churn, which adds noise of its own.
+#[test]
+fn where_the_mask_is_0_the_picture_stays_through_jumps() {
+    let (_folder, mut cascade) = two();
+    let picture = pictures(&SEEDS, 16, 16);
+    let mask = left(16);
+    let edit = Edit { picture: &picture, mask: Some(&mask) };
+    for solver in solvers()
+        .into_iter()
+        .map(|solver| if matches!(solver, Solver::Heun(_)) { Solver::Heun(Churn::NONE) } else { solver })
+    {
+        let plain = plans(&cascade, solver, 0.75);
+        let jumping = |count| {
+            let mut jumping = plain.clone();
+            jumping[0] = plain[0].clone().with_jumps(Jumps { length: 1, count });
+            jumping
+        };
+        let (never, twice) = (jumping(0), jumping(2));
+        assert_eq!([plain[0].plan.steps().len(), never[0].plan.steps().len(), twice[0].plan.steps().len()], [3, 3, 7]);
+        let without = drawn(&mut cascade, &plain, Some(edit));
+        assert!(drawn(&mut cascade, &never, Some(edit)).equal(&without), "{solver:?}");
+        let with = drawn(&mut cascade, &twice, Some(edit));
+        let half = |x: &Tensor, from| x.narrow(3, from, 8);
+        assert!(half(&with, 8).equal(&half(&picture, 8)), "{solver:?}");
+        assert!(difference(&half(&with, 0), &half(&without, 0)) > 1e-3, "{solver:?}");
+    }
+    let jumping = plans(&cascade, Solver::Euler, 0.75)[0].clone().with_jumps(Jumps { length: 1, count: 1 });
+    let (conditioning, none) = (embeddings(&SEEDS), Edit { picture: &picture, mask: None });
+    let job = CascadeJob { edit: Some(none), ..CascadeJob::new(std::slice::from_ref(&jumping), &conditioning, &SEEDS) };
+    let error = cascade.run(job, &mut Log::default()).unwrap_err();
+    assert!(error.to_string().contains("jumps"), "{error}");
+}
+
+/// A jump of one step: noise of the difference of the two levels is added, and the step is made again.
+#[test]
+fn a_jump_adds_the_noise_between_two_levels() {
+    let model = Model::new(&network(false), 8);
+    for residency in [Residency::All, Residency::Relay] {
+        let mut cascade = model.open(residency);
+        // An expert for each of the two levels.
+        let (high, low) = (2.0, 0.5);
+        let plan = |cascade: &Cascade, sigmas: &[f64]| {
+            let patch = serde_json::json!({ "solver": "euler", "schedule": { "custom": sigmas } });
+            let patch: SettingsPatch = serde_json::from_value(patch).unwrap();
+            cascade.plan(0..=0, (None, None), |_| Some(&patch)).unwrap()
+        };
+        let mut jumping = plan(&cascade, &[high, low, 0.0]);
+        jumping[0] = jumping[0].clone().with_jumps(Jumps { length: 1, count: 1 });
+        let picture = pictures(&SEEDS, 8, 8);
+        let mask = Tensor::ones([1, 1, 8, 8], (Kind::Float, Device::Cpu));
+        let conditioning = embeddings(&SEEDS);
+        let mut estimates = Vec::new();
+        let mut watch = |event: &StageEvent<'_>| {
+            if let StageEvent::Step { index, steps: 3, sigma, denoised, .. } = event {
+                estimates.push((*index, *sigma, denoised.copy()));
+            }
+            ControlFlow::Continue(())
+        };
+        let edit = Some(Edit { picture: &picture, mask: Some(&mask) });
+        cascade.run(CascadeJob { edit, ..CascadeJob::new(&jumping, &conditioning, &SEEDS) }, &mut watch).unwrap();
+        let told: Vec<_> = estimates.iter().map(|(index, sigma, _)| (*index, *sigma)).collect();
+        assert_eq!(told, [(0, high), (1, high), (2, low)]);
+        // What the second estimate was made of, from the first and the same noise.
+        let mut noise = Noise::new(&SEEDS, 0);
+        let mut fresh = || noise.normal(&[2, 3, 8, 8]).unwrap();
+        let (first, second) = (fresh(), fresh());
+        let x = &first * high;
+        let below = &estimates[0].2 + (&x - &estimates[0].2) * (low / high);
+        let again = below + second * (high * high - low * low).sqrt();
+        let once = plan(&cascade, &[high, 0.0]);
+        let mut given = |_: &str, _: &[u64]| -> Box<dyn NoiseSource> { Box::new(Given(&again / high)) };
+        let mut log = Log::default();
+        let job = CascadeJob { noise: Some(&mut given), ..CascadeJob::new(&once, &conditioning, &SEEDS) };
+        cascade.run(job, &mut log).unwrap();
+        assert!(difference(&estimates[1].2.clamp(-1.0, 1.0), &log.pictures()) < 1e-4, "{residency:?}");
+    }
+}
+
+/// Noise from elsewhere.
+struct Given(Tensor);
+
+impl NoiseSource for Given {
+    fn normal(&mut self, shape: &[i64]) -> ediffi_core::Result<Tensor> {
+        assert_eq!(self.0.size(), shape);
+        Ok(self.0.shallow_clone())
     }
 }
 

@@ -6,6 +6,7 @@ mod cargo_config;
 mod draw;
 mod setup;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -57,8 +58,10 @@ fn main() -> ExitCode {
         }
         Command::Setup(setup) => setup.run(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "ediffi", &mut std::io::stdout());
-            Ok(())
+            // Into memory first: a reader that is gone would be a panic.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "ediffi", &mut script);
+            std::io::stdout().write_all(&script).map_err(|error| format!("standard output: {error}").into())
         }
         Command::Man { folder } => clap_mangen::generate_to(Arguments::command(), &folder)
             .map_err(|error| format!("{}: {error}", folder.display()).into()),

@@ -85,6 +85,31 @@ fn a_picture_is_drawn_and_drawn_again() {
 }
 
 #[test]
+fn prompts_are_mixed_and_seeds_varied() {
+    let room = Room::new();
+    let draw = |arguments: &[&str], out| {
+        let seed: &[&str] = if arguments.contains(&"--seed") { &[] } else { &["--seed", "7"] };
+        room.said(&with_fast(&[&["draw", "a red apple", "--out", out], seed, arguments].concat()));
+        room.picture(out)
+    };
+    let plain = draw(&[], "plain.png");
+    assert!(draw(&["--mix", "a cat=0"], "same.png") == plain);
+    let cat = draw(&["--mix", "a cat=1"], "cat.png");
+    assert!(draw(&["--stage-prompt", "base=a cat"], "told.png") == cat && cat != plain);
+    let later = draw(&["--then", "a cat=1"], "later.png");
+    assert!(later != plain && later != cat);
+    let near = draw(&["--near", "8=0"], "near.png");
+    assert!(near == draw(&["--seed", "8"], "eight.png") && near != plain);
+    assert_eq!(
+        room.said(&["again", "later.png", "--out", "b.png", "--device", "cpu", "--precision", "f32"]),
+        "b.png\n"
+    );
+    assert!(room.read("later.png") == room.read("b.png"));
+    let (code, error) = room.refused(&with_fast(&["draw", "a", "--mix", "a cat=0.9", "--mix", "a dog=0.9"]));
+    assert!(code == Some(2) && error.contains("add up to 1.8"), "{error}");
+}
+
+#[test]
 fn a_dry_run_and_a_plan_draw_nothing() {
     let room = Room::new();
     let said = room.said(&with_fast(&["draw", "a cat", "--dry-run"]));
@@ -109,6 +134,28 @@ fn pictures_are_edited_and_enlarged() {
     assert!(edited != given);
     room.said(&with_fast(&["edit", "given.png", "a cat", "--strength", "0", "--out", "same.png"]));
     assert!(room.picture("same.png") == given);
+    let wide: &[&str] = &["edit", "given.png", "a cat", "--extend", "left=16,right=16", "--jumps", "1x1"];
+    room.said(&with_fast(&[wide, &["--out", "wide.png"]].concat()));
+    let wide = room.picture("wide.png");
+    assert_eq!(wide.dimensions(), (96, 64));
+    // Two pixels at each side are the seam.
+    assert!((2..62).all(|x| (0..64).all(|y| wide.get_pixel(x + 16, y) == given.get_pixel(x, y))));
+    let (code, error) = room.refused(&with_fast(&["edit", "given.png", "a cat", "--extend", "up=16"]));
+    assert!(code == Some(2) && error.contains("`up` is not left"), "{error}");
+    let vary = |arguments: &[&str], out| {
+        room.said(&with_fast(&[&["vary", "given.png", "--out", out], arguments].concat()));
+        room.picture(out)
+    };
+    let (one, other) = (vary(&["--seed", "1"], "one.png"), vary(&["--seed", "2"], "other.png"));
+    assert!(one != other && one != vary(&["--seed", "1", "--seen", "0"], "unseen.png"));
+    assert!(one != vary(&["--seed", "1", "--strength", "1"], "free.png"));
+    assert!(vary(&["--strength", "0"], "unvaried.png") == given);
+    // The picture that ediffi drew says what it shows.
+    room.said(&with_fast(&["vary", "edited.png", "--out", "held.png"]));
+    let held = ediffi::Request::from_png(room.path("held.png")).unwrap();
+    assert!(held.prompt == "a cat" && held.style.is_some());
+    room.said(&with_fast(&["vary", "edited.png", "", "--out", "silent.png"]));
+    assert!(ediffi::Request::from_png(room.path("silent.png")).unwrap().unconditional);
     room.said(&["enlarge", "given.png", "--last-stage", "sr256", "--steps", "sr256=1", "--out", "large.png"]);
     assert_eq!(room.picture("large.png").dimensions(), (256, 256));
     let (code, error) = room.refused(&with_fast(&["edit", "mask-of-nothing.png", "a cat"]));
@@ -221,11 +268,111 @@ fn models_completions_manuals_and_helps_are_there() {
     assert!(room.said(&["completions", "bash"]).contains("enlarge"));
     room.said(&["man", "."]);
     assert!(String::from_utf8(room.read("ediffi-draw.1")).unwrap().contains("prompt"));
-    for command in
-        [&[][..], &["draw"], &["edit"], &["enlarge"], &["again"], &["batch"], &["plan"], &["models"], &["setup"]]
-    {
-        let said = room.said(&[command, &["-h"]].concat());
+    let commands = ["draw", "edit", "paint", "vary", "enlarge", "again", "batch", "encode", "sample", "plan", "models"];
+    for command in commands.into_iter().chain(["doctor", "setup"]).map(|command| vec![command]).chain([vec![]]) {
+        let said = room.said(&[&command[..], &["-h"]].concat());
         assert!(said.lines().count() <= 48 && said.lines().all(|line| line.len() <= 160), "{command:?}:\n{said}");
+    }
+}
+
+#[test]
+fn what_is_painted_is_drawn() {
+    let room = Room::new();
+    let paint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/paint");
+    let [canvas, regions] = ["canvas.png", "regions.json"].map(|file| paint.join(file).display().to_string());
+    let output = room.run(&with_fast(&["paint", &canvas, &regions, "--tokens", "--seed", "3", "--out", "painted.png"]));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains("red apple: t5 [") && said.contains("cat: clip ["), "{said}");
+    let prompt = "a red apple and a cat on a white background, noto style";
+    room.said(&with_fast(&["draw", prompt, "--seed", "3", "--out", "plain.png"]));
+    assert!(room.picture("painted.png") != room.picture("plain.png"));
+    std::fs::write(room.path("wrong.json"), r#"{"prompt": "a", "pallette": 1}"#).unwrap();
+    let (code, error) = room.refused(&with_fast(&["paint", &canvas, "wrong.json"]));
+    assert!(code == Some(1) && error.contains("wrong.json") && error.contains("pallette"), "{error}");
+}
+
+#[test]
+fn embeddings_are_kept_and_drawn() {
+    let room = Room::new();
+    let model = ["--device", "cpu", "--precision", "f32"];
+    let said =
+        room.said(&[&["encode", "a red apple", "--negative", "a cat", "--out", "a.safetensors"], &model[..]].concat());
+    assert_eq!(said, "a.safetensors\n");
+    room.said(&with_fast(&["sample", "a.safetensors", "--seed", "7", "--out", "kept.png"]));
+    room.said(&with_fast(&["draw", "a red apple", "--negative", "a cat", "--seed", "7", "--out", "drawn.png"]));
+    assert!(room.read("kept.png") == room.read("drawn.png"));
+    let (code, error) = room.refused(&with_fast(&["sample", "a.safetensors", "--negative", "a dog"]));
+    assert!(code == Some(1) && error.contains("the negative prompt"), "{error}");
+}
+
+#[test]
+fn pictures_are_shown_in_a_terminal() {
+    let room = Room::new();
+    let shown = |protocol: &str| {
+        let output = room.run(&with_fast(&["draw", "a cat", "--preview-in", protocol]));
+        assert!(output.status.success(), "{protocol}");
+        assert_eq!(output.stdout, b"out.png\n");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    // What the stage has drawn, and the picture.
+    assert_eq!(shown("kitty").matches("\x1b_Ga=T").count(), 2);
+    assert_eq!(shown("sixel").matches("\x1bPq\"1;1;64;64").count(), 2);
+    let mut unknown = room.command(&with_fast(&["draw", "a cat", "--preview-in", "auto", "--out", "none.png"]));
+    for variable in ["TERM_PROGRAM", "KITTY_WINDOW_ID", "KONSOLE_VERSION", "LC_TERMINAL"] {
+        unknown.env_remove(variable);
+    }
+    let output = unknown.env("TERM", "dumb").output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("--preview-in sixel"));
+    assert!(!room.path("none.png").exists());
+}
+
+#[test]
+fn a_doctor_says_what_is_wrong() {
+    let room = Room::new();
+    let said = room.said(&["doctor"]);
+    for what in ["ediffi", "libtorch", "processor", "threads", "CUDA", "device", "model", "memory"] {
+        assert!(said.lines().any(|line| line.split_whitespace().nth(1) == Some(what)), "{what}:\n{said}");
+    }
+    assert!(said.contains("base 64x64"), "{said}");
+    let output = room.run(&["doctor", "--json", "--model", "nowhere"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let model = lines.iter().find(|line| line["what"] == "model").unwrap();
+    assert!(output.status.code() == Some(1) && model["grade"] == "broken", "{said}");
+    assert!(model["advice"].as_str().unwrap().contains("--model"), "{said}");
+    // A file of weights that is no longer whole.
+    let icons = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/icons");
+    copy(&icons, &room.path("broken"));
+    let weights = room.path("broken").join("base");
+    let file = std::fs::read_dir(weights).unwrap().map(|entry| entry.unwrap().path());
+    let file = file.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "safetensors")).unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    let (code, error) = room.refused(&["doctor", "--model", "broken"]);
+    assert!(code == Some(1) && error.contains("broken: model"), "{error}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => assert!(std::fs::copy(entry.path(), to).unwrap() > 0),
+        }
+    }
+}
+
+/// A reader that has gone away is an error, not a panic.
+#[test]
+fn a_closed_pipe_is_no_panic() {
+    let room = Room::new();
+    for command in [&["completions", "bash"][..], &["models"]] {
+        let mut child = room.command(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && error.contains("standard output"), "{command:?}: {error}");
     }
 }
 
@@ -235,6 +382,8 @@ fn a_newcomer_s_five_minutes() {
     let room = Room::new();
     let mask = image::GrayImage::from_fn(256, 256, |x, _| image::Luma([if x < 128 { 0 } else { 255 }]));
     mask.save(room.path("mask.png")).unwrap();
+    let red = |x: u32| if x < 32 { image::Rgb([255, 0, 0]) } else { image::Rgb([255; 3]) };
+    image::RgbImage::from_fn(64, 64, |x, _| red(x)).save(room.path("canvas.png")).unwrap();
     let photograph = image::RgbImage::from_fn(60, 40, |x, y| image::Rgb([4 * x as u8, 6 * y as u8, 128]));
     photograph.save(room.path("photograph.jpg")).unwrap();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/five-minutes.sh");

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A newcomer's first five minutes, as docs/command-line.md and docs/editing.md tell them: draw, repeat, edit, enlarge a picture of one's own.
+# A newcomer's first five minutes, as docs/command-line.md and docs/editing.md tell them: draw, repeat, paint, edit, vary, enlarge a picture of
+# one's own.
 # `ediffi` is the first argument; EDIFFI_MODEL names the model. Run in an empty folder.
 set -euo pipefail
 ediffi=$1
@@ -7,6 +8,11 @@ ediffi=$1
 "$ediffi" draw "a red apple left of a cat, noto style" --seed 7 --preset fast --last-stage sr256 --out apple.png
 "$ediffi" again apple.png --out again.png
 cmp apple.png again.png
+
+# A red patch at the left is where the apple goes.
+printf '%s\n' '{"prompt": "a red apple, noto style", "palette": {"entries": [{"colour": [255, 0, 0], "phrase": "red apple"}]}}' > regions.json
+"$ediffi" paint canvas.png regions.json --seed 7 --preset fast --last-stage base --out painted.png
+"$ediffi" vary apple.png --preset fast --last-stage base --out varied.png
 
 # Half of it becomes another object; the other half stays.
 "$ediffi" edit apple.png "a red apple left of a mushroom, noto style" --mask mask.png --seed 7 --preset fast --last-stage sr256 --out mushroom.png

@@ -83,6 +83,16 @@ impl Plan {
         plan
     }
 
+    /// The plan of the steps with these numbers, in this order: of what goes back to earlier ones. Numbers that it has not are left out.
+    #[must_use]
+    pub fn in_order(&self, numbers: &[usize]) -> Self {
+        let mut plan = Self { steps: Vec::new(), segments: Vec::new() };
+        for &step in numbers.iter().filter_map(|&number| self.steps.get(number)) {
+            plan.push(step);
+        }
+        plan
+    }
+
     fn push(&mut self, PlannedStep { sigma, expert }: PlannedStep) {
         let index = self.steps.len();
         self.steps.push(PlannedStep { sigma, expert });
@@ -101,7 +111,8 @@ impl Plan {
         &self.steps
     }
 
-    /// The runs of steps with the same expert, in order. An expert has at most one run, because a schedule descends.
+    /// The runs of steps with the same expert, in order. An expert has at most one run where
+    /// the noise descends.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.segments

@@ -1,6 +1,8 @@
 //! Checks of a picture that is edited.
 
+use ediffi_cascade::Jumps;
 use ediffi_cascade::sizes::{self, StageSize};
+use ediffi_core::solver::Solver;
 
 use crate::bounds::LONGEST_REQUEST;
 use crate::shape::{self, StageShape};
@@ -23,11 +25,10 @@ pub(super) fn check(request: &Request, running: &[StageShape], problems: &mut Ve
         wrong(format!("stage `{}` does not draw RGB, as the picture is", stage.name));
     }
     if first.enlarges {
-        for (name, set) in [("strength", edit.strength.is_some()), ("mask", edit.mask.is_some())] {
-            if set {
-                let reason = "is the first and enlarges the picture as it is";
-                wrong(format!("there is a {name}, but stage `{}` {reason}", first.name));
-            }
+        let set = [("is a strength", edit.strength.is_some()), ("is a mask", edit.mask.is_some())];
+        for (name, _) in set.into_iter().chain([("are jumps", edit.jumps.is_some())]).filter(|(_, set)| *set) {
+            let reason = "is the first and enlarges the picture as it is";
+            wrong(format!("there {name}, but stage `{}` {reason}", first.name));
         }
     }
     if let Some(reason) = shrunk(request, edit, running) {
@@ -35,6 +36,9 @@ pub(super) fn check(request: &Request, running: &[StageShape], problems: &mut Ve
     }
     if let Some(strength) = edit.strength.filter(|strength| !(0.0..=1.0).contains(strength)) {
         wrong(format!("the strength is {strength:?}: it has to be from 0 to 1"));
+    }
+    if let Some(reason) = edit.jumps.and_then(|jumps| misplaced(jumps, request, edit, first)) {
+        wrong(reason);
     }
     let Edit { picture, mask, .. } = edit;
     if let Some(mask) =
@@ -55,6 +59,24 @@ pub(super) fn check(request: &Request, running: &[StageShape], problems: &mut Ve
     if let Some(reason) = stretched(request, edit, running) {
         wrong(reason);
     }
+}
+
+/// Why there can be no jumps, if there cannot.
+fn misplaced(jumps: Jumps, request: &Request, edit: &Edit, first: &StageShape) -> Option<String> {
+    if jumps.length == 0 {
+        return Some("the jumps have no length: it has to be 1 at least".to_owned());
+    }
+    if edit.mask.is_none() {
+        return Some("there are jumps, but no mask: nothing stays that the rest could fit".to_owned());
+    }
+    let settings = first.settings.patched(request.stages.get(&first.name));
+    let made = (settings.steps as f64 * edit.resolved_strength()) as usize;
+    if jumps.count > 0 && jumps.length >= made {
+        return Some(format!("the jumps go back {} steps, and only {made} are made", jumps.length));
+    }
+    let churns = matches!(settings.solver, Solver::Heun(churn) if churn.s_churn > 0.0);
+    churns
+        .then(|| format!("there are jumps, but the solver of stage `{}` churns, and adds noise of its own", first.name))
 }
 
 /// Why a picture that is to be enlarged would lose detail first, if it would.

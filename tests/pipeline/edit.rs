@@ -1,6 +1,6 @@
 //! Editing through the public API: image to image, inpainting, enlarging.
 
-use ediffi::{Edit, EditPicture, Error, Problem, Request};
+use ediffi::{Churn, Edit, EditPicture, Error, Margins, Problem, Request, Solver};
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
 use crate::model::{Model, apple, bytes, distance, tensor};
@@ -22,6 +22,10 @@ fn left(width: u32, height: u32) -> EditPicture {
     EditPicture::from_bytes(png.into_inner()).unwrap()
 }
 
+fn churning() -> Solver {
+    Solver::Heun(Churn { s_churn: 4.0, ..Churn::NONE })
+}
+
 fn problems(result: Result<impl Sized, Error>) -> Vec<String> {
     match result.map(drop) {
         Err(Error::InvalidRequest { problems }) => problems.iter().map(ToString::to_string).collect(),
@@ -38,6 +42,8 @@ fn every_edit_replays_from_its_png() {
         apple().edit(edit.clone()),
         apple().edit(edit.clone().strength(0.25)),
         apple().edit(edit.clone().mask(left(16, 16)).strength(0.75)),
+        apple().edit(edit.clone().mask(left(16, 16)).strength(0.75).jumps(1, 2)),
+        apple().edit(Edit::outpaint(&picture(8, 16), Margins { right: 8, ..Margins::default() }).unwrap()),
         Request::unconditional().first_stage("sr").edit(edit),
     ];
     let mut drawn: Vec<Vec<u8>> = Vec::new();
@@ -51,7 +57,7 @@ fn every_edit_replays_from_its_png() {
     }
     drawn.sort();
     drawn.dedup();
-    assert_eq!(drawn.len(), 4);
+    assert_eq!(drawn.len(), 6);
 }
 
 #[test]
@@ -67,6 +73,37 @@ fn what_is_black_in_the_mask_is_the_given_picture() {
     let two = model.builder().batch(1).open().unwrap().generate(&request.images(2)).unwrap();
     assert!(two.images.iter().all(|image| image.rgb().get_pixel(12, 3) == given.get_pixel(12, 3)));
     assert_ne!(two.images[0].rgb(), two.images[1].rgb());
+}
+
+/// Without a jump nothing changes, and outside of the mask nothing ever does.
+#[test]
+fn jumps_go_back_in_the_first_stage() {
+    let (model, given) = (Model::new(), pixels(16, 16));
+    let pipeline = model.open();
+    let edit = || Edit::new(picture(16, 16)).mask(left(16, 16));
+    let drawn = |edit: Edit| pipeline.generate(&apple().edit(edit)).unwrap();
+    let (plain, never, twice) = (drawn(edit()), drawn(edit().jumps(2, 0)), drawn(edit().jumps(2, 2)));
+    assert_eq!(never.images[0].rgb(), plain.images[0].rgb());
+    assert_ne!(twice.images[0].rgb(), plain.images[0].rgb());
+    // 4 steps: back from the last but one, twice two steps.
+    let steps = |generation: &ediffi::Generation, stage: usize| generation.stages[stage].plan.plan.steps().len();
+    assert_eq!((steps(&plain, 0), steps(&twice, 0), steps(&plain, 1), steps(&twice, 1)), (4, 8, 2, 2));
+    let rgb = twice.images[0].rgb();
+    assert!((8..16).all(|x| (0..16).all(|y| rgb.get_pixel(x, y) == given.get_pixel(x, y))));
+}
+
+#[test]
+fn outpainting_keeps_the_picture_in_its_margins() {
+    let model = Model::new();
+    let pipeline = model.open();
+    let margins = Margins { left: 4, right: 4, ..Margins::default() };
+    let request = apple().edit(Edit::outpaint(&picture(8, 16), margins).unwrap());
+    let drawn = pipeline.generate(&request).unwrap();
+    let (rgb, given) = (drawn.images[0].rgb(), pixels(8, 16));
+    assert_eq!(rgb.dimensions(), (16, 16));
+    // A pixel at each side is the seam.
+    assert!((1..7).all(|x| (0..16).all(|y| rgb.get_pixel(x + 4, y) == given.get_pixel(x, y))));
+    assert!((0..16).any(|y| rgb.get_pixel(0, y) != given.get_pixel(0, y)));
 }
 
 #[test]
@@ -121,6 +158,15 @@ fn what_does_not_fit_is_named() {
         (apple().edit(edit.clone().strength(1.5)), "strength is 1.5"),
         (apple().edit(edit.clone().strength(f64::NAN)), "strength is NaN"),
         (apple().edit(edit.clone().mask(left(8, 16))), "mask has 8x16"),
+        (apple().edit(edit.clone().jumps(1, 1)), "there are jumps, but no mask"),
+        (apple().edit(edit.clone().mask(left(16, 16)).jumps(0, 1)), "the jumps have no length"),
+        (apple().edit(edit.clone().mask(left(16, 16)).jumps(2, 1).strength(0.5)), "2 steps, and only 2 are made"),
+        (apple().first_stage("sr").edit(edit.clone().jumps(1, 1)), "there are jumps, but stage `sr` is the first"),
+        (
+            apple().edit(edit.clone().mask(left(16, 16)).jumps(1, 1)).solver("base", churning()),
+            "the solver of stage `base` churns",
+        ),
+        (apple().edit(edit.clone().mask(left(16, 16)).jumps(1, 400)), "edit, steps with its jumps: 1204"),
         (apple().first_stage("sr"), "stage `sr` is the first and enlarges a picture, but there is none"),
         (apple().first_stage("sr").edit(edit.clone().strength(0.5)), "there is a strength"),
         (apple().first_stage("sr").edit(edit.clone().mask(left(16, 16))), "there is a mask"),

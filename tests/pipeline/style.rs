@@ -14,6 +14,18 @@ fn problems(error: Error) -> Vec<Problem> {
     }
 }
 
+/// A variation is the picture's embedding without a prompt.
+#[test]
+fn a_variation_is_a_style_without_a_prompt() {
+    let model = Model::new();
+    let pipeline = model.open();
+    let variation = Request::variation(style(99)).seed(7);
+    let (plain, varied) = (Request::unconditional().seed(7), tensor(&pipeline, &variation));
+    assert!(distance(&varied, &tensor(&pipeline, &plain)) > 1e-3);
+    assert_eq!(distance(&varied, &tensor(&pipeline, &plain.style(style(99)))), 0.0);
+    assert!(distance(&varied, &tensor(&pipeline, &variation.clone().seed(8))) > 1e-3);
+}
+
 #[test]
 fn several_references_are_averaged_by_weight() {
     let model = Model::new();

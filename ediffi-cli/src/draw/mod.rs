@@ -3,17 +3,22 @@
 mod again;
 mod bars;
 mod batch;
+mod doctor;
+mod encode;
 mod failure;
 mod image;
 mod model;
 mod models;
 mod options;
 mod output;
+mod paint;
 mod picture;
 mod plan;
 mod rank;
 mod serve;
 mod settings;
+mod terminal;
+mod vary;
 
 use clap::Subcommand;
 
@@ -24,11 +29,16 @@ pub(crate) use failure::Failure;
 pub(crate) enum Command {
     Draw(image::Draw),
     Edit(picture::EditCommand),
+    Paint(paint::Paint),
+    Vary(vary::Vary),
     Enlarge(picture::Enlarge),
     Again(again::Again),
     Batch(batch::BatchCommand),
+    Encode(encode::Encode),
+    Sample(encode::Sample),
     Plan(plan::PlanCommand),
     Models(models::Models),
+    Doctor(doctor::Doctor),
     Serve(serve::Serve),
 }
 
@@ -37,11 +47,16 @@ impl Command {
         match self {
             Self::Draw(draw) => draw.run(),
             Self::Edit(edit) => edit.run(),
+            Self::Paint(paint) => paint.run(),
+            Self::Vary(vary) => vary.run(),
             Self::Enlarge(enlarge) => enlarge.run(),
             Self::Again(again) => again.run(),
             Self::Batch(batch) => batch.run(),
+            Self::Encode(encode) => encode.run(),
+            Self::Sample(sample) => sample.run(),
             Self::Plan(plan) => plan.run(),
             Self::Models(models) => models.run(),
+            Self::Doctor(doctor) => doctor.run(),
             Self::Serve(serve) => serve.run(),
         }
     }

@@ -4,11 +4,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ediffi::{Event, GeneratedImage, Observer, Pipeline, Request};
+use ediffi::{Event, GeneratedImage, Generation, Observer, Pipeline, Request, RgbImage};
 use serde_json::json;
 
 use super::bars::Bars;
 use super::failure::Failure;
+use super::terminal::Terminal;
 
 /// Where pictures go, and what is said of them.
 #[derive(Args)]
@@ -22,24 +23,45 @@ pub(super) struct Output {
     /// Write a line of JSON for each picture, in place of its path.
     #[arg(long)]
     json: bool,
+    /// Show what each stage has drawn in the terminal, by this protocol.
+    #[arg(long, value_enum, value_name = "PROTOCOL")]
+    preview_in: Option<Terminal>,
 }
 
 impl Output {
     /// Draws the images of a request and writes each as soon as it is finished.
     pub(super) fn draw(&self, pipeline: &Pipeline, request: &Request) -> Result<(), Failure> {
+        self.draw_by(pipeline, request, |observer| pipeline.generate_with(request, observer))
+    }
+
+    /// As [`draw`](Self::draw), by what draws the request.
+    pub(super) fn draw_by(
+        &self,
+        pipeline: &Pipeline,
+        request: &Request,
+        draw: impl FnOnce(&mut dyn Observer) -> ediffi::Result<Generation>,
+    ) -> Result<(), Failure> {
         if self.dry_run {
             return show(pipeline, request, self.json);
         }
-        let folder = self.out.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-            return Err(format!("--out {}: there is no folder {}", self.out.display(), folder.display()).into());
-        }
-        let mut written = Written { bars: Bars::default(), output: self, images: request.images, failure: None };
-        let drawn = pipeline.generate_with(request, &mut written);
+        expect_folder(&self.out)?;
+        let terminal = self.preview_in.map(|terminal| terminal.found(|name| std::env::var(name).ok())).transpose()?;
+        let (bars, images) = (Bars::default(), request.images);
+        let mut written = Written { bars, output: self, terminal, images, failure: None };
+        let drawn = draw(&mut written);
         match written.failure {
             Some(failure) => Err(failure),
             None => Ok(drawn.map(drop)?),
         }
+    }
+}
+
+/// Refuses to begin what could not be written.
+pub(super) fn expect_folder(out: &Path) -> Result<(), Failure> {
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder.filter(|folder| !folder.is_dir()) {
+        Some(folder) => Err(format!("--out {}: there is no folder {}", out.display(), folder.display()).into()),
+        None => Ok(()),
     }
 }
 
@@ -78,6 +100,8 @@ pub(super) fn expect_other(output: &Output, picture: &Path) -> Result<(), Failur
 struct Written<'a> {
     bars: Bars,
     output: &'a Output,
+    /// What shows pictures.
+    terminal: Option<Terminal>,
     images: usize,
     failure: Option<Failure>,
 }
@@ -94,13 +118,35 @@ impl Written<'_> {
         };
         self.bars.behind(|| say(&line))
     }
+
+    /// Shows a picture in the terminal, whose standard error has the bars, too.
+    fn show(&self, picture: &RgbImage) -> Result<(), Failure> {
+        let Some(terminal) = self.terminal else { return Ok(()) };
+        let shown = terminal.picture(picture)?;
+        let written = self.bars.behind(|| std::io::stderr().lock().write_all(&shown));
+        Ok(written.map_err(|error| format!("standard error: {error}"))?)
+    }
+
+    /// Writes and shows what an event tells of.
+    fn follow(&self, event: &Event<'_>) -> Result<(), Failure> {
+        match event {
+            Event::Image { index, image } => {
+                self.write(*index, image)?;
+                self.show(image.rgb())
+            }
+            // What a stage has drawn of the first image of a batch, before the next one goes on.
+            Event::Step { index, steps, preview, .. } if self.terminal.is_some() && index + 1 == *steps => {
+                let first = preview.images().first().map(|&image| preview.rgb(image)).transpose()?.flatten();
+                first.map_or(Ok(()), |picture| self.show(&picture))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Observer for Written<'_> {
     fn event(&mut self, event: &Event<'_>) -> std::ops::ControlFlow<()> {
-        if let Event::Image { index, image } = event
-            && let Err(failure) = self.write(*index, image)
-        {
+        if let Err(failure) = self.follow(event) {
             self.failure = Some(failure);
             return std::ops::ControlFlow::Break(());
         }

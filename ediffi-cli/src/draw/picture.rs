@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use ediffi::{Edit, EditPicture, Request};
+use ediffi::{Edit, EditPicture, Margins, Request};
 
 use super::failure::Failure;
 use super::options::Options;
@@ -22,6 +22,12 @@ pub(crate) struct EditCommand {
     /// What is drawn anew: white. All else stays as it is.
     #[arg(long, value_name = "IMAGE")]
     mask: Option<PathBuf>,
+    /// Draw what lies beside it, so many pixels far, as left=64,right=64.
+    #[arg(long, value_name = "SIDE=PIXELS", value_delimiter = ',', value_parser = margin, conflicts_with = "mask")]
+    extend: Vec<(Side, u32)>,
+    /// With a mask: go back up in noise, so that what is new fits; 5x2 goes 5 steps back, twice at each place.
+    #[arg(long, value_name = "LENGTHxCOUNT", value_parser = jumps)]
+    jumps: Option<(usize, usize)>,
     #[command(flatten)]
     options: Options,
 }
@@ -29,11 +35,61 @@ pub(crate) struct EditCommand {
 impl EditCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
         expect_other(&self.options.output, &self.picture)?;
-        let mut edit = Edit::new(EditPicture::open(&self.picture)?);
+        let picture = EditPicture::open(&self.picture)?;
+        let mut edit = if self.extend.is_empty() {
+            let mut edit = Edit::new(picture);
+            edit.mask = self.mask.as_ref().map(EditPicture::open).transpose()?;
+            edit
+        } else {
+            Edit::outpaint(&picture, margins(&self.extend))?
+        };
         edit.strength = self.strength;
-        edit.mask = self.mask.as_ref().map(EditPicture::open).transpose()?;
+        if let Some((length, count)) = self.jumps {
+            edit = edit.jumps(length, count);
+        }
         self.options.draw(Request::new(&self.prompt).edit(edit))
     }
+}
+
+/// A side of a picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Side {
+    Left,
+    Top,
+    Right,
+    Bottom,
+}
+
+/// `left=64`.
+fn margin(text: &str) -> Result<(Side, u32), String> {
+    let (side, pixels) = text.split_once('=').ok_or("expected SIDE=PIXELS")?;
+    let side = match side {
+        "left" => Side::Left,
+        "top" => Side::Top,
+        "right" => Side::Right,
+        "bottom" => Side::Bottom,
+        other => return Err(format!("`{other}` is not left, top, right or bottom")),
+    };
+    Ok((side, pixels.parse().map_err(|error| format!("{pixels}: {error}"))?))
+}
+
+fn margins(extended: &[(Side, u32)]) -> Margins {
+    let mut margins = Margins::default();
+    for &(side, pixels) in extended {
+        match side {
+            Side::Left => margins.left = pixels,
+            Side::Top => margins.top = pixels,
+            Side::Right => margins.right = pixels,
+            Side::Bottom => margins.bottom = pixels,
+        }
+    }
+    margins
+}
+
+/// `5x2`.
+fn jumps(text: &str) -> Result<(usize, usize), String> {
+    let both = text.split_once('x').and_then(|(length, count)| Some((length.parse().ok()?, count.parse().ok()?)));
+    both.ok_or_else(|| "expected LENGTHxCOUNT".to_owned())
 }
 
 /// Enlarge a picture by super-resolution.

@@ -1,0 +1,62 @@
+//! `ediffi paint`: a painted canvas and its phrases become a picture.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use ediffi::{Canvas, ColourReading, Palette, Picture, Request, Strength};
+use serde::Deserialize;
+
+use super::failure::Failure;
+use super::options::Options;
+use super::output::expect_other;
+
+/// Draw what is painted: each colour of a canvas is a phrase of the prompt.
+#[derive(Args)]
+pub(crate) struct Paint {
+    /// A picture in which each region has a colour of its own, on white or on nothing.
+    canvas: PathBuf,
+    /// Prompt, colours and phrases in JSON: {"prompt": "a red apple", "palette": {"entries": [{"colour": [255, 0, 0], "phrase": "red apple"}]}}.
+    regions: PathBuf,
+    /// Say which tokens of which encoder each region takes.
+    #[arg(long)]
+    tokens: bool,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// What the file of regions says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Regions {
+    prompt: String,
+    palette: Palette,
+    #[serde(default)]
+    strength: Strength,
+}
+
+impl Paint {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        expect_other(&self.options.output, &self.canvas)?;
+        let named = |error: &dyn std::fmt::Display| format!("{}: {error}", self.regions.display());
+        let json = std::fs::read(&self.regions).map_err(|error| named(&error))?;
+        let Regions { prompt, palette, strength } = serde_json::from_slice(&json).map_err(|error| named(&error))?;
+        let ColourReading { canvas, unmatched, stray, .. } =
+            Canvas::from_transparent(&Picture::open(&self.canvas)?.into_rgba(), &palette)?;
+        for colour in &unmatched.colours {
+            eprintln!("{:?} is near no colour of the palette: {} pixels are not painted", colour.colour, colour.pixels);
+        }
+        for stray in &stray {
+            eprintln!("`{}` has {} stray pixels beside its region", stray.phrase, stray.pixels);
+        }
+        let request = Request::new(prompt).canvas(canvas.with_strength(strength)?);
+        let (request, pipeline) = self.options.ready(request)?;
+        if self.tokens {
+            for binding in pipeline.bindings(&request)? {
+                for bound in &binding.encoders {
+                    eprintln!("{}: {} {:?} {}", binding.phrase, bound.encoder, bound.tokens, bound.pieces.join(" "));
+                }
+            }
+        }
+        self.options.output.draw(&pipeline, &request)
+    }
+}

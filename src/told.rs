@@ -1,0 +1,85 @@
+//! What the stages are told of a request: its embeddings, each in its place.
+
+use ediffi_cascade::{Mixed, Share, Told};
+use ediffi_core::conditioning::Conditioning;
+use tch::Tensor;
+
+use crate::collector::Wanted;
+use crate::{Embeddings, Request, Result};
+
+/// The embeddings of requests that are drawn alike.
+pub(crate) struct Texts {
+    pub(crate) conditioning: Conditioning,
+    pub(crate) unconditional: Conditioning,
+    mixed: Vec<(Conditioning, Share)>,
+    /// By the name of the stage.
+    told: Vec<(String, Conditioning, Conditioning)>,
+}
+
+/// What networks are told of the picture beside the texts, with and without the prompt.
+pub(crate) type Micro = [Option<Tensor>; 2];
+
+impl Texts {
+    /// Those of several requests have a row for each image; those of one have a row for all.
+    pub(crate) fn of(wanted: &[Wanted<'_>], embeddings: &[&Embeddings], micro: &Micro) -> Result<Self> {
+        let [with, without] = micro;
+        let told = |conditioning: Conditioning, micro: &Option<Tensor>| Conditioning {
+            micro: micro.as_ref().map(Tensor::shallow_clone),
+            ..conditioning
+        };
+        let (conditioning, unconditional) = rows(wanted, embeddings)?;
+        let texts = Self {
+            conditioning: told(conditioning, with),
+            unconditional: told(unconditional, without),
+            mixed: Vec::new(),
+            told: Vec::new(),
+        };
+        let ([Wanted { request, .. }], [embeddings]) = (wanted, embeddings) else { return Ok(texts) };
+        let of = |text: &str| -> Result<Conditioning> {
+            let conditioning = embeddings.text(text);
+            let clip_image = styled(embeddings.conditioning().clip_image, request)?;
+            Ok(told(Conditioning { clip_image, ..conditioning }, with))
+        };
+        let mixed = request.mix.iter().map(|mix| Ok((of(&mix.prompt)?, mix.shared())));
+        let own = request.stage_prompts.iter().map(|(stage, own)| {
+            let conditioning = own.prompt.as_ref().map(|text| of(text)).transpose()?;
+            let unconditional = own.negative_prompt.as_ref().map(|text| told(embeddings.text(text), without));
+            let conditioning = conditioning.unwrap_or_else(|| texts.conditioning.shallow_clone());
+            let unconditional = unconditional.unwrap_or_else(|| texts.unconditional.shallow_clone());
+            Ok((stage.clone(), conditioning, unconditional))
+        });
+        let (mixed, own) = (mixed.collect::<Result<_>>()?, own.collect::<Result<_>>()?);
+        Ok(Self { mixed, told: own, ..texts })
+    }
+
+    /// The prompts beside the first.
+    pub(crate) fn mixed(&self) -> Vec<Mixed<'_>> {
+        self.mixed.iter().map(|&(ref conditioning, share)| Mixed { conditioning, share }).collect()
+    }
+
+    /// What single stages are told.
+    pub(crate) fn told(&self) -> Vec<Told<'_>> {
+        let told = self.told.iter();
+        told.map(|(stage, conditioning, unconditional)| Told { stage, conditioning, unconditional }).collect()
+    }
+}
+
+/// Embeddings of what is drawn and of what guidance leads away from, a row for each image; one row for all images of a single request.
+fn rows(wanted: &[Wanted<'_>], embeddings: &[&Embeddings]) -> Result<(Conditioning, Conditioning)> {
+    let both = wanted.iter().zip(embeddings).map(|(Wanted { request, .. }, embeddings)| {
+        let mut conditioning = embeddings.conditioning();
+        conditioning.clip_image = styled(conditioning.clip_image, request)?;
+        let images = if wanted.len() == 1 { 1 } else { request.images as i64 };
+        Ok((conditioning, embeddings.unconditional(), images))
+    });
+    let both = both.collect::<Result<Vec<_>>>()?;
+    let conditional: Vec<_> = both.iter().map(|(conditional, _, images)| (conditional, *images)).collect();
+    let unconditional: Vec<_> = both.iter().map(|(_, unconditional, images)| (unconditional, *images)).collect();
+    Ok((Conditioning::gathered(&conditional)?, Conditioning::gathered(&unconditional)?))
+}
+
+/// The style embedding at the strength that the request asks for: at 0 it is the zeros that stand for no style.
+fn styled(style: Option<Tensor>, request: &Request) -> Result<Option<Tensor>> {
+    let strength = request.style.as_ref().map_or(1.0, |style| style.strength);
+    Ok(style.map(|style| style.f_mul_scalar(strength)).transpose()?)
+}
