@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 
 use super::connection::Connection;
-use super::{ATTEMPTS, rows, tables};
+use super::{rows, tables};
 use crate::job::{Failure, Job, JobEvent, JobId, JobPreview, JobProgress, JobState, now};
 use crate::store::{Stop, StoreError};
 
 /// How often those who watch are told.
 const LOOK: Duration = Duration::from_millis(150);
+
+/// How many times a job is begun. One that ends the server each time is given up.
+const ATTEMPTS: i32 = 2;
 
 /// Events that one who watches may be behind.
 const BEHIND: usize = 64;

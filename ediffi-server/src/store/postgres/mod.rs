@@ -25,9 +25,6 @@ use follower::Follower;
 /// How often a replica looks whether there is a job for it.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How many times a job is begun. One that ends the server each time is given up.
-const ATTEMPTS: i32 = 2;
-
 /// Jobs that several servers share, in a PostgreSQL database.
 #[derive(Debug)]
 pub struct PostgresStore {
