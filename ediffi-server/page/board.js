@@ -27,7 +27,7 @@ function draw() {
   for (const layer of layers) {
     const levels = work && layer.id === work.layer ? work.tool.mask.levels : layer.mask;
     const [red, green, blue] = channels(layer.colour);
-    const most = layer.kind === "redraw" ? 0.72 : layer.id === current ? 0.86 : 0.66;
+    const most = layer.kind === "redraw" ? 0.72 : layer.id === current ? 0.96 : 0.8;
     for (let at = 0; at < levels.length; at += 1) {
       if (levels[at] === 0) continue;
       const hatched = layer.kind === "redraw" && ((at % width) + Math.floor(at / width)) % 12 < 5 ? 0.45 : 1;

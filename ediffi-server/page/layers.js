@@ -19,6 +19,21 @@ function share(mask) {
 
 const percent = (value) => `${value > 0 && value < 0.01 ? "< 1" : Math.round(100 * value)} %`;
 
+const spokenName = ({ kind, phrase }) => (kind === "redraw" ? "Paint what is drawn anew" : `Paint “${phrase || "no words yet"}”`);
+
+/** Small swatches beside the tools, for screens where the list is out of sight. */
+function showPalette() {
+  const { layers, current } = history.now;
+  byId("palette").replaceChildren(...layers.map((layer) => {
+    const swatch = h("button", {
+      type: "button", class: "swatch", "aria-label": spokenName(layer), "aria-pressed": String(layer.id === current),
+      onclick: () => history.choose(layer.id),
+    });
+    swatch.style.setProperty("--colour", layer.colour);
+    return swatch;
+  }));
+}
+
 /** Removes a layer; the one after it is current then. */
 export function removeLayer(id) {
   const { layers } = history.now;
@@ -65,7 +80,7 @@ function fillRow(row, layer) {
   row.element.className = current ? "layer current" : "layer";
   row.element.style.setProperty("--colour", layer.colour);
   row.swatch.setAttribute("aria-pressed", String(current));
-  row.swatch.setAttribute("aria-label", redraw ? "Paint what is drawn anew" : `Paint “${layer.phrase || "no words yet"}”`);
+  row.swatch.setAttribute("aria-label", spokenName(layer));
   row.phrase.readOnly = redraw;
   row.phrase.setAttribute("aria-label", redraw ? "Name of the layer" : "Words of the layer");
   const shown = redraw ? "Drawn anew" : layer.phrase;
@@ -121,6 +136,7 @@ function showLayers() {
     fillRow(row, layer);
     if (list.children[at] !== row.element) list.insertBefore(row.element, list.children[at] ?? null);
   });
+  showPalette();
   byId("layers-empty").hidden = layers.length > 0;
   byId("strength-field").hidden = layers.every(({ kind }) => kind === "redraw");
   byId("strength").value = strength.weight;

@@ -39,7 +39,10 @@ function stageTable() {
       h("td", {}, number(own("steps"), set("steps"), { min: 1, step: 1, placeholder: steps, ...label("Steps") })),
       h("td", {}, number(own("guidance_scale"), set("guidance_scale"), { min: 0, step: "any", placeholder: "own", ...label("Guidance") })),
       h("td", {}, select(own("solver"), set("solver"), [["", "own"], ...settings.server.solvers.map((solver) => [solver, solver])], label("Solver"))));
-    shows.push(() => { row.classList.toggle("idle", settings.stages.every((stage) => stage.name !== name)); });
+    shows.push(() => {
+      const idle = settings.stages.every((stage) => stage.name !== name);
+      for (const control of row.querySelectorAll("input, select")) control.disabled = idle;
+    });
     return row;
   });
   const head = ["Stage", "Steps", "Guidance", "Solver"].map((text) => h("th", { scope: "col" }, text));
