@@ -47,8 +47,8 @@ async function errorOf(response) {
   } catch { /* Something between the page and the server answered. */ }
   const message = told.message ?? `The server answered ${response.status} ${response.statusText}.`;
   const wait = response.headers.get("Retry-After");
-  const later = response.status === 429 && wait ? ` Try again in ${wait} s.` : "";
-  return new ApiError(response.status, told.code ?? "", message + later, told.problems ?? []);
+  const later = response.status === 429 && wait ? `Try again in ${wait} s.` : "";
+  return new ApiError(response.status, told.code ?? "", later ? `${message.replace(/\.$/, "")}. ${later}` : message, told.problems ?? []);
 }
 
 const json = async (response) => parse(await response.text());

@@ -19,7 +19,7 @@ import { showSeed } from "./seed.js";
 import { settings } from "./settings.js";
 import { showSources } from "./sources.js";
 import { showToolbar } from "./toolbar.js";
-import { attempt, forget, onActions } from "./viewer.js";
+import { attempt, clear, forget, onActions } from "./viewer.js";
 
 byId("draw").addEventListener("click", drawOrCancel);
 
@@ -42,6 +42,7 @@ onActions({
   },
   async remove(item) {
     await api.remove(item.job);
+    clear();
     await Promise.all(gallery.drop(item.job).map(forget));
   },
 });

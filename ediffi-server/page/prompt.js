@@ -36,10 +36,43 @@ function selection() {
   const { prompt } = settings.now;
   const range = wholeWords(prompt, field.selectionStart, field.selectionEnd);
   if (!range || field.selectionStart === field.selectionEnd) return null;
-  const phrase = prompt.slice(...range).replace(/\s+/g, " ");
+  return phraseAt(...range);
+}
+
+/** The layer whose words are being tapped, and which words of the prompt they are. */
+let tapped = { layer: null, from: 0, to: -1 };
+
+/** The words of the prompt as buttons, for fingers: a word beside the last ones joins them. */
+function wordButtons(layer) {
+  const { prompt } = settings.now;
+  const words = [...prompt.matchAll(/[\p{L}\p{M}\p{N}_]+(?:['’-][\p{L}\p{M}\p{N}_]+)*/gu)].map((match) => [match.index, match.index + match[0].length]);
+  if (tapped.layer !== layer.id) tapped = { layer: layer.id, from: 0, to: -1 };
+  const tap = (at) => {
+    const { from, to } = tapped;
+    const joins = to >= from && (at === from - 1 || at === to + 1);
+    tapped = { layer: layer.id, from: joins ? Math.min(at, from) : at, to: joins ? Math.max(at, to) : at };
+    history.change(layer.id, phraseAt(words[tapped.from][0], words[tapped.to][1]), `words ${layer.id}`);
+  };
+  const button = ([start, end], at) => h("button", {
+    type: "button", class: "pick-button word", onclick: () => tap(at), "aria-pressed": String(at >= tapped.from && at <= tapped.to),
+  }, prompt.slice(start, end));
+  const named = h("div", { class: "word-row", role: "group", "aria-label": "Words of the current layer" }, spot(layer.colour), words.map(button));
+  return words.length > 0 ? [named] : null;
+}
+
+/** The phrase between two places of the prompt, and which of its places it is. */
+function phraseAt(start, end) {
+  const { prompt } = settings.now;
+  const phrase = prompt.slice(start, end).replace(/\s+/g, " ");
   const all = places(prompt, phrase);
-  const nth = all.findIndex(([start]) => start === range[0]) + 1;
+  const nth = all.findIndex(([from]) => from === start) + 1;
   return { phrase, occurrence: all.length > 1 && nth > 0 ? { nth } : "all" };
+}
+
+function spot(colour) {
+  const element = h("span", { class: "spot" });
+  element.style.setProperty("--colour", colour);
+  return element;
 }
 
 let offered = "";
@@ -48,27 +81,23 @@ let offered = "";
 function offer() {
   const words = selection();
   const layer = history.current;
-  const state = JSON.stringify([words, layer?.id, layer?.phrase, settings.now.prompt === "", settings.server !== null]);
+  const state = JSON.stringify([words, layer?.id, layer?.phrase, layer?.colour, words ? "" : settings.now.prompt, settings.server !== null]);
   if (state === offered) return;
   offered = state;
   if (!words) {
-    pick.replaceChildren(...hint());
+    const naming = layer?.kind === "phrase" && (layer.phrase.trim() === "" || tapped.layer === layer.id);
+    pick.replaceChildren(...((naming && wordButtons(layer)) || hint()));
     return;
   }
   const use = () => { history.change(layer.id, words); pickDone(); };
   const add = () => { addLayer(words); pickDone(); };
-  const swatch = (colour) => {
-    const spot = h("span", { class: "spot" });
-    spot.style.setProperty("--colour", colour);
-    return spot;
-  };
   const button = (act, primary, ...text) => h("button", { type: "button", class: primary ? "pick-button primary" : "pick-button", onclick: act }, ...text);
   const unnamed = layer?.kind === "phrase" && layer.phrase.trim() === "";
   const named = layer?.kind === "phrase" && !unnamed;
   pick.replaceChildren(...[
-    unnamed && button(use, true, swatch(layer.colour), `is “${words.phrase}”`),
+    unnamed && button(use, true, spot(layer.colour), `is “${words.phrase}”`),
     button(add, !unnamed, icon("plus"), `Paint “${words.phrase}”`),
-    named && button(use, false, swatch(layer.colour), "means this"),
+    named && button(use, false, spot(layer.colour), "means this"),
   ].filter(Boolean));
 }
 

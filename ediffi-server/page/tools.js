@@ -58,7 +58,7 @@ class Polygon {
 
   press(point) {
     const [first] = this.points;
-    const reach = Math.max(0.02 * Math.max(this.mask.width, this.mask.height), 3);
+    const reach = Math.max(0.04 * Math.max(this.mask.width, this.mask.height), 3);
     this.near = this.points.length > 2 && Math.hypot(first.x - point.x, first.y - point.y) < reach;
     if (!this.near) this.points.push(point);
     this.cursor = point;

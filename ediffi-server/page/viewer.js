@@ -38,6 +38,9 @@ export function expect(prompt, seed, count) {
   show();
 }
 
+/** Looks at nothing. */
+export const clear = () => expect("", "0", 0);
+
 /** A preview has come. */
 export function preview({ index, data_url: url }) {
   const slot = now.slots[index];

@@ -270,6 +270,34 @@ await step("painting with the keyboard alone", async ({ page }) => {
   assert.ok(!await page.locator("#help").isVisible());
 });
 
+await step("words are tapped, by fingers", async ({ page }) => {
+  await page.fill("#prompt", "a cat beside a red apple");
+  await page.locator("#sheet").tap();
+  await page.locator(".word >> text=red").tap();
+  await page.locator(".word >> text=apple").tap();
+  assert.equal(await page.locator("#layers .phrase").inputValue(), "red apple");
+  await page.click("#add-layer");
+  await page.locator(".word >> text=a").nth(2).tap();
+  assert.equal(await page.locator("#layers .phrase").last().inputValue(), "a");
+  assert.equal(await page.locator("#layers .current select").inputValue(), '{"nth":2}');
+}, { viewport: { width: 360, height: 740 }, hasTouch: true, isMobile: true });
+
+await step("a token is asked for where the server wants one, and a full queue is told", async ({ page }) => {
+  const answer = (status, message, headers = {}) => ({ status, headers, contentType: "application/json", body: JSON.stringify({ error: { code: "", message, problems: [] } }) });
+  await page.route("**/api/**", (route) => route.request().headers().authorization === "Bearer right" ? route.continue() : route.fulfill(answer(401, "the token is wrong")));
+  await page.fill("#prompt", "a cat");
+  await page.click("#draw");
+  await page.fill("#token", "left");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => document.getElementById("token-problem").textContent === "the token is wrong");
+  await page.route("**/api/v1/jobs", (route) => route.fulfill(answer(429, "the queue is full", { "Retry-After": "7" })));
+  await page.fill("#token", "right");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#draw-problems:not([hidden])");
+  assert.equal(await text(page, "#draw-problems"), "the queue is full. Try again in 7 s.");
+  assert.ok(await page.locator("#token-form").isHidden());
+});
+
 await step("a drawing is cancelled", async ({ page }) => {
   await page.fill("#prompt", "a cat");
   await page.click("#draw");
