@@ -12,6 +12,7 @@ mod output;
 mod picture;
 mod plan;
 mod rank;
+mod serve;
 mod settings;
 
 use clap::Subcommand;
@@ -28,6 +29,7 @@ pub(crate) enum Command {
     Batch(batch::BatchCommand),
     Plan(plan::PlanCommand),
     Models(models::Models),
+    Serve(serve::Serve),
 }
 
 impl Command {
@@ -40,6 +42,7 @@ impl Command {
             Self::Batch(batch) => batch.run(),
             Self::Plan(plan) => plan.run(),
             Self::Models(models) => models.run(),
+            Self::Serve(serve) => serve.run(),
         }
     }
 }

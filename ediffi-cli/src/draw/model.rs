@@ -14,6 +14,13 @@ pub(super) struct Model {
     /// Where to compute: auto, cpu, cuda, cuda:1.
     #[arg(long, default_value = "auto", value_parser = device, help_heading = "Model")]
     device: DeviceChoice,
+    #[command(flatten)]
+    computing: Computing,
+}
+
+/// How a model computes, wherever that is.
+#[derive(Args)]
+pub(super) struct Computing {
     /// The numbers that networks compute in.
     #[arg(long, value_enum, default_value_t, help_heading = "Model")]
     precision: Numbers,
@@ -52,6 +59,19 @@ impl Model {
 
     /// The model on a device of its own, where the options leave that open: of several processes each has one.
     pub(super) fn builder_on(&self, device: DeviceChoice) -> Result<PipelineBuilder, ediffi::Error> {
+        let device = if self.device == DeviceChoice::Auto { device } else { self.device };
+        let folder = self.model.clone().map_or_else(ediffi::icons, Ok)?;
+        Ok(self.computing.builder(folder).device(device))
+    }
+
+    pub(super) fn open(&self) -> Result<Pipeline, ediffi::Error> {
+        self.builder()?.open()
+    }
+}
+
+impl Computing {
+    /// The model of a folder, computing so.
+    pub(super) fn builder(&self, folder: PathBuf) -> PipelineBuilder {
         let precision = match self.precision {
             Numbers::Auto => Precision::Auto,
             Numbers::F32 => Precision::F32,
@@ -63,17 +83,11 @@ impl Model {
             Held::Relay => Residency::Relay,
             Held::RelayPrefetch => Residency::RelayPrefetch,
         };
-        let device = if self.device == DeviceChoice::Auto { device } else { self.device };
-        let folder = self.model.clone().map_or_else(ediffi::icons, Ok)?;
-        Ok(Pipeline::builder(folder).device(device).precision(precision).residency(residency))
-    }
-
-    pub(super) fn open(&self) -> Result<Pipeline, ediffi::Error> {
-        self.builder()?.open()
+        Pipeline::builder(folder).precision(precision).residency(residency)
     }
 }
 
-fn device(text: &str) -> Result<DeviceChoice, String> {
+pub(super) fn device(text: &str) -> Result<DeviceChoice, String> {
     match text {
         "auto" => Ok(DeviceChoice::Auto),
         "cpu" => Ok(DeviceChoice::Cpu),

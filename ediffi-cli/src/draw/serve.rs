@@ -1,0 +1,129 @@
+//! `ediffi serve`: many clients, over HTTP.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use ediffi::DeviceChoice;
+use ediffi_server::{Keep, Server, ServerBuilder};
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+
+use super::failure::Failure;
+use super::model::{Computing, device};
+use super::output::say;
+
+/// Draw for many clients, over HTTP, until Ctrl-C.
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// Where to listen. Port 0 is any that is free.
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// A file with a client's name and its token on each line. Needed where other machines can reach the address.
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
+    /// Keep jobs and pictures in this folder, where they survive a restart.
+    #[arg(long, value_name = "FOLDER")]
+    keep: Option<PathBuf>,
+    /// Minutes that a finished job is kept.
+    #[arg(long, default_value_t = 60, value_name = "MINUTES")]
+    keep_for: u64,
+    /// Jobs that may wait.
+    #[arg(long, default_value_t = 64, value_name = "JOBS")]
+    queue: usize,
+    /// Jobs of one client that may wait.
+    #[arg(long, default_value_t = 16, value_name = "JOBS")]
+    queue_of_client: usize,
+    /// A model folder, or NAME=FOLDER. The first is the default (default: the variable EDIFFI_MODEL, or the shipped model).
+    #[arg(long, value_name = "FOLDER", help_heading = "Model")]
+    model: Vec<String>,
+    /// Where to compute, each one job at a time: auto, cpu, cuda, cuda:1.
+    #[arg(long, default_value = "auto", value_parser = device, help_heading = "Model")]
+    device: Vec<DeviceChoice>,
+    /// Models that each device has in memory at the most.
+    #[arg(long, default_value_t = 1, value_name = "MODELS", help_heading = "Model")]
+    loaded: usize,
+    #[command(flatten)]
+    computing: Computing,
+}
+
+impl Serve {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let colours = std::io::stderr().is_terminal();
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+        let server = self.builder()?.start()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let listener = TcpListener::bind(self.listen).await?;
+            say(&format!("http://{}/", listener.local_addr()?))?;
+            Ok(server.serve(listener, asked_to_stop()).await?)
+        })
+    }
+
+    fn builder(&self) -> Result<ServerBuilder, Failure> {
+        let for_long = Duration::from_secs(self.keep_for.saturating_mul(60));
+        let keep = Keep { queue: self.queue, queue_of_client: self.queue_of_client, for_long, ..Keep::default() };
+        let mut builder = Server::builder().keep(keep).devices(self.device.iter().copied()).loaded_models(self.loaded);
+        if let Some(folder) = &self.keep {
+            builder = builder.folder(folder);
+        }
+        for model in &self.model {
+            let (name, folder) = model.split_once('=').map_or_else(
+                || (name_of(Path::new(model)), model.as_str()),
+                |(name, folder)| (name.to_owned(), folder),
+            );
+            builder = builder.model(name, self.computing.builder(folder.into()));
+        }
+        if self.model.is_empty() {
+            let folder = ediffi::icons()?;
+            builder = builder.model(name_of(&folder), self.computing.builder(folder));
+        }
+        for (name, token) in self.tokens.as_deref().map(tokens).transpose()?.unwrap_or_default() {
+            builder = builder.token(name, token);
+        }
+        Ok(builder)
+    }
+}
+
+/// A model is called as its folder is.
+fn name_of(folder: &Path) -> String {
+    folder.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Names and tokens. Lines that begin with `#`, and empty ones, are none.
+fn tokens(path: &Path) -> Result<Vec<(String, String)>, Failure> {
+    let named = |reason: &str| Failure::refused(vec![format!("{}: {reason}", path.display())]);
+    let text = std::fs::read_to_string(path).map_err(|error| named(&error.to_string()))?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let pair = |line: &str| {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (Some(name), Some(token), None) => Ok((name.to_owned(), token.to_owned())),
+            _ => Err(named("each line is a client's name and its token")),
+        }
+    };
+    let tokens: Vec<_> = lines.map(pair).collect::<Result<_, _>>()?;
+    // An empty file would let everybody in.
+    if tokens.is_empty() { Err(named("there is no token in it")) } else { Ok(tokens) }
+}
+
+/// Ready at Ctrl-C, or when the process is asked to end.
+async fn asked_to_stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut ends) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = ends.recv() => {}
+            }
+            return;
+        }
+    }
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,42 @@
+//! The native interface: jobs, plans, bindings.
+
+mod answer;
+mod events;
+mod jobs;
+mod openapi;
+mod questions;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+
+use crate::service::Service;
+use answer::Refused;
+
+/// The routes below `/api/v1`.
+pub(crate) fn router(service: &Service) -> Router {
+    Router::new()
+        .route("/capabilities", get(questions::capabilities))
+        .route("/jobs", get(jobs::list).post(jobs::submit))
+        .route("/jobs/{id}", get(jobs::show).delete(jobs::cancel))
+        .route("/jobs/{id}/events", get(events::events))
+        .route("/jobs/{id}/images/{index}", get(jobs::image))
+        .route("/plan", post(questions::plan))
+        .route("/bindings", post(questions::bindings))
+        .route("/read", post(questions::read))
+        .fallback(answer::unknown)
+        .method_not_allowed_fallback(answer::method)
+        .layer(middleware::from_fn_with_state(service.clone(), authenticate))
+        // A description of the interface is no secret.
+        .route("/openapi.json", get(openapi::json))
+        .with_state(service.clone())
+}
+
+/// Lets in who has a token, and tells the handlers whose it is.
+async fn authenticate(State(service): State<Service>, mut request: Request, next: Next) -> Result<Response, Refused> {
+    let client = service.tokens.of(&request)?;
+    request.extensions_mut().insert(client);
+    Ok(next.run(request).await)
+}

@@ -1,0 +1,197 @@
+//! What every interface of the server asks for: submit, watch, wait, cancel.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use ediffi::{Limits, Pipeline, Request};
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::auth::Tokens;
+use crate::job::{Job, JobEvent, JobId, JobState};
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::refusal::Refusal;
+use crate::store::{JobStore, NewJob, StoreError};
+
+/// What the handlers of all interfaces share. A copy is the same service.
+#[derive(Debug, Clone)]
+pub(crate) struct Service(Arc<Shared>);
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) models: Arc<[Model]>,
+    pub(crate) store: Arc<dyn JobStore>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tokens: Tokens,
+    pub(crate) limits: Limits,
+    pub(crate) body_bytes: usize,
+    /// Threads that draw.
+    pub(crate) runners: usize,
+}
+
+impl std::ops::Deref for Service {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Service {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
+    /// Does what may wait for a disk, a lock or a tokenizer, on a thread that may.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let service = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&service)).await;
+        done.map_err(|error| Refusal::Internal(error.to_string()))
+    }
+
+    /// The model of this name, or the first one.
+    pub(crate) fn model(&self, name: Option<&str>) -> Result<&Model, Refusal> {
+        let Some(name) = name else {
+            return self.models.first().ok_or_else(|| Refusal::Internal("the server has no model".to_owned()));
+        };
+        let found = self.models.iter().find(|model| model.info.id == name);
+        found.ok_or_else(|| Refusal::UnknownModel(name.to_owned()))
+    }
+
+    /// Asks a model what needs no drawing.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        model: Option<String>,
+        ask: impl FnOnce(&Pipeline) -> ediffi::Result<T> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.aside(move |service| service.model(model.as_deref())?.ask(ask)).await?
+    }
+
+    /// Checks a request and puts it into the queue.
+    pub(crate) async fn submit(
+        &self,
+        client: String,
+        model: Option<String>,
+        request: Request,
+        previews: usize,
+    ) -> Result<Job, Refusal> {
+        self.aside(move |service| {
+            let model = service.model(model.as_deref())?;
+            model.ask(|pipeline| pipeline.validate(&request))?;
+            let new = NewJob { client, model: model.info.id.clone(), request: Arc::new(request), previews };
+            service.store.submit(new).map_err(|error| service.refused(error))
+        })
+        .await?
+    }
+
+    /// A full queue says when to come again.
+    fn refused(&self, error: StoreError) -> Refusal {
+        let waiting = match error {
+            StoreError::Full { waiting } | StoreError::ClientFull { waiting } => waiting,
+            other => return other.into(),
+        };
+        self.metrics.refused();
+        let message = error.to_string();
+        let pace = self.metrics.pace().max(Duration::from_secs(1));
+        let turns = u32::try_from(waiting.div_ceil(self.runners.max(1))).unwrap_or(u32::MAX);
+        Refusal::Full { message, retry_after: pace.saturating_mul(turns).min(Duration::from_secs(600)) }
+    }
+
+    /// A job.
+    pub(crate) fn job(&self, id: JobId) -> Result<Job, Refusal> {
+        self.store.job(id).ok_or(Refusal::NoJob)
+    }
+
+    /// A finished picture: its PNG file.
+    pub(crate) async fn picture(&self, id: JobId, index: usize) -> Result<Bytes, Refusal> {
+        self.aside(move |service| service.store.picture(id, index)).await??.ok_or(Refusal::NoPicture)
+    }
+
+    /// What happens to a job, from now to its end.
+    pub(crate) fn watch(&self, id: JobId) -> Result<Watch, Refusal> {
+        let (job, events) = self.store.watch(id).ok_or(Refusal::NoJob)?;
+        Ok(Watch { service: self.clone(), id, first: Some(job), events: Some(events) })
+    }
+
+    /// Waits until a job is over. One that has not finished is an error.
+    pub(crate) async fn wait(&self, id: JobId) -> Result<Job, Refusal> {
+        let mut watch = self.watch(id)?;
+        while let Some(event) = watch.next().await {
+            if let JobEvent::Job(job) = event
+                && job.state.is_over()
+            {
+                return match job.state {
+                    JobState::Finished => Ok(*job),
+                    state => Err(Refusal::of_job(state, job.error)),
+                };
+            }
+        }
+        Err(Refusal::NoJob)
+    }
+
+    /// Cancels the job when it is dropped, unless it is over: of a client who waits for the answer, and may go away.
+    pub(crate) fn cancel_on_drop(&self, id: JobId) -> CancelOnDrop {
+        CancelOnDrop { service: self.clone(), id }
+    }
+}
+
+/// See [`Service::cancel_on_drop`].
+#[derive(Debug)]
+pub(crate) struct CancelOnDrop {
+    service: Service,
+    id: JobId,
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        // The disk may be slow, and the thread belongs to all connections.
+        let (store, id) = (Arc::clone(&self.service.store), self.id);
+        if store.job(id).is_none_or(|job| job.state.is_over()) {
+            return;
+        }
+        let cancel = move || {
+            if let Err(error) = store.cancel(id) {
+                tracing::error!(%error, "a job whose client is gone cannot be cancelled");
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(cancel)),
+            Err(_) => cancel(),
+        }
+    }
+}
+
+/// What happens to a job, from now to its end.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    service: Service,
+    id: JobId,
+    first: Option<Job>,
+    /// None behind the end.
+    events: Option<Receiver<JobEvent>>,
+}
+
+impl Watch {
+    /// The next event: first the job as it is, and last the job as it ended. None behind that.
+    pub(crate) async fn next(&mut self) -> Option<JobEvent> {
+        let job = match self.first.take() {
+            Some(job) => job,
+            None => match self.events.as_mut()?.recv().await {
+                Ok(JobEvent::Job(job)) => *job,
+                Ok(event) => return Some(event),
+                // Too many at once: what counts is how it stands now.
+                Err(RecvError::Lagged(_)) => self.service.job(self.id).ok()?,
+                Err(RecvError::Closed) => return None,
+            },
+        };
+        if job.state.is_over() {
+            self.events = None;
+        }
+        Some(JobEvent::Job(Box::new(job)))
+    }
+}
