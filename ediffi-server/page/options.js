@@ -82,7 +82,7 @@ export function buildOptions() {
   const side = (key) => number(now(key), set(key), { min: 1, step: unit[key], placeholder: last[key] });
   body.replaceChildren(...[
     negative(),
-    presets.length > 0 && field("Preset", select(now("preset"), set("preset"), [["", "the model's own settings"], ...presets])),
+    presets.length > 0 && field("Preset", select(now("preset"), set("preset"), [["", "the model's own settings"], ...presets], { id: "preset" })),
     field("Draw up to", select(now("lastStage"), set("lastStage"), lasts.toReversed(), { id: "last-stage" }), "Earlier stages are small and quick."),
     h("div", { class: "pair" },
       field("Pictures", number(now("images"), (value) => settings.set({ images: value ?? 1 }), { min: 1, max: limits.images, step: 1 }), "Each has the next seed."),

@@ -28,17 +28,16 @@ function labels(steps) {
 }
 
 function bar({ name, width, height, experts, steps }) {
+  const count = settings.model.stages.find((stage) => stage.name === name)?.experts ?? experts.length;
   const shown = labels(steps);
   const cells = steps.map((step, at) => {
-    const title = `Step ${at + 1} of ${steps.length}: ${expertName(step.expert, experts.length)}, σ ${sigma(step.sigma)}`;
-    const cell = h("span", { class: `step expert-${step.expert % 6}`, title });
-    return cell;
+    const title = `Step ${at + 1} of ${steps.length}: ${expertName(step.expert, count)}, σ ${sigma(step.sigma)}`;
+    return h("span", { class: `step expert-${step.expert % 6}`, title });
   });
   const ticks = steps.map((step, at) => h("span", { class: "tick" }, shown[at] ? h("b", {}, `${at === 0 ? "σ " : ""}${sigma(step.sigma)}`) : ""));
-  const ranges = experts.map(({ index, sigma_from, sigma_to }) => {
-    const count = steps.filter((step) => step.expert === index).length;
-    const range = sigma_to === null ? `above ${sigma(sigma_from)}` : `from ${sigma(sigma_from)} to ${sigma(sigma_to)}`;
-    return `${expertName(index, experts.length)}, noise ${range}: ${count} steps`;
+  const ranges = experts.map(({ index, sigma_from: from, sigma_to: to }) => {
+    const made = steps.filter((step) => step.expert === index).length;
+    return `${expertName(index, count)}, noise from ${sigma(from)} to ${sigma(to)}: ${made} steps`;
   });
   const spoken = `Stage ${name}, ${width} by ${height} pixels, ${steps.length} steps. ${ranges.join("; ")}.`;
   const chart = h("div", { class: "cells", role: "img", "aria-label": spoken }, h("div", { class: "steps" }, cells), h("div", { class: "ticks" }, ticks));
