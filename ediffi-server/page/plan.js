@@ -37,7 +37,7 @@ function bar({ name, width, height, experts, steps }) {
   const ticks = steps.map((step, at) => h("span", { class: "tick" }, shown[at] ? h("b", {}, `${at === 0 ? "σ " : ""}${sigma(step.sigma)}`) : ""));
   const ranges = experts.map(({ index, sigma_from: from, sigma_to: to }) => {
     const made = steps.filter((step) => step.expert === index).length;
-    return `${expertName(index, count)}, noise from ${sigma(from)} to ${sigma(to)}: ${made} steps`;
+    return `${expertName(index, count)}, noise from ${sigma(from)} to ${sigma(to ?? 0)}: ${made} steps`;
   });
   const spoken = `Stage ${name}, ${width} by ${height} pixels, ${steps.length} steps. ${ranges.join("; ")}.`;
   const chart = h("div", { class: "cells", role: "img", "aria-label": spoken }, h("div", { class: "steps" }, cells), h("div", { class: "ticks" }, ticks));

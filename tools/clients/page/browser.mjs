@@ -27,7 +27,9 @@ export async function open(browser, url, options = {}) {
     document.addEventListener("securitypolicyviolation", (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
   });
   await page.goto(url);
-  await page.waitForFunction(() => document.querySelectorAll("#plan .step").length > 0);
+  // The plan comes last.
+  const shown = page.waitForFunction(() => document.querySelectorAll("#plan .step").length > 0);
+  await shown.catch((error) => { throw new Error(`the page does not start: ${complaints.join("\n") || error}`); });
   return { page, context, complaints, transferred };
 }
 
