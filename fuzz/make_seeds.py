@@ -1,17 +1,18 @@
-"""Makes the seeds of the fuzz targets, from what the repository ships and from fixtures of its tests: `python3 fuzz/make_seeds.py`.
+"""Makes the seeds of the fuzz targets, from what the repository ships and from fixtures of its tests: `python3 fuzz/make_seeds.py FOLDER`.
 
-Nothing but Python's own library is needed.
+Nothing but Python's own library is needed. `cargo xtask fuzz` runs it.
 """
 
 import base64
 import gzip
 import json
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SEEDS = ROOT / "fuzz/seeds"
+SEEDS = Path(sys.argv[1])
 CORE = "ediffi-core/tests/fixtures"
 ENCODERS = "ediffi-encoders/tests/fixtures"
 

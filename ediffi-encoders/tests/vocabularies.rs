@@ -5,6 +5,8 @@ mod common;
 
 use std::collections::HashMap;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use common::{fixture, unpacked};
 use ediffi_encoders::{TextTokenizer, Tokens};
 use serde::Deserialize;
@@ -54,15 +56,67 @@ fn assert_same(tokenizer: &TextTokenizer, special: usize, cut: usize, expected: 
     assert_eq!(rows().iter().filter(|row| expected(row).len() > room).count(), cut);
 }
 
+/// The fields of a message of protocol buffers, by number: bytes, or the four bytes of an f32. Numbers are passed over.
+fn fields(mut message: &[u8]) -> Vec<(u64, &[u8])> {
+    fn number(message: &mut &[u8]) -> u64 {
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            let (byte, rest) = message.split_first().unwrap();
+            *message = rest;
+            (value, shift) = (value | u64::from(byte & 127) << shift, shift + 7);
+            if *byte < 128 {
+                return value;
+            }
+        }
+    }
+    let mut found = Vec::new();
+    while !message.is_empty() {
+        let key = number(&mut message);
+        let length = match key & 7 {
+            2 => number(&mut message) as usize,
+            5 => 4,
+            _ => {
+                number(&mut message);
+                continue;
+            }
+        };
+        let (value, rest) = message.split_at(length);
+        (message, _) = (rest, found.push((key >> 3, value)));
+    }
+    found
+}
+
+/// T5's published `tokenizer.json`: its frame, with pieces, scores and the table of the normalisation from `spiece.model`.
+fn t5_tokenizer_json(spiece: &[u8]) -> String {
+    let find = |fields: &[(u64, &[u8])], number| fields.iter().find(|field| field.0 == number).unwrap().1.to_vec();
+    let model = fields(spiece);
+    let piece = |&(number, piece): &(u64, &[u8])| {
+        let piece = (number == 1).then(|| fields(piece))?;
+        let text = String::from_utf8(find(&piece, 1)).unwrap();
+        Some(json!([text, f32::from_le_bytes(find(&piece, 2).try_into().unwrap())]))
+    };
+    let spans = (0..100).rev().map(|index| json!([format!("<extra_id_{index}>"), 0.0]));
+    let mut json: serde_json::Value = read("t5.frame.json");
+    json["model"]["vocab"] = model.iter().filter_map(piece).chain(spans).collect();
+    let table = STANDARD.encode(find(&fields(&find(&model, 3)), 2));
+    let normalizers = json["normalizer"]["normalizers"].as_array_mut().unwrap();
+    let compiled = normalizers.iter_mut().find(|normalizer| normalizer["type"] == "Precompiled").unwrap();
+    compiled["precompiled_charsmap"] = table.into();
+    json.to_string()
+}
+
 #[test]
 fn t5_gives_the_ids_of_sentencepiece_from_either_of_its_files() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["t5.tokenizer.json", "t5.spiece.model"] {
-        let tokenizer = TextTokenizer::t5(&unpacked(folder.path(), name), 1, 0, 32128).unwrap();
+    let pieces = unpacked(folder.path(), "t5.spiece.model");
+    let json = folder.path().join("t5.tokenizer.json");
+    std::fs::write(&json, t5_tokenizer_json(&std::fs::read(&pieces).unwrap())).unwrap();
+    for path in [&json, &pieces] {
+        let tokenizer = TextTokenizer::t5(path, 1, 0, 32128).unwrap();
         assert_same(&tokenizer, 1, 0, |row| &row.t5);
     }
     // The best known ids of T5, its end included.
-    let tokenizer = TextTokenizer::t5(&folder.path().join("t5.spiece.model"), 1, 0, 32128).unwrap();
+    let tokenizer = TextTokenizer::t5(&pieces, 1, 0, 32128).unwrap();
     let tokens = tokenizer.encode(&["translate English to German: The house is wonderful."], 11).unwrap();
     let ids = Vec::<i64>::try_from(tokens.ids.flatten(0, -1)).unwrap();
     assert_eq!(ids, [13959, 1566, 12, 2968, 10, 37, 629, 19, 1627, 5, 1]);

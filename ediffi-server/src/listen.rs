@@ -16,12 +16,9 @@ use crate::server::{Server, ServerError};
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(15);
 
-/// How long jobs and answers have to come to an end when the server stops.
-const GRACE: Duration = Duration::from_secs(30);
-
 impl Server {
-    /// Answers connections until `stop` is ready; then no more jobs are taken, those that run are finished within half a minute, and
-    /// those that wait are kept where the queue is on disk.
+    /// Answers connections until `stop` is ready; then no more jobs are taken, those that run have the time of
+    /// [`ServerBuilder::grace`](crate::ServerBuilder::grace) to finish, and those that wait are kept where the queue is on disk.
     ///
     /// # Errors
     /// [`ServerError::Open`] without a token on an address that other machines can reach; [`ServerError::Listen`];
@@ -66,8 +63,8 @@ impl Server {
         drop(listener);
         // Those who wait for a job get its pictures, or are told that it will not be drawn.
         let server = self.clone();
-        let jobs = tokio::task::spawn_blocking(move || server.shutdown(GRACE));
-        let answers = tokio::time::timeout(GRACE + HEAD, connections.shutdown());
+        let jobs = tokio::task::spawn_blocking(move || server.shutdown(server.grace));
+        let answers = tokio::time::timeout(self.grace + HEAD, connections.shutdown());
         let (jobs, answers) = tokio::join!(jobs, answers);
         if answers.is_err() {
             tracing::warn!("connections are cut");

@@ -72,6 +72,7 @@ pub struct ServerBuilder {
     body_bytes: usize,
     loaded: usize,
     longest: Duration,
+    grace: Duration,
 }
 
 impl Default for ServerBuilder {
@@ -86,6 +87,7 @@ impl Default for ServerBuilder {
             body_bytes: 32 << 20,
             loaded: 1,
             longest: Duration::from_secs(3600),
+            grace: Duration::from_secs(30),
         }
     }
 }
@@ -153,6 +155,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Sets how long the jobs that run may take to finish when [`Server::serve`] ends (default: 30 seconds).
+    pub fn grace(mut self, time: Duration) -> Self {
+        self.grace = time;
+        self
+    }
+
     /// Opens the models, whose weights are loaded with the first job, and starts the threads.
     ///
     /// # Errors
@@ -192,7 +200,7 @@ impl ServerBuilder {
         }
         let (limits, body_bytes, runners) = (self.limits, self.body_bytes, threads.len());
         let service = Service::new(Shared { models, store, metrics, tokens, limits, body_bytes, runners });
-        Ok(Server { service, threads: Arc::new(Mutex::new(threads)) })
+        Ok(Server { service, threads: Arc::new(Mutex::new(threads)), grace: self.grace })
     }
 }
 
@@ -214,6 +222,7 @@ impl ServerBuilder {
 pub struct Server {
     pub(crate) service: Service,
     threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    pub(crate) grace: Duration,
 }
 
 impl Server {

@@ -51,6 +51,9 @@ const TARGETS: [Target; 20] = [
     ("tokenizer", "tokenizer", 32_768),
 ];
 
+/// What fuzzing makes and learns, below the root.
+const FOLDER: &str = ".fuzz";
+
 /// Seconds for an input. Machines that build beside it are slow.
 const SLOWEST: u32 = 30;
 
@@ -65,6 +68,7 @@ pub(crate) fn run(checkout: &Checkout, fuzz: &Fuzz) -> Result<(), String> {
     if let Some(file) = &fuzz.replay {
         return replay(checkout, &programs, &chosen, file);
     }
+    seeds(&checkout.root().join("fuzz/make_seeds.py"), &checkout.root().join(FOLDER).join("seeds"))?;
     let (next, runs) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..fuzz.jobs.min(chosen.len()) {
@@ -144,13 +148,13 @@ fn command(checkout: &Checkout, programs: &Path, name: &str) -> Result<(Command,
 }
 
 fn one(checkout: &Checkout, programs: &Path, (name, words, longest): Target, seconds: u64) -> Result<Run, String> {
-    let folder = |part: &str| checkout.root().join(".fuzz").join(part).join(name);
+    let folder = |part: &str| checkout.root().join(FOLDER).join(part).join(name);
     let (corpus, finds) = (folder("corpus"), folder("finds"));
     let log = folder("logs").with_extension("log");
     [&corpus, &finds].into_iter().try_for_each(|folder| make(folder))?;
     log.parent().map_or(Ok(()), make)?;
     let (mut command, room) = command(checkout, programs, name)?;
-    command.arg(&corpus).arg(checkout.root().join("fuzz/seeds").join(name));
+    command.arg(&corpus).arg(folder("seeds"));
     command.arg(format!(
         "-dict={}",
         checkout.root().join("fuzz/dictionaries").join(words).with_extension("dict").display()
@@ -175,6 +179,12 @@ fn replay(checkout: &Checkout, programs: &Path, targets: &[Target], file: &str) 
     replayed
 }
 
+/// Writes the seeds of all targets, a folder each.
+fn seeds(script: &Path, folder: &Path) -> Result<(), String> {
+    let _ = fs::remove_dir_all(folder);
+    checkout::run(Command::new("python3").arg(script).arg(folder), "making the seeds with Python")
+}
+
 fn make(folder: &Path) -> Result<(), String> {
     fs::create_dir_all(folder).map_err(|error| format!("error: cannot make {}: {error}", folder.display()))
 }
@@ -192,15 +202,18 @@ mod tests {
             .collect();
         programs.sort();
         assert_eq!(programs, TARGETS.map(|(name, ..)| name));
+        let made = std::env::temp_dir().join(format!("ediffi-seeds-{}", std::process::id()));
+        seeds(&fuzz.join("make_seeds.py"), &made).unwrap();
         for (name, words, longest) in TARGETS {
             assert!(fuzz.join(format!("dictionaries/{words}.dict")).is_file(), "{words}");
-            let seeds: Vec<_> = fs::read_dir(fuzz.join("seeds").join(name)).unwrap().map(Result::unwrap).collect();
+            let seeds: Vec<_> = fs::read_dir(made.join(name)).unwrap().map(Result::unwrap).collect();
             assert!(!seeds.is_empty(), "{name}");
             // libFuzzer would cut a longer one.
             for seed in seeds {
                 assert!(seed.metadata().unwrap().len() <= longest as u64, "{}", seed.path().display());
             }
         }
+        fs::remove_dir_all(made).unwrap();
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub mod measured;
 pub mod model;
 pub mod paint;
 mod pairs;
+#[path = "../../../examples/shared/palette.rs"]
+mod palette;
 mod placed;
 mod plot;
 pub mod probes;

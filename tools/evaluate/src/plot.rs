@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use ediffi_core::files::write_with_folders;
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ExtendedColorType, ImageEncoder as _};
+use image::RgbImage;
 use plotters::prelude::*;
 
 use crate::bootstrap::Measure;
 use crate::error::{Error, Result};
+use crate::palette;
 
 /// Width and height in pixels.
 const SIZE: (u32, u32) = (720, 440);
@@ -121,11 +121,8 @@ impl Plot {
         let mut pixels = vec![255_u8; width as usize * height as usize * 3];
         font().map_err(failed)?;
         self.draw(&mut pixels).map_err(|error| failed(error.to_string()))?;
-        let mut png = Vec::new();
-        PngEncoder::new_with_quality(&mut png, CompressionType::Best, FilterType::Adaptive)
-            .write_image(&pixels, width, height, ExtendedColorType::Rgb8)
-            .map_err(|error| failed(error.to_string()))?;
-        Ok(png)
+        let picture = RgbImage::from_raw(width, height, pixels).ok_or_else(|| failed("no picture".to_owned()))?;
+        palette::indexed(&picture).map_err(|error| failed(error.to_string()))
     }
 
     fn draw(&self, pixels: &mut [u8]) -> std::result::Result<(), Box<dyn std::error::Error + '_>> {
