@@ -73,7 +73,7 @@ byId("help-body").replaceChildren(
     KEYS.map(({ keys, text }) => h("tr", {}, h("th", { scope: "row" }, caps(keys)), h("td", {}, text))),
     h("tr", { class: "divider" }, h("th", { scope: "rowgroup", colspan: 2 }, "On the canvas")),
     ON_CANVAS.map(([key, text]) => h("tr", {}, h("th", { scope: "row" }, caps([key])), h("td", {}, text))))),
-  h("p", { class: "muted" }, "A Mac's Command key is Ctrl here. Programs use the same interface as this page: ", h("a", { href: "/api" }, "its description"), "."));
+  h("p", { class: "muted" }, "A Mac's Command key is Ctrl here. Programs use the same interface as this page: ", h("a", { href: "/api/v1/openapi.json" }, "its description"), "."));
 
 byId("help-button").addEventListener("click", open("help"));
 byId("options-button").addEventListener("click", open("options"));
