@@ -6,13 +6,12 @@ import UPNG from "upng-js";
 
 import { drag, open, pickWords } from "./browser.mjs";
 
-/** Colours of a picture: few, so that the files are small. */
-const COLOURS = 256;
 
+/** Few colours, so that the files are small. */
 const SIZES = [
-  { name: "phone", viewport: { width: 360, height: 740 }, colorScheme: "light", hasTouch: true, isMobile: true },
-  { name: "laptop", viewport: { width: 1280, height: 800 }, colorScheme: "light" },
-  { name: "wide", viewport: { width: 2560, height: 1440 }, colorScheme: "dark" },
+  { name: "phone", colours: 256, viewport: { width: 360, height: 740 }, colorScheme: "light", hasTouch: true, isMobile: true },
+  { name: "laptop", colours: 256, viewport: { width: 1280, height: 800 }, colorScheme: "light" },
+  { name: "wide", colours: 128, viewport: { width: 2560, height: 1440 }, colorScheme: "dark" },
 ];
 
 /** A finger's stroke over the sheet. */
@@ -26,10 +25,10 @@ async function touch(page, points) {
 }
 
 /** The page as a PNG file of few colours. */
-async function shot(page, path) {
+async function shot(page, path, colours) {
   const { buffer } = Uint8Array.from(await page.screenshot());
   const { width, height } = UPNG.decode(buffer);
-  await writeFile(path, Buffer.from(UPNG.encode(UPNG.toRGBA8(UPNG.decode(buffer)), width, height, COLOURS)));
+  await writeFile(path, Buffer.from(UPNG.encode(UPNG.toRGBA8(UPNG.decode(buffer)), width, height, colours)));
 }
 
 /** An apple on the left. */
@@ -66,12 +65,12 @@ async function draw(browser, url) {
 /** Writes a PNG file for each size: two regions and, where there is room, what is drawn of them. */
 export async function screenshots(browser, url, folder) {
   await draw(browser, url);
-  for (const { name, ...options } of SIZES) {
+  for (const { name, colours, ...options } of SIZES) {
     const { page, context, complaints } = await open(browser, url, options);
     await paint(page, options);
     if (name === "wide") await page.locator("#gallery button").first().click();
     await page.waitForTimeout(1000);
-    await shot(page, `${folder}/page-${name}.png`);
+    await shot(page, `${folder}/page-${name}.png`, colours);
     if (complaints.length > 0) throw new Error(complaints.join("\n"));
     await context.close();
   }
