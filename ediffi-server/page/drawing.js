@@ -13,6 +13,8 @@ const button = byId("draw");
 const status = byId("status");
 let job = null;
 let starting = false;
+/** Cancelled before the server has taken it. */
+let unwanted = false;
 
 /** Draws what is on the page, or cancels what is being drawn. */
 export const drawOrCancel = () => (job || starting ? cancel() : draw());
@@ -21,7 +23,7 @@ async function draw() {
   if (!settings.model) return;
   if (!settings.now.locked) settings.roll();
   clearProblems();
-  starting = true;
+  [starting, unwanted] = [true, false];
   show("Sending the request…", 0);
   try {
     const request = await requestOf();
@@ -29,17 +31,19 @@ async function draw() {
     job = await api.submit({ model: settings.model.id, request, previews: previews > 0 ? previews : undefined });
     document.dispatchEvent(new CustomEvent("wanted", { detail: "picture" }));
   } catch (error) {
+    starting = false;
     placeProblems(error.problems ?? [error.message]);
     show("", null);
     return;
-  } finally {
-    starting = false;
   }
+  starting = false;
+  if (unwanted) cancel();
   await follow(job);
 }
 
 /** Cancels the job that is followed. */
 export async function cancel() {
+  unwanted = starting;
   if (!job) return;
   show("Cancelling…", null);
   try {

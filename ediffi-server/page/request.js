@@ -23,7 +23,7 @@ function textOf(mask) {
 /** The canvas of these layers; none where there are no layers. */
 export function canvasOf(layers) {
   const { width, height, strength } = history.now;
-  const region = ({ phrase, weight, occurrence, sigma, mask }) => ({ phrase, weight, occurrence, sigma, mask: textOf(mask) });
+  const region = ({ phrase, weight, occurrence, sigma, mask }) => ({ phrase: phrase.trim(), weight, occurrence, sigma, mask: textOf(mask) });
   return layers.length === 0 ? undefined : { width, height, strength, regions: layers.map(region) };
 }
 

@@ -232,6 +232,7 @@ await step("words that are not in the prompt are named at their layer", async ({
   await page.click("#draw");
   await page.waitForSelector("#draw-problems:not([hidden])");
   assert.match(await text(page, "#draw-problems"), /dragon/);
+  assert.equal(await text(page, "#draw"), "Draw");
   await undo.click();
   await page.waitForFunction(() => [...document.querySelectorAll("#layers .problems")].every((each) => each.hidden));
   assert.equal(await page.locator("#layers .phrase").last().inputValue(), "cat");
