@@ -2,6 +2,8 @@
 
 import { placeAtLayers } from "./bindings.js";
 import { byId, showProblems } from "./dom.js";
+import { history } from "./history.js";
+import { settings } from "./settings.js";
 
 /** Places beside controls, and what the problems say that belong there. The first that fits is taken. */
 const PLACES = [
@@ -27,3 +29,8 @@ export function placeProblems(problems) {
 
 /** Takes back what was said when drawing was tried last. */
 export const clearProblems = () => placeProblems([]);
+
+// What was said of the last try may not hold any more.
+const stale = () => showProblems(byId("draw-problems"), []);
+history.addEventListener("change", stale);
+settings.addEventListener("change", stale);

@@ -31,15 +31,46 @@ macro_rules! files {
 }
 
 static ASSETS: LazyLock<BTreeMap<&'static str, Asset>> = LazyLock::new(|| {
-    let files = FILES.iter().map(|&(name, body)| (name, Asset { content_type: content_type(name), tag: tag(body), body }));
+    let files =
+        FILES.iter().map(|&(name, body)| (name, Asset { content_type: content_type(name), tag: tag(body), body }));
     files.collect()
 });
 
 const FILES: [(&str, &[u8]); 34] = files![
-    "api.js", "bindings.js", "board.js", "dom.js", "drawing.js", "files.js", "gallery.js", "history.js", "icon.svg",
-    "index.html", "json.js", "keys.js", "layers.js", "main.js", "mask.js", "open.js", "options.js", "panes.js",
-    "parts.css", "phrases.js", "plan.js", "problems.js", "prompt.js", "raster.js", "request.js", "seed.js",
-    "settings.js", "sources.js", "style.css", "theme.js", "token.js", "toolbar.js", "tools.js", "viewer.js",
+    "api.js",
+    "bindings.js",
+    "board.js",
+    "dom.js",
+    "drawing.js",
+    "files.js",
+    "gallery.js",
+    "history.js",
+    "icon.svg",
+    "index.html",
+    "json.js",
+    "keys.js",
+    "layers.js",
+    "main.js",
+    "mask.js",
+    "open.js",
+    "options.js",
+    "panes.js",
+    "parts.css",
+    "phrases.js",
+    "plan.js",
+    "problems.js",
+    "prompt.js",
+    "raster.js",
+    "request.js",
+    "seed.js",
+    "settings.js",
+    "sources.js",
+    "style.css",
+    "theme.js",
+    "token.js",
+    "toolbar.js",
+    "tools.js",
+    "viewer.js",
 ];
 
 fn content_type(name: &str) -> &'static str {
@@ -123,7 +154,10 @@ mod tests {
             let text = std::str::from_utf8(body).unwrap();
             let parts = text.split('"').filter_map(|part| part.strip_prefix("/assets/").or(part.strip_prefix("./")));
             named.extend(parts.map(str::to_owned));
-            assert!(!text.contains("https://") && !text.replace("http://www.w3.org/", "").contains("http://"), "{name}");
+            assert!(
+                !text.contains("https://") && !text.replace("http://www.w3.org/", "").contains("http://"),
+                "{name}"
+            );
         }
         assert!(named.len() > 30, "{named:?}");
         for name in named {
