@@ -180,7 +180,7 @@ impl Job {
 }
 
 /// A picture on its way, as a JPEG file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobPreview {
     /// The picture's position in the request, from 0.
     pub index: usize,

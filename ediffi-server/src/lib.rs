@@ -33,4 +33,6 @@ mod watcher;
 pub use job::{Failure, Job, JobEvent, JobId, JobImage, JobPreview, JobProgress, JobState};
 pub use model::{ModelInfo, PresetInfo, StageInfo};
 pub use server::{Server, ServerBuilder, ServerError};
+#[cfg(feature = "postgres")]
+pub use store::PostgresStore;
 pub use store::{Depth, JobStore, Keep, LocalStore, NewJob, Outcome, Stop, StoreError, TakenJob, Update};

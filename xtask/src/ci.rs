@@ -1,24 +1,27 @@
 //! `cargo xtask ci`: what has to hold before a change goes in; the cheapest check first.
 
+use std::process::Command;
 use std::time::Instant;
 
 use crate::args::Fuzz;
 use crate::checkout::{self, Checkout};
 use crate::test::FEATURES;
-use crate::{deny, downstream, fuzz, setup, test};
+use crate::{deny, downstream, fuzz, setup, system, test};
 
 /// A check, and how it is run.
 type Step = (&'static str, fn(&Checkout) -> Result<(), String>);
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 11] = [
     ("formatting", formatting),
     ("structure", structure),
     ("licences and sources", deny::run),
-    ("set-up", |checkout| setup::before_building(checkout, &[])),
+    ("set-up", |checkout| system::install().and_then(|()| setup::before_building(checkout, &[]))),
+    ("deployment", deployment),
     ("clippy", clippy),
     ("docs", docs),
     ("downstream", downstream::run),
     ("fuzzing", fuzzing),
+    ("clients", clients),
     ("tests", test::run),
 ];
 
@@ -46,6 +49,26 @@ fn formatting(checkout: &Checkout) -> Result<(), String> {
 
 fn fuzzing(checkout: &Checkout) -> Result<(), String> {
     fuzz::run(checkout, &Fuzz { seconds: FUZZING, ..Fuzz::default() })
+}
+
+/// The files for containers and clusters, by their linters.
+fn deployment(checkout: &Checkout) -> Result<(), String> {
+    script(checkout, "deploy/check.sh", &[])
+}
+
+/// Real clients and a browser against `ediffi serve`.
+fn clients(checkout: &Checkout) -> Result<(), String> {
+    let build = ["build", "--locked", "--workspace", "--features", FEATURES, "--bin", "ediffi"];
+    checkout::run(&mut checkout.cargo(&build), "building ediffi")?;
+    let program = checkout.target().join("debug/ediffi");
+    let program = program.to_str().ok_or("error: the folder of the build is no text")?;
+    script(checkout, "tools/clients/run.sh", &[program])?;
+    script(checkout, "tools/clients/page/run.sh", &[program])
+}
+
+fn script(checkout: &Checkout, path: &str, arguments: &[&str]) -> Result<(), String> {
+    let mut command = Command::new("bash");
+    checkout::run(command.arg(checkout.root().join(path)).args(arguments), path)
 }
 
 /// `cargo xtask structure`: the tool is built without libtorch, so that it can run before the set-up.

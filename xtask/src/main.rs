@@ -20,6 +20,7 @@ mod semver;
 mod setup;
 mod soak;
 mod summary;
+mod system;
 mod test;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::checkout::{self, Checkout};
 
 /// The crates that are published, in the order in which they can be.
-pub(crate) const PACKAGES: [&str; 8] = [
+pub(crate) const PACKAGES: [&str; 9] = [
     "ediffi-libtorch",
     "ediffi-core",
     "ediffi-encoders",
@@ -15,6 +15,7 @@ pub(crate) const PACKAGES: [&str; 8] = [
     "ediffi-paint",
     "ediffi-train",
     "ediffi",
+    "ediffi-server",
     "ediffi-cli",
 ];
 

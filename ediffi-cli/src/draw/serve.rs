@@ -15,6 +15,10 @@ use super::failure::Failure;
 use super::model::{Computing, device};
 use super::output::say;
 
+/// A server that does not answer for so long is taken for dead by those that share its queue.
+#[cfg(feature = "postgres")]
+const LEASE: Duration = Duration::from_secs(5);
+
 /// Draw for many clients, over HTTP, until Ctrl-C.
 #[derive(Args)]
 pub(crate) struct Serve {
@@ -27,6 +31,10 @@ pub(crate) struct Serve {
     /// Keep jobs and pictures in this folder, where they survive a restart.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
+    /// Share the queue with other servers in this PostgreSQL database, as postgresql://USER@HOST/NAME.
+    #[cfg(feature = "postgres")]
+    #[arg(long, value_name = "URL", env = "EDIFFI_QUEUE", hide_env_values = true, conflicts_with = "keep")]
+    queue_in: Option<String>,
     /// Minutes that a finished job is kept.
     #[arg(long, default_value_t = 60, value_name = "MINUTES")]
     keep_for: u64,
@@ -54,7 +62,7 @@ impl Serve {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         let colours = std::io::stderr().is_terminal();
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
-        let server = self.builder()?.start()?;
+        let server = self.start()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let listener = TcpListener::bind(self.listen).await?;
@@ -63,10 +71,24 @@ impl Serve {
         })
     }
 
-    fn builder(&self) -> Result<ServerBuilder, Failure> {
+    fn start(&self) -> Result<Server, Failure> {
+        let builder = self.builder()?;
+        #[cfg(feature = "postgres")]
+        if let Some(database) = &self.queue_in {
+            let store = ediffi_server::PostgresStore::connect(database, self.kept(), LEASE)?;
+            return Ok(builder.start_with(std::sync::Arc::new(store))?);
+        }
+        Ok(builder.start()?)
+    }
+
+    fn kept(&self) -> Keep {
         let for_long = Duration::from_secs(self.keep_for.saturating_mul(60));
-        let keep = Keep { queue: self.queue, queue_of_client: self.queue_of_client, for_long, ..Keep::default() };
-        let mut builder = Server::builder().keep(keep).devices(self.device.iter().copied()).loaded_models(self.loaded);
+        Keep { queue: self.queue, queue_of_client: self.queue_of_client, for_long, ..Keep::default() }
+    }
+
+    fn builder(&self) -> Result<ServerBuilder, Failure> {
+        let mut builder =
+            Server::builder().keep(self.kept()).devices(self.device.iter().copied()).loaded_models(self.loaded);
         if let Some(folder) = &self.keep {
             builder = builder.folder(folder);
         }

@@ -3,6 +3,8 @@
 mod archive;
 mod fair;
 mod local;
+#[cfg(feature = "postgres")]
+mod postgres;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,6 +17,8 @@ use ediffi::{Canceller, Request};
 use tokio::sync::broadcast;
 
 pub use local::{Keep, LocalStore};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStore;
 
 use crate::job::{Failure, Job, JobEvent, JobId, JobImage, JobPreview, JobProgress};
 
@@ -58,6 +62,9 @@ pub enum StoreError {
     /// Another server uses the folder.
     #[error("{} is in use by another server", .0.display())]
     InUse(PathBuf),
+    /// The database of a shared queue does not do what it is asked.
+    #[error("the database of the queue: {0}")]
+    Database(String),
     /// A picture on disk cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {

@@ -1,0 +1,204 @@
+//! A thread that keeps a replica's hold on the jobs it draws, and tells those who watch jobs what has changed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::broadcast;
+
+use super::connection::Connection;
+use super::{ATTEMPTS, rows, tables};
+use crate::job::{Failure, Job, JobEvent, JobId, JobPreview, JobProgress, JobState, now};
+use crate::store::{Stop, StoreError};
+
+/// How often those who watch are told.
+const LOOK: Duration = Duration::from_millis(150);
+
+/// Events that one who watches may be behind.
+const BEHIND: usize = 64;
+
+/// What a replica draws and watches.
+#[derive(Debug, Clone)]
+pub(super) struct Follower(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    held: HashMap<JobId, Held>,
+    watched: HashMap<JobId, Watched>,
+}
+
+/// A job that this replica draws.
+#[derive(Debug, Default)]
+struct Held {
+    stop: Arc<Stop>,
+    progress: Option<JobProgress>,
+    preview: Option<JobPreview>,
+}
+
+/// A job that somebody watches.
+#[derive(Debug)]
+struct Watched {
+    events: broadcast::Sender<JobEvent>,
+    last: Job,
+    preview: Option<JobPreview>,
+}
+
+impl Follower {
+    /// Starts the thread. It ends when the last copy of the follower is dropped.
+    pub(super) fn start(
+        connection: &Arc<Connection>,
+        replica: JobId,
+        lease: Duration,
+        for_long: Duration,
+    ) -> Result<Self, StoreError> {
+        let follower = Self(Arc::default());
+        let (state, connection) = (Arc::downgrade(&follower.0), Arc::clone(connection));
+        let run = move || {
+            let mut renewed: Option<Instant> = None;
+            while let Some(state) = Weak::upgrade(&state) {
+                let follower = Self(state);
+                let due = renewed.is_none_or(|renewed| renewed.elapsed() >= lease / 5);
+                if due {
+                    renewed = Some(Instant::now());
+                }
+                if let Err(error) = follower.look(&connection, replica, due.then_some((lease, for_long))) {
+                    tracing::error!(%error, "the shared queue");
+                }
+                drop(follower);
+                std::thread::sleep(LOOK);
+            }
+        };
+        let thread = std::thread::Builder::new().name("ediffi follower".to_owned()).spawn(run);
+        thread.map_err(|error| StoreError::Database(error.to_string()))?;
+        Ok(follower)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This replica draws a job from now on.
+    pub(super) fn holds(&self, id: JobId) -> Arc<Stop> {
+        Arc::clone(&self.lock().held.entry(id).or_default().stop)
+    }
+
+    pub(super) fn lets_go(&self, id: JobId) {
+        self.lock().held.remove(&id);
+    }
+
+    /// How far a job is; it is written down at the next look.
+    pub(super) fn progress(&self, id: JobId, progress: JobProgress) {
+        if let Some(held) = self.lock().held.get_mut(&id) {
+            held.progress = Some(progress);
+        }
+    }
+
+    pub(super) fn preview(&self, id: JobId, preview: JobPreview) {
+        if let Some(held) = self.lock().held.get_mut(&id) {
+            held.preview = Some(preview);
+        }
+    }
+
+    /// Gives up a job, if it is drawn here.
+    pub(super) fn stop(&self, id: JobId) {
+        let stop = self.lock().held.get(&id).map(|held| Arc::clone(&held.stop));
+        stop.iter().for_each(|stop| stop.ask());
+    }
+
+    pub(super) fn stop_all(&self) {
+        let stops: Vec<Arc<Stop>> = self.lock().held.values().map(|held| Arc::clone(&held.stop)).collect();
+        stops.iter().for_each(|stop| stop.ask());
+    }
+
+    /// Tells of a job from now on.
+    pub(super) fn follow(&self, job: &Job) -> broadcast::Receiver<JobEvent> {
+        let new = || Watched { events: broadcast::channel(BEHIND).0, last: job.clone(), preview: None };
+        self.lock().watched.entry(job.id).or_insert_with(new).events.subscribe()
+    }
+
+    /// One look: what is drawn here is written down, what is watched is read. `due`: holds are renewed, too.
+    fn look(
+        &self,
+        connection: &Connection,
+        replica: JobId,
+        due: Option<(Duration, Duration)>,
+    ) -> Result<(), StoreError> {
+        let mut written = Vec::new();
+        for (id, held) in &mut self.lock().held {
+            let (progress, preview) = (held.progress.take(), held.preview.take());
+            if due.is_some() || progress.is_some() || preview.is_some() {
+                written.push((*id, progress, preview));
+            }
+        }
+        for (id, progress, preview) in written {
+            let json = |text: Result<String, serde_json::Error>| text.ok();
+            let progress = progress.and_then(|progress| json(serde_json::to_string(&progress)));
+            let preview = preview.and_then(|preview| json(serde_json::to_string(&preview)));
+            let row =
+                connection.with(|client| client.query_opt(tables::HOLD, &[&id, &replica, &progress, &preview]))?;
+            // A job that is another's now, because this replica was taken for dead, is given up as one that was cancelled.
+            if row.is_none_or(|row| row.get(0)) {
+                self.stop(id);
+            }
+        }
+        if let Some((lease, for_long)) = due {
+            let message = format!("the servers ended {ATTEMPTS} times while this was drawn");
+            let failure = serde_json::to_string(&Failure::new("gave_up", message)).ok();
+            connection.with(|client| {
+                client.execute(tables::RECLAIM, &[&lease.as_secs_f64(), &ATTEMPTS, &now(), &failure])?;
+                client.execute(tables::SWEEP, &[&(now() - for_long.as_secs_f64())])
+            })?;
+        }
+        self.tell(connection);
+        Ok(())
+    }
+
+    /// Tells those who watch what has changed.
+    fn tell(&self, connection: &Connection) {
+        let watched: Vec<JobId> = {
+            let mut state = self.lock();
+            state.watched.retain(|_, watched| watched.events.receiver_count() > 0);
+            state.watched.keys().copied().collect()
+        };
+        if watched.is_empty() {
+            return;
+        }
+        let found = rows::find(connection, &watched, None);
+        let mut state = self.lock();
+        for (job, preview) in found {
+            let Some(watched) = state.watched.get_mut(&job.id) else { continue };
+            for event in changes(&watched.last, &job) {
+                let _ = watched.events.send(event);
+            }
+            if let Some(new) = preview.filter(|new| watched.preview.as_ref() != Some(new)) {
+                let _ = watched.events.send(JobEvent::Preview(new.clone()));
+                watched.preview = Some(new);
+            }
+            watched.last = job;
+        }
+        let over: Vec<JobId> =
+            state.watched.iter().filter(|(_, watched)| watched.last.state.is_over()).map(|(id, _)| *id).collect();
+        for id in over {
+            state.watched.remove(&id);
+        }
+    }
+}
+
+/// What happened between two looks, in its order.
+fn changes(before: &Job, now: &Job) -> Vec<JobEvent> {
+    let mut events = Vec::new();
+    let new = |image: &&crate::job::JobImage| !before.images.contains(image);
+    let begun = before.state == JobState::Queued && now.state != JobState::Queued;
+    if begun && !now.state.is_over() {
+        events.push(JobEvent::Job(Box::new(now.clone())));
+    }
+    if now.progress != before.progress && now.state == JobState::Running {
+        events.push(JobEvent::Progress(now.progress.clone()));
+    }
+    events.extend(now.images.iter().filter(new).cloned().map(JobEvent::Image));
+    let moved = now.state != before.state || now.position != before.position;
+    if moved && !(begun && !now.state.is_over()) {
+        events.push(JobEvent::Job(Box::new(now.clone())));
+    }
+    events
+}

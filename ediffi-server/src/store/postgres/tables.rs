@@ -1,0 +1,101 @@
+//! The tables of the shared queue, and what is asked of them. Times are seconds since 1970, but for the hold of a replica, which is by
+//! the clock of the database.
+
+/// One row for each job, one for each picture. A file of a picture is not moved out of line compressed: it is compressed already.
+pub(super) const TABLES: &str = "
+    SELECT pg_advisory_lock(7205759403792793601);
+    CREATE TABLE IF NOT EXISTS ediffi_jobs (
+        id uuid PRIMARY KEY, client text NOT NULL, model text NOT NULL, request text NOT NULL, previews bigint NOT NULL,
+        created double precision NOT NULL, prompt text NOT NULL, seed text NOT NULL,
+        state text NOT NULL DEFAULT 'queued', attempts integer NOT NULL DEFAULT 0,
+        started double precision, ended double precision, error text, progress text, preview text,
+        replica uuid, held timestamptz, cancelled boolean NOT NULL DEFAULT false
+    );
+    CREATE INDEX IF NOT EXISTS ediffi_jobs_state ON ediffi_jobs (state, client, id);
+    CREATE TABLE IF NOT EXISTS ediffi_images (
+        job uuid NOT NULL REFERENCES ediffi_jobs(id) ON DELETE CASCADE, number bigint NOT NULL, image text NOT NULL, file bytea NOT NULL,
+        PRIMARY KEY (job, number)
+    );
+    ALTER TABLE ediffi_images ALTER COLUMN file SET STORAGE EXTERNAL;
+    SELECT pg_advisory_unlock(7205759403792793601);";
+
+pub(super) const LOCK_QUEUE: &str = "SELECT pg_advisory_xact_lock(7205759403792793602)";
+
+/// Jobs that wait, all and those of a client.
+pub(super) const WAITING: &str =
+    "SELECT count(*), count(*) FILTER (WHERE client = $1) FROM ediffi_jobs WHERE state = 'queued'";
+
+pub(super) const ADD: &str = "INSERT INTO ediffi_jobs (id, client, model, request, previews, created, prompt, seed) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+
+/// The next job: of the client that was served least recently, its oldest. What another replica takes at the same time is skipped.
+pub(super) const TAKE: &str = "
+    UPDATE ediffi_jobs SET state = 'running', started = $2, attempts = attempts + 1, replica = $1, held = now(), progress = NULL
+    WHERE id = (
+        SELECT waiting.id FROM ediffi_jobs waiting WHERE waiting.state = 'queued'
+        ORDER BY (SELECT max(served.started) FROM ediffi_jobs served WHERE served.client = waiting.client) NULLS FIRST, waiting.id
+        FOR UPDATE SKIP LOCKED LIMIT 1
+    ) RETURNING id, client, model, request, previews";
+
+/// A finished picture of a job that this replica holds.
+pub(super) const IMAGE: &str = "
+    INSERT INTO ediffi_images (job, number, image, file)
+    SELECT $1, $2, $3, $4 FROM ediffi_jobs WHERE id = $1 AND replica = $5 AND state = 'running'
+    ON CONFLICT (job, number) DO UPDATE SET image = excluded.image, file = excluded.file";
+
+pub(super) const END: &str = "
+    UPDATE ediffi_jobs SET state = $2, error = $3, ended = $4, replica = NULL, preview = NULL
+    WHERE id = $1 AND state = 'running' AND replica = $5";
+
+/// A job that this replica does not draw any more. That it was begun does not count.
+pub(super) const GIVE_BACK: &str = "
+    UPDATE ediffi_jobs SET state = CASE WHEN cancelled THEN 'cancelled' ELSE 'queued' END, attempts = attempts - 1, started = NULL,
+        replica = NULL, progress = NULL, preview = NULL
+    WHERE id = $1 AND state = 'running' AND replica = $2";
+
+/// One that waits is over; one that runs is marked.
+pub(super) const CANCEL: &str = "
+    UPDATE ediffi_jobs SET cancelled = true, ended = CASE WHEN state = 'queued' THEN $2 ELSE ended END,
+        state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END
+    WHERE id = $1 AND state IN ('queued', 'running')";
+
+pub(super) const REMOVE: &str = "DELETE FROM ediffi_jobs WHERE id = $1 AND state NOT IN ('queued', 'running')";
+
+pub(super) const PICTURE: &str = "SELECT file FROM ediffi_images WHERE job = $1 AND number = $2";
+
+/// A job as clients see it. Clients take turns: the position counts the rounds, and within a round who was served least recently.
+pub(super) const JOBS: &str = "
+    WITH served AS (SELECT client, max(started) AS last FROM ediffi_jobs GROUP BY client),
+    rounds AS (
+        SELECT id, client, row_number() OVER (PARTITION BY client ORDER BY id) AS round FROM ediffi_jobs WHERE state = 'queued'
+    ),
+    places AS (
+        SELECT rounds.id, row_number() OVER (ORDER BY rounds.round, served.last NULLS FIRST, rounds.id) AS place
+        FROM rounds LEFT JOIN served USING (client)
+    )
+    SELECT jobs.id, model, state, created, started, ended, prompt, seed, error, progress, preview, places.place,
+        (SELECT coalesce(array_agg(image ORDER BY number), '{}') FROM ediffi_images WHERE job = jobs.id) AS images
+    FROM ediffi_jobs jobs LEFT JOIN places ON places.id = jobs.id
+    WHERE jobs.id = ANY($1) OR jobs.client = $2 ORDER BY jobs.id DESC";
+
+pub(super) const DEPTH: &str = "
+    SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'running'),
+        count(*) FILTER (WHERE state NOT IN ('queued', 'running')),
+        (SELECT coalesce(sum(octet_length(file)), 0)::bigint FROM ediffi_images)
+    FROM ediffi_jobs";
+
+/// Renews the hold of a replica on its jobs, writes how far they are, and says which of them are to be given up.
+pub(super) const HOLD: &str = "
+    UPDATE ediffi_jobs SET held = now(), progress = coalesce($3, progress), preview = coalesce($4, preview)
+    WHERE id = $1 AND replica = $2 AND state = 'running' RETURNING cancelled";
+
+/// Jobs of replicas that are taken for dead wait again, or fail.
+pub(super) const RECLAIM: &str = "
+    UPDATE ediffi_jobs SET replica = NULL, progress = NULL, preview = NULL,
+        state = CASE WHEN cancelled THEN 'cancelled' WHEN attempts >= $2 THEN 'failed' ELSE 'queued' END,
+        ended = CASE WHEN cancelled OR attempts >= $2 THEN $3 END,
+        error = CASE WHEN NOT cancelled AND attempts >= $2 THEN $4 END
+    WHERE state = 'running' AND held < now() - make_interval(secs => $1)";
+
+/// Jobs that need not be kept any more.
+pub(super) const SWEEP: &str = "DELETE FROM ediffi_jobs WHERE ended < $1";

@@ -1,0 +1,290 @@
+//! Against a real server: Debian's package `postgresql`, or whatever has `initdb` and `postgres`.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use ediffi::Request;
+
+use super::*;
+use crate::job::{JobImage, JobProgress};
+
+const SOON: Duration = Duration::from_millis(300);
+const LEASE: Duration = Duration::from_secs(2);
+
+/// A database server of its own, in a folder that is removed with it.
+struct Cluster {
+    folder: tempfile::TempDir,
+    server: Child,
+}
+
+/// The folder of the newest server's programs.
+fn programs() -> Option<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .collect();
+    found.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    found.retain(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file());
+    found.sort();
+    found.pop()
+}
+
+/// A program of the server. It does not run as root.
+fn command(programs: &Path, name: &str) -> Command {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if !root {
+        return Command::new(programs.join(name));
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--"]).arg(programs.join(name));
+    command
+}
+
+impl Cluster {
+    /// None where there is no server and nobody said that there has to be one.
+    fn start() -> Option<Self> {
+        let Some(programs) = programs() else {
+            assert!(std::env::var_os("CI").is_none(), "install PostgreSQL's server (Debian: postgresql)");
+            writeln!(std::io::stdout(), "skipped: replicas_share_one_queue: there is no PostgreSQL").unwrap();
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let owner = Command::new("chown").arg("postgres").arg(path).stderr(Stdio::null()).status();
+        assert!(owner.is_ok());
+        let data = path.join("data");
+        let made = command(&programs, "initdb")
+            .arg("-D")
+            .arg(&data)
+            .args(["-U", "ediffi", "-A", "trust", "-E", "UTF8", "--no-sync"])
+            .stdout(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let mut server = command(&programs, "postgres");
+        server.arg("-D").arg(&data).arg("-k").arg(path).args(["-c", "listen_addresses=", "-c", "fsync=off"]);
+        let server = server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let cluster = Self { folder, server };
+        let ends = Instant::now() + Duration::from_secs(60);
+        while PostgresStore::connect(&cluster.parameters(), Keep::default(), LEASE).is_err() {
+            assert!(Instant::now() < ends, "the server does not start");
+            thread::sleep(Duration::from_millis(100));
+        }
+        Some(cluster)
+    }
+
+    fn parameters(&self) -> String {
+        format!("host={} user=ediffi dbname=postgres", self.folder.path().display())
+    }
+
+    /// A replica.
+    fn replica(&self, keep: Keep) -> PostgresStore {
+        PostgresStore::connect(&self.parameters(), keep, LEASE).unwrap()
+    }
+
+    fn clear(&self) {
+        let store = self.replica(Keep::default());
+        store.connection.with(|client| client.batch_execute("DELETE FROM ediffi_jobs")).unwrap();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let id = std::fs::read_to_string(self.folder.path().join("data/postmaster.pid")).unwrap_or_default();
+        let _ = Command::new("kill").args(["-QUIT", id.lines().next().unwrap_or("")]).status();
+        let _ = self.server.wait();
+    }
+}
+
+fn new(client: &str, prompt: &str) -> NewJob {
+    NewJob {
+        client: client.to_owned(),
+        model: "m".to_owned(),
+        request: Arc::new(Request::new(prompt).seed(u64::MAX)),
+        previews: 3,
+    }
+}
+
+fn image(index: usize, bytes: usize) -> Update {
+    let (seed, width, height, url) = (7, 1, 1, String::new());
+    Update::Image(JobImage { index, seed, width, height, bytes, url }, vec![index as u8; bytes].into())
+}
+
+/// One server for all of them: it takes a second to start.
+#[test]
+fn replicas_share_one_queue() {
+    let Some(cluster) = Cluster::start() else { return };
+    for test in [
+        a_job_is_drawn_by_one_and_seen_by_all,
+        clients_take_turns_and_positions_are_those_turns,
+        a_full_queue_refuses_on_every_replica,
+        every_job_is_taken_once,
+        cancelling_reaches_the_replica_that_draws,
+        a_dead_replica_gives_its_job_to_another,
+        a_stop_gives_back_what_runs,
+        a_lost_connection_is_made_again,
+    ] {
+        test(&cluster);
+        cluster.clear();
+    }
+}
+
+fn a_job_is_drawn_by_one_and_seen_by_all(cluster: &Cluster) {
+    let (one, two) = (cluster.replica(Keep::default()), cluster.replica(Keep::default()));
+    let job = one.submit(new("a", "1")).unwrap();
+    assert_eq!((job.position, job.seed), (Some(1), u64::MAX));
+    let (seen, mut events) = one.watch(job.id).unwrap();
+    assert_eq!(seen, job);
+    let taken = two.take(SOON).unwrap().unwrap();
+    assert_eq!((taken.id, taken.job.previews, taken.job.request.prompt.as_str()), (job.id, 3, "1"));
+    assert!(one.take(SOON).unwrap().is_none());
+    two.update(job.id, Update::Progress(JobProgress { fraction: 0.5, ..JobProgress::default() })).unwrap();
+    two.update(job.id, image(0, 5)).unwrap();
+    thread::sleep(Duration::from_millis(600));
+    two.finish(job.id, Outcome::Finished).unwrap();
+    let job = one.job(job.id).unwrap();
+    assert_eq!((job.state, job.images.len(), job.position), (JobState::Finished, 1, None));
+    assert_eq!(one.picture(job.id, 0).unwrap().unwrap(), vec![0; 5]);
+    assert_eq!(one.depth(), Depth { waiting: 0, running: 0, kept: 1, bytes: 5 });
+    let (mut told, ends) = (Vec::new(), Instant::now() + Duration::from_secs(20));
+    while told.last().is_none_or(|last| last != "job finished") {
+        match events.try_recv() {
+            Ok(JobEvent::Job(job)) => told.push(format!("job {}", job.state.name())),
+            Ok(JobEvent::Progress(progress)) => told.push(format!("progress {}", progress.fraction)),
+            Ok(JobEvent::Image(image)) => told.push(format!("image {}", image.index)),
+            Ok(other) => told.push(format!("{other:?}")),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+        assert!(Instant::now() < ends, "{told:?}");
+    }
+    assert!(told.starts_with(&["job running".to_owned()]), "{told:?}");
+    assert!(told.contains(&"progress 0.5".to_owned()) && told.contains(&"image 0".to_owned()), "{told:?}");
+    assert!(two.remove(job.id).unwrap() && one.job(job.id).is_none());
+}
+
+fn clients_take_turns_and_positions_are_those_turns(cluster: &Cluster) {
+    let store = cluster.replica(Keep::default());
+    for (client, prompt) in [("many", "1"), ("many", "2"), ("many", "3"), ("one", "4"), ("two", "5")] {
+        store.submit(new(client, prompt)).unwrap();
+    }
+    let mut placed: Vec<(usize, JobId)> = Vec::new();
+    for client in ["many", "one", "two"] {
+        placed.extend(store.jobs(client).iter().map(|job| (job.position.unwrap(), job.id)));
+    }
+    placed.sort_unstable();
+    let taken: Vec<_> = (0..5).map(|_| store.take(SOON).unwrap().unwrap()).collect();
+    assert_eq!(taken.iter().map(|taken| &taken.job.request.prompt).collect::<Vec<_>>(), ["1", "4", "5", "2", "3"]);
+    assert_eq!(
+        placed.into_iter().map(|(_, id)| id).collect::<Vec<_>>(),
+        taken.iter().map(|taken| taken.id).collect::<Vec<_>>()
+    );
+}
+
+fn a_full_queue_refuses_on_every_replica(cluster: &Cluster) {
+    let keep = Keep { queue: 3, queue_of_client: 2, ..Keep::default() };
+    let (one, two) = (cluster.replica(keep.clone()), cluster.replica(keep));
+    one.submit(new("a", "1")).unwrap();
+    two.submit(new("a", "2")).unwrap();
+    assert!(matches!(one.submit(new("a", "3")), Err(StoreError::ClientFull { waiting: 2 })));
+    one.submit(new("b", "4")).unwrap();
+    assert!(matches!(two.submit(new("c", "5")), Err(StoreError::Full { waiting: 3 })));
+}
+
+fn every_job_is_taken_once(cluster: &Cluster) {
+    let keep = Keep { queue: 100, queue_of_client: 100, ..Keep::default() };
+    let submitted: std::collections::BTreeSet<JobId> = {
+        let store = cluster.replica(keep.clone());
+        (0..60).map(|index| store.submit(new(&(index % 3).to_string(), "x")).unwrap().id).collect()
+    };
+    let replicas: Vec<_> = (0..4).map(|_| cluster.replica(keep.clone())).collect();
+    let taken = thread::scope(|scope| {
+        let threads: Vec<_> = replicas
+            .iter()
+            .map(|replica| {
+                scope.spawn(|| {
+                    std::iter::from_fn(|| replica.take(SOON).unwrap()).map(|taken| taken.id).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(taken.len(), 60);
+    assert_eq!(taken.into_iter().collect::<std::collections::BTreeSet<_>>(), submitted);
+}
+
+fn cancelling_reaches_the_replica_that_draws(cluster: &Cluster) {
+    let (one, two) = (cluster.replica(Keep::default()), cluster.replica(Keep::default()));
+    let (runs, waits) = (one.submit(new("a", "1")).unwrap().id, one.submit(new("a", "2")).unwrap().id);
+    let taken = two.take(SOON).unwrap().unwrap();
+    assert_eq!(one.cancel(waits).unwrap().unwrap().state, JobState::Cancelled);
+    assert_eq!(one.cancel(runs).unwrap().unwrap().state, JobState::Running);
+    let ends = Instant::now() + Duration::from_secs(20);
+    while !taken.stop.asked() {
+        assert!(Instant::now() < ends);
+        thread::sleep(Duration::from_millis(20));
+    }
+    two.finish(runs, Outcome::Cancelled).unwrap();
+    assert_eq!(one.job(runs).unwrap().state, JobState::Cancelled);
+    assert_eq!(one.cancel(JobId::nil()).unwrap(), None);
+}
+
+fn a_dead_replica_gives_its_job_to_another(cluster: &Cluster) {
+    let keep = Keep::default();
+    let (dead, alive) = (cluster.replica(keep.clone()), cluster.replica(keep));
+    let id = alive.submit(new("a", "1")).unwrap().id;
+    for attempt in 1..=2 {
+        let before = if attempt == 1 { &dead } else { &alive };
+        assert_eq!(before.take(Duration::from_secs(30)).unwrap().unwrap().id, id, "attempt {attempt}");
+        // It renews nothing any more.
+        before.follower.lets_go(id);
+    }
+    // What the dead one has still drawn does not count.
+    dead.update(id, image(0, 1)).unwrap();
+    dead.finish(id, Outcome::Finished).unwrap();
+    let ends = Instant::now() + Duration::from_secs(30);
+    while alive.job(id).unwrap().state != JobState::Failed {
+        assert!(Instant::now() < ends, "{:?}", alive.job(id));
+        thread::sleep(Duration::from_millis(50));
+    }
+    let job = alive.job(id).unwrap();
+    assert_eq!((job.error.unwrap().code.as_str(), job.images.len()), ("gave_up", 0));
+}
+
+fn a_stop_gives_back_what_runs(cluster: &Cluster) {
+    let (one, two) = (cluster.replica(Keep::default()), cluster.replica(Keep::default()));
+    let id = one.submit(new("a", "1")).unwrap().id;
+    for _ in 0..3 {
+        // A stop is no failure of the job, however often.
+        let taken = one.take(SOON).unwrap().unwrap();
+        one.given_up.store(true, Ordering::SeqCst);
+        one.finish(taken.id, Outcome::Cancelled).unwrap();
+    }
+    one.stop(true).unwrap();
+    assert!(matches!(one.take(SOON), Err(StoreError::Stopped)));
+    assert!(matches!(one.submit(new("a", "2")), Err(StoreError::Stopped)));
+    assert_eq!(two.take(SOON).unwrap().unwrap().id, id);
+}
+
+fn a_lost_connection_is_made_again(cluster: &Cluster) {
+    let (one, other) = (cluster.replica(Keep::default()), cluster.replica(Keep::default()));
+    let id = one.submit(new("a", "1")).unwrap().id;
+    let others =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'ediffi'";
+    other.connection.with(|client| client.query(others, &[])).unwrap();
+    let ends = Instant::now() + Duration::from_secs(20);
+    while one.job(id).is_none() {
+        assert!(Instant::now() < ends);
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(one.take(SOON).unwrap().unwrap().id, id);
+}
+
+#[test]
+fn a_database_that_is_not_there_is_an_error() {
+    let error = PostgresStore::connect("host=/nowhere user=x", Keep::default(), LEASE).unwrap_err();
+    assert!(matches!(error, StoreError::Database(_)), "{error}");
+    assert!(PostgresStore::connect("hots=x", Keep::default(), LEASE).unwrap_err().to_string().contains("hots"));
+}

@@ -1,0 +1,45 @@
+//! What the checks need of the system, by the names of Debian's packages: a browser and Node for the clients of the server, PostgreSQL
+//! for its shared queue.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::checkout;
+
+/// A program that has to be there, and the package that has it. PostgreSQL keeps its programs in a folder of their own.
+const NEEDS: [(&str, &str); 3] = [("chromium", "chromium"), ("npm", "npm"), ("/usr/lib/postgresql", "postgresql")];
+
+/// Installs what is missing, where this process may; else says what to install.
+pub(crate) fn install() -> Result<(), String> {
+    let missing: Vec<&str> =
+        NEEDS.into_iter().filter(|(program, _)| !is_there(program)).map(|(_, package)| package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(", ");
+    if !is_there("apt-get") || !is_root() {
+        return Err(format!("error: install these packages of Debian, or what stands for them elsewhere: {names}"));
+    }
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        checkout::run(&mut command, &format!("installing {names}"))
+    };
+    apt(&["update", "--quiet=2"])?;
+    let mut install = vec!["install", "--yes", "--quiet=2", "--no-install-recommends"];
+    install.extend(missing);
+    apt(&install)
+}
+
+fn is_there(program: &str) -> bool {
+    if program.starts_with('/') {
+        return Path::new(program).exists();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn is_root() -> bool {
+    let said = Command::new("id").arg("-u").output();
+    said.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
