@@ -6,6 +6,7 @@
 //! | path | for |
 //! |---|---|
 //! | `/api/v1` | jobs with progress, previews and cancel; plans; the tokens of a canvas ([described](https://spec.openapis.org/oas/v3.1.0) at `/api/v1/openapi.json`) |
+//! | `/` | people who paint: the page, whose files are below `/assets` |
 //! | `/healthz`, `/readyz`, `/metrics` | who runs it |
 //!
 //! # Jobs
@@ -20,6 +21,7 @@ mod job;
 mod listen;
 mod metrics;
 mod model;
+mod page;
 mod picture;
 mod refusal;
 mod runner;

@@ -22,6 +22,7 @@ use crate::api;
 use crate::auth::Tokens;
 use crate::metrics::Metrics;
 use crate::model::Model;
+use crate::page;
 use crate::runner::Runner;
 use crate::service::{Service, Shared};
 use crate::store::{JobStore, Keep, LocalStore, StoreError};
@@ -237,6 +238,7 @@ impl Server {
             .route("/healthz", get(async || "alive\n"))
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
+            .merge(page::router())
             .with_state(service.clone())
             .nest("/api/v1", api::router(service))
             .layer(DefaultBodyLimit::max(service.body_bytes))
