@@ -63,11 +63,13 @@ fn clients(checkout: &Checkout) -> Result<(), String> {
     let program = checkout.target().join("debug/ediffi");
     let program = program.to_str().ok_or("error: the folder of the build is no text")?;
     script(checkout, "tools/clients/run.sh", &[program])?;
-    script(checkout, "tools/clients/page/run.sh", &[program])
+    script(checkout, "tools/clients/page/run.sh", &[])
 }
 
 fn script(checkout: &Checkout, path: &str, arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new("bash");
+    // What was built, for those that take it from there.
+    command.env("EDIFFI", checkout.target().join("debug/ediffi"));
     checkout::run(command.arg(checkout.root().join(path)).args(arguments), path)
 }
 

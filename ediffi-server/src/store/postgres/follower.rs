@@ -191,8 +191,9 @@ impl Follower {
 fn changes(before: &Job, now: &Job) -> Vec<JobEvent> {
     let mut events = Vec::new();
     let new = |image: &&crate::job::JobImage| !before.images.contains(image);
-    let begun = before.state == JobState::Queued && now.state != JobState::Queued;
-    if begun && !now.state.is_over() {
+    // Told before what came of it; an end is told behind that.
+    let begun = before.state == JobState::Queued && now.state == JobState::Running;
+    if begun {
         events.push(JobEvent::Job(Box::new(now.clone())));
     }
     if now.progress != before.progress && now.state == JobState::Running {
@@ -200,7 +201,7 @@ fn changes(before: &Job, now: &Job) -> Vec<JobEvent> {
     }
     events.extend(now.images.iter().filter(new).cloned().map(JobEvent::Image));
     let moved = now.state != before.state || now.position != before.position;
-    if moved && !(begun && !now.state.is_over()) {
+    if moved && !begun {
         events.push(JobEvent::Job(Box::new(now.clone())));
     }
     events
