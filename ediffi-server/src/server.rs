@@ -18,10 +18,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_http::trace::TraceLayer;
 
+use crate::a1111;
 use crate::api;
 use crate::auth::Tokens;
 use crate::metrics::Metrics;
 use crate::model::Model;
+use crate::openai;
 use crate::runner::Runner;
 use crate::service::{Service, Shared};
 use crate::store::{JobStore, Keep, LocalStore, StoreError};
@@ -230,6 +232,8 @@ impl Server {
             .route("/metrics", get(metrics))
             .with_state(service.clone())
             .nest("/api/v1", api::router(service))
+            .nest("/v1", openai::router(service))
+            .nest("/sdapi/v1", a1111::router(service))
             .layer(DefaultBodyLimit::max(service.body_bytes))
             .layer(middleware::from_fn_with_state(service.clone(), count))
             .layer(RequestBodyTimeoutLayer::new(SLOWEST_BODY))
