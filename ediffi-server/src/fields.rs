@@ -1,8 +1,12 @@
 //! Reads the fields of a request one by one. An error names its field, and a field that nobody has read is refused.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// What is wrong with a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +47,16 @@ pub(crate) fn brief(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
+/// Fields by name, each as its JSON text: what nobody asks for is not unpacked.
+pub(crate) type Raw = BTreeMap<String, Box<RawValue>>;
+
+/// The longest text of a number or a flag, or of a setting that is looked at as a whole.
+const SHORT: usize = 4096;
+
 /// The fields of a request that have not been read yet.
 #[derive(Debug)]
 pub(crate) struct Fields {
-    map: Map<String, Value>,
+    map: Raw,
     /// Of a form, in which everything is text.
     form: bool,
 }
@@ -61,26 +71,32 @@ impl Fields {
     }
 
     /// Those of a form.
-    pub(crate) fn of_form(texts: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { map: texts.into_iter().map(|(name, text)| (name, Value::String(text))).collect(), form: true }
+    pub(crate) fn of_form(texts: impl IntoIterator<Item = (String, String)>) -> Result<Self, Wrong> {
+        let field = |(name, text): (String, String)| Ok((name, raw(&text)?));
+        Ok(Self { map: texts.into_iter().map(field).collect::<Result<_, Wrong>>()?, form: true })
     }
 
     /// All that has not been read yet.
-    pub(crate) fn rest(&self) -> &Map<String, Value> {
+    pub(crate) fn rest(&self) -> &Raw {
         &self.map
     }
 
     /// A field as it came. Null stands for none.
-    pub(crate) fn value(&mut self, name: &str) -> Option<Value> {
-        self.map.remove(name).filter(|value| !value.is_null())
+    pub(crate) fn value(&mut self, name: &str) -> Option<Box<RawValue>> {
+        self.map.remove(name).filter(|value| value.get() != "null")
     }
 
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, Wrong> {
-        match self.value(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(Wrong::kind(name, "a text")),
-        }
+        self.typed(name, "a text")
+    }
+
+    pub(crate) fn texts(&mut self, name: &str) -> Result<Option<Vec<String>>, Wrong> {
+        self.typed(name, "a list of texts")
+    }
+
+    fn typed<T: DeserializeOwned>(&mut self, name: &str, expected: &str) -> Result<Option<T>, Wrong> {
+        let value = self.value(name).map(|value| serde_json::from_str(value.get()));
+        value.transpose().map_err(|_| Wrong::kind(name, expected))
     }
 
     /// A field with one of these texts.
@@ -93,48 +109,50 @@ impl Fields {
     }
 
     pub(crate) fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, Wrong> {
-        let Some(value) = self.value(name) else { return Ok(None) };
-        let value = self.parsed(value);
+        let Some(value) = self.short(name, "a whole number")? else { return Ok(None) };
         // Clients in JavaScript and Python may send 1.0.
-        let whole =
-            value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15).map(|number| number as i64);
-        let number = value.as_i64().or(whole).ok_or_else(|| Wrong::kind(name, "a whole number"))?;
+        let whole = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 9e15);
+        let number = value.as_i64().or(whole.map(|number| number as i64));
+        let number = number.ok_or_else(|| Wrong::kind(name, "a whole number"))?;
         let (from, to) = (range.start(), range.end());
         let outside = || Wrong::value(name, format!("`{name}` is {number}: it has to be from {from} to {to}"));
         range.contains(&number).then_some(Some(number)).ok_or_else(outside)
     }
 
     pub(crate) fn number(&mut self, name: &str, range: RangeInclusive<f64>) -> Result<Option<f64>, Wrong> {
-        let Some(value) = self.value(name) else { return Ok(None) };
-        let number = self.parsed(value).as_f64().ok_or_else(|| Wrong::kind(name, "a number"))?;
+        let Some(value) = self.short(name, "a number")? else { return Ok(None) };
+        let number = value.as_f64().ok_or_else(|| Wrong::kind(name, "a number"))?;
         let (from, to) = (range.start(), range.end());
         let outside = || Wrong::value(name, format!("`{name}` is {number}: it has to be from {from} to {to}"));
         range.contains(&number).then_some(Some(number)).ok_or_else(outside)
     }
 
     pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, Wrong> {
-        let Some(value) = self.value(name) else { return Ok(None) };
-        self.parsed(value).as_bool().map(Some).ok_or_else(|| Wrong::kind(name, "true or false"))
+        let expected = "true or false";
+        let Some(value) = self.short(name, expected)? else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| Wrong::kind(name, expected))
     }
 
     /// A JSON object, or its text.
-    pub(crate) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, Wrong> {
-        match self.value(name) {
-            None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(map)),
-            Some(Value::String(text)) => {
-                serde_json::from_str(&text).map(Some).map_err(|_| Wrong::kind(name, "a JSON object"))
-            }
-            Some(_) => Err(Wrong::kind(name, "a JSON object")),
+    pub(crate) fn object(&mut self, name: &str) -> Result<Option<Raw>, Wrong> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let wrong = |_| Wrong::kind(name, "a JSON object");
+        if value.get().starts_with('"') {
+            let text: String = serde_json::from_str(value.get()).map_err(wrong)?;
+            return serde_json::from_str(&text).map(Some).map_err(wrong);
         }
+        serde_json::from_str(value.get()).map(Some).map_err(wrong)
     }
 
-    /// What a form has for a number or a flag is text.
-    fn parsed(&self, value: Value) -> Value {
-        match value {
+    /// A number or a flag. What a form has for it is text.
+    fn short(&mut self, name: &str, expected: &str) -> Result<Option<Value>, Wrong> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let read = if value.get().len() > SHORT { None } else { serde_json::from_str(value.get()).ok() };
+        let value = read.ok_or_else(|| Wrong::kind(name, expected))?;
+        Ok(Some(match value {
             Value::String(text) if self.form => serde_json::from_str(&text).unwrap_or(Value::String(text)),
             value => value,
-        }
+        }))
     }
 
     /// Reads past fields that change nothing.
@@ -164,16 +182,24 @@ impl Fields {
     }
 }
 
+/// A value in JSON.
+pub(crate) fn raw(value: &(impl Serialize + ?Sized)) -> Result<Box<RawValue>, Wrong> {
+    serde_json::value::to_raw_value(value).map_err(|error| Wrong::body(error.to_string()))
+}
+
 /// Whether a value is what clients send for a setting that they do not use.
-fn asks_for_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Bool(true) => false,
-        Value::Number(number) => number.as_f64().is_some_and(|number| number <= 0.0),
-        Value::String(text) => text.is_empty() || text.eq_ignore_ascii_case("none"),
-        Value::Array(values) => values.iter().all(asks_for_nothing),
-        Value::Object(map) => map.values().all(asks_for_nothing),
+fn asks_for_nothing(value: &RawValue) -> bool {
+    fn nothing(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Bool(flag) => !flag,
+            Value::Number(number) => number.as_f64().is_some_and(|number| number <= 0.0),
+            Value::String(text) => text.is_empty() || text.eq_ignore_ascii_case("none"),
+            Value::Array(values) => values.iter().all(nothing),
+            Value::Object(map) => map.values().all(nothing),
+        }
     }
+    value.get().len() <= SHORT && serde_json::from_str(value.get()).is_ok_and(|value| nothing(&value))
 }
 
 #[cfg(test)]
@@ -203,7 +229,10 @@ mod tests {
 
     #[test]
     fn in_a_form_numbers_are_text() {
-        let form = || Fields::of_form([("n".to_owned(), "2".to_owned()), ("stream".to_owned(), "true".to_owned())]);
+        let form = || {
+            Fields::of_form([("n", "2"), ("stream", "true")].map(|(name, text)| (name.to_owned(), text.to_owned())))
+                .unwrap()
+        };
         assert_eq!(form().integer("n", 1..=10), Ok(Some(2)));
         assert_eq!(form().flag("stream"), Ok(Some(true)));
         assert!(form().flag("n").is_err());

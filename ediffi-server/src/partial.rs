@@ -1,9 +1,8 @@
 //! The part of a request that other interfaces have no fields for: the key `ediffi`, a request of the library with some keys left out.
 
 use ediffi::Request;
-use serde_json::{Map, Value};
 
-use crate::fields::{Fields, Wrong};
+use crate::fields::{Fields, Raw, Wrong, raw};
 
 /// The key.
 pub(crate) const KEY: &str = "ediffi";
@@ -14,7 +13,7 @@ pub(crate) type Taken<'a> = &'a [(&'a str, &'a str)];
 /// The keys of a request that stand below [`KEY`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Partial {
-    keys: Map<String, Value>,
+    keys: Raw,
     /// How much of a given picture is drawn anew.
     pub(crate) strength: Option<f64>,
 }
@@ -29,10 +28,8 @@ impl Partial {
                 return Err(wrong(key, format!("say it with `{field}`")));
             }
         }
-        let strength = match keys.remove("strength").filter(|_| edits) {
-            None => None,
-            Some(value) => Some(value.as_f64().ok_or_else(|| wrong("strength", "it has to be a number".to_owned()))?),
-        };
+        let strength = keys.remove("strength").filter(|_| edits).map(|value| serde_json::from_str(value.get()));
+        let strength = strength.transpose().map_err(|_| wrong("strength", "it has to be a number".to_owned()))?;
         Ok(Self { keys, strength })
     }
 
@@ -45,9 +42,11 @@ impl Partial {
     pub(crate) fn request(self, prompt: Option<String>) -> Result<Request, Wrong> {
         let mut keys = self.keys;
         if let Some(prompt) = prompt {
-            keys.insert("prompt".to_owned(), prompt.into());
+            keys.insert("prompt".to_owned(), raw(&prompt)?);
         }
-        keys.entry("seed").or_insert_with(|| random_seed().into());
+        if !keys.contains_key("seed") {
+            keys.insert("seed".to_owned(), raw(&random_seed())?);
+        }
         let json = serde_json::to_vec(&keys).map_err(|error| Wrong::body(error.to_string()))?;
         Request::from_json(&json).map_err(|error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string);

@@ -7,7 +7,7 @@ use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ediffi::{Request, StagePlan};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::answer::Refused;
 use super::info::{self, Drawn};
@@ -15,15 +15,26 @@ use super::picture::Given;
 use super::settings::Settings;
 use super::state::Desk;
 use crate::auth::Client;
-use crate::fields::{Fields, Wrong};
+use crate::fields::{Fields, Raw, Wrong, raw};
 use crate::refusal::Refusal;
 use crate::service::Service;
+
+/// What is answered.
+#[derive(Debug, Serialize)]
+pub(super) struct Answer {
+    /// PNG files in base64.
+    images: Vec<String>,
+    /// The request.
+    parameters: Raw,
+    /// A text of JSON.
+    info: String,
+}
 
 pub(super) async fn txt2img(
     State(desk): State<Desk>,
     Extension(client): Extension<Client>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Answer>, Refused> {
     let settings = Settings::read(Fields::of_json(&body?)?)?;
     draw(desk, client, settings, None).await
 }
@@ -32,20 +43,23 @@ pub(super) async fn img2img(
     State(desk): State<Desk>,
     Extension(client): Extension<Client>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Value>, Refused> {
+) -> Result<Json<Answer>, Refused> {
     let mut fields = Fields::of_json(&body?)?;
     let repeated = [fields.rest().get("init_images").cloned(), fields.rest().get("mask").cloned()];
     let given = Given::read(&mut fields)?;
     let mut settings = Settings::read(fields)?;
     for (name, value) in ["init_images", "mask"].into_iter().zip(repeated) {
-        let value = value.filter(|_| given.repeated).unwrap_or(Value::Null);
+        let value = match value.filter(|_| given.repeated) {
+            Some(value) => value,
+            None => raw(&())?,
+        };
         settings.parameters.insert(name.to_owned(), value);
     }
     draw(desk, client, settings, Some(given)).await
 }
 
 /// Draws, and waits for it. A client that goes away cancels the job.
-async fn draw(desk: Desk, client: Client, settings: Settings, given: Option<Given>) -> Result<Json<Value>, Refused> {
+async fn draw(desk: Desk, client: Client, settings: Settings, given: Option<Given>) -> Result<Json<Answer>, Refused> {
     let service = &desk.service;
     let model = settings.checkpoint.clone().or_else(|| desk.choice(&client));
     let id = service.model(model.as_deref())?.info.id.clone();
@@ -103,7 +117,7 @@ async fn draw(desk: Desk, client: Client, settings: Settings, given: Option<Give
     let info = info::text(&drawn);
     let files: Vec<String> =
         if send_images { pictures.iter().map(|(_, file)| STANDARD.encode(file)).collect() } else { Vec::new() };
-    Ok(Json(json!({ "images": files, "parameters": settings.parameters, "info": info })))
+    Ok(Json(Answer { images: files, parameters: settings.parameters, info }))
 }
 
 /// The request, without a picture and without settings of a stage.

@@ -5,7 +5,6 @@ use base64::engine::general_purpose::STANDARD;
 use ediffi::{Edit, EditPicture, Limits};
 use image::imageops::FilterType;
 use image::{DynamicImage, RgbImage};
-use serde_json::Value;
 
 use crate::fields::{Fields, Wrong};
 
@@ -34,12 +33,8 @@ pub(super) struct Given {
 
 impl Given {
     pub(super) fn read(fields: &mut Fields) -> Result<Self, Wrong> {
-        let pictures = match fields.value("init_images") {
-            Some(Value::Array(pictures)) => pictures,
-            Some(_) => return Err(Wrong::value("init_images", "`init_images` has to be a list")),
-            None => return Err(Wrong::missing("init_images")),
-        };
-        let [Value::String(picture)] = pictures.as_slice() else {
+        let pictures = fields.texts("init_images")?.ok_or_else(|| Wrong::missing("init_images"))?;
+        let [picture] = pictures.as_slice() else {
             return Err(Wrong::value("init_images", "`init_images` has to hold one picture in base64"));
         };
         let mask = fields.text("mask")?.map(|mask| file("mask", &mask)).transpose()?;
@@ -139,7 +134,7 @@ mod tests {
     use std::io::Cursor;
 
     use image::{ImageFormat, Rgb};
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -1,10 +1,10 @@
 //! The fields of A1111's interface: what each does, and which do nothing.
 
 use ediffi::Solver;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use super::names::{self, Scheduler};
-use crate::fields::{Fields, Wrong};
+use crate::fields::{Fields, Raw, Wrong};
 use crate::partial::{Partial, random_seed};
 
 /// Fields that change nothing: nothing is saved on the server, and settings of a request end with it.
@@ -83,7 +83,7 @@ pub(super) struct Settings {
     pub(super) send_images: bool,
     pub(super) partial: Partial,
     /// As it came, without pictures: A1111 sends it back.
-    pub(super) parameters: Map<String, Value>,
+    pub(super) parameters: Raw,
 }
 
 impl Settings {
@@ -163,12 +163,10 @@ fn checkpoint(fields: &mut Fields) -> Result<Option<String>, Wrong> {
 }
 
 /// A model that is chosen by name.
-pub(super) fn chosen(value: Option<Value>) -> Result<Option<String>, Wrong> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(name)) => Ok(Some(name).filter(|name| !name.is_empty())),
-        Some(_) => Err(Wrong::value("sd_model_checkpoint", "`sd_model_checkpoint` has to be a text")),
-    }
+pub(super) fn chosen(value: Option<Box<RawValue>>) -> Result<Option<String>, Wrong> {
+    let name = value.map(|value| serde_json::from_str::<Option<String>>(value.get())).transpose();
+    let name = name.map_err(|_| Wrong::value("sd_model_checkpoint", "`sd_model_checkpoint` has to be a text"))?;
+    Ok(name.flatten().filter(|name| !name.is_empty()))
 }
 
 #[cfg(test)]

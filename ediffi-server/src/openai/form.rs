@@ -56,6 +56,6 @@ impl Form {
             let message = "in a form, `ediffi` is the text of a JSON object";
             return Err(Wrong::value(name, message).into());
         }
-        Ok(Self { fields: Fields::of_form(texts), pictures, mask })
+        Ok(Self { fields: Fields::of_form(texts)?, pictures, mask })
     }
 }

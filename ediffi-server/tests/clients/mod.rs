@@ -1,5 +1,6 @@
 //! What the tests of the interfaces have in common: a server of the shipped model, asked without a network.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::sync::LazyLock;
 
@@ -15,7 +16,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 /// The settings of a server that draws with the shipped model on the CPU.
-pub fn builder() -> ServerBuilder {
+pub(crate) fn builder() -> ServerBuilder {
     let model = Pipeline::builder(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/icons"));
     Server::builder().model("icons", model).devices([DeviceChoice::Cpu])
 }
@@ -23,55 +24,55 @@ pub fn builder() -> ServerBuilder {
 static SERVER: LazyLock<Server> = LazyLock::new(|| builder().start().unwrap());
 
 /// A server that lets everybody in.
-pub fn router() -> Router {
+pub(crate) fn router() -> Router {
     SERVER.router()
 }
 
 /// A server with the tokens `secret` of anna and `other` of ben, in whose queue one job may wait.
-pub fn guarded() -> Server {
+pub(crate) fn guarded() -> Server {
     let keep = Keep { queue: 1, queue_of_client: 1, ..Keep::default() };
     builder().keep(keep).token("anna", "secret").token("ben", "other").start().unwrap()
 }
 
-pub async fn send(router: &Router, request: Request<Body>) -> Response<Body> {
+pub(crate) async fn send(router: &Router, request: Request<Body>) -> Response<Body> {
     router.clone().oneshot(request).await.unwrap()
 }
 
-pub async fn bytes(response: Response<Body>) -> Bytes {
+pub(crate) async fn bytes(response: Response<Body>) -> Bytes {
     axum::body::to_bytes(response.into_body(), 64 << 20).await.unwrap()
 }
 
 /// The status, and the JSON of the answer.
-pub async fn told(response: Response<Body>) -> (StatusCode, Value) {
+pub(crate) async fn told(response: Response<Body>) -> (StatusCode, Value) {
     let status = response.status();
     let body = bytes(response).await;
     let json = serde_json::from_slice(&body).unwrap_or_else(|error| panic!("{error}: {body:?}"));
     (status, json)
 }
 
-pub fn get(path: &str) -> Request<Body> {
+pub(crate) fn get(path: &str) -> Request<Body> {
     Request::get(path).body(Body::empty()).unwrap()
 }
 
-pub fn post(path: &str, json: &Value) -> Request<Body> {
+pub(crate) fn post(path: &str, json: &Value) -> Request<Body> {
     Request::post(path).header("content-type", "application/json").body(Body::from(json.to_string())).unwrap()
 }
 
 /// A request of who has this token.
-pub fn with_token(mut request: Request<Body>, token: &str) -> Request<Body> {
+pub(crate) fn with_token(mut request: Request<Body>, token: &str) -> Request<Body> {
     request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
     request
 }
 
 /// Posts JSON. An answer that is no 200 fails the test.
-pub async fn asked(router: &Router, path: &str, json: &Value) -> Value {
+pub(crate) async fn asked(router: &Router, path: &str, json: &Value) -> Value {
     let (status, body) = told(send(router, post(path, json)).await).await;
     assert_eq!(status, StatusCode::OK, "{body}");
     body
 }
 
 /// A form of texts and files.
-pub fn form(path: &str, texts: &[(&str, &str)], files: &[(&str, &[u8])]) -> Request<Body> {
+pub(crate) fn form(path: &str, texts: &[(&str, &str)], files: &[(&str, &[u8])]) -> Request<Body> {
     let mut body = Vec::new();
     for (name, text) in texts {
         let head = format!("--edge\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n");
@@ -87,17 +88,17 @@ pub fn form(path: &str, texts: &[(&str, &str)], files: &[(&str, &[u8])]) -> Requ
     Request::post(path).header("content-type", "multipart/form-data; boundary=edge").body(Body::from(body)).unwrap()
 }
 
-pub fn png(pixels: impl Into<DynamicImage>) -> Vec<u8> {
+pub(crate) fn png(pixels: impl Into<DynamicImage>) -> Vec<u8> {
     let mut file = std::io::Cursor::new(Vec::new());
     pixels.into().write_to(&mut file, ImageFormat::Png).unwrap();
     file.into_inner()
 }
 
 /// The file in a base64 text.
-pub fn file(value: &Value) -> Vec<u8> {
+pub(crate) fn file(value: &Value) -> Vec<u8> {
     STANDARD.decode(value.as_str().unwrap_or_else(|| panic!("no text: {value}"))).unwrap()
 }
 
-pub fn base64(file: &[u8]) -> String {
+pub(crate) fn base64(file: &[u8]) -> String {
     STANDARD.encode(file)
 }
