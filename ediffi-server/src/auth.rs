@@ -88,7 +88,7 @@ mod tests {
     #[test]
     fn a_token_names_its_client() {
         let tokens = Tokens::new([("anna", "secret"), ("ben", "other")]);
-        let client = |header| tokens.of(&asked(header)).ok().map(|Client(name)| name);
+        let client = |header: Option<&str>| tokens.of(&asked(header)).ok().map(|Client(name)| name);
         assert_eq!(client(Some("Bearer secret")).as_deref(), Some("anna"));
         assert_eq!(client(Some("bearer  other ")).as_deref(), Some("ben"));
         let basic = |pair: &str| client(Some(&format!("Basic {}", STANDARD.encode(pair))));

@@ -44,7 +44,7 @@ pub enum ServerError {
         /// Its name.
         id: String,
         /// Why.
-        source: ediffi::Error,
+        source: Box<ediffi::Error>,
     },
     /// The queue cannot be opened.
     #[error(transparent)]
@@ -177,7 +177,10 @@ impl ServerBuilder {
                 return Err(ServerError::SameName(id));
             }
             let builder = builder.limits(self.limits.clone());
-            models.push(Model::open(&id, builder, prompts).map_err(|source| ServerError::Model { id, source })?);
+            models.push(
+                Model::open(&id, builder, prompts)
+                    .map_err(|source| ServerError::Model { id, source: source.into() })?,
+            );
         }
         if models.is_empty() {
             return Err(ServerError::NoModel);

@@ -11,32 +11,38 @@ def api(url, **more):
     return webuiapi.WebUIApi(baseurl=f"{os.environ[url]}/sdapi/v1", sampler="DPM++ 2M", steps=4, **more)
 
 
-# A user of any name, with a token as password. The queue of the guarded server is short, so one request at a time.
-for client in (api("EDIFFI_URL"), api("EDIFFI_GUARDED_URL", username="whoever", password="secret")):
-    drawn = client.txt2img(
-        prompt="a red apple, flat style", negative_prompt="blue", seed=7, cfg_scale=3, width=512, height=512, batch_size=1, n_iter=2
-    )
-    assert [image.size for image in drawn.images] == [(512, 512)] * 2
-    assert drawn.info["all_seeds"] == [7, 8] and drawn.info["sampler_name"] == "DPM++ 2M", drawn.info
-    assert drawn.info["steps"] == 4 and drawn.info["cfg_scale"] == 3 and len(drawn.info["infotexts"]) == 2
-    assert "Negative prompt: blue" in drawn.info["infotexts"][0] and drawn.parameters["steps"] == 4
-    assert json.loads(drawn.images[1].text["ediffi:request"])["seed"] == 8
-
 client = api("EDIFFI_URL")
-# -1 is a seed by chance.
-chance = [client.txt2img(prompt="a cat", width=256, height=256).info["seed"] for _ in range(2)]
+drawn = client.txt2img(
+    prompt="a red apple, flat style", negative_prompt="blue", seed=7, cfg_scale=3, width=256, height=256, batch_size=1, n_iter=2
+)
+assert [image.size for image in drawn.images] == [(256, 256)] * 2
+assert drawn.info["all_seeds"] == [7, 8] and drawn.info["sampler_name"] == "DPM++ 2M", drawn.info
+assert drawn.info["steps"] == 4 and drawn.info["cfg_scale"] == 3 and len(drawn.info["infotexts"]) == 2
+assert "Negative prompt: blue" in drawn.info["infotexts"][0] and drawn.parameters["steps"] == 4
+assert json.loads(drawn.images[1].text["ediffi:request"])["seed"] == 8
+
+# A token is the password of a user of any name. A seed of -1 is one by chance.
+guarded = api("EDIFFI_GUARDED_URL", username="whoever", password="secret")
+chance = [one.txt2img(prompt="a cat", width=256, height=256).info["seed"] for one in (client, guarded)]
 assert chance[0] != chance[1] and min(chance) >= 0, chance
+try:
+    api("EDIFFI_GUARDED_URL", username="whoever", password="wrong").txt2img(prompt="a cat")
+except RuntimeError as error:
+    assert error.args[0] == 401, error
+else:
+    raise SystemExit("a wrong token is let in")
 
 # The left half is white in the mask, and drawn anew.
 given = drawn.images[0].convert("RGB")
-mask = Image.new("L", (512, 512), 0)
-mask.paste(255, (0, 0, 256, 512))
+mask = Image.new("L", (256, 256), 0)
+mask.paste(255, (0, 0, 128, 256))
 for more in ({}, {"mask_image": mask, "mask_blur": 0}):
-    again = client.img2img(images=[given], prompt="a green apple, flat style", seed=7, denoising_strength=0.5, cfg_scale=3, **more)
-    assert again.image.size == (512, 512) and again.info["denoising_strength"] == 0.5, again.info
+    settings = {"seed": 7, "denoising_strength": 0.5, "cfg_scale": 3, "width": 256, "height": 256, **more}
+    again = client.img2img(images=[given], prompt="a green apple, flat style", **settings)
+    assert again.image.size == (256, 256) and again.info["denoising_strength"] == 0.5, again.info
     difference = ImageChops.difference(again.image.convert("RGB"), given)
-    assert difference.crop((0, 0, 256, 512)).getbbox()
-    assert bool(difference.crop((260, 0, 512, 512)).getbbox()) != bool(more)
+    assert difference.crop((0, 0, 128, 256)).getbbox()
+    assert bool(difference.crop((132, 0, 256, 256)).getbbox()) != bool(more)
 
 # What there is, and what there is not.
 assert "Euler a" in [sampler["name"] for sampler in client.get_samplers()]

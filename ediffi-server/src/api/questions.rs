@@ -209,7 +209,7 @@ pub(crate) async fn read(State(service): State<Service>, body: Bytes) -> Result<
         let request = Request::from_png_bytes(&body).map_err(|error| Refusal::invalid(chain(&error)))?;
         let made = Provenance::from_png_bytes(&body).ok();
         let json = |error: serde_json::Error| Refusal::Internal(error.to_string());
-        let made = made.map(|made| serde_json::to_value(made)).transpose().map_err(json)?;
+        let made = made.map(serde_json::to_value).transpose().map_err(json)?;
         Ok::<_, Refusal>(Read { request: serde_json::to_value(request).map_err(json)?, made })
     });
     Ok(Json(read.await??))
