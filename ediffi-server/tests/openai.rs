@@ -185,7 +185,12 @@ async fn who_is_unknown_too_many_or_gone() {
         states.map(|job| job["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     let until = async |states: &[&str]| {
-        while jobs().await != states {
+        loop {
+            let now = jobs().await;
+            if now == states {
+                return;
+            }
+            assert!(!now.contains(&"finished".to_owned()), "drawn for nobody");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };

@@ -95,9 +95,9 @@ mod tests {
 
     #[test]
     fn what_is_transparent_is_drawn_anew() {
-        let picture = png(RgbImage::new(4, 2));
+        let picture = [png(RgbImage::new(4, 2))];
         let mask = png(RgbaImage::from_fn(4, 2, |x, _| Rgba([9, 9, 9, if x < 2 { 0 } else { 255 }])));
-        let edit = placed(Task::Edit, &[picture.clone()], Some(&mask)).unwrap().edit.unwrap();
+        let edit = placed(Task::Edit, &picture, Some(&mask)).unwrap().edit.unwrap();
         let mask = edit.mask.unwrap().pixels().unwrap();
         assert_eq!((mask.get_pixel(0, 1).0, mask.get_pixel(3, 1).0), ([255; 3], [0; 3]));
         assert_eq!(edit.strength, None);
@@ -106,7 +106,7 @@ mod tests {
             (png(RgbaImage::new(20, 20)), "limit is 100"),
             (Bytes::from_static(b"GIF"), "PNG"),
         ] {
-            let wrong = placed(Task::Edit, &[picture.clone()], Some(&mask)).unwrap_err();
+            let wrong = placed(Task::Edit, &picture, Some(&mask)).unwrap_err();
             assert!(wrong.field.as_deref() == Some("mask") && wrong.message.contains(said), "{wrong:?}");
         }
     }
