@@ -6,33 +6,18 @@ use axum::http::header::HOST;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ediffi::{Error, Problem, Request};
+use ediffi::{Error, Problem};
 use serde_json::{Value, json};
 
 use super::answer::Refused;
-use super::settings::{Settings, Task};
+use super::asked::Asked;
+use super::settings::Task;
 use super::stream;
 use super::usage::Usage;
 use crate::auth::Client;
 use crate::job::Job;
 use crate::refusal::Refusal;
 use crate::service::Service;
-
-/// What a client asks for.
-#[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) settings: Settings,
-    pub(super) request: Request,
-    /// Whether the settings are those of low quality.
-    pub(super) low: bool,
-}
-
-impl Asked {
-    /// The quality that is drawn: that of the preset, or the model's own.
-    pub(super) fn quality(&self) -> &'static str {
-        if self.low { "low" } else { "high" }
-    }
-}
 
 /// Draws. A client that goes away cancels the job.
 pub(super) async fn draw(

@@ -9,7 +9,8 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 
 use super::answer::Refused;
-use super::draw::{Asked, draw};
+use super::asked::Asked;
+use super::draw::draw;
 use super::form::Form;
 use super::pictures::place;
 use super::settings::{Settings, Task};

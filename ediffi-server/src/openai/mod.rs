@@ -1,6 +1,7 @@
 //! OpenAI's images interface, as its official clients speak it.
 
 mod answer;
+mod asked;
 mod draw;
 mod form;
 mod format;

@@ -12,7 +12,7 @@ use futures_util::stream::unfold;
 use serde_json::{Value, json};
 
 use super::answer::Refused;
-use super::draw::Asked;
+use super::asked::Asked;
 use super::settings::Task;
 use super::usage::Usage;
 use crate::job::{Job, JobEvent, JobImage, JobPreview, JobState, now};
