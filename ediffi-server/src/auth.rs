@@ -1,9 +1,12 @@
 //! Who a request comes from.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, Request};
 use axum::http::header::AUTHORIZATION;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -45,12 +48,22 @@ impl Tokens {
             return Ok(Client(address));
         }
         let header = request.headers().get(AUTHORIZATION).ok_or(Refusal::Unauthorized)?.as_bytes();
-        let (scheme, token) = header.split_at_checked(7).ok_or(Refusal::Unauthorized)?;
-        if !scheme.eq_ignore_ascii_case(b"bearer ") {
-            return Err(Refusal::Unauthorized);
-        }
-        self.client(token.trim_ascii()).map(|name| Client(name.to_owned())).ok_or(Refusal::Unauthorized)
+        let token = token(header).ok_or(Refusal::Unauthorized)?;
+        self.client(&token).map(|name| Client(name.to_owned())).ok_or(Refusal::Unauthorized)
     }
+}
+
+/// The token of `Bearer TOKEN`, or of `Basic`, where it is the password of whatever user: clients of A1111 send it so.
+fn token(header: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let place = header.iter().position(|byte| *byte == b' ')?;
+    let (scheme, sent) = header.split_at_checked(place)?;
+    let sent = sent.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Some(Cow::Borrowed(sent));
+    }
+    let pair = STANDARD.decode(sent).ok().filter(|_| scheme.eq_ignore_ascii_case(b"basic"))?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    pair.get(colon + 1..).map(|password| Cow::Owned(password.to_vec()))
 }
 
 /// Of one length, whatever was sent.
@@ -75,15 +88,19 @@ mod tests {
     #[test]
     fn a_token_names_its_client() {
         let tokens = Tokens::new([("anna", "secret"), ("ben", "other")]);
-        let client = |header| tokens.of(&asked(header)).ok().map(|Client(name)| name);
+        let client = |header: Option<&str>| tokens.of(&asked(header)).ok().map(|Client(name)| name);
         assert_eq!(client(Some("Bearer secret")).as_deref(), Some("anna"));
         assert_eq!(client(Some("bearer  other ")).as_deref(), Some("ben"));
+        let basic = |pair: &str| client(Some(&format!("Basic {}", STANDARD.encode(pair))));
+        assert_eq!(basic("whoever:secret").as_deref(), Some("anna"));
+        assert_eq!((basic("secret"), basic("secret:"), basic("anna:secre")), (None, None, None));
         for wrong in [
             None,
             Some("Bearer secre"),
             Some("Bearer secrets"),
             Some("Bearer "),
             Some("Basic secret"),
+            Some("Digest secret"),
             Some("secret"),
             Some("é"),
         ] {

@@ -19,6 +19,13 @@ pub(crate) fn plain_png(png: &[u8]) -> Result<Bytes, Refusal> {
     written(&pixels(png)?, ImageFormat::Png)
 }
 
+/// A preview, a JPEG file of this server, as a PNG file.
+pub(crate) fn png_of_jpeg(file: &[u8]) -> Result<Bytes, Refusal> {
+    let read = image::load_from_memory_with_format(file, ImageFormat::Jpeg);
+    let pixels = read.map_err(|error| Refusal::Internal(format!("a preview: {error}")))?.into_rgb8();
+    written(&pixels, ImageFormat::Png)
+}
+
 /// A WebP file without loss.
 pub(crate) fn webp(png: &[u8]) -> Result<Bytes, Refusal> {
     written(&pixels(png)?, ImageFormat::WebP)

@@ -18,10 +18,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use tower_http::trace::TraceLayer;
 
+use crate::a1111;
 use crate::api;
 use crate::auth::Tokens;
 use crate::metrics::Metrics;
 use crate::model::Model;
+use crate::openai;
 use crate::page;
 use crate::runner::Runner;
 use crate::service::{Service, Shared};
@@ -186,7 +188,7 @@ impl ServerBuilder {
             let builder = builder.limits(self.limits.clone());
             models.push(
                 Model::open(&id, builder, prompts)
-                    .map_err(|source| ServerError::Model { id, source: Box::new(source) })?,
+                    .map_err(|source| ServerError::Model { id, source: source.into() })?,
             );
         }
         if models.is_empty() {
@@ -244,6 +246,8 @@ impl Server {
             .merge(page::router())
             .with_state(service.clone())
             .nest("/api/v1", api::router(service))
+            .nest("/v1", openai::router(service))
+            .nest("/sdapi/v1", a1111::router(service))
             .layer(DefaultBodyLimit::max(service.body_bytes))
             .layer(middleware::from_fn_with_state(service.clone(), count))
             .layer(RequestBodyTimeoutLayer::new(SLOWEST_BODY))

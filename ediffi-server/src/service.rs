@@ -9,7 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::auth::Tokens;
-use crate::job::{Job, JobEvent, JobId, JobState};
+use crate::job::{Job, JobEvent, JobId, JobImage, JobState};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::refusal::Refusal;
@@ -83,6 +83,8 @@ impl Service {
         self.aside(move |service| {
             let model = service.model(model.as_deref())?;
             model.ask(|pipeline| pipeline.validate(&request))?;
+            // Its limits hold. A damaged picture is told now, and not when its turn has come.
+            expect_whole(&request)?;
             let new = NewJob { client, model: model.info.id.clone(), request: Arc::new(request), previews };
             service.store.submit(new).map_err(|error| service.refused(error))
         })
@@ -112,6 +114,18 @@ impl Service {
         self.aside(move |service| service.store.picture(id, index)).await??.ok_or(Refusal::NoPicture)
     }
 
+    /// The finished pictures of a job, in their order: PNG files.
+    pub(crate) async fn pictures(&self, job: &Job) -> Result<Vec<(JobImage, Bytes)>, Refusal> {
+        let mut images = job.images.clone();
+        images.sort_unstable_by_key(|image| image.index);
+        let mut pictures = Vec::with_capacity(images.len());
+        for image in images {
+            let file = self.picture(job.id, image.index).await?;
+            pictures.push((image, file));
+        }
+        Ok(pictures)
+    }
+
     /// What happens to a job, from now to its end.
     pub(crate) fn watch(&self, id: JobId) -> Result<Watch, Refusal> {
         let (job, events) = self.store.watch(id).ok_or(Refusal::NoJob)?;
@@ -138,6 +152,17 @@ impl Service {
     pub(crate) fn cancel_on_drop(&self, id: JobId) -> CancelOnDrop {
         CancelOnDrop { service: self.clone(), id }
     }
+}
+
+/// Decodes what is edited.
+fn expect_whole(request: &Request) -> Result<(), Refusal> {
+    let Some(edit) = &request.edit else { return Ok(()) };
+    for (name, picture) in [("picture", Some(&edit.picture)), ("mask", edit.mask.as_ref())] {
+        if let Some(Err(error)) = picture.map(ediffi::EditPicture::pixels) {
+            return Err(Refusal::invalid(format!("edit, the {name}: {error}")));
+        }
+    }
+    Ok(())
 }
 
 /// See [`Service::cancel_on_drop`].

@@ -19,6 +19,18 @@ use super::output::say;
 #[cfg(feature = "postgres")]
 const LEASE: Duration = Duration::from_secs(5);
 
+/// What the shipped model draws well: objects, their styles, colours and backgrounds, and where two of them stand.
+const PROMPTS: [&str; 8] = [
+    "a red apple, noto style",
+    "a cat on a yellow background, noto style",
+    "a star, flat style",
+    "a fish, ink style",
+    "a house, noto style",
+    "a rocket on a white background, flat style",
+    "a cat left of a dog",
+    "a tree next to a house, flat style",
+];
+
 /// Draw for many clients, over HTTP, until Ctrl-C.
 #[derive(Args)]
 pub(crate) struct Serve {
@@ -101,7 +113,7 @@ impl Serve {
         }
         if self.model.is_empty() {
             let folder = ediffi::icons()?;
-            builder = builder.model(name_of(&folder), self.computing.builder(folder));
+            builder = builder.model(name_of(&folder), self.computing.builder(folder)).prompts(PROMPTS);
         }
         for (name, token) in self.tokens.as_deref().map(tokens).transpose()?.unwrap_or_default() {
             builder = builder.token(name, token);

@@ -1,0 +1,43 @@
+//! The interface of A1111's web UI, as its clients speak it.
+
+mod answer;
+mod draw;
+mod info;
+mod names;
+mod picture;
+mod settings;
+mod state;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+
+use crate::service::Service;
+use answer::Refused;
+use state::Desk;
+
+/// The routes below `/sdapi/v1`.
+pub(crate) fn router(service: &Service) -> Router {
+    Router::new()
+        .route("/txt2img", post(draw::txt2img))
+        .route("/img2img", post(draw::img2img))
+        .route("/progress", get(state::progress))
+        .route("/interrupt", post(state::interrupt))
+        .route("/samplers", get(names::samplers))
+        .route("/schedulers", get(names::schedulers))
+        .route("/sd-models", get(state::models))
+        .route("/options", get(state::options).post(state::set_options))
+        .fallback(answer::unknown)
+        .method_not_allowed_fallback(answer::method)
+        .layer(middleware::from_fn_with_state(service.clone(), authenticate))
+        .with_state(Desk::new(service.clone()))
+}
+
+/// Lets in who has a token, and tells the handlers whose it is.
+async fn authenticate(State(service): State<Service>, mut request: Request, next: Next) -> Result<Response, Refused> {
+    let client = service.tokens.of(&request)?;
+    request.extensions_mut().insert(client);
+    Ok(next.run(request).await)
+}

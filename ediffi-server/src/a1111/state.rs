@@ -1,0 +1,142 @@
+//! What A1111 keeps for everybody, kept for each client: the model that it chose, and its jobs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::{Extension, Json};
+use serde_json::{Value, json};
+
+use super::answer::Refused;
+use super::info::timestamp;
+use super::settings::chosen;
+use crate::auth::Client;
+use crate::fields::{Fields, Wrong};
+use crate::job::{Job, JobState, now};
+use crate::refusal::Refusal;
+use crate::service::Service;
+
+/// The most clients whose choice is remembered.
+const CHOICES: usize = 4096;
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+pub(super) struct Desk {
+    pub(super) service: Service,
+    /// The models that clients chose.
+    choices: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl Desk {
+    pub(super) fn new(service: Service) -> Self {
+        Self { service, choices: Arc::default() }
+    }
+
+    /// The model that a client chose.
+    pub(super) fn choice(&self, Client(client): &Client) -> Option<String> {
+        self.choices.lock().unwrap_or_else(PoisonError::into_inner).get(client).cloned()
+    }
+
+    fn choose(&self, Client(client): Client, model: String) -> Result<(), Refusal> {
+        let mut choices = self.choices.lock().unwrap_or_else(PoisonError::into_inner);
+        if choices.len() >= CHOICES && !choices.contains_key(&client) {
+            let message = "too many clients have chosen a model: name it in `override_settings`";
+            return Err(Refusal::invalid(message));
+        }
+        choices.insert(client, model);
+        Ok(())
+    }
+
+    /// The jobs of a client that are not over, the one that came first at the begin.
+    fn jobs(&self, Client(client): &Client) -> Vec<Job> {
+        let mut jobs = self.service.store.jobs(client);
+        jobs.retain(|job| !job.state.is_over());
+        jobs.reverse();
+        jobs
+    }
+}
+
+/// How far the client's job has come that is drawn, or the next one.
+pub(super) async fn progress(State(desk): State<Desk>, Extension(client): Extension<Client>) -> Json<Value> {
+    let jobs = desk.jobs(&client);
+    let job = jobs.iter().find(|job| job.state == JobState::Running).or(jobs.first());
+    let state = |job: &Job| {
+        json!({
+            "skipped": false,
+            "interrupted": false,
+            "stopping_generation": false,
+            "job": job.id,
+            "job_count": jobs.len(),
+            "job_timestamp": timestamp(job.created),
+            "job_no": 0,
+            "sampling_step": job.progress.step,
+            "sampling_steps": job.progress.steps,
+        })
+    };
+    let nothing = json!({
+        "skipped": false, "interrupted": false, "stopping_generation": false, "job": "", "job_count": 0,
+        "job_timestamp": "0", "job_no": 0, "sampling_step": 0, "sampling_steps": 0,
+    });
+    let text = job.map(|job| match job.position {
+        Some(place) => format!("waiting, place {place}"),
+        None => job.progress.stage.clone(),
+    });
+    Json(json!({
+        "progress": job.map_or(0.0, |job| job.progress.fraction),
+        "eta_relative": job.map_or(0.0, eta),
+        "state": job.map_or(nothing, state),
+        "current_image": null,
+        "textinfo": text,
+    }))
+}
+
+/// The seconds that are left if it goes on as it did.
+fn eta(job: &Job) -> f64 {
+    let Some(started) = job.started else { return 0.0 };
+    let fraction = job.progress.fraction;
+    if fraction > 0.0 { (now() - started).max(0.0) * (1.0 - fraction) / fraction } else { 0.0 }
+}
+
+/// Cancels the jobs of the client that are not over. Who waits for one gets what was finished.
+pub(super) async fn interrupt(
+    State(desk): State<Desk>,
+    Extension(client): Extension<Client>,
+) -> Result<Json<Value>, Refused> {
+    for job in desk.jobs(&client) {
+        desk.service.aside(move |service| service.store.cancel(job.id)).await?.map_err(Refusal::from)?;
+    }
+    Ok(Json(json!({})))
+}
+
+/// The models.
+pub(super) async fn models(State(desk): State<Desk>) -> Json<Value> {
+    let told = |id: &String| json!({ "title": id, "model_name": id, "hash": null, "sha256": null, "filename": id, "config": null });
+    Json(desk.service.models.iter().map(|model| told(&model.info.id)).collect())
+}
+
+/// The only setting that there is.
+pub(super) async fn options(
+    State(desk): State<Desk>,
+    Extension(client): Extension<Client>,
+) -> Result<Json<Value>, Refused> {
+    let chosen = desk.choice(&client);
+    let model = &desk.service.model(chosen.as_deref())?.info.id;
+    Ok(Json(json!({ "sd_model_checkpoint": model })))
+}
+
+/// Chooses the model of this client's requests.
+pub(super) async fn set_options(
+    State(desk): State<Desk>,
+    Extension(client): Extension<Client>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Value>, Refused> {
+    let mut fields = Fields::of_json(&body?)?;
+    let model = chosen(fields.value("sd_model_checkpoint"))?;
+    fields.finish()?;
+    let model = model.ok_or_else(|| Wrong::missing("sd_model_checkpoint"))?;
+    let id = desk.service.model(Some(&model))?.info.id.clone();
+    desk.choose(client, id)?;
+    Ok(Json(json!({})))
+}

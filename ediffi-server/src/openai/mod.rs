@@ -1,0 +1,43 @@
+//! OpenAI's images interface, as its official clients speak it.
+
+mod answer;
+mod asked;
+mod draw;
+mod form;
+mod format;
+mod images;
+mod models;
+mod pictures;
+mod settings;
+mod stream;
+mod usage;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::{get, post};
+
+use crate::service::Service;
+use answer::Refused;
+
+/// The routes below `/v1`.
+pub(crate) fn router(service: &Service) -> Router {
+    Router::new()
+        .route("/images/generations", post(images::generations))
+        .route("/images/edits", post(images::edits))
+        .route("/images/variations", post(images::variations))
+        .route("/models", get(models::list))
+        .route("/models/{id}", get(models::show))
+        .fallback(answer::unknown)
+        .method_not_allowed_fallback(answer::method)
+        .layer(middleware::from_fn_with_state(service.clone(), authenticate))
+        .with_state(service.clone())
+}
+
+/// Lets in who has a token, and tells the handlers whose it is.
+async fn authenticate(State(service): State<Service>, mut request: Request, next: Next) -> Result<Response, Refused> {
+    let client = service.tokens.of(&request)?;
+    request.extensions_mut().insert(client);
+    Ok(next.run(request).await)
+}
