@@ -39,6 +39,9 @@ impl Connection {
 
 /// The words of the database, without those of a request.
 fn failed(error: postgres::Error) -> StoreError {
-    let reason = error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
-    StoreError::Database(reason)
+    if let Some(error) = error.as_db_error() {
+        return StoreError::Database(error.message().to_owned());
+    }
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+    StoreError::Database(format!("{error}{}", cause.unwrap_or_default()))
 }

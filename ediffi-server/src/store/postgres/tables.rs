@@ -93,8 +93,8 @@ pub(super) const HOLD: &str = "
 pub(super) const RECLAIM: &str = "
     UPDATE ediffi_jobs SET replica = NULL, progress = NULL, preview = NULL,
         state = CASE WHEN cancelled THEN 'cancelled' WHEN attempts >= $2 THEN 'failed' ELSE 'queued' END,
-        ended = CASE WHEN cancelled OR attempts >= $2 THEN $3 END,
-        error = CASE WHEN NOT cancelled AND attempts >= $2 THEN $4 END
+        ended = CASE WHEN cancelled OR attempts >= $2 THEN $3::double precision END,
+        error = CASE WHEN NOT cancelled AND attempts >= $2 THEN $4::text END
     WHERE state = 'running' AND held < now() - make_interval(secs => $1)";
 
 /// Jobs that need not be kept any more.
