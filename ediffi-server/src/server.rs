@@ -283,13 +283,16 @@ const SLOWEST_BODY: Duration = Duration::from_secs(30);
 
 /// Whether jobs are taken.
 async fn ready(State(service): State<Service>) -> Response {
-    let depth = service.store.depth();
+    let Ok(depth) = service.aside(|service| service.store.depth()).await else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
     (StatusCode::OK, format!("ready: {} waiting, {} running\n", depth.waiting, depth.running)).into_response()
 }
 
 /// What the server counts.
 async fn metrics(State(service): State<Service>) -> Response {
-    match service.metrics.text(service.store.depth()) {
+    let text = service.aside(|service| service.metrics.text(service.store.depth())).await;
+    match text.unwrap_or(Err(std::fmt::Error)) {
         Ok(text) => {
             ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
         }

@@ -104,9 +104,33 @@ impl Service {
         Refusal::Full { message, retry_after: pace.saturating_mul(turns).min(Duration::from_secs(600)) }
     }
 
+    /// As [`submit`](Self::submit), for a client who waits for the answer. The job is cancelled when the client is gone, which is when what
+    /// is returned is dropped, or when it is not even returned.
+    pub(crate) async fn submit_attended(
+        &self,
+        client: String,
+        model: Option<String>,
+        request: Request,
+        previews: usize,
+    ) -> Result<(Job, CancelOnDrop), Refusal> {
+        let service = self.clone();
+        // It goes on without the client, and its result is dropped then.
+        let submitted = tokio::spawn(async move {
+            let job = service.submit(client, model, request, previews).await?;
+            let cancel = CancelOnDrop { service: service.clone(), id: job.id };
+            Ok((job, cancel))
+        });
+        submitted.await.map_err(|error| Refusal::Internal(error.to_string()))?
+    }
+
     /// A job.
-    pub(crate) fn job(&self, id: JobId) -> Result<Job, Refusal> {
-        self.store.job(id).ok_or(Refusal::NoJob)
+    pub(crate) async fn job(&self, id: JobId) -> Result<Job, Refusal> {
+        self.aside(move |service| service.store.job(id)).await?.ok_or(Refusal::NoJob)
+    }
+
+    /// The jobs of a client, newest first.
+    pub(crate) async fn jobs(&self, client: String) -> Result<Vec<Job>, Refusal> {
+        self.aside(move |service| service.store.jobs(&client)).await
     }
 
     /// A finished picture: its PNG file.
@@ -127,14 +151,14 @@ impl Service {
     }
 
     /// What happens to a job, from now to its end.
-    pub(crate) fn watch(&self, id: JobId) -> Result<Watch, Refusal> {
-        let (job, events) = self.store.watch(id).ok_or(Refusal::NoJob)?;
+    pub(crate) async fn watch(&self, id: JobId) -> Result<Watch, Refusal> {
+        let (job, events) = self.aside(move |service| service.store.watch(id)).await?.ok_or(Refusal::NoJob)?;
         Ok(Watch { service: self.clone(), id, first: Some(job), events: Some(events) })
     }
 
     /// Waits until a job is over. One that has not finished is an error.
     pub(crate) async fn wait(&self, id: JobId) -> Result<Job, Refusal> {
-        let mut watch = self.watch(id)?;
+        let mut watch = self.watch(id).await?;
         while let Some(event) = watch.next().await {
             if let JobEvent::Job(job) = event
                 && job.state.is_over()
@@ -146,11 +170,6 @@ impl Service {
             }
         }
         Err(Refusal::NoJob)
-    }
-
-    /// Cancels the job when it is dropped, unless it is over: of a client who waits for the answer, and may go away.
-    pub(crate) fn cancel_on_drop(&self, id: JobId) -> CancelOnDrop {
-        CancelOnDrop { service: self.clone(), id }
     }
 }
 
@@ -165,7 +184,7 @@ fn expect_whole(request: &Request) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// See [`Service::cancel_on_drop`].
+/// Cancels a job when it is dropped; one that is over stays as it is. Of a client who waits for the answer, and may go away.
 #[derive(Debug)]
 pub(crate) struct CancelOnDrop {
     service: Service,
@@ -176,9 +195,6 @@ impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         // The disk may be slow, and the thread belongs to all connections.
         let (store, id) = (Arc::clone(&self.service.store), self.id);
-        if store.job(id).is_none_or(|job| job.state.is_over()) {
-            return;
-        }
         let cancel = move || {
             if let Err(error) = store.cancel(id) {
                 tracing::error!(%error, "a job whose client is gone cannot be cancelled");
@@ -210,7 +226,7 @@ impl Watch {
                 Ok(JobEvent::Job(job)) => *job,
                 Ok(event) => return Some(event),
                 // Too many at once: what counts is how it stands now.
-                Err(RecvError::Lagged(_)) => self.service.job(self.id).ok()?,
+                Err(RecvError::Lagged(_)) => self.service.job(self.id).await.ok()?,
                 Err(RecvError::Closed) => return None,
             },
         };

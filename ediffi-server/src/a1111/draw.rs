@@ -97,12 +97,11 @@ async fn draw(desk: Desk, client: Client, settings: Settings, given: Option<Give
             request = request.schedule(&first.stage, schedule);
         }
     }
-    let job = service.submit(client.0, Some(id.clone()), request.clone(), 0).await?;
-    let cancel = service.cancel_on_drop(job.id);
+    let (job, cancel) = service.submit_attended(client.0, Some(id.clone()), request.clone(), 0).await?;
     let job = match service.wait(job.id).await {
         Ok(job) => job,
         // Who interrupts gets what was finished until then.
-        Err(Refusal::Cancelled) => service.job(job.id)?,
+        Err(Refusal::Cancelled) => service.job(job.id).await?,
         Err(refusal) => return Err(refusal.into()),
     };
     drop(cancel);

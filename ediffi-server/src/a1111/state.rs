@@ -50,17 +50,20 @@ impl Desk {
     }
 
     /// The jobs of a client that are not over, the one that came first at the begin.
-    fn jobs(&self, Client(client): &Client) -> Vec<Job> {
-        let mut jobs = self.service.store.jobs(client);
+    async fn jobs(&self, Client(client): Client) -> Result<Vec<Job>, Refusal> {
+        let mut jobs = self.service.jobs(client).await?;
         jobs.retain(|job| !job.state.is_over());
         jobs.reverse();
-        jobs
+        Ok(jobs)
     }
 }
 
 /// How far the client's job has come that is drawn, or the next one.
-pub(super) async fn progress(State(desk): State<Desk>, Extension(client): Extension<Client>) -> Json<Value> {
-    let jobs = desk.jobs(&client);
+pub(super) async fn progress(
+    State(desk): State<Desk>,
+    Extension(client): Extension<Client>,
+) -> Result<Json<Value>, Refused> {
+    let jobs = desk.jobs(client).await?;
     let job = jobs.iter().find(|job| job.state == JobState::Running).or(jobs.first());
     let state = |job: &Job| {
         json!({
@@ -83,13 +86,13 @@ pub(super) async fn progress(State(desk): State<Desk>, Extension(client): Extens
         Some(place) => format!("waiting, place {place}"),
         None => job.progress.stage.clone(),
     });
-    Json(json!({
+    Ok(Json(json!({
         "progress": job.map_or(0.0, |job| job.progress.fraction),
         "eta_relative": job.map_or(0.0, eta),
         "state": job.map_or(nothing, state),
         "current_image": null,
         "textinfo": text,
-    }))
+    })))
 }
 
 /// The seconds that are left if it goes on as it did.
@@ -104,7 +107,7 @@ pub(super) async fn interrupt(
     State(desk): State<Desk>,
     Extension(client): Extension<Client>,
 ) -> Result<Json<Value>, Refused> {
-    for job in desk.jobs(&client) {
+    for job in desk.jobs(client).await? {
         desk.service.aside(move |service| service.store.cancel(job.id)).await?.map_err(Refusal::from)?;
     }
     Ok(Json(json!({})))

@@ -28,7 +28,7 @@ pub(crate) async fn events(
     State(service): State<Service>,
     Path(id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refused> {
-    let watch = service.watch(job_id(&id)?)?;
+    let watch = service.watch(job_id(&id)?).await?;
     let next = async |mut watch: Watch| Some((Ok(sent(&watch.next().await?)), watch));
     Ok(Sse::new(unfold(watch, next)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }

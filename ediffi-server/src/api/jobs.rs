@@ -52,8 +52,11 @@ pub(crate) async fn submit(
 
 /// The jobs of this client, newest first.
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", responses((status = 200, body = Jobs)))]
-pub(crate) async fn list(State(service): State<Service>, Extension(Client(client)): Extension<Client>) -> Json<Jobs> {
-    Json(Jobs { jobs: service.store.jobs(&client) })
+pub(crate) async fn list(
+    State(service): State<Service>,
+    Extension(Client(client)): Extension<Client>,
+) -> Result<Json<Jobs>, Refused> {
+    Ok(Json(Jobs { jobs: service.jobs(client).await? }))
 }
 
 /// A job.
@@ -62,7 +65,7 @@ pub(crate) async fn list(State(service): State<Service>, Extension(Client(client
     (status = 404, description = "There is no such job, or it is not kept any more", body = ErrorBody),
 ))]
 pub(crate) async fn show(State(service): State<Service>, Path(id): Path<String>) -> Result<Json<Job>, Refused> {
-    Ok(Json(service.job(job_id(&id)?)?))
+    Ok(Json(service.job(job_id(&id)?).await?))
 }
 
 /// Cancel a job. One that is over is deleted with its pictures.
@@ -73,7 +76,7 @@ pub(crate) async fn show(State(service): State<Service>, Path(id): Path<String>)
 ))]
 pub(crate) async fn cancel(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, Refused> {
     let id = job_id(&id)?;
-    let was_over = service.job(id)?.state.is_over();
+    let was_over = service.job(id).await?.state.is_over();
     if was_over {
         service.aside(move |service| service.store.remove(id)).await?.map_err(Refusal::from)?;
         return Ok(StatusCode::NO_CONTENT.into_response());
@@ -94,7 +97,7 @@ pub(crate) async fn image(
     Query(Sent { plain }): Query<Sent>,
 ) -> Result<Response, Refused> {
     let id = job_id(&id)?;
-    service.job(id)?;
+    service.job(id).await?;
     let file = service.picture(id, index).await?;
     let file = if plain { service.aside(move |_| picture::plain_png(&file)).await?? } else { file };
     // It never changes.

@@ -28,15 +28,14 @@ pub(super) async fn draw(
 ) -> Result<Response, Refused> {
     let Asked { settings, request, .. } = &asked;
     let previews = previews(&service, &asked).await;
-    let submitted = service.submit(client, settings.model.clone(), request.clone(), previews).await;
-    let job = match submitted {
-        Ok(job) => job,
+    let submitted = service.submit_attended(client, settings.model.clone(), request.clone(), previews).await;
+    let (job, cancel) = match submitted {
+        Ok(submitted) => submitted,
         Err(refusal) => return Err(refused(&service, &asked, refusal).await),
     };
-    let cancel = service.cancel_on_drop(job.id);
     let usage = Usage::of(&service, settings.model.clone(), request).await;
     if settings.stream {
-        return stream::answer(service, job, asked, usage, cancel);
+        return stream::answer(service, job, asked, usage, cancel).await;
     }
     let job = service.wait(job.id).await?;
     answer(&service, headers, &job, &asked, usage).await

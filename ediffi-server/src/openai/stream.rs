@@ -23,14 +23,14 @@ use crate::service::{CancelOnDrop, Service, Watch};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Answers with events. The job is cancelled when the client is gone.
-pub(super) fn answer(
+pub(super) async fn answer(
     service: Service,
     job: Job,
     asked: Asked,
     usage: Option<Usage>,
     cancel: CancelOnDrop,
 ) -> Result<Response, Refused> {
-    let watch = service.watch(job.id)?;
+    let watch = service.watch(job.id).await?;
     let sending = Sending {
         service,
         job,

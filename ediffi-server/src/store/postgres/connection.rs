@@ -10,7 +10,8 @@ use crate::store::StoreError;
 /// A connection to the database.
 pub(super) struct Connection {
     config: Config,
-    client: Mutex<Client>,
+    /// Taken when the connection is dropped.
+    client: Mutex<Option<Client>>,
 }
 
 impl fmt::Debug for Connection {
@@ -22,19 +23,42 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     pub(super) fn open(parameters: &str) -> Result<Self, StoreError> {
-        let config: Config = parameters.parse().map_err(failed)?;
-        let client = Mutex::new(config.connect(NoTls).map_err(failed)?);
-        Ok(Self { config, client })
+        let mut config: Config = parameters.parse().map_err(failed)?;
+        // That tables are there already is no news.
+        config.options("-c client_min_messages=warning").application_name("ediffi");
+        let client = apart(|| config.connect(NoTls))?;
+        Ok(Self { config, client: Mutex::new(Some(client)) })
     }
 
     /// Asks the database. A connection that was lost before is made again first; what fails now is not asked twice.
-    pub(super) fn with<T>(&self, ask: impl FnOnce(&mut Client) -> Result<T, postgres::Error>) -> Result<T, StoreError> {
+    pub(super) fn with<T: Send>(
+        &self,
+        ask: impl FnOnce(&mut Client) -> Result<T, postgres::Error> + Send,
+    ) -> Result<T, StoreError> {
         let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if client.is_closed() {
-            *client = self.config.connect(NoTls).map_err(failed)?;
-        }
-        ask(&mut client).map_err(failed)
+        let client = &mut *client;
+        apart(move || {
+            let open = client.take_if(|client| !client.is_closed());
+            ask(client.insert(open.map_or_else(|| self.config.connect(NoTls), Ok)?))
+        })
     }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let client = self.client.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // Nothing is left to be told of the end of a connection.
+        let _ = apart(move || {
+            drop(client);
+            Ok(())
+        });
+    }
+}
+
+/// Asks on a thread of its own: the client has a runtime inside, and panics on a thread that belongs to another one.
+fn apart<T: Send>(ask: impl FnOnce() -> Result<T, postgres::Error> + Send) -> Result<T, StoreError> {
+    let asked = std::thread::scope(|scope| scope.spawn(ask).join());
+    asked.map_err(|_| StoreError::Database("the client panicked".to_owned()))?.map_err(failed)
 }
 
 /// The words of the database, without those of a request.

@@ -126,6 +126,7 @@ fn replicas_share_one_queue() {
         a_dead_replica_gives_its_job_to_another,
         a_stop_gives_back_what_runs,
         a_lost_connection_is_made_again,
+        a_thread_of_a_runtime_may_ask,
     ] {
         test(&cluster);
         cluster.clear();
@@ -280,6 +281,15 @@ fn a_lost_connection_is_made_again(cluster: &Cluster) {
         thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(one.take(SOON).unwrap().unwrap().id, id);
+}
+
+fn a_thread_of_a_runtime_may_ask(cluster: &Cluster) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = cluster.replica(Keep::default());
+        let id = store.submit(new("a", "1")).unwrap().id;
+        assert_eq!(store.job(id).unwrap().position, Some(1));
+    });
 }
 
 #[test]
