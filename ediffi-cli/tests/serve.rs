@@ -56,9 +56,13 @@ impl Server {
         serde_json::from_slice::<Value>(&body).unwrap()["id"].as_str().unwrap().to_owned()
     }
 
-    fn state(&self, id: &str) -> String {
+    fn job(&self, id: &str) -> Value {
         let (_, body) = self.ask("GET", &format!("/api/v1/jobs/{id}"), "");
-        serde_json::from_slice::<Value>(&body).unwrap()["state"].as_str().unwrap_or("unknown").to_owned()
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    fn state(&self, id: &str) -> String {
+        self.job(id)["state"].as_str().unwrap_or("unknown").to_owned()
     }
 
     fn wait_for(&self, id: &str, state: &str) {
@@ -95,13 +99,13 @@ fn a_killed_server_has_lost_nothing_that_was_finished_and_draws_the_rest() {
     let mut server = Server::start(&keep);
     let jobs: Vec<String> = (0..6).map(|seed| server.submit(seed)).collect();
     server.wait_for(&jobs[1], "finished");
-    let first = server.picture(&jobs[0]);
+    let (first, told) = (server.picture(&jobs[0]), server.job(&jobs[0]));
     server.kill();
     let server = Server::start(&keep);
     for id in &jobs {
         server.wait_for(id, "finished");
     }
-    assert_eq!(server.picture(&jobs[0]), first);
+    assert_eq!((server.picture(&jobs[0]), server.job(&jobs[0])), (first, told), "not drawn again");
     let (_, body) = server.ask("GET", "/api/v1/jobs", "");
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["jobs"].as_array().unwrap().len(), 6);
 }

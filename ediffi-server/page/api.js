@@ -62,7 +62,10 @@ export const submit = async (body) => json(await post("/api/v1/jobs", body));
 export const plan = async (body, signal) => json(await post("/api/v1/plan", body, { signal }));
 export const bindings = async (body, signal) => json(await post("/api/v1/bindings", body, { signal }));
 
-/** Cancels a job that is not finished, or deletes a finished one with its pictures. */
+/** Cancels a job. One that is over stays as it is. */
+export const cancel = (id) => send("POST", `/api/v1/jobs/${encodeURIComponent(id)}/cancel`, {});
+
+/** Deletes a job that is over, with its pictures. */
 export const remove = (id) => send("DELETE", `/api/v1/jobs/${encodeURIComponent(id)}`, {});
 
 /** The request that a PNG file holds. */

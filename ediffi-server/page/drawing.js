@@ -47,7 +47,7 @@ export async function cancel() {
   if (!job) return;
   show("Cancelling…", null);
   try {
-    await api.remove(job.id);
+    await api.cancel(job.id);
   } catch (error) {
     if (error.status !== 404) placeProblems(error.problems ?? [error.message]);
   }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ediffi::{Phase, Progress, Request};
+use ediffi::Request;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -60,14 +60,6 @@ pub struct JobProgress {
     pub step: usize,
     /// Steps of this stage, over all its batches.
     pub steps: usize,
-}
-
-impl From<&Progress> for JobProgress {
-    fn from(progress: &Progress) -> Self {
-        let fraction = if progress.phase == Phase::Finished { 1.0 } else { progress.fraction() };
-        let (stage, stage_index) = (progress.stage.clone(), progress.stage_index);
-        Self { fraction, stage, stage_index, stages: progress.stages, step: progress.step, steps: progress.steps }
-    }
 }
 
 /// A finished picture of a job.

@@ -28,6 +28,7 @@ mod listen;
 mod metrics;
 mod model;
 mod openai;
+mod origin;
 mod page;
 mod partial;
 mod picture;

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::extract::ConnectInfo;
+use axum::middleware::from_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
+use crate::origin;
 use crate::server::{Server, ServerError};
 
 /// How long a client may take to send the head of a request.
@@ -28,10 +30,13 @@ impl Server {
         if !address.ip().is_loopback() && !self.service.tokens.are_needed() {
             return Err(ServerError::Open(address));
         }
-        let (router, connections) = (self.router(), GracefulShutdown::new());
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let (mut router, connections) = (self.router(), GracefulShutdown::new());
+        if !self.service.tokens.are_needed() {
+            router = router.layer(from_fn(origin::local_host));
+        }
+        // Of one version, so that the clock runs from the first byte on, and before it.
+        let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(HEAD);
         tokio::pin!(stop);
         loop {
             let accepted = tokio::select! {

@@ -18,6 +18,10 @@ pub(crate) enum Refusal {
     NoJob,
     /// The job has no such picture.
     NoPicture,
+    /// The job is not over, and what was asked for needs that.
+    NotOver,
+    /// The body is too long.
+    TooLong,
     /// No token, or a wrong one.
     Unauthorized,
     /// The queue is full.
@@ -62,7 +66,8 @@ impl Refusal {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::Full { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Cancelled => StatusCode::CONFLICT,
+            Self::Cancelled | Self::NotOver => StatusCode::CONFLICT,
+            Self::TooLong => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Failed(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -73,6 +78,8 @@ impl Refusal {
             Self::Invalid(failure) | Self::Failed(failure) => &failure.code,
             Self::UnknownModel(_) => "model_not_found",
             Self::NoJob | Self::NoPicture => "not_found",
+            Self::NotOver => "not_over",
+            Self::TooLong => "too_long",
             Self::Unauthorized => "unauthorized",
             Self::Full { .. } => "queue_full",
             Self::Stopping => "shutting_down",
@@ -89,6 +96,8 @@ impl Refusal {
                 format!("there is no model `{}`", name.chars().take(100).collect::<String>())
             }
             Self::NoJob => "there is no such job, or it is not kept any more".to_owned(),
+            Self::NotOver => "the job is not over: cancel it first".to_owned(),
+            Self::TooLong => "the body is too long".to_owned(),
             Self::NoPicture => "the job has no such picture".to_owned(),
             Self::Unauthorized => "a token is needed: `Authorization: Bearer TOKEN`".to_owned(),
             Self::Full { message, .. } | Self::Internal(message) => message.clone(),

@@ -55,7 +55,7 @@ impl Runner {
         let span = tracing::info_span!("job", id = %taken.id, model = taken.job.model);
         let _inside = span.enter();
         let started = Instant::now();
-        if let Some(job) = self.store.job(taken.id) {
+        if let Ok(Some(job)) = self.store.job(taken.id) {
             self.metrics.waited(Duration::try_from_secs_f64(now() - job.created).unwrap_or_default());
         }
         let outcome = match self.drawn(taken) {

@@ -24,6 +24,7 @@ use crate::auth::Tokens;
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::openai;
+use crate::origin;
 use crate::page;
 use crate::runner::Runner;
 use crate::service::{Service, Shared};
@@ -249,6 +250,7 @@ impl Server {
             .nest("/v1", openai::router(service))
             .nest("/sdapi/v1", a1111::router(service))
             .layer(DefaultBodyLimit::max(service.body_bytes))
+            .layer(middleware::from_fn(origin::same_origin))
             .layer(middleware::from_fn_with_state(service.clone(), count))
             .layer(RequestBodyTimeoutLayer::new(SLOWEST_BODY))
             .layer(CatchPanicLayer::new())
@@ -264,11 +266,12 @@ impl Server {
         let store = &self.service.store;
         store.stop(false)?;
         let ends = Instant::now() + grace;
-        while store.depth().running > 0 && Instant::now() < ends {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        // A thread ends with the job that it draws.
+        while !threads.iter().all(JoinHandle::is_finished) && Instant::now() < ends {
             std::thread::sleep(Duration::from_millis(20));
         }
         store.stop(true)?;
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread that draws has panicked");
@@ -283,16 +286,19 @@ const SLOWEST_BODY: Duration = Duration::from_secs(30);
 
 /// Whether jobs are taken.
 async fn ready(State(service): State<Service>) -> Response {
-    let Ok(depth) = service.aside(|service| service.store.depth()).await else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    };
-    (StatusCode::OK, format!("ready: {} waiting, {} running\n", depth.waiting, depth.running)).into_response()
+    match service.depth().await {
+        Ok(depth) => format!("ready: {} waiting, {} running\n", depth.waiting, depth.running).into_response(),
+        Err(refusal) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", refusal.message())).into_response(),
+    }
 }
 
 /// What the server counts.
 async fn metrics(State(service): State<Service>) -> Response {
-    let text = service.aside(|service| service.metrics.text(service.store.depth())).await;
-    match text.unwrap_or(Err(std::fmt::Error)) {
+    let depth = match service.depth().await {
+        Ok(depth) => depth,
+        Err(refusal) => return (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", refusal.message())).into_response(),
+    };
+    match service.metrics.text(depth) {
         Ok(text) => {
             ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
         }

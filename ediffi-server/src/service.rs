@@ -13,7 +13,7 @@ use crate::job::{Job, JobEvent, JobId, JobImage, JobState};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::refusal::Refusal;
-use crate::store::{JobStore, NewJob, StoreError};
+use crate::store::{Depth, JobStore, NewJob, StoreError};
 
 /// What the handlers of all interfaces share. A copy is the same service.
 #[derive(Debug, Clone)]
@@ -80,12 +80,24 @@ impl Service {
         request: Request,
         previews: usize,
     ) -> Result<Job, Refusal> {
+        self.submit_as(client, model, request, previews, false).await
+    }
+
+    async fn submit_as(
+        &self,
+        client: String,
+        model: Option<String>,
+        request: Request,
+        previews: usize,
+        attended: bool,
+    ) -> Result<Job, Refusal> {
         self.aside(move |service| {
             let model = service.model(model.as_deref())?;
             model.ask(|pipeline| pipeline.validate(&request))?;
             // Its limits hold. A damaged picture is told now, and not when its turn has come.
             expect_whole(&request)?;
-            let new = NewJob { client, model: model.info.id.clone(), request: Arc::new(request), previews };
+            let (model, request) = (model.info.id.clone(), Arc::new(request));
+            let new = NewJob { client, model, request, previews, attended };
             service.store.submit(new).map_err(|error| service.refused(error))
         })
         .await?
@@ -116,7 +128,7 @@ impl Service {
         let service = self.clone();
         // It goes on without the client, and its result is dropped then.
         let submitted = tokio::spawn(async move {
-            let job = service.submit(client, model, request, previews).await?;
+            let job = service.submit_as(client, model, request, previews, true).await?;
             let cancel = CancelOnDrop { service: service.clone(), id: job.id };
             Ok((job, cancel))
         });
@@ -125,12 +137,17 @@ impl Service {
 
     /// A job.
     pub(crate) async fn job(&self, id: JobId) -> Result<Job, Refusal> {
-        self.aside(move |service| service.store.job(id)).await?.ok_or(Refusal::NoJob)
+        self.aside(move |service| service.store.job(id)).await??.ok_or(Refusal::NoJob)
     }
 
     /// The jobs of a client, newest first.
     pub(crate) async fn jobs(&self, client: String) -> Result<Vec<Job>, Refusal> {
-        self.aside(move |service| service.store.jobs(&client)).await
+        Ok(self.aside(move |service| service.store.jobs(&client)).await??)
+    }
+
+    /// How full the queue is.
+    pub(crate) async fn depth(&self) -> Result<Depth, Refusal> {
+        Ok(self.aside(|service| service.store.depth()).await??)
     }
 
     /// A finished picture: its PNG file.
@@ -152,7 +169,7 @@ impl Service {
 
     /// What happens to a job, from now to its end.
     pub(crate) async fn watch(&self, id: JobId) -> Result<Watch, Refusal> {
-        let (job, events) = self.aside(move |service| service.store.watch(id)).await?.ok_or(Refusal::NoJob)?;
+        let (job, events) = self.aside(move |service| service.store.watch(id)).await??.ok_or(Refusal::NoJob)?;
         Ok(Watch { service: self.clone(), id, first: Some(job), events: Some(events) })
     }
 

@@ -100,19 +100,8 @@ impl Running {
         id
     }
 
-    /// All events of a job: name and data.
-    fn events(&self, id: &str) -> Vec<(String, Value)> {
-        let stream = self.connect("GET", &format!("/api/v1/jobs/{id}/events"), "", b"");
-        let (mut events, mut name) = (Vec::new(), String::new());
-        for line in BufReader::new(stream).lines() {
-            let line = line.unwrap();
-            if let Some(event) = line.strip_prefix("event: ") {
-                event.clone_into(&mut name);
-            } else if let Some(data) = line.strip_prefix("data: ") {
-                events.push((name.clone(), serde_json::from_str(data).unwrap()));
-            }
-        }
-        events
+    fn cancel(&self, id: &str) -> u16 {
+        self.ask_with("POST", &format!("/api/v1/jobs/{id}/cancel"), "", b"").status
     }
 
     fn state(&self, id: &str) -> String {
@@ -128,6 +117,19 @@ impl Running {
     }
 }
 
+/// The events of a stream: name and data.
+fn events(lines: impl Iterator<Item = std::io::Result<String>>) -> Vec<(String, Value)> {
+    let (mut events, mut name) = (Vec::new(), "job".to_owned());
+    for line in lines.map(Result::unwrap) {
+        if let Some(event) = line.strip_prefix("event: ") {
+            event.clone_into(&mut name);
+        } else if let Some(data) = line.strip_prefix("data: ") {
+            events.push((name.clone(), serde_json::from_str(data).unwrap()));
+        }
+    }
+    events
+}
+
 fn apple() -> Value {
     json!({"prompt": "a red apple", "seed": 7, "images": 2, "last_stage": "base", "stages": {"base": {"steps": 4}}})
 }
@@ -140,20 +142,25 @@ fn long() -> Value {
 #[test]
 fn a_job_is_drawn_as_the_library_draws_it_and_tells_of_it() {
     let server = start(builder());
+    // It waits until somebody watches it.
+    let before = server.submit(&long(), 0);
     let id = server.submit(&apple(), 2);
-    let events = server.events(&id);
+    let stream = server.connect("GET", &format!("/api/v1/jobs/{id}/events"), "", b"");
+    let mut lines = BufReader::new(stream).lines();
+    while lines.next().unwrap().unwrap() != "event: job" {}
+    server.cancel(&before);
+    let events = events(lines);
     let named = |name: &str| events.iter().filter(|(event, _)| event == name).map(|(_, data)| data).collect::<Vec<_>>();
     let (jobs, images) = (named("job"), named("image"));
     assert_eq!(events.last().unwrap().0, "job");
     assert_eq!(jobs.last().unwrap()["state"], "finished");
     assert_eq!(jobs.last().unwrap()["images"].as_array().unwrap().len(), 2);
-    assert!(named("progress").len() <= 5);
-    assert!(
-        images.len() <= 2
-            && named("preview")
-                .iter()
-                .all(|data| data["data_url"].as_str().unwrap().starts_with("data:image/jpeg;base64,"))
-    );
+    // Its start and four steps; two previews of each picture.
+    assert_eq!((named("progress").len(), images.len()), (5, 2));
+    let previews = named("preview");
+    let places: Vec<_> = previews.iter().map(|data| (data["index"].as_u64(), data["step"].as_u64())).collect();
+    assert_eq!(places, [(Some(0), Some(2)), (Some(1), Some(2)), (Some(0), Some(4)), (Some(1), Some(4))]);
+    assert!(previews.iter().all(|data| data["data_url"].as_str().unwrap().starts_with("data:image/jpeg;base64,")));
 
     let request = Request::from_json(apple().to_string().as_bytes()).unwrap();
     let drawn =
@@ -181,7 +188,8 @@ fn a_job_is_cancelled_while_it_runs_and_while_it_waits() {
     server.wait_for(&runs, "running");
     assert_eq!(server.get(&format!("/api/v1/jobs/{waits}")).json()["position"], 1);
     for id in [&waits, &runs] {
-        assert_eq!(server.ask_with("DELETE", &format!("/api/v1/jobs/{id}"), "", b"").status, 200);
+        assert_eq!(server.ask_with("DELETE", &format!("/api/v1/jobs/{id}"), "", b"").status, 409);
+        assert_eq!(server.cancel(id), 200);
         server.wait_for(id, "cancelled");
     }
     let text = String::from_utf8(server.get("/metrics").body).unwrap();
@@ -199,7 +207,7 @@ fn a_full_queue_says_when_to_come_again() {
     let answer = server.post("/api/v1/jobs", &json!({"request": apple()}));
     assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (429, Some("queue_full")));
     assert!(answer.head.to_lowercase().contains("retry-after: "), "{}", answer.head);
-    server.ask_with("DELETE", &format!("/api/v1/jobs/{runs}"), "", b"");
+    server.cancel(&runs);
     server.wait_for(&waits, "finished");
 }
 
@@ -225,9 +233,11 @@ fn what_cannot_be_drawn_is_refused_with_its_reason() {
     ] {
         assert_eq!(server.ask_with("POST", "/api/v1/jobs", "", body.as_bytes()).status, status, "{body}");
     }
-    assert_eq!(server.ask_with("POST", "/api/v1/jobs", "", &vec![b' '; 5000]).status, 413);
+    let long = server.ask_with("POST", "/api/v1/jobs", "", &vec![b' '; 5000]);
+    assert_eq!((long.status, long.json()["error"]["code"].as_str()), (413, Some("too_long")));
     for path in ["/api/v1/jobs/x", "/api/v1/jobs/01890000-0000-7000-8000-000000000000", "/api/v1/nothing", "/nothing"] {
         assert_eq!(server.get(path).status, 404, "{path}");
+        assert!(path == "/nothing" || server.get(path).json()["error"]["code"] == "not_found", "{path}");
     }
     assert_eq!(server.ask_with("PUT", "/api/v1/jobs", "", b"").status, 405);
     assert_eq!(server.ask_with("POST", "/api/v1/read", "", b"no png").status, 400);
@@ -271,11 +281,12 @@ fn who_has_no_token_is_not_let_in() {
 fn a_stop_without_patience_gives_back_what_runs() {
     let folder = tempfile::tempdir().unwrap();
     let server = start(builder().folder(folder.path()).grace(Duration::ZERO));
-    let runs = server.submit(&apple(), 0);
+    let runs = server.submit(&long(), 0);
     server.wait_for(&runs, "running");
     drop(server);
     let server = start(builder().folder(folder.path()));
-    server.wait_for(&runs, "finished");
+    server.wait_for(&runs, "running");
+    assert_eq!(server.cancel(&runs), 200);
 }
 
 #[test]

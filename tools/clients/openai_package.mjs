@@ -82,7 +82,7 @@ second.controller.abort();
 await until("cancelled", "running");
 // An error in mid-stream.
 const { id } = (await jobs())[1];
-await fetch(`${guardedUrl}/api/v1/jobs/${id}`, { method: "DELETE", headers: { authorization: "Bearer other" } });
+await fetch(`${guardedUrl}/api/v1/jobs/${id}/cancel`, { method: "POST", headers: { authorization: "Bearer other" } });
 error = await refused(OpenAI.APIError, async () => {
   for await (const event of first) assert.fail(event.type);
 });

@@ -1,13 +1,15 @@
 //! What the checks need of the system, by the names of Debian's packages: a browser and Node for the clients of the server, PostgreSQL
 //! for its shared queue.
 
-use std::path::Path;
 use std::process::Command;
 
 use crate::checkout;
 
-/// A program that has to be there, and the package that has it. PostgreSQL keeps its programs in a folder of their own.
-const NEEDS: [(&str, &str); 3] = [("chromium", "chromium"), ("npm", "npm"), ("/usr/lib/postgresql", "postgresql")];
+/// A program that has to be there, and the package that has it.
+const NEEDS: [(&str, &str); 3] = [("chromium", "chromium"), ("npm", "npm"), ("initdb", "postgresql")];
+
+/// Debian keeps PostgreSQL's programs in folders of their own, one for each version.
+const POSTGRESQL: &str = "/usr/lib/postgresql";
 
 /// Installs what is missing, where this process may; else says what to install.
 pub(crate) fn install() -> Result<(), String> {
@@ -32,11 +34,10 @@ pub(crate) fn install() -> Result<(), String> {
 }
 
 fn is_there(program: &str) -> bool {
-    if program.starts_with('/') {
-        return Path::new(program).exists();
-    }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    let versions =
+        std::fs::read_dir(POSTGRESQL).into_iter().flatten().flatten().map(|version| version.path().join("bin"));
+    std::env::split_paths(&path).chain(versions).any(|folder| folder.join(program).is_file())
 }
 
 fn is_root() -> bool {

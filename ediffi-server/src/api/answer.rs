@@ -1,6 +1,8 @@
 //! How the native interface answers: errors, and the bodies that it reads.
 
 use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -60,6 +62,14 @@ fn told(status: StatusCode, code: &str, message: &str) -> Response {
 
 /// The characters of an error text that are sent back: it may hold what was sent.
 const LONGEST: usize = 500;
+
+/// A body, if all of it has come and it is not too long.
+pub(crate) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Refusal> {
+    body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Refusal::TooLong,
+        _ => Refusal::invalid(error.body_text()),
+    })
+}
 
 /// Reads a JSON body. Keys that are not known are refused by name.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {

@@ -1,6 +1,7 @@
 //! Jobs: submit, look, cancel, and their pictures.
 
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
@@ -42,9 +43,9 @@ pub(crate) struct Sent {
 pub(crate) async fn submit(
     State(service): State<Service>,
     Extension(Client(client)): Extension<Client>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refused> {
-    let asked: Asked = answer::read(&body)?;
+    let asked: Asked = answer::read(&answer::whole(body)?)?;
     let request = asked.request()?;
     let job = service.submit(client, asked.model, request, asked.previews).await?;
     Ok((StatusCode::ACCEPTED, [(LOCATION, format!("/api/v1/jobs/{}", job.id))], Json(job)).into_response())
@@ -68,21 +69,30 @@ pub(crate) async fn show(State(service): State<Service>, Path(id): Path<String>)
     Ok(Json(service.job(job_id(&id)?).await?))
 }
 
-/// Cancel a job. One that is over is deleted with its pictures.
-#[utoipa::path(delete, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path)), responses(
+/// Cancel a job. One that is over stays as it is.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", params(("id" = String, Path)), responses(
     (status = 200, description = "It is cancelled, or will be after the evaluation that runs", body = Job),
-    (status = 204, description = "It was over, and is deleted"),
     (status = 404, description = "There is no such job, or it is not kept any more", body = ErrorBody),
 ))]
-pub(crate) async fn cancel(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, Refused> {
+pub(crate) async fn cancel(State(service): State<Service>, Path(id): Path<String>) -> Result<Json<Job>, Refused> {
     let id = job_id(&id)?;
-    let was_over = service.job(id).await?.state.is_over();
-    if was_over {
-        service.aside(move |service| service.store.remove(id)).await?.map_err(Refusal::from)?;
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    }
     let job = service.aside(move |service| service.store.cancel(id)).await?.map_err(Refusal::from)?;
-    Ok(Json(job.ok_or(Refusal::NoJob)?).into_response())
+    Ok(Json(job.ok_or(Refusal::NoJob)?))
+}
+
+/// Delete a job that is over, with its pictures.
+#[utoipa::path(delete, path = "/api/v1/jobs/{id}", tag = "jobs", params(("id" = String, Path)), responses(
+    (status = 204, description = "It is deleted"),
+    (status = 404, description = "There is no such job, or it is not kept any more", body = ErrorBody),
+    (status = 409, description = "It is not over: cancel it first", body = ErrorBody),
+))]
+pub(crate) async fn delete(State(service): State<Service>, Path(id): Path<String>) -> Result<StatusCode, Refused> {
+    let id = job_id(&id)?;
+    if !service.job(id).await?.state.is_over() {
+        return Err(Refusal::NotOver.into());
+    }
+    service.aside(move |service| service.store.remove(id)).await?.map_err(Refusal::from)?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// A finished picture.
@@ -93,10 +103,11 @@ pub(crate) async fn cancel(State(service): State<Service>, Path(id): Path<String
 ))]
 pub(crate) async fn image(
     State(service): State<Service>,
-    Path((id, index)): Path<(String, usize)>,
-    Query(Sent { plain }): Query<Sent>,
+    Path((id, index)): Path<(String, String)>,
+    sent: Result<Query<Sent>, QueryRejection>,
 ) -> Result<Response, Refused> {
-    let id = job_id(&id)?;
+    let Query(Sent { plain }) = sent.map_err(|error| Refusal::invalid(error.body_text()))?;
+    let (id, index) = (job_id(&id)?, index.parse().map_err(|_| Refusal::NoPicture)?);
     service.job(id).await?;
     let file = service.picture(id, index).await?;
     let file = if plain { service.aside(move |_| picture::plain_png(&file)).await?? } else { file };

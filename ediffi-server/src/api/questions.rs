@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use ediffi::{Canvas, Limits, Provenance, Request, StagePlan};
 use serde::Serialize;
 use serde_json::Value;
@@ -96,8 +97,11 @@ pub(crate) struct Planned {
 /// Say which expert would run which step. Nothing is drawn.
 #[utoipa::path(post, path = "/api/v1/plan", tag = "questions", request_body = AskedSchema, responses(
     (status = 200, body = Planned), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
-pub(crate) async fn plan(State(service): State<Service>, body: Bytes) -> Result<Json<Planned>, Refused> {
-    let asked: Asked = answer::read(&body)?;
+pub(crate) async fn plan(
+    State(service): State<Service>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Planned>, Refused> {
+    let asked: Asked = answer::read(&answer::whole(body)?)?;
     let request = asked.request()?;
     let stages = service.ask(asked.model, move |pipeline| pipeline.plan(&request)).await?;
     Ok(Json(Planned { stages: stages.iter().map(planned).collect() }))
@@ -160,8 +164,11 @@ pub(crate) struct Bound {
 /// Say which tokens each region of a canvas takes, and how much of it is painted. Nothing is drawn.
 #[utoipa::path(post, path = "/api/v1/bindings", tag = "questions", request_body = AskedSchema, responses(
     (status = 200, body = Bound), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
-pub(crate) async fn bindings(State(service): State<Service>, body: Bytes) -> Result<Json<Bound>, Refused> {
-    let asked: Asked = answer::read(&body)?;
+pub(crate) async fn bindings(
+    State(service): State<Service>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Bound>, Refused> {
+    let asked: Asked = answer::read(&answer::whole(body)?)?;
     let request = asked.request()?;
     let covered = request.canvas.as_ref().map_or_else(Vec::new, coverage);
     let bindings = service.ask(asked.model, move |pipeline| pipeline.bindings(&request)).await?;
@@ -204,7 +211,11 @@ pub(crate) struct Read {
 #[utoipa::path(post, path = "/api/v1/read", tag = "questions",
     request_body(content_type = "image/png", description = "The PNG file"),
     responses((status = 200, body = Read), (status = 400, description = "It holds none", body = ErrorBody)))]
-pub(crate) async fn read(State(service): State<Service>, body: Bytes) -> Result<Json<Read>, Refused> {
+pub(crate) async fn read(
+    State(service): State<Service>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Read>, Refused> {
+    let body = answer::whole(body)?;
     let read = service.aside(move |_| {
         let request = Request::from_png_bytes(&body).map_err(|error| Refusal::invalid(chain(&error)))?;
         let made = Provenance::from_png_bytes(&body).ok();

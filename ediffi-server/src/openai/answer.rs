@@ -96,7 +96,12 @@ impl From<MultipartError> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
+        // Clients ask again by themselves after these, and a job that failed would be drawn again.
+        let over = matches!(self.status, StatusCode::CONFLICT | StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (self.status, Json(Told { error: self.body })).into_response();
+        if over {
+            response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+        }
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -9,12 +9,13 @@ use ediffi::Request;
 use rusqlite::{Connection, params};
 
 use super::{NewJob, StoreError};
-use crate::job::{Failure, Job, JobId, JobImage, JobProgress, JobState};
+use crate::job::{Failure, Job, JobId, JobImage, JobProgress, JobState, now};
 
 /// The tables, version 1. Times are seconds since 1970.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS jobs (
-        id TEXT PRIMARY KEY, client TEXT NOT NULL, model TEXT NOT NULL, request TEXT NOT NULL, previews INTEGER NOT NULL,
+        id TEXT PRIMARY KEY, client TEXT NOT NULL, model TEXT NOT NULL, request TEXT, previews INTEGER NOT NULL,
+        attended INTEGER NOT NULL, prompt TEXT NOT NULL, seed TEXT NOT NULL,
         state TEXT NOT NULL, attempts INTEGER NOT NULL, created REAL NOT NULL, started REAL, ended REAL, error TEXT
     ) STRICT;
     CREATE TABLE IF NOT EXISTS images (
@@ -39,6 +40,45 @@ pub(crate) struct Stored {
     pub(crate) new: NewJob,
     /// How many times it was begun.
     pub(crate) attempts: u32,
+}
+
+/// A row of the list.
+struct Row {
+    id: String,
+    client: String,
+    model: String,
+    request: Option<String>,
+    previews: i64,
+    attended: bool,
+    prompt: String,
+    seed: String,
+    state: String,
+    attempts: u32,
+    created: f64,
+    started: Option<f64>,
+    ended: Option<f64>,
+    error: Option<String>,
+}
+
+impl Row {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            id: row.get("id")?,
+            client: row.get("client")?,
+            model: row.get("model")?,
+            request: row.get("request")?,
+            previews: row.get("previews")?,
+            attended: row.get("attended")?,
+            prompt: row.get("prompt")?,
+            seed: row.get("seed")?,
+            state: row.get("state")?,
+            attempts: row.get("attempts")?,
+            created: row.get("created")?,
+            started: row.get("started")?,
+            ended: row.get("ended")?,
+            error: row.get("error")?,
+        })
+    }
 }
 
 impl Archive {
@@ -94,12 +134,16 @@ impl Archive {
 
     /// A job that is submitted.
     pub(crate) fn add(&self, job: &Job, new: &NewJob) -> Result<(), StoreError> {
-        let unreadable = |error: serde_json::Error| self.unreadable(job.id, error.to_string());
-        let request = serde_json::to_string(&*new.request).map_err(unreadable)?;
-        let row = "INSERT INTO jobs (id, client, model, request, previews, state, attempts, created) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)";
+        let (id, seed, previews) = (job.id.to_string(), job.seed.to_string(), new.previews as i64);
+        let request = serde_json::to_string(&*new.request).map_err(|error| self.unreadable(&id, error.to_string()))?;
+        let row =
+            "INSERT INTO jobs (id, client, model, request, previews, attended, prompt, seed, state, attempts, created)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, 0, ?10)";
+        let (state, created) = (job.state.name(), job.created);
         self.with(|database| {
-            let (id, state) = (job.id.to_string(), job.state.name());
-            database.execute(row, params![id, new.client, new.model, request, new.previews as i64, state, job.created])
+            let values =
+                params![id, new.client, new.model, request, previews, new.attended, job.prompt, seed, state, created];
+            database.execute(row, values)
         })?;
         Ok(())
     }
@@ -119,11 +163,18 @@ impl Archive {
         Ok(())
     }
 
-    /// A job that is over.
+    /// A job that was drawn when the last server ended. That it was begun counts.
+    pub(crate) fn waits(&self, id: JobId) -> Result<(), StoreError> {
+        let row = "UPDATE jobs SET state = 'queued', started = NULL WHERE id = ?1";
+        self.with(|database| database.execute(row, params![id.to_string()]))?;
+        Ok(())
+    }
+
+    /// A job that is over. Its request is forgotten: it may hold pictures.
     pub(crate) fn ended(&self, job: &Job) -> Result<(), StoreError> {
         let error = job.error.as_ref().map(serde_json::to_string).transpose();
-        let error = error.map_err(|error| self.unreadable(job.id, error.to_string()))?;
-        let row = "UPDATE jobs SET state = ?2, ended = ?3, error = ?4 WHERE id = ?1";
+        let error = error.map_err(|error| self.unreadable(&job.id.to_string(), error.to_string()))?;
+        let row = "UPDATE jobs SET state = ?2, ended = ?3, error = ?4, request = NULL WHERE id = ?1";
         self.with(|database| database.execute(row, params![job.id.to_string(), job.state.name(), job.ended, error]))?;
         Ok(())
     }
@@ -137,10 +188,13 @@ impl Archive {
             let mut part = File::create(&beside)?;
             std::io::Write::write_all(&mut part, file)?;
             part.sync_all()?;
-            fs::rename(&beside, &path)
+            fs::rename(&beside, &path)?;
+            // The name is on disk, too.
+            File::open(self.folder.join("pictures"))?.sync_all()
         };
         write().map_err(unwritten)?;
-        let image_json = serde_json::to_string(image).map_err(|error| self.unreadable(id, error.to_string()))?;
+        let image_json =
+            serde_json::to_string(image).map_err(|error| self.unreadable(&id.to_string(), error.to_string()))?;
         let row = "INSERT OR REPLACE INTO images (job, number, image) VALUES (?1, ?2, ?3)";
         self.with(|database| database.execute(row, params![id.to_string(), image.index as i64, image_json]))?;
         Ok(())
@@ -173,53 +227,46 @@ impl Archive {
     }
 
     fn stored(&self) -> Result<Vec<Stored>, StoreError> {
-        /// The columns of a row, as they are stored.
-        type Row = (String, String, String, String, i64, String, u32, f64, Option<f64>, Option<f64>, Option<String>);
-        let columns = "SELECT id, client, model, request, previews, state, attempts, created, started, ended, error FROM jobs ORDER BY id";
         let rows: Vec<Row> = self.with(|database| {
-            let mut rows = database.prepare(columns)?;
-            let row = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Row> {
-                let (id, client, model, request, previews) =
-                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-                let (state, attempts, created, started) = (row.get(5)?, row.get(6)?, row.get(7)?, row.get(8)?);
-                Ok((id, client, model, request, previews, state, attempts, created, started, row.get(9)?, row.get(10)?))
-            };
-            rows.query_map([], row)?.collect()
+            let mut rows = database.prepare("SELECT * FROM jobs ORDER BY id")?;
+            rows.query_map([], Row::read)?.collect()
         })?;
-        let read = |row: Row| -> Result<Stored, StoreError> {
-            let (name, client, model, request, previews, state, attempts, created, started, ended, error) = row;
-            let unreadable = |reason: String| StoreError::Unreadable { path: self.path(), id: name.clone(), reason };
-            let id: JobId = name.parse().map_err(|_| unreadable("its name is none".to_owned()))?;
-            let request = Request::from_json(request.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
-            let state: JobState =
-                serde_json::from_value(state.into()).map_err(|error| unreadable(error.to_string()))?;
-            let error: Option<Failure> = error
-                .map(|error| serde_json::from_str(&error))
-                .transpose()
-                .map_err(|error| unreadable(error.to_string()))?;
-            let images = self.images(id)?;
-            let progress =
-                JobProgress { fraction: f64::from(u8::from(state == JobState::Finished)), ..JobProgress::default() };
-            let (prompt, seed) = (request.prompt.clone(), request.seed);
-            let job = Job {
-                id,
-                model: model.clone(),
-                state,
-                position: None,
-                progress,
-                created,
-                started,
-                ended,
-                prompt,
-                seed,
-                images,
-                error,
-            };
-            let new =
-                NewJob { client, model, request: Arc::new(request), previews: usize::try_from(previews).unwrap_or(0) };
-            Ok(Stored { job, new, attempts })
+        rows.into_iter().map(|row| self.job_of(row)).collect()
+    }
+
+    /// A job that waits and cannot be read, as after going back to an older program, fails.
+    fn job_of(&self, row: Row) -> Result<Stored, StoreError> {
+        let id: JobId = row.id.parse().map_err(|_| self.unreadable(&row.id, "its name is none".to_owned()))?;
+        let unreadable = |error: serde_json::Error| self.unreadable(&row.id, error.to_string());
+        let mut state: JobState = serde_json::from_value(row.state.into()).map_err(unreadable)?;
+        let mut error: Option<Failure> =
+            row.error.map(|error| serde_json::from_str(&error)).transpose().map_err(unreadable)?;
+        let request = Request::from_json(row.request.unwrap_or_default().as_bytes());
+        let mut ended = row.ended;
+        if let (Err(reason), false) = (&request, state.is_over()) {
+            tracing::warn!(%id, %reason, "a job cannot be read");
+            (state, ended) = (JobState::Failed, Some(now()));
+            error = Some(Failure::new("failed", reason.to_string()));
+        }
+        let fraction = f64::from(u8::from(state == JobState::Finished));
+        let job = Job {
+            id,
+            model: row.model.clone(),
+            state,
+            position: None,
+            progress: JobProgress { fraction, ..JobProgress::default() },
+            created: row.created,
+            started: row.started,
+            ended,
+            prompt: row.prompt,
+            seed: row.seed.parse().map_err(|_| self.unreadable(&row.id, "its seed is none".to_owned()))?,
+            images: self.images(id)?,
+            error,
         };
-        rows.into_iter().map(read).collect()
+        let request = Arc::new(request.unwrap_or_else(|_| Request::new("")));
+        let previews = usize::try_from(row.previews).unwrap_or(0);
+        let new = NewJob { client: row.client, model: row.model, request, previews, attended: row.attended };
+        Ok(Stored { job, new, attempts: row.attempts })
     }
 
     fn images(&self, id: JobId) -> Result<Vec<JobImage>, StoreError> {
@@ -227,7 +274,9 @@ impl Archive {
             let mut rows = database.prepare("SELECT image FROM images WHERE job = ?1 ORDER BY number")?;
             rows.query_map(params![id.to_string()], |row| row.get(0))?.collect()
         })?;
-        let read = |text: &String| serde_json::from_str(text).map_err(|error| self.unreadable(id, error.to_string()));
+        let read = |text: &String| {
+            serde_json::from_str(text).map_err(|error| self.unreadable(&id.to_string(), error.to_string()))
+        };
         texts.iter().map(read).collect()
     }
 
@@ -248,8 +297,8 @@ impl Archive {
         Ok(())
     }
 
-    fn unreadable(&self, id: JobId, reason: String) -> StoreError {
-        StoreError::Unreadable { path: self.path(), id: id.to_string(), reason }
+    fn unreadable(&self, id: &str, reason: String) -> StoreError {
+        StoreError::Unreadable { path: self.path(), id: id.to_owned(), reason }
     }
 }
 

@@ -30,11 +30,13 @@ pub struct Keep {
     pub for_long: Duration,
     /// Bytes of pictures that are kept (default: 1 GiB); the oldest jobs go first.
     pub bytes: u64,
+    /// Jobs that are over and kept (default: 10 000); the oldest go first.
+    pub jobs: usize,
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { queue: 64, queue_of_client: 16, for_long: Duration::from_secs(3600), bytes: 1 << 30 }
+        Self { queue: 64, queue_of_client: 16, for_long: Duration::from_secs(3600), bytes: 1 << 30, jobs: 10_000 }
     }
 }
 
@@ -70,7 +72,9 @@ struct Entry {
 impl Entry {
     fn new(job: Job, new: NewJob) -> Self {
         let (events, _) = broadcast::channel(BEHIND);
-        let ended = job.state.is_over().then(Instant::now);
+        // By the clock of the wall, which goes on while no server runs.
+        let ago = job.ended.map(|ended| Duration::try_from_secs_f64(now() - ended).unwrap_or_default());
+        let ended = ago.map(|ago| Instant::now().checked_sub(ago).unwrap_or_else(Instant::now));
         Self { job, new, stop: Arc::default(), pictures: HashMap::new(), events, ended }
     }
 
@@ -109,8 +113,12 @@ impl LocalStore {
                 job.error = Some(Failure::new("gave_up", message));
                 (job.state, job.ended) = (JobState::Failed, Some(now()));
                 archive.ended(&job)?;
+            } else if !job.state.is_over() && new.attended {
+                (job.state, job.ended) = (JobState::Cancelled, Some(now()));
+                archive.ended(&job)?;
             } else if !job.state.is_over() {
                 (job.state, job.started) = (JobState::Queued, None);
+                archive.waits(job.id)?;
                 state.queue.push(&new.client, job.id);
             }
             state.entries.insert(job.id, Entry::new(job, new));
@@ -132,10 +140,12 @@ impl LocalStore {
             .collect();
         over.sort_unstable();
         let mut bytes: u64 = over.iter().map(|(_, _, bytes)| bytes).sum();
+        let mut too_many = over.len().saturating_sub(self.keep.jobs);
         for (ended, id, of_job) in over {
-            if ended.elapsed() < self.keep.for_long && bytes <= self.keep.bytes {
+            if ended.elapsed() < self.keep.for_long && bytes <= self.keep.bytes && too_many == 0 {
                 break;
             }
+            too_many = too_many.saturating_sub(1);
             bytes = bytes.saturating_sub(of_job);
             self.forget(state, id)?;
         }
@@ -157,7 +167,9 @@ impl LocalStore {
         job.error = Some(Failure::new("shutting_down", "the server is shutting down"));
         entry.ended = Some(Instant::now());
         entry.tell_state();
-        self.archive.as_ref().map_or(Ok(()), |archive| archive.given_back(entry.job.id))
+        let Some(archive) = &self.archive else { return Ok(()) };
+        // Who waited is told, and is gone at the next start.
+        if entry.new.attended { archive.ended(&entry.job) } else { archive.given_back(entry.job.id) }
     }
 
     /// Ends a job, in memory and on disk.
@@ -168,6 +180,7 @@ impl LocalStore {
             job.progress.fraction = 1.0;
         }
         entry.ended = Some(Instant::now());
+        entry.new.forget_request();
         // Those who wait are told in any case.
         entry.tell_state();
         self.archive.as_ref().map_or(Ok(()), |archive| archive.ended(&entry.job))
@@ -307,17 +320,17 @@ impl JobStore for LocalStore {
         self.forget(&mut self.lock(), id)
     }
 
-    fn job(&self, id: JobId) -> Option<Job> {
+    fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         let state = self.lock();
-        state.entries.get(&id).map(|entry| state.seen(entry))
+        Ok(state.entries.get(&id).map(|entry| state.seen(entry)))
     }
 
-    fn jobs(&self, client: &str) -> Vec<Job> {
+    fn jobs(&self, client: &str) -> Result<Vec<Job>, StoreError> {
         let state = self.lock();
         let own = state.entries.values().filter(|entry| entry.new.client == client);
         let mut jobs: Vec<Job> = own.map(|entry| state.seen(entry)).collect();
         jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
-        jobs
+        Ok(jobs)
     }
 
     fn picture(&self, id: JobId, index: usize) -> Result<Option<Bytes>, StoreError> {
@@ -334,12 +347,12 @@ impl JobStore for LocalStore {
         }
     }
 
-    fn watch(&self, id: JobId) -> Option<(Job, broadcast::Receiver<JobEvent>)> {
+    fn watch(&self, id: JobId) -> Result<Option<(Job, broadcast::Receiver<JobEvent>)>, StoreError> {
         let state = self.lock();
-        state.entries.get(&id).map(|entry| (state.seen(entry), entry.events.subscribe()))
+        Ok(state.entries.get(&id).map(|entry| (state.seen(entry), entry.events.subscribe())))
     }
 
-    fn depth(&self) -> Depth {
+    fn depth(&self) -> Result<Depth, StoreError> {
         let state = self.lock();
         let mut depth = Depth { waiting: state.queue.len(), ..Depth::default() };
         for entry in state.entries.values() {
@@ -347,7 +360,7 @@ impl JobStore for LocalStore {
             depth.kept += usize::from(entry.ended.is_some());
             depth.bytes += entry.bytes();
         }
-        depth
+        Ok(depth)
     }
 
     fn stop(&self, running: bool) -> Result<(), StoreError> {

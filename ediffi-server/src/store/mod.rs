@@ -86,6 +86,15 @@ pub struct NewJob {
     pub request: Arc<Request>,
     /// After how many steps a preview is made; 0 for none.
     pub previews: usize,
+    /// Whether somebody waits for the answer, and is gone when the server has ended: it is not drawn again then.
+    pub attended: bool,
+}
+
+impl NewJob {
+    /// The same without its pictures: of a job that is over, nothing else is asked.
+    pub(crate) fn forget_request(&mut self) {
+        self.request = Arc::new(Request::new(""));
+    }
 }
 
 /// A job that is taken from the queue to be drawn.
@@ -218,10 +227,16 @@ pub trait JobStore: fmt::Debug + Send + Sync + 'static {
     fn remove(&self, id: JobId) -> Result<bool, StoreError>;
 
     /// A job.
-    fn job(&self, id: JobId) -> Option<Job>;
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn job(&self, id: JobId) -> Result<Option<Job>, StoreError>;
 
     /// The jobs of a client, newest first.
-    fn jobs(&self, client: &str) -> Vec<Job>;
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn jobs(&self, client: &str) -> Result<Vec<Job>, StoreError>;
 
     /// A finished picture: its PNG file.
     ///
@@ -230,10 +245,16 @@ pub trait JobStore: fmt::Debug + Send + Sync + 'static {
     fn picture(&self, id: JobId, index: usize) -> Result<Option<Bytes>, StoreError>;
 
     /// A job as it is now, and what happens to it from now on.
-    fn watch(&self, id: JobId) -> Option<(Job, broadcast::Receiver<JobEvent>)>;
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn watch(&self, id: JobId) -> Result<Option<(Job, broadcast::Receiver<JobEvent>)>, StoreError>;
 
     /// How full it is.
-    fn depth(&self) -> Depth;
+    ///
+    /// # Errors
+    /// Those of the disk.
+    fn depth(&self) -> Result<Depth, StoreError>;
 
     /// Takes no more jobs and gives none out. Jobs that wait are kept for the next start where the store is on disk; else they fail. With
     /// `running`, those that run are given up, and are treated alike.

@@ -7,7 +7,13 @@ use ediffi::Request;
 const SOON: Duration = Duration::from_millis(1);
 
 fn new(client: &str, prompt: &str) -> NewJob {
-    NewJob { client: client.to_owned(), model: "m".to_owned(), request: Arc::new(Request::new(prompt)), previews: 0 }
+    NewJob {
+        client: client.to_owned(),
+        model: "m".to_owned(),
+        request: Arc::new(Request::new(prompt)),
+        previews: 0,
+        attended: false,
+    }
 }
 
 fn small() -> Keep {
@@ -20,7 +26,7 @@ fn image(index: usize, bytes: usize) -> Update {
 }
 
 fn state(store: &LocalStore, id: JobId) -> JobState {
-    store.job(id).unwrap().state
+    store.job(id).unwrap().unwrap().state
 }
 
 #[test]
@@ -30,17 +36,20 @@ fn a_job_waits_runs_and_is_kept() {
     assert_eq!((first.position, second.position), (Some(1), Some(2)));
     let taken = store.take(SOON).unwrap().unwrap();
     assert_eq!((taken.id, taken.job.request.prompt.as_str()), (first.id, "1"));
-    assert_eq!((state(&store, first.id), store.job(second.id).unwrap().position), (JobState::Running, Some(1)));
+    assert_eq!(
+        (state(&store, first.id), store.job(second.id).unwrap().unwrap().position),
+        (JobState::Running, Some(1))
+    );
     store.update(first.id, image(0, 5)).unwrap();
     store.finish(first.id, Outcome::Finished).unwrap();
-    let job = store.job(first.id).unwrap();
+    let job = store.job(first.id).unwrap().unwrap();
     assert_eq!((job.state, job.images.len(), job.progress.fraction), (JobState::Finished, 1, 1.0));
     assert_eq!(store.picture(first.id, 0).unwrap().unwrap(), vec![0; 5]);
     assert_eq!((store.picture(first.id, 1).unwrap(), store.picture(JobId::nil(), 0).unwrap()), (None, None));
-    assert_eq!(store.jobs("a").iter().map(|job| job.id).collect::<Vec<_>>(), [second.id, first.id]);
-    assert_eq!(store.jobs("b"), []);
-    assert_eq!(store.depth(), Depth { waiting: 1, running: 0, kept: 1, bytes: 5 });
-    assert!(store.remove(first.id).unwrap() && store.job(first.id).is_none());
+    assert_eq!(store.jobs("a").unwrap().iter().map(|job| job.id).collect::<Vec<_>>(), [second.id, first.id]);
+    assert_eq!(store.jobs("b").unwrap(), []);
+    assert_eq!(store.depth().unwrap(), Depth { waiting: 1, running: 0, kept: 1, bytes: 5 });
+    assert!(store.remove(first.id).unwrap() && store.job(first.id).unwrap().is_none());
     assert!(!store.remove(second.id).unwrap(), "one that waits is cancelled first");
 }
 
@@ -77,7 +86,7 @@ fn cancelling_takes_a_job_out_of_the_queue_or_asks_it_to_stop() {
 fn who_watches_is_told_of_everything() {
     let store = LocalStore::in_memory(small());
     let (first, second) = (store.submit(new("a", "1")).unwrap(), store.submit(new("a", "2")).unwrap());
-    let (seen, mut events) = store.watch(second.id).unwrap();
+    let (seen, mut events) = store.watch(second.id).unwrap().unwrap();
     assert_eq!(seen.position, Some(2));
     store.take(SOON).unwrap().unwrap();
     store.finish(first.id, Outcome::Finished).unwrap();
@@ -106,10 +115,10 @@ fn old_jobs_and_large_ones_make_room() {
         id
     };
     let (first, second) = (draw(&store), draw(&store));
-    assert!(store.job(first).is_none() && store.job(second).is_some(), "12 bytes of 10");
+    assert!(store.job(first).unwrap().is_none() && store.job(second).unwrap().is_some(), "12 bytes of 10");
     let store = LocalStore::in_memory(Keep { for_long: Duration::ZERO, ..keep });
     let id = draw(&store);
-    assert!(store.job(id).is_none());
+    assert!(store.job(id).unwrap().is_none());
 }
 
 #[test]
@@ -135,7 +144,7 @@ fn in_memory_a_stop_fails_what_waits() {
     let store = LocalStore::in_memory(small());
     let id = store.submit(new("a", "1")).unwrap().id;
     store.stop(false).unwrap();
-    assert_eq!(store.job(id).unwrap().error.unwrap().code, "shutting_down");
+    assert_eq!(store.job(id).unwrap().unwrap().error.unwrap().code, "shutting_down");
 }
 
 /// The process ends at the worst moment: the store is forgotten without a stop.
@@ -153,14 +162,14 @@ fn on_disk_nothing_finished_is_lost_and_the_rest_is_drawn_again() {
     store.finish(done, Outcome::Finished).unwrap();
     store.update(begun, image(0, 3)).unwrap();
     let waits = store.submit(new("a", "3")).unwrap().id;
-    let before = store.job(done).unwrap();
+    let before = store.job(done).unwrap().unwrap();
     // A picture whose row was not written yet, and a part of one.
     std::fs::write(folder.path().join("pictures/stray.part"), "x").unwrap();
     std::fs::write(folder.path().join(format!("pictures/{waits}-0.png")), "x").unwrap();
     drop(store);
 
     let store = open();
-    assert_eq!(store.job(done).unwrap(), before);
+    assert_eq!(store.job(done).unwrap().unwrap(), before);
     assert_eq!(store.picture(done, 0).unwrap().unwrap(), vec![0; 5]);
     assert_eq!(std::fs::read_dir(folder.path().join("pictures")).unwrap().count(), 2);
     assert_eq!(store.picture(begun, 0).unwrap().unwrap(), vec![0; 3], "what was finished of it");
@@ -169,19 +178,23 @@ fn on_disk_nothing_finished_is_lost_and_the_rest_is_drawn_again() {
     assert!(store.take(SOON).unwrap().is_none());
     store.update(begun, image(0, 4)).unwrap();
     store.finish(begun, Outcome::Finished).unwrap();
-    assert_eq!(store.job(begun).unwrap().images.len(), 1, "a picture that is drawn again takes the place of the first");
+    assert_eq!(
+        store.job(begun).unwrap().unwrap().images.len(),
+        1,
+        "a picture that is drawn again takes the place of the first"
+    );
     assert!(store.remove(done).unwrap());
     drop(store);
 
     // The other one has now ended two servers.
     let store = open();
-    assert!(store.job(done).is_none());
+    assert!(store.job(done).unwrap().is_none());
     assert_eq!(state(&store, begun), JobState::Finished);
-    assert_eq!((state(&store, waits), store.depth().waiting), (JobState::Queued, 1));
+    assert_eq!((state(&store, waits), store.depth().unwrap().waiting), (JobState::Queued, 1));
     store.take(SOON).unwrap().unwrap();
     drop(store);
     let store = open();
-    assert_eq!(store.job(waits).unwrap().error.unwrap().code, "gave_up");
+    assert_eq!(store.job(waits).unwrap().unwrap().error.unwrap().code, "gave_up");
     assert_eq!(std::fs::read_dir(folder.path().join("pictures")).unwrap().count(), 1);
 }
 
@@ -201,8 +214,61 @@ fn on_disk_a_stop_gives_back_what_waits_and_what_runs() {
         store.stop(true).unwrap();
         assert!(taken.stop.asked());
         store.finish(taken.id, Outcome::Cancelled).unwrap();
-        assert_eq!(store.job(taken.id).unwrap().error.unwrap().code, "shutting_down");
+        assert_eq!(store.job(taken.id).unwrap().unwrap().error.unwrap().code, "shutting_down");
     }
+}
+
+#[test]
+fn a_job_that_is_over_holds_no_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::on_disk(folder.path(), small()).unwrap();
+    let id = store.submit(new("a", "a long prompt")).unwrap().id;
+    store.cancel(id).unwrap();
+    assert_eq!(store.lock().entries[&id].new.request.prompt, "");
+    let job = store.job(id).unwrap();
+    drop(store);
+    let store = LocalStore::on_disk(folder.path(), small()).unwrap();
+    assert_eq!(store.job(id).unwrap(), job, "prompt and seed stay");
+    // Too many are as too large ones.
+    let store = LocalStore::in_memory(Keep { jobs: 2, ..Keep::default() });
+    for _ in 0..4 {
+        let id = store.submit(new("a", "1")).unwrap().id;
+        store.cancel(id).unwrap();
+    }
+    store.submit(new("a", "2")).unwrap();
+    assert_eq!(store.depth().unwrap().kept, 2);
+}
+
+#[test]
+fn who_waits_for_an_answer_is_gone_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || LocalStore::on_disk(folder.path(), small()).unwrap();
+    let attended = NewJob { attended: true, ..new("a", "1") };
+    let store = open();
+    let (killed, kept) = (store.submit(attended.clone()).unwrap().id, store.submit(new("b", "2")).unwrap().id);
+    drop(store);
+    let store = open();
+    assert_eq!((state(&store, killed), state(&store, kept)), (JobState::Cancelled, JobState::Queued));
+    let stopped = store.submit(attended).unwrap().id;
+    store.stop(false).unwrap();
+    drop(store);
+    assert_eq!(state(&open(), stopped), JobState::Failed);
+}
+
+/// As after going back to a program that does not know a key.
+#[test]
+fn a_job_that_cannot_be_read_fails_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::on_disk(folder.path(), small()).unwrap();
+    let (bad, good) = (store.submit(new("a", "1")).unwrap().id, store.submit(new("a", "2")).unwrap().id);
+    drop(store);
+    let database = rusqlite::Connection::open(folder.path().join("jobs.sqlite")).unwrap();
+    let change = "UPDATE jobs SET request = '{\"prompt\": \"a\", \"later\": 1}' WHERE id = ?1";
+    database.execute(change, [bad.to_string()]).unwrap();
+    drop(database);
+    let store = LocalStore::on_disk(folder.path(), small()).unwrap();
+    assert!(store.job(bad).unwrap().unwrap().error.unwrap().message.contains("later"));
+    assert_eq!(store.take(SOON).unwrap().unwrap().id, good);
 }
 
 #[test]

@@ -2,10 +2,14 @@
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use postgres::{Client, Config, NoTls};
 
 use crate::store::StoreError;
+
+/// After how long a silent network is taken for gone.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// A connection to the database.
 pub(super) struct Connection {
@@ -24,8 +28,7 @@ impl fmt::Debug for Connection {
 impl Connection {
     pub(super) fn open(parameters: &str) -> Result<Self, StoreError> {
         let mut config: Config = parameters.parse().map_err(failed)?;
-        // That tables are there already is no news.
-        config.options("-c client_min_messages=warning").application_name("ediffi");
+        config.application_name("ediffi").connect_timeout(SILENCE).tcp_user_timeout(SILENCE).keepalives_idle(SILENCE);
         let client = apart(|| config.connect(NoTls))?;
         Ok(Self { config, client: Mutex::new(Some(client)) })
     }

@@ -1,6 +1,6 @@
 //! A thread that keeps a replica's hold on the jobs it draws, and tells those who watch jobs what has changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,16 @@ use tokio::sync::broadcast;
 use super::connection::Connection;
 use super::{rows, tables};
 use crate::job::{Failure, Job, JobEvent, JobId, JobPreview, JobProgress, JobState, now};
-use crate::store::{Stop, StoreError};
+use crate::store::{Keep, Stop, StoreError};
 
 /// How often those who watch are told.
 const LOOK: Duration = Duration::from_millis(150);
+
+/// How often it is looked for what need not be kept any more.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// How long the last turn of a client is known.
+const CLIENTS: Duration = Duration::from_secs(24 * 3600);
 
 /// How many times a job is begun. One that ends the server each time is given up.
 const ATTEMPTS: i32 = 2;
@@ -35,7 +41,10 @@ struct State {
 struct Held {
     stop: Arc<Stop>,
     progress: Option<JobProgress>,
-    preview: Option<JobPreview>,
+    /// The last one of each picture.
+    previews: BTreeMap<usize, JobPreview>,
+    /// Whether there are new ones.
+    previewed: bool,
 }
 
 /// A job that somebody watches.
@@ -43,28 +52,34 @@ struct Held {
 struct Watched {
     events: broadcast::Sender<JobEvent>,
     last: Job,
-    preview: Option<JobPreview>,
+    previews: Vec<JobPreview>,
 }
 
 impl Follower {
     /// Starts the thread. It ends when the last copy of the follower is dropped.
     pub(super) fn start(
-        connection: &Arc<Connection>,
+        connection: Connection,
         replica: JobId,
         lease: Duration,
-        for_long: Duration,
+        keep: Keep,
     ) -> Result<Self, StoreError> {
         let follower = Self(Arc::default());
-        let (state, connection) = (Arc::downgrade(&follower.0), Arc::clone(connection));
+        let state = Arc::downgrade(&follower.0);
         let run = move || {
-            let mut renewed: Option<Instant> = None;
+            let (mut renewed, mut swept): (Option<Instant>, Option<Instant>) = (None, None);
             while let Some(state) = Weak::upgrade(&state) {
                 let follower = Self(state);
                 let due = renewed.is_none_or(|renewed| renewed.elapsed() >= lease / 5);
                 if due {
                     renewed = Some(Instant::now());
                 }
-                if let Err(error) = follower.look(&connection, replica, due.then_some((lease, for_long))) {
+                let looked = follower.look(&connection, replica, due.then_some(lease));
+                let sweep = swept.is_none_or(|swept| swept.elapsed() >= SWEEP);
+                let swept_now = if sweep { sweep_out(&connection, &keep) } else { Ok(()) };
+                if sweep {
+                    swept = Some(Instant::now());
+                }
+                if let Err(error) = looked.and(swept_now) {
                     tracing::error!(%error, "the shared queue");
                 }
                 drop(follower);
@@ -82,7 +97,11 @@ impl Follower {
 
     /// This replica draws a job from now on.
     pub(super) fn holds(&self, id: JobId) -> Arc<Stop> {
-        Arc::clone(&self.lock().held.entry(id).or_default().stop)
+        // A hold that was lost before does not count.
+        let held = Held::default();
+        let stop = Arc::clone(&held.stop);
+        self.lock().held.insert(id, held);
+        stop
     }
 
     pub(super) fn lets_go(&self, id: JobId) {
@@ -98,7 +117,8 @@ impl Follower {
 
     pub(super) fn preview(&self, id: JobId, preview: JobPreview) {
         if let Some(held) = self.lock().held.get_mut(&id) {
-            held.preview = Some(preview);
+            held.previews.insert(preview.index, preview);
+            held.previewed = true;
         }
     }
 
@@ -115,68 +135,67 @@ impl Follower {
 
     /// Tells of a job from now on.
     pub(super) fn follow(&self, job: &Job) -> broadcast::Receiver<JobEvent> {
-        let new = || Watched { events: broadcast::channel(BEHIND).0, last: job.clone(), preview: None };
+        let new = || Watched { events: broadcast::channel(BEHIND).0, last: job.clone(), previews: Vec::new() };
         self.lock().watched.entry(job.id).or_insert_with(new).events.subscribe()
     }
 
     /// One look: what is drawn here is written down, what is watched is read. `due`: holds are renewed, too.
-    fn look(
-        &self,
-        connection: &Connection,
-        replica: JobId,
-        due: Option<(Duration, Duration)>,
-    ) -> Result<(), StoreError> {
+    fn look(&self, connection: &Connection, replica: JobId, due: Option<Duration>) -> Result<(), StoreError> {
         let mut written = Vec::new();
         for (id, held) in &mut self.lock().held {
-            let (progress, preview) = (held.progress.take(), held.preview.take());
-            if due.is_some() || progress.is_some() || preview.is_some() {
-                written.push((*id, progress, preview));
+            let previewed = std::mem::take(&mut held.previewed);
+            let previews = previewed.then(|| held.previews.values().cloned().collect::<Vec<_>>());
+            let progress = held.progress.take();
+            if due.is_some() || progress.is_some() || previews.is_some() {
+                written.push((*id, progress, previews));
             }
         }
-        for (id, progress, preview) in written {
+        for (id, progress, previews) in written {
             let json = |text: Result<String, serde_json::Error>| text.ok();
             let progress = progress.and_then(|progress| json(serde_json::to_string(&progress)));
-            let preview = preview.and_then(|preview| json(serde_json::to_string(&preview)));
+            let previews = previews.and_then(|previews| json(serde_json::to_string(&previews)));
             let row =
-                connection.with(|client| client.query_opt(tables::HOLD, &[&id, &replica, &progress, &preview]))?;
+                connection.with(|client| client.query_opt(tables::HOLD, &[&id, &replica, &progress, &previews]))?;
             // A job that is another's now, because this replica was taken for dead, is given up as one that was cancelled.
             if row.is_none_or(|row| row.get(0)) {
                 self.stop(id);
             }
         }
-        if let Some((lease, for_long)) = due {
+        if let Some(lease) = due {
             let message = format!("the servers ended {ATTEMPTS} times while this was drawn");
             let failure = serde_json::to_string(&Failure::new("gave_up", message)).ok();
-            connection.with(|client| {
-                client.execute(tables::RECLAIM, &[&lease.as_secs_f64(), &ATTEMPTS, &now(), &failure])?;
-                client.execute(tables::SWEEP, &[&(now() - for_long.as_secs_f64())])
-            })?;
+            connection
+                .with(|client| client.execute(tables::RECLAIM, &[&lease.as_secs_f64(), &ATTEMPTS, &now(), &failure]))?;
         }
-        self.tell(connection);
-        Ok(())
+        self.tell(connection)
     }
 
     /// Tells those who watch what has changed.
-    fn tell(&self, connection: &Connection) {
+    fn tell(&self, connection: &Connection) -> Result<(), StoreError> {
         let watched: Vec<JobId> = {
             let mut state = self.lock();
             state.watched.retain(|_, watched| watched.events.receiver_count() > 0);
             state.watched.keys().copied().collect()
         };
         if watched.is_empty() {
-            return;
+            return Ok(());
         }
-        let found = rows::find(connection, &watched, None);
+        let found = rows::find(connection, &watched, None)?;
         let mut state = self.lock();
-        for (job, preview) in found {
+        // Of a job that was removed nothing more is to be told.
+        let gone = |id: &&JobId| !found.iter().any(|(job, _)| job.id == **id);
+        for id in watched.iter().filter(gone) {
+            state.watched.remove(id);
+        }
+        for (job, previews) in found {
             let Some(watched) = state.watched.get_mut(&job.id) else { continue };
             for event in changes(&watched.last, &job) {
                 let _ = watched.events.send(event);
             }
-            if let Some(new) = preview.filter(|new| watched.preview.as_ref() != Some(new)) {
+            for new in previews.iter().filter(|new| !watched.previews.contains(new)) {
                 let _ = watched.events.send(JobEvent::Preview(new.clone()));
-                watched.preview = Some(new);
             }
+            watched.previews = previews;
             watched.last = job;
         }
         let over: Vec<JobId> =
@@ -184,7 +203,20 @@ impl Follower {
         for id in over {
             state.watched.remove(&id);
         }
+        Ok(())
     }
+}
+
+/// Forgets what need not be kept any more.
+pub(super) fn sweep_out(connection: &Connection, keep: &Keep) -> Result<(), StoreError> {
+    let oldest = now() - keep.for_long.as_secs_f64();
+    let number = |most: u64| i64::try_from(most).unwrap_or(i64::MAX);
+    let (jobs, bytes) = (number(keep.jobs as u64), number(keep.bytes));
+    connection.with(|client| {
+        client.execute(tables::SWEEP, &[&oldest, &jobs, &bytes])?;
+        client.execute(tables::SWEEP_CLIENTS, &[&(now() - CLIENTS.as_secs_f64())])
+    })?;
+    Ok(())
 }
 
 /// What happened between two looks, in its order.

@@ -25,6 +25,10 @@ use follower::Follower;
 /// How often a replica looks whether there is a job for it.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// How many times the end of a job is written, and how long after each other.
+const ENDS: usize = 3;
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Jobs that several servers share, in a PostgreSQL database.
 #[derive(Debug)]
 pub struct PostgresStore {
@@ -48,7 +52,8 @@ impl PostgresStore {
         let connection = Arc::new(Connection::open(parameters)?);
         connection.with(|client| client.batch_execute(tables::TABLES))?;
         let replica = JobId::now_v7();
-        let follower = Follower::start(&connection, replica, lease, keep.for_long)?;
+        // The hold on jobs is renewed beside whatever else is asked.
+        let follower = Follower::start(Connection::open(parameters)?, replica, lease, keep.clone())?;
         let (stopped, given_up) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(Self { keep, connection, follower, replica, stopped, given_up })
     }
@@ -90,16 +95,18 @@ impl JobStore for PostgresStore {
                 return Ok(Some(StoreError::ClientFull { waiting: own }));
             }
             let (previews, seed) = (i64::try_from(new.previews).unwrap_or(0), job.seed.to_string());
+            // A text of PostgreSQL holds no NUL.
+            let prompt = job.prompt.replace('\0', "\u{fffd}");
             transaction.execute(
                 tables::ADD,
-                &[&job.id, &new.client, &new.model, &request, &previews, &job.created, &job.prompt, &seed],
+                &[&job.id, &new.client, &new.model, &request, &previews, &job.created, &prompt, &seed],
             )?;
             transaction.commit()?;
             Ok(None)
         })?;
         match refused {
             Some(refused) => Err(refused),
-            None => Ok(self.job(job.id).unwrap_or(job)),
+            None => Ok(self.job(job.id)?.unwrap_or(job)),
         }
     }
 
@@ -144,33 +151,44 @@ impl JobStore for PostgresStore {
             Outcome::Failed(failure) => (JobState::Failed, serde_json::to_string(&failure).ok()),
             Outcome::Cancelled => (JobState::Cancelled, None),
         };
-        self.connection.with(|client| {
-            if given_back {
-                client.execute(tables::GIVE_BACK, &[&id, &self.replica])
-            } else {
-                client.execute(tables::END, &[&id, &state.name(), &error, &now(), &self.replica])
+        let end = || {
+            self.connection.with(|client| {
+                if given_back {
+                    client.execute(tables::GIVE_BACK, &[&id, &self.replica, &now()])
+                } else {
+                    client.execute(tables::END, &[&id, &state.name(), &error, &now(), &self.replica])
+                }
+            })
+        };
+        // What was drawn is not thrown away for a moment without the database.
+        let mut ended = end();
+        for _ in 1..ENDS {
+            if ended.is_err() {
+                thread::sleep(AGAIN);
+                ended = end();
             }
-        })?;
+        }
+        // If it cannot be written, another replica draws the job again.
         self.follower.lets_go(id);
-        Ok(())
+        ended.map(drop)
     }
 
     fn cancel(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         // The replica that draws it sees the mark when it renews its hold, at once if it is this one.
         self.connection.with(|client| client.execute(tables::CANCEL, &[&id, &now()]))?;
         self.follower.stop(id);
-        Ok(self.job(id))
+        self.job(id)
     }
 
     fn remove(&self, id: JobId) -> Result<bool, StoreError> {
         Ok(self.connection.with(|client| client.execute(tables::REMOVE, &[&id]))? > 0)
     }
 
-    fn job(&self, id: JobId) -> Option<Job> {
+    fn job(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         rows::job(&self.connection, id)
     }
 
-    fn jobs(&self, client: &str) -> Vec<Job> {
+    fn jobs(&self, client: &str) -> Result<Vec<Job>, StoreError> {
         rows::jobs(&self.connection, client)
     }
 
@@ -180,13 +198,13 @@ impl JobStore for PostgresStore {
         Ok(row.map(|row| Bytes::from(row.get::<_, Vec<u8>>(0))))
     }
 
-    fn watch(&self, id: JobId) -> Option<(Job, broadcast::Receiver<JobEvent>)> {
-        let job = self.job(id)?;
+    fn watch(&self, id: JobId) -> Result<Option<(Job, broadcast::Receiver<JobEvent>)>, StoreError> {
+        let Some(job) = self.job(id)? else { return Ok(None) };
         let events = self.follower.follow(&job);
-        Some((job, events))
+        Ok(Some((job, events)))
     }
 
-    fn depth(&self) -> Depth {
+    fn depth(&self) -> Result<Depth, StoreError> {
         rows::depth(&self.connection)
     }
 

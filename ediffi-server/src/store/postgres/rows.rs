@@ -8,17 +8,19 @@ use postgres::Row;
 use super::connection::Connection;
 use super::tables;
 use crate::job::{Job, JobId, JobPreview, JobProgress, JobState};
-use crate::store::{Depth, NewJob};
+use crate::store::{Depth, NewJob, StoreError};
 
 /// A job as it was submitted, or why it cannot be read.
 pub(super) fn new_job(row: &Row) -> Result<NewJob, String> {
     let request = Request::from_json(row.get::<_, String>("request").as_bytes()).map_err(|error| error.to_string())?;
     let previews = usize::try_from(row.get::<_, i64>("previews")).unwrap_or(0);
-    Ok(NewJob { client: row.get("client"), model: row.get("model"), request: Arc::new(request), previews })
+    let (client, model) = (row.get("client"), row.get("model"));
+    // Who waits may do so at another replica, which lives.
+    Ok(NewJob { client, model, request: Arc::new(request), previews, attended: false })
 }
 
-/// A job, and the preview that was made last.
-fn seen(row: &Row) -> Option<(Job, Option<JobPreview>)> {
+/// A job, and the previews that were made last, one of each picture.
+fn seen(row: &Row) -> Option<(Job, Vec<JobPreview>)> {
     let text = |name: &str| row.get::<_, Option<String>>(name);
     let state: JobState = serde_json::from_value(row.get::<_, String>("state").into()).ok()?;
     let progress = text("progress").and_then(|progress| serde_json::from_str(&progress).ok());
@@ -41,41 +43,31 @@ fn seen(row: &Row) -> Option<(Job, Option<JobPreview>)> {
             .collect(),
         error: text("error").and_then(|error| serde_json::from_str(&error).ok()),
     };
-    let preview = text("preview").and_then(|preview| serde_json::from_str(&preview).ok());
-    Some((job, preview))
+    let previews = text("preview").and_then(|previews| serde_json::from_str(&previews).ok());
+    Some((job, previews.unwrap_or_default()))
 }
 
 /// The jobs of these names or of this client, newest first.
-pub(super) fn find(connection: &Connection, ids: &[JobId], client: Option<&str>) -> Vec<(Job, Option<JobPreview>)> {
-    match connection.with(|database| database.query(tables::JOBS, &[&ids, &client])) {
-        Ok(rows) => rows.iter().filter_map(seen).collect(),
-        Err(error) => {
-            tracing::error!(%error, "jobs cannot be read");
-            Vec::new()
-        }
-    }
+pub(super) fn find(
+    connection: &Connection,
+    ids: &[JobId],
+    client: Option<&str>,
+) -> Result<Vec<(Job, Vec<JobPreview>)>, StoreError> {
+    let rows = connection.with(|database| database.query(tables::JOBS, &[&ids, &client]))?;
+    Ok(rows.iter().filter_map(seen).collect())
 }
 
-pub(super) fn job(connection: &Connection, id: JobId) -> Option<Job> {
-    find(connection, &[id], None).pop().map(|(job, _)| job)
+pub(super) fn job(connection: &Connection, id: JobId) -> Result<Option<Job>, StoreError> {
+    Ok(find(connection, &[id], None)?.pop().map(|(job, _)| job))
 }
 
-pub(super) fn jobs(connection: &Connection, client: &str) -> Vec<Job> {
-    find(connection, &[], Some(client)).into_iter().map(|(job, _)| job).collect()
+pub(super) fn jobs(connection: &Connection, client: &str) -> Result<Vec<Job>, StoreError> {
+    Ok(find(connection, &[], Some(client))?.into_iter().map(|(job, _)| job).collect())
 }
 
-pub(super) fn depth(connection: &Connection) -> Depth {
+pub(super) fn depth(connection: &Connection) -> Result<Depth, StoreError> {
     let count = |number: i64| usize::try_from(number).unwrap_or(0);
-    match connection.with(|client| client.query_one(tables::DEPTH, &[])) {
-        Ok(row) => Depth {
-            waiting: count(row.get(0)),
-            running: count(row.get(1)),
-            kept: count(row.get(2)),
-            bytes: u64::try_from(row.get::<_, i64>(3)).unwrap_or(0),
-        },
-        Err(error) => {
-            tracing::error!(%error, "the queue cannot be read");
-            Depth::default()
-        }
-    }
+    let row = connection.with(|client| client.query_one(tables::DEPTH, &[]))?;
+    let bytes = u64::try_from(row.get::<_, i64>(3)).unwrap_or(0);
+    Ok(Depth { waiting: count(row.get(0)), running: count(row.get(1)), kept: count(row.get(2)), bytes })
 }

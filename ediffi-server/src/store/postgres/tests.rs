@@ -105,6 +105,7 @@ fn new(client: &str, prompt: &str) -> NewJob {
         model: "m".to_owned(),
         request: Arc::new(Request::new(prompt).seed(u64::MAX)),
         previews: 3,
+        attended: false,
     }
 }
 
@@ -127,6 +128,8 @@ fn replicas_share_one_queue() {
         a_stop_gives_back_what_runs,
         a_lost_connection_is_made_again,
         a_thread_of_a_runtime_may_ask,
+        the_end_of_a_job_outlives_a_lost_connection,
+        too_many_and_too_large_jobs_go,
     ] {
         test(&cluster);
         cluster.clear();
@@ -137,7 +140,7 @@ fn a_job_is_drawn_by_one_and_seen_by_all(cluster: &Cluster) {
     let (one, two) = (cluster.replica(Keep::default()), cluster.replica(Keep::default()));
     let job = one.submit(new("a", "1")).unwrap();
     assert_eq!((job.position, job.seed), (Some(1), u64::MAX));
-    let (seen, mut events) = one.watch(job.id).unwrap();
+    let (seen, mut events) = one.watch(job.id).unwrap().unwrap();
     assert_eq!(seen, job);
     let taken = two.take(SOON).unwrap().unwrap();
     assert_eq!((taken.id, taken.job.previews, taken.job.request.prompt.as_str()), (job.id, 3, "1"));
@@ -146,10 +149,10 @@ fn a_job_is_drawn_by_one_and_seen_by_all(cluster: &Cluster) {
     two.update(job.id, image(0, 5)).unwrap();
     thread::sleep(Duration::from_millis(600));
     two.finish(job.id, Outcome::Finished).unwrap();
-    let job = one.job(job.id).unwrap();
+    let job = one.job(job.id).unwrap().unwrap();
     assert_eq!((job.state, job.images.len(), job.position), (JobState::Finished, 1, None));
     assert_eq!(one.picture(job.id, 0).unwrap().unwrap(), vec![0; 5]);
-    assert_eq!(one.depth(), Depth { waiting: 0, running: 0, kept: 1, bytes: 5 });
+    assert_eq!(one.depth().unwrap(), Depth { waiting: 0, running: 0, kept: 1, bytes: 5 });
     let (mut told, ends) = (Vec::new(), Instant::now() + Duration::from_secs(20));
     while told.last().is_none_or(|last| last != "job finished") {
         match events.try_recv() {
@@ -163,7 +166,7 @@ fn a_job_is_drawn_by_one_and_seen_by_all(cluster: &Cluster) {
     }
     assert!(told.starts_with(&["job running".to_owned()]), "{told:?}");
     assert!(told.contains(&"progress 0.5".to_owned()) && told.contains(&"image 0".to_owned()), "{told:?}");
-    assert!(two.remove(job.id).unwrap() && one.job(job.id).is_none());
+    assert!(two.remove(job.id).unwrap() && one.job(job.id).unwrap().is_none());
 }
 
 fn clients_take_turns_and_positions_are_those_turns(cluster: &Cluster) {
@@ -173,7 +176,7 @@ fn clients_take_turns_and_positions_are_those_turns(cluster: &Cluster) {
     }
     let mut placed: Vec<(usize, JobId)> = Vec::new();
     for client in ["many", "one", "two"] {
-        placed.extend(store.jobs(client).iter().map(|job| (job.position.unwrap(), job.id)));
+        placed.extend(store.jobs(client).unwrap().iter().map(|job| (job.position.unwrap(), job.id)));
     }
     placed.sort_unstable();
     let taken: Vec<_> = (0..5).map(|_| store.take(SOON).unwrap().unwrap()).collect();
@@ -228,7 +231,7 @@ fn cancelling_reaches_the_replica_that_draws(cluster: &Cluster) {
         thread::sleep(Duration::from_millis(20));
     }
     two.finish(runs, Outcome::Cancelled).unwrap();
-    assert_eq!(one.job(runs).unwrap().state, JobState::Cancelled);
+    assert_eq!(one.job(runs).unwrap().unwrap().state, JobState::Cancelled);
     assert_eq!(one.cancel(JobId::nil()).unwrap(), None);
 }
 
@@ -246,11 +249,11 @@ fn a_dead_replica_gives_its_job_to_another(cluster: &Cluster) {
     dead.update(id, image(0, 1)).unwrap();
     dead.finish(id, Outcome::Finished).unwrap();
     let ends = Instant::now() + Duration::from_secs(30);
-    while alive.job(id).unwrap().state != JobState::Failed {
+    while alive.job(id).unwrap().unwrap().state != JobState::Failed {
         assert!(Instant::now() < ends, "{:?}", alive.job(id));
         thread::sleep(Duration::from_millis(50));
     }
-    let job = alive.job(id).unwrap();
+    let job = alive.job(id).unwrap().unwrap();
     assert_eq!((job.error.unwrap().code.as_str(), job.images.len()), ("gave_up", 0));
 }
 
@@ -276,11 +279,42 @@ fn a_lost_connection_is_made_again(cluster: &Cluster) {
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'ediffi'";
     other.connection.with(|client| client.query(others, &[])).unwrap();
     let ends = Instant::now() + Duration::from_secs(20);
-    while one.job(id).is_none() {
+    while !matches!(one.job(id), Ok(Some(_))) {
         assert!(Instant::now() < ends);
         thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(one.take(SOON).unwrap().unwrap().id, id);
+}
+
+fn the_end_of_a_job_outlives_a_lost_connection(cluster: &Cluster) {
+    let (one, other) = (cluster.replica(Keep::default()), cluster.replica(Keep::default()));
+    let id = one.submit(new("a", "1")).unwrap().id;
+    one.take(SOON).unwrap().unwrap();
+    let others =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'ediffi'";
+    other.connection.with(|client| client.query(others, &[])).unwrap();
+    one.finish(id, Outcome::Finished).unwrap();
+    assert_eq!(other.job(id).unwrap().unwrap().state, JobState::Finished);
+}
+
+fn too_many_and_too_large_jobs_go(cluster: &Cluster) {
+    let kept = |keep: Keep| {
+        cluster.clear();
+        let store = cluster.replica(Keep::default());
+        for index in 0..4 {
+            let id = store.submit(new("a", "1")).unwrap().id;
+            store.take(SOON).unwrap().unwrap();
+            store.update(id, image(0, 10)).unwrap();
+            store.finish(id, Outcome::Finished).unwrap();
+            assert_eq!(store.depth().unwrap().kept, index + 1);
+        }
+        follower::sweep_out(&store.connection, &keep).unwrap();
+        store.depth().unwrap().kept
+    };
+    assert_eq!(kept(Keep::default()), 4);
+    assert_eq!(kept(Keep { jobs: 3, ..Keep::default() }), 3);
+    assert_eq!(kept(Keep { bytes: 25, ..Keep::default() }), 2);
+    assert_eq!(kept(Keep { for_long: Duration::ZERO, ..Keep::default() }), 0);
 }
 
 fn a_thread_of_a_runtime_may_ask(cluster: &Cluster) {
@@ -288,7 +322,7 @@ fn a_thread_of_a_runtime_may_ask(cluster: &Cluster) {
     runtime.block_on(async {
         let store = cluster.replica(Keep::default());
         let id = store.submit(new("a", "1")).unwrap().id;
-        assert_eq!(store.job(id).unwrap().position, Some(1));
+        assert_eq!(store.job(id).unwrap().unwrap().position, Some(1));
     });
 }
 
