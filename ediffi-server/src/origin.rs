@@ -46,7 +46,8 @@ fn origin(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn told(message: &str) -> Response {
-    (StatusCode::FORBIDDEN, format!("{message}\n")).into_response()
+    let body = serde_json::json!({ "error": { "code": "forbidden", "message": message } });
+    (StatusCode::FORBIDDEN, axum::Json(body)).into_response()
 }
 
 #[cfg(test)]

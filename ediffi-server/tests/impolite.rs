@@ -53,12 +53,15 @@ fn body(steps: usize) -> String {
 }
 
 fn whole(body: &str) -> String {
-    format!("POST {PATH} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    format!(
+        "POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 /// The states of all jobs, newest first.
 fn states(address: SocketAddr) -> Vec<String> {
-    let (_, jobs) = ask(address, "GET /api/v1/jobs HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let (_, jobs) = ask(address, "GET /api/v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let jobs = jobs["jobs"].as_array().expect("jobs").iter();
     jobs.map(|job| job["state"].as_str().unwrap_or_default().to_owned()).collect()
 }
@@ -82,7 +85,7 @@ fn every_client_gets_its_answer_and_who_is_gone_takes_the_job_along() {
     let quick = body(1);
     let (first, rest) = quick.split_at(20);
     let chunked = format!(
-        "POST {PATH} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{first}\r\n{:x}\r\n{rest}\r\n0\r\n\r\n",
+        "POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{first}\r\n{:x}\r\n{rest}\r\n0\r\n\r\n",
         first.len(),
         rest.len()
     );

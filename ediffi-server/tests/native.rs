@@ -66,7 +66,7 @@ impl Running {
         let mut stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(300))).unwrap();
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
             body.len()
         );
         stream.write_all(head.as_bytes()).unwrap();
@@ -259,6 +259,10 @@ fn questions_are_answered_without_drawing() {
     let missing = server.post("/api/v1/bindings", &json!({"request": {"prompt": "a red pear", "canvas": canvas}}));
     assert!(missing.status == 400 && missing.json()["error"]["message"].as_str().unwrap().contains("apple"));
     assert_eq!(server.get("/healthz").status, 200);
+    // What a page of another host, or a name that leads here, would send.
+    let foreign = "Origin: http://elsewhere.example\r\n";
+    let body = json!({"request": apple()}).to_string();
+    assert_eq!(server.ask_with("POST", "/api/v1/jobs", foreign, body.as_bytes()).status, 403);
     let described = server.get("/api/v1/openapi.json").json();
     for path in ["/api/v1/jobs", "/api/v1/jobs/{id}/events", "/api/v1/plan"] {
         assert!(described["paths"][path].is_object(), "{path}");
