@@ -87,7 +87,8 @@ fn a_rule_of_several_steps_begins_anew_at_each_jump() {
     const LEVELS: [f64; 5] = [4.0, 2.0, 1.0, 0.5, 0.0];
     // By jumps of two steps, once: back from the last step to the second.
     const WALK: [usize; 6] = [0, 1, 2, 1, 2, 3];
-    let mut cascade = Model::new(&network(false), 8).open(Residency::Relay);
+    let model = Model::new(&network(false), 8);
+    let mut cascade = model.open(Residency::Relay);
     let (picture, conditioning) = (pictures(&SEEDS, 8, 8), embeddings(&SEEDS));
     let mask = Tensor::ones([1, 1, 8, 8], (Kind::Float, Device::Cpu));
     for solver in [Solver::DpmPp2M, Solver::TabDeis { order: 3 }, Solver::Plms] {

@@ -26,7 +26,9 @@ pub(super) struct Output {
     /// Write a line of JSON for each picture, in place of its path.
     #[arg(long)]
     json: bool,
-    /// Show what each stage has drawn in the terminal, by this protocol; auto shows it where standard error is a terminal.
+    /// Show what each stage has drawn in the terminal, by this protocol.
+    ///
+    /// With auto, nothing is shown where standard error is no terminal.
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     preview_in: Option<Terminal>,
 }
