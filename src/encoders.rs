@@ -203,10 +203,9 @@ impl EncoderSet {
         Ok(problems)
     }
 
-    /// Whether there is a prompt, of which the cleaning of captions leaves nothing: the picture would be one of nothing in particular.
-    pub(crate) fn says_nothing(&self, source: &Source) -> bool {
-        let cleaned = matches!(self.t5, Some(T5Files::Published(..)));
-        cleaned && !source.unconditional && self.prepared(&source.prompt).is_empty()
+    /// Whether the cleaning of captions leaves nothing of a text: the picture would be one of nothing in particular.
+    pub(crate) fn cleans_away(&self, text: &str) -> bool {
+        matches!(self.t5, Some(T5Files::Published(..))) && self.prepared(text).is_empty()
     }
 
     fn lost_by_t5(&self, text: &str) -> Result<Option<String>> {

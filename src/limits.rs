@@ -119,8 +119,9 @@ impl Limits {
             let steps = patch.steps.or(own).unwrap_or(0).max(own.unwrap_or(0));
             found.check(&format!("stage `{}`, steps", stage.name), steps as u64, self.steps as u64, "steps");
         }
-        if let (Some(jumps), Some(first)) = (request.edit.as_ref().and_then(|edit| edit.jumps), running.first()) {
-            let steps = jumps.steps(first.settings.patched(request.stages.get(&first.name)).steps);
+        let jumps = request.edit.as_ref().and_then(|edit| edit.jumps).filter(|jumps| jumps.count > 0);
+        if let Some((jumps, levels)) = jumps.zip(running.first().and_then(|first| first.levels(request))) {
+            let steps = jumps.steps(levels.len());
             found.check("edit, steps with its jumps", steps as u64, self.steps as u64, "steps");
         }
         let pixels = pixels(request, running);

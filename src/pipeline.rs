@@ -19,7 +19,7 @@ use crate::provenance::Digests;
 use crate::recent::Recent;
 use crate::shape::{self, StageShape};
 use crate::validate::{self, Abilities};
-use crate::{Error, Problem, Request, Result, StagePlan};
+use crate::{Error, Request, Result, StagePlan};
 
 /// A model that turns requests into pictures.
 ///
@@ -84,7 +84,7 @@ impl Pipeline {
         validate::validate(request, self.abilities(true), || {
             let source = Source::of(request);
             let mut problems = self.encoders.too_long(&source)?;
-            problems.extend(self.encoders.says_nothing(&source).then_some(Problem::EmptyPrompt));
+            problems.extend(validate::cleaned_away(request, |text| self.encoders.cleans_away(text)));
             problems.extend(self.encoders.foreign_styles(source.style.as_deref())?);
             Ok(problems)
         })
@@ -160,13 +160,13 @@ impl Pipeline {
         let edit = request.edit.as_ref().filter(|_| begins);
         let plans = state.cascade.plan(range, size, patch)?.into_iter().enumerate();
         let begun = |(index, plan): (usize, StagePlan)| {
-            let Some(edit) = edit.filter(|_| index == 0) else { return plan };
+            let Some(edit) = edit.filter(|_| index == 0) else { return Ok(plan) };
             let plan = plan.with_strength(edit.resolved_strength());
             match edit.jumps {
-                Some(jumps) => plan.with_jumps(jumps),
-                None => plan,
+                Some(jumps) => Ok(plan.with_jumps(jumps)?),
+                None => Ok(plan),
             }
         };
-        Ok(plans.map(begun).collect())
+        plans.map(begun).collect()
     }
 }

@@ -21,7 +21,8 @@ use serde::{Deserialize, Serialize};
 /// # Ok::<(), ediffi_core::Error>(())
 /// ```
 ///
-/// Style, negative prompt and guidance are the same for all prompts. What is [painted](crate::Canvas) are words of the request's own prompt.
+/// Style, negative prompt and guidance are the same for all prompts. What is [painted](crate::Canvas) are words of the request's own prompt; a
+/// canvas is refused where that has no share at any noise level of the first stage.
 ///
 /// In JSON: `{"prompt": "a dog", "share": 0.5, "sigma": [1.0, null]}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,7 +50,8 @@ fn is_whole(share: &f64) -> bool {
 }
 
 impl Mix {
-    /// Another prompt that takes over at every noise level: set a [share](Self::share) or [noise levels](Self::sigma).
+    /// Another prompt that takes over entirely: alone, it stands in the place of the request's own prompt at every noise level, and that is
+    /// not drawn at all. Set a [share](Self::share) or [noise levels](Self::sigma) to leave it something.
     pub fn new(prompt: impl Into<String>) -> Self {
         Self { prompt: prompt.into(), share: whole(), sigma: None }
     }

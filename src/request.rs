@@ -159,9 +159,15 @@ impl Request {
         self
     }
 
-    /// Sets what one stage is told in the place of the prompt. The [field](field@Self::stage_prompts) takes a negative prompt, too.
+    /// Sets what one stage is told in the place of the prompt.
     pub fn stage_prompt(mut self, stage: impl Into<String>, prompt: impl Into<String>) -> Self {
         self.stage_prompts.entry(stage.into()).or_default().prompt = Some(prompt.into());
+        self
+    }
+
+    /// Sets what guidance leads away from in one stage, in the place of the negative prompt.
+    pub fn stage_negative_prompt(mut self, stage: impl Into<String>, prompt: impl Into<String>) -> Self {
+        self.stage_prompts.entry(stage.into()).or_default().negative_prompt = Some(prompt.into());
         self
     }
 

@@ -46,6 +46,19 @@ impl StageShape {
     }
 }
 
+impl StageShape {
+    /// The noise levels with which its steps begin where it is the first of a request, without those that an edit leaves out and before any
+    /// jumps; `None` for settings that make no schedule.
+    pub(crate) fn levels(&self, request: &Request) -> Option<Vec<f64>> {
+        let settings = self.settings.patched(request.stages.get(&self.name));
+        let mut levels = settings.sigmas(self.timesteps).ok()?;
+        levels.retain(|sigma| *sigma > 0.0);
+        let strength = request.edit.as_ref().filter(|_| !self.enlarges).map_or(1.0, Edit::resolved_strength);
+        let made = ((levels.len() as f64 * strength) as usize).min(levels.len());
+        Some(levels.split_off(levels.len() - made))
+    }
+}
+
 /// The numbers of the stages from the first that the request names to the last; those of all, if it names none or one that does not
 /// exist.
 pub(crate) fn range(request: &Request, stages: &[StageShape]) -> RangeInclusive<usize> {

@@ -18,6 +18,8 @@ use crate::{Error, Problem, Request, Result, Style};
 mod edit;
 mod prompts;
 
+pub(crate) use prompts::cleaned_away;
+
 /// Why a model without an encoder of pictures takes no style.
 pub(crate) const NO_STYLE_ENCODER: &str = "the model has no encoder for it";
 
@@ -94,6 +96,7 @@ pub(crate) fn validate(
     size(request, running, &mut problems);
     settings(request, abilities.stages, running, &mut problems);
     prompts::mix(request, running, &mut problems);
+    prompts::unpainted(request, running, &mut problems);
     prompts::stages(request, abilities.stages, running, &mut problems);
     prompts::near(request, &mut problems);
     negative(request, running, &mut problems);

@@ -14,7 +14,7 @@ use ediffi_core::{Error, Result};
 use tch::Tensor;
 
 use crate::expert::Expert;
-use crate::mix::{Share, mean};
+use crate::mix::{Share, plus};
 use crate::observer::{StageEvent, Watch};
 use crate::tiled::TileGrid;
 
@@ -131,11 +131,11 @@ impl BranchDenoiser for StageDenoiser<'_, '_> {
         let first =
             Estimate { denoised: with_prompt(&denoised)?, variance: variance.as_ref().map(with_prompt).transpose()? };
         let (x, single) = (with_prompt(x)?, if branch == Branch::Both { Branch::Conditional } else { branch });
-        let mut estimates = vec![(first, share)];
+        let mut mean = plus(None, &first, share)?;
         for &(prompt, share) in others {
-            estimates.push((self.estimate_prompt(&x, sigma, single, prompt)?, share));
+            let estimate = self.estimate_prompt(&x, sigma, single, prompt)?;
+            mean = plus(Some(mean), &estimate, share)?;
         }
-        let mean = mean(estimates)?;
         if branch != Branch::Both {
             return Ok(mean);
         }

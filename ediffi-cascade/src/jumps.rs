@@ -16,6 +16,18 @@ pub struct Jumps {
 }
 
 impl Jumps {
+    /// The most steps that a stage makes with its jumps: a hundred times those of the longest schedule.
+    pub const MOST: usize = 1_000_000;
+
+    /// What is wrong with them where a schedule has `steps`, in words, if something is.
+    pub(crate) fn problem(self, steps: usize) -> Option<String> {
+        if self.length == 0 {
+            return Some("they have no length: it has to be 1 at least".to_owned());
+        }
+        let all = self.steps(steps);
+        (all > Self::MOST).then(|| format!("{all} steps would be made, {} at most can be", Self::MOST))
+    }
+
     /// How many steps are made in all where a schedule has `steps`.
     #[must_use]
     pub fn steps(self, steps: usize) -> usize {

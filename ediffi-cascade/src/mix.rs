@@ -1,10 +1,9 @@
 //! Several prompts in one picture: whose estimate counts how much at which noise level.
 
+use ediffi_core::Result;
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::Estimate;
 use ediffi_core::interval::SigmaInterval;
-use ediffi_core::{Error, Result};
-use tch::Tensor;
 
 /// What shares add up to may be off by this much: ten tenths are not one.
 const ROUNDING: f64 = 1e-9;
@@ -46,10 +45,17 @@ impl Share {
         Some(format!("the shares add up to {sum} at sigma {sigma}: 1 at most can be shared out"))
     }
 
+    /// What shares leave to the job's own prompt at a noise level: 0 where it is not evaluated.
+    #[must_use]
+    pub fn left(shares: &[Self], sigma: f64) -> f64 {
+        let rest = 1.0 - sum(shares, sigma);
+        if rest > ROUNDING { rest } else { 0.0 }
+    }
+
     /// The prompts that count at a noise level with their shares. Number 0 is the job's own, number 1 the first of `shares`.
     pub(crate) fn at(shares: &[Self], sigma: f64) -> Vec<(usize, f64)> {
-        let rest = 1.0 - sum(shares, sigma);
-        let own = (rest > ROUNDING).then_some((0, rest));
+        let rest = Self::left(shares, sigma);
+        let own = (rest > 0.0).then_some((0, rest));
         let others = (1..).zip(shares).filter(|(_, share)| share.share > 0.0 && share.sigma.contains(sigma));
         own.into_iter().chain(others.map(|(number, share)| (number, share.share))).collect()
     }
@@ -59,24 +65,17 @@ fn sum(shares: &[Share], sigma: f64) -> f64 {
     shares.iter().filter(|share| share.sigma.contains(sigma)).map(|share| share.share).sum()
 }
 
-/// The mean of estimates by their shares; a variance is one of those that have it.
-pub(crate) fn mean(estimates: Vec<(Estimate, f64)>) -> Result<Estimate> {
-    let mut mean: Option<Estimate> = None;
-    for (Estimate { denoised, variance }, share) in estimates {
-        let part = |x: Tensor| x.f_mul_scalar(share);
-        let (denoised, variance) = (part(denoised)?, variance.map(part).transpose()?);
-        mean = Some(match mean {
-            None => Estimate { denoised, variance },
-            Some(before) => Estimate {
-                denoised: before.denoised.f_add(&denoised)?,
-                variance: match (before.variance, variance) {
-                    (Some(a), Some(b)) => Some(a.f_add(&b)?),
-                    (a, b) => a.or(b),
-                },
-            },
-        });
-    }
-    mean.ok_or(Error::Internal("a prompt was to be evaluated, and none counts"))
+/// The sum of what there is and of an estimate by its share: added up over all shares, the mean. Only the sum is kept, however many there
+/// are.
+pub(crate) fn plus(sum: Option<Estimate>, estimate: &Estimate, share: f64) -> Result<Estimate> {
+    let denoised = estimate.denoised.f_mul_scalar(share)?;
+    let variance = estimate.variance.as_ref().map(|x| x.f_mul_scalar(share)).transpose()?;
+    let Some(sum) = sum else { return Ok(Estimate { denoised, variance }) };
+    let variance = match (sum.variance, variance) {
+        (Some(a), Some(b)) => Some(a.f_add(&b)?),
+        (a, b) => a.or(b),
+    };
+    Ok(Estimate { denoised: sum.denoised.f_add(&denoised)?, variance })
 }
 
 #[cfg(test)]
@@ -97,6 +96,15 @@ mod tests {
         assert_eq!(Share::at(&[share(1.0, 0.0, 2.0)], 1.0), [(1, 1.0)]);
         let tenths = [share(0.1, 0.0, 9.0); 10];
         assert_eq!((Share::at(&tenths, 1.0).len(), Share::problem(&tenths)), (10, None));
+    }
+
+    #[test]
+    fn what_is_left_of_tenths_is_nothing() {
+        let shares = [share(0.1, 0.0, 9.0); 10];
+        assert_eq!(
+            (Share::left(&shares, 1.0), Share::left(&shares, 9.0), Share::left(&shares[..5], 1.0)),
+            (0.0, 1.0, 0.5)
+        );
     }
 
     #[test]

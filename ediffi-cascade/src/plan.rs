@@ -9,6 +9,7 @@ use crate::decoding::{Decoding, precision};
 use crate::jumps::Jumps;
 use crate::settings::SamplerSettings;
 use crate::tiling::Tiling;
+use crate::{Error, Result};
 
 /// What one stage is going to do, known before anything is loaded: see [`Cascade::plan`](crate::Cascade::plan).
 #[derive(Debug, Clone)]
@@ -54,22 +55,40 @@ impl StagePlan {
 
     /// For a stage that begins with a picture ([`Edit`](crate::Edit)): how much of it is drawn anew, from 0, nothing, to 1, everything.
     /// Of n steps, the last ⌊n · strength⌋ are made, as in diffusers' image to image. With none of them, the picture stays as it is. Steps
-    /// that were left out before stay so.
+    /// that were left out before stay so. [Jumps](Self::with_jumps) that were set before go over the steps that are left.
     #[must_use]
     pub fn with_strength(mut self, strength: f64) -> Self {
-        let steps = self.skipped + self.plan.steps().len();
-        let made = ((steps as f64 * strength) as usize).min(self.plan.steps().len());
-        (self.plan, self.skipped) = (self.plan.without_first(self.plan.steps().len() - made), steps - made);
+        let straight = self.straight();
+        let (left, steps) = (straight.steps().len(), self.skipped + straight.steps().len());
+        let made = ((steps as f64 * strength) as usize).min(left);
+        self.skipped = steps - made;
+        self.plan = straight.without_first(left - made);
+        self.plan = self.plan.in_order(&self.walk(made));
         self
     }
 
-    /// For a stage that begins with a picture of which a part is drawn anew: goes back up in noise on the way. Set the
-    /// [strength](Self::with_strength) first.
-    #[must_use]
-    pub fn with_jumps(mut self, jumps: Jumps) -> Self {
-        self.plan = self.plan.in_order(&jumps.walk(self.plan.steps().len()));
+    /// For a stage that begins with a picture of which a part is drawn anew: goes back up in noise on the way. Jumps that were set before
+    /// are no more.
+    ///
+    /// # Errors
+    /// [`Error::Job`] for jumps of no length, and for those that make more than [`Jumps::MOST`] steps.
+    pub fn with_jumps(mut self, jumps: Jumps) -> Result<Self> {
+        let straight = self.straight();
+        if let Some(reason) = jumps.problem(straight.steps().len()) {
+            return Err(Error::Job { stage: self.stage, input: "jumps", reason });
+        }
         self.jumps = Some(jumps);
-        self
+        self.plan = straight.in_order(&self.walk(straight.steps().len()));
+        Ok(self)
+    }
+
+    /// The plan without going back: each noise level once. The walk of jumps leaves none out.
+    fn straight(&self) -> Plan {
+        let sigma = |step: usize| self.plan.steps().get(step).map_or(0.0, |step| step.sigma);
+        let mut steps: Vec<usize> = (0..self.plan.steps().len()).collect();
+        steps.sort_by(|a, b| sigma(*b).total_cmp(&sigma(*a)));
+        steps.dedup_by(|a, b| sigma(*a).total_cmp(&sigma(*b)).is_eq());
+        self.plan.in_order(&steps)
     }
 
     /// The steps of a schedule of so many in the order in which they are made.

@@ -8,6 +8,7 @@ use ediffi_core::nn::ScoreBias;
 use ediffi_core::noise::NoiseSource;
 use ediffi_core::pool::Residency;
 use ediffi_core::seed::Noise;
+use ediffi_core::solver::Solver;
 use tch::Tensor;
 
 use crate::cascade::Cascade;
@@ -141,8 +142,12 @@ impl Cascade {
         for (index, (plan, (conditioning, unconditional))) in plans.iter().zip(told).enumerate() {
             let stage = self.stages.get_mut(plan.index).ok_or_else(|| foreign(plan))?;
             let (taken, device) = (stage.io().embeddings, stage.runtime.device);
-            let prompts = std::iter::once(conditioning).chain(mixed.iter().map(|mixed| mixed.conditioning));
-            let prompts: Vec<Conditioning> = prompts.map(|prompt| taken.select(prompt)).collect();
+            let mut prompts = vec![taken.select(conditioning)];
+            prompts.extend(mixed.iter().map(|mixed| taken.select(mixed.conditioning)));
+            // A stage that is told nothing else under another prompt would make the same estimate again.
+            let mixes = taken.has_text() || !prompts.array_windows().all(|[one, other]| alike(one, other));
+            prompts.truncate(if mixes { prompts.len() } else { 1 });
+            let shares = if mixes { &*shares } else { &[] };
             let unconditional = taken.select(unconditional);
             report(observer, &StageEvent::StageStarted { plan, index, stages, batches: count })?;
             // Without a mask, later stages follow the first.
@@ -162,7 +167,7 @@ impl Cascade {
                 Ok(StageBatch { batch, pictures, conditioning, unconditional, low_res, given, noise })
             })?;
             let begins = index == 0 && edit.is_some();
-            let job = StageJob { plan, rows, begins, shares: &shares, paint: paint.filter(|_| index == 0) };
+            let job = StageJob { plan, rows, begins, shares, paint: paint.filter(|_| index == 0) };
             let mut turns = Turns::new(stage, job, batched)?;
             while let Some((batch, drawn)) = turns.next(observer)? {
                 match &mut enlarging {
@@ -188,6 +193,14 @@ impl Cascade {
             let stage = self.stages.get(plan.index).filter(|stage| stage.name() == plan.stage);
             let stage = stage.ok_or_else(|| foreign(plan))?;
             stage.tiles(plan)?;
+            // The fields of a plan are open to all.
+            if let Some(jumps) = plan.jumps {
+                let sigmas = plan.sigmas(stage.config().precondition.timesteps());
+                let sigmas = sigmas.map_err(|source| Error::in_stage(stage.name(), source))?;
+                if let Some(reason) = jumps.problem(sigmas.iter().filter(|sigma| **sigma > 0.0).count()) {
+                    return Err(Error::Job { stage: stage.name().to_owned(), input: "jumps", reason });
+                }
+            }
             first = first.or(Some(stage));
         }
         let Some(first) = first else { return Ok(()) };
@@ -244,8 +257,16 @@ impl Cascade {
             return wrong("edit", "its plan leaves out steps, but there is no picture to begin with".to_owned());
         }
         let masked = job.edit.is_some_and(|edit| edit.mask.is_some());
-        if job.stages.iter().any(|plan| plan.jumps.is_some()) && !masked {
-            return wrong("edit", "its plan has jumps, but no part of a picture stays".to_owned());
+        for plan in job.stages.iter().filter(|plan| plan.jumps.is_some_and(|jumps| jumps.count > 0)) {
+            if !masked {
+                return wrong("edit", "its plan has jumps, but no part of a picture stays".to_owned());
+            }
+            if matches!(plan.settings.solver, Solver::Heun(churn) if churn.s_churn > 0.0) {
+                return wrong(
+                    "edit",
+                    format!("stage `{}` has jumps, but its solver churns, and adds noise of its own", plan.stage),
+                );
+            }
         }
         if let Some((input, reason)) = job.edit.and_then(|edit| edit.problem(pictures, channels)) {
             return wrong(input, reason);
@@ -295,6 +316,12 @@ impl<'a> Batches<'a> {
             *pictures = Some(drawn);
         }
     }
+}
+
+/// Whether two prompts have the same embeddings.
+fn alike(one: &Conditioning, other: &Conditioning) -> bool {
+    let same = |(name, x): (&str, &Tensor)| other.named().any(|(own, y)| own == name && x.f_equal(y).unwrap_or(false));
+    one.named().count() == other.named().count() && one.named().all(same)
 }
 
 fn foreign(plan: &StagePlan) -> Error {

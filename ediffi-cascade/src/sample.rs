@@ -6,6 +6,9 @@
 //! wait for the same expert. Where churn raises the noise level above an expert's interval, it is the one before, which is loaded
 //! again: as often as for a single batch.
 //!
+//! Jumps across the border of two experts go back to the one before, too: each of them loads both again, once for all batches. What is
+//! loaded ahead follows the schedule and not its jumps, so that these loads wait with [`Residency::RelayPrefetch`] as well.
+//!
 //! A latent stage that keeps one expert at a time decodes when all batches are drawn and no expert is left in memory.
 //!
 //! A batch that waits keeps its trajectory and its inputs on the device. What an expert derived from the inputs is dropped with the

@@ -154,7 +154,7 @@ fn where_the_mask_is_0_the_picture_stays_through_jumps() {
         let plain = plans(&cascade, solver, 0.75);
         let jumping = |count| {
             let mut jumping = plain.clone();
-            jumping[0] = plain[0].clone().with_jumps(Jumps { length: 1, count });
+            jumping[0] = plain[0].clone().with_jumps(Jumps { length: 1, count }).unwrap();
             jumping
         };
         let (never, twice) = (jumping(0), jumping(2));
@@ -166,7 +166,7 @@ fn where_the_mask_is_0_the_picture_stays_through_jumps() {
         assert!(half(&with, 8).equal(&half(&picture, 8)), "{solver:?}");
         assert!(difference(&half(&with, 0), &half(&without, 0)) > 1e-3, "{solver:?}");
     }
-    let jumping = plans(&cascade, Solver::Euler, 0.75)[0].clone().with_jumps(Jumps { length: 1, count: 1 });
+    let jumping = plans(&cascade, Solver::Euler, 0.75)[0].clone().with_jumps(Jumps { length: 1, count: 1 }).unwrap();
     let (conditioning, none) = (embeddings(&SEEDS), Edit { picture: &picture, mask: None });
     let job = CascadeJob { edit: Some(none), ..CascadeJob::new(std::slice::from_ref(&jumping), &conditioning, &SEEDS) };
     let error = cascade.run(job, &mut Log::default()).unwrap_err();
@@ -187,7 +187,7 @@ fn a_jump_adds_the_noise_between_two_levels() {
             cascade.plan(0..=0, (None, None), |_| Some(&patch)).unwrap()
         };
         let mut jumping = plan(&cascade, &[high, low, 0.0]);
-        jumping[0] = jumping[0].clone().with_jumps(Jumps { length: 1, count: 1 });
+        jumping[0] = jumping[0].clone().with_jumps(Jumps { length: 1, count: 1 }).unwrap();
         let picture = pictures(&SEEDS, 8, 8);
         let mask = Tensor::ones([1, 1, 8, 8], (Kind::Float, Device::Cpu));
         let conditioning = embeddings(&SEEDS);

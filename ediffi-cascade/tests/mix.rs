@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{CPU, Log, Model, bytes, difference, embeddings, network, write_stage};
+use common::{CPU, Log, Model, bytes, difference, dimensions, embeddings, network, pictures, write_stage};
 use ediffi_cascade::{Cascade, CascadeJob, Mixed, SettingsPatch, Share, Stage, StagePlan, Told};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::guidance::Rows;
@@ -11,6 +11,7 @@ use ediffi_core::interval::SigmaInterval;
 use ediffi_core::nn::{Bias, ScoreBias, Site};
 use ediffi_core::pool::Residency;
 use ediffi_core::solver::{Churn, FreshNoise, Solver};
+use ediffi_core::unet::{Adm, ContextConfig, UNetConfig};
 use serde_json::json;
 use tch::Tensor;
 
@@ -134,6 +135,40 @@ fn a_stage_is_told_its_own() {
     let told = drawn(&mut cascade, job(&other));
     assert_eq!(bytes(&told), bytes(&above));
     assert_ne!(bytes(&told), bytes(&plain));
+}
+
+/// Its estimates under all prompts are the same: it makes one.
+#[test]
+fn a_stage_without_text_evaluates_once() {
+    tch::set_num_threads(1);
+    let folder = tempfile::tempdir().unwrap();
+    let without = |kept: fn(&mut ContextConfig)| {
+        let mut dimensions = dimensions(true);
+        dimensions.context.iter_mut().for_each(kept);
+        UNetConfig::from(Adm(dimensions))
+    };
+    let wordless = without(|context| (context.t5, context.clip_text) = (None, None));
+    let stages = [("base", 8, network(false)), ("above", 16, wordless)].map(|(name, size, network)| {
+        let config = write_stage(folder.path(), name, size, &network);
+        Stage::open(folder.path(), &config, CPU, Residency::All).unwrap()
+    });
+    let mut cascade = Cascade::new(stages.into()).unwrap();
+    let (a, mut b) = (embeddings(&SEEDS), embeddings(&[3, 4]));
+    b.clip_image = a.clip_image.as_ref().map(Tensor::shallow_clone);
+    let (plans, small) = (plans(&cascade, json!({ "solver": "euler" })), pictures(&SEEDS, 8, 8));
+    // Before each evaluation there is a question.
+    let mut asked = |own: &Conditioning, mixed: &[Mixed<'_>]| {
+        let job = CascadeJob { low_res: Some(&small), ..mixing(&plans[1..], Rows::Batched, own, mixed) };
+        let mut log = Log::default();
+        cascade.run(job, &mut log).unwrap();
+        (log.polls, bytes(&log.pictures()))
+    };
+    let alone = asked(&a, &[]);
+    assert_eq!(asked(&a, &[mixed(&b, 0.5, ALL)]), alone);
+    // What CLIP saw is another picture: that is seen.
+    let other = embeddings(&[3, 4]);
+    let both = asked(&a, &[mixed(&other, 0.5, ALL)]);
+    assert!(both.0 > alone.0 && both.1 != alone.1);
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use ediffi_core::interval::SigmaInterval;
 use ediffi_paint::Region;
 
 use super::*;
@@ -6,14 +7,20 @@ use crate::{EditPicture, StyleImage};
 fn full() -> Request {
     let style = StyleImage::new(image::RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7]))).unwrap();
     let canvas = Canvas::new([Region::rectangle("cat", (4, 4), 0..2, 0..2).unwrap()]).unwrap();
+    let picture = EditPicture::new(&image::RgbImage::new(4, 2)).unwrap();
     Request::new("a cat — \"été\"\n🍎")
         .negative_prompt("blur")
+        .mix(Mix::new("a dog").share(0.25).sigma(SigmaInterval::new(0.1, 5.0).unwrap()))
+        .mix(Mix::new("a bird"))
+        .stage_prompt("sr-256", "fur")
+        .stage_negative_prompt("sr-256", "noise")
+        .near(u64::MAX - 1, 0.3)
         .seed(u64::MAX)
         .images(3)
         .size(128, 64)
         .first_stage("base")
         .last_stage("sr-256")
-        .edit(Edit::new(EditPicture::new(&image::RgbImage::new(4, 2)).unwrap()).strength(0.5))
+        .edit(Edit::new(picture.clone()).mask(picture).strength(0.5).jumps(5, 2))
         .preset("fast")
         .truncate(true)
         .style_with_strength(style, 0.7)

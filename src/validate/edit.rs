@@ -66,14 +66,17 @@ fn misplaced(jumps: Jumps, request: &Request, edit: &Edit, first: &StageShape) -
     if jumps.length == 0 {
         return Some("the jumps have no length: it has to be 1 at least".to_owned());
     }
+    if jumps.count == 0 {
+        return None;
+    }
     if edit.mask.is_none() {
         return Some("there are jumps, but no mask: nothing stays that the rest could fit".to_owned());
     }
-    let settings = first.settings.patched(request.stages.get(&first.name));
-    let made = (settings.steps as f64 * edit.resolved_strength()) as usize;
-    if jumps.count > 0 && jumps.length >= made {
+    let made = first.levels(request).map(|levels| levels.len());
+    if let Some(made) = made.filter(|made| jumps.length >= *made) {
         return Some(format!("the jumps go back {} steps, and only {made} are made", jumps.length));
     }
+    let settings = first.settings.patched(request.stages.get(&first.name));
     let churns = matches!(settings.solver, Solver::Heun(churn) if churn.s_churn > 0.0);
     churns
         .then(|| format!("there are jumps, but the solver of stage `{}` churns, and adds noise of its own", first.name))

@@ -19,6 +19,36 @@ pub(super) fn mix(request: &Request, running: &[StageShape], problems: &mut Vec<
     }
 }
 
+/// The prompts that are nothing once they are cleaned, as `nothing` says. A blank prompt of a stage is meant to be none.
+pub(crate) fn cleaned_away(request: &Request, nothing: impl Fn(&str) -> bool) -> Vec<Problem> {
+    let lost = |text: &str| !text.trim().is_empty() && nothing(text);
+    let mut problems = Vec::new();
+    if !request.unconditional && nothing(&request.prompt) {
+        problems.push(Problem::EmptyPrompt);
+    }
+    if request.mix.iter().any(|mix| lost(&mix.prompt)) {
+        problems.push(Problem::Mix("of a prompt nothing is left when it is cleaned".to_owned()));
+    }
+    for (stage, _) in request.stage_prompts.iter().filter(|(_, own)| own.texts().any(|text| lost(text))) {
+        let (stage, reason) = (stage.clone(), "nothing is left of it when it is cleaned");
+        problems.push(Problem::StagePrompt { stage, reason });
+    }
+    problems
+}
+
+/// Refuses a canvas where others have all of the estimate at every noise level that the first stage begins a step with.
+pub(super) fn unpainted(request: &Request, running: &[StageShape], problems: &mut Vec<Problem>) {
+    let (Some(_), Some(first)) = (&request.canvas, running.first()) else { return };
+    let shares: Vec<Share> = request.mix.iter().map(Mix::shared).collect();
+    let levels = first.levels(request).unwrap_or_default();
+    if !levels.is_empty() && levels.iter().all(|sigma| Share::left(&shares, *sigma) == 0.0) {
+        let stage = &first.name;
+        let reason =
+            format!("the canvas paints words of the request's own prompt, which has no share in stage `{stage}`");
+        problems.push(Problem::Mix(reason));
+    }
+}
+
 /// What is wrong with the prompts of single stages.
 pub(super) fn stages(request: &Request, all: &[StageShape], running: &[StageShape], problems: &mut Vec<Problem>) {
     for (name, own) in &request.stage_prompts {
@@ -33,6 +63,9 @@ pub(super) fn stages(request: &Request, all: &[StageShape], running: &[StageShap
         }
         if !stage.needs.has_text() {
             wrong("its networks take no text");
+        }
+        if own.texts().next().is_none() {
+            wrong("neither `prompt` nor `negative_prompt` is set");
         }
         let first = running.first().is_some_and(|first| first.name == *name);
         if first && request.canvas.is_some() && own.prompt.is_some() {

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use ediffi::{
-    DeviceChoice, Enlarger, Error, Generation, Kind, NoiseSource, Pipeline, PipelineBuilder, Precision, Preset,
+    DeviceChoice, Enlarger, Error, Generation, Kind, Mix, NoiseSource, Pipeline, PipelineBuilder, Precision, Preset,
     Problem, Request, Runtime, Schedule, SigmaInterval, Solver, Tensor, Variance,
 };
 use folders::{change_weights, copy};
@@ -132,6 +132,20 @@ fn a_prompt_of_which_cleaning_leaves_nothing_is_empty() {
         let Error::InvalidRequest { problems } = error else { panic!("{error}") };
         assert_eq!(problems, [Problem::EmptyPrompt], "{prompt}");
     }
+    // Nor may a prompt be that is mixed in, or that of a stage; a blank one of a stage is meant to be none.
+    let own = || Request::new("a red apple");
+    for (request, culprit) in [
+        (own().mix(Mix::new("@cat").share(0.5)), "mix: of a prompt nothing is left"),
+        (own().stage_prompt("base", "@cat"), "stage `base` has a prompt of its own, but nothing is left of it"),
+        (
+            own().stage_negative_prompt("base", "@cat"),
+            "stage `base` has a prompt of its own, but nothing is left of it",
+        ),
+    ] {
+        let error = pipeline.validate(&request).unwrap_err().to_string();
+        assert!(error.contains(culprit), "{error}");
+    }
+    pipeline.validate(&own().stage_prompt("base", " ")).unwrap();
     base().clean_captions(false).open().unwrap().validate(&Request::new("@cat").truncate(true)).unwrap();
     pipeline.validate(&Request::unconditional()).unwrap();
 }

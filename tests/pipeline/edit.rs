@@ -1,6 +1,6 @@
 //! Editing through the public API: image to image, inpainting, enlarging.
 
-use ediffi::{Churn, Edit, EditPicture, Error, Margins, Problem, Request, Solver};
+use ediffi::{Churn, Edit, EditPicture, Error, Margins, Problem, Request, Schedule, Solver};
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
 use crate::model::{Model, apple, bytes, distance, tensor};
@@ -90,6 +90,39 @@ fn jumps_go_back_in_the_first_stage() {
     assert_eq!((steps(&plain, 0), steps(&twice, 0), steps(&plain, 1), steps(&twice, 1)), (4, 8, 2, 2));
     let rgb = twice.images[0].rgb();
     assert!((8..16).all(|x| (0..16).all(|y| rgb.get_pixel(x, y) == given.get_pixel(x, y))));
+}
+
+/// What counts are the steps that are made: those of a schedule that ends above 0 are one more, and a strength leaves some out.
+#[test]
+fn the_steps_that_jumps_make_are_counted() {
+    let model = Model::new();
+    let pipeline = model.open();
+    let edit = |length, count| Edit::new(picture(16, 16)).mask(left(16, 16)).jumps(length, count);
+    let deis = |edit| apple().edit(edit).schedule("base", Schedule::Deis { min: 0.02, max: 20.0, order: 6.0 });
+    let custom = |edit| apple().edit(edit).schedule("base", Schedule::Custom(vec![4.0, 2.0, 1.0]));
+    for (request, steps) in [
+        (deis(edit(4, 1)), 9),
+        (custom(edit(2, 1)), 5),
+        (apple().edit(edit(1, 997).strength(0.5)), 999),
+        (apple().edit(edit(99, 0)), 4),
+        (apple().edit(edit(1, 0)).solver("base", churning()), 4),
+        (apple().edit(Edit::new(picture(16, 16)).strength(1.0).jumps(1, 0)), 4),
+    ] {
+        assert_eq!(pipeline.plan(&request).unwrap()[0].plan.steps().len(), steps);
+    }
+    for (request, culprit) in [
+        (deis(edit(5, 1)), "5 steps, and only 5 are made"),
+        (custom(edit(3, 1)), "3 steps, and only 3 are made"),
+        (deis(edit(1, 249)), "edit, steps with its jumps: 1001"),
+        (apple().edit(edit(1, 999).strength(0.5)), "edit, steps with its jumps: 1001"),
+    ] {
+        let found = problems(pipeline.validate(&request));
+        assert!(found.len() == 1 && found[0].contains(culprit), "{culprit}: {found:?}");
+    }
+    // What the model itself has as steps is not the request's doing.
+    let strict = model.builder().limits(ediffi::Limits { steps: 3, ..ediffi::Limits::default() }).open().unwrap();
+    strict.validate(&apple().edit(edit(1, 0))).unwrap();
+    assert!(problems(strict.validate(&apple().edit(edit(1, 1))))[0].contains("jumps: 7"));
 }
 
 #[test]

@@ -7,7 +7,6 @@ use ediffi::{Provenance, Request};
 
 use super::failure::Failure;
 use super::options::Options;
-use super::output::expect_other;
 
 /// Draw the request that a picture holds, with other settings if some are given.
 #[derive(Args)]
@@ -20,8 +19,7 @@ pub(crate) struct Again {
 
 impl Again {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        expect_other(&self.options.output, &self.picture)?;
-        let (request, pipeline) = self.options.ready(Request::from_png(&self.picture)?)?;
+        let (request, pipeline) = self.options.ready(Request::from_png(&self.picture)?, &[&self.picture])?;
         pipeline.validate(&request)?;
         // Pictures of earlier versions do not say what made them.
         if let Ok(made) = Provenance::from_png(&self.picture) {

@@ -70,7 +70,7 @@ impl Doctor {
             processor(),
             threads(),
             cuda(),
-            device(),
+            device(&self.model),
         ];
         findings.extend(self.model());
         for Finding { what, found, grade, advice } in &findings {
@@ -93,7 +93,9 @@ impl Doctor {
             let advice = "name a model folder with --model or the variable EDIFFI_MODEL";
             vec![Finding::good("model", error.to_string()).but(Grade::Broken, advice)]
         };
-        let pipeline = match self.model.open() {
+        // Whether the device can be used was found by itself; the model is looked at on the processor.
+        let on_processor = || self.model.builder()?.device(DeviceChoice::Cpu).precision(Precision::Auto).open();
+        let pipeline = match on_processor() {
             Ok(pipeline) => pipeline,
             Err(error) => return broken(&error),
         };
@@ -193,10 +195,10 @@ fn gpu_names() -> Vec<String> {
     text.filter_map(|text| text.lines().find_map(|line| Some(line.strip_prefix("Model:")?.trim().to_owned()))).collect()
 }
 
-fn device() -> Finding {
-    match Runtime::new(DeviceChoice::Auto, Precision::Auto) {
-        Ok(Runtime { device, .. }) => {
-            let (kind, reason) = auto_precision(device);
+fn device(model: &Model) -> Finding {
+    match model.runtime() {
+        Ok(Runtime { device, kind }) => {
+            let reason = if model.chooses_precision() { auto_precision(device).1 } else { "as --precision says" };
             let device = match device {
                 Device::Cpu => "the processor".to_owned(),
                 Device::Cuda(index) => format!("cuda:{index}"),
@@ -209,7 +211,8 @@ fn device() -> Finding {
             };
             Finding::good("device", format!("{device} in {kind}: {reason}"))
         }
-        Err(error) => Finding::good("device", error.to_string()).but(Grade::Broken, "name one with --device"),
+        Err(error) => Finding::good("device", error.to_string())
+            .but(Grade::Broken, "name another with --device, or other numbers with --precision"),
     }
 }
 

@@ -9,21 +9,18 @@ use super::failure::Failure;
 use super::model::Model;
 use super::options::Options;
 use super::output::{expect_folder, say};
+use super::texts::Texts;
 
 /// Encode texts and a style into a file, of which `sample` draws any number of pictures without an encoder.
 #[derive(Args)]
 pub(crate) struct Encode {
     /// What pictures of it show.
     prompt: String,
-    /// What they shall be guided away from.
-    #[arg(long, value_name = "PROMPT")]
-    negative: Option<String>,
+    #[command(flatten)]
+    texts: Texts,
     /// A picture whose style to take.
     #[arg(long, value_name = "IMAGE")]
     style: Option<PathBuf>,
-    /// Leave the end of a prompt that is too long unread.
-    #[arg(long)]
-    truncate: bool,
     /// Where to write.
     #[arg(long, default_value = "out.safetensors", value_name = "FILE")]
     out: PathBuf,
@@ -34,10 +31,7 @@ pub(crate) struct Encode {
 impl Encode {
     pub(super) fn run(&self) -> Result<(), Failure> {
         expect_folder(&self.out)?;
-        let mut request = Request::new(&self.prompt).truncate(self.truncate);
-        if let Some(negative) = &self.negative {
-            request = request.negative_prompt(negative);
-        }
+        let mut request = self.texts.apply(Request::new(&self.prompt))?;
         if let Some(style) = &self.style {
             request = request.style(StyleImage::open(style)?);
         }
@@ -46,7 +40,7 @@ impl Encode {
     }
 }
 
-/// Draw the embeddings of a file that `encode` wrote. No encoder is loaded.
+/// Draw the embeddings of a file that `encode` wrote. No encoder is loaded: other prompts have to be in the file, too.
 #[derive(Args)]
 pub(crate) struct Sample {
     /// The file.
@@ -58,7 +52,7 @@ pub(crate) struct Sample {
 impl Sample {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let embeddings = Embeddings::load(&self.embeddings)?;
-        let (request, pipeline) = self.options.ready(embeddings.request())?;
+        let (request, pipeline) = self.options.ready(embeddings.request(), &[&self.embeddings])?;
         let sample = |observer: &mut dyn ediffi::Observer| pipeline.sample_with(&embeddings, &request, observer);
         self.options.output.draw_by(&pipeline, &request, sample)
     }

@@ -17,6 +17,6 @@ pub(crate) struct Draw {
 
 impl Draw {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        self.options.draw(Request::new(&self.prompt))
+        self.options.draw(Request::new(&self.prompt), &[])
     }
 }

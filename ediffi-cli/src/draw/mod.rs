@@ -18,6 +18,7 @@ mod rank;
 mod serve;
 mod settings;
 mod terminal;
+mod texts;
 mod vary;
 
 use clap::Subcommand;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use ediffi::{DeviceChoice, Pipeline, PipelineBuilder, Precision, Residency};
+use ediffi::{DeviceChoice, Pipeline, PipelineBuilder, Precision, Residency, Runtime};
 
 /// Which model, and how it computes.
 #[derive(Args)]
@@ -64,26 +64,39 @@ impl Model {
         Ok(self.computing.builder(folder).device(device))
     }
 
+    /// Where and in what numbers it computes. No model is asked.
+    pub(super) fn runtime(&self) -> ediffi_core::Result<Runtime> {
+        Runtime::new(self.device, self.computing.precision())
+    }
+
+    /// Whether the numbers are those that suit the device best.
+    pub(super) fn chooses_precision(&self) -> bool {
+        self.computing.precision() == Precision::Auto
+    }
+
     pub(super) fn open(&self) -> Result<Pipeline, ediffi::Error> {
         self.builder()?.open()
     }
 }
 
 impl Computing {
-    /// The model of a folder, computing so.
-    pub(super) fn builder(&self, folder: PathBuf) -> PipelineBuilder {
-        let precision = match self.precision {
+    fn precision(&self) -> Precision {
+        match self.precision {
             Numbers::Auto => Precision::Auto,
             Numbers::F32 => Precision::F32,
             Numbers::Bf16 => Precision::Bf16,
             Numbers::F16 => Precision::F16,
-        };
+        }
+    }
+
+    /// The model of a folder, computing so.
+    pub(super) fn builder(&self, folder: PathBuf) -> PipelineBuilder {
         let residency = match self.residency {
             Held::All => Residency::All,
             Held::Relay => Residency::Relay,
             Held::RelayPrefetch => Residency::RelayPrefetch,
         };
-        Pipeline::builder(folder).precision(precision).residency(residency)
+        Pipeline::builder(folder).precision(self.precision()).residency(residency)
     }
 }
 

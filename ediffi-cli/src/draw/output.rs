@@ -1,6 +1,6 @@
 //! Where pictures go, and what is said of them.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,6 +10,9 @@ use serde_json::json;
 use super::bars::Bars;
 use super::failure::Failure;
 use super::terminal::Terminal;
+
+/// More images than a model takes of one request.
+const MANY: usize = 1 << 16;
 
 /// Where pictures go, and what is said of them.
 #[derive(Args)]
@@ -24,6 +27,8 @@ pub(super) struct Output {
     #[arg(long)]
     json: bool,
     /// Show what each stage has drawn in the terminal, by this protocol.
+    ///
+    /// With auto, nothing is shown where standard error is no terminal.
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     preview_in: Option<Terminal>,
 }
@@ -31,7 +36,24 @@ pub(super) struct Output {
 impl Output {
     /// Draws the images of a request and writes each as soon as it is finished.
     pub(super) fn draw(&self, pipeline: &Pipeline, request: &Request) -> Result<(), Failure> {
+        if self.dry_run {
+            pipeline.validate(request)?;
+        }
         self.draw_by(pipeline, request, |observer| pipeline.generate_with(request, observer))
+    }
+
+    /// Refuses to write pictures over files that they are made of.
+    pub(super) fn expect_others<'a>(&self, read: impl Iterator<Item = &'a Path>, images: usize) -> Result<(), Failure> {
+        let read: Vec<PathBuf> = read.filter_map(|path| std::fs::canonicalize(path).ok()).collect();
+        // So many that a model refuses them are not looked at.
+        let written = (0..images.min(MANY)).filter(|_| !self.dry_run && !read.is_empty());
+        let written = written.filter_map(|index| std::fs::canonicalize(numbered(&self.out, index, images)).ok());
+        match written.into_iter().find(|path| read.contains(path)) {
+            Some(path) => {
+                Err(format!("{} would be written over: choose another file with --out", path.display()).into())
+            }
+            None => Ok(()),
+        }
     }
 
     /// As [`draw`](Self::draw), by what draws the request.
@@ -45,7 +67,10 @@ impl Output {
             return show(pipeline, request, self.json);
         }
         expect_folder(&self.out)?;
-        let terminal = self.preview_in.map(|terminal| terminal.found(|name| std::env::var(name).ok())).transpose()?;
+        let seen = std::io::stderr().is_terminal();
+        // A file or a pipe shows no picture, unless it is to have one by a named protocol.
+        let protocol = self.preview_in.filter(|protocol| *protocol != Terminal::Auto || seen);
+        let terminal = protocol.map(|protocol| protocol.found(|name| std::env::var(name).ok())).transpose()?;
         let (bars, images) = (Bars::default(), request.images);
         let mut written = Written { bars, output: self, terminal, images, failure: None };
         let drawn = draw(&mut written);
@@ -65,9 +90,8 @@ pub(super) fn expect_folder(out: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The plan of a request: its stages, their sizes, and which expert runs which step.
+/// The plan of a request: its stages, their sizes, and which expert runs which step. No encoder is asked.
 pub(super) fn show(pipeline: &Pipeline, request: &Request, as_json: bool) -> Result<(), Failure> {
-    pipeline.validate(request)?;
     let plan = pipeline.plan(request)?;
     if !as_json {
         return plan.iter().try_for_each(|stage| say(&stage.to_string()));
@@ -84,16 +108,6 @@ pub(super) fn show(pipeline: &Pipeline, request: &Request, as_json: bool) -> Res
 /// Writes a line to standard output. A reader that is gone is an error, not a panic.
 pub(super) fn say(line: &str) -> Result<(), Failure> {
     Ok(writeln!(std::io::stdout().lock(), "{line}").map_err(|error| format!("standard output: {error}"))?)
-}
-
-/// Refuses to write a picture over the one that it is made of.
-pub(super) fn expect_other(output: &Output, picture: &Path) -> Result<(), Failure> {
-    match (std::fs::canonicalize(&output.out), std::fs::canonicalize(picture)) {
-        (Ok(out), Ok(picture)) if out == picture => {
-            Err(format!("{} would be written over: choose another file with --out", picture.display()).into())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Writes each image when it is finished, behind the progress bars.

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::failure::Failure;
 use super::options::Options;
-use super::output::expect_other;
 
 /// Draw what is painted: each colour of a canvas is a phrase of the prompt.
 #[derive(Args)]
@@ -36,7 +35,6 @@ struct Regions {
 
 impl Paint {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        expect_other(&self.options.output, &self.canvas)?;
         let named = |error: &dyn std::fmt::Display| format!("{}: {error}", self.regions.display());
         let json = std::fs::read(&self.regions).map_err(|error| named(&error))?;
         let Regions { prompt, palette, strength } = serde_json::from_slice(&json).map_err(|error| named(&error))?;
@@ -49,7 +47,7 @@ impl Paint {
             eprintln!("`{}` has {} stray pixels beside its region", stray.phrase, stray.pixels);
         }
         let request = Request::new(prompt).canvas(canvas.with_strength(strength)?);
-        let (request, pipeline) = self.options.ready(request)?;
+        let (request, pipeline) = self.options.ready(request, &[&self.canvas, &self.regions])?;
         if self.tokens {
             for binding in pipeline.bindings(&request)? {
                 for bound in &binding.encoders {

@@ -1,13 +1,12 @@
 //! `ediffi edit` and `ediffi enlarge`: from a picture to a picture.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ediffi::{Edit, EditPicture, Margins, Request};
 
 use super::failure::Failure;
 use super::options::Options;
-use super::output::expect_other;
 
 /// Draw a picture anew, more or less, or a part of it.
 #[derive(Args)]
@@ -34,7 +33,6 @@ pub(crate) struct EditCommand {
 
 impl EditCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        expect_other(&self.options.output, &self.picture)?;
         let picture = EditPicture::open(&self.picture)?;
         let mut edit = if self.extend.is_empty() {
             let mut edit = Edit::new(picture);
@@ -47,7 +45,8 @@ impl EditCommand {
         if let Some((length, count)) = self.jumps {
             edit = edit.jumps(length, count);
         }
-        self.options.draw(Request::new(&self.prompt).edit(edit))
+        let read: Vec<&Path> = std::iter::once(&self.picture).chain(&self.mask).map(PathBuf::as_path).collect();
+        self.options.draw(Request::new(&self.prompt).edit(edit), &read)
     }
 }
 
@@ -108,10 +107,9 @@ pub(crate) struct Enlarge {
 
 impl Enlarge {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        expect_other(&self.options.output, &self.picture)?;
         let picture = EditPicture::open(&self.picture)?;
         let request = self.prompt.as_ref().map_or_else(Request::unconditional, Request::new);
-        let (request, pipeline) = self.options.ready(request.edit(Edit::new(picture)))?;
+        let (request, pipeline) = self.options.ready(request.edit(Edit::new(picture)), &[&self.picture])?;
         let first = self.first_stage.clone().or_else(|| pipeline.enlarged_from(&request).map(str::to_owned));
         let first = first.ok_or("the model has no stage of super-resolution")?;
         self.options.output.draw(&pipeline, &request.first_stage(first))

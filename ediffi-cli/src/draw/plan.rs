@@ -30,6 +30,8 @@ impl PlanCommand {
         } else {
             json = std::fs::read(&self.request).map_err(|error| format!("{}: {error}", self.request.display()))?;
         }
-        show(&self.model.open()?, &Request::from_json(&json)?, self.json)
+        let (pipeline, request) = (self.model.open()?, Request::from_json(&json)?);
+        pipeline.validate(&request)?;
+        show(&pipeline, &request, self.json)
     }
 }

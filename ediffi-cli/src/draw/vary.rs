@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use ediffi::{Edit, EditPicture, Request, Style, StyleImage};
+use ediffi::{Edit, EditPicture, Error, Pipeline, Request, Style, StyleImage};
 
 use super::failure::Failure;
 use super::options::Options;
-use super::output::expect_other;
 
 /// Draw what is in a picture otherwise, as the model's CLIP sees it. Each seed is another one.
 #[derive(Args)]
@@ -28,15 +27,39 @@ pub(crate) struct Vary {
 
 impl Vary {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        expect_other(&self.options.output, &self.picture)?;
-        let style = Style::from(StyleImage::open(&self.picture)?).strength(self.seen);
-        // A picture of somebody else holds no prompt.
-        let held = || Request::from_png(&self.picture).ok().map(|request| request.prompt);
-        let prompt = self.prompt.clone().or_else(held).filter(|prompt| !prompt.trim().is_empty());
-        let mut request = prompt.map_or_else(Request::unconditional, Request::new).style(style);
-        if self.strength != 1.0 {
-            request = request.edit(Edit::new(EditPicture::open(&self.picture)?).strength(self.strength));
+        if self.options.settings.style().is_some() {
+            let reason = "--style: what CLIP sees in the picture stands in its place; `edit` takes both";
+            return Err(Failure::refused(vec![reason.to_owned()]));
         }
-        self.options.draw(request)
+        let style = Style::from(StyleImage::open(&self.picture)?).strength(self.seen);
+        let prompt = self.prompt.clone().or_else(|| self.held()).filter(|prompt| !prompt.trim().is_empty());
+        let request = prompt.map_or_else(Request::unconditional, Request::new).style(style);
+        let begun = request.edit(Edit::new(EditPicture::open(&self.picture)?).strength(self.strength));
+        let (mut request, pipeline) = self.options.ready(begun, &[&self.picture])?;
+        if self.strength == 1.0 {
+            let size = size(&pipeline, &request);
+            request.edit = None;
+            (request.width, request.height) = size;
+        }
+        self.options.output.draw(&pipeline, &request)
     }
+
+    /// The prompt that the picture holds. A picture of somebody else holds none.
+    fn held(&self) -> Option<String> {
+        let file = std::fs::read(&self.picture).ok().filter(|file| file.starts_with(b"\x89PNG"))?;
+        match Request::from_png_bytes(&file) {
+            Ok(request) => Some(request.prompt),
+            Err(Error::PngWithoutRequest) => None,
+            Err(error) => {
+                eprintln!("{}: its prompt is not taken: {error}", self.picture.display());
+                None
+            }
+        }
+    }
+}
+
+/// Width and height of what a request that begins with a picture draws; its own for a model that edits none.
+fn size(pipeline: &Pipeline, request: &Request) -> (Option<u32>, Option<u32>) {
+    let drawn = pipeline.plan(request).ok().and_then(|plan| plan.last().map(|last| (last.width, last.height)));
+    drawn.map_or((request.width, request.height), |(width, height)| (Some(width), Some(height)))
 }

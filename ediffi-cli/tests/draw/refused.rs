@@ -1,0 +1,105 @@
+//! What commands refuse, warn of, and leave alone.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use super::{Room, copy, with_fast};
+
+#[test]
+fn several_prompts_take_over_and_are_replaced() {
+    let room = Room::new();
+    room.said(&with_fast(&["draw", "a red apple", "--then", "a cat=5", "--then", "a dog=0.5", "--out", "a.png"]));
+    let mixed = |name: &str| ediffi::Request::from_png(room.path(name)).unwrap().mix.len();
+    assert_eq!(mixed("a.png"), 2);
+    room.said(&with_fast(&["again", "a.png", "--mix", "a cat=0.75", "--out", "b.png"]));
+    assert_eq!(mixed("b.png"), 1);
+    let (code, error) = room.refused(&with_fast(&["draw", "a", "--mix", "b=0.5", "--then", "c=1"]));
+    assert!(code == Some(2) && error.contains("--mix") && error.contains("--then"), "{error}");
+}
+
+#[test]
+fn nothing_that_was_read_is_written_over() {
+    let room = Room::new();
+    let picture = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 99]));
+    for name in ["given.png", "out.png", "out-2.png"] {
+        picture.save(room.path(name)).unwrap();
+    }
+    for arguments in [
+        &["edit", "given.png", "a cat", "--mask", "out.png"][..],
+        &["edit", "given.png", "a cat", "--mask", "out-2.png", "--images", "2"],
+        &["draw", "a cat", "--style", "out-2.png", "--images", "3"],
+        &["vary", "out-2.png", "--images", "2"],
+        &["vary", "out-2.png", "--out", "./out-2.png"],
+    ] {
+        let (code, error) = room.refused(&with_fast(arguments));
+        assert!(code == Some(1) && error.contains("would be written over"), "{arguments:?}: {error}");
+    }
+    assert!(room.picture("out-2.png") == picture && room.picture("out.png") == picture);
+    assert!(!room.path("out-1.png").exists());
+}
+
+#[test]
+fn a_variation_keeps_the_size_and_refuses_another_style() {
+    let room = Room::new();
+    image::RgbImage::from_fn(96, 64, |x, y| image::Rgb([x as u8, y as u8, 99])).save(room.path("wide.png")).unwrap();
+    room.said(&with_fast(&["vary", "wide.png", "--strength", "1", "--out", "free.png"]));
+    assert_eq!(room.picture("free.png").dimensions(), (96, 64));
+    assert!(ediffi::Request::from_png(room.path("free.png")).unwrap().edit.is_none());
+    let (code, error) = room.refused(&with_fast(&["vary", "wide.png", "--style", "wide.png"]));
+    assert!(code == Some(2) && error.contains("--style"), "{error}");
+    // A picture that holds no prompt is nothing to warn of; one whose prompt cannot be read is.
+    let warned = |picture: &str| {
+        let output = room.run(&with_fast(&["vary", picture, "--dry-run"]));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{picture}: {said}");
+        said
+    };
+    assert_eq!(warned("wide.png"), "");
+    let future = Path::new(env!("CARGO_MANIFEST_DIR")).join("../attacks/pngs/request-of-the-future.png");
+    let said = warned(&future.display().to_string());
+    assert!(said.contains("its prompt is not taken") && said.contains("lens"), "{said}");
+}
+
+/// `sample` needs no encoder, and neither does saying what it would do.
+#[test]
+fn a_dry_run_of_embeddings_needs_no_encoder() {
+    let room = Room::new();
+    room.said(&["encode", "a red apple", "--out", "a.safetensors", "--device", "cpu", "--precision", "f32"]);
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/icons"), &room.path("mute"));
+    let manifest = room.path("mute").join("pipeline.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&manifest).unwrap()).unwrap();
+    assert!(json.as_object_mut().unwrap().remove("encoders").is_some());
+    std::fs::write(&manifest, json.to_string()).unwrap();
+    let said = room.said(&with_fast(&["sample", "a.safetensors", "--model", "mute", "--dry-run"]));
+    assert!(said.starts_with("stage base (64x64), expert 0: step 1 of 2, sigma 80"), "{said}");
+    let (code, error) = room.refused(&with_fast(&["draw", "a red apple", "--model", "mute", "--dry-run"]));
+    assert!(code == Some(2) && error.contains("prompt"), "{error}");
+}
+
+/// A device that is not there is not the model's fault.
+#[test]
+fn a_doctor_tells_the_device_from_the_model() {
+    let room = Room::new();
+    let output = room.run(&["doctor", "--json", "--device", "cuda:99"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let grade = |what: &str| {
+        let lines = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.into_iter().find(|line| line["what"] == what).unwrap()["grade"].clone()
+    };
+    assert_eq!((grade("device"), grade("model")), ("broken".into(), "ok".into()), "{said}");
+    let said = room.said(&["doctor", "--device", "cpu", "--precision", "f32"]);
+    assert!(said.contains("the processor in f32: as --precision says"), "{said}");
+}
+
+/// A reader that has gone away is an error, not a panic.
+#[test]
+fn a_closed_pipe_is_no_panic() {
+    let room = Room::new();
+    for command in [&["completions", "bash"][..], &["models"]] {
+        let mut child = room.command(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && error.contains("standard output"), "{command:?}: {error}");
+    }
+}
