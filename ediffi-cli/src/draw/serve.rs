@@ -48,7 +48,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "URL", env = "EDIFFI_QUEUE", hide_env_values = true, conflicts_with = "keep")]
     queue_in: Option<String>,
     /// Minutes that a finished job is kept.
-    #[arg(long, default_value_t = 60, value_name = "MINUTES")]
+    #[arg(long, default_value_t = 60, value_name = "MINUTES", value_parser = clap::value_parser!(u64).range(1..))]
     keep_for: u64,
     /// Jobs that may wait.
     #[arg(long, default_value_t = 64, value_name = "JOBS")]
