@@ -78,8 +78,7 @@ export function buildOptions() {
   const presets = model.presets.map(({ name, description }) => [name, description ? `${name}: ${description}` : name]);
   const last = model.stages.at(-1);
   const lasts = model.stages.map(({ name, width, height }, at) => [at === model.stages.length - 1 ? "" : name, `${name}, ${width}×${height} pixels`]);
-  const unit = { width: model.unit_width ?? 1, height: model.unit_height ?? model.unit_width ?? 1 };
-  const side = (key) => number(now(key), set(key), { min: 1, step: unit[key], placeholder: last[key] });
+  const side = (key) => number(now(key), set(key), { min: 1, step: 1, placeholder: last[key] });
   body.replaceChildren(...[
     negative(),
     presets.length > 0 && field("Preset", select(now("preset"), set("preset"), [["", "the model's own settings"], ...presets], { id: "preset" })),

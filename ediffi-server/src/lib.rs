@@ -23,6 +23,7 @@ mod a1111;
 mod api;
 mod auth;
 mod fields;
+mod gate;
 mod job;
 mod listen;
 mod metrics;

@@ -5,7 +5,7 @@ mod clients;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -66,15 +66,19 @@ fn states(address: SocketAddr) -> Vec<String> {
     jobs.map(|job| job["state"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// Waits until the newest job, which is a long one, is in this state.
-fn until(address: SocketAddr, state: &str) {
+/// Waits until there are so many jobs, and the newest, which is a long one, is in this state.
+fn until(address: SocketAddr, number: usize, state: &str) {
+    let ends = Instant::now() + Duration::from_secs(300);
     loop {
-        match states(address).first() {
-            Some(newest) if newest == state => return,
-            // Three short ones were drawn before.
-            Some(newest) => assert!(newest != "finished" || states(address).len() == 3, "drawn for nobody"),
-            None => {}
+        let states = states(address);
+        // Until the new one is there, the newest is one of before.
+        if let Some(newest) = states.first().filter(|_| states.len() == number) {
+            if newest == state {
+                return;
+            }
+            assert_ne!(newest, "finished", "drawn for nobody");
         }
+        assert!(Instant::now() < ends, "{states:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -112,25 +116,23 @@ fn every_client_gets_its_answer_and_who_is_gone_takes_the_job_along() {
     drop(half);
 
     // Gone, or with a sending half that is closed, which looks the same: nobody computes for nobody.
-    for gone in [
-        |stream: TcpStream| drop(stream),
-        |stream: TcpStream| {
-            stream.shutdown(Shutdown::Write).unwrap();
-            std::mem::forget(stream);
-        },
-    ] {
+    let closings: [fn(TcpStream); 2] = [drop, |stream| {
+        stream.shutdown(Shutdown::Write).unwrap();
+        std::mem::forget(stream);
+    }];
+    for (number, gone) in (4..).zip(closings) {
         let mut stream = connect(address);
         stream.write_all(whole(&body(1000)).as_bytes()).unwrap();
-        until(address, "running");
+        until(address, number, "running");
         gone(stream);
-        until(address, "cancelled");
+        until(address, number, "cancelled");
     }
 
     // So does who no longer reads a stream.
     let mut stream = connect(address);
     let streamed = body(1000).replacen('{', r#"{"stream": true, "partial_images": 3, "#, 1);
     stream.write_all(whole(&streamed).as_bytes()).unwrap();
-    until(address, "running");
+    until(address, 6, "running");
     drop(stream);
-    until(address, "cancelled");
+    until(address, 6, "cancelled");
 }

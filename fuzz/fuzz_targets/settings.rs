@@ -2,7 +2,7 @@
 #![no_main]
 
 use ediffi_encoders::{Error, TextTokenizer};
-use ediffi_fuzz::{Room, checked, fixture, peak, target};
+use ediffi_fuzz::{Room, checked, peak, target};
 
 target!(run);
 

@@ -9,11 +9,10 @@ mod settings;
 mod state;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::middleware;
 use axum::routing::{get, post};
 
+use crate::gate::authenticate;
 use crate::service::Service;
 use answer::Refused;
 use state::Desk;
@@ -31,13 +30,6 @@ pub(crate) fn router(service: &Service) -> Router {
         .route("/options", get(state::options).post(state::set_options))
         .fallback(answer::unknown)
         .method_not_allowed_fallback(answer::method)
-        .layer(middleware::from_fn_with_state(service.clone(), authenticate))
+        .layer(middleware::from_fn_with_state(service.clone(), authenticate::<Refused>))
         .with_state(Desk::new(service.clone()))
-}
-
-/// Lets in who has a token, and tells the handlers whose it is.
-async fn authenticate(State(service): State<Service>, mut request: Request, next: Next) -> Result<Response, Refused> {
-    let client = service.tokens.of(&request)?;
-    request.extensions_mut().insert(client);
-    Ok(next.run(request).await)
 }

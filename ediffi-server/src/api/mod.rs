@@ -7,11 +7,10 @@ mod openapi;
 mod questions;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::middleware;
 use axum::routing::{get, post};
 
+use crate::gate::authenticate;
 use crate::service::Service;
 use answer::Refused;
 
@@ -29,15 +28,8 @@ pub(crate) fn router(service: &Service) -> Router {
         .route("/read", post(questions::read))
         .fallback(answer::unknown)
         .method_not_allowed_fallback(answer::method)
-        .layer(middleware::from_fn_with_state(service.clone(), authenticate))
+        .layer(middleware::from_fn_with_state(service.clone(), authenticate::<Refused>))
         // A description of the interface is no secret.
         .route("/openapi.json", get(openapi::json))
         .with_state(service.clone())
-}
-
-/// Lets in who has a token, and tells the handlers whose it is.
-async fn authenticate(State(service): State<Service>, mut request: Request, next: Next) -> Result<Response, Refused> {
-    let client = service.tokens.of(&request)?;
-    request.extensions_mut().insert(client);
-    Ok(next.run(request).await)
 }

@@ -13,11 +13,10 @@ mod stream;
 mod usage;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::middleware;
 use axum::routing::{get, post};
 
+use crate::gate::authenticate;
 use crate::service::Service;
 use answer::Refused;
 
@@ -31,13 +30,6 @@ pub(crate) fn router(service: &Service) -> Router {
         .route("/models/{id}", get(models::show))
         .fallback(answer::unknown)
         .method_not_allowed_fallback(answer::method)
-        .layer(middleware::from_fn_with_state(service.clone(), authenticate))
+        .layer(middleware::from_fn_with_state(service.clone(), authenticate::<Refused>))
         .with_state(service.clone())
-}
-
-/// Lets in who has a token, and tells the handlers whose it is.
-async fn authenticate(State(service): State<Service>, mut request: Request, next: Next) -> Result<Response, Refused> {
-    let client = service.tokens.of(&request)?;
-    request.extensions_mut().insert(client);
-    Ok(next.run(request).await)
 }
