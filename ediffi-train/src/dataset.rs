@@ -1,47 +1,36 @@
-//! What a training sees.
+//! Captioned pictures, one by one.
 
-use tch::Tensor;
+use crate::Result;
 
-/// Training data, in batches.
-///
-/// A function from a number to a batch is a data set, too.
-pub trait Dataset: Send + 'static {
-    /// What one step of a learner takes, such as a [`Batch`].
-    type Batch: Send + 'static;
-    /// Why a batch cannot be made.
-    type Error: Send + 'static;
+/// A picture and what is said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// The picture, row by row, three bytes a pixel: red, green and blue in sRGB.
+    pub pixels: Vec<u8>,
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// What is said of it. It may be empty.
+    pub caption: String,
+}
 
-    /// Batch `number`, from 0. The same number gives the same batch, always: a run that is resumed then sees what an unbroken
-    /// one would have seen.
+/// Captioned pictures that have numbers.
+pub trait Dataset: Send + Sync {
+    /// How many samples there are, broken ones included.
+    fn len(&self) -> usize;
+
+    /// Whether there is nothing.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sample `index`, from 0, with its picture decoded and upright. The same number gives the same sample, always.
     ///
     /// # Errors
-    /// Data that cannot be read.
-    fn batch(&self, number: u64) -> Result<Self::Batch, Self::Error>;
-}
+    /// A sample that cannot be read, by its name; a number that is too large.
+    fn sample(&self, index: usize) -> Result<Sample>;
 
-impl<F, B, E> Dataset for F
-where
-    F: Fn(u64) -> Result<B, E> + Send + 'static,
-    B: Send + 'static,
-    E: Send + 'static,
-{
-    type Batch = B;
-    type Error = E;
-
-    fn batch(&self, number: u64) -> Result<B, E> {
-        self(number)
-    }
-}
-
-/// Some pictures and what is said of them, `T`: captions, or embeddings of them
-/// ([`Conditioning`](ediffi_core::conditioning::Conditioning)).
-#[derive(Debug)]
-pub struct Batch<T> {
-    /// Whole pictures, or crops of larger ones: [n, channels, h, w] in [-1, 1].
-    pub pictures: Tensor,
-    /// For super-resolution, the same parts of the pictures before they were enlarged k times: [n, channels, h / k, w / k] in
-    /// [-1, 1]. `None` for a base.
-    pub smaller: Option<Tensor>,
-    /// What is said of each picture.
-    pub text: T,
+    /// Which data this is: equal for equal data, wherever they lie. A run that is resumed compares it.
+    fn fingerprint(&self) -> String;
 }

@@ -1,4 +1,4 @@
-//! From a data set and a learner to a trained network.
+//! From batches and a learner to a trained network.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use ediffi_core::weights::{Fresh, Params};
 use tch::{Device, Kind, Tensor};
 
+use crate::batch::BatchSource;
 use crate::data_parallel::Rank;
-use crate::dataset::Dataset;
 use crate::log::Entry;
 use crate::optimizer::AdamWSettings;
 use crate::prefetch::prefetch;
@@ -56,7 +56,7 @@ pub fn fit<D, L>(
     observe: impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>, D::Error>,
 ) -> Result<TrainState, D::Error>
 where
-    D: Dataset<Error: From<Error>>,
+    D: BatchSource<Error: From<Error>>,
     L: FnMut(u64, D::Batch) -> Result<Tensor, D::Error> + Send,
 {
     let mut fresh = Fresh::new(setup.seed, setup.device);

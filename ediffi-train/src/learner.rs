@@ -11,8 +11,8 @@ use rand::Rng;
 use tch::{Kind, Tensor};
 
 use crate::Error;
+use crate::batch::Batch;
 use crate::corruption::Corruption;
-use crate::dataset::Batch;
 use crate::dropout::ConditioningDropout;
 use crate::loss::denoising_loss;
 use crate::noise::NoiseLevels;

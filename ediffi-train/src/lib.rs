@@ -1,7 +1,7 @@
 //! Training of ediffi's expert denoisers.
 //!
 //! The modules, from the outside in: [`plan`] says as data which networks an ensemble is trained as ([`tree`], [`noise_cell`]), who
-//! starts from whom, for how long and how fast. [`fit`] trains one of them on a [`dataset`]. [`run`] is its loop: [`prefetch`] makes
+//! starts from whom, for how long and how fast. [`fit`] trains one of them on [`batch`]es, made from a [`dataset`]. [`run`] is its loop: [`prefetch`] makes
 //! batches on a background thread, [`data_parallel`] ranks compute their loss, the [`optimizer`] updates the weights, [`state`] averages
 //! them and writes all of it to a checkpoint, [`lineage`] guards what a checkpoint may be resumed beside, and [`log`] records the loss.
 //! [`learner`] is the loss of a base or of super-resolution: [`corruption`] spoils the smaller pictures, [`dropout`] drops embeddings,
@@ -23,7 +23,7 @@
 //! use ediffi_core::unet::{Dimensions, Efficient, Level};
 //! use ediffi_core::weights::Params;
 //! use ediffi_train::Error;
-//! use ediffi_train::dataset::Batch;
+//! use ediffi_train::batch::Batch;
 //! use ediffi_train::fit::{Setup, fit};
 //! use ediffi_train::learner::{Learner, Objective};
 //! use ediffi_train::lineage::Lineage;
@@ -84,6 +84,7 @@
 //! # }
 //! ```
 
+pub mod batch;
 pub mod corruption;
 pub mod data_parallel;
 pub mod dataset;

@@ -2,17 +2,17 @@
 
 use std::sync::mpsc::sync_channel;
 
-use crate::dataset::Dataset;
+use crate::batch::BatchSource;
 use crate::{Error, Result};
 
-/// A function that hands out the batches of a data set in order, from number `first` on, while the next ones are being made. `depth` of
-/// them are kept ready (at least one), and one more is in hand. They are made on one thread; a data set is free to spread its work
+/// A function that hands out the batches of a source in order, from number `first` on, while the next ones are being made. `depth` of
+/// them are kept ready (at least one), and one more is in hand. They are made on one thread; a source is free to spread its work
 /// with rayon. Dropping the function ends the thread once the batch it is making is done.
 ///
 /// # Errors
-/// [`Error::Thread`] when the thread cannot be started. The function's are the data set's own, and [`Error::NoBatches`] when its
+/// [`Error::Thread`] when the thread cannot be started. The function's are the source's own, and [`Error::NoBatches`] when its
 /// thread has ended: it panicked.
-pub fn prefetch<D: Dataset<Error: From<Error>>>(
+pub fn prefetch<D: BatchSource<Error: From<Error>>>(
     first: u64,
     depth: usize,
     data: D,

@@ -62,7 +62,7 @@ pub struct Run<'a> {
     pub batch: u64,
     /// Batches whose gradients make one step.
     pub accumulate: u64,
-    /// The number of its first batch in the data set.
+    /// The number of its first batch in the source.
     pub first_batch: u64,
     /// Time between checkpoints. A kill loses no more than this, or than the time in which one is written if that is longer, and once
     /// more the time in which one is written.

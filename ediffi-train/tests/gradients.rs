@@ -14,7 +14,7 @@ use ediffi_core::precondition::Edm;
 use ediffi_core::unet::UNet;
 use ediffi_core::weights::{Init, Scope};
 use ediffi_train::Error;
-use ediffi_train::dataset::Batch;
+use ediffi_train::batch::Batch;
 use ediffi_train::learner::{Learner, Objective};
 use ediffi_train::noise::NoiseLevels;
 use ediffi_train::optimizer::AdamWSettings;

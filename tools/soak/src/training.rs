@@ -10,7 +10,7 @@ use ediffi_core::nn::Norm;
 use ediffi_core::precondition::Edm;
 use ediffi_core::unet::{Dimensions, Efficient, Level};
 use ediffi_core::weights::Params;
-use ediffi_train::dataset::Batch;
+use ediffi_train::batch::Batch;
 use ediffi_train::fit::{Setup, fit};
 use ediffi_train::learner::{Learner, Objective};
 use ediffi_train::lineage::Lineage;

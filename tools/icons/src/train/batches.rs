@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ediffi_train::dataset::Batch;
+use ediffi_train::batch::Batch;
 use ediffi_train::pixels::from_rgb;
 use ediffi_train::random::{batch_rng, uniform};
 use rand_chacha::ChaCha8Rng;

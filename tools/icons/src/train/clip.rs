@@ -4,7 +4,7 @@ use ediffi_core::files::write_json;
 use ediffi_core::weights::{Params, Scope};
 use ediffi_encoders::clip::{ClipTextNetwork, ClipVisionNetwork};
 use ediffi_encoders::tokenizer::TextTokenizer;
-use ediffi_train::dataset::Batch;
+use ediffi_train::batch::Batch;
 use ediffi_train::lineage::Lineage;
 use ediffi_train::plan::{EncoderTraining, Task};
 use ediffi_train::run::Begin;

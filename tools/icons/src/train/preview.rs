@@ -12,7 +12,7 @@ use ediffi_core::schedule::karras;
 use ediffi_core::seed::{Noise, image_seeds};
 use ediffi_core::solver::Solver;
 use ediffi_core::unet::{UNet, UNetConfig};
-use ediffi_train::dataset::Batch;
+use ediffi_train::batch::Batch;
 use ediffi_train::learner::Learner;
 use ediffi_train::pixels::to_rgb;
 use ediffi_train::random::batch_rng;
