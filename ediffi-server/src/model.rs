@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use ediffi::{DeviceChoice, Pipeline, PipelineBuilder, Request, StagePlan};
+use ediffi::{Canvas, DeviceChoice, Pipeline, PipelineBuilder, Region, Request, StagePlan};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -73,6 +73,7 @@ impl Model {
         let reader = builder.clone().open()?;
         let plans = reader.plan(&plain())?;
         let manifest = reader.manifest();
+        let takes = |request: &Request| reader.validate(request).is_ok();
         let stage = |plan: &StagePlan| {
             let config = manifest.stages.iter().find(|stage| stage.name == plan.stage);
             StageInfo {
@@ -94,9 +95,9 @@ impl Model {
             height: plans.last().map_or(0, |plan| plan.height),
             stages: plans.iter().map(stage).collect(),
             presets: presets.collect(),
-            text: manifest.encoders.t5.is_some() || manifest.encoders.clip.is_some() || manifest.presets.is_empty(),
+            text: takes(&Request::new("a")),
             style: manifest.encoders.clip.is_some(),
-            canvas: true,
+            canvas: takes(&painted()?),
             prompts,
         };
         Ok(Self { info, builder, reader: Mutex::new(reader) })
@@ -118,4 +119,10 @@ impl Model {
 /// A request that every model takes.
 fn plain() -> Request {
     Request::unconditional()
+}
+
+/// A request with a painted word.
+fn painted() -> ediffi::Result<Request> {
+    let canvas = Canvas::new([Region::rectangle("cat", (2, 1), 0..1, 0..1)?])?;
+    Ok(Request::new("a cat").canvas(canvas))
 }

@@ -13,7 +13,7 @@ use axum::routing::get;
 use sha2::{Digest, Sha256};
 
 /// What the page may load: its own files, and pictures that it holds in memory.
-const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; object-src 'none'; \
+pub(crate) const POLICY: &str = "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; script-src 'self'; object-src 'none'; \
     base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /// A file of the page.

@@ -245,6 +245,7 @@ impl Server {
             .route("/readyz", get(ready))
             .route("/metrics", get(metrics))
             .merge(page::router())
+            .merge(api::page())
             .with_state(service.clone())
             .nest("/api/v1", api::router(service))
             .nest("/v1", openai::router(service))

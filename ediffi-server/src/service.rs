@@ -9,7 +9,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::auth::Tokens;
-use crate::job::{Job, JobEvent, JobId, JobImage, JobState};
+use crate::job::{Job, JobEvent, JobId, JobImage, JobPreview, JobState};
 use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::refusal::Refusal;
@@ -175,15 +175,18 @@ impl Service {
 
     /// Waits until a job is over. One that has not finished is an error.
     pub(crate) async fn wait(&self, id: JobId) -> Result<Job, Refusal> {
+        self.wait_and_see(id, |_| ()).await
+    }
+
+    /// As [`wait`](Self::wait), with what is done with each preview.
+    pub(crate) async fn wait_and_see(&self, id: JobId, mut see: impl FnMut(JobPreview)) -> Result<Job, Refusal> {
         let mut watch = self.watch(id).await?;
         while let Some(event) = watch.next().await {
-            if let JobEvent::Job(job) = event
-                && job.state.is_over()
-            {
-                return match job.state {
-                    JobState::Finished => Ok(*job),
-                    state => Err(Refusal::of_job(state, job.error)),
-                };
+            match event {
+                JobEvent::Job(job) if job.state == JobState::Finished => return Ok(*job),
+                JobEvent::Job(job) if job.state.is_over() => return Err(Refusal::of_job(job.state, job.error)),
+                JobEvent::Preview(preview) => see(preview),
+                _ => {}
             }
         }
         Err(Refusal::NoJob)

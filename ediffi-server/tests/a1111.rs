@@ -131,11 +131,16 @@ async fn who_interrupts_gets_what_there_is() {
         tokio::spawn(async move { told(send(&router, request).await).await })
     };
     let progress = async |token| told(send(&router, with_token(get("/sdapi/v1/progress"), token)).await).await.1;
-    while progress("secret").await["state"]["sampling_step"] == 0 {
+    while progress("secret").await["current_image"].is_null() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let seen = progress("secret").await;
     assert!(seen["progress"].as_f64().unwrap() > 0.0 && seen["state"]["sampling_steps"] == 1000, "{seen}");
+    let jpeg = file(&seen["current_image"]);
+    let picture = image::load_from_memory_with_format(&jpeg, image::ImageFormat::Jpeg).unwrap();
+    assert_eq!(picture.width(), picture.height());
+    let without = with_token(get("/sdapi/v1/progress?skip_current_image=true"), "secret");
+    assert!(told(send(&router, without).await).await.1["current_image"].is_null());
     // Of others nothing is seen, and nothing interrupted.
     assert_eq!(progress("other").await["state"]["job_count"], 0);
     told(send(&router, with_token(post("/sdapi/v1/interrupt", &json!({})), "other")).await).await;

@@ -19,6 +19,9 @@ use crate::fields::{Fields, Raw, Wrong, raw};
 use crate::refusal::Refusal;
 use crate::service::Service;
 
+/// After how many steps `progress` has another picture.
+const PREVIEWS: usize = 4;
+
 /// What is answered.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
@@ -97,14 +100,15 @@ async fn draw(desk: Desk, client: Client, settings: Settings, given: Option<Give
             request = request.schedule(&first.stage, schedule);
         }
     }
-    let (job, cancel) = service.submit_attended(client.0, Some(id.clone()), request.clone(), 0).await?;
-    let job = match service.wait(job.id).await {
+    let (job, cancel) = service.submit_attended(client.0, Some(id.clone()), request.clone(), PREVIEWS).await?;
+    let shown = desk.shown(job.id);
+    let job = match service.wait_and_see(job.id, |preview| shown.set(preview)).await {
         Ok(job) => job,
         // Who interrupts gets what was finished until then.
         Err(Refusal::Cancelled) => service.job(job.id).await?,
         Err(refusal) => return Err(refusal.into()),
     };
-    drop(cancel);
+    drop((cancel, shown));
     let pictures = service.pictures(&job).await?;
     let first = plan(service, &id, &request).await?.into_iter().next();
     let drawn = Drawn {

@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{Query, State};
 use axum::{Extension, Json};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::Refused;
@@ -14,7 +15,7 @@ use super::info::timestamp;
 use super::settings::chosen;
 use crate::auth::Client;
 use crate::fields::{Fields, Wrong};
-use crate::job::{Job, JobState, now};
+use crate::job::{Job, JobId, JobPreview, JobState, now};
 use crate::refusal::Refusal;
 use crate::service::Service;
 
@@ -27,11 +28,44 @@ pub(super) struct Desk {
     pub(super) service: Service,
     /// The models that clients chose.
     choices: Arc<Mutex<HashMap<String, String>>>,
+    /// The latest previews of jobs that clients of this replica wait for: JPEG files in base64.
+    previews: Arc<Mutex<HashMap<JobId, String>>>,
+}
+
+/// Shows the previews of a job in `progress` until it is dropped.
+#[derive(Debug)]
+pub(super) struct Shown {
+    previews: Arc<Mutex<HashMap<JobId, String>>>,
+    id: JobId,
+}
+
+impl Shown {
+    pub(super) fn set(&self, preview: JobPreview) {
+        // Without the begin of a data URL.
+        if let Some((_, file)) = preview.data_url.split_once(',') {
+            self.previews.lock().unwrap_or_else(PoisonError::into_inner).insert(self.id, file.to_owned());
+        }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.previews.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
 }
 
 impl Desk {
     pub(super) fn new(service: Service) -> Self {
-        Self { service, choices: Arc::default() }
+        Self { service, choices: Arc::default(), previews: Arc::default() }
+    }
+
+    /// Shows a job's previews to those who ask for the progress.
+    pub(super) fn shown(&self, id: JobId) -> Shown {
+        Shown { previews: Arc::clone(&self.previews), id }
+    }
+
+    fn preview(&self, id: JobId) -> Option<String> {
+        self.previews.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     /// The model that a client chose.
@@ -58,11 +92,21 @@ impl Desk {
     }
 }
 
+/// How `progress` is asked for.
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    /// Whether to leave out the picture.
+    #[serde(default)]
+    skip_current_image: bool,
+}
+
 /// How far the client's job has come that is drawn, or the next one.
 pub(super) async fn progress(
     State(desk): State<Desk>,
     Extension(client): Extension<Client>,
+    asked: Result<Query<Asked>, QueryRejection>,
 ) -> Result<Json<Value>, Refused> {
+    let Query(Asked { skip_current_image }) = asked.map_err(|rejection| Refusal::invalid(rejection.body_text()))?;
     let jobs = desk.jobs(client).await?;
     let job = jobs.iter().find(|job| job.state == JobState::Running).or(jobs.first());
     let state = |job: &Job| {
@@ -90,7 +134,7 @@ pub(super) async fn progress(
         "progress": job.map_or(0.0, |job| job.progress.fraction),
         "eta_relative": job.map_or(0.0, eta),
         "state": job.map_or(nothing, state),
-        "current_image": null,
+        "current_image": job.filter(|_| !skip_current_image).and_then(|job| desk.preview(job.id)),
         "textinfo": text,
     })))
 }

@@ -13,6 +13,7 @@ use axum::routing::{get, post};
 use crate::gate::authenticate;
 use crate::service::Service;
 use answer::Refused;
+pub(crate) use openapi::page;
 
 /// The routes below `/api/v1`.
 pub(crate) fn router(service: &Service) -> Router {

@@ -1,11 +1,16 @@
 //! The description of the native interface, made from its types.
 
-use axum::Json;
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_SECURITY_POLICY;
+use axum::response::Response;
+use axum::{Json, Router, middleware};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{events, jobs, questions};
 use crate::job::{JobImage, JobPreview, JobProgress};
+use crate::page::POLICY;
 
 /// The description.
 #[derive(OpenApi)]
@@ -33,4 +38,14 @@ impl Modify for Token {
 
 pub(super) async fn json() -> Json<utoipa::openapi::OpenApi> {
     Json(Description::openapi())
+}
+
+/// A page of the description, Swagger UI, below `/api/docs/`. It asks no other host.
+pub(crate) fn page<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let config = Config::new(["/api/v1/openapi.json"]).validator_url("none");
+    let page: Router<S> = SwaggerUi::new("/api/docs").config(config).into();
+    page.layer(middleware::map_response(async |mut response: Response| {
+        response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+        response
+    }))
 }

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::fields::Wrong;
+use crate::job::JobId;
 use crate::refusal::Refusal;
 
 /// What is inside the key `error`.
@@ -19,6 +20,14 @@ pub(super) struct ErrorBody {
     pub(super) kind: &'static str,
     pub(super) param: Option<String>,
     pub(super) code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) ediffi: Option<OfJob>,
+}
+
+/// The job that was not finished: the pictures that were, are those of `/api/v1/jobs/JOB`.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct OfJob {
+    pub(super) job: JobId,
 }
 
 #[derive(Debug, Serialize)]
@@ -41,8 +50,14 @@ impl Refused {
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
         };
-        let body = ErrorBody { message: message.into(), kind, param: None, code: Some(code.to_owned()) };
+        let body = ErrorBody { message: message.into(), kind, param: None, code: Some(code.to_owned()), ediffi: None };
         Self { status, body, retry_after: None }
+    }
+
+    /// Names the job that was not finished.
+    pub(super) fn job(mut self, job: JobId) -> Self {
+        self.body.ediffi = Some(OfJob { job });
+        self
     }
 
     /// Names the field that is wrong.

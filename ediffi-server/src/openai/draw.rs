@@ -37,7 +37,7 @@ pub(super) async fn draw(
     if settings.stream {
         return stream::answer(service, job, asked, usage, cancel).await;
     }
-    let job = service.wait(job.id).await?;
+    let job = service.wait(job.id).await.map_err(|refusal| Refused::from(refusal).job(job.id))?;
     answer(&service, headers, &job, &asked, usage).await
 }
 

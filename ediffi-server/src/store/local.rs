@@ -304,12 +304,11 @@ impl JobStore for LocalStore {
 
     fn cancel(&self, id: JobId) -> Result<Option<Job>, StoreError> {
         let mut state = self.lock();
-        let waited = state.queue.remove(id);
+        state.queue.remove(id);
         let Some(entry) = state.entries.get_mut(&id) else { return Ok(None) };
-        if waited {
-            self.end(entry, JobState::Cancelled, None)?;
-        } else if entry.job.state == JobState::Running {
+        if !entry.job.state.is_over() {
             entry.stop.ask();
+            self.end(entry, JobState::Cancelled, None)?;
         }
         let job = entry.job.clone();
         state.tell_positions();

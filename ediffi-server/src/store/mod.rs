@@ -214,7 +214,8 @@ pub trait JobStore: fmt::Debug + Send + Sync + 'static {
     /// Those of the disk.
     fn finish(&self, id: JobId, outcome: Outcome) -> Result<(), StoreError>;
 
-    /// Cancels a job: at once if it waits, soon if it runs. One that is over stays as it is. None if there is no such job.
+    /// Cancels a job, which is over at once. If it runs, the device goes on to the end of what it computes, and the result is thrown away. A
+    /// job that is over stays as it is. None if there is no such job.
     ///
     /// # Errors
     /// Those of the disk.

@@ -53,6 +53,8 @@ pub(crate) enum Case {
     Train { network: String, folder: PathBuf },
     /// One stage of a generation, loading included.
     Stage(Stage),
+    /// 64 pictures of the base of the shipped model: of as many prompts, or of one.
+    Many { different: bool },
     /// A process that draws the first picture of the shipped model.
     Start,
     /// The machine's own limit: a 3×3 convolution, or a matrix product.

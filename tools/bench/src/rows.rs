@@ -94,7 +94,7 @@ pub(crate) fn all() -> Vec<Row> {
             rows.push(Row::beside_pytorch(name, precision, &case, false));
         }
     }
-    rows.extend([start(), paint()]);
+    rows.extend([start(), paint(), many()]);
     rows.extend([1, 8].map(relay));
     rows.extend(growth());
     for (length, text) in [("short", SHORT.to_owned()), ("long", long(77))] {
@@ -129,6 +129,11 @@ fn start() -> Row {
 fn paint() -> Row {
     let case = |regions| Case::Stage(Stage { regions, ..base() });
     Row::own("paint", [("without".to_owned(), case(0)), ("with".to_owned(), case(2))])
+}
+
+fn many() -> Row {
+    let sides = [("one prompt", false), ("64 prompts", true)];
+    Row::own("many", sides.map(|(label, different)| (label.to_owned(), Case::Many { different })))
 }
 
 /// Three experts beside one network of the same size, for so many pictures.

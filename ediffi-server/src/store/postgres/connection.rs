@@ -5,7 +5,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use postgres::{Client, Config, NoTls};
+use rustls::RootCertStore;
+use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::tls;
 use crate::store::StoreError;
 
 /// After how long a silent network is taken for gone.
@@ -14,6 +17,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// A connection to the database.
 pub(super) struct Connection {
     config: Config,
+    encryption: Option<MakeRustlsConnect>,
     /// Taken when the connection is dropped.
     client: Mutex<Option<Client>>,
 }
@@ -27,10 +31,16 @@ impl fmt::Debug for Connection {
 
 impl Connection {
     pub(super) fn open(parameters: &str) -> Result<Self, StoreError> {
+        Self::open_trusting(parameters, tls::of_machine)
+    }
+
+    /// As [`open`](Self::open), with other certificates to trust than those of the machine.
+    pub(super) fn open_trusting(parameters: &str, trusted: impl FnOnce() -> RootCertStore) -> Result<Self, StoreError> {
         let mut config: Config = parameters.parse().map_err(failed)?;
         config.application_name("ediffi").connect_timeout(SILENCE).tcp_user_timeout(SILENCE).keepalives_idle(SILENCE);
-        let client = apart(|| config.connect(NoTls))?;
-        Ok(Self { config, client: Mutex::new(Some(client)) })
+        let encryption = tls::encryption(&config, parameters, trusted)?;
+        let client = apart(|| connect(&config, encryption.as_ref()))?;
+        Ok(Self { config, encryption, client: Mutex::new(Some(client)) })
     }
 
     /// Asks the database. A connection that was lost before is made again first; what fails now is not asked twice.
@@ -42,7 +52,8 @@ impl Connection {
         let client = &mut *client;
         apart(move || {
             let open = client.take_if(|client| !client.is_closed());
-            ask(client.insert(open.map_or_else(|| self.config.connect(NoTls), Ok)?))
+            let again = || connect(&self.config, self.encryption.as_ref());
+            ask(client.insert(open.map_or_else(again, Ok)?))
         })
     }
 }
@@ -55,6 +66,13 @@ impl Drop for Connection {
             drop(client);
             Ok(())
         });
+    }
+}
+
+fn connect(config: &Config, encryption: Option<&MakeRustlsConnect>) -> Result<Client, postgres::Error> {
+    match encryption {
+        Some(encryption) => config.connect(encryption.clone()),
+        None => config.connect(NoTls),
     }
 }
 

@@ -104,6 +104,11 @@ impl Follower {
         stop
     }
 
+    /// The jobs that are drawn here.
+    pub(super) fn held(&self) -> Vec<JobId> {
+        self.lock().held.keys().copied().collect()
+    }
+
     pub(super) fn lets_go(&self, id: JobId) {
         self.lock().held.remove(&id);
     }
@@ -154,10 +159,10 @@ impl Follower {
             let json = |text: Result<String, serde_json::Error>| text.ok();
             let progress = progress.and_then(|progress| json(serde_json::to_string(&progress)));
             let previews = previews.and_then(|previews| json(serde_json::to_string(&previews)));
-            let row =
-                connection.with(|client| client.query_opt(tables::HOLD, &[&id, &replica, &progress, &previews]))?;
-            // A job that is another's now, because this replica was taken for dead, is given up as one that was cancelled.
-            if row.is_none_or(|row| row.get(0)) {
+            let held =
+                connection.with(|client| client.execute(tables::HOLD, &[&id, &replica, &progress, &previews]))?;
+            // It was cancelled, or is another's now, because this replica was taken for dead.
+            if held == 0 {
                 self.stop(id);
             }
         }

@@ -8,6 +8,7 @@ mod connection;
 mod follower;
 mod rows;
 mod tables;
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +45,8 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// Connects to a database, as `host=db user=ediffi dbname=ediffi password=...` or `postgresql://...`, and makes its tables if there are
     /// none. `keep` holds for all replicas, and has to be the same. A replica that does not renew its hold within `lease` is taken for
-    /// dead; five seconds are a good choice.
+    /// dead; five seconds are a good choice. With `sslmode=require` the connection is encrypted, and the server's certificate is checked against
+    /// those that the machine trusts; without it nothing is encrypted.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -59,7 +61,8 @@ impl PostgresStore {
     }
 
     fn taken(&self) -> Result<Option<TakenJob>, StoreError> {
-        let row = self.connection.with(|client| client.query_opt(tables::TAKE, &[&self.replica, &now()]))?;
+        let drawn = self.follower.held();
+        let row = self.connection.with(|client| client.query_opt(tables::TAKE, &[&self.replica, &now(), &drawn]))?;
         let Some(row) = row else { return Ok(None) };
         let id: JobId = row.get("id");
         match rows::new_job(&row) {
@@ -154,7 +157,7 @@ impl JobStore for PostgresStore {
         let end = || {
             self.connection.with(|client| {
                 if given_back {
-                    client.execute(tables::GIVE_BACK, &[&id, &self.replica, &now()])
+                    client.execute(tables::GIVE_BACK, &[&id, &self.replica])
                 } else {
                     client.execute(tables::END, &[&id, &state.name(), &error, &now(), &self.replica])
                 }
@@ -174,7 +177,7 @@ impl JobStore for PostgresStore {
     }
 
     fn cancel(&self, id: JobId) -> Result<Option<Job>, StoreError> {
-        // The replica that draws it sees the mark when it renews its hold, at once if it is this one.
+        // The replica that draws it sees that when it renews its hold, at once if it is this one.
         self.connection.with(|client| client.execute(tables::CANCEL, &[&id, &now()]))?;
         self.follower.stop(id);
         self.job(id)

@@ -10,7 +10,7 @@ pub(super) const TABLES: &str = "
         created double precision NOT NULL, prompt text NOT NULL, seed text NOT NULL,
         state text NOT NULL DEFAULT 'queued', attempts integer NOT NULL DEFAULT 0,
         started double precision, ended double precision, error text, progress text, preview text,
-        replica uuid, held timestamptz, cancelled boolean NOT NULL DEFAULT false
+        replica uuid, held timestamptz
     );
     CREATE INDEX IF NOT EXISTS ediffi_jobs_state ON ediffi_jobs (state, client, id);
     CREATE TABLE IF NOT EXISTS ediffi_images (
@@ -33,12 +33,13 @@ pub(super) const WAITING: &str =
 pub(super) const ADD: &str = "INSERT INTO ediffi_jobs (id, client, model, request, previews, created, prompt, seed) \
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 
-/// The next job: of the client that was served least recently, its oldest. What another replica takes at the same time is skipped.
+/// The next job: of the client that was served least recently, its oldest. What another replica takes at the same time is skipped, and so
+/// is what this one still draws, because it was taken for dead meanwhile.
 pub(super) const TAKE: &str = "
     WITH taken AS (
         UPDATE ediffi_jobs SET state = 'running', started = $2, attempts = attempts + 1, replica = $1, held = now(), progress = NULL
         WHERE id = (
-            SELECT waiting.id FROM ediffi_jobs waiting WHERE waiting.state = 'queued'
+            SELECT waiting.id FROM ediffi_jobs waiting WHERE waiting.state = 'queued' AND waiting.id <> ALL($3)
             ORDER BY (SELECT served FROM ediffi_clients WHERE client = waiting.client) NULLS FIRST, waiting.id
             FOR UPDATE SKIP LOCKED LIMIT 1
         ) RETURNING id, client, model, request, previews
@@ -60,14 +61,12 @@ pub(super) const END: &str = "
 
 /// A job that this replica does not draw any more. That it was begun does not count.
 pub(super) const GIVE_BACK: &str = "
-    UPDATE ediffi_jobs SET state = CASE WHEN cancelled THEN 'cancelled' ELSE 'queued' END, attempts = attempts - 1, started = NULL,
-        replica = NULL, progress = NULL, preview = NULL, ended = CASE WHEN cancelled THEN $3::double precision END
+    UPDATE ediffi_jobs SET state = 'queued', attempts = attempts - 1, started = NULL, replica = NULL, progress = NULL, preview = NULL
     WHERE id = $1 AND state = 'running' AND replica = $2";
 
-/// One that waits is over; one that runs is marked.
+/// A job is over at once. The replica that draws it sees that it holds it no more, and throws away what it still draws.
 pub(super) const CANCEL: &str = "
-    UPDATE ediffi_jobs SET cancelled = true, ended = CASE WHEN state = 'queued' THEN $2 ELSE ended END,
-        state = CASE WHEN state = 'queued' THEN 'cancelled' ELSE state END
+    UPDATE ediffi_jobs SET state = 'cancelled', ended = $2, replica = NULL, preview = NULL, request = ''
     WHERE id = $1 AND state IN ('queued', 'running')";
 
 pub(super) const REMOVE: &str = "DELETE FROM ediffi_jobs WHERE id = $1 AND state NOT IN ('queued', 'running')";
@@ -94,17 +93,17 @@ pub(super) const DEPTH: &str = "
         (SELECT coalesce(sum(octet_length(file)), 0)::bigint FROM ediffi_images)
     FROM ediffi_jobs";
 
-/// Renews the hold of a replica on its jobs, writes how far they are, and says which of them are to be given up.
+/// Renews the hold of a replica on a job, and writes how far it is. No row is one that it does not hold any more.
 pub(super) const HOLD: &str = "
     UPDATE ediffi_jobs SET held = now(), progress = coalesce($3, progress), preview = coalesce($4, preview)
-    WHERE id = $1 AND replica = $2 AND state = 'running' RETURNING cancelled";
+    WHERE id = $1 AND replica = $2 AND state = 'running'";
 
 /// Jobs of replicas that are taken for dead wait again, or fail.
 pub(super) const RECLAIM: &str = "
     UPDATE ediffi_jobs SET replica = NULL, progress = NULL, preview = NULL,
-        state = CASE WHEN cancelled THEN 'cancelled' WHEN attempts >= $2 THEN 'failed' ELSE 'queued' END,
-        ended = CASE WHEN cancelled OR attempts >= $2 THEN $3::double precision END,
-        error = CASE WHEN NOT cancelled AND attempts >= $2 THEN $4::text END
+        state = CASE WHEN attempts >= $2 THEN 'failed' ELSE 'queued' END,
+        ended = CASE WHEN attempts >= $2 THEN $3::double precision END,
+        error = CASE WHEN attempts >= $2 THEN $4::text END
     WHERE state = 'running' AND held < now() - make_interval(secs => $1)";
 
 /// Jobs that need not be kept any more: old ones, and the oldest of too many or too large ones.

@@ -15,6 +15,7 @@ const LEASE: Duration = Duration::from_secs(2);
 /// A database server of its own, in a folder that is removed with it.
 struct Cluster {
     folder: tempfile::TempDir,
+    port: u16,
     server: Child,
 }
 
@@ -32,14 +33,14 @@ fn programs() -> Option<PathBuf> {
     found.pop()
 }
 
-/// A program of the server. It does not run as root.
-fn command(programs: &Path, name: &str) -> Command {
+/// A program of the server's user. The server does not run as root.
+fn command(program: &Path) -> Command {
     let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root {
-        return Command::new(programs.join(name));
+        return Command::new(program);
     }
     let mut command = Command::new("runuser");
-    command.args(["-u", "postgres", "--"]).arg(programs.join(name));
+    command.args(["-u", "postgres", "--"]).arg(program);
     command
 }
 
@@ -56,7 +57,7 @@ impl Cluster {
         let owner = Command::new("chown").arg("postgres").arg(path).stderr(Stdio::null()).status();
         assert!(owner.is_ok());
         let data = path.join("data");
-        let made = command(&programs, "initdb")
+        let made = command(&programs.join("initdb"))
             .arg("-D")
             .arg(&data)
             .args(["-U", "ediffi", "-A", "trust", "-E", "UTF8", "--no-sync"])
@@ -64,10 +65,30 @@ impl Cluster {
             .status()
             .unwrap();
         assert!(made.success());
-        let mut server = command(&programs, "postgres");
-        server.arg("-D").arg(&data).arg("-k").arg(path).args(["-c", "listen_addresses=", "-c", "fsync=off"]);
+        let (key, certificate) = (path.join("key.pem"), path.join("certificate.pem"));
+        let made = command(Path::new("openssl"))
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
+            .args([
+                "-addext",
+                "subjectAltName=DNS:localhost",
+                "-addext",
+                "basicConstraints=critical,CA:FALSE",
+                "-keyout",
+            ])
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate)
+            .stderr(Stdio::null())
+            .status();
+        assert!(made.unwrap().success(), "openssl makes no certificate");
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = command(&programs.join("postgres"));
+        let setting = |name: &str, file: &Path| format!("{name}={}", file.display());
+        server.args(["-c", "ssl=on", "-c", &setting("ssl_key_file", &key)]);
+        server.args(["-c", &setting("ssl_cert_file", &certificate), "-p", &port.to_string()]);
+        server.arg("-D").arg(&data).arg("-k").arg(path).args(["-c", "listen_addresses=localhost", "-c", "fsync=off"]);
         let server = server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let cluster = Self { folder, server };
+        let cluster = Self { folder, port, server };
         let ends = Instant::now() + Duration::from_secs(60);
         while PostgresStore::connect(&cluster.parameters(), Keep::default(), LEASE).is_err() {
             assert!(Instant::now() < ends, "the server does not start");
@@ -77,7 +98,7 @@ impl Cluster {
     }
 
     fn parameters(&self) -> String {
-        format!("host={} user=ediffi dbname=postgres", self.folder.path().display())
+        format!("host={} port={} user=ediffi dbname=postgres", self.folder.path().display(), self.port)
     }
 
     /// A replica.
@@ -128,6 +149,7 @@ fn replicas_share_one_queue() {
         a_stop_gives_back_what_runs,
         a_lost_connection_is_made_again,
         a_thread_of_a_runtime_may_ask,
+        the_way_is_encrypted_if_asked,
         the_end_of_a_job_outlives_a_lost_connection,
         too_many_and_too_large_jobs_go,
     ] {
@@ -224,14 +246,17 @@ fn cancelling_reaches_the_replica_that_draws(cluster: &Cluster) {
     let (runs, waits) = (one.submit(new("a", "1")).unwrap().id, one.submit(new("a", "2")).unwrap().id);
     let taken = two.take(SOON).unwrap().unwrap();
     assert_eq!(one.cancel(waits).unwrap().unwrap().state, JobState::Cancelled);
-    assert_eq!(one.cancel(runs).unwrap().unwrap().state, JobState::Running);
+    assert_eq!(one.cancel(runs).unwrap().unwrap().state, JobState::Cancelled);
     let ends = Instant::now() + Duration::from_secs(20);
     while !taken.stop.asked() {
         assert!(Instant::now() < ends);
         thread::sleep(Duration::from_millis(20));
     }
-    two.finish(runs, Outcome::Cancelled).unwrap();
-    assert_eq!(one.job(runs).unwrap().unwrap().state, JobState::Cancelled);
+    // What it still draws is thrown away.
+    two.update(runs, image(0, 1)).unwrap();
+    two.finish(runs, Outcome::Finished).unwrap();
+    let job = one.job(runs).unwrap().unwrap();
+    assert_eq!((job.state, job.images.len()), (JobState::Cancelled, 0));
     assert_eq!(one.cancel(JobId::nil()).unwrap(), None);
 }
 
@@ -331,4 +356,25 @@ fn a_database_that_is_not_there_is_an_error() {
     let error = PostgresStore::connect("host=/nowhere user=x", Keep::default(), LEASE).unwrap_err();
     assert!(matches!(error, StoreError::Database(_)), "{error}");
     assert!(PostgresStore::connect("hots=x", Keep::default(), LEASE).unwrap_err().to_string().contains("hots"));
+}
+
+fn the_way_is_encrypted_if_asked(cluster: &Cluster) {
+    let parameters = |mode: &str| format!("postgresql://ediffi@localhost:{}/postgres?sslmode={mode}", cluster.port);
+    let trusted = || {
+        let certificate = cluster.folder.path().join("certificate.pem");
+        let mut trusted = rustls::RootCertStore::empty();
+        let found = rustls_native_certs::load_certs_from_paths(Some(&certificate), None);
+        trusted.add_parsable_certificates(found.certs);
+        trusted
+    };
+    let encrypted = |mode: &str| {
+        let connection = Connection::open_trusting(&parameters(mode), trusted).unwrap();
+        let asked = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        connection.with(|client| Ok(client.query_one(asked, &[])?.get::<_, bool>(0))).unwrap()
+    };
+    assert!(encrypted("require") && !encrypted("disable"));
+    // The certificate is nobody's that the machine trusts.
+    assert!(Connection::open(&parameters("require")).is_err());
+    let error = Connection::open(&parameters("prefer")).unwrap_err().to_string();
+    assert!(error.contains("`sslmode=prefer`"), "{error}");
 }

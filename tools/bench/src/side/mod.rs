@@ -46,6 +46,7 @@ fn open(job: &Job) -> Result<Ready> {
         Case::ClipText { folder, text } => networks::clip_text(folder, text.clone(), runtime),
         Case::ClipImage { folder } => networks::clip_image(folder, runtime),
         Case::Limit { product } => networks::limit(*product, runtime),
+        Case::Many { different } => stages::many(*different, choice),
         Case::Stage(stage) => stages::open(stage.clone(), choice),
         Case::Start => Ok(Ready::timing(first_picture)),
         Case::Train { .. } => Err("training has a program of its own".into()),

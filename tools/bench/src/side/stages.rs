@@ -2,6 +2,8 @@
 
 use ediffi::{Canvas, DeviceChoice, Pipeline, Precision, Region, Request};
 
+use ediffi_core::pool::Residency;
+
 use super::ready::Ready;
 use crate::job::Stage;
 use crate::result::Result;
@@ -34,6 +36,37 @@ pub(super) fn open(stage: Stage, precision: Precision) -> Result<Ready> {
         Ok(report.elapsed.as_secs_f64())
     };
     Ok(Ready { evaluate: Box::new(evaluate), flop: None })
+}
+
+/// All that there is to do for 64 pictures of 64 pixels, their texts included: of as many prompts, or of one.
+pub(super) fn many(different: bool, precision: Precision) -> Result<Ready> {
+    let builder = Pipeline::builder("models/icons").device(DeviceChoice::Cpu).precision(precision);
+    let pipeline = builder.residency(Residency::All).keep_encoders(true).open()?;
+    let mut requests = Vec::new();
+    for word in WORDS {
+        for style in ["noto", "flat", "ink", "vintage"] {
+            for background in ["yellow", "blue"] {
+                let request = Request::new(format!("{word} on a {background} background, {style} style"));
+                requests.push(request.seed(requests.len() as u64).last_stage("base"));
+            }
+        }
+    }
+    if !different {
+        let count = requests.len();
+        requests.truncate(1);
+        requests = requests.into_iter().map(|request| request.images(count)).collect();
+    }
+    // A text that was encoded before is found again: each call has others.
+    let mut call = 0_u64;
+    Ok(Ready::timing(move || {
+        call += 1;
+        let told = |request: &Request| {
+            let mut request = request.clone();
+            request.prompt = format!("{}, {call}", request.prompt);
+            request
+        };
+        Ok(pipeline.generate_many(&requests.iter().map(told).collect::<Vec<_>>())?)
+    }))
 }
 
 /// A column of the canvas, one of `count`.

