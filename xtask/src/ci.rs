@@ -56,12 +56,13 @@ fn deployment(checkout: &Checkout) -> Result<(), String> {
     script(checkout, "deploy/check.sh", &[])
 }
 
-/// Real clients and a browser against `ediffi serve`.
+/// The first steps of a newcomer, and real clients and a browser against `ediffi serve`.
 fn clients(checkout: &Checkout) -> Result<(), String> {
     let build = ["build", "--locked", "--workspace", "--features", FEATURES, "--bin", "ediffi"];
     checkout::run(&mut checkout.cargo(&build), "building ediffi")?;
     let program = checkout.target().join("debug/ediffi");
     let program = program.to_str().ok_or("error: the folder of the build is no text")?;
+    script(checkout, "tools/newcomer/run.sh", &[program])?;
     script(checkout, "tools/clients/run.sh", &[program])?;
     script(checkout, "tools/clients/page/run.sh", &[])
 }
