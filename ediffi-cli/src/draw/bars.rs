@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use ediffi::{Event, Observer};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
 /// One progress bar for each stage, where the terminal shows them. The enlarger takes turns with the stage before it, so there may be two
 /// at a time.
@@ -28,6 +28,19 @@ impl Bars {
         bar.tick();
         Some(bar)
     }
+
+    /// One step more. Behind the last one a line stays in the place of the bar: what is printed later, such as a path, stands below it.
+    fn step(&self, bar: ProgressBar) -> Option<ProgressBar> {
+        bar.inc(1);
+        if bar.length().is_none_or(|length| bar.position() < length) {
+            return Some(bar);
+        }
+        let line = format!("{:<24} {:>3} steps in {:#}", bar.message(), bar.position(), HumanDuration(bar.elapsed()));
+        bar.finish_and_clear();
+        // Where nothing is shown, this is not either; a terminal that is gone has no need of it.
+        let _ = self.all.println(line);
+        None
+    }
 }
 
 impl Observer for Bars {
@@ -39,10 +52,8 @@ impl Observer for Bars {
             Event::EnlargerStarted { width, height, batches, tiles, .. } => {
                 self.enlarger = self.start(tiles * batches, format!("enlarger {width}x{height}"));
             }
-            Event::Step { .. } => self.stage.iter().for_each(|bar| bar.inc(1)),
-            Event::TileEnlarged { .. } => self.enlarger.iter().for_each(|bar| bar.inc(1)),
-            Event::StageFinished { .. } => self.stage.take().iter().for_each(ProgressBar::finish),
-            Event::EnlargerFinished { .. } => self.enlarger.take().iter().for_each(ProgressBar::finish),
+            Event::Step { .. } => self.stage = self.stage.take().and_then(|bar| self.step(bar)),
+            Event::TileEnlarged { .. } => self.enlarger = self.enlarger.take().and_then(|bar| self.step(bar)),
             _ => {}
         }
         ControlFlow::Continue(())
