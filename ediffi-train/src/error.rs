@@ -151,9 +151,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The loss of a rank panicked.
-    #[error("a rank of the data-parallel training panicked")]
-    RankPanicked,
+    /// The loss of a worker panicked.
+    #[error("a worker of the data-parallel training panicked")]
+    WorkerPanicked,
     /// The thread that makes batches is gone: the function that makes them panicked.
     #[error("the thread that makes batches stopped")]
     NoBatches,

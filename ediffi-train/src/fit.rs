@@ -7,7 +7,7 @@ use ediffi_core::weights::{Fresh, Params};
 use tch::{Device, Kind, Tensor};
 
 use crate::batch::BatchSource;
-use crate::data_parallel::Rank;
+use crate::data_parallel::Worker;
 use crate::log::Entry;
 use crate::optimizer::AdamWSettings;
 use crate::prefetch::prefetch;
@@ -33,8 +33,8 @@ pub struct Setup {
     pub optimizer: AdamWSettings,
     /// Decay of the running average of the weights. eDiff-I's is 0.9999 (table 7).
     pub ema: f64,
-    /// How many [ranks](crate::data_parallel::ranks) share the batches of a step. A single one has all of libtorch's threads.
-    pub ranks: u64,
+    /// How many [workers](crate::data_parallel::workers) share the batches of a step. A single one has all of libtorch's threads.
+    pub workers: u64,
 }
 
 /// Trains what `learner` makes on `data`: to the last step of `run`, or until `observe` breaks. It goes on from the checkpoint, if
@@ -43,7 +43,7 @@ pub struct Setup {
 ///
 /// `learner` builds a network over parameters and returns its loss, as a function of the number of a batch and the batch; for
 /// instance [`Learner::loss`](crate::learner::Learner::loss). It is called once to learn the names and shapes of the
-/// parameters, and once for each rank.
+/// parameters, and once for each worker.
 ///
 /// # Errors
 /// Those of [`Run::begin`] and [`Run::train`]; parent weights of another network; a precision other than f32 and bf16; whatever
@@ -67,12 +67,12 @@ where
         state.start_from(parent)?;
     }
     let batches = prefetch(run.next_batch(&state), AHEAD, data)?;
-    let mut rank = |_| {
+    let mut worker = |_| {
         let replica = state.replica_in(setup.kind)?;
         let loss = learner(&mut replica.source())?;
-        Ok(Rank { replica, loss: Box::new(loss) })
+        Ok(Worker { replica, loss: Box::new(loss) })
     };
-    let mut ranks = (0..setup.ranks).map(&mut rank).collect::<Result<Vec<_>, D::Error>>()?;
-    run.train(&mut state, batches, &mut ranks, observe)?;
+    let mut workers = (0..setup.workers).map(&mut worker).collect::<Result<Vec<_>, D::Error>>()?;
+    run.train(&mut state, batches, &mut workers, observe)?;
     Ok(state)
 }

@@ -1,4 +1,4 @@
-//! The loop around a training step: batches, ranks, log, checkpoints, resume.
+//! The loop around a training step: batches, workers, log, checkpoints, resume.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use ediffi_core::files::remove_unfinished;
 use ediffi_core::guard::guarded;
 use tch::Tensor;
 
-use crate::data_parallel::{Rank, ShareOfThreads, group};
+use crate::data_parallel::{Worker, ShareOfThreads, group};
 use crate::error::file_error;
 use crate::lineage::Lineage;
 use crate::lock::Lock;
@@ -152,25 +152,25 @@ impl Run<'_> {
     /// Trains until all steps are done or `observe` breaks. Writes the checkpoint then, and from time to time on the way: a copy of the
     /// state, on a thread beside the training. While one is written, it takes as much memory as the file is long.
     ///
-    /// `next` gives the batches in order, from [`next_batch`](Self::next_batch) on. The `ranks` share those of a step, and their
+    /// `next` gives the batches in order, from [`next_batch`](Self::next_batch) on. The `workers` share those of a step, and their
     /// gradients are added up. `observe` is called after every step, every [`LOG_STEPS`] with the new line of the log.
     ///
-    /// While it trains, the ranks share the threads that libtorch has on the calling thread; at the end it has them all again. A
-    /// thread that first uses libtorch meanwhile keeps a rank's share: run one training at a time in a process.
+    /// While it trains, the workers share the threads that libtorch has on the calling thread; at the end it has them all again. A
+    /// thread that first uses libtorch meanwhile keeps a worker's share: run one training at a time in a process.
     ///
     /// # Errors
     /// [`Error::Diverged`] when loss or gradients are no longer finite (the last checkpoint is then the last good one), a file
-    /// that cannot be written, no rank, [`Error::RankPanicked`], [`Error::Thread`] for a rank whose thread cannot be started, and
-    /// whatever `next`, the ranks and `observe` fail with.
+    /// that cannot be written, no worker, [`Error::WorkerPanicked`], [`Error::Thread`] for a worker whose thread cannot be started, and
+    /// whatever `next`, the workers and `observe` fail with.
     pub fn train<B: Send, E: From<Error> + Send>(
         &self,
         state: &mut TrainState,
         mut next: impl FnMut() -> Result<B, E>,
-        ranks: &mut [Rank<'_, B, E>],
+        workers: &mut [Worker<'_, B, E>],
         mut observe: impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
         let (replicas, work): (Vec<_>, Vec<_>) =
-            ranks.iter_mut().map(|Rank { replica, loss }| (&*replica, (loss, replica.gradients.clone()))).unzip();
+            workers.iter_mut().map(|Worker { replica, loss }| (&*replica, (loss, replica.gradients.clone()))).unzip();
         let _share = ShareOfThreads::of(work.len());
         // Libtorch may panic on this thread as well: in the optimizer, or where batches are made.
         guarded(|| {

@@ -128,8 +128,8 @@ impl TrainState {
         self.update_from(&[], pictures, accumulated)
     }
 
-    /// A view of the parameters for one rank of a data-parallel training. It shares their storage and collects gradients of its
-    /// own, so that ranks on several threads do not disturb each other. Every backward pass since the last update counts: after a
+    /// A view of the parameters for one worker of a data-parallel training. It shares their storage and collects gradients of its
+    /// own, so that workers on several threads do not disturb each other. Every backward pass since the last update counts: after a
     /// step that failed half way, make new replicas.
     ///
     /// # Errors
