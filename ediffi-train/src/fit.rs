@@ -10,7 +10,8 @@ use crate::batch::BatchSource;
 use crate::data_parallel::Worker;
 use crate::log::Entry;
 use crate::optimizer::AdamWSettings;
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_some;
+use crate::reduce::{Alone, Reduce, agree};
 use crate::run::Run;
 use crate::state::TrainState;
 use crate::{Error, Result};
@@ -59,20 +60,55 @@ where
     D: BatchSource<Error: From<Error>>,
     L: FnMut(u64, D::Batch) -> Result<Tensor, D::Error> + Send,
 {
-    let mut fresh = Fresh::new(setup.seed, setup.device);
-    let _ = learner(&mut fresh)?;
-    let mut state = TrainState::new(fresh.into_named(), setup.optimizer, setup.ema)?;
-    run.begin(&mut state)?;
-    if let Some(parent) = setup.parent.as_ref().filter(|_| state.step() == 0) {
-        state.start_from(parent)?;
-    }
-    let batches = prefetch(run.next_batch(&state), AHEAD, data)?;
-    let mut worker = |_| {
-        let replica = state.replica_in(setup.kind)?;
-        let loss = learner(&mut replica.source())?;
-        Ok(Worker { replica, loss: Box::new(loss) })
+    fit_together(&Alone, run, setup, data, learner, observe)
+}
+
+/// As [`fit`], in every process of `reduce` at once. All are given the same run, setup and learner, and data that have the same batch
+/// for the same number. A process is given those of its own batches, of which [`Run::batches_of`] tells.
+///
+/// Rank 0 alone reads the checkpoint and the parent, and writes checkpoints and log; the others get its weights. All of them return the
+/// same state, which rank 0 exports. Whether to stop is asked of all: one that breaks stops all, and one that fails does, too.
+///
+/// # Errors
+/// As [`fit`]; [`Error::Elsewhere`] where another process failed; [`Error::Apart`] for processes with other runs, parameters or weights;
+/// [`Error::Setting`] for fewer batches a step than processes; those of the [`Reduce`].
+pub fn fit_together<D, L>(
+    reduce: &dyn Reduce,
+    run: &Run<'_>,
+    setup: &Setup,
+    data: D,
+    learner: impl Fn(&mut dyn Params) -> Result<L, D::Error>,
+    observe: impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>, D::Error>,
+) -> Result<TrainState, D::Error>
+where
+    D: BatchSource<Error: From<Error>>,
+    L: FnMut(u64, D::Batch) -> Result<Tensor, D::Error> + Send,
+{
+    run.expect_alike(reduce)?;
+    let begin = || -> Result<TrainState, D::Error> {
+        let mut fresh = Fresh::new(setup.seed, setup.device);
+        let _ = learner(&mut fresh)?;
+        let mut state = TrainState::new(fresh.into_named(), setup.optimizer, setup.ema)?;
+        if reduce.rank() == 0 {
+            run.begin(&mut state)?;
+            if let Some(parent) = setup.parent.as_ref().filter(|_| state.step() == 0) {
+                state.start_from(parent)?;
+            }
+        }
+        Ok(state)
     };
-    let mut workers = (0..setup.workers).map(&mut worker).collect::<Result<Vec<_>, D::Error>>()?;
-    run.train(&mut state, batches, &mut workers, observe)?;
+    let mut state = agree(reduce, begin())?;
+    state.begin_together(reduce)?;
+    let prepare = || -> Result<_, D::Error> {
+        let batches = prefetch_some(run.batches_of(&state, reduce)?, AHEAD, data)?;
+        let mut worker = |_| {
+            let replica = state.replica_in(setup.kind)?;
+            let loss = learner(&mut replica.source())?;
+            Ok(Worker { replica, loss: Box::new(loss) })
+        };
+        Ok((batches, (0..setup.workers).map(&mut worker).collect::<Result<Vec<_>, D::Error>>()?))
+    };
+    let (batches, mut workers) = agree(reduce, prepare())?;
+    run.train_together(reduce, &mut state, batches, &mut workers, observe)?;
     Ok(state)
 }

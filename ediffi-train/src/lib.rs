@@ -5,7 +5,7 @@
 //! batches on a background thread, [`data_parallel`] workers compute their loss, the [`optimizer`] updates the weights, [`state`] averages
 //! them and writes all of it to a checkpoint, [`lineage`] guards what a checkpoint may be resumed beside, and [`log`] records the loss.
 //! [`learner`] is the loss of a base or of super-resolution: [`corruption`] spoils the smaller pictures, [`dropout`] drops embeddings,
-//! [`noise`] draws noise levels and [`loss`] is the denoising loss.
+//! [`noise`] draws noise levels and [`loss`] is the denoising loss. With [`reduce`], several processes train one network together.
 //!
 //! # Example
 //!
@@ -85,6 +85,7 @@
 //! ```
 
 pub mod batch;
+mod checkpoint;
 pub mod corruption;
 pub mod data_parallel;
 pub mod dataset;
@@ -99,6 +100,7 @@ pub mod lineage;
 mod lock;
 pub mod log;
 pub mod loss;
+mod meeting;
 pub mod noise;
 pub mod noise_cell;
 pub mod optimizer;
@@ -106,6 +108,7 @@ pub mod pixels;
 pub mod plan;
 pub mod prefetch;
 pub mod random;
+pub mod reduce;
 mod replica;
 pub mod run;
 pub mod state;

@@ -324,7 +324,8 @@ fn a_panic_of_tch_is_an_error_that_says_why() {
         };
         let mut workers: Vec<_> = (0..count).map(|_| full()).collect();
         let observe = |_: &TrainState, _: Option<&Entry>| Ok(ControlFlow::Continue(()));
-        let error = run(folder.path(), 1, 2, Begin::New).train(&mut state, || Ok(0), &mut workers, observe).unwrap_err();
+        let error =
+            run(folder.path(), 1, 2, Begin::New).train(&mut state, || Ok(0), &mut workers, observe).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, Error::Core { source: ediffi_core::Error::Torch { .. } }), "{message}");
         assert!(message.contains("memory") || message.contains("size"), "{message}");
