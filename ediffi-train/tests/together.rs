@@ -223,6 +223,45 @@ fn what_one_fails_with_ends_the_training_of_all() {
     assert!(matches!(all[0], Error::Exists { .. }) && matches!(&all[1], Error::Elsewhere { who } if who == "rank 0"));
 }
 
+/// Processes of which only rank 0 has what it sends.
+#[derive(Debug)]
+struct Deaf<'a>(&'a dyn Reduce);
+
+impl Reduce for Deaf<'_> {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+
+    fn world(&self) -> usize {
+        self.0.world()
+    }
+
+    fn sum(&self, buffer: &mut Tensor) -> Result<()> {
+        self.0.sum(buffer)
+    }
+
+    fn broadcast(&self, _: &mut Tensor) -> Result<()> {
+        Ok(())
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.0.barrier()
+    }
+}
+
+#[test]
+fn weights_that_did_not_arrive_are_seen() {
+    for (seed, is_seen) in [(1, false), (2, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = run(folder.path(), 1, Begin::New);
+        let all = together(2, |reduce| train(&Deaf(reduce), &run, Case { seed, ..Case::default() }).err());
+        for error in &all {
+            let said = matches!(error, Some(Error::Apart { who, what: "weights" }) if who == "rank 1");
+            assert_eq!(said, is_seen, "{error:?}");
+        }
+    }
+}
+
 #[test]
 fn processes_without_a_batch_or_with_other_runs_are_refused() {
     let folder = tempfile::tempdir().unwrap();

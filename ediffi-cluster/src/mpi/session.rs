@@ -43,18 +43,11 @@ impl Session {
         let started = initialize_with_threading(Threading::Funneled);
         let (universe, threads) = started.ok_or_else(|| no("it was started in this process before"))?;
         let world = universe.world();
-        let tasks = std::env::var("SLURM_NTASKS").ok().and_then(|tasks| tasks.parse::<u64>().ok()).unwrap_or(1);
-        let in_step = std::env::var_os("SLURM_STEP_ID").is_some();
-        let reason = if threads < Threading::Funneled {
-            Some("it allows no other thread in the process".to_owned())
-        } else if in_step && tasks > 1 && world.size() == 1 {
-            Some(format!(
-                "srun started {tasks} tasks, and each sees itself alone: try srun --mpi=pmix, or --mpi=pmi2 for MPICH"
-            ))
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
+        if threads < Threading::Funneled {
+            return Err(no("it allows no other thread in the process"));
+        }
+        let of_slurm = |name| std::env::var(name).ok().and_then(|number| number.parse().ok());
+        if let Some(reason) = lost_by_slurm(of_slurm("SLURM_STEP_ID"), of_slurm("SLURM_STEP_NUM_TASKS"), world.size()) {
             return Err(Error::Start { reason });
         }
         let host = processor_name().unwrap_or_else(|_| "?".to_owned());
@@ -99,6 +92,14 @@ impl Drop for Session {
     }
 }
 
+/// What to say where `srun` started several processes of a step, and MPI knows of one.
+fn lost_by_slurm(step: Option<u64>, tasks: Option<u64>, world: i32) -> Option<String> {
+    let tasks = tasks.filter(|tasks| *tasks > 1 && step.is_some() && world == 1)?;
+    Some(format!(
+        "srun started {tasks} processes, and each sees itself alone: try srun --mpi=pmix, or --mpi=pmi2 for MPICH"
+    ))
+}
+
 /// What each process calls itself, by rank.
 pub(super) fn names(communicator: &SimpleCommunicator, own: &str) -> Result<Vec<String>> {
     let mut bytes: Vec<u8> = own.bytes().take(NAME).collect();
@@ -107,4 +108,18 @@ pub(super) fn names(communicator: &SimpleCommunicator, own: &str) -> Result<Vec<
     let mut all = vec![0_u8; NAME * world];
     communicator.all_gather_into(bytes.as_slice(), all.as_mut_slice());
     Ok(all.chunks(NAME).map(|name| String::from_utf8_lossy(name).trim_end().to_owned()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_of_slurm_that_do_not_find_each_other_are_told_how() {
+        let lost = lost_by_slurm(Some(0), Some(4), 1).unwrap();
+        assert!(lost.contains("srun started 4 processes") && lost.contains("--mpi=pmix"), "{lost}");
+        for found in [(Some(0), Some(4), 4), (Some(0), Some(1), 1), (None, Some(4), 1), (Some(0), None, 1)] {
+            assert_eq!(lost_by_slurm(found.0, found.1, found.2), None, "{found:?}");
+        }
+    }
 }

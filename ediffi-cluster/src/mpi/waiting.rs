@@ -2,13 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use ::mpi::request::{Request, Scope};
+use ::mpi::request::Request;
 
 /// Whether all came before `patience` ended. If not, the request is left as it is, and the process has to end.
-pub(super) fn wait_for_all<'a, D: ?Sized, S: Scope<'a>>(
-    mut request: Request<'a, D, S>,
-    patience: Option<Duration>,
-) -> bool {
+pub(super) fn wait_for_all(mut request: Request<'static, ()>, patience: Option<Duration>) -> bool {
     let began = Instant::now();
     loop {
         match request.test() {

@@ -137,7 +137,7 @@ impl Communicator {
 
     /// Asks for the sum of `buffer` over all processes, in its place. What libtorch is asked for afterwards sees it.
     ///
-    /// The buffer is [flat](super::super::mpi::expect_flat), and on the GPU of this process.
+    /// The buffer is a row of f32 or f64, and on the GPU of this process.
     pub(crate) fn sum(&self, buffer: &mut Tensor) -> Result<()> {
         let (kind, pointer, count) = (number_of(buffer.kind()), buffer.data_ptr(), buffer.numel());
         // SAFETY: `count` numbers of this kind lie one after another at the pointer. Libtorch keeps the memory of a tensor that is

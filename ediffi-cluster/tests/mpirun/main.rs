@@ -1,6 +1,5 @@
 //! Trainings in several processes that `mpirun` starts: the same network as in one, and what happens when one of them dies, hangs,
 //! fails, is slow, or meets another job.
-#![cfg(feature = "mpi")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests fail by panicking")]
 
 mod rank;

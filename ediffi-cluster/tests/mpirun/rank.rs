@@ -25,7 +25,7 @@ use ediffi_train::reduce::Reduce;
 use ediffi_train::run::{Begin, Run};
 use ediffi_train::state::TrainState;
 use ediffi_train::tree::{Branching, ExpertTree};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level as Severity, Metadata, Subscriber};
@@ -78,6 +78,9 @@ pub(crate) fn work() {
         if case.has("twice") {
             let error = connect(&options).unwrap_err().to_string();
             assert!(error.contains("it was started in this process before"), "{error}");
+            let mut whole = Tensor::zeros([1], (Kind::Int64, Device::Cpu));
+            let error = cluster.reduce().sum(&mut whole).unwrap_err();
+            assert!(matches!(error, ediffi_train::Error::Reduce { .. }), "{error}");
         }
         job(cluster, &case, Path::new(&folder))
     });
