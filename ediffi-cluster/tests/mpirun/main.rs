@@ -40,11 +40,13 @@ fn curve(folder: &Path) -> Vec<(u64, f64)> {
     text.lines().skip(1).map(line).collect()
 }
 
-fn assert_same_curve(a: &Path, b: &Path) {
+/// The same losses at the same steps, but for the line at `resumed`, which is a mean over fewer steps where the run was resumed on the way.
+fn assert_same_curve(a: &Path, b: &Path, resumed: u64) {
     let (a, b) = (curve(a), curve(b));
     assert_eq!(a.len(), b.len(), "{a:?} {b:?}");
     for ((step, loss), (other_step, other)) in a.iter().zip(&b) {
-        assert!(step == other_step && (loss / other - 1.0).abs() < 1e-4, "{a:?} {b:?}");
+        let allowed = if *step == resumed { 0.1 } else { 1e-4 };
+        assert!(step == other_step && (loss / other - 1.0).abs() < allowed, "{a:?} {b:?}");
     }
 }
 
@@ -62,7 +64,7 @@ fn two_and_four_processes_train_the_network_of_one() {
         let off = apart(&one.path().join("net.safetensors"), &many.path().join("net.safetensors"));
         eprintln!("{ranks} processes are {off:e} away from one");
         assert!(off < 1e-6, "{ranks} processes: {off:e}");
-        assert_same_curve(one.path(), many.path());
+        assert_same_curve(one.path(), many.path(), 0);
     }
 }
 
@@ -85,7 +87,7 @@ fn a_killed_process_ends_the_job_and_another_number_of_them_goes_on() {
         let step: u64 = file.text("step").unwrap().parse().unwrap();
         assert!((29..=33).contains(&step), "killed in step 34, with a checkpoint of step {step}");
         mpirun(4, folder.path(), "steps=60").succeeds();
-        assert_same_curve(whole.path(), folder.path());
+        assert_same_curve(whole.path(), folder.path(), 40);
         let off = apart(&whole.path().join("net.safetensors"), &folder.path().join("net.safetensors"));
         assert!(off < 1e-5, "{off:e}");
     }

@@ -87,8 +87,11 @@ impl TrainState {
         let _no_grad = tch::no_grad_guard();
         let mut text = format!("{} {}", self.step, self.pictures);
         for buffer in self.buffers() {
-            let columns =
-                buffer.f_view_dtype(Kind::Int)?.f_view([-1, ROW])?.f_sum_dim_intlist([0_i64], false, Kind::Int64)?;
+            let columns = buffer.f_view_dtype(Kind::Int)?.f_view([-1, ROW])?.f_sum_dim_intlist(
+                &[0_i64][..],
+                false,
+                Kind::Int64,
+            )?;
             let places = Tensor::f_arange_start(1, ROW + 1, (Kind::Int64, buffer.device()))?;
             // Whole numbers, which wrap around: in any order the sum is the same.
             let sum = columns.f_mul(&places)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
