@@ -79,7 +79,7 @@ fn measure(reduce: &dyn Reduce, file: &Path) -> std::result::Result<(), Any> {
         let mut buffer = Tensor::f_ones([bytes / 4], (Kind::Float, Device::Cpu))?;
         let mut times = Vec::new();
         for _ in 0..if bytes > 100_000_000 { 3 } else { 9 } {
-            buffer.f_fill_(1.0)?;
+            let _ = buffer.f_fill_(1.0)?;
             reduce.barrier()?;
             let began = Instant::now();
             reduce.sum(&mut buffer)?;

@@ -9,7 +9,7 @@ use crate::reduce::{Reduce, agree, agree_and_gather, gather};
 use crate::state::TrainState;
 use crate::{Error, Result};
 
-/// A process is slow that takes so many times as long for its batches as the one in the middle.
+/// A process is slow that takes so many times as long for a batch as the one in the middle.
 const SLOW: f64 = 1.5;
 
 /// What one process sums up for a line of the log.
@@ -42,7 +42,9 @@ impl Sums {
         let losses = self.losses.iter().map(|loss| Ok(loss.f_double_value(&[])?)).collect::<Result<Vec<_>>>();
         let losses = agree(reduce, losses)?;
         let seconds = self.began.elapsed().as_secs_f64();
-        let (waiting, busy) = (self.waiting.as_secs_f64() / seconds, self.busy.as_secs_f64() / steps);
+        // Of one batch: not all have as many.
+        let busy = self.busy.as_secs_f64() / losses.len().max(1) as f64;
+        let waiting = self.waiting.as_secs_f64() / seconds;
         let all = gather(reduce, &[losses.iter().sum::<f64>(), losses.len() as f64, waiting, busy])?;
         let column = |index: usize| all.iter().filter_map(move |numbers| numbers.get(index).copied());
         if reduce.rank() == 0 {
@@ -63,7 +65,7 @@ impl Sums {
     }
 }
 
-/// The slow ones of processes that take so many seconds a step: their ranks, their seconds, and those of the one in the middle.
+/// The slow ones of processes that take so many seconds a batch: their ranks, their seconds, and those of the one in the middle.
 fn slow(seconds: &[f64]) -> Vec<(usize, f64, f64)> {
     let mut sorted = seconds.to_vec();
     sorted.sort_by(f64::total_cmp);

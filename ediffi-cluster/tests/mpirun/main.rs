@@ -141,7 +141,7 @@ fn one_that_stops_stops_all_and_a_slow_one_is_named() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let slow = mpirun(3, folder.path(), "steps=60 slow=2 stop=1@20 twice");
+    let slow = mpirun(3, folder.path(), "steps=60 slow=2 nap=1000 stop=1@20 twice");
     slow.succeeds();
     assert_eq!(curve(folder.path()).iter().map(|(step, _)| *step).collect::<Vec<_>>(), [20]);
     let lines: Vec<&str> = slow.words.lines().filter(|line| line.contains("is slow")).collect();

@@ -4,7 +4,7 @@ use std::fmt::{Debug, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ediffi_cluster::{Cluster, Error, Options, Transport, branches, connect, run};
 use ediffi_core::conditioning::Conditioning;
@@ -135,6 +135,9 @@ fn accident(case: &Case, rank: usize, steps: u64) {
         kill("-STOP");
     }
     assert!(!case.is_turn("panic", rank, steps), "the test's own panic");
+    if case.text("slow") == Some(&rank.to_string()) {
+        std::thread::sleep(Duration::from_millis(case.number("nap", 100)));
+    }
 }
 
 fn train(
@@ -177,13 +180,7 @@ fn train(
         let case = case.clone();
         Ok(move |number, batch: Batch<()>| {
             accident(&case, rank, number / ACCUMULATE);
-            let began = Instant::now();
-            let loss = learner.loss(number, &batch);
-            // The others take three times as long for all of a batch, however busy the machine is.
-            if case.text("slow") == Some(&rank.to_string()) {
-                std::thread::sleep(10 * began.elapsed());
-            }
-            loss
+            learner.loss(number, &batch)
         })
     };
     let observe = |state: &TrainState, _: Option<&Entry>| match case.is_turn("stop", rank, state.step()) {
