@@ -114,7 +114,7 @@ fn train(reduce: &dyn Reduce, run: &Run<'_>, case: Case) -> Result<(TrainState, 
         Ok(move |number: u64, batch: u64| {
             assert_eq!(number, batch);
             seen.lock().unwrap().push(number);
-            let weight = if number % 2 == 0 { &even } else { &odd };
+            let weight = if number.is_multiple_of(2) { &even } else { &odd };
             let factor = if case.spoilt == Some(number) { f64::NAN } else { (number % 7) as f64 + 1.0 };
             Ok((weight.square() * factor).mean(Kind::Float))
         })

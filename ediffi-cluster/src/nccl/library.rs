@@ -6,6 +6,7 @@
 //! destroyed once, by the type that owns it.
 #![allow(unsafe_code, reason = "foreign calls of a library that is loaded while the program runs")]
 
+use std::error::Error as _;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
 
@@ -63,12 +64,12 @@ impl Library {
     pub(crate) fn load(path: &Path) -> Result<Self> {
         let failed = |reason: String| Error::Library { path: PathBuf::from(path), reason };
         // SAFETY: the initializers of NCCL only read its environment. The library stays loaded.
-        let library = unsafe { libloading::Library::new(path) }.map_err(|error| failed(error.to_string()))?;
+        let library = unsafe { libloading::Library::new(path) }.map_err(|error| failed(in_words(&error)))?;
         let library: &'static libloading::Library = Box::leak(Box::new(library));
         macro_rules! function {
             ($name:literal, $type:ty) => {
                 // SAFETY: the type is that of the declaration in `nccl.h`.
-                *unsafe { library.get::<$type>($name) }.map_err(|error| failed(error.to_string()))?
+                *unsafe { library.get::<$type>($name) }.map_err(|error| failed(in_words(&error)))?
             };
         }
         let get_version = function!(b"ncclGetVersion\0", GetVersion);
@@ -115,6 +116,11 @@ impl Library {
         };
         Err(Error::Nccl { function, reason })
     }
+}
+
+/// What the loader says.
+fn in_words(error: &libloading::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Processes, each with a GPU, that compute together.
