@@ -22,7 +22,7 @@ pub trait Reduce: std::fmt::Debug {
     /// the transport's to choose: with another number of processes the last bits differ.
     ///
     /// # Shapes
-    /// `buffer`: [n] f32 or f64, one after another in memory, as long for all
+    /// `buffer`: `[n]` f32 or f64, one after another in memory, as long for all
     ///
     /// # Errors
     /// [`Error::Reduce`] for a buffer that cannot be sent, or processes that cannot be reached.
