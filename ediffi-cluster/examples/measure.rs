@@ -6,7 +6,7 @@
 //! mpirun -n 2 target/debug/examples/measure mpi sums.csv
 //! ```
 //!
-//! Rank 0 appends lines to the file: `sum,RANKS,BYTES,SECONDS` and `step,RANKS,BATCHES,SECONDS,SECONDS OF THE SUM,BYTES`.
+//! Rank 0 appends lines to the file: `load,RANKS,LOAD AVERAGE`, `sum,RANKS,BYTES,SECONDS` and `step,RANKS,BATCHES,SECONDS,SECONDS OF THE SUM,BYTES`.
 //! [`scaling`](scaling.rs) makes a page of them.
 
 use std::cell::RefCell;
@@ -43,7 +43,7 @@ const SIZES: [i64; 3] = [4_000_000, 64_000_000, 700_000_000];
 const BATCH: i64 = 8;
 const SIDE: i64 = 16;
 /// Steps that are measured, behind two that are not.
-const STEPS: u64 = 10;
+const STEPS: u64 = 5;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -73,12 +73,14 @@ impl<E: Error + 'static> From<E> for Any {
 }
 
 fn measure(reduce: &dyn Reduce, file: &Path) -> std::result::Result<(), Any> {
-    let mut lines = Vec::new();
     let world = reduce.world();
+    // How many processes of the machine want a core, before this one does: it tells what the times are worth.
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut lines: Vec<String> = load.split(' ').take(1).map(|load| format!("load,{world},{load}")).collect();
     for bytes in SIZES.into_iter().filter(|_| world > 1) {
         let mut buffer = Tensor::f_ones([bytes / 4], (Kind::Float, Device::Cpu))?;
         let mut times = Vec::new();
-        for _ in 0..if bytes > 100_000_000 { 3 } else { 9 } {
+        for _ in 0..if bytes > 100_000_000 { 3 } else { 7 } {
             let _ = buffer.f_fill_(1.0)?;
             reduce.barrier()?;
             let began = Instant::now();

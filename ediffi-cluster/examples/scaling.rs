@@ -29,6 +29,8 @@ const CORES: u64 = 2;
 /// What `measure` has written.
 #[derive(Default)]
 struct Measured {
+    /// What else the machine did, as its load average.
+    loads: Vec<f64>,
     /// Ranks, bytes, seconds.
     sums: Vec<(u64, f64, f64)>,
     /// Ranks, batches, seconds, seconds of the sum, bytes.
@@ -52,6 +54,7 @@ fn read(text: &str) -> Result<Measured, Box<dyn Error>> {
     let mut measured = Measured::default();
     for line in text.lines() {
         match line.split(',').collect::<Vec<_>>().as_slice() {
+            ["load", _, load] => measured.loads.push(load.parse()?),
             ["sum", ranks, bytes, seconds] => {
                 measured.sums.push((ranks.parse()?, bytes.parse()?, seconds.parse()?));
             }
@@ -74,8 +77,15 @@ fn link(measured: &Measured, ranks: u64) -> Option<Link> {
 fn sums(measured: &Measured) {
     println!("## A sum over MPI, on one machine\n");
     println!(
-        "OpenMPI 4.1.4, shared memory, {CORES} cores that other work shared. 4 processes are more than cores. Medians.\n"
+        "OpenMPI 4.1.4 over shared memory, {CORES} cores, f32. 4 processes are more than there are cores. Medians.\n"
     );
+    let load = measured.loads.iter().copied().fold(0.0, f64::max);
+    if load > 0.5 {
+        println!(
+            "**The machine was shared.** Its load average before a measurement was up to {load:.1}, for {CORES} cores: processes waited for a \
+             core most of the time. These numbers are upper bounds, and do not check the model. Measure again on an idle machine.\n"
+        );
+    }
     println!("| processes | MB | seconds | GB/s | the model says |\n|---:|---:|---:|---:|---:|");
     for (ranks, bytes, seconds) in &measured.sums {
         let said = link(measured, *ranks).map_or(f64::NAN, |link| link.sum(*bytes, *ranks));
