@@ -136,7 +136,7 @@ fn steps(reduce: &dyn Reduce, accumulate: u64) -> std::result::Result<(f64, f64,
     Ok((median(times.split_off(2)), median(large.collect()), bytes))
 }
 
-/// Twelve million parameters.
+/// Eight million parameters.
 fn layout() -> Efficient {
     let level = |multiplier| Level { multiplier, blocks: 2, self_attention: false, cross_attention: false };
     Efficient(Dimensions {
