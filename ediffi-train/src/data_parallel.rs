@@ -1,4 +1,4 @@
-//! Data-parallel training: the ranks that share the batches of a step.
+//! Data-parallel training: the workers that share the batches of a step.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
@@ -12,8 +12,8 @@ use crate::flat::Gradients;
 use crate::replica::{Replica, lock};
 use crate::{Error, Result};
 
-/// One rank: a replica of the network, and its loss. The first works on the thread that trains, each other on one of its own.
-pub struct Rank<'a, B, E> {
+/// One worker: a replica of the network, and its loss. The first works on the thread that trains, each other on one of its own.
+pub struct Worker<'a, B, E> {
     /// Its view of the parameters, which its network is built from.
     pub replica: Replica,
     /// The mean loss of a batch by its number.
@@ -23,16 +23,16 @@ pub struct Rank<'a, B, E> {
 /// The mean loss of a batch, from its number and the batch.
 pub type Loss<'a, B, E> = Box<dyn FnMut(u64, B) -> Result<Tensor, E> + Send + 'a>;
 
-impl<B, E> std::fmt::Debug for Rank<'_, B, E> {
+impl<B, E> std::fmt::Debug for Worker<'_, B, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Rank").field("replica", &self.replica).finish_non_exhaustive()
+        f.debug_struct("Worker").field("replica", &self.replica).finish_non_exhaustive()
     }
 }
 
-/// How many ranks share a step of `batches` batches best: one a CPU core, but no more than there are batches; one on a GPU. Small
+/// How many workers share a step of `batches` batches best: one a CPU core, but no more than there are batches; one on a GPU. Small
 /// networks gain far more from batches side by side than from threads that share one operation.
 #[must_use]
-pub fn ranks(device: Device, batches: u64) -> u64 {
+pub fn workers(device: Device, batches: u64) -> u64 {
     if device != Device::Cpu {
         return 1;
     }
@@ -40,16 +40,16 @@ pub fn ranks(device: Device, batches: u64) -> u64 {
     cores.min(batches).max(1)
 }
 
-/// Divides the libtorch threads of the thread that makes it by the number of ranks, and restores them when it is dropped. Libtorch
+/// Divides the libtorch threads of the thread that makes it by the number of workers, and restores them when it is dropped. Libtorch
 /// hands the number on to all threads that are new to it.
 pub(crate) struct ShareOfThreads {
     whole: i32,
 }
 
 impl ShareOfThreads {
-    pub(crate) fn of(ranks: usize) -> Self {
+    pub(crate) fn of(workers: usize) -> Self {
         let whole = tch::get_num_threads();
-        tch::set_num_threads(i32::try_from(ranks).map_or(1, |ranks| whole / ranks.max(1)).max(1));
+        tch::set_num_threads(i32::try_from(workers).map_or(1, |workers| whole / workers.max(1)).max(1));
         Self { whole }
     }
 }
@@ -60,15 +60,15 @@ impl Drop for ShareOfThreads {
     }
 }
 
-/// The batches of one rank in one step, by their numbers.
+/// The batches of one worker in one step, by their numbers.
 type Share<B> = Vec<(u64, B)>;
 /// The losses of a share.
 type Losses<E> = Result<Vec<Tensor>, E>;
 
-/// What a rank works with: its loss, and where its gradients are gathered.
+/// What a worker works with: its loss, and where its gradients are gathered.
 pub(crate) type Work<'scope, 'a, B, E> = (&'scope mut Loss<'a, B, E>, Arc<Mutex<Gradients>>);
 
-/// Losses of a share, with the gradients left in the rank's replica. A panic is an error; one of `tch` says what libtorch said.
+/// Losses of a share, with the gradients left in the worker's replica. A panic is an error; one of `tch` says what libtorch said.
 fn compute<B, E: From<Error>>((loss, gradients): &mut Work<'_, '_, B, E>, share: Share<B>) -> Losses<E> {
     let backward = |(number, batch)| {
         let value = loss(number, batch)?;
@@ -78,10 +78,10 @@ fn compute<B, E: From<Error>>((loss, gradients): &mut Work<'_, '_, B, E>, share:
         Ok(value.f_detach().map_err(Error::from)?)
     };
     let losses = || guarded(|| Ok::<Losses<E>, Error>(share.into_iter().map(backward).collect()));
-    catch_unwind(AssertUnwindSafe(losses)).map_err(|_| Error::RankPanicked)??
+    catch_unwind(AssertUnwindSafe(losses)).map_err(|_| Error::WorkerPanicked)??
 }
 
-/// Ranks at work: a function that deals the batches of a step out and gathers their losses. The first rank works on the calling
+/// Workers at work: a function that deals the batches of a step out and gathers their losses. The first worker works on the calling
 /// thread, each other on a thread of its own for the whole training, with as many of libtorch's threads. jemalloc gives the
 /// memory of a thread back to the kernel when it ends, and a thread of the next step would have to get it again, zeroed page by
 /// page.
@@ -90,20 +90,20 @@ pub(crate) fn group<'scope, 'env, 'a: 'scope, B: Send + 'scope, E: From<Error> +
     work: Vec<Work<'scope, 'a, B, E>>,
 ) -> Result<impl FnMut(Share<B>) -> Losses<E>> {
     let mut work = work.into_iter();
-    let none = || Error::Setting { field: "ranks", reason: "there are none".to_owned() };
+    let none = || Error::Setting { field: "workers", reason: "there are none".to_owned() };
     let mut first = work.next().ok_or_else(none)?;
     let threads = tch::get_num_threads();
     let start = |mut own: Work<'scope, 'a, B, E>| {
         let (shares, inbox) = channel();
         let (outbox, values) = channel();
         // Closed channels end the work: those of a training that is over, or failed elsewhere.
-        let rank = move || {
+        let worker = move || {
             // What libtorch gives a new thread, when it is first asked, depends on what else the process does.
             let _ = tch::get_num_threads();
             tch::set_num_threads(threads);
             while inbox.recv().is_ok_and(|share| outbox.send(compute(&mut own, share)).is_ok()) {}
         };
-        let started = Builder::new().name("rank".to_owned()).spawn_scoped(scope, rank);
+        let started = Builder::new().name("worker".to_owned()).spawn_scoped(scope, worker);
         started.map(|_| (shares, values)).map_err(|source| Error::Thread { source })
     };
     let others = work.map(start).collect::<Result<Vec<_>>>()?;
@@ -117,12 +117,12 @@ pub(crate) fn group<'scope, 'env, 'a: 'scope, B: Send + 'scope, E: From<Error> +
         }
         let mut shares = shares.into_iter();
         let own = shares.next().unwrap_or_default();
-        for ((rank, _), share) in others.iter().zip(shares) {
-            rank.send(share).map_err(|_| Error::RankPanicked)?;
+        for ((worker, _), share) in others.iter().zip(shares) {
+            worker.send(share).map_err(|_| Error::WorkerPanicked)?;
         }
         let mut values = compute(&mut first, own)?;
         for (_, losses) in &others {
-            values.extend(losses.recv().map_err(|_| Error::RankPanicked)??);
+            values.extend(losses.recv().map_err(|_| Error::WorkerPanicked)??);
         }
         Ok(values)
     })

@@ -151,9 +151,29 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// The loss of a rank panicked.
-    #[error("a rank of the data-parallel training panicked")]
-    RankPanicked,
+    /// The loss of a worker panicked.
+    #[error("a worker of the data-parallel training panicked")]
+    WorkerPanicked,
+    /// The processes of a training cannot talk to each other.
+    #[error("the processes of the training cannot talk to each other")]
+    Reduce {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another process of the training failed.
+    #[error("{who} failed, and the others stop with it: why stands in its own words")]
+    Elsewhere {
+        /// The process.
+        who: String,
+    },
+    /// Processes that should be alike are not.
+    #[error("{who} has other {what} than rank 0")]
+    Apart {
+        /// The process.
+        who: String,
+        /// What differs.
+        what: &'static str,
+    },
     /// The thread that makes batches is gone: the function that makes them panicked.
     #[error("the thread that makes batches stopped")]
     NoBatches,

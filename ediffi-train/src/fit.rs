@@ -7,10 +7,11 @@ use ediffi_core::weights::{Fresh, Params};
 use tch::{Device, Kind, Tensor};
 
 use crate::batch::BatchSource;
-use crate::data_parallel::Rank;
+use crate::data_parallel::Worker;
 use crate::log::Entry;
 use crate::optimizer::AdamWSettings;
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_some;
+use crate::reduce::{Alone, Reduce, agree};
 use crate::run::Run;
 use crate::state::TrainState;
 use crate::{Error, Result};
@@ -33,8 +34,8 @@ pub struct Setup {
     pub optimizer: AdamWSettings,
     /// Decay of the running average of the weights. eDiff-I's is 0.9999 (table 7).
     pub ema: f64,
-    /// How many [ranks](crate::data_parallel::ranks) share the batches of a step. A single one has all of libtorch's threads.
-    pub ranks: u64,
+    /// How many [workers](crate::data_parallel::workers) share the batches of a step. A single one has all of libtorch's threads.
+    pub workers: u64,
 }
 
 /// Trains what `learner` makes on `data`: to the last step of `run`, or until `observe` breaks. It goes on from the checkpoint, if
@@ -43,7 +44,7 @@ pub struct Setup {
 ///
 /// `learner` builds a network over parameters and returns its loss, as a function of the number of a batch and the batch; for
 /// instance [`Learner::loss`](crate::learner::Learner::loss). It is called once to learn the names and shapes of the
-/// parameters, and once for each rank.
+/// parameters, and once for each worker.
 ///
 /// # Errors
 /// Those of [`Run::begin`] and [`Run::train`]; parent weights of another network; a precision other than f32 and bf16; whatever
@@ -59,20 +60,55 @@ where
     D: BatchSource<Error: From<Error>>,
     L: FnMut(u64, D::Batch) -> Result<Tensor, D::Error> + Send,
 {
-    let mut fresh = Fresh::new(setup.seed, setup.device);
-    let _ = learner(&mut fresh)?;
-    let mut state = TrainState::new(fresh.into_named(), setup.optimizer, setup.ema)?;
-    run.begin(&mut state)?;
-    if let Some(parent) = setup.parent.as_ref().filter(|_| state.step() == 0) {
-        state.start_from(parent)?;
-    }
-    let batches = prefetch(run.next_batch(&state), AHEAD, data)?;
-    let mut rank = |_| {
-        let replica = state.replica_in(setup.kind)?;
-        let loss = learner(&mut replica.source())?;
-        Ok(Rank { replica, loss: Box::new(loss) })
+    fit_together(&Alone, run, setup, data, learner, observe)
+}
+
+/// As [`fit`], in every process of `reduce` at once. All are given the same run, setup and learner, and data that have the same batch
+/// for the same number. A process is given those of its own batches, of which [`Run::batches_of`] tells.
+///
+/// Rank 0 alone reads the checkpoint and the parent, and writes checkpoints and log; the others get its weights. All of them return the
+/// same state, which rank 0 exports. Whether to stop is asked of all: one that breaks stops all, and one that fails does, too.
+///
+/// # Errors
+/// As [`fit`]; [`Error::Elsewhere`] where another process failed; [`Error::Apart`] for processes with other runs, parameters or weights;
+/// [`Error::Setting`] for fewer batches a step than processes; those of the [`Reduce`].
+pub fn fit_together<D, L>(
+    reduce: &dyn Reduce,
+    run: &Run<'_>,
+    setup: &Setup,
+    data: D,
+    learner: impl Fn(&mut dyn Params) -> Result<L, D::Error>,
+    observe: impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>, D::Error>,
+) -> Result<TrainState, D::Error>
+where
+    D: BatchSource<Error: From<Error>>,
+    L: FnMut(u64, D::Batch) -> Result<Tensor, D::Error> + Send,
+{
+    run.expect_alike(reduce)?;
+    let begin = || -> Result<TrainState, D::Error> {
+        let mut fresh = Fresh::new(setup.seed, setup.device);
+        let _ = learner(&mut fresh)?;
+        let mut state = TrainState::new(fresh.into_named(), setup.optimizer, setup.ema)?;
+        if reduce.rank() == 0 {
+            run.begin(&mut state)?;
+            if let Some(parent) = setup.parent.as_ref().filter(|_| state.step() == 0) {
+                state.start_from(parent)?;
+            }
+        }
+        Ok(state)
     };
-    let mut ranks = (0..setup.ranks).map(&mut rank).collect::<Result<Vec<_>, D::Error>>()?;
-    run.train(&mut state, batches, &mut ranks, observe)?;
+    let mut state = agree(reduce, begin())?;
+    state.begin_together(reduce)?;
+    let prepare = || -> Result<_, D::Error> {
+        let batches = prefetch_some(run.batches_of(&state, reduce)?, AHEAD, data)?;
+        let mut worker = |_| {
+            let replica = state.replica_in(setup.kind)?;
+            let loss = learner(&mut replica.source())?;
+            Ok(Worker { replica, loss: Box::new(loss) })
+        };
+        Ok((batches, (0..setup.workers).map(&mut worker).collect::<Result<Vec<_>, D::Error>>()?))
+    };
+    let (batches, mut workers) = agree(reduce, prepare())?;
+    run.train_together(reduce, &mut state, batches, &mut workers, observe)?;
     Ok(state)
 }

@@ -2,10 +2,10 @@
 //!
 //! The modules, from the outside in: [`plan`] says as data which networks an ensemble is trained as ([`tree`], [`noise_cell`]), who
 //! starts from whom, for how long and how fast. [`fit`] trains one of them on [`batch`]es, made from a [`dataset`]. [`run`] is its loop: [`prefetch`] makes
-//! batches on a background thread, [`data_parallel`] ranks compute their loss, the [`optimizer`] updates the weights, [`state`] averages
+//! batches on a background thread, [`data_parallel`] workers compute their loss, the [`optimizer`] updates the weights, [`state`] averages
 //! them and writes all of it to a checkpoint, [`lineage`] guards what a checkpoint may be resumed beside, and [`log`] records the loss.
 //! [`learner`] is the loss of a base or of super-resolution: [`corruption`] spoils the smaller pictures, [`dropout`] drops embeddings,
-//! [`noise`] draws noise levels and [`loss`] is the denoising loss.
+//! [`noise`] draws noise levels and [`loss`] is the denoising loss. With [`reduce`], several processes train one network together.
 //!
 //! # Example
 //!
@@ -65,7 +65,7 @@
 //!     let (begin, steps, batch, accumulate, first_batch) = (Begin::Resume, 2, 4, 1, 0);
 //!     let run = Run { name, folder, begin, steps, batch, accumulate, first_batch, checkpoint_every, lineage };
 //!     let optimizer = AdamWSettings { learning_rate: 1e-3, warm_up: 2, ..AdamWSettings::default() };
-//!     let setup = Setup { seed: 1, parent, device: Device::Cpu, kind: Kind::Float, optimizer, ema: 0.999, ranks: 1 };
+//!     let setup = Setup { seed: 1, parent, device: Device::Cpu, kind: Kind::Float, optimizer, ema: 0.999, workers: 1 };
 //!     let state = fit(&run, &setup, pictures, learner, |_, _| Ok(ControlFlow::Continue(())))?;
 //!     let weights = folder.join(format!("{name}.safetensors"));
 //!     state.export(&weights, "", Kind::Float, run.lineage.notes())?;
@@ -85,6 +85,7 @@
 //! ```
 
 pub mod batch;
+mod checkpoint;
 pub mod corruption;
 pub mod data_parallel;
 pub mod dataset;
@@ -99,6 +100,7 @@ pub mod lineage;
 mod lock;
 pub mod log;
 pub mod loss;
+mod meeting;
 pub mod noise;
 pub mod noise_cell;
 pub mod optimizer;
@@ -106,6 +108,7 @@ pub mod pixels;
 pub mod plan;
 pub mod prefetch;
 pub mod random;
+pub mod reduce;
 mod replica;
 pub mod run;
 pub mod state;

@@ -17,9 +17,21 @@ pub fn prefetch<D: BatchSource<Error: From<Error>>>(
     depth: usize,
     data: D,
 ) -> Result<impl FnMut() -> Result<D::Batch, D::Error>> {
+    prefetch_some(first.., depth, data)
+}
+
+/// As [`prefetch`], of the batches with these `numbers` alone.
+///
+/// # Errors
+/// As [`prefetch`]. [`Error::NoBatches`] also behind the last number.
+pub fn prefetch_some<D: BatchSource<Error: From<Error>>>(
+    numbers: impl Iterator<Item = u64> + Send + 'static,
+    depth: usize,
+    data: D,
+) -> Result<impl FnMut() -> Result<D::Batch, D::Error>> {
     let (sender, batches) = sync_channel(depth.max(1));
     // The channel closes when the trainer is done, which ends the thread.
-    let work = move || (first..).map(|number| data.batch(number)).try_for_each(|batch| sender.send(batch));
+    let work = move || numbers.map(|number| data.batch(number)).try_for_each(|batch| sender.send(batch));
     let started = std::thread::Builder::new().name("prefetch".to_owned()).spawn(work);
     started.map_err(|source| Error::Thread { source })?;
     Ok(move || batches.recv().map_err(|_| Error::NoBatches)?)

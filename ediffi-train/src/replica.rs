@@ -1,4 +1,4 @@
-//! The parameters as one rank sees them.
+//! The parameters as one worker sees them.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 use crate::flat::{Gradients, Layout};
 use crate::{Error, Result};
 
-/// Parameters as one rank of a data-parallel training sees them; see [`TrainState::replica`](crate::state::TrainState::replica).
+/// Parameters as one worker of a data-parallel training sees them; see [`TrainState::replica`](crate::state::TrainState::replica).
 #[derive(Debug)]
 pub struct Replica {
     /// Each parameter in f32, and the same in the precision of the network if that is another.
@@ -34,7 +34,7 @@ impl Replica {
         Ok(Self { parameters, gradients: Arc::new(Mutex::new(gradients)) })
     }
 
-    /// The source that the rank builds its network from.
+    /// The source that the worker builds its network from.
     #[must_use]
     pub fn source(&self) -> ReplicaSource<'_> {
         ReplicaSource(self)
@@ -55,9 +55,9 @@ pub(crate) fn expect_trainable(kind: Kind) -> Result<()> {
 /// The gradients of a replica.
 ///
 /// # Errors
-/// [`Error::RankPanicked`] if the thread that worked on them did.
+/// [`Error::WorkerPanicked`] if the thread that worked on them did.
 pub(crate) fn lock(gradients: &Mutex<Gradients>) -> Result<MutexGuard<'_, Gradients>> {
-    gradients.lock().map_err(|_| Error::RankPanicked)
+    gradients.lock().map_err(|_| Error::WorkerPanicked)
 }
 
 /// A [`Replica`] as a source of parameters.

@@ -1,18 +1,20 @@
-//! The loop around a training step: batches, ranks, log, checkpoints, resume.
+//! The loop around a training step: batches, workers, log, checkpoints, resume.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::thread::Scope;
 use std::time::{Duration, Instant};
 
 use ediffi_core::files::remove_unfinished;
 use ediffi_core::guard::guarded;
-use tch::Tensor;
 
-use crate::data_parallel::{Rank, ShareOfThreads, group};
+use crate::data_parallel::{ShareOfThreads, Worker, group};
 use crate::error::file_error;
-use crate::lineage::Lineage;
+use crate::lineage::{Lineage, hash};
 use crate::lock::Lock;
 use crate::log::{Entry, LossLog};
+use crate::meeting::{Sums, agree_on_growth, decide};
+use crate::reduce::{Alone, Reduce, agree, expect_alike};
 use crate::state::TrainState;
 use crate::writer::{Writer, forget};
 use crate::{Error, Result};
@@ -60,7 +62,7 @@ pub struct Run<'a> {
     pub steps: u64,
     /// Pictures a batch.
     pub batch: u64,
-    /// Batches whose gradients make one step.
+    /// Batches whose gradients make one step, in all workers and processes together.
     pub accumulate: u64,
     /// The number of its first batch in the source.
     pub first_batch: u64,
@@ -149,76 +151,142 @@ impl Run<'_> {
         }
     }
 
+    /// The numbers of the batches of this process, in order, from the next step on. Those of a step are dealt in turn, from rank 0 on, so
+    /// that the same batches make a step however many processes there are.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for fewer batches a step than processes.
+    pub fn batches_of(
+        &self,
+        state: &TrainState,
+        reduce: &dyn Reduce,
+    ) -> Result<impl Iterator<Item = u64> + Send + 'static + use<>> {
+        let (world, first, accumulate) = (reduce.world() as u64, self.next_batch(state), self.accumulate);
+        if world > 1 && accumulate < world {
+            let reason = format!("{accumulate} batches a step cannot be dealt to {world} processes");
+            return Err(Error::Setting { field: "accumulate", reason });
+        }
+        let rank = reduce.rank() as u64;
+        Ok((first..).filter(move |number| is_own((number - first) % accumulate.max(1), rank, world)))
+    }
+
+    /// Fails unless all processes are to train the same run. Its folder and its clock are those of rank 0.
+    pub(crate) fn expect_alike(&self, reduce: &dyn Reduce) -> Result<()> {
+        let Self { name, steps, batch, accumulate, first_batch, lineage, .. } = self;
+        let text = format!("{name:?} {steps} {batch} {accumulate} {first_batch} {lineage:?}");
+        expect_alike(reduce, "settings", hash(text.as_bytes()))
+    }
+
     /// Trains until all steps are done or `observe` breaks. Writes the checkpoint then, and from time to time on the way: a copy of the
     /// state, on a thread beside the training. While one is written, it takes as much memory as the file is long.
     ///
-    /// `next` gives the batches in order, from [`next_batch`](Self::next_batch) on. The `ranks` share those of a step, and their
+    /// `next` gives the batches in order, from [`next_batch`](Self::next_batch) on. The `workers` share those of a step, and their
     /// gradients are added up. `observe` is called after every step, every [`LOG_STEPS`] with the new line of the log.
     ///
-    /// While it trains, the ranks share the threads that libtorch has on the calling thread; at the end it has them all again. A
-    /// thread that first uses libtorch meanwhile keeps a rank's share: run one training at a time in a process.
+    /// While it trains, the workers share the threads that libtorch has on the calling thread; at the end it has them all again. A
+    /// thread that first uses libtorch meanwhile keeps a worker's share: run one training at a time in a process.
     ///
     /// # Errors
     /// [`Error::Diverged`] when loss or gradients are no longer finite (the last checkpoint is then the last good one), a file
-    /// that cannot be written, no rank, [`Error::RankPanicked`], [`Error::Thread`] for a rank whose thread cannot be started, and
-    /// whatever `next`, the ranks and `observe` fail with.
+    /// that cannot be written, no worker, [`Error::WorkerPanicked`], [`Error::Thread`] for a worker whose thread cannot be started, and
+    /// whatever `next`, the workers and `observe` fail with.
     pub fn train<B: Send, E: From<Error> + Send>(
         &self,
         state: &mut TrainState,
+        next: impl FnMut() -> Result<B, E>,
+        workers: &mut [Worker<'_, B, E>],
+        observe: impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>, E>,
+    ) -> Result<(), E> {
+        self.train_together(&Alone, state, next, workers, observe)
+    }
+
+    /// As [`train`](Self::train), in every process of `reduce` at once, from the same state. `next` gives the batches of this process
+    /// alone, those of [`batches_of`](Self::batches_of). Rank 0 writes. All decide together: one whose observer breaks stops all after
+    /// the same step, and so does one that fails.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train); [`Error::Elsewhere`] where another process failed; [`Error::Apart`] for processes whose weights are no
+    /// longer the same, which is looked at for each checkpoint; those of the [`Reduce`].
+    pub fn train_together<B: Send, E: From<Error> + Send>(
+        &self,
+        reduce: &dyn Reduce,
+        state: &mut TrainState,
         mut next: impl FnMut() -> Result<B, E>,
-        ranks: &mut [Rank<'_, B, E>],
+        workers: &mut [Worker<'_, B, E>],
         mut observe: impl FnMut(&TrainState, Option<&Entry>) -> Result<ControlFlow<()>, E>,
     ) -> Result<(), E> {
         let (replicas, work): (Vec<_>, Vec<_>) =
-            ranks.iter_mut().map(|Rank { replica, loss }| (&*replica, (loss, replica.gradients.clone()))).unzip();
+            workers.iter_mut().map(|Worker { replica, loss }| (&*replica, (loss, replica.gradients.clone()))).unzip();
         let _share = ShareOfThreads::of(work.len());
+        let (rank, world, pictures) = (reduce.rank() as u64, reduce.world() as u64, self.accumulate * self.batch);
         // Libtorch may panic on this thread as well: in the optimizer, or where batches are made.
         guarded(|| {
             let trained = std::thread::scope(|scope| -> Result<(), E> {
-                let mut losses = group(scope, work)?;
-                let mut writer = Writer::new(scope, self.checkpoint(), self.replaced());
-                let mut log = LossLog::resume(&self.folder.join(format!("{}.csv", self.name)), state.step())?;
+                let begin = || -> Result<_> {
+                    let losses = group(scope, work)?;
+                    Ok((losses, (rank == 0).then(|| Files::open(scope, self, state)).transpose()?))
+                };
+                let (mut losses, mut files) = agree(reduce, begin())?;
                 let (mut saved, mut sums, mut stop) = (Instant::now(), Sums::new(), false);
+                // The checkpoint of rank 0: the others hear of a failure when all meet again.
+                let mut written = Ok(());
                 while !stop && state.step() < self.steps {
-                    let (first, waiting) = (self.next_batch(state), Instant::now());
-                    let batches = (first..first + self.accumulate).map(|number| Ok((number, next()?)));
-                    let batches = batches.collect::<Result<Vec<_>, E>>()?;
-                    sums.waiting += waiting.elapsed();
-                    let values = losses(batches)?;
-                    let (rate, pictures) = (state.rate(), self.accumulate * self.batch);
-                    // On a GPU, reading a number waits for what was asked of it: the norm of a step is read behind the next backward pass, losses
-                    // for the log.
-                    sums.gradient += state.advance(&replicas, pictures, values.len())?.unwrap_or_default();
+                    let (first, began, rate) = (self.next_batch(state), Instant::now(), state.rate());
+                    let is_logged = (state.step() + 1).is_multiple_of(LOG_STEPS);
+                    let mut compute = || -> Result<_, E> {
+                        std::mem::replace(&mut written, Ok(()))?;
+                        let own = (0..self.accumulate).filter(|turn| is_own(*turn, rank, world));
+                        let batches = own.map(|turn| Ok((first + turn, next()?))).collect::<Result<Vec<_>, E>>()?;
+                        sums.waiting += began.elapsed();
+                        let values = losses(batches)?;
+                        let collected = state.collect(&replicas)?;
+                        state.catch_up(reduce);
+                        Ok((values, collected))
+                    };
+                    let computed = compute();
+                    sums.busy += began.elapsed();
+                    let grown = matches!(&computed, Ok((_, collected)) if collected.grown);
+                    let ((values, mut collected), grown) = agree_on_growth(reduce, computed, grown)?;
                     sums.losses.extend(values);
                     sums.steps += 1;
-                    let entry = match state.step().is_multiple_of(LOG_STEPS) {
-                        true => {
-                            sums.gradient += state.settle()?.unwrap_or_default();
-                            Some(std::mem::replace(&mut sums, Sums::new()).entry(state, rate, pictures)?)
-                        }
-                        false => None,
-                    };
-                    if let Some(entry @ Entry { step, loss, .. }) = entry {
-                        log.write(&entry)?;
-                        if !loss.is_finite() {
-                            return Err(Error::Diverged { step, what: "loss", value: loss }.into());
-                        }
+                    // On a GPU, reading a number waits for what was asked of it: the norm of a step is read behind the next backward pass, losses
+                    // for the log.
+                    let summed = state.sum_over(reduce, &mut collected, grown);
+                    let mut norm = summed.and_then(|()| state.apply(collected, pictures, self.accumulate as usize));
+                    let mut entry = None;
+                    if is_logged {
+                        sums.gradient += agree(reduce, norm)?.unwrap_or_default();
+                        norm = Ok(None);
+                        sums.gradient += agree(reduce, state.settle())?.unwrap_or_default();
+                        entry = Some(std::mem::replace(&mut sums, Sums::new()).entry(reduce, state, rate, pictures)?);
                     }
-                    stop = observe(state, entry.as_ref())?.is_break();
-                    writer.look()?;
-                    if saved.elapsed() >= self.checkpoint_every {
-                        sums.gradient += state.settle()?.unwrap_or_default();
-                        writer.write(|| state.snapshot(self.lineage.notes()))?;
+                    let end_of_step = || -> Result<bool, E> {
+                        sums.gradient += norm?.unwrap_or_default();
+                        if let Some(entry @ Entry { step, loss, .. }) = entry {
+                            files.as_mut().map_or(Ok(()), |files| files.log.write(&entry))?;
+                            if !loss.is_finite() {
+                                return Err(Error::Diverged { step, what: "loss", value: loss }.into());
+                            }
+                        }
+                        let stop = observe(state, entry.as_ref())?.is_break();
+                        files.as_mut().map_or(Ok(()), |files| files.writer.look())?;
+                        Ok(stop)
+                    };
+                    let stops = end_of_step();
+                    let is_due;
+                    (stop, is_due) = decide(reduce, stops, saved.elapsed() >= self.checkpoint_every)?;
+                    if is_due {
+                        sums.gradient += agree(reduce, state.settle())?.unwrap_or_default();
+                        state.expect_alike(reduce)?;
+                        let snapshot = || state.snapshot(self.lineage.notes());
+                        written = files.as_mut().map_or(Ok(()), |files| files.writer.write(snapshot));
                         saved = Instant::now();
                     }
                 }
-                let _ = state.settle()?;
-                if let Err(error) = writer.finish() {
-                    // The last checkpoint takes its place.
-                    tracing::warn!(%error, "a checkpoint on the way was not written");
-                }
-                state.save(&self.checkpoint(), self.lineage.notes())?;
-                Ok(forget(&self.replaced())?)
+                agree(reduce, written.and_then(|()| state.settle()))?;
+                state.expect_alike(reduce)?;
+                let end = || files.map_or(Ok(()), |files| files.close(self, state));
+                Ok(agree(reduce, end())?)
             });
             state.lock = None;
             if trained.is_err() {
@@ -230,32 +298,31 @@ impl Run<'_> {
     }
 }
 
-/// What is summed up for a line of the log.
-struct Sums {
-    losses: Vec<Tensor>,
-    gradient: f64,
-    steps: u64,
-    waiting: Duration,
-    began: Instant,
+/// Whether the batch that is dealt at `turn` of a step is that of process `rank`.
+fn is_own(turn: u64, rank: u64, world: u64) -> bool {
+    turn % world.max(1) == rank
 }
 
-impl Sums {
-    fn new() -> Self {
-        Self { losses: Vec::new(), gradient: 0.0, steps: 0, waiting: Duration::ZERO, began: Instant::now() }
+/// What rank 0 writes.
+struct Files<'scope, 'env> {
+    writer: Writer<'scope, 'env>,
+    log: LossLog,
+}
+
+impl<'scope, 'env> Files<'scope, 'env> {
+    fn open(scope: &'scope Scope<'scope, 'env>, run: &Run<'_>, state: &TrainState) -> Result<Self> {
+        let writer = Writer::new(scope, run.checkpoint(), run.replaced());
+        let log = LossLog::resume(&run.folder.join(format!("{}.csv", run.name)), state.step())?;
+        Ok(Self { writer, log })
     }
 
-    fn entry(self, state: &TrainState, rate: f64, pictures_a_step: u64) -> Result<Entry> {
-        let steps = self.steps.max(1) as f64;
-        let losses = self.losses.iter().map(|loss| Ok(loss.f_double_value(&[])?)).collect::<Result<Vec<_>>>()?;
-        let seconds = self.began.elapsed().as_secs_f64();
-        Ok(Entry {
-            step: state.step(),
-            pictures: state.pictures(),
-            loss: losses.iter().sum::<f64>() / losses.len().max(1) as f64,
-            gradient: self.gradient / steps,
-            rate,
-            speed: steps * pictures_a_step as f64 / seconds,
-            waiting: self.waiting.as_secs_f64() / seconds,
-        })
+    /// Writes the last checkpoint.
+    fn close(mut self, run: &Run<'_>, state: &TrainState) -> Result<()> {
+        if let Err(error) = self.writer.finish() {
+            // The last checkpoint takes its place.
+            tracing::warn!(%error, "a checkpoint on the way was not written");
+        }
+        state.save(&run.checkpoint(), run.lineage.notes())?;
+        forget(&run.replaced())
     }
 }

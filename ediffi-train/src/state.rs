@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ediffi_core::unet::DETAIL;
-use ediffi_core::weights::{Init, Scope, WeightsFile, save};
+use ediffi_core::weights::save;
 use tch::{Device, Kind, Tensor};
 
+use crate::checkpoint::{Checkpoint, header, open, read_into};
 use crate::ema::Ema;
 use crate::flat::{Gradients, Layout};
 use crate::lock::Lock;
@@ -15,6 +16,8 @@ use crate::optimizer::{AdamW, AdamWSettings};
 pub use crate::replica::{Replica, ReplicaSource, Shared};
 use crate::replica::{expect_trainable, lock};
 use crate::{Error, Result};
+
+mod together;
 
 /// Parameters under training, with optimizer, average and position.
 ///
@@ -47,6 +50,17 @@ pub struct TrainState {
 struct Pending {
     norm: Tensor,
     pictures: u64,
+}
+
+/// The gradients of a step, added up.
+#[derive(Debug)]
+pub(crate) struct Collected {
+    /// Shares its storage with the gradients of a replica, or of the parameters. `None` if there were none.
+    sum: Option<Tensor>,
+    /// Whether a parameter has had its first gradient.
+    pub(crate) grown: bool,
+    /// The norm of the step before, unless that was read already.
+    before: Result<Option<f64>>,
 }
 
 impl TrainState {
@@ -128,8 +142,8 @@ impl TrainState {
         self.update_from(&[], pictures, accumulated)
     }
 
-    /// A view of the parameters for one rank of a data-parallel training. It shares their storage and collects gradients of its
-    /// own, so that ranks on several threads do not disturb each other. Every backward pass since the last update counts: after a
+    /// A view of the parameters for one worker of a data-parallel training. It shares their storage and collects gradients of its
+    /// own, so that workers on several threads do not disturb each other. Every backward pass since the last update counts: after a
     /// step that failed half way, make new replicas.
     ///
     /// # Errors
@@ -168,27 +182,46 @@ impl TrainState {
     /// before, unless that was read already.
     ///
     /// # Errors
-    /// [`Error::Diverged`] when the gradients of the step *before* were not finite. Those of this one are cleared then, and everything
-    /// is as it was before that step: on the device, it was left out.
-    pub(crate) fn advance(&mut self, replicas: &[&Replica], pictures: u64, accumulated: usize) -> Result<Option<f64>> {
+    /// As [`apply`](Self::apply).
+    fn advance(&mut self, replicas: &[&Replica], pictures: u64, accumulated: usize) -> Result<Option<f64>> {
+        let collected = self.collect(replicas)?;
+        self.apply(collected, pictures, accumulated)
+    }
+
+    /// The gradients that backward passes have left in the parameters and in `replicas`, added up.
+    ///
+    /// # Errors
+    /// An error of libtorch.
+    pub(crate) fn collect(&mut self, replicas: &[&Replica]) -> Result<Collected> {
         let before = self.settle();
         let _no_grad = tch::no_grad_guard();
         let mut others = replicas.iter().map(|replica| lock(&replica.gradients)).collect::<Result<Vec<_>>>()?;
         let all = std::iter::once(&mut self.gradients).chain(others.iter_mut().map(|other| &mut **other));
-        let mut sum: Option<&mut Tensor> = None;
+        let (mut sum, mut grown): (Option<Tensor>, bool) = (None, false);
         for gradients in all {
             let Some((buffer, used)) = gradients.gathered()? else { continue };
-            for (ever, used) in self.used.iter_mut().zip(used) {
-                *ever |= used;
+            for (ever, used) in self.used.iter_mut().zip(used).filter(|(_, used)| **used) {
+                grown |= !std::mem::replace(ever, *used);
             }
             match &mut sum {
                 Some(sum) => {
                     let _ = sum.f_add_(buffer)?;
                     let _ = buffer.f_zero_()?;
                 }
-                none => *none = Some(buffer),
+                none => *none = Some(buffer.shallow_clone()),
             }
         }
+        Ok(Collected { sum, grown, before })
+    }
+
+    /// A step with what was [collected](Self::collect). Returns the norm of the step before, unless that was read already.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] when the gradients of the step *before* were not finite. Those of this one are cleared then, and everything
+    /// is as it was before that step: on the device, it was left out.
+    pub(crate) fn apply(&mut self, collected: Collected, pictures: u64, accumulated: usize) -> Result<Option<f64>> {
+        let _no_grad = tch::no_grad_guard();
+        let Collected { mut sum, before, .. } = collected;
         let before = match (before, &mut sum) {
             (Err(diverged), Some(sum)) => {
                 let _ = sum.f_zero_()?;
@@ -197,7 +230,7 @@ impl TrainState {
             (before, _) => before?,
         };
         let (layout, weights, accumulated) = (&self.layout, &self.weights, accumulated.max(1) as f64);
-        let norm = match sum {
+        let norm = match &mut sum {
             Some(sum) => self.optimizer.step(layout, weights, (sum, &self.used), self.step, accumulated)?,
             None => Tensor::f_zeros([] as [i64; 0], (Kind::Double, weights.device()))?,
         };
@@ -330,53 +363,9 @@ impl TrainState {
     }
 }
 
-/// What a checkpoint holds.
-#[derive(Debug)]
-pub(crate) struct Checkpoint {
-    tensors: Vec<(String, Tensor)>,
-    notes: HashMap<String, String>,
-}
-
-impl Checkpoint {
-    /// Writes it, whole or not at all.
-    pub(crate) fn write(self, path: &Path) -> Result<()> {
-        save(path, &self.tensors, self.notes)?;
-        tracing::debug!(file = %path.display(), "checkpoint written");
-        Ok(())
-    }
-}
-
 /// A buffer itself.
 fn shared(buffer: &Tensor) -> Result<Tensor> {
     Ok(buffer.shallow_clone())
-}
-
-/// A value in the header of a checkpoint.
-fn header<T: std::str::FromStr>(file: &WeightsFile, path: &Path, key: &str) -> Result<T> {
-    file.text(key)
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| Error::Checkpoint { path: path.to_owned(), reason: format!("its header has no {key}") })
-}
-
-fn open(path: &Path) -> Result<WeightsFile> {
-    Ok(WeightsFile::open(path, |name| Some(name.to_owned()))?)
-}
-
-/// Reads tensors of the names and shapes of `tensors` into them, one after another, from a file that holds exactly them.
-///
-/// # Errors
-/// A file that holds others. Nothing is changed then.
-fn read_into(file: &WeightsFile, tensors: &[(String, Tensor)]) -> Result<()> {
-    Ok(file.build(Device::Cpu, Kind::Float, |mut scope: Scope<'_>| {
-        for (name, tensor) in tensors {
-            let value = scope.weight(name, &tensor.size(), Init::Zeros)?;
-            // The list of names and shapes that the file is first compared with is made of empty tensors.
-            if value.numel() == tensor.numel() {
-                tensor.shallow_clone().f_copy_(&value)?;
-            }
-        }
-        Ok(())
-    })?)
 }
 
 /// Tensors with the names of `parameters`.

@@ -6,8 +6,8 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use ediffi_core::guard::guarded;
 
+use crate::checkpoint::Checkpoint;
 use crate::error::file_error;
-use crate::state::Checkpoint;
 use crate::{Error, Result};
 
 /// Removes a checkpoint that has been replaced, if there is one.

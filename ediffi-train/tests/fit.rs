@@ -142,7 +142,7 @@ fn run<'a>(folder: &'a Path, name: &'a str, steps: u64, begin: Begin) -> Run<'a>
 /// Trains super-resolution, stopped after `stop` steps.
 fn train(run: &Run<'_>, device: Device, parent: Option<PathBuf>, stop: u64) -> TrainState {
     let optimizer = AdamWSettings { learning_rate: 1e-2, warm_up: 1, ..AdamWSettings::default() };
-    let setup = Setup { seed: 1, parent, device, kind: Kind::Float, optimizer, ema: 0.9, ranks: 2 };
+    let setup = Setup { seed: 1, parent, device, kind: Kind::Float, optimizer, ema: 0.9, workers: 2 };
     let learner = |params: &mut dyn Params| {
         let learner = learner(params, true, Objective::new(Edm::default(), levels(), SEED))?;
         Ok(move |number, (made, batch): (u64, Batch<Tensor>)| {

@@ -51,7 +51,7 @@ fn two_half_batches_equal_the_whole() {
     }
 }
 
-/// Each rank computes half of the batch on its own thread, in a network of its own over the same weights.
+/// Each worker computes half of the batch on its own thread, in a network of its own over the same weights.
 #[test]
 fn two_replicas_equal_the_whole() {
     for device in devices() {

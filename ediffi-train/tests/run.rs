@@ -1,4 +1,4 @@
-//! The training loop: numbers of batches, resume, ranks, log, and what stops it.
+//! The training loop: numbers of batches, resume, workers, log, and what stops it.
 //! Long because its tests share the helpers of a tiny training.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ediffi_core::weights::{Init, Scope};
 use ediffi_train::Error;
-use ediffi_train::data_parallel::Rank;
+use ediffi_train::data_parallel::Worker;
 use ediffi_train::lineage::Lineage;
 use ediffi_train::log::Entry;
 use ediffi_train::optimizer::AdamWSettings;
@@ -31,29 +31,29 @@ fn begin() -> (Tensor, TrainState) {
     (weight, state)
 }
 
-/// A rank with a loss of w times the batch's number plus one.
-fn rank(state: &TrainState) -> Rank<'static, u64, Error> {
+/// A worker with a loss of w times the batch's number plus one.
+fn worker(state: &TrainState) -> Worker<'static, u64, Error> {
     let replica = state.replica().unwrap();
     let weight = Scope::root(&mut replica.source()).weight("w", &[1, 1], Init::Ones).unwrap();
     let loss = move |number, batch: u64| {
         assert_eq!(number, batch);
         Ok((&weight * (number as f64 + 1.0)).mean(Kind::Float))
     };
-    Rank { replica, loss: Box::new(loss) }
+    Worker { replica, loss: Box::new(loss) }
 }
 
 /// Trains; returns the numbers of the batches, the weight and the log.
-fn train(run: &Run<'_>, ranks: usize) -> (Vec<u64>, f64, String) {
-    train_until(run, ranks, u64::MAX)
+fn train(run: &Run<'_>, workers: usize) -> (Vec<u64>, f64, String) {
+    train_until(run, workers, u64::MAX)
 }
 
 /// The same, stopped by the observer after `stop` steps.
-fn train_until(run: &Run<'_>, ranks: usize, stop: u64) -> (Vec<u64>, f64, String) {
+fn train_until(run: &Run<'_>, workers: usize, stop: u64) -> (Vec<u64>, f64, String) {
     let (weight, mut state) = begin();
     run.begin(&mut state).unwrap();
     let mut numbers = Vec::new();
     let mut next = run.next_batch(&state)..;
-    let mut ranks: Vec<_> = (0..ranks).map(|_| rank(&state)).collect();
+    let mut workers: Vec<_> = (0..workers).map(|_| worker(&state)).collect();
     let made = || {
         let number = next.next().unwrap();
         numbers.push(number);
@@ -63,7 +63,7 @@ fn train_until(run: &Run<'_>, ranks: usize, stop: u64) -> (Vec<u64>, f64, String
         assert_eq!(entry.map(|entry| entry.step), state.step().is_multiple_of(20).then_some(state.step()));
         Ok(if state.step() == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     };
-    run.train(&mut state, made, &mut ranks, observe).unwrap();
+    run.train(&mut state, made, &mut workers, observe).unwrap();
     (numbers, weight.double_value(&[0, 0]), std::fs::read_to_string(run.folder.join("net.csv")).unwrap())
 }
 
@@ -172,10 +172,10 @@ fn a_checkpoint_of_another_lineage_is_not_resumed() {
     assert!(error.contains("trained with batch 2, not 4"), "{error}");
 }
 
-/// The gradients of a step are added up whoever computed them: 7 batches a step on 1 to 8 ranks. The log tells: the weight alone
+/// The gradients of a step are added up whoever computed them: 7 batches a step on 1 to 8 workers. The log tells: the weight alone
 /// would not, since clipping and Adam forget the size of a gradient.
 #[test]
-fn the_number_of_ranks_does_not_matter() {
+fn the_number_of_workers_does_not_matter() {
     let folder = tempfile::tempdir().unwrap();
     let (numbers, _, log) = train(&run(folder.path(), 20, 7, Begin::New), 1);
     assert_eq!(numbers.len(), 140);
@@ -188,7 +188,7 @@ fn the_number_of_ranks_does_not_matter() {
         let (others, _, log) = train(&run(folder.path(), 20, 7, Begin::New), count);
         assert_eq!(others, numbers);
         for (got, expected) in loss_and_gradient(&log).into_iter().zip(&expected) {
-            assert!((got / expected - 1.0).abs() < 1e-5, "{count} ranks: {got} instead of {expected}");
+            assert!((got / expected - 1.0).abs() < 1e-5, "{count} workers: {got} instead of {expected}");
         }
     }
     let error = run(folder.path(), 9, 1, Begin::Resume).train(
@@ -197,7 +197,7 @@ fn the_number_of_ranks_does_not_matter() {
         &mut [],
         |_, _| Ok(ControlFlow::Continue(())),
     );
-    assert!(matches!(error.unwrap_err(), Error::Setting { field: "ranks", .. }));
+    assert!(matches!(error.unwrap_err(), Error::Setting { field: "workers", .. }));
 }
 
 /// 20 steps of 2 batches of 2 pictures; batch n has the loss w (n + 1) and the gradient n + 1.
@@ -218,7 +218,7 @@ fn checkpoints_are_written_on_the_way() {
     let folder = tempfile::tempdir().unwrap();
     let often = Run { checkpoint_every: Duration::ZERO, ..run(folder.path(), 3, 1, Begin::New) };
     let (_, mut state) = begin();
-    let mut ranks = [rank(&state)];
+    let mut workers = [worker(&state)];
     let mut next = 0..;
     let made = || next.next().ok_or(Error::NoBatches);
     let observe = |state: &TrainState, _: Option<&Entry>| match state.step() {
@@ -226,7 +226,7 @@ fn checkpoints_are_written_on_the_way() {
         3 => Err(Error::NoBatches),
         _ => Ok(ControlFlow::Continue(())),
     };
-    often.train(&mut state, made, &mut ranks, observe).unwrap_err();
+    often.train(&mut state, made, &mut workers, observe).unwrap_err();
     let (_, mut state) = begin();
     Run { begin: Begin::Resume, ..often }.begin(&mut state).unwrap();
     assert_eq!(state.step(), 2);
@@ -240,11 +240,11 @@ fn a_checkpoint_that_cannot_be_written_ends_the_training() {
         // A folder is where the file should be.
         std::fs::create_dir_all(run.checkpoint()).unwrap();
         let (_, mut state) = begin();
-        let mut ranks = [rank(&state)];
+        let mut workers = [worker(&state)];
         let mut numbers = 0..;
         let made = || Ok(numbers.next().unwrap());
         let observe = |_: &TrainState, _: Option<&Entry>| Ok(ControlFlow::Continue(()));
-        let error = run.train(&mut state, made, &mut ranks, observe).unwrap_err();
+        let error = run.train(&mut state, made, &mut workers, observe).unwrap_err();
         assert!(error.to_string().contains("net.checkpoint.safetensors"), "{error}");
         // One that was to be written on the way is missed at once.
         assert_eq!(state.step(), if checkpoint_every.is_zero() { 2 } else { 5 });
@@ -258,14 +258,14 @@ fn a_step_that_diverges_is_left_out_though_the_next_one_began() {
     let (_, expected, _) = train(&run(folder.path(), 3, 1, Begin::New), 1);
     let folder = tempfile::tempdir().unwrap();
     let (weight, mut state) = begin();
-    let Rank { replica, mut loss } = rank(&state);
+    let Worker { replica, mut loss } = worker(&state);
     let spoilt = move |number, batch| Ok(loss(number, batch)? * if number == 3 { f64::NAN } else { 1.0 });
-    let mut ranks = [Rank { replica, loss: Box::new(spoilt) }];
+    let mut workers = [Worker { replica, loss: Box::new(spoilt) }];
     let mut numbers = 0..;
     let made = || Ok(numbers.next().unwrap());
     let observe = |_: &TrainState, _: Option<&Entry>| Ok(ControlFlow::Continue(()));
     let run = run(folder.path(), 9, 1, Begin::New);
-    let error = run.train(&mut state, made, &mut ranks, observe).unwrap_err();
+    let error = run.train(&mut state, made, &mut workers, observe).unwrap_err();
     assert!(matches!(error, Error::Diverged { step: 3, .. }), "{error}");
     assert_eq!((state.step(), state.pictures(), numbers.start), (3, 6, 5));
     assert_eq!(weight.double_value(&[0, 0]), expected);
@@ -277,24 +277,24 @@ fn a_step_that_diverges_is_left_out_though_the_next_one_began() {
 
 /// A thread that ended with every step would give its memory back every time.
 #[test]
-fn ranks_keep_their_threads() {
+fn workers_keep_their_threads() {
     let folder = tempfile::tempdir().unwrap();
     let threads = &Mutex::new(HashSet::new());
     let (_, mut state) = begin();
-    let rank = || {
-        let Rank { replica, mut loss } = rank(&state);
+    let worker = || {
+        let Worker { replica, mut loss } = worker(&state);
         let seen = move |number, batch| {
             threads.lock().unwrap().insert(std::thread::current().id());
             loss(number, batch)
         };
-        Rank { replica, loss: Box::new(seen) }
+        Worker { replica, loss: Box::new(seen) }
     };
-    let mut ranks = [rank(), rank(), rank()];
+    let mut workers = [worker(), worker(), worker()];
     let mut numbers = 0..;
     let made = || Ok(numbers.next().unwrap());
     let observe = |_: &TrainState, _: Option<&Entry>| Ok(ControlFlow::Continue(()));
-    run(folder.path(), 8, 3, Begin::New).train(&mut state, made, &mut ranks, observe).unwrap();
-    drop(ranks);
+    run(folder.path(), 8, 3, Begin::New).train(&mut state, made, &mut workers, observe).unwrap();
+    drop(workers);
     assert_eq!(threads.lock().unwrap().len(), 3);
 }
 
@@ -306,8 +306,8 @@ fn a_loss_that_is_not_finite_stops_the_training() {
     let replica = state.replica().unwrap();
     let weight = Scope::root(&mut replica.source()).weight("w", &[1, 1], Init::Ones).unwrap();
     let loss = Box::new(move |_, ()| Ok((&weight * f64::NAN).sum(Kind::Float)));
-    let mut ranks = [Rank { replica, loss }];
-    let error = run.train(&mut state, || Ok(()), &mut ranks, |_, _| Ok(ControlFlow::Continue(())));
+    let mut workers = [Worker { replica, loss }];
+    let error = run.train(&mut state, || Ok(()), &mut workers, |_, _| Ok(ControlFlow::Continue(())));
     assert!(matches!(error.unwrap_err(), Error::Diverged { step: 0, .. }));
     assert!(!run.checkpoint().exists(), "nothing is saved over the last good checkpoint");
 }
@@ -320,11 +320,12 @@ fn a_panic_of_tch_is_an_error_that_says_why() {
         let (_, mut state) = begin();
         let full = || {
             let loss = Box::new(|_, _| Ok(Tensor::f_full([1 << 50], 1.0, (Kind::Float, Device::Cpu))?));
-            Rank::<u64, Error> { replica: state.replica().unwrap(), loss }
+            Worker::<u64, Error> { replica: state.replica().unwrap(), loss }
         };
-        let mut ranks: Vec<_> = (0..count).map(|_| full()).collect();
+        let mut workers: Vec<_> = (0..count).map(|_| full()).collect();
         let observe = |_: &TrainState, _: Option<&Entry>| Ok(ControlFlow::Continue(()));
-        let error = run(folder.path(), 1, 2, Begin::New).train(&mut state, || Ok(0), &mut ranks, observe).unwrap_err();
+        let error =
+            run(folder.path(), 1, 2, Begin::New).train(&mut state, || Ok(0), &mut workers, observe).unwrap_err();
         let message = error.to_string();
         assert!(matches!(error, Error::Core { source: ediffi_core::Error::Torch { .. } }), "{message}");
         assert!(message.contains("memory") || message.contains("size"), "{message}");
@@ -333,43 +334,43 @@ fn a_panic_of_tch_is_an_error_that_says_why() {
 
 /// The loop's own thread makes batches and observes, too.
 #[test]
-fn a_panic_of_tch_beside_the_ranks_is_an_error_that_says_why() {
+fn a_panic_of_tch_beside_the_workers_is_an_error_that_says_why() {
     let full = || Tensor::f_full([1 << 50], 1.0, (Kind::Float, Device::Cpu)).is_ok();
     for making in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let (_, mut state) = begin();
-        let mut ranks = [rank(&state), rank(&state)];
+        let mut workers = [worker(&state), worker(&state)];
         let mut numbers = 0..;
         let made = || Ok(if making && full() { 0 } else { numbers.next().unwrap() });
         let observe = |_: &TrainState, _: Option<&Entry>| {
             Ok(if full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         };
-        let error = run(folder.path(), 1, 2, Begin::New).train(&mut state, made, &mut ranks, observe).unwrap_err();
+        let error = run(folder.path(), 1, 2, Begin::New).train(&mut state, made, &mut workers, observe).unwrap_err();
         assert!(matches!(error, Error::Core { source: ediffi_core::Error::Torch { .. } }), "{error}");
         assert_eq!(state.step(), u64::from(!making));
     }
 }
 
 #[test]
-fn a_rank_that_panics_is_an_error() {
+fn a_worker_that_panics_is_an_error() {
     for count in [1, 2] {
         let folder = tempfile::tempdir().unwrap();
         let (_, mut state) = begin();
         let run = run(folder.path(), 1, 2, Begin::New);
-        let broken = || Rank::<u64, Error> {
+        let broken = || Worker::<u64, Error> {
             replica: state.replica().unwrap(),
             loss: Box::new(|_, _| std::panic::resume_unwind(Box::new("no message"))),
         };
-        let mut ranks: Vec<_> = (0..count).map(|_| broken()).collect();
-        let error = run.train(&mut state, || Ok(0), &mut ranks, |_, _| Ok(ControlFlow::Continue(())));
-        assert!(matches!(error.unwrap_err(), Error::RankPanicked), "{count} ranks");
+        let mut workers: Vec<_> = (0..count).map(|_| broken()).collect();
+        let error = run.train(&mut state, || Ok(0), &mut workers, |_, _| Ok(ControlFlow::Continue(())));
+        assert!(matches!(error.unwrap_err(), Error::WorkerPanicked), "{count} workers");
     }
 }
 
-/// In the second step one of two ranks fails while the other is still at work, and goes on working until the first has
+/// In the second step one of two workers fails while the other is still at work, and goes on working until the first has
 /// failed. The training ends with that failure, whichever of them it is.
 #[test]
-fn a_rank_that_fails_beside_another_at_work_ends_the_training() {
+fn a_worker_that_fails_beside_another_at_work_ends_the_training() {
     for failing in [0, 1] {
         for panics in [false, true] {
             let folder = tempfile::tempdir().unwrap();
@@ -377,8 +378,8 @@ fn a_rank_that_fails_beside_another_at_work_ends_the_training() {
             let run = run(folder.path(), 5, 2, Begin::New);
             let (failed, wait) = std::sync::mpsc::channel::<()>();
             let mut ends = (Some(failed), Some(wait));
-            let mut rank = |turn| {
-                let Rank { replica, mut loss } = rank(&state);
+            let mut worker = |turn| {
+                let Worker { replica, mut loss } = worker(&state);
                 let (failed, wait) = if turn == failing { (ends.0.take(), None) } else { (None, ends.1.take()) };
                 let loss = move |number, batch| match (number / 2, &failed, &wait) {
                     (1, Some(_), _) if panics => std::panic::resume_unwind(Box::new("no message")),
@@ -392,16 +393,16 @@ fn a_rank_that_fails_beside_another_at_work_ends_the_training() {
                     }
                     _ => loss(number, batch),
                 };
-                Rank { replica, loss: Box::new(loss) }
+                Worker { replica, loss: Box::new(loss) }
             };
-            let mut ranks = [rank(0), rank(1)];
+            let mut workers = [worker(0), worker(1)];
             let mut numbers = 0..;
             let made = || Ok(numbers.next().unwrap());
             let observe = |_: &TrainState, _: Option<&Entry>| Ok(ControlFlow::Continue(()));
-            let error = run.train(&mut state, made, &mut ranks, observe).unwrap_err();
+            let error = run.train(&mut state, made, &mut workers, observe).unwrap_err();
             let expected =
-                if panics { matches!(error, Error::RankPanicked) } else { matches!(error, Error::NoBatches) };
-            assert!(expected, "rank {failing}: {error}");
+                if panics { matches!(error, Error::WorkerPanicked) } else { matches!(error, Error::NoBatches) };
+            assert!(expected, "worker {failing}: {error}");
             assert_eq!(state.step(), 1);
         }
     }

@@ -1,15 +1,23 @@
 //! What the checks need of the system, by the names of Debian's packages: a browser and Node for the clients of the server, PostgreSQL
-//! for its shared queue.
+//! for its shared queue, and MPI for trainings on many machines, with libclang, which reads its header files.
 
 use std::process::Command;
 
 use crate::checkout;
 
-/// A program that has to be there, and the package that has it.
-const NEEDS: [(&str, &str); 3] = [("chromium", "chromium"), ("npm", "npm"), ("initdb", "postgresql")];
+/// A program or library that has to be there, and the package that has it.
+const NEEDS: [(&str, &str); 6] = [
+    ("chromium", "chromium"),
+    ("npm", "npm"),
+    ("initdb", "postgresql"),
+    ("mpirun", "openmpi-bin"),
+    ("mpicc", "libopenmpi-dev"),
+    ("libclang.so", "libclang-dev"),
+];
 
-/// Debian keeps PostgreSQL's programs in folders of their own, one for each version.
-const POSTGRESQL: &str = "/usr/lib/postgresql";
+/// Debian keeps PostgreSQL's programs and LLVM's libraries in folders of their own, one for each version: where these are, and what is in
+/// each of them.
+const VERSIONS: [(&str, &str); 2] = [("/usr/lib/postgresql", "bin"), ("/usr/lib", "lib")];
 
 /// Installs what is missing, where this process may; else says what to install.
 pub(crate) fn install() -> Result<(), String> {
@@ -35,8 +43,10 @@ pub(crate) fn install() -> Result<(), String> {
 
 fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let versions =
-        std::fs::read_dir(POSTGRESQL).into_iter().flatten().flatten().map(|version| version.path().join("bin"));
+    let versions = VERSIONS.into_iter().flat_map(|(versions, inside)| {
+        let folders = std::fs::read_dir(versions).into_iter().flatten().flatten();
+        folders.map(move |version| version.path().join(inside))
+    });
     std::env::split_paths(&path).chain(versions).any(|folder| folder.join(program).is_file())
 }
 

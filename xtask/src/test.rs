@@ -8,7 +8,7 @@ use crate::setup;
 use crate::summary::Summary;
 
 /// The features that have code of their own. `download-libtorch` has none, and would have all of `tch` built once more.
-pub(crate) const FEATURES: &str = "draw,hub,postgres";
+pub(crate) const FEATURES: &str = "draw,hub,postgres,mpi,nccl";
 
 /// Runs `cargo test` on the whole workspace, and closes with one line that sums up all test binaries.
 pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {

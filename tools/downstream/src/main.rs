@@ -5,6 +5,7 @@ use std::path::Path;
 
 use ediffi::{Pipeline, Request};
 // Built, too, though nothing is trained here.
+use ediffi_cluster as _;
 use ediffi_train as _;
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -66,7 +66,7 @@ pub fn train(folder: &Path) -> Result<()> {
         kind: Kind::Float,
         optimizer: AdamWSettings::default(),
         ema: 0.99,
-        ranks: 1,
+        workers: 1,
     };
     let data = |number| {
         let pictures = normal(&mut batch_rng(3, number), &[4, 3, 8, 8])?.f_tanh()?;

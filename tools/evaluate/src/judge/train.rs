@@ -90,7 +90,7 @@ pub fn train(examples: Examples, folder: &Path, training: &Training) -> Result<(
         kind: Kind::Float,
         optimizer: settings,
         ema: 0.998,
-        ranks: training.workers,
+        workers: training.workers,
     };
     let learner = |params: &mut dyn Params| {
         let network = Network::new(architecture, Scope::root(params))?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ediffi_core::runtime::Runtime;
-use ediffi_train::data_parallel::ranks;
+use ediffi_train::data_parallel::workers;
 use ediffi_train::fit::Setup;
 use ediffi_train::lineage::Lineage;
 use ediffi_train::log::Entry;
@@ -146,8 +146,8 @@ impl Workshop {
         let (optimizer, ema, seed) = (training.optimizer(), training.ema, task.seed(self.plan.seed));
         // Encoders have parameters that are used in f32, such as the temperature of CLIP: they cast each weight where it is used.
         let kind = if matches!(task, Task::Network(..)) { self.runtime.kind } else { Kind::Float };
-        let ranks = ranks(device, self.plan.batches(task).accumulate);
-        Setup { seed, parent, device, kind, optimizer, ema, ranks }
+        let workers = workers(device, self.plan.batches(task).accumulate);
+        Setup { seed, parent, device, kind, optimizer, ema, workers }
     }
 
     /// Watches a run: a progress bar, contact sheets, the end of the time.

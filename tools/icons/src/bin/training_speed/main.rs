@@ -190,7 +190,7 @@ fn train(
         lineage: Lineage::default(),
     };
     let (parent, device, ema) = (None, Device::Cpu, AVERAGE);
-    let setup = Setup { seed: SEED, parent, device, kind, optimizer, ema, ranks: workers };
+    let setup = Setup { seed: SEED, parent, device, kind, optimizer, ema, workers };
     let (sender, receiver) = mpsc::channel();
     let learner = |params: &mut dyn Params| {
         let network = UNet::new(Scope::root(params), config, kind)?;
