@@ -7,13 +7,14 @@ use std::process::Command;
 use crate::checkout::{self, Checkout};
 
 /// The crates that are published, in the order in which they can be.
-pub(crate) const PACKAGES: [&str; 9] = [
+pub(crate) const PACKAGES: [&str; 10] = [
     "ediffi-libtorch",
     "ediffi-core",
     "ediffi-encoders",
     "ediffi-cascade",
     "ediffi-paint",
     "ediffi-train",
+    "ediffi-data",
     "ediffi",
     "ediffi-server",
     "ediffi-cli",

@@ -4,13 +4,14 @@ use cargo_metadata::camino::Utf8Path;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// What each library of the workspace, and each command, may import of the others: an arrow for each pair.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("ediffi-libtorch", &[]),
     ("ediffi-core", &["ediffi-libtorch"]),
     ("ediffi-encoders", &["ediffi-core", "ediffi-libtorch"]),
     ("ediffi-paint", &["ediffi-core"]),
     ("ediffi-cascade", &["ediffi-core"]),
     ("ediffi-train", &["ediffi-core", "ediffi-cascade"]),
+    ("ediffi-data", &["ediffi-core", "ediffi-encoders", "ediffi-train"]),
     ("ediffi", &["ediffi-core", "ediffi-encoders", "ediffi-paint", "ediffi-cascade", "ediffi-libtorch"]),
     ("ediffi-server", &["ediffi"]),
     // The library only with its feature `draw`: without, it is built where there is no libtorch yet.
