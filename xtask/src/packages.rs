@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::checkout::{self, Checkout};
 
 /// The crates that are published, in the order in which they can be.
-pub(crate) const PACKAGES: [&str; 10] = [
+pub(crate) const PACKAGES: [&str; 11] = [
     "ediffi-libtorch",
     "ediffi-core",
     "ediffi-encoders",
@@ -16,6 +16,7 @@ pub(crate) const PACKAGES: [&str; 10] = [
     "ediffi-train",
     "ediffi-data",
     "ediffi",
+    "ediffi-trainer",
     "ediffi-server",
     "ediffi-cli",
 ];
