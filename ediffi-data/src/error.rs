@@ -102,12 +102,12 @@ pub enum Error {
         reason: &'static str,
     },
     /// A table of captions that cannot be read.
-    #[error("{}, row {row}: {}", path.display(), told(reason))]
+    #[error("{}, line {line}: {}", path.display(), told(reason))]
     Table {
         /// The table.
         path: PathBuf,
-        /// The row, from 1; the heading of a CSV file counts.
-        row: u64,
+        /// The line, from 1, in which the row begins.
+        line: u64,
         /// What is wrong with it.
         reason: String,
     },
@@ -125,6 +125,12 @@ pub enum Error {
         /// Why.
         #[from]
         source: PictureError,
+    },
+    /// Pixels of a data set that are no picture.
+    #[error("its pixels are no picture: {reason}")]
+    Pixels {
+        /// What is wrong with them.
+        reason: String,
     },
     /// A sample number that the data do not have.
     #[error("there is no sample {index}: the data have {len}")]

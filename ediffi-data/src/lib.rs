@@ -4,12 +4,24 @@
 //! makes batches of it: it decodes, cuts and mirrors pictures on several threads, in an [`Order`] that a resumed run keeps, and leaves out
 //! what a [`Split`] holds out. [`embeddings`] keeps what encoders made of the captions.
 
+mod buckets;
+mod caption;
+mod cut;
 pub mod embeddings;
 pub mod error;
+mod file;
+mod fingerprint;
+mod folder;
 mod loader;
+mod open;
 mod order;
+mod permutation;
+mod picture;
+mod plan;
 mod settings;
+mod shards;
 mod split;
+mod table;
 
 pub use error::{Error, Result};
 pub use folder::Folder;

@@ -79,11 +79,12 @@ impl LoaderSettings {
         expect_setting(self.batch > 0, "batch", || "a batch has at least one picture".to_owned())?;
         let side = self.side;
         expect_setting((1..=LARGEST_SIDE).contains(&side), "side", || format!("{side} is not in 1..={LARGEST_SIDE}"))?;
-        Split::new(1, self.held_out)?;
+        Split::of_share(1, self.held_out)?;
         let trained = self.crop_side.unwrap_or(side);
         expect_setting((1..=side).contains(&trained), "crop_side", || format!("{trained} is not in 1..={side}"))?;
         let k = self.smaller.unwrap_or(1);
-        let divides = k > 0 && trained.is_multiple_of(k);
+        expect_setting(self.smaller.is_none_or(|k| k > 1), "smaller", || format!("{k} is no factor: it is at least 2"))?;
+        let divides = trained.is_multiple_of(k);
         expect_setting(divides, "smaller", || format!("the side {trained} is no multiple of {k}"))?;
         let Some(AspectBuckets { widest, multiple }) = self.buckets else { return Ok(()) };
         let sensible = (1.0..=8.0).contains(&widest);
