@@ -5,7 +5,7 @@
 use ediffi_core::files::write_json;
 use ediffi_core::nn::Linear;
 use ediffi_core::weights::{Params, Scope};
-use ediffi_data::Split;
+use ediffi_data::{Part, Split};
 use ediffi_encoders::TextTokenizer;
 use ediffi_encoders::t5::{FeedForwardKind, T5Config, T5Network};
 use ediffi_train::fit::{Setup, fit};
@@ -111,10 +111,10 @@ pub(crate) fn train(
 /// The captions of what networks are trained on, or as many as are enough, spread evenly.
 fn captions(workshop: &Workshop<'_>) -> Result<Vec<String>> {
     let len = workshop.dataset.len();
-    let split = Split::new(len, workshop.plan.data.held_out)?;
+    let split = Split::of_share(len, workshop.plan.data.held_out)?;
     let every = len.div_ceil(CAPTIONS).max(1);
     let mut captions = Vec::new();
-    for index in (0..len).step_by(every).filter(|index| !split.is_held_out(*index)) {
+    for index in (0..len).step_by(every).filter(|index| split.part(*index) == Part::Train) {
         match workshop.dataset.caption(index) {
             Ok(caption) => captions.push(caption),
             Err(error) => tracing::warn!(%error, "a caption is left out"),

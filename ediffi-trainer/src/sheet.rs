@@ -1,12 +1,8 @@
 //! Sheets: many pictures in one, to be looked at.
 
 use std::io::Cursor;
-use std::path::Path;
 
-use ediffi_core::files::write_with_folders;
-use image::{ImageFormat, RgbImage, imageops};
-
-use crate::{Error, Result};
+use image::{ImageFormat, ImageResult, RgbImage, imageops};
 
 /// Pixels between pictures.
 const GAP: u32 = 2;
@@ -17,12 +13,11 @@ pub(crate) fn size(side: u32, columns: u32, lines: u32) -> (u32, u32) {
     (of(columns), of(lines))
 }
 
-/// Lays square RGB pictures out in a grid with a narrow gray gap and writes a PNG. One that has not `size * size * 3` bytes is left out.
-/// Returns the bytes of the PNG.
+/// Lays square RGB pictures out in a grid with a narrow gray gap, as a PNG. One that has not `size * size * 3` bytes is left out.
 ///
 /// # Errors
-/// A file that cannot be written.
-pub fn write(path: &Path, pictures: &[Vec<u8>], size: u32, columns: u32) -> Result<Vec<u8>> {
+/// A sheet that is too large for a PNG.
+pub fn png(pictures: &[Vec<u8>], size: u32, columns: u32) -> ImageResult<Vec<u8>> {
     let columns = columns.max(1);
     let rows = u32::try_from(pictures.len()).unwrap_or(u32::MAX).div_ceil(columns);
     let (width, height) = self::size(size, columns, rows);
@@ -34,11 +29,8 @@ pub fn write(path: &Path, pictures: &[Vec<u8>], size: u32, columns: u32) -> Resu
         }
     }
     let mut png = Cursor::new(Vec::new());
-    let failed = |source| Error::Sheet { path: path.to_owned(), source };
-    sheet.write_to(&mut png, ImageFormat::Png).map_err(failed)?;
-    let png = png.into_inner();
-    write_with_folders(path, &png)?;
-    Ok(png)
+    sheet.write_to(&mut png, ImageFormat::Png)?;
+    Ok(png.into_inner())
 }
 
 #[cfg(test)]
@@ -47,13 +39,9 @@ mod tests {
 
     #[test]
     fn pictures_stand_in_lines_and_the_gap_is_gray() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("sheets/a.png");
         let of = |value: u8| vec![value; 4 * 4 * 3];
-        let png = write(&path, &[of(10), of(20), of(30)], 4, 2).unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), png);
-        let sheet = image::load_from_memory(&png).unwrap().into_rgb8();
-        assert_eq!(sheet.dimensions(), (14, 14));
+        let sheet = image::load_from_memory(&png(&[of(10), of(20), of(30)], 4, 2).unwrap()).unwrap().into_rgb8();
+        assert_eq!(sheet.dimensions(), size(4, 2, 2));
         let at = |x, y| sheet.get_pixel(x, y).0[0];
         assert_eq!([at(2, 2), at(8, 2), at(2, 8), at(8, 8), at(0, 0)], [10, 20, 30, 128, 128]);
     }

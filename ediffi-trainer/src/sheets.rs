@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ediffi_core::conditioning::Conditioning;
+use ediffi_core::files::write_with_folders;
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::unet::UNet;
 use ediffi_core::weights;
@@ -17,7 +18,7 @@ use crate::data::{Text, Told, source};
 use crate::plan::{NetworkPlan, Plan, StagePlan};
 use crate::preview::Drawing;
 use crate::workshop::Workshop;
-use crate::{Result, sheet};
+use crate::{Error, Result, sheet};
 
 /// Pictures on a line, and on a sheet whose prompts are captions of the data.
 const COLUMNS: usize = 8;
@@ -91,7 +92,9 @@ impl<'w> Sheets<'w> {
         let path = workshop.options.folder.join("sheets").join(name);
         let (pictures, size) = (to_rgb(&pictures)?, u32::try_from(side).unwrap_or(0));
         let columns = u32::try_from(columns).unwrap_or(1);
-        let png = sheet::write(&path, &pictures, size, columns)?;
+        let png = sheet::png(&pictures, size, columns);
+        let png = png.map_err(|source| Error::Sheet { path: path.clone(), source })?;
+        write_with_folders(&path, &png)?;
         let lines = u32::try_from(pictures.len()).unwrap_or(0).div_ceil(columns.max(1));
         Ok(Some(Sheet { path, png, size: sheet::size(size, columns, lines) }))
     }

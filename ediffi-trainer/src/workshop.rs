@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use ediffi_core::unet::EmbeddingShapes;
 use ediffi_data::embeddings::Embeddings;
+use ediffi_data::{Part, Split};
 use ediffi_train::data_parallel::ranks;
 use ediffi_train::dataset::Dataset;
 use ediffi_train::lineage::Lineage;
@@ -221,8 +222,8 @@ fn needs(plan: &Plan) -> Result<EmbeddingShapes> {
 /// Refuses data with too few samples for training, or for what is held out.
 fn expect_enough(plan: &Plan, samples: usize) -> Result<()> {
     let too_little = |reason: String| Err(Error::TooLittle { samples, reason });
-    let split = ediffi_data::Split::new(samples, plan.data.held_out)?;
-    let held_out = (0..samples).filter(|index| split.is_held_out(*index)).count();
+    let split = Split::of_share(samples, plan.data.held_out)?;
+    let held_out = split.len(Part::HeldOut);
     if samples == held_out {
         return too_little("none of which is trained on".to_owned());
     }

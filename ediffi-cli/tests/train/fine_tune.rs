@@ -1,0 +1,46 @@
+//! Networks that start from a model folder.
+
+use super::*;
+
+const SHARED: &str = r#"[[stages.networks]]
+name = "shared"
+cell = "(0, 0)"
+training = { steps = 150, learning-rate = 3e-3, warm-up = 10, ema = 0.9 }
+"#;
+
+/// Two experts in the place of the base's network, which start from the model of the unbroken run.
+fn experts(model: &str) -> String {
+    let expert = |name: &str, cell: &str| {
+        format!(
+            "[[stages.networks]]\nname = \"{name}\"\ncell = \"{cell}\"\nstart = \"{model}\"\n\
+             training = {{ steps = 8, learning-rate = 1e-3, ema = 0.9 }}\n\n"
+        )
+    };
+    expert("high", "(1, 1)") + &expert("low", "(1, 0)")
+}
+
+#[test]
+fn experts_branch_from_a_model_and_draw_together() {
+    let (room, whole) = (Room::new(), whole());
+    pictures(&room.path("pictures"));
+    let model = whole.path("run/model");
+    let model = model.to_str().unwrap();
+    let own = "encoders = { own = { vocabulary = 50, width = 8, layers = 1, heads = 2, batch = 16, training = { steps = 40, learning-rate = 3e-3, ema = 0.9 } } }";
+    let its = format!("encoders = {{ model = \"{model}\" }}");
+    room.plan("experts.toml", &[(SHARED, &experts(model)), (own, &its), ("steps = 60,", "steps = 4,")]);
+    room.train("experts.toml", "pictures", "run", &["--sheet-steps", "0"]);
+    assert_eq!(room.draw("run/model", "a.png").dimensions(), (16, 16));
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(room.path("run/model/pipeline.json")).unwrap()).unwrap();
+    let base = &manifest["stages"][0]["experts"];
+    assert_eq!((&base[0]["weights"], &base[1]["weights"]), (&"base/high.safetensors".into(), &"base/low.safetensors".into()));
+    assert_eq!(base[0]["sigma"][0], base[1]["sigma"][1]);
+    // Another network: the key that differs is named, and nothing has begun.
+    let wider = [(SHARED, experts(model)), (own, its), ("channels = 16", "channels = 24".to_owned())];
+    let wider: Vec<(&str, &str)> = wider.iter().map(|(from, to)| (*from, to.as_str())).collect();
+    room.plan("wider.toml", &wider);
+    let (code, error) = room.fails("wider.toml", "pictures", "wider", &[]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("base.high cannot start from") && error.contains("network.channels is 16"), "{error}");
+    assert!(!room.path("wider").exists());
+}
