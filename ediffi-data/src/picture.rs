@@ -124,7 +124,8 @@ mod tests {
         let channels = if color == ColorType::Rgba8 { 4 } else { 3 };
         let mut encoder = WebPEncoder::new(&mut bytes);
         // Little-endian TIFF with one entry: orientation, a short.
-        let tiff = |turned| [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", &[turned, 0, 0, 0, 0, 0, 0, 0][..]].concat();
+        let tiff =
+            |turned| [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", &[turned, 0, 0, 0, 0, 0, 0, 0][..]].concat();
         if let Some(turned) = turned {
             encoder.set_exif_metadata(tiff(turned));
         }

@@ -90,7 +90,12 @@ pub(super) fn build(path: &Path, mut file: &File, stamp: Stamp) -> Result<Index>
             (_, _, Some(span), Some(said)) => {
                 (span, true, said.map_err(|reason| Error::Caption { name: name() + ".json", reason })?)
             }
-            _ => return Err(Error::NoCaption { name: name(), expected: "a .txt or .json file of its name in the shard" }),
+            _ => {
+                return Err(Error::NoCaption {
+                    name: name(),
+                    expected: "a .txt or .json file of its name in the shard",
+                });
+            }
         };
         fingerprint.sample(&format!("{}.{ending}", found.key), picture.1, &said);
         entries.push(Entry { key: found.key, picture, caption, json });

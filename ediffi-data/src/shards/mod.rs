@@ -50,7 +50,8 @@ impl Shards {
     /// shard, [`Error::Caption`], [`Error::Shard`] for one that is damaged, cut short or compressed, [`Error::Empty`], [`Error::File`].
     pub fn open(shards: &str, indices: Option<&Path>) -> Result<Self> {
         let folder = Path::new(shards);
-        let paths = if folder.is_dir() { in_folder(folder)? } else { expand(shards)?.into_iter().map(PathBuf::from).collect() };
+        let paths =
+            if folder.is_dir() { in_folder(folder)? } else { expand(shards)?.into_iter().map(PathBuf::from).collect() };
         Self::of_paths(shards, paths, indices)
     }
 
@@ -145,7 +146,10 @@ impl Shard {
     fn read(&self, (offset, length): Span, most: u64) -> Result<Vec<u8>> {
         let file = File::open(&self.path).map_err(file_error(&self.path))?;
         if Stamp::of(&file).map_err(file_error(&self.path))? != self.index.stamp {
-            return Err(Error::Shard { path: self.path.clone(), reason: "it was written to since it was opened".to_owned() });
+            return Err(Error::Shard {
+                path: self.path.clone(),
+                reason: "it was written to since it was opened".to_owned(),
+            });
         }
         part(&file, offset, length.min(most)).map_err(file_error(&self.path))
     }
