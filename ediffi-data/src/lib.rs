@@ -28,6 +28,6 @@ pub use folder::Folder;
 pub use loader::{Loader, Said};
 pub use open::open;
 pub use order::Order;
-pub use settings::{AspectBuckets, LoaderSettings, Part};
+pub use settings::{AspectBuckets, LoaderSettings};
 pub use shards::Shards;
-pub use split::Split;
+pub use split::{Part, Split};

@@ -1,17 +1,7 @@
 //! How batches are made of pictures.
 
 use crate::error::expect_setting;
-use crate::{Result, Split};
-
-/// Which part of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Part {
-    /// What is trained on.
-    #[default]
-    Train,
-    /// What is held out, and never trained on.
-    HeldOut,
-}
+use crate::{Part, Result, Split};
 
 /// Batches of several shapes, each of pictures that have about this shape.
 #[derive(Debug, Clone, Copy, PartialEq)]

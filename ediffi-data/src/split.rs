@@ -3,10 +3,19 @@
 use crate::Result;
 use crate::error::expect_setting;
 use crate::permutation::Permutation;
-use crate::settings::Part;
 
 /// The key of the permutation: not the seed of a run, so that all runs over the same data hold out the same.
 const KEY: u64 = 0x6865_6c64_206f_7574;
+
+/// Which part of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    /// What is trained on.
+    #[default]
+    Train,
+    /// What is held out, and never trained on.
+    HeldOut,
+}
 
 /// Divides samples into those that are trained on and those that are held out, by a fixed permutation of their numbers: the same for equal
 /// numbers of samples, whatever the seed of the run. No list is kept.

@@ -1,4 +1,5 @@
 //! Embeddings that are kept: resumed after a kill, and refused where they are others'.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod made;
 

@@ -1,4 +1,5 @@
 //! The same pictures in every layout are the same data.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod made;
 

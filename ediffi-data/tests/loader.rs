@@ -1,4 +1,5 @@
 //! Batches: in order, resumed, of what can be read.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod made;
 

@@ -1,4 +1,5 @@
 //! Shards, and the indices that are kept of them.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod made;
 

@@ -100,7 +100,7 @@ impl Writer {
             stored.extend(join(&name, &tensors).map_err(|reason| wrong(format!("`{name}`: {reason}")))?);
         }
         remove_unfinished(&path)?;
-        let texts = [("format", FORMAT), ("data", &self.kept.data), ("encoder", &self.kept.encoder)];
+        let texts = [("format", FORMAT), ("data", self.kept.data.as_str()), ("encoder", self.kept.encoder.as_str())];
         let mut texts: HashMap<String, String> = texts.map(|(key, text)| (key.to_owned(), text.to_owned())).into();
         texts.insert("first".to_owned(), samples.start.to_string());
         weights::save(&path, &stored, texts)?;

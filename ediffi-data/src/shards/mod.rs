@@ -14,11 +14,11 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::{file_error, sample_error};
-use crate::file::{Stamp, part};
+use crate::file::{Stamp, name_of, part};
 use crate::fingerprint::Fingerprint;
 use crate::{Error, Result, caption, picture};
 use index::{Entry, Index, Span};
-pub(crate) use list::expand;
+use list::expand;
 
 /// Tar files whose files of one name, up to the first dot, are a sample: `000017.jpg` (or `.jpeg`, `.png`, `.webp`) and `000017.txt`, or else
 /// `000017.json` with the key `caption` or `text`, as WebDataset and img2dataset write them. Other files are passed over.
@@ -153,10 +153,6 @@ impl Shard {
         }
         part(&file, offset, length.min(most)).map_err(file_error(&self.path))
     }
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The shards of a folder, by name.

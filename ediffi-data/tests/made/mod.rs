@@ -10,28 +10,28 @@ use image_webp::{ColorType, WebPEncoder};
 
 /// A file of a picture, and what is said of it.
 #[derive(Debug, Clone)]
-pub struct Made {
+pub(crate) struct Made {
     /// Its path in a folder, without the ending.
-    pub stem: String,
-    pub ending: &'static str,
-    pub bytes: Vec<u8>,
-    pub caption: String,
+    pub(crate) stem: String,
+    pub(crate) ending: &'static str,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) caption: String,
 }
 
 impl Made {
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}.{}", self.stem, self.ending)
     }
 }
 
 /// Picture `number`, of a size of its own.
-pub fn pixels(number: u32) -> RgbImage {
+pub(crate) fn pixels(number: u32) -> RgbImage {
     let (width, height) = (20 + number % 5 * 4, 16 + number % 3 * 8);
     RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 9) as u8, (y * 9) as u8, (number * 40) as u8]))
 }
 
 /// `count` pictures: PNG, JPEG and WebP in turn.
-pub fn pictures(count: u32) -> Vec<Made> {
+pub(crate) fn pictures(count: u32) -> Vec<Made> {
     let made = |number: u32| {
         let pixels = pixels(number);
         let ending = ["png", "jpg", "webp"][number as usize % 3];
@@ -51,7 +51,7 @@ pub fn pictures(count: u32) -> Vec<Made> {
 }
 
 /// Writes the pictures into a folder, without what is said of them.
-pub fn write(folder: &Path, made: &[Made]) {
+pub(crate) fn write(folder: &Path, made: &[Made]) {
     for made in made {
         let path = folder.join(made.name());
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -60,7 +60,7 @@ pub fn write(folder: &Path, made: &[Made]) {
 }
 
 /// Writes the pictures into a folder, each with a text beside it.
-pub fn folder(folder: &Path, pictures: &[Made]) {
+pub(crate) fn folder(folder: &Path, pictures: &[Made]) {
     write(folder, pictures);
     for made in pictures {
         fs::write(folder.join(format!("{}.txt", made.stem)), format!("{}\n", made.caption)).unwrap();
@@ -68,7 +68,7 @@ pub fn folder(folder: &Path, pictures: &[Made]) {
 }
 
 /// Writes a tar file of these files.
-pub fn tar(path: &Path, files: &[(String, Vec<u8>)]) {
+pub(crate) fn tar(path: &Path, files: &[(String, Vec<u8>)]) {
     let mut builder = tar::Builder::new(fs::File::create(path).unwrap());
     for (name, bytes) in files {
         let mut header = tar::Header::new_ustar();
@@ -80,7 +80,7 @@ pub fn tar(path: &Path, files: &[(String, Vec<u8>)]) {
 }
 
 /// Writes the pictures as a shard, captions in JSON for every other.
-pub fn shard(path: &Path, pictures: &[Made]) {
+pub(crate) fn shard(path: &Path, pictures: &[Made]) {
     let mut files = Vec::new();
     for (number, made) in pictures.iter().enumerate() {
         files.push((made.name(), made.bytes.clone()));
@@ -95,6 +95,6 @@ pub fn shard(path: &Path, pictures: &[Made]) {
 }
 
 /// The error, where the value cannot be printed.
-pub fn error<T, E>(result: Result<T, E>) -> E {
+pub(crate) fn error<T, E>(result: Result<T, E>) -> E {
     result.map(|_| ()).unwrap_err()
 }
