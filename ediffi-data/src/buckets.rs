@@ -45,7 +45,7 @@ impl Buckets {
         let (mut skipped, mut last) = (0, None);
         for (sample, size) in found {
             match size {
-                Ok(size) => members.iter_mut().nth(nearest(&sizes, size)).into_iter().for_each(|all| all.push(sample)),
+                Ok(size) => members.get_mut(nearest(&sizes, size)).into_iter().for_each(|all| all.push(sample)),
                 Err(error) => {
                     tracing::warn!(sample = dataset.name(sample), %error, "a broken picture is skipped");
                     skipped += 1;

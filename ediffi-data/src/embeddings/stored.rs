@@ -99,12 +99,9 @@ impl Stored {
         let metadata: Metadata = serde_json::from_slice(&json).map_err(|error| wrong(error.to_string()))?;
         let text = |key: &str| metadata.metadata().as_ref()?.get(key).cloned();
         let samples = kept.samples_of(number);
-        let expected = [
-            ("format", FORMAT),
-            ("data", &kept.data),
-            ("encoder", &kept.encoder),
-            ("first", &samples.start.to_string()),
-        ];
+        let first = samples.start.to_string();
+        let expected =
+            [("format", FORMAT), ("data", kept.data.as_str()), ("encoder", kept.encoder.as_str()), ("first", &first)];
         for (key, expected) in expected {
             let found = text(key).unwrap_or_default();
             if found != expected {
