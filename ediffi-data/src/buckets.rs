@@ -45,7 +45,7 @@ impl Buckets {
         let (mut skipped, mut last) = (0, None);
         for (sample, size) in found {
             match size {
-                Ok(size) => members.iter_mut().nth(nearest(&sizes, size)).into_iter().for_each(|all| all.push(sample)),
+                Ok(size) => members.get_mut(nearest(&sizes, size)).into_iter().for_each(|all| all.push(sample)),
                 Err(error) => {
                     tracing::warn!(sample = dataset.name(sample), %error, "a broken picture is skipped");
                     skipped += 1;
@@ -95,7 +95,8 @@ impl AspectBuckets {
         let fitting = |length: f64| ((area / length / multiple).round() as u32).max(1) * self.multiple;
         // Widths of landscapes and the square; portraits are the same, turned.
         let wide = (side..).step_by(self.multiple as usize).map(|width| (fitting(f64::from(width)), width));
-        let wide: Vec<Size> = wide.take_while(|&(height, width)| f64::from(width) <= self.widest * f64::from(height)).collect();
+        let wide: Vec<Size> =
+            wide.take_while(|&(height, width)| f64::from(width) <= self.widest * f64::from(height)).collect();
         let tall = wide.iter().rev().map(|&(height, width)| (width, height));
         let mut sizes: Vec<Size> = tall.chain(wide.iter().copied()).collect();
         sizes.dedup();
@@ -163,8 +164,10 @@ mod tests {
         let (buckets, skipped) = buckets(sizes, 4).unwrap();
         assert_eq!((buckets.samples(), buckets.batches(), skipped), (53, 10 + 3 + 1, 1));
         for epoch in 0..3 {
-            let mut seen: Vec<(Size, u64)> =
-                (epoch * 14..epoch * 14 + 14).map(|number| buckets.batch(number).unwrap()).map(|(bucket, nth)| (bucket.size, nth)).collect();
+            let mut seen: Vec<(Size, u64)> = (epoch * 14..epoch * 14 + 14)
+                .map(|number| buckets.batch(number).unwrap())
+                .map(|(bucket, nth)| (bucket.size, nth))
+                .collect();
             seen.sort_unstable();
             let of = |size, count: u64| (epoch * count..(epoch + 1) * count).map(move |nth| (size, nth));
             let expected: Vec<_> = of((48, 88), 3).chain(of((64, 64), 10)).chain(of((88, 48), 1)).collect();

@@ -138,7 +138,9 @@ mod tests {
     #[test]
     fn chance_in_one_setting_leaves_the_others_alone() {
         let picture = sample(9, 9, 1);
-        let cut = |random, flip| Cutting { random, flip, ..cutting((9, 9), (4, 4)) }.cut(&picture, &mut batch_rng(0, 5)).unwrap();
+        let cut = |random, flip| {
+            Cutting { random, flip, ..cutting((9, 9), (4, 4)) }.cut(&picture, &mut batch_rng(0, 5)).unwrap()
+        };
         assert_eq!(cut(true, true).crop, cut(true, false).crop);
         assert_eq!(cut(true, true).flipped, cut(false, true).flipped);
     }
@@ -153,7 +155,10 @@ mod tests {
             let expected = [x * 12 + 3, y * 12 + 3, 7];
             for (got, expected) in pixel.iter().zip(expected) {
                 // The edges of the picture bend it.
-                assert!(usize::from(*got).abs_diff(expected) <= if y == 0 || y == 7 { 3 } else { 1 }, "{y} {x}: {pixel:?}");
+                assert!(
+                    usize::from(*got).abs_diff(expected) <= if y == 0 || y == 7 { 3 } else { 1 },
+                    "{y} {x}: {pixel:?}"
+                );
             }
         }
         let enlarged = cutting((8, 8), (8, 8)).cut(&sample(2, 3, 60), &mut batch_rng(0, 0)).unwrap();

@@ -29,6 +29,11 @@ impl Stamp {
     }
 }
 
+/// The name of a file, wherever it lies.
+pub(crate) fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// The first `most` bytes of a file.
 pub(crate) fn beginning(path: &Path, most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();

@@ -180,7 +180,11 @@ fn beside(root: &Path, names: Vec<String>) -> Result<Vec<Item>> {
     for name in &names {
         if let Some(first) = stems.insert(stem(name), name) {
             let (first, second) = (first.to_owned(), name.clone());
-            return Err(Error::Twice { first, second, reason: "pictures that share a caption file have to be told apart by a table" });
+            return Err(Error::Twice {
+                first,
+                second,
+                reason: "pictures that share a caption file have to be told apart by a table",
+            });
         }
     }
     // The first that fails is the first in the order of names, whichever thread meets it.
@@ -211,5 +215,8 @@ fn caption_beside(root: &Path, name: &str) -> Result<String> {
         };
         return said.map_err(|reason| Error::Caption { name: file, reason });
     }
-    Err(Error::NoCaption { name: name.to_owned(), expected: "a .txt or .json file of its name beside it, or a table in the folder" })
+    Err(Error::NoCaption {
+        name: name.to_owned(),
+        expected: "a .txt or .json file of its name beside it, or a table in the folder",
+    })
 }

@@ -67,7 +67,8 @@ impl Loader {
     /// [`Error::Broken`] where no size can be read.
     pub fn new(dataset: Arc<dyn Dataset>, settings: LoaderSettings) -> Result<Self> {
         settings.check()?;
-        let pool = ThreadPoolBuilder::new().num_threads(settings.threads).thread_name(|n| format!("decode-{n}")).build();
+        let pool =
+            ThreadPoolBuilder::new().num_threads(settings.threads).thread_name(|n| format!("decode-{n}")).build();
         let pool = pool.map_err(|source| Error::Threads { source })?;
         let (plan, skipped) = pool.install(|| Plan::new(&dataset, &settings))?;
         Ok(Self(Arc::new(Inner { dataset, settings, plan, pool, skipped: skipped.into() })))
@@ -116,7 +117,9 @@ impl BatchSource for Loader {
         let pictures = from_rgb(&pixels, keeps.0.into(), keeps.1.into())?;
         let smaller = settings.smaller.map(|k| {
             let k = i64::from(k);
-            guarded(|| Ok::<_, ediffi_train::Error>(pictures.f_avg_pool2d([k, k], [k, k], [0, 0], false, false, None)?))
+            guarded(|| {
+                Ok::<_, ediffi_train::Error>(pictures.f_avg_pool2d([k, k], [k, k], [0, 0], false, false, None)?)
+            })
         });
         Ok(Batch { smaller: smaller.transpose()?, pictures, text })
     }

@@ -32,7 +32,7 @@ pub(crate) fn is_other(ending: &str) -> bool {
 /// decoded.
 pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
     // A broken picture is passed over: not even a fault of a decoder may end a training.
-    catch_unwind(AssertUnwindSafe(|| {
+    catch_unwind(AssertUnwindSafe(|| -> Result<_, PictureError> {
         if !is_webp(bytes) {
             return Ok(Picture::from_bytes(bytes)?.into_rgb());
         }
@@ -55,7 +55,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, PictureError> {
 /// Height and width of the upright picture in a file, of which `read` reads the first bytes. Its pixels are not decoded.
 pub(crate) fn size<E: From<PictureError>>(read: impl Fn(u64) -> Result<Vec<u8>, E>) -> Result<(u32, u32), E> {
     let size = |bytes: &[u8]| {
-        let size = catch_unwind(AssertUnwindSafe(|| {
+        let size = catch_unwind(AssertUnwindSafe(|| -> Result<_, PictureError> {
             if !is_webp(bytes) {
                 return Picture::size_of(bytes);
             }
@@ -124,7 +124,8 @@ mod tests {
         let channels = if color == ColorType::Rgba8 { 4 } else { 3 };
         let mut encoder = WebPEncoder::new(&mut bytes);
         // Little-endian TIFF with one entry: orientation, a short.
-        let tiff = |turned| [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", &[turned, 0, 0, 0, 0, 0, 0, 0][..]].concat();
+        let tiff =
+            |turned| [b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0", &[turned, 0, 0, 0, 0, 0, 0, 0][..]].concat();
         if let Some(turned) = turned {
             encoder.set_exif_metadata(tiff(turned));
         }

@@ -12,12 +12,7 @@ use crate::{Error, LoaderSettings, Order, Part, Result, Split};
 #[derive(Debug)]
 pub(crate) enum Plan {
     /// Squares.
-    Squares {
-        order: Order,
-        split: Split,
-        part: Part,
-        side: u32,
-    },
+    Squares { order: Order, split: Split, part: Part, side: u32 },
     /// Several shapes.
     Buckets(Buckets),
 }

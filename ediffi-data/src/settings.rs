@@ -1,17 +1,7 @@
 //! How batches are made of pictures.
 
 use crate::error::expect_setting;
-use crate::{Result, Split};
-
-/// Which part of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Part {
-    /// What is trained on.
-    #[default]
-    Train,
-    /// What is held out, and never trained on.
-    HeldOut,
-}
+use crate::{Part, Result, Split};
 
 /// Batches of several shapes, each of pictures that have about this shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -83,7 +73,9 @@ impl LoaderSettings {
         let trained = self.crop_side.unwrap_or(side);
         expect_setting((1..=side).contains(&trained), "crop_side", || format!("{trained} is not in 1..={side}"))?;
         let k = self.smaller.unwrap_or(1);
-        expect_setting(self.smaller.is_none_or(|k| k > 1), "smaller", || format!("{k} is no factor: it is at least 2"))?;
+        expect_setting(self.smaller.is_none_or(|k| k > 1), "smaller", || {
+            format!("{k} is no factor: it is at least 2")
+        })?;
         let divides = trained.is_multiple_of(k);
         expect_setting(divides, "smaller", || format!("the side {trained} is no multiple of {k}"))?;
         let Some(AspectBuckets { widest, multiple }) = self.buckets else { return Ok(()) };

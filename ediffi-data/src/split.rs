@@ -1,12 +1,21 @@
 //! What is held out of a training.
 
+use crate::Result;
 use crate::error::expect_setting;
 use crate::permutation::Permutation;
-use crate::settings::Part;
-use crate::Result;
 
 /// The key of the permutation: not the seed of a run, so that all runs over the same data hold out the same.
 const KEY: u64 = 0x6865_6c64_206f_7574;
+
+/// Which part of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    /// What is trained on.
+    #[default]
+    Train,
+    /// What is held out, and never trained on.
+    HeldOut,
+}
 
 /// Divides samples into those that are trained on and those that are held out, by a fixed permutation of their numbers: the same for equal
 /// numbers of samples, whatever the seed of the run. No list is kept.
@@ -36,7 +45,9 @@ impl Split {
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) for as many as there are, or more.
     pub fn of_count(len: usize, count: usize) -> Result<Self> {
-        expect_setting(count == 0 || count < len, "held_out", || format!("{count} of {len} samples leave none to train on"))?;
+        expect_setting(count == 0 || count < len, "held_out", || {
+            format!("{count} of {len} samples leave none to train on")
+        })?;
         Ok(Self::new(len, count))
     }
 

@@ -86,7 +86,8 @@ fn jsonl(path: &Path, mut file: impl BufRead, add: &mut impl FnMut(u64, &str, St
     let mut bytes = Vec::new();
     for line in 1.. {
         bytes.clear();
-        let read = std::io::Read::take(&mut file, LONGEST + 1).read_until(b'\n', &mut bytes).map_err(file_error(path))?;
+        let read =
+            std::io::Read::take(&mut file, LONGEST + 1).read_until(b'\n', &mut bytes).map_err(file_error(path))?;
         if read == 0 {
             break;
         }
@@ -146,7 +147,8 @@ mod tests {
             "metadata.jsonl",
             "{\"file_name\": \"./b/2.png\", \"text\": \"a dog, \\\"sitting\\\"\", \"width\": 3}\n\n{\"file_name\": \"1.jpg\", \"text\": \" a cat\"}",
         );
-        let csv = table("metadata.csv", "width,caption,file_name\n3,\"a dog, \"\"sitting\"\"\",b/2.png\n,a cat,1.jpg\n");
+        let csv =
+            table("metadata.csv", "width,caption,file_name\n3,\"a dog, \"\"sitting\"\"\",b/2.png\n,a cat,1.jpg\n");
         let rows = |lines: [u64; 2]| {
             [("1.jpg", lines[1], "a cat"), ("b/2.png", lines[0], "a dog, \"sitting\"")]
                 .map(|(name, line, caption)| (name.to_owned(), line, caption.to_owned()))

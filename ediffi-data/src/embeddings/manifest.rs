@@ -47,7 +47,12 @@ impl Kept {
         let path = manifest(folder);
         let Manifest { format, data, encoder, samples, rows } = read_json(&path)?;
         if format != FORMAT {
-            return Err(Error::OtherEmbeddings { path, fact: "the format", found: format, expected: FORMAT.to_owned() });
+            return Err(Error::OtherEmbeddings {
+                path,
+                fact: "the format",
+                found: format,
+                expected: FORMAT.to_owned(),
+            });
         }
         if rows == 0 {
             return Err(Error::Embeddings { path, reason: "it has shards of no rows".to_owned() });

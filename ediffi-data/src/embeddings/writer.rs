@@ -86,19 +86,21 @@ impl Writer {
                     continue;
                 }
                 let fits = by_name.get_mut(place).filter(|(known, tensors)| *known == name && tensors.len() == number);
-                let (_, tensors) = fits.ok_or_else(|| wrong(format!("row {number} has `{name}` where others have not")))?;
+                let (_, tensors) =
+                    fits.ok_or_else(|| wrong(format!("row {number} has `{name}` where others have not")))?;
                 tensors.push(tensor);
             }
         }
         let mut stored = Vec::new();
         for (name, tensors) in by_name {
-            if tensors.len() != samples.len() || name.ends_with(ENDS) || stored.iter().any(|(known, _)| *known == name) {
+            if tensors.len() != samples.len() || name.ends_with(ENDS) || stored.iter().any(|(known, _)| *known == name)
+            {
                 return Err(wrong(format!("`{name}` is not in every row, is there twice, or ends with `{ENDS}`")));
             }
             stored.extend(join(&name, &tensors).map_err(|reason| wrong(format!("`{name}`: {reason}")))?);
         }
         remove_unfinished(&path)?;
-        let texts = [("format", FORMAT), ("data", &self.kept.data), ("encoder", &self.kept.encoder)];
+        let texts = [("format", FORMAT), ("data", self.kept.data.as_str()), ("encoder", self.kept.encoder.as_str())];
         let mut texts: HashMap<String, String> = texts.map(|(key, text)| (key.to_owned(), text.to_owned())).into();
         texts.insert("first".to_owned(), samples.start.to_string());
         weights::save(&path, &stored, texts)?;

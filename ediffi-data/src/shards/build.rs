@@ -6,9 +6,8 @@ use std::io::Read;
 use std::path::Path;
 
 use super::index::{Entry, Index, Span, lies_inside};
-use super::name_of;
 use crate::caption::{self, LONGEST};
-use crate::file::Stamp;
+use crate::file::{Stamp, name_of};
 use crate::fingerprint::Fingerprint;
 use crate::{Error, Result, picture};
 
@@ -27,12 +26,12 @@ struct Found {
 }
 
 /// Reads the shard from its beginning to its end; pictures are passed over.
-pub(super) fn build(path: &Path, mut file: &File, stamp: Stamp) -> Result<Index> {
+pub(super) fn build(path: &Path, file: &File, stamp: Stamp) -> Result<Index> {
     let damaged = |reason: String| Error::Shard { path: path.to_owned(), reason };
     let broken = |error: std::io::Error| damaged(error.to_string());
     let mut numbers: HashMap<String, usize> = HashMap::new();
     let mut samples: Vec<Found> = Vec::new();
-    let mut archive = tar::Archive::new(&mut file);
+    let mut archive = tar::Archive::new(file);
     for entry in archive.entries_with_seek().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         let name = entry.path_bytes().into_owned();
@@ -90,7 +89,12 @@ pub(super) fn build(path: &Path, mut file: &File, stamp: Stamp) -> Result<Index>
             (_, _, Some(span), Some(said)) => {
                 (span, true, said.map_err(|reason| Error::Caption { name: name() + ".json", reason })?)
             }
-            _ => return Err(Error::NoCaption { name: name(), expected: "a .txt or .json file of its name in the shard" }),
+            _ => {
+                return Err(Error::NoCaption {
+                    name: name(),
+                    expected: "a .txt or .json file of its name in the shard",
+                });
+            }
         };
         fingerprint.sample(&format!("{}.{ending}", found.key), picture.1, &said);
         entries.push(Entry { key: found.key, picture, caption, json });

@@ -37,7 +37,8 @@ fn parts(inside: &str) -> Result<Vec<String>, &'static str> {
         let parts: Vec<String> = inside.split(',').map(str::to_owned).collect();
         return if parts.len() > 1 { Ok(parts) } else { Err("braces hold numbers, {000..012}, or names, {a,b}") };
     };
-    let number = |text: &str| text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    let number =
+        |text: &str| text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
     let (Some(from), Some(to)) = (number(first), number(last)) else {
         return Err("{first..last} takes two whole numbers");
     };
@@ -64,7 +65,20 @@ mod tests {
 
     #[test]
     fn lists_that_make_no_sense_are_refused() {
-        for list in ["{", "}", "{1..2", "a}b{1..2}", "{{1..2}}", "{}", "{a}", "{2..1}", "{-1..2}", "{a..b}", "{0..1000000}", "{1..}"] {
+        for list in [
+            "{",
+            "}",
+            "{1..2",
+            "a}b{1..2}",
+            "{{1..2}}",
+            "{}",
+            "{a}",
+            "{2..1}",
+            "{-1..2}",
+            "{a..b}",
+            "{0..1000000}",
+            "{1..}",
+        ] {
             assert!(matches!(expand(list), Err(Error::Braces { .. })), "{list}");
         }
         assert!(matches!(expand("{0..9999}{0..9999}"), Err(Error::Braces { .. })));

@@ -14,11 +14,11 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::{file_error, sample_error};
-use crate::file::{Stamp, part};
+use crate::file::{Stamp, name_of, part};
 use crate::fingerprint::Fingerprint;
 use crate::{Error, Result, caption, picture};
 use index::{Entry, Index, Span};
-pub(crate) use list::expand;
+use list::expand;
 
 /// Tar files whose files of one name, up to the first dot, are a sample: `000017.jpg` (or `.jpeg`, `.png`, `.webp`) and `000017.txt`, or else
 /// `000017.json` with the key `caption` or `text`, as WebDataset and img2dataset write them. Other files are passed over.
@@ -50,7 +50,8 @@ impl Shards {
     /// shard, [`Error::Caption`], [`Error::Shard`] for one that is damaged, cut short or compressed, [`Error::Empty`], [`Error::File`].
     pub fn open(shards: &str, indices: Option<&Path>) -> Result<Self> {
         let folder = Path::new(shards);
-        let paths = if folder.is_dir() { in_folder(folder)? } else { expand(shards)?.into_iter().map(PathBuf::from).collect() };
+        let paths =
+            if folder.is_dir() { in_folder(folder)? } else { expand(shards)?.into_iter().map(PathBuf::from).collect() };
         Self::of_paths(shards, paths, indices)
     }
 
@@ -145,14 +146,13 @@ impl Shard {
     fn read(&self, (offset, length): Span, most: u64) -> Result<Vec<u8>> {
         let file = File::open(&self.path).map_err(file_error(&self.path))?;
         if Stamp::of(&file).map_err(file_error(&self.path))? != self.index.stamp {
-            return Err(Error::Shard { path: self.path.clone(), reason: "it was written to since it was opened".to_owned() });
+            return Err(Error::Shard {
+                path: self.path.clone(),
+                reason: "it was written to since it was opened".to_owned(),
+            });
         }
         part(&file, offset, length.min(most)).map_err(file_error(&self.path))
     }
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The shards of a folder, by name.
