@@ -44,8 +44,16 @@ pub(crate) fn take(folder: &Path, begin: Begin, plan: &Plan, data: &str) -> Resu
     } else if folder.is_dir() && fs::read_dir(folder).map_err(file_error(folder))?.next().is_some() {
         return Err(Error::NoRun { folder: folder.to_owned() });
     }
-    write_with_folders(&folder.join(PLAN), plan.to_toml()?.as_bytes())?;
+    if begin == Begin::Resume && record.is_file() {
+        return Ok(());
+    }
+    write_plan(folder, plan)?;
     Ok(write_json(&record, &Record { plan: plan.name.clone(), data: data.to_owned() })?)
+}
+
+/// Writes the plan into the folder of its run: when that begins, and when all is trained, since what may change on the way may have changed.
+pub(crate) fn write_plan(folder: &Path, plan: &Plan) -> Result<()> {
+    Ok(write_with_folders(&folder.join(PLAN), plan.to_toml()?.as_bytes())?)
 }
 
 #[cfg(test)]

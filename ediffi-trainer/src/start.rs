@@ -13,6 +13,9 @@ use crate::differences::{Difference, first_difference};
 use crate::plan::{NetworkPlan, StagePlan};
 use crate::{Error, Result};
 
+/// How far the ends of a cell may be from those of a manifest, which has six digits.
+const ROUNDED: f64 = 1e-5;
+
 /// What the shipped model is called in a plan.
 const SHIPPED: &str = "icons";
 
@@ -74,7 +77,8 @@ fn expert<'a>(
         return named.ok_or_else(|| format!("its stage has no {}; it has {}", weights.display(), all()));
     }
     let knows = |expert: &&ExpertConfig| {
-        expert.sigma.low() <= interval.low() && interval.high() <= expert.sigma.high()
+        let sigma = expert.sigma;
+        sigma.low() <= interval.low() * (1.0 + ROUNDED) && interval.high() <= sigma.high() * (1.0 + ROUNDED)
     };
     stage.experts.iter().find(knows).ok_or_else(|| {
         format!("no expert has all noise levels of {interval:.4}: name one with `start-weights`, of {}", all())

@@ -43,6 +43,7 @@ pub fn train(
         }
         let _ = observer.event(&Event::Trained { name: &name });
     }
+    run_folder::write_plan(&options.folder, plan)?;
     if assemble::missing(&workshop).is_none() {
         let folder = options.folder.join(MODEL);
         assemble::assemble(&workshop, &folder)?;

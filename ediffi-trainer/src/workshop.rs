@@ -207,7 +207,7 @@ fn needs(plan: &Plan) -> Result<EmbeddingShapes> {
     let mut needs = EmbeddingShapes::default();
     for stage in &plan.stages {
         let own = stage.network.dimensions()?;
-        let all = needs.union(ediffi_core::unet::Layout::io(&own).embeddings);
+        let all = needs.union(own.io().embeddings);
         needs = match all {
             Ok(all) => all,
             Err(embedding) => {

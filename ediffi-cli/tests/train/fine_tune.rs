@@ -44,3 +44,34 @@ fn experts_branch_from_a_model_and_draw_together() {
     assert!(error.contains("base.high cannot start from") && error.contains("network.channels is 16"), "{error}");
     assert!(!room.path("wider").exists());
 }
+
+/// The three experts of the shipped model's base, two steps each, with all that they are told: T5, CLIP's text and CLIP's view of pictures.
+#[test]
+fn the_shipped_model_is_trained_on() {
+    let room = Room::new();
+    pictures(&room.path("pictures"));
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/icons/base/config.json");
+    let head = format!(
+        "name = \"more\"\nseed = 1\nbatch = 2\nencoders = {{ model = \"icons\" }}\ndata = {{ held-out = 0 }}\n\
+         dropout = {{ clip-image = 0.5 }}\n[[stages]]\nname = \"base\"\nside = 64\nnetwork = {config:?}\n\
+         precondition = {{ sample = {{ sigma_data = 0.5 }} }}\nnoise = {{ p_mean = 0.4, p_std = 1.4 }}\n\
+         sampler = {{ solver = \"dpmpp-2m\", steps = 2, schedule = {{ karras = {{ min = 0.05, max = 80.0, rho = 7.0 }} }} }}\n"
+    );
+    let network = |(name, cell): (&str, &str)| {
+        format!(
+            "[[stages.networks]]\nname = \"{name}\"\ncell = \"{cell}\"\nstart = \"icons\"\n\
+             training = {{ steps = 2, learning-rate = 1e-4, ema = 0.9 }}\n"
+        )
+    };
+    let cells = [("high", "(2, 3)"), ("middle", "all but (2, 0) and (2, 3)"), ("low", "(2, 0)")];
+    fs::write(room.path("more.toml"), head.clone() + &cells.map(network).concat()).unwrap();
+    room.train("more.toml", "pictures", "run", &["--sheet-steps", "0"]);
+    assert_eq!(room.draw("run/model", "a.png").dimensions(), (64, 64));
+    for file in ["clip/preprocessor_config.json", "notices/1/NOTICE-icons.md", "notices/1/LICENSE-noto.txt"] {
+        assert!(room.path("run/model").join(file).is_file(), "{file}");
+    }
+    // One network for all noise levels: none of the shipped experts knows them all.
+    fs::write(room.path("one.toml"), head + &network(("shared", "(0, 0)"))).unwrap();
+    let (code, error) = room.fails("one.toml", "pictures", "one", &[]);
+    assert!(code == Some(2) && error.contains("start-weights") && error.contains("base/middle.safetensors"), "{error}");
+}
