@@ -207,6 +207,35 @@ fn embeddings_that_were_kept_give_the_weights_of_the_encoders() {
     assert_eq!(differing(&room.path("run"), &whole.path("run")), [""; 0]);
 }
 
+/// At a rate that spoils the network, validation ends the training, and the weights before are the model's.
+#[test]
+fn validation_ends_a_training_that_gets_worse() {
+    let room = Room::new();
+    pictures(&room.path("pictures"));
+    let changes = [
+        ("validation = { every = 30,", "validation = { patience = 2, every = 10,"),
+        ("keep = { every = 50, last = 2 }", "keep = { export = \"best\" }"),
+        ("steps = 150, learning-rate = 3e-3, warm-up = 10", "steps = 1500, learning-rate = 0.3, warm-up = 0"),
+    ];
+    room.plan("ends.toml", &changes);
+    room.train("ends.toml", "pictures", "run", &["--only", "t5", "--only", "base.shared"]);
+    let run = room.path("run");
+    let rows = fs::read_to_string(run.join("base.shared.validation.csv")).unwrap();
+    let rows: Vec<Vec<f64>> =
+        rows.lines().skip(1).map(|line| line.split(',').map(|field| field.parse().unwrap()).collect()).collect();
+    let (last, means): (f64, Vec<f64>) = (rows.last().unwrap()[0], rows.iter().map(|row| row[1]).collect());
+    assert!(last < 1500.0, "it did not end: {means:?}");
+    let best = means.iter().copied().fold(f64::INFINITY, f64::min);
+    assert!(means.iter().position(|mean| *mean == best) == Some(means.len() - 3), "{means:?}");
+    let of = |file: &str| weights(&run).remove(file).unwrap();
+    assert!(of("base.shared.safetensors") == of("kept/base.shared-best.safetensors"));
+    assert!(!run.join("model").exists(), "super-resolution is not trained");
+    let trained = || fs::metadata(run.join("base.shared.safetensors")).unwrap().modified().unwrap();
+    let before = trained();
+    room.train("ends.toml", "pictures", "run", &["--only", "base.shared", "--begin", "resume"]);
+    assert_eq!(trained(), before, "it was trained on");
+}
+
 #[test]
 fn a_plan_is_shown_and_written() {
     let room = Room::new();
