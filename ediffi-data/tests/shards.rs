@@ -133,7 +133,7 @@ fn a_shard_that_cannot_be_followed_is_refused_with_the_culprit() {
     assert!(matches!(refused(&[]), Error::Empty { .. }));
     made::shard(&path, &made::pictures(3));
     let whole = fs::read(&path).unwrap();
-    for cut in [100, 700, whole.len() / 2] {
+    for cut in [100, 700] {
         fs::write(&path, &whole[..cut]).unwrap();
         let cut = error(shards(&path));
         assert!(matches!(&cut, Error::Shard { .. }), "{cut}");

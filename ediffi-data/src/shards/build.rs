@@ -36,6 +36,10 @@ pub(super) fn build(path: &Path, file: &File, stamp: Stamp) -> Result<Index> {
         let mut entry = entry.map_err(broken)?;
         let name = entry.path_bytes().into_owned();
         let name = String::from_utf8(name).map_err(|error| damaged(format!("a name is no UTF-8: {error}")))?;
+        let span = (entry.raw_file_position(), entry.size());
+        if !lies_inside(span, stamp.length) {
+            return Err(damaged(format!("it is cut short in {name}")));
+        }
         let Some((key, ending)) = split(&name) else { continue };
         let is_text = ending.eq_ignore_ascii_case("txt");
         if !is_text && !ending.eq_ignore_ascii_case("json") && !picture::is_read(ending) {
@@ -47,10 +51,6 @@ pub(super) fn build(path: &Path, file: &File, stamp: Stamp) -> Result<Index> {
         }
         if !kind.is_file() && !kind.is_contiguous() {
             return Err(damaged(format!("{name} is a link, sparse, or no file: shards hold whole files")));
-        }
-        let span = (entry.raw_file_position(), entry.size());
-        if !lies_inside(span, stamp.length) {
-            return Err(damaged(format!("it is cut short in {name}")));
         }
         let number = *numbers.entry(key.to_owned()).or_insert(samples.len());
         if number == samples.len() {
