@@ -159,9 +159,9 @@ fn notice(workshop: &Workshop<'_>, sources: &[String]) -> String {
 
 fn readme(workshop: &Workshop<'_>) -> String {
     let stage = |stage: &StagePlan| {
-        let experts = workshop.training.stages.iter().find(|found| found.name == stage.name);
-        let experts = experts.map_or(0, |found| experts(found).count());
-        format!("| {} | {} | {experts} |\n", stage.name, stage.side)
+        let training = workshop.training.stages.iter().find(|found| found.name == stage.name);
+        let count = training.map_or(0, |training| experts(training).count());
+        format!("| {} | {} | {count} |\n", stage.name, stage.side)
     };
     let stages: String = workshop.plan.stages.iter().map(stage).collect();
     format!(

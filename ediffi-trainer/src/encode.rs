@@ -22,7 +22,7 @@ pub(crate) fn captions(workshop: &Workshop<'_>, into: &Path, observer: &mut dyn 
     let mut writer = Writer::open(into, &kept)?;
     let texts = workshop.texts()?;
     while let Some(range) = writer.pending() {
-        let mut rows = Vec::with_capacity(range.len());
+        let (mut rows, done) = (Vec::with_capacity(range.len()), range.end);
         for index in range {
             // A sample that cannot be read is never trained on. Its place is kept.
             let caption = workshop.dataset.caption(index).unwrap_or_else(|error| {
@@ -33,7 +33,7 @@ pub(crate) fn captions(workshop: &Workshop<'_>, into: &Path, observer: &mut dyn 
             rows.push(row(workshop, &told)?);
         }
         writer.write(rows)?;
-        if observer.event(&Event::Encoded { done: writer.done(), all }).is_break() {
+        if observer.event(&Event::Encoded { done, all }).is_break() {
             return Ok(Outcome::Stopped);
         }
     }

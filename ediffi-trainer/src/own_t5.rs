@@ -10,7 +10,6 @@ use ediffi_encoders::TextTokenizer;
 use ediffi_encoders::t5::{FeedForwardKind, T5Config, T5Network};
 use ediffi_train::fit::{Setup, fit};
 use ediffi_train::lineage::Lineage;
-use ediffi_train::plan::Task;
 use ediffi_train::random::{batch_rng, uniform};
 use ediffi_train::run::Begin;
 use tch::{Kind, Tensor};

@@ -32,7 +32,7 @@ pub struct OwnT5 {
     /// Width of an embedding.
     pub width: i64,
     /// Layers.
-    pub layers: i64,
+    pub layers: usize,
     /// Heads of the attention.
     pub heads: i64,
     /// Captions a batch.
@@ -152,7 +152,7 @@ impl OwnT5 {
         for (key, value, most) in [
             ("vocabulary", self.vocabulary as i64, 1 << 16),
             ("width", self.width, 4096),
-            ("layers", self.layers, 48),
+            ("layers", self.layers as i64, 48),
             ("heads", self.heads, 64),
             ("batch", self.batch as i64, 1 << 16),
         ] {
