@@ -10,13 +10,13 @@ use ediffi_core::folders;
 use ediffi_core::interval::SigmaInterval;
 use ediffi_train::plan::StageTraining;
 
+use crate::Result;
 use crate::error::{file_error, wrong};
 use crate::model_folder::{copy, digits, expect_model, halve, keep};
 use crate::plan::StagePlan;
 use crate::run_folder::PLAN;
 use crate::start::model_folder;
 use crate::workshop::Workshop;
-use crate::Result;
 
 /// Where the plan and the logs of the training lie in the model folder.
 const RECORDS: &str = "training";
@@ -151,7 +151,10 @@ fn notice(workshop: &Workshop<'_>, sources: &[String]) -> String {
     }
     for (name, path) in [("T5", &workshop.plan.encoders.t5), ("CLIP", &workshop.plan.encoders.clip)] {
         if let Some(path) = path {
-            text.push_str(&format!("\nThe {name} is a copy of `{}`, under the licence that it came with.\n", path.display()));
+            text.push_str(&format!(
+                "\nThe {name} is a copy of `{}`, under the licence that it came with.\n",
+                path.display()
+            ));
         }
     }
     text

@@ -41,7 +41,13 @@ impl BatchSource for Source {
 }
 
 /// The part of the data that a stage is trained on, or that it is measured on.
-pub(crate) fn source(plan: &Plan, stage: &StagePlan, dataset: &Arc<dyn Dataset>, part: Part, threads: usize) -> Result<Source> {
+pub(crate) fn source(
+    plan: &Plan,
+    stage: &StagePlan,
+    dataset: &Arc<dyn Dataset>,
+    part: Part,
+    threads: usize,
+) -> Result<Source> {
     let trained = part == Part::Train;
     let settings = LoaderSettings {
         seed: plan.seed,
@@ -80,7 +86,8 @@ impl Told {
         if self.needs.clip_image.is_some() {
             let rows = batch.pictures.size4()?.0;
             let (seed, dropped) = self.style;
-            let number = |row: i64| batch.text.number.wrapping_mul(rows.unsigned_abs()).wrapping_add(row.unsigned_abs());
+            let number =
+                |row: i64| batch.text.number.wrapping_mul(rows.unsigned_abs()).wrapping_add(row.unsigned_abs());
             let sees = |row: &i64| uniform(&mut batch_rng(seed ^ STYLE, number(*row))) >= dropped;
             let seen: Vec<i64> = (0..rows).filter(sees).collect();
             told.clip_image = self.texts(|texts| texts.pictures(&batch.pictures, &seen))?.flatten();

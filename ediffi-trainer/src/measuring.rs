@@ -7,13 +7,13 @@ use ediffi_data::Part;
 use ediffi_train::batch::{Batch, BatchSource};
 use ediffi_train::learner::Learner;
 
+use crate::Result;
 use crate::data::{Text, source};
 use crate::kept::remove;
 use crate::measured::{MeasureLog, Measured};
 use crate::plan::{NetworkPlan, StagePlan, ValidationPlan};
 use crate::validation::{Bins, measure};
 use crate::workshop::Workshop;
-use crate::Result;
 
 /// The validation of one network.
 pub(crate) struct Measuring {

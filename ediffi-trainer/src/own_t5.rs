@@ -14,13 +14,13 @@ use ediffi_train::random::{batch_rng, uniform};
 use ediffi_train::run::Begin;
 use tch::{Kind, Tensor};
 
-use crate::plan::{OWN_T5, OwnT5};
-use crate::options::Outcome;
-use crate::watch::Watch;
-use crate::vocabulary::{END, PADDING, UNKNOWN, Vocabulary};
-use crate::workshop::Workshop;
 use crate::Result;
 use crate::observer::Observer;
+use crate::options::Outcome;
+use crate::plan::{OWN_T5, OwnT5};
+use crate::vocabulary::{END, PADDING, UNKNOWN, Vocabulary};
+use crate::watch::Watch;
+use crate::workshop::Workshop;
 
 /// The most captions that it learns from, spread over the data.
 const CAPTIONS: usize = 100_000;
@@ -42,12 +42,7 @@ struct Hidden {
 }
 
 /// Trains it, with its tokenizer, and exports the folder `t5` of the run. `tokens`: how many a caption is cut to.
-pub(crate) fn train(
-    workshop: &Workshop<'_>,
-    own: &OwnT5,
-    tokens: i64,
-    observer: &mut dyn Observer,
-) -> Result<Outcome> {
+pub(crate) fn train(workshop: &Workshop<'_>, own: &OwnT5, tokens: i64, observer: &mut dyn Observer) -> Result<Outcome> {
     let (folder, runtime) = (workshop.options.folder.join(OWN_T5), workshop.options.runtime);
     let [weights, tokenizer_path] = ["model.safetensors", "tokenizer.json"].map(|file| folder.join(file));
     let task = workshop.training.task(OWN_T5)?;
@@ -192,8 +187,10 @@ mod tests {
         assert_eq!(unknown, first.labels.ne(SEEN));
         let whole = first.ids.where_self(&unknown.logical_not(), &first.labels);
         let texts: Vec<Vec<i64>> = (0..6).map(|row| Vec::<i64>::try_from(whole.get(row)).unwrap()).collect();
-        let known: Vec<Vec<i64>> =
-            captions.iter().map(|c| Vec::<i64>::try_from(tokenizer.encode(&[c], 12).unwrap().ids.get(0)).unwrap()).collect();
+        let known: Vec<Vec<i64>> = captions
+            .iter()
+            .map(|c| Vec::<i64>::try_from(tokenizer.encode(&[c], 12).unwrap().ids.get(0)).unwrap())
+            .collect();
         assert!(texts.iter().all(|text| known.contains(text)));
         let many = |row: i64| first.labels.get(row).ne(SEEN).sum(Kind::Int64).int64_value(&[]);
         assert!((0..6).all(|row| [1, 2].contains(&many(row))), "a fifth of two or seven tokens");

@@ -36,7 +36,8 @@ pub(crate) fn take(folder: &Path, begin: Begin, plan: &Plan, data: &str) -> Resu
         if begin == Begin::New {
             return Err(Error::Exists { folder: folder.to_owned(), plan: found.plan });
         }
-        for (what, found, expected) in [("plan", found.plan, plan.name.clone()), ("data", found.data, data.to_owned())] {
+        for (what, found, expected) in [("plan", found.plan, plan.name.clone()), ("data", found.data, data.to_owned())]
+        {
             if found != expected && begin == Begin::Resume {
                 return Err(Error::OtherRun { folder: folder.to_owned(), what, found, expected });
             }

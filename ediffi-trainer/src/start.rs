@@ -43,8 +43,7 @@ pub(crate) fn start_weights(stage: &StagePlan, network: &NetworkPlan) -> Result<
     let found = found.ok_or_else(|| cannot(format!("it has no stage {:?}, only {}", stage.name, names())))?;
     let interval = network.cell.interval(&stage.noise)?;
     let expert = expert(found, network, interval).map_err(cannot)?;
-    let config: UNetConfig =
-        read_json(&path_inside(&folder, expert.network.as_ref().unwrap_or(&found.network))?)?;
+    let config: UNetConfig = read_json(&path_inside(&folder, expert.network.as_ref().unwrap_or(&found.network))?)?;
     let precondition = expert.precondition.unwrap_or(found.precondition);
     let theirs = json!({ "network": config, "precondition": precondition });
     let mut ours = json!({ "network": stage.network.dimensions()?, "precondition": stage.precondition });

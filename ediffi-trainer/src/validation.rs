@@ -116,7 +116,9 @@ mod tests {
 
     use super::*;
 
-    fn learner(precondition: impl Precondition + 'static) -> Learner<impl Fn(&Batch<()>) -> crate::Result<Conditioning>> {
+    fn learner(
+        precondition: impl Precondition + 'static,
+    ) -> Learner<impl Fn(&Batch<()>) -> crate::Result<Conditioning>> {
         let level = Level { multiplier: 1, blocks: 1, self_attention: false, cross_attention: false };
         let config = Efficient(Dimensions {
             picture_channels: 3,

@@ -17,9 +17,9 @@ use serde_json::json;
 use crate::data::Told;
 use crate::encoders::{EncoderPaths, Texts};
 use crate::error::wrong;
+use crate::options::Options;
 use crate::plan::{NetworkPlan, Plan, StagePlan};
 use crate::start::start_weights;
-use crate::options::Options;
 use crate::{Error, Result};
 
 /// What every training of a plan shares.

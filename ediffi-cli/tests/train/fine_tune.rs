@@ -28,12 +28,15 @@ fn experts_branch_from_a_model_and_draw_together() {
     let own = "encoders = { own = { vocabulary = 50, width = 8, layers = 1, heads = 2, batch = 16, training = { steps = 40, learning-rate = 3e-3, ema = 0.9 } } }";
     let its = format!("encoders = {{ model = \"{model}\" }}");
     room.plan("experts.toml", &[(SHARED, &experts(model)), (own, &its), ("steps = 60,", "steps = 4,")]);
-    room.train("experts.toml", "pictures", "run", &["--sheet-steps", "0"]);
+    room.train("experts.toml", "pictures", "run", &[]);
     assert_eq!(room.draw("run/model", "a.png").dimensions(), (16, 16));
     let manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(room.path("run/model/pipeline.json")).unwrap()).unwrap();
     let base = &manifest["stages"][0]["experts"];
-    assert_eq!((&base[0]["weights"], &base[1]["weights"]), (&"base/high.safetensors".into(), &"base/low.safetensors".into()));
+    assert_eq!(
+        (&base[0]["weights"], &base[1]["weights"]),
+        (&"base/high.safetensors".into(), &"base/low.safetensors".into())
+    );
     assert_eq!(base[0]["sigma"][0], base[1]["sigma"][1]);
     // Another network: the key that differs is named, and nothing has begun.
     let wider = [(SHARED, experts(model)), (own, its), ("channels = 16", "channels = 24".to_owned())];
@@ -65,7 +68,7 @@ fn the_shipped_model_is_trained_on() {
     };
     let cells = [("high", "(2, 3)"), ("middle", "all but (2, 0) and (2, 3)"), ("low", "(2, 0)")];
     fs::write(room.path("more.toml"), head.clone() + &cells.map(network).concat()).unwrap();
-    room.train("more.toml", "pictures", "run", &["--sheet-steps", "0"]);
+    room.train("more.toml", "pictures", "run", &[]);
     assert_eq!(room.draw("run/model", "a.png").dimensions(), (64, 64));
     for file in ["clip/preprocessor_config.json", "notices/1/NOTICE-icons.md", "notices/1/LICENSE-noto.txt"] {
         assert!(room.path("run/model").join(file).is_file(), "{file}");

@@ -52,9 +52,7 @@ pub fn find(name: &str) -> Result<Plan> {
 fn of_the_paper(name: &str, configuration: Configuration) -> Result<Plan> {
     let mut plan: Plan = toml::from_str(PAPER)?;
     name.clone_into(&mut plan.name);
-    let training = |stage: usize| -> Option<Training> {
-        Some(plan.stages.get(stage)?.networks.first()?.training)
-    };
+    let training = |stage: usize| -> Option<Training> { Some(plan.stages.get(stage)?.networks.first()?.training) };
     let sampling = |stage: usize| -> Option<Sampling> {
         let settings = &plan.stages.get(stage)?.sampler;
         Some(Sampling { steps: settings.steps, schedule: settings.schedule.clone() })

@@ -138,7 +138,10 @@ impl EncoderPlan {
     pub(super) fn check(&self) -> Result<()> {
         let Self { model, t5, clip, own } = self;
         if model.is_some() && (t5.is_some() || clip.is_some() || own.is_some()) {
-            return wrong("encoders", "a model folder has both encoders: `t5`, `clip` and `own` cannot stand beside it");
+            return wrong(
+                "encoders",
+                "a model folder has both encoders: `t5`, `clip` and `own` cannot stand beside it",
+            );
         }
         if own.is_some() && t5.is_some() {
             return wrong("encoders", "there is one T5: either `t5` or `own`");

@@ -13,13 +13,13 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("ediffi-train", &["ediffi-core", "ediffi-cascade"]),
     ("ediffi-data", &["ediffi-core", "ediffi-encoders", "ediffi-train"]),
     ("ediffi", &["ediffi-core", "ediffi-encoders", "ediffi-paint", "ediffi-cascade", "ediffi-libtorch"]),
-    (
-        "ediffi-trainer",
-        &["ediffi", "ediffi-core", "ediffi-cascade", "ediffi-encoders", "ediffi-train", "ediffi-data"],
-    ),
+    ("ediffi-trainer", &["ediffi", "ediffi-core", "ediffi-cascade", "ediffi-encoders", "ediffi-train", "ediffi-data"]),
     ("ediffi-server", &["ediffi"]),
     // The library only with its feature `draw`: without, it is built where there is no libtorch yet.
-    ("ediffi-cli", &["ediffi-libtorch", "ediffi", "ediffi-core", "ediffi-train", "ediffi-data", "ediffi-trainer", "ediffi-server"]),
+    (
+        "ediffi-cli",
+        &["ediffi-libtorch", "ediffi", "ediffi-core", "ediffi-train", "ediffi-data", "ediffi-trainer", "ediffi-server"],
+    ),
     // It is built where there is no libtorch yet.
     ("xtask", &["ediffi-libtorch"]),
 ];
