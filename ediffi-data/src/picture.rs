@@ -72,12 +72,15 @@ pub(crate) fn size<E: From<PictureError>>(read: impl Fn(u64) -> Result<Vec<u8>, 
     }
 }
 
+/// A decoder of bytes.
+type WebP<'a> = WebPDecoder<Cursor<&'a [u8]>>;
+
 fn is_webp(bytes: &[u8]) -> bool {
     bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP")
 }
 
 /// A decoder that has read the header, and how the picture is to be turned.
-fn webp(bytes: &[u8]) -> Result<(WebPDecoder<Cursor<&[u8]>>, Orientation), PictureError> {
+fn webp(bytes: &[u8]) -> Result<(WebP<'_>, Orientation), PictureError> {
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(webp_error)?;
     let (width, height) = decoder.dimensions();
     if width.max(height) > PICTURE_SIDE {
