@@ -64,7 +64,7 @@ impl Buckets {
         let mut end = 0;
         let ends: Vec<u64> = buckets.iter().map(|bucket| (end += bucket.batches, end).1).collect();
         match last {
-            Some(source) if buckets.is_empty() => Err(Error::Broken { tried: skipped, source }),
+            Some(source) if buckets.is_empty() => Err(Error::Broken { tried: skipped, source: source.into() }),
             _ => Ok((Self { order: Order::new(settings.seed ^ OF_BATCHES, end as usize)?, buckets, ends }, skipped)),
         }
     }

@@ -154,7 +154,7 @@ pub enum Error {
         /// How many were tried.
         tried: u64,
         /// Why the last cannot be read.
-        source: ediffi_train::Error,
+        source: Box<ediffi_train::Error>,
     },
     /// The threads that decode pictures cannot be started.
     #[error("the threads that decode pictures cannot be started: {source}")]

@@ -142,7 +142,10 @@ impl Inner {
                 }
             }
         }
-        Err(last.map_or(Error::Empty { what: "the data".to_owned() }, |source| Error::Broken { tried: most, source }))
+        Err(last.map_or(Error::Empty { what: "the data".to_owned() }, |source| Error::Broken {
+            tried: most,
+            source: source.into(),
+        }))
     }
 
     /// One sample, cut. The error names it.

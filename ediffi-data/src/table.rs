@@ -165,7 +165,7 @@ mod tests {
             ("metadata.jsonl", line("/etc/passwd"), 1, "/etc/passwd"),
             ("metadata.jsonl", line(""), 1, ""),
             ("metadata.jsonl", line("a.png") + &line("b.png") + &line("./a.png"), 3, "line 1"),
-            ("metadata.jsonl", line("a.png") + "{\"file_name\": 3}", 2, "file_name"),
+            ("metadata.jsonl", line("a.png") + "{\"file_name\": 3}", 2, "integer"),
             ("metadata.jsonl", "{\"file_name\": \"a.png\"}".to_owned(), 1, "neither"),
             ("metadata.csv", "file_name,text\n../../a.png,x\n".to_owned(), 2, ".."),
             ("metadata.csv", "file_name,text\na.png,x\na.png,y\n".to_owned(), 3, "line 2"),

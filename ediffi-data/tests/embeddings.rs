@@ -183,7 +183,7 @@ fn rows_that_do_not_fit_are_refused_before_they_are_written() {
     let vector = |width: i64| ("v".to_owned(), Tensor::zeros([width], (Kind::Float, tch::Device::Cpu)));
     let number = ("n".to_owned(), Tensor::from(1.0_f32));
     for (rows, said) in [
-        (vec![vec![vector(2)]; 0], "0 rows"),
+        (Vec::new(), "0 rows"),
         ([2, 2, 3].map(|width| vec![vector(width)]).into(), "a row is"),
         (vec![vec![vector(2)], vec![vector(2)], vec![]], "not in every row"),
         (vec![vec![], vec![], vec![vector(2)]], "row 2"),

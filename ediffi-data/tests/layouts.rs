@@ -87,13 +87,15 @@ fn a_fingerprint_tells_names_lengths_and_captions_and_not_the_place() {
     };
     let first = of("first", &|_| {});
     assert_eq!(of("second", &|_| {}), first);
-    for (name, change) in [
-        ("caption", &(|all: &mut Vec<made::Made>| all[1].caption += "x") as &dyn Fn(&mut Vec<_>)),
-        ("length", &|all| all[1].bytes.push(0)),
-        ("name", &|all| all[3].stem += "x"),
-        ("fewer", &|all| _ = all.pop()),
-    ] {
-        let changed = of(name, change);
+    type Change = fn(&mut Vec<made::Made>);
+    let changes: [(&str, Change); 4] = [
+        ("caption", |all| all[1].caption += "x"),
+        ("length", |all| all[1].bytes.push(0)),
+        ("name", |all| all[3].stem += "x"),
+        ("fewer", |all| drop(all.pop())),
+    ];
+    for (name, change) in changes {
+        let changed = of(name, &change);
         assert!(changed[0] != first[0] && changed[1] != first[1], "{name}");
     }
 }
