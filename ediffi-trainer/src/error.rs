@@ -36,7 +36,6 @@ pub enum Error {
     #[error(transparent)]
     Model {
         /// The error.
-        #[from]
         source: Box<ediffi::Error>,
     },
     /// An error of the training.
@@ -50,8 +49,7 @@ pub enum Error {
     #[error(transparent)]
     Data {
         /// The error.
-        #[from]
-        source: ediffi_data::Error,
+        source: Box<ediffi_data::Error>,
     },
     /// A file cannot be read or written.
     #[error("cannot read or write {}", path.display())]
@@ -109,11 +107,11 @@ pub enum Error {
         /// The model folder.
         folder: PathBuf,
         /// The first key that differs.
-        key: String,
+        key: Box<str>,
         /// What the folder has there.
-        found: String,
+        found: Box<str>,
         /// What the plan has there.
-        expected: String,
+        expected: Box<str>,
     },
     /// Too little data for the plan.
     #[error("the data has {samples} samples, {reason}")]
@@ -183,6 +181,12 @@ pub enum Error {
 impl From<tch::TchError> for Error {
     fn from(source: tch::TchError) -> Self {
         Self::Core { source: source.into() }
+    }
+}
+
+impl From<ediffi_data::Error> for Error {
+    fn from(source: ediffi_data::Error) -> Self {
+        Self::Data { source: Box::new(source) }
     }
 }
 

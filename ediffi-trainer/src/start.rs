@@ -56,7 +56,8 @@ pub(crate) fn start_weights(stage: &StagePlan, network: &NetworkPlan) -> Result<
     match first_difference(&theirs, &ours) {
         None => Ok(Some(path_inside(&folder, &expert.weights)?)),
         Some(Difference { key, first, second }) => {
-            Err(Error::OtherNetwork { network: who, folder, key, found: first, expected: second })
+            let (key, found, expected) = (key.into(), first.into(), second.into());
+            Err(Error::OtherNetwork { network: who, folder, key, found, expected })
         }
     }
 }
