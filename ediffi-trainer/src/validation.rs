@@ -36,11 +36,15 @@ impl Bins {
         self.count
     }
 
-    /// The ends of range `bin`, from 0: the lowest and the highest level that are measured.
+    /// The ends of range `bin`, from 0. The first and the last end where the interval does.
     #[must_use]
     pub fn ends(&self, bin: usize) -> (f64, f64) {
-        let at = |share: f64| self.noise.sigma_at(self.interval, (bin as f64 + share) / self.count as f64);
-        (at(0.0), at(1.0))
+        let at = |edge: usize| match edge {
+            0 => self.interval.low(),
+            edge if edge >= self.count => self.interval.high(),
+            edge => self.noise.sigma_at(self.interval, edge as f64 / self.count as f64),
+        };
+        (at(bin), at(bin + 1))
     }
 
     /// The noise levels of `rows` pictures of which the first is number `first` of `all`: spread over range `bin`.
@@ -174,7 +178,7 @@ mod tests {
     fn ranges_meet_and_every_picture_has_a_level_of_its_own() {
         let bins = Bins::new(LogNormal::default(), SigmaInterval::new(0.1, 5.0).unwrap(), 3);
         assert_eq!(bins.ends(0).1, bins.ends(1).0);
-        assert!((bins.ends(0).0 / 0.1 - 1.0).abs() < 1e-9 && (bins.ends(2).1 / 5.0 - 1.0).abs() < 1e-9);
+        assert_eq!((bins.ends(0).0, bins.ends(2).1), (0.1, 5.0));
         let (both, apart) = (bins.levels(1, 0, 6, 6), [bins.levels(1, 0, 4, 6), bins.levels(1, 4, 2, 6)].concat());
         assert_eq!(both, apart);
         assert!(both.windows(2).all(|pair| pair[0] < pair[1]) && both[0] > bins.ends(1).0 && both[5] < bins.ends(1).1);
