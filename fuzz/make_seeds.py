@@ -5,9 +5,11 @@ Nothing but Python's own library is needed. `cargo xtask fuzz` runs it.
 
 import base64
 import gzip
+import io
 import json
 import struct
 import sys
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -281,6 +283,34 @@ of_clip = MODEL | {"model": "clip", "encoding": "tokens and pooled embeddings of
 tokens = ("F32", [1, 3, 2])
 put("encoded/t5", b"\0" + stored({"tokens": tokens}, of_t5))
 put("encoded/clip", b"\1" + stored({"tokens": tokens, "penultimate": tokens, "pooled": ("F32", [1, 2])}, of_clip))
+
+# --- data of captioned pictures ---
+
+
+def tar(form, files):
+    """A tar file of files by name."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w", format=form) as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    # Without the blocks of zeros that fill it up to ten kilobytes.
+    return whole.getvalue().rstrip(b"\0") + bytes(1024)
+
+
+picture = read(f"{ENCODERS}/pictures/clear.png")
+plain = {"a.png": picture, "a.txt": b"a cat", "b.png": picture, "b.json": b'{"caption": "a dog"}', "b.cls": b"3"}
+put("dataset/ustar", b"\0" + tar(tarfile.USTAR_FORMAT, plain))
+put("dataset/gnu", b"\0" + tar(tarfile.GNU_FORMAT, {"k" * 120 + end: content for end, content in [(".png", picture), (".txt", b"x")]}))
+put("dataset/pax", b"\0" + tar(tarfile.PAX_FORMAT, {"\u00e9" * 70 + end: content for end, content in [(".png", picture), (".txt", b"x")]}))
+put("dataset/jsonl", b"\1" + json.dumps({"file_name": "a.png", "text": "a cat", "width": 3}).encode() + b"\n")
+put("dataset/csv", b'\2file_name,text\na.png,"a ""cat"""\nb/c.png,a dog\n')
+rows = {"t5": ("F32", [4, 2]), "t5.ends": ("I64", [3]), "clip_text": ("F32", [3, 2])}
+of_rows = {"format": "ediffi-rows/1", "data": "d", "encoder": "e", "first": "0"}
+put("dataset/rows", b"\3" + stored({name: rows[name] for name in ["clip_text"]}, of_rows))
+ends = stored(rows, of_rows)
+put("dataset/tokens", b"\3" + ends[:-48] + struct.pack("<3q", 1, 1, 4) + ends[-24:])
 
 # --- tokenizers ---
 

@@ -50,6 +50,14 @@ pub enum Error {
     /// libtorch's kernel of AdamW failed. Weights and moments may be half of this step and half of the one before.
     #[error("libtorch's fused AdamW failed, most likely for want of memory: resume from the last checkpoint")]
     Fused,
+    /// A sample of a data set cannot be read.
+    #[error("the sample {} cannot be read: {source}", brief(name))]
+    Sample {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A setting makes no sense.
     #[error("invalid training setting, {field}: {reason}")]
     Setting {

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::checkout::{self, Checkout};
 
 /// The crates that are published, in the order in which they can be.
-pub(crate) const PACKAGES: [&str; 10] = [
+pub(crate) const PACKAGES: [&str; 12] = [
     "ediffi-libtorch",
     "ediffi-core",
     "ediffi-encoders",
@@ -15,7 +15,9 @@ pub(crate) const PACKAGES: [&str; 10] = [
     "ediffi-paint",
     "ediffi-train",
     "ediffi-cluster",
+    "ediffi-data",
     "ediffi",
+    "ediffi-trainer",
     "ediffi-server",
     "ediffi-cli",
 ];

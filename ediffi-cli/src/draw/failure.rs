@@ -35,14 +35,35 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
             Some(ediffi::Error::RequestJson(source)) => return Self::refused(vec![format!("the request: {source}")]),
             _ => {}
         }
+        let code = if is_refusal(error.downcast_ref()) { REFUSED } else { 1 };
         let mut lines = vec![error.to_string()];
         let mut cause = error.source();
         while let Some(error) = cause {
             lines.push(format!("because: {error}"));
             cause = error.source();
         }
-        Self { code: 1, lines }
+        Self { code, lines }
     }
+}
+
+/// A plan that makes no sense, and a folder that is not for it.
+fn is_refusal(error: Option<&ediffi_trainer::Error>) -> bool {
+    use ediffi_trainer::Error as E;
+    matches!(
+        error,
+        Some(
+            E::Plan { .. }
+                | E::PlanText { .. }
+                | E::PlanFile { .. }
+                | E::UnknownPlan { .. }
+                | E::Exists { .. }
+                | E::OtherRun { .. }
+                | E::NoRun { .. }
+                | E::Start { .. }
+                | E::OtherNetwork { .. }
+                | E::TooLittle { .. }
+        )
+    )
 }
 
 impl fmt::Display for Failure {

@@ -19,6 +19,8 @@ mod serve;
 mod settings;
 mod terminal;
 mod texts;
+mod train;
+mod training;
 mod vary;
 
 use clap::Subcommand;
@@ -41,6 +43,7 @@ pub(crate) enum Command {
     Models(models::Models),
     Doctor(doctor::Doctor),
     Serve(serve::Serve),
+    Train(train::Train),
 }
 
 impl Command {
@@ -59,6 +62,7 @@ impl Command {
             Self::Models(models) => models.run(),
             Self::Doctor(doctor) => doctor.run(),
             Self::Serve(serve) => serve.run(),
+            Self::Train(train) => train.run(),
         }
     }
 }

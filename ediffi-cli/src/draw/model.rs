@@ -31,12 +31,23 @@ pub(super) struct Computing {
 
 /// [`Precision`] as an option.
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum Numbers {
+pub(super) enum Numbers {
     #[default]
     Auto,
     F32,
     Bf16,
     F16,
+}
+
+impl From<Numbers> for Precision {
+    fn from(numbers: Numbers) -> Self {
+        match numbers {
+            Numbers::Auto => Self::Auto,
+            Numbers::F32 => Self::F32,
+            Numbers::Bf16 => Self::Bf16,
+            Numbers::F16 => Self::F16,
+        }
+    }
 }
 
 /// [`Residency`] as an option.
@@ -81,12 +92,7 @@ impl Model {
 
 impl Computing {
     fn precision(&self) -> Precision {
-        match self.precision {
-            Numbers::Auto => Precision::Auto,
-            Numbers::F32 => Precision::F32,
-            Numbers::Bf16 => Precision::Bf16,
-            Numbers::F16 => Precision::F16,
-        }
+        self.precision.into()
     }
 
     /// The model of a folder, computing so.

@@ -4,7 +4,7 @@ use cargo_metadata::camino::Utf8Path;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 
 /// What each library of the workspace, and each command, may import of the others: an arrow for each pair.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("ediffi-libtorch", &[]),
     ("ediffi-core", &["ediffi-libtorch"]),
     ("ediffi-encoders", &["ediffi-core", "ediffi-libtorch"]),
@@ -12,10 +12,15 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("ediffi-cascade", &["ediffi-core"]),
     ("ediffi-train", &["ediffi-core", "ediffi-cascade"]),
     ("ediffi-cluster", &["ediffi-train"]),
+    ("ediffi-data", &["ediffi-core", "ediffi-encoders", "ediffi-train"]),
     ("ediffi", &["ediffi-core", "ediffi-encoders", "ediffi-paint", "ediffi-cascade", "ediffi-libtorch"]),
+    ("ediffi-trainer", &["ediffi", "ediffi-core", "ediffi-cascade", "ediffi-encoders", "ediffi-train", "ediffi-data"]),
     ("ediffi-server", &["ediffi"]),
     // The library only with its feature `draw`: without, it is built where there is no libtorch yet.
-    ("ediffi-cli", &["ediffi-libtorch", "ediffi", "ediffi-core", "ediffi-server"]),
+    (
+        "ediffi-cli",
+        &["ediffi-libtorch", "ediffi", "ediffi-core", "ediffi-train", "ediffi-data", "ediffi-trainer", "ediffi-server"],
+    ),
     // It is built where there is no libtorch yet.
     ("xtask", &["ediffi-libtorch"]),
 ];

@@ -5,7 +5,6 @@ pub mod batches;
 pub mod clip;
 pub mod encoder_training;
 pub mod encoders;
-pub mod ensemble;
 pub mod execute;
 pub mod networks;
 pub mod plans;

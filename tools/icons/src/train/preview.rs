@@ -16,13 +16,13 @@ use ediffi_train::batch::Batch;
 use ediffi_train::learner::Learner;
 use ediffi_train::pixels::to_rgb;
 use ediffi_train::random::batch_rng;
+use ediffi_trainer::ensemble::{Ensemble, Owner, denoise};
 use tch::{Device, Tensor};
 use train_icons::sheet;
 
 use super::Result;
 use super::batches::Captions;
 use super::encoders::load;
-use super::ensemble::{Ensemble, Owner, denoise};
 
 /// Where the sheets' sampling stops, with one last estimate: what is left then is far below what an eye sees.
 const SIGMA_MIN: f64 = 0.05;

@@ -11,11 +11,11 @@ use ediffi_train::lineage::Lineage;
 use ediffi_train::pixels::to_rgb;
 use ediffi_train::plan::{NetworkTraining, Redrawn, StageTraining, Task};
 use ediffi_train::random::{batch_rng, uniform};
+use ediffi_trainer::ensemble::{Ensemble, Owner};
 use tch::Tensor;
 use train_icons::progress::Progress;
 
 use super::encoders::Encoders;
-use super::ensemble::{Ensemble, Owner};
 use super::redrawn::{LEVELS, RedrawnPictures, TENSOR};
 use super::stages::{BASE, dimensions_of, precondition, sampler, side};
 use super::workshop::Workshop;

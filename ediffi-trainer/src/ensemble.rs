@@ -7,6 +7,12 @@ use ediffi_core::unet::{Context, UNet};
 use tch::{Kind, Tensor};
 
 /// Evaluates a network once.
+///
+/// # Shapes
+/// `x`: [n, 3, h, w] at noise level `sigma` → the same
+///
+/// # Errors
+/// A context of another network; an error of libtorch.
 pub fn denoise(
     network: &UNet,
     precondition: &dyn Precondition,
@@ -20,16 +26,23 @@ pub fn denoise(
     })
 }
 
-/// A network with its noise levels, and its contexts for the conditional rows and for both branches.
+/// A network with its noise levels.
+#[derive(Debug)]
 pub struct Owner<'a> {
+    /// The noise levels.
     pub range: SigmaInterval,
+    /// The network.
     pub network: &'a UNet,
+    /// The coefficients around it.
     pub precondition: &'a dyn Precondition,
+    /// Its contexts for the conditional rows, and for those of both branches.
     pub contexts: [Context; 2],
 }
 
 /// The networks of a stage. A noise level is for the first one whose range has it.
+#[derive(Debug)]
 pub struct Ensemble<'a> {
+    /// The networks.
     pub owners: Vec<Owner<'a>>,
 }
 

@@ -1,0 +1,123 @@
+//! `ediffi train`: from captioned pictures and a plan to a model.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ediffi::{DeviceChoice, Runtime};
+use ediffi_train::run::Begin;
+use ediffi_trainer::{Options, Outcome, encode_captions, plan, train};
+
+use super::failure::Failure;
+use super::model::{Numbers, device};
+use super::output::say;
+use super::training::Progress;
+
+/// Train a model on captioned pictures, by a plan. Killed at any time, the same command with `--begin resume` goes on.
+#[derive(Args)]
+pub(crate) struct Train {
+    /// What to train: laptop, gpu-24gb, paper-a to paper-d, or a file in TOML.
+    #[arg(long, value_name = "NAME or FILE")]
+    plan: String,
+    /// The captioned pictures: a folder, a folder of tar shards, or shards as NAME-{0000..0009}.tar.
+    #[arg(long, value_name = "DIR or SHARDS", required_unless_present_any = ["print", "toml"])]
+    data: Option<String>,
+    /// The folder of checkpoints, logs and sheets; the model is put together in `model` there.
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["print", "toml"])]
+    out: Option<PathBuf>,
+    /// What to do with a run that is there.
+    #[arg(long, value_enum, default_value_t)]
+    begin: BeginAs,
+    /// Train this network alone, as base.shared; may be given several times. Several machines can train networks of one parent.
+    #[arg(long, value_name = "NETWORK")]
+    only: Vec<String>,
+    /// The most threads that compute (default: as many as there are cores).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Minutes between checkpoints: the most that a kill may cost.
+    #[arg(long, default_value_t = 3.0, value_name = "M")]
+    checkpoint_minutes: f64,
+    /// Steps between sheets of samples, besides the one at the end; 0 for none at all.
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    sheet_steps: u64,
+    /// A folder of encoded captions in the place of the encoders; `--encode-only` fills it.
+    #[arg(long, value_name = "DIR")]
+    embeddings: Option<PathBuf>,
+    /// Encode all captions into the folder of `--embeddings`, and train no network. Killed, the same command goes on.
+    #[arg(long, requires = "embeddings")]
+    encode_only: bool,
+    /// Show the plan with noise levels, pictures and shares of the sampling steps, and train nothing.
+    #[arg(long, conflicts_with_all = ["toml", "encode_only"])]
+    print: bool,
+    /// Write the plan as TOML to standard output, to be changed and given as a file.
+    #[arg(long, conflicts_with = "encode_only")]
+    toml: bool,
+    /// Where to compute: auto, cpu, cuda, cuda:1.
+    #[arg(long, default_value = "auto", value_parser = device)]
+    device: DeviceChoice,
+    /// The numbers that networks compute in; f16 is not trained in.
+    #[arg(long, value_enum, default_value_t)]
+    precision: Numbers,
+}
+
+/// [`Begin`] as an option.
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+enum BeginAs {
+    /// Refuse to touch it.
+    #[default]
+    New,
+    /// Go on with it.
+    Resume,
+    /// Replace it, or what `--only` names of it.
+    Restart,
+}
+
+impl Train {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let plan = plan::find(&self.plan)?;
+        if self.toml {
+            return say(plan.to_toml()?.trim_end());
+        }
+        if self.print {
+            return say(plan.to_string().trim_end());
+        }
+        let (Some(data), Some(out)) = (&self.data, &self.out) else {
+            return Err(Failure::refused(vec!["--data and --out are missing".to_owned()]));
+        };
+        let options = self.options(out)?;
+        let dataset = ediffi_data::open(data)?;
+        let mut progress = Progress::default();
+        let (outcome, made) = match (&self.embeddings, self.encode_only) {
+            (Some(into), true) => {
+                (encode_captions(&plan, dataset, &Options { embeddings: None, ..options }, into, &mut progress)?, None)
+            }
+            _ => (train(&plan, dataset, &options, &mut progress)?, progress.model.take()),
+        };
+        match (outcome, made) {
+            (Outcome::Trained, Some(model)) => say(&model.display().to_string()),
+            (Outcome::Trained, None) => Ok(()),
+            (Outcome::Stopped, _) => Err("the training was stopped; `--begin resume` goes on".into()),
+        }
+    }
+
+    fn options(&self, out: &Path) -> Result<Options, Failure> {
+        let minutes = self.checkpoint_minutes;
+        if !(0.0..=1e6).contains(&minutes) {
+            return Err(Failure::refused(vec![format!("--checkpoint-minutes: {minutes} is not from 0 to 1000000")]));
+        }
+        let begin = match self.begin {
+            BeginAs::New => Begin::New,
+            BeginAs::Resume => Begin::Resume,
+            BeginAs::Restart => Begin::Restart,
+        };
+        Ok(Options {
+            begin,
+            only: self.only.clone(),
+            threads: self.threads.map(usize::from),
+            checkpoint_every: Duration::from_secs_f64(60.0 * minutes),
+            sheet_steps: self.sheet_steps,
+            embeddings: self.embeddings.clone(),
+            ..Options::new(out, Runtime::new(self.device, self.precision.into())?)
+        })
+    }
+}

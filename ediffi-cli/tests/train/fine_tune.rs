@@ -1,0 +1,82 @@
+//! Networks that start from a model folder.
+
+use super::*;
+
+const SHARED: &str = r#"[[stages.networks]]
+name = "shared"
+cell = "(0, 0)"
+training = { steps = 150, learning-rate = 3e-3, warm-up = 10, ema = 0.9 }
+"#;
+
+/// Two experts in the place of the base's network, which start from the model of the unbroken run, and hardly move.
+fn experts(model: &str) -> String {
+    let expert = |name: &str, cell: &str| {
+        format!(
+            "[[stages.networks]]\nname = \"{name}\"\ncell = \"{cell}\"\nstart = \"{model}\"\n\
+             training = {{ steps = 2, learning-rate = 1e-12, ema = 0.9 }}\n\n"
+        )
+    };
+    expert("high", "(1, 1)") + &expert("low", "(1, 0)")
+}
+
+#[test]
+fn experts_branch_from_a_model_and_draw_together() {
+    let (room, whole) = (Room::new(), whole());
+    pictures(&room.path("pictures"));
+    let model = whole.path("run/model");
+    let model = model.to_str().unwrap();
+    let own = "encoders = { own = { vocabulary = 50, width = 8, layers = 1, heads = 2, batch = 16, training = { steps = 40, learning-rate = 3e-3, ema = 0.9 } } }";
+    let its = format!("encoders = {{ model = \"{model}\" }}");
+    room.plan("experts.toml", &[(SHARED, &experts(model)), (own, &its), ("steps = 60,", "steps = 4,")]);
+    room.train("experts.toml", "pictures", "run", &[]);
+    assert_eq!(room.draw("run/model", "a.png").dimensions(), (16, 16));
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(room.path("run/model/pipeline.json")).unwrap()).unwrap();
+    let base = &manifest["stages"][0]["experts"];
+    assert_eq!(
+        (&base[0]["weights"], &base[1]["weights"]),
+        (&"base/high.safetensors".into(), &"base/low.safetensors".into())
+    );
+    assert_eq!(base[0]["sigma"][0], base[1]["sigma"][1]);
+    let (ours, theirs) = (weights(&room.path("run/model/base")), weights(&whole.path("run/model/base")));
+    assert!(ours.values().all(|weights| *weights == theirs["shared.safetensors"]) && ours.len() == 2);
+    // Another network: the key that differs is named, and nothing has begun.
+    let wider = [(SHARED, experts(model)), (own, its), ("channels = 16", "channels = 24".to_owned())];
+    let wider: Vec<(&str, &str)> = wider.iter().map(|(from, to)| (*from, to.as_str())).collect();
+    room.plan("wider.toml", &wider);
+    let (code, error) = room.fails("wider.toml", "pictures", "wider", &[]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("base.high cannot start from") && error.contains("network.channels is 16"), "{error}");
+    assert!(!room.path("wider").exists());
+}
+
+/// The three experts of the shipped model's base, two steps each, with all that they are told: T5, CLIP's text and CLIP's view of pictures.
+#[test]
+fn the_shipped_model_is_trained_on() {
+    let room = Room::new();
+    pictures(&room.path("pictures"));
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/icons/base/config.json");
+    let head = format!(
+        "name = \"more\"\nseed = 1\nbatch = 2\nencoders = {{ model = \"icons\" }}\ndata = {{ held-out = 0 }}\n\
+         dropout = {{ clip-image = 0.5 }}\n[[stages]]\nname = \"base\"\nside = 64\nnetwork = {config:?}\n\
+         precondition = {{ sample = {{ sigma_data = 0.5 }} }}\nnoise = {{ p_mean = 0.4, p_std = 1.4 }}\n\
+         sampler = {{ solver = \"dpmpp-2m\", steps = 2, schedule = {{ karras = {{ min = 0.05, max = 80.0, rho = 7.0 }} }} }}\n"
+    );
+    let network = |(name, cell): (&str, &str)| {
+        format!(
+            "[[stages.networks]]\nname = \"{name}\"\ncell = \"{cell}\"\nstart = \"icons\"\n\
+             training = {{ steps = 2, learning-rate = 1e-4, ema = 0.9 }}\n"
+        )
+    };
+    let cells = [("high", "(2, 3)"), ("middle", "all but (2, 0) and (2, 3)"), ("low", "(2, 0)")];
+    fs::write(room.path("more.toml"), head.clone() + &cells.map(network).concat()).unwrap();
+    room.train("more.toml", "pictures", "run", &[]);
+    assert_eq!(room.draw("run/model", "a.png").dimensions(), (64, 64));
+    for file in ["clip/preprocessor_config.json", "notices/1/NOTICE-icons.md", "notices/1/LICENSE-noto.txt"] {
+        assert!(room.path("run/model").join(file).is_file(), "{file}");
+    }
+    // One network for all noise levels: none of the shipped experts knows them all.
+    fs::write(room.path("one.toml"), head + &network(("shared", "(0, 0)"))).unwrap();
+    let (code, error) = room.fails("one.toml", "pictures", "one", &[]);
+    assert!(code == Some(2) && error.contains("start-weights") && error.contains("base/middle.safetensors"), "{error}");
+}

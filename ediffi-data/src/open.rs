@@ -1,0 +1,54 @@
+//! Telling the layouts of data apart.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use ediffi_train::dataset::Dataset;
+
+use crate::error::file_error;
+use crate::shards::in_folder;
+use crate::{Error, Folder, Result, Shards, picture, table};
+
+/// Opens data by their path: a folder of pictures ([`Folder`]), a folder of `.tar` shards, or shards by their names, with lists in braces such as
+/// `data/{000000..000009}.tar` ([`Shards`]).
+///
+/// # Errors
+/// [`Error::Remote`] for an address, [`Error::Unknown`] for what is none of these, [`Error::Mixed`] for a folder with pictures and
+/// shards, and those of the two.
+pub fn open(path: &str) -> Result<Arc<dyn Dataset>> {
+    if path.contains("://") || path.starts_with("pipe:") {
+        return Err(Error::Remote { address: path.to_owned() });
+    }
+    let folder = Path::new(path);
+    if folder.is_dir() {
+        let has_shards = !in_folder(folder)?.is_empty();
+        return match (has_shards, has_pictures(folder)?) {
+            (true, true) => Err(Error::Mixed { path: folder.to_owned() }),
+            (true, false) => Ok(Arc::new(Shards::open(path, None)?)),
+            (false, _) => match Folder::open(folder) {
+                Err(Error::Empty { .. }) => Err(Error::Unknown { path: folder.to_owned() }),
+                folder => Ok(Arc::new(folder?)),
+            },
+        };
+    }
+    if path.to_ascii_lowercase().ends_with(".tar") || path.contains(['{', '}']) {
+        return Ok(Arc::new(Shards::open(path, None)?));
+    }
+    // What is missing is said by the system.
+    fs::metadata(folder).map_err(file_error(folder))?;
+    Err(Error::Unknown { path: folder.to_owned() })
+}
+
+/// Whether a folder has pictures, or a table of them, not looking into those below.
+fn has_pictures(folder: &Path) -> Result<bool> {
+    for entry in fs::read_dir(folder).map_err(file_error(folder))? {
+        let path = entry.map_err(file_error(folder))?.path();
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !name.starts_with('.') && (picture::is_read(ending) || table::NAMES.contains(&name)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

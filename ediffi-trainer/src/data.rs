@@ -1,0 +1,149 @@
+//! The batches of a stage, and what its networks are told of them.
+
+use std::sync::{Arc, Mutex};
+
+use ediffi_core::conditioning::Conditioning;
+use ediffi_core::unet::EmbeddingShapes;
+use ediffi_data::embeddings::Embeddings;
+use ediffi_data::{Loader, LoaderSettings, Part, Said};
+use ediffi_train::batch::{Batch, BatchSource};
+use ediffi_train::dataset::Dataset;
+use ediffi_train::random::{batch_rng, uniform};
+use tch::{Device, Kind, Tensor};
+
+use crate::encoders::Texts;
+use crate::plan::{Plan, StagePlan};
+use crate::{Error, Result};
+
+/// What tells the draws of who sees its own picture from others.
+const STYLE: u64 = 0x57F1_E000;
+
+/// What is said of the pictures of a batch.
+#[derive(Debug)]
+pub(crate) struct Text {
+    /// The number of the batch.
+    pub(crate) number: u64,
+    /// What is said of each picture.
+    pub(crate) said: Vec<Said>,
+}
+
+/// The batches of a stage.
+pub(crate) struct Source(Loader);
+
+impl BatchSource for Source {
+    type Batch = Batch<Text>;
+    type Error = Error;
+
+    fn batch(&self, number: u64) -> Result<Batch<Text>> {
+        let Batch { pictures, smaller, text } = self.0.batch(number)?;
+        Ok(Batch { pictures, smaller, text: Text { number, said: text } })
+    }
+}
+
+/// The part of the data that a stage is trained on, or that it is measured on.
+pub(crate) fn source(
+    plan: &Plan,
+    stage: &StagePlan,
+    dataset: &Arc<dyn Dataset>,
+    part: Part,
+    threads: usize,
+) -> Result<Source> {
+    let trained = part == Part::Train;
+    let settings = LoaderSettings {
+        seed: plan.seed,
+        batch: usize::try_from(plan.batch).unwrap_or(usize::MAX),
+        side: stage.side,
+        smaller: plan.smaller(stage).map(|smaller| stage.side / smaller.max(1)),
+        crop_side: stage.crop,
+        random_crop: trained && (plan.data.random_crop || stage.crop.is_some()),
+        flip: trained && plan.data.flip,
+        held_out: plan.data.held_out,
+        part,
+        threads,
+        buckets: None,
+    };
+    Ok(Source(Loader::new(Arc::clone(dataset), settings)?))
+}
+
+/// Where the embeddings of captions come from.
+#[derive(Clone)]
+pub(crate) struct Told {
+    /// The encoders, for all workers.
+    pub(crate) texts: Option<Arc<Mutex<Texts>>>,
+    /// What they made of the captions before.
+    pub(crate) embeddings: Option<Embeddings>,
+    /// What the networks of the stage take.
+    pub(crate) needs: EmbeddingShapes,
+    /// Seed of the plan, and how often a picture is not told of itself.
+    pub(crate) style: (u64, f64),
+}
+
+impl Told {
+    /// What the networks are told of a batch. Whether a picture is told CLIP's view of itself is drawn here, so that none is looked at in
+    /// vain.
+    pub(crate) fn of(&self, batch: &Batch<Text>) -> Result<Conditioning> {
+        let mut told = self.of_samples(&batch.text.said)?;
+        if self.needs.clip_image.is_some() {
+            let rows = batch.pictures.size4()?.0;
+            let (seed, dropped) = self.style;
+            let number =
+                |row: i64| batch.text.number.wrapping_mul(rows.unsigned_abs()).wrapping_add(row.unsigned_abs());
+            let sees = |row: &i64| uniform(&mut batch_rng(seed ^ STYLE, number(*row))) >= dropped;
+            let seen: Vec<i64> = (0..rows).filter(sees).collect();
+            told.clip_image = self.texts(|texts| texts.pictures(&batch.pictures, &seen))?.flatten();
+        }
+        Ok(told)
+    }
+
+    /// What is told of samples by their captions.
+    pub(crate) fn of_samples(&self, said: &[Said]) -> Result<Conditioning> {
+        if !self.needs.has_text() {
+            return Ok(Conditioning::default());
+        }
+        let Some(embeddings) = &self.embeddings else {
+            return self.of_texts(&said.iter().map(|said| said.caption.as_str()).collect::<Vec<_>>());
+        };
+        let rows = said.iter().map(|said| row(embeddings, said.index, &self.needs)).collect::<Result<Vec<_>>>()?;
+        Ok(Conditioning::gathered(&rows.iter().map(|row| (row, 1)).collect::<Vec<_>>())?)
+    }
+
+    /// What is told by texts.
+    pub(crate) fn of_texts(&self, texts: &[&str]) -> Result<Conditioning> {
+        if !self.needs.has_text() {
+            return Ok(Conditioning::default());
+        }
+        let encoded = self.texts(|encoders| encoders.encode(texts))?.unwrap_or_default();
+        Ok(self.needs.select(&encoded))
+    }
+
+    fn texts<T>(&self, work: impl FnOnce(&mut Texts) -> Result<T>) -> Result<Option<T>> {
+        let Some(texts) = &self.texts else { return Ok(None) };
+        let mut texts = texts.lock().map_err(|_| Error::Poisoned)?;
+        Ok(Some(work(&mut texts)?))
+    }
+}
+
+/// The names of the embeddings in files.
+pub(crate) const NAMES: [&str; 3] = ["t5", "clip_text", "clip_text_pooled"];
+
+/// The embeddings of sample `index` as they were kept: tokens without the padding, which is zeros.
+fn row(embeddings: &Embeddings, index: usize, needs: &EmbeddingShapes) -> Result<Conditioning> {
+    let mut found = embeddings.row(index)?;
+    let mut padded = |name: &str| -> Result<Option<Tensor>> {
+        let Some(shape) = needs.shape(name, 1) else { return Ok(None) };
+        let Some(at) = found.iter().position(|(found, _)| found == name) else { return Ok(None) };
+        let (_, tensor) = found.swap_remove(at);
+        let tensor = tensor.f_unsqueeze(0)?.f_to_kind(Kind::Float)?;
+        let (Some(tokens), 3) = (shape.get(1), tensor.dim()) else { return Ok(Some(tensor)) };
+        let zeros = Tensor::f_zeros(&shape, (Kind::Float, Device::Cpu))?;
+        let length = tensor.size3()?.1.min(*tokens);
+        zeros.f_narrow(1, 0, length)?.f_copy_(&tensor.f_narrow(1, 0, length)?)?;
+        Ok(Some(zeros))
+    };
+    Ok(Conditioning {
+        t5: padded("t5")?,
+        clip_text: padded("clip_text")?,
+        clip_text_pooled: padded("clip_text_pooled")?,
+        ..Conditioning::default()
+    })
+}

@@ -1,0 +1,247 @@
+//! The training of one network of a plan.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use ediffi_core::conditioning::Conditioning;
+use ediffi_core::runtime::Runtime;
+use ediffi_core::unet::UNetConfig;
+use ediffi_core::weights::{self, Params, WeightsFile};
+use ediffi_data::Part;
+use ediffi_train::batch::Batch;
+use ediffi_train::dropout::ConditioningDropout;
+use ediffi_train::fit::{Setup, fit};
+use ediffi_train::learner::{Learner, Objective};
+use ediffi_train::log::Entry;
+use ediffi_train::plan::Task;
+use ediffi_train::run::Begin;
+use ediffi_train::state::{Shared, TrainState};
+use tch::{Device, Kind, Tensor};
+
+use crate::data::{Text, Told, source};
+use crate::kept::Kept;
+use crate::measuring::Measuring;
+use crate::observer::{Event, Observer};
+use crate::options::Outcome;
+use crate::plan::{Export, NetworkPlan, StagePlan};
+use crate::sheets::Sheets;
+use crate::watch::Watch;
+use crate::workshop::Workshop;
+use crate::{Error, Result};
+
+/// What tells the noise of batches from what else follows from the seed of a plan.
+const NOISE: u64 = 0x6E01_5E00;
+
+/// What a network is, and what it learns.
+pub(crate) struct Subject {
+    dimensions: UNetConfig,
+    objective: Objective,
+    pub(crate) told: Told,
+    kind: Kind,
+    device: Device,
+}
+
+impl Subject {
+    fn of(workshop: &Workshop<'_>, stage: &StagePlan, task: &Task<'_>) -> Result<Self> {
+        let Task::Network(planned, network) = task else {
+            return crate::error::wrong(task.name(), "it is no network");
+        };
+        let plan = workshop.plan;
+        let dimensions = stage.network.dimensions()?;
+        let seed = plan.seed ^ NOISE ^ u64::from(stage.side);
+        let smaller = plan.smaller(stage).unwrap_or(stage.side);
+        let objective = Objective {
+            // Who is told CLIP's view of a picture is drawn where batches are told, so that none is looked at in vain.
+            dropout: ConditioningDropout { t5: plan.dropout.t5, clip_text: plan.dropout.clip_text, clip_image: 0.0 },
+            corruption: stage.corruption_of(smaller),
+            precondition: Arc::new(stage.precondition),
+            levels: planned.levels(network)?,
+            seed,
+        };
+        let told = workshop.told(dimensions.io().embeddings)?;
+        let Runtime { device, kind } = workshop.options.runtime;
+        Ok(Self { dimensions, objective, told, kind, device })
+    }
+
+    /// The network over `params`.
+    pub(crate) fn learner(
+        &self,
+        params: &mut dyn Params,
+    ) -> Result<Learner<impl Fn(&Batch<Text>) -> Result<Conditioning> + use<>>> {
+        let (told, device) = (self.told.clone(), self.device);
+        let encode = move |batch: &Batch<Text>| Ok(told.of(batch)?.to(device, Kind::Float)?);
+        Ok(Learner::new(params, &self.dimensions, self.kind, self.objective.clone(), encode)?)
+    }
+}
+
+/// Trains one network and exports its averaged weights.
+pub(crate) fn train(
+    workshop: &Workshop<'_>,
+    stage: &str,
+    network: &str,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let (stage, network) = workshop.planned(stage, network)?;
+    let name = format!("{}.{}", stage.name, network.name);
+    let (task, plan, options) = (workshop.training.task(&name)?, workshop.plan, workshop.options);
+    let mut run = workshop.run(&name, &task, workshop.lineage(stage, network)?);
+    let (weights, kept) = (workshop.weights(&name), Kept::new(&options.folder, &name, plan.keep));
+    run.begin.discard(&weights)?;
+    if run.begin == Begin::Restart {
+        kept.clear()?;
+        Measuring::clear(workshop, &name)?;
+    }
+    let measuring = Measuring::open(workshop, stage, network)?;
+    run.steps = measuring.as_ref().and_then(Measuring::ended).map_or(run.steps, |ended| run.steps.min(ended));
+    if run.is_trained(&weights)? {
+        return Ok(Outcome::Trained);
+    }
+    let subject = Subject::of(workshop, stage, &task)?;
+    let parent = workshop.parent(stage, network)?;
+    let setup = Setup {
+        seed: task.seed(plan.seed),
+        parent: parent.clone(),
+        device: options.runtime.device,
+        kind: subject.kind,
+        optimizer: network.training.optimizer(),
+        ema: network.training.ema,
+        workers: workshop.workers(),
+    };
+    let batches = source(plan, stage, &workshop.dataset, Part::Train, options.threads.unwrap_or(0))?;
+    let learner = |params: &mut dyn Params| {
+        let learner = subject.learner(params)?;
+        Ok(move |number, batch: Batch<Text>| learner.loss(number, &batch))
+    };
+    let mut looks = Looks {
+        workshop,
+        subject: &subject,
+        sheets: Sheets::new(workshop, stage, network, parent),
+        watch: Watch::new(&run, &options.folder),
+        measuring,
+        kept,
+        name: &name,
+        steps: run.steps,
+        notes: run.lineage.notes(),
+        ended: false,
+    };
+    let state = fit(&run, &setup, batches, learner, |state, entry| looks.step(state, entry, observer))?;
+    if state.step() < run.steps && !looks.ended {
+        return Ok(Outcome::Stopped);
+    }
+    match plan.keep.export {
+        Export::Last => state.export(&weights, "", Kind::Float, run.lineage.notes())?,
+        Export::Best => export_best(&looks.kept.best(), &weights, state.step(), run.lineage.notes())?,
+    }
+    Ok(Outcome::Trained)
+}
+
+/// What is looked at and kept on the way.
+struct Looks<'w> {
+    workshop: &'w Workshop<'w>,
+    subject: &'w Subject,
+    sheets: Sheets<'w>,
+    watch: Watch,
+    measuring: Option<Measuring>,
+    kept: Kept,
+    name: &'w str,
+    steps: u64,
+    notes: HashMap<String, String>,
+    ended: bool,
+}
+
+impl Looks<'_> {
+    /// After every step.
+    fn step(
+        &mut self,
+        state: &TrainState,
+        entry: Option<&Entry>,
+        observer: &mut dyn Observer,
+    ) -> Result<ControlFlow<()>> {
+        let (step, last) = (state.step(), state.step() == self.steps);
+        let mut flow = self.watch.step(state, entry, observer)?;
+        if let Some(path) = self.kept.due(step) {
+            self.export(state, &path)?;
+            self.kept.prune(step)?;
+        }
+        if self.measure(state, last, observer)? {
+            (self.ended, flow) = (true, ControlFlow::Break(()));
+        }
+        let every = self.workshop.options.sheet_steps;
+        if every > 0 && (step.is_multiple_of(every) || last || self.ended) {
+            let _no_grad = tch::no_grad_guard();
+            let learner = self.subject.learner(&mut Shared(state.average()))?;
+            if let Some(sheet) = self.sheets.draw(&learner, &self.subject.told, step)? {
+                self.watch.events(step)?.picture("samples", step, sheet.size, &sheet.png)?;
+                if observer.event(&Event::Sheet { path: &sheet.path }).is_break() {
+                    flow = ControlFlow::Break(());
+                }
+            }
+        }
+        Ok(flow)
+    }
+
+    /// Measures the averaged weights if it is time to. Whether the training ends with that.
+    fn measure(&mut self, state: &TrainState, last: bool, observer: &mut dyn Observer) -> Result<bool> {
+        let (Some(measuring), step) = (&mut self.measuring, state.step()) else { return Ok(false) };
+        measuring.begin(step)?;
+        if !measuring.due(step) && !last {
+            return Ok(false);
+        }
+        let _no_grad = tch::no_grad_guard();
+        let learner = self.subject.learner(&mut Shared(state.average()))?;
+        let measured = measuring.measure(self.workshop, &learner, step)?;
+        let events = self.watch.events(step)?;
+        events.scalar("validation/mean", step, measured.mean())?;
+        for (bin, loss) in measured.losses.iter().enumerate() {
+            events.scalar(&format!("validation/{}", measuring.label(bin)), step, *loss)?;
+        }
+        let stop = observer.event(&Event::Measured { name: self.name, step, losses: &measured.losses });
+        // The file first: a log that has the best knows that its weights are there.
+        if measuring.is_best(&measured) {
+            let best = self.kept.best();
+            self.export(state, &best)?;
+        }
+        let ended = self.measuring.as_mut().map(|measuring| measuring.write(measured)).transpose()?;
+        Ok(ended.unwrap_or(false) && stop.is_continue() && !last)
+    }
+
+    fn export(&self, state: &TrainState, path: &Path) -> Result<()> {
+        ediffi_core::files::make_folder_of(path)?;
+        Ok(state.export(path, "", Kind::Float, self.notes.clone())?)
+    }
+}
+
+/// The best weights as those of a network that is trained.
+fn export_best(best: &Path, to: &Path, steps: u64, mut notes: HashMap<String, String>) -> Result<()> {
+    let file = WeightsFile::open(best, |name| Some(name.to_owned()))?;
+    for (note, of) in [("best", "steps"), ("pictures", "pictures")] {
+        notes.extend(file.text(of).map(|text| (note.to_owned(), text.to_owned())));
+    }
+    notes.insert("steps".to_owned(), steps.to_string());
+    Ok(weights::save(to, &Tensor::read_safetensors(best)?, notes)?)
+}
+
+impl<'a> Workshop<'a> {
+    /// A network of the plan with its stage.
+    pub(crate) fn planned(&self, stage: &str, network: &str) -> Result<(&'a StagePlan, &'a NetworkPlan)> {
+        let plan: &'a crate::plan::Plan = self.plan;
+        let stages = plan.stages.iter().filter(|found| found.name == stage);
+        let mut networks = stages.flat_map(|stage| stage.networks.iter().map(move |network| (stage, network)));
+        networks.find(|(_, found)| found.name == network).ok_or_else(|| Error::Plan {
+            what: format!("{stage}.{network}"),
+            reason: "the plan has no such network".to_owned(),
+        })
+    }
+
+    /// Whether a network has had all its steps, or was ended by its validation.
+    pub(crate) fn is_finished(&self, stage: &StagePlan, network: &NetworkPlan) -> Result<bool> {
+        let name = format!("{}.{}", stage.name, network.name);
+        let mut run = self.run(&name, &self.training.task(&name)?, self.lineage(stage, network)?);
+        run.begin = Begin::Resume;
+        let ended = Measuring::open(self, stage, network)?.as_ref().and_then(Measuring::ended);
+        run.steps = ended.map_or(run.steps, |ended| run.steps.min(ended));
+        Ok(run.is_trained(&self.weights(&name))?)
+    }
+}
