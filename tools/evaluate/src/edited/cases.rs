@@ -5,6 +5,7 @@ use image::{Luma, RgbImage};
 use train_icons::caption::{Content, Phrase, write};
 use train_icons::colour::Colour;
 use train_icons::concepts::{SMALL, find};
+use train_icons::config::SamplerConfig;
 use train_icons::dice::Dice;
 use train_icons::icon_set::IconSet;
 use train_icons::layout::Arrangement;
@@ -42,6 +43,7 @@ pub struct Case {
 /// `count` cases of objects that met in training. The same count always gives the same.
 pub fn cases(count: usize, reads: impl Fn(&str) -> Result<bool>) -> Result<Vec<Case>> {
     let mut cases = Vec::with_capacity(count);
+    let styles = SamplerConfig::small().styles;
     // A quarter of them are of held-out pairs, which are another question.
     let placed = placed(count.div_ceil(3) * 4, &reads)?.into_iter().filter(|placed| !placed.held_out).take(count);
     for (number, placed) in (0_u64..).zip(placed) {
@@ -54,7 +56,7 @@ pub fn cases(count: usize, reads: impl Fn(&str) -> Result<bool>) -> Result<Vec<C
         let [old, other] = if place == 0 { pairs } else { swapped(pairs) };
         let mut found = None;
         for _ in 0..CANDIDATES {
-            let (new, style) = (dice.pick(&SMALL).unwrap_or(""), dice.pick(&IconSet::ALL).unwrap_or(IconSet::Noto));
+            let (new, style) = (dice.pick(&SMALL).unwrap_or(""), dice.pick(&styles).unwrap_or(IconSet::Noto));
             let case = Case { placed: placed.clone(), place, old: old.clone(), other: other.clone(), new, style };
             if case.is_fair() && reads(&case.caption()?)? && reads(&case.in_other_style()?)? {
                 found = Some(case);
@@ -162,6 +164,7 @@ mod tests {
             assert!(caption.contains(case.new) && !caption.contains(&case.old.0.concept), "{caption}");
             assert!(caption.contains(&case.other.0.concept) && caption.contains(case.placed.scene.style.word()));
             assert!(other.contains(&case.old.0.concept) && other.contains(case.style.word()), "{other}");
+            assert!(SamplerConfig::small().styles.contains(&case.style) && case.style != case.placed.scene.style);
             let mask = case.mask().unwrap().pixels().unwrap();
             let white = mask.pixels().filter(|pixel| pixel.0 == [255; 3]).count() as f32;
             let area = case.old.1;
