@@ -48,7 +48,7 @@ class Client(HttpUser):
 
 
 class Native(Client):
-    weight = 1
+    weight = 3
 
     @task
     def draw(self):
@@ -84,7 +84,7 @@ class Native(Client):
 
 
 class OpenAI(Client):
-    weight = 3
+    weight = 1
 
     @task
     def draw(self):
