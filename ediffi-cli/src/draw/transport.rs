@@ -1,0 +1,42 @@
+//! The processes that train one model together.
+
+use ediffi_cluster::{Error, Options, Transport};
+use ediffi_train::reduce::Reduce;
+
+use super::failure::Failure;
+use super::rank::Rank;
+
+/// Does `work` in all processes that the launcher started, as they find each other over `transport`.
+///
+/// # Errors
+/// One of several processes that is told no transport, or does not find the others; a transport that was left out of this command; those of
+/// `work`.
+pub(super) fn together<T>(
+    transport: Option<Transport>,
+    rank: Rank,
+    work: impl FnOnce(&dyn Reduce) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let transport = match transport {
+        None if rank.size > 1 => {
+            let line = format!("started as one of {} processes: say --transport mpi, or nccl on GPUs", rank.size);
+            return Err(Failure::refused(vec![line]));
+        }
+        transport => transport.unwrap_or_default(),
+    };
+    let options = Options { transport, ..Options::default() };
+    ediffi_cluster::run(&options, |cluster| {
+        let reduce = cluster.reduce();
+        if transport != Transport::Alone && reduce.world() == 1 && rank.size > 1 {
+            let line = format!("started as one of {} processes, and MPI finds this one alone", rank.size);
+            return Err(Failure::refused(vec![format!("{line}: start it with mpirun, or srun --mpi=pmix")]));
+        }
+        work(reduce)
+    })
+}
+
+/// A transport that was left out of the command.
+pub(super) fn not_built(error: &Error) -> Option<Failure> {
+    let Error::NotBuilt { feature } = error else { return None };
+    let line = format!("this command was built without the transport {feature}");
+    Some(Failure::refused(vec![format!("{line}: build it with the features draw and {feature}")]))
+}
