@@ -128,7 +128,7 @@ pub fn ask_first<E: From<Error>>(reduce: &dyn Reduce, question: impl FnOnce() ->
     Ok(said.first().is_some_and(|first| first.iter().any(|yes| *yes > 0.0)))
 }
 
-/// Fails unless `fingerprint` is that of rank 0 in every process.
+/// Fails unless `fingerprint` is that of rank 0 in every process. `what` names what it is of. [`hash`](crate::lineage::hash) makes one of a text.
 ///
 /// # Errors
 /// [`Error::Apart`] with the first process that has another; those of [`gather`].

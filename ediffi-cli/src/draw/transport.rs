@@ -40,3 +40,18 @@ pub(super) fn not_built(error: &Error) -> Option<Failure> {
     let line = format!("this command was built without the transport {feature}");
     Some(Failure::refused(vec![format!("{line}: build it with the features draw and {feature}")]))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_processes_without_a_transport_and_one_that_was_left_out_are_refused() {
+        let rank = Rank { rank: 1, size: 4, local: 1 };
+        let failure = together(None, rank, |_| Ok(())).unwrap_err().to_string();
+        assert!(failure.contains("one of 4 processes: say --transport mpi"), "{failure}");
+        together(None, Rank::ALONE, |reduce| Ok(assert_eq!(reduce.world(), 1))).unwrap();
+        let failure = Failure::from(Error::NotBuilt { feature: "nccl" }).to_string();
+        assert!(failure.contains("without the transport nccl") && failure.contains("draw and nccl"), "{failure}");
+    }
+}
