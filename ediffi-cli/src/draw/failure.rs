@@ -14,12 +14,20 @@ pub(crate) struct Failure {
     code: u8,
     /// What happened, then its causes.
     lines: Vec<String>,
+    told: bool,
 }
 
 impl Failure {
     /// A request, or several, that are refused before anything is drawn.
     pub(crate) fn refused(lines: Vec<String>) -> Self {
-        Self { code: REFUSED, lines }
+        Self { code: REFUSED, lines, told: false }
+    }
+
+    /// Says it on standard error, once.
+    pub(crate) fn tell(&mut self) {
+        if !std::mem::replace(&mut self.told, true) {
+            eprintln!("error: {self}");
+        }
     }
 
     pub(crate) fn code(&self) -> ExitCode {
@@ -47,7 +55,7 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
             lines.push(format!("because: {error}"));
             cause = error.source();
         }
-        Self { code, lines }
+        Self { code, lines, told: false }
     }
 }
 

@@ -30,7 +30,11 @@ pub(super) fn together<T>(
             let line = format!("started as one of {} processes, and MPI finds this one alone", rank.size);
             return Err(Failure::refused(vec![format!("{line}: start it with mpirun, or srun --mpi=pmix")]));
         }
-        work(reduce)
+        // Before the processes part: a launcher ends those that are left when the first one is gone.
+        work(reduce).map_err(|mut failure| {
+            failure.tell();
+            failure
+        })
     })
 }
 
