@@ -3,8 +3,6 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use super::transport::not_built;
-
 /// Exit code of a request that the model or its limits refuse, as of arguments that are not understood.
 const REFUSED: u8 = 2;
 
@@ -45,8 +43,9 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
             Some(ediffi::Error::RequestJson(source)) => return Self::refused(vec![format!("the request: {source}")]),
             _ => {}
         }
-        if let Some(failure) = error.downcast_ref().and_then(not_built) {
-            return failure;
+        if let Some(ediffi_cluster::Error::NotBuilt { feature }) = error.downcast_ref() {
+            let line = format!("this command was built without the transport {feature}");
+            return Self::refused(vec![format!("{line}: build it with the features draw and {feature}")]);
         }
         let code = if is_refusal(error.downcast_ref()) { REFUSED } else { 1 };
         let mut lines = vec![error.to_string()];

@@ -1,6 +1,6 @@
 //! The processes that train one model together.
 
-use ediffi_cluster::{Error, Options, Transport};
+use ediffi_cluster::{Options, Transport};
 use ediffi_train::reduce::Reduce;
 
 use super::failure::Failure;
@@ -38,15 +38,10 @@ pub(super) fn together<T>(
     })
 }
 
-/// A transport that was left out of the command.
-pub(super) fn not_built(error: &Error) -> Option<Failure> {
-    let Error::NotBuilt { feature } = error else { return None };
-    let line = format!("this command was built without the transport {feature}");
-    Some(Failure::refused(vec![format!("{line}: build it with the features draw and {feature}")]))
-}
-
 #[cfg(test)]
 mod tests {
+    use ediffi_cluster::Error;
+
     use super::*;
 
     #[test]
@@ -54,7 +49,7 @@ mod tests {
         let rank = Rank { rank: 1, size: 4, local: 1 };
         let failure = together(None, rank, |_| Ok(())).unwrap_err().to_string();
         assert!(failure.contains("one of 4 processes: say --transport mpi"), "{failure}");
-        together(None, Rank::ALONE, |reduce| Ok(assert_eq!(reduce.world(), 1))).unwrap();
+        assert_eq!(together(None, Rank::ALONE, |reduce| Ok(reduce.world())).unwrap(), 1);
         let failure = Failure::from(Error::NotBuilt { feature: "nccl" }).to_string();
         assert!(failure.contains("without the transport nccl") && failure.contains("draw and nccl"), "{failure}");
     }
