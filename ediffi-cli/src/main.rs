@@ -50,8 +50,8 @@ fn main() -> ExitCode {
         Command::Draw(command) => {
             return match command.run() {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(failure) => {
-                    eprintln!("error: {failure}");
+                Err(mut failure) => {
+                    failure.tell();
                     failure.code()
                 }
             };

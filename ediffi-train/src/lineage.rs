@@ -90,8 +90,9 @@ pub fn fingerprint(path: &Path) -> Result<String> {
     Ok(hash.to_string())
 }
 
-/// A number for these bytes, by which they are told apart from others.
-pub(crate) fn hash(bytes: &[u8]) -> u64 {
+/// A number for these bytes, by which they are told apart from others. It is the same on every machine.
+#[must_use]
+pub fn hash(bytes: &[u8]) -> u64 {
     Fnv::START.with(bytes).0
 }
 

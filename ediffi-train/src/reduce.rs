@@ -128,11 +128,11 @@ pub fn ask_first<E: From<Error>>(reduce: &dyn Reduce, question: impl FnOnce() ->
     Ok(said.first().is_some_and(|first| first.iter().any(|yes| *yes > 0.0)))
 }
 
-/// Fails unless `fingerprint` is that of rank 0 in every process.
+/// Fails unless `fingerprint` is that of rank 0 in every process. `what` names what it is of. [`hash`](crate::lineage::hash) makes one of a text.
 ///
 /// # Errors
 /// [`Error::Apart`] with the first process that has another; those of [`gather`].
-pub(crate) fn expect_alike(reduce: &dyn Reduce, what: &'static str, fingerprint: u64) -> Result<()> {
+pub fn expect_alike(reduce: &dyn Reduce, what: &'static str, fingerprint: u64) -> Result<()> {
     // 32 bits have a place in an f64.
     let halves = [fingerprint >> 32, fingerprint & u64::from(u32::MAX)].map(|half| half as f64);
     let all = gather(reduce, &halves)?;

@@ -4,6 +4,7 @@
 //! along the tree of experts, or from a model folder. [`train`] carries it out on any [`Dataset`](ediffi_train::dataset::Dataset), such as
 //! what [`ediffi_data::open`] opens. Killed at any time, the same call goes on where it was. On the way there are losses by noise level
 //! on pictures that are held out ([`validation`]), sheets of samples, and event files for TensorBoard. At the end there is a model folder.
+//! [`train_together`] does the same in several processes, on one machine or many.
 //!
 //! ```no_run
 //! use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
@@ -41,6 +42,7 @@ pub mod sheet;
 mod sheets;
 mod start;
 mod tensorboard;
+mod together;
 mod trainer;
 pub mod validation;
 mod vocabulary;
@@ -50,4 +52,4 @@ mod workshop;
 pub use error::{Error, Result};
 pub use observer::{Event, Observer};
 pub use options::{Options, Outcome};
-pub use trainer::{encode_captions, train};
+pub use trainer::{encode_captions, train, train_together};

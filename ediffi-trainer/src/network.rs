@@ -12,10 +12,11 @@ use ediffi_core::weights::{self, Params, WeightsFile};
 use ediffi_data::Part;
 use ediffi_train::batch::Batch;
 use ediffi_train::dropout::ConditioningDropout;
-use ediffi_train::fit::{Setup, fit};
+use ediffi_train::fit::{Setup, fit_together};
 use ediffi_train::learner::{Learner, Objective};
 use ediffi_train::log::Entry;
 use ediffi_train::plan::Task;
+use ediffi_train::reduce::{Reduce, agree, ask_first};
 use ediffi_train::run::Begin;
 use ediffi_train::state::{Shared, TrainState};
 use tch::{Device, Kind, Tensor};
@@ -25,8 +26,9 @@ use crate::kept::Kept;
 use crate::measuring::Measuring;
 use crate::observer::{Event, Observer};
 use crate::options::Outcome;
-use crate::plan::{Export, NetworkPlan, StagePlan};
+use crate::plan::{Export, NetworkPlan, Plan, StagePlan};
 use crate::sheets::Sheets;
+use crate::together::{first, number_of_first, on_first};
 use crate::watch::Watch;
 use crate::workshop::Workshop;
 use crate::{Error, Result};
@@ -76,8 +78,9 @@ impl Subject {
     }
 }
 
-/// Trains one network and exports its averaged weights.
+/// Trains one network in all processes of `reduce`. Rank 0 exports its averaged weights, which are there for all afterwards.
 pub(crate) fn train(
+    reduce: &dyn Reduce,
     workshop: &Workshop<'_>,
     stage: &str,
     network: &str,
@@ -86,20 +89,27 @@ pub(crate) fn train(
     let (stage, network) = workshop.planned(stage, network)?;
     let name = format!("{}.{}", stage.name, network.name);
     let (task, plan, options) = (workshop.training.task(&name)?, workshop.plan, workshop.options);
-    let mut run = workshop.run(&name, &task, workshop.lineage(stage, network)?);
+    let mut run = workshop.run(&name, &task, agree(reduce, workshop.lineage(stage, network))?);
     let (weights, kept) = (workshop.weights(&name), Kept::new(&options.folder, &name, plan.keep));
-    run.begin.discard(&weights)?;
-    if run.begin == Begin::Restart {
-        kept.clear()?;
-        Measuring::clear(workshop, &name)?;
-    }
-    let measuring = Measuring::open(workshop, stage, network)?;
-    run.steps = measuring.as_ref().and_then(Measuring::ended).map_or(run.steps, |ended| run.steps.min(ended));
-    if run.is_trained(&weights)? {
+    let open = || {
+        run.begin.discard(&weights)?;
+        if run.begin == Begin::Restart {
+            kept.clear()?;
+            Measuring::clear(workshop, &name)?;
+        }
+        Measuring::open(workshop, stage, network)
+    };
+    let measuring = on_first(reduce, open)?.flatten();
+    let ended = measuring.as_ref().and_then(Measuring::ended);
+    run.steps = number_of_first(reduce, ended.map_or(run.steps, |ended| run.steps.min(ended)))?;
+    if ask_first(reduce, || Ok::<_, Error>(run.is_trained(&weights)?))? {
         return Ok(Outcome::Trained);
     }
-    let subject = Subject::of(workshop, stage, &task)?;
-    let parent = workshop.parent(stage, network)?;
+    let prepare = || -> Result<_> {
+        let batches = source(plan, stage, &workshop.dataset, Part::Train, options.threads.unwrap_or(0))?;
+        Ok((Subject::of(workshop, stage, &task)?, workshop.parent(stage, network)?, batches))
+    };
+    let (subject, parent, batches) = agree(reduce, prepare())?;
     let setup = Setup {
         seed: task.seed(plan.seed),
         parent: parent.clone(),
@@ -109,12 +119,11 @@ pub(crate) fn train(
         ema: network.training.ema,
         workers: workshop.workers(),
     };
-    let batches = source(plan, stage, &workshop.dataset, Part::Train, options.threads.unwrap_or(0))?;
     let learner = |params: &mut dyn Params| {
         let learner = subject.learner(params)?;
         Ok(move |number, batch: Batch<Text>| learner.loss(number, &batch))
     };
-    let mut looks = Looks {
+    let mut looks = (reduce.rank() == 0).then(|| Looks {
         workshop,
         subject: &subject,
         sheets: Sheets::new(workshop, stage, network, parent),
@@ -125,16 +134,39 @@ pub(crate) fn train(
         steps: run.steps,
         notes: run.lineage.notes(),
         ended: false,
+    });
+    let observe = |state: &TrainState, entry: Option<&Entry>| {
+        let (step, steps) = (state.step(), run.steps);
+        let flow = match &mut looks {
+            Some(looks) => looks.step(state, entry, observer),
+            None => Ok(observer.event(&Event::Step { name: &name, step, steps, entry })),
+        };
+        if takes_long(workshop, step, steps) {
+            // Whatever comes of it: the others wait here, where nobody is missed.
+            reduce.barrier()?;
+        }
+        flow
     };
-    let state = fit(&run, &setup, batches, learner, |state, entry| looks.step(state, entry, observer))?;
-    if state.step() < run.steps && !looks.ended {
-        return Ok(Outcome::Stopped);
-    }
-    match plan.keep.export {
-        Export::Last => state.export(&weights, "", Kind::Float, run.lineage.notes())?,
-        Export::Best => export_best(&looks.kept.best(), &weights, state.step(), run.lineage.notes())?,
-    }
-    Ok(Outcome::Trained)
+    let state = fit_together(reduce, &run, &setup, batches, learner, observe)?;
+    let export = || {
+        let Some(Looks { kept, ended, .. }) = &looks else { return Ok(false) };
+        if state.step() < run.steps && !ended {
+            return Ok(false);
+        }
+        match plan.keep.export {
+            Export::Last => state.export(&weights, "", Kind::Float, run.lineage.notes())?,
+            Export::Best => export_best(&kept.best(), &weights, state.step(), run.lineage.notes())?,
+        }
+        Ok(true)
+    };
+    Ok(if first(reduce, export)? { Outcome::Trained } else { Outcome::Stopped })
+}
+
+/// Whether rank 0 draws, measures or writes after a step.
+fn takes_long(workshop: &Workshop<'_>, step: u64, steps: u64) -> bool {
+    let Plan { keep, validation, .. } = workshop.plan;
+    let every = [workshop.options.sheet_steps, keep.every, validation.map_or(0, |validation| validation.every)];
+    step == steps || every.into_iter().any(|every| every > 0 && step.is_multiple_of(every))
 }
 
 /// What is looked at and kept on the way.
@@ -226,7 +258,7 @@ fn export_best(best: &Path, to: &Path, steps: u64, mut notes: HashMap<String, St
 impl<'a> Workshop<'a> {
     /// A network of the plan with its stage.
     pub(crate) fn planned(&self, stage: &str, network: &str) -> Result<(&'a StagePlan, &'a NetworkPlan)> {
-        let plan: &'a crate::plan::Plan = self.plan;
+        let plan: &'a Plan = self.plan;
         let stages = plan.stages.iter().filter(|found| found.name == stage);
         let mut networks = stages.flat_map(|stage| stage.networks.iter().map(move |network| (stage, network)));
         networks.find(|(_, found)| found.name == network).ok_or_else(|| Error::Plan {

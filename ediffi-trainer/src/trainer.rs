@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use ediffi_train::dataset::Dataset;
 use ediffi_train::plan::Task;
+use ediffi_train::reduce::{Alone, Reduce, agree};
 
 use crate::observer::{Event, Observer};
 use crate::options::{Options, Outcome};
 use crate::plan::Plan;
 use crate::workshop::Workshop;
-use crate::{Result, assemble, encode, network, own_t5, run_folder};
+use crate::{Result, assemble, encode, network, own_t5, run_folder, together};
 
 /// The name of the model's folder in that of the run.
 const MODEL: &str = "model";
@@ -30,25 +31,62 @@ pub fn train(
     options: &Options,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
+    train_together(&Alone, plan, dataset, options, observer)
+}
+
+/// As [`train`], in every process of `reduce` at once. All are given the same plan, data and options; threads and device may be each
+/// one's own. The folder is one that all of them see.
+///
+/// The batches of a step are dealt to the processes: the weights are those of one process up to the order of sums, and a run goes on with
+/// another number of processes. Rank 0 alone writes: checkpoints, logs, validation, sheets, kept weights and the model. It trains a T5 of the
+/// plan's own while the others wait.
+///
+/// Every observer is told of the steps, and one that breaks stops all behind the same step. Of sheets, measurements, the T5 and the model
+/// only that of rank 0 is told.
+///
+/// # Errors
+/// As [`train`]; [`Error::Plan`](crate::Error::Plan) for fewer batches a step (`accumulate`) than processes;
+/// [`Elsewhere`](ediffi_train::Error::Elsewhere) where another process failed; [`Apart`](ediffi_train::Error::Apart) for processes with other
+/// plans, data or options; those of the [`Reduce`].
+pub fn train_together(
+    reduce: &dyn Reduce,
+    plan: &Plan,
+    dataset: Arc<dyn Dataset>,
+    options: &Options,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     use_threads(options);
-    let workshop = Workshop::open(plan, dataset, options)?;
-    run_folder::take(&options.folder, options.begin, plan, &workshop.data)?;
+    let workshop = agree(reduce, Workshop::open(plan, dataset, options, reduce.world()))?;
+    together::check(reduce, plan, &workshop.data, options)?;
+    together::on_first(reduce, || run_folder::take(&options.folder, options.begin, plan, &workshop.data))?;
     for task in workshop.training.tasks() {
         let name = task.name();
         if !options.only.is_empty() && !options.only.contains(&name) {
             continue;
         }
-        if task_of(&workshop, &task, observer)? == Outcome::Stopped {
+        let outcome = match &task {
+            Task::Encoder(_) => {
+                let trained = || Ok(encoder(&workshop, observer)? == Outcome::Trained);
+                if together::first(reduce, trained)? { Outcome::Trained } else { Outcome::Stopped }
+            }
+            Task::Network(stage, network) => network::train(reduce, &workshop, &stage.name, &network.name, observer)?,
+        };
+        if outcome == Outcome::Stopped {
             return Ok(Outcome::Stopped);
         }
         let _ = observer.event(&Event::Trained { name: &name });
     }
-    run_folder::write_plan(&options.folder, plan)?;
-    if assemble::missing(&workshop).is_none() {
-        let folder = options.folder.join(MODEL);
-        assemble::assemble(&workshop, &folder)?;
-        let _ = observer.event(&Event::Model { folder: &folder });
-    }
+    let finish = || {
+        run_folder::write_plan(&options.folder, plan)?;
+        let whole = assemble::missing(&workshop).is_none();
+        if whole {
+            let folder = options.folder.join(MODEL);
+            assemble::assemble(&workshop, &folder)?;
+            let _ = observer.event(&Event::Model { folder: &folder });
+        }
+        Ok(whole)
+    };
+    together::first(reduce, finish)?;
     Ok(Outcome::Trained)
 }
 
@@ -65,27 +103,21 @@ pub fn encode_captions(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     use_threads(options);
-    let workshop = Workshop::open(plan, dataset, options)?;
+    let workshop = Workshop::open(plan, dataset, options, 1)?;
     if plan.encoders.own.is_some() {
         run_folder::take(&options.folder, options.begin, plan, &workshop.data)?;
-        for task in workshop.training.tasks().filter(|task| matches!(task, Task::Encoder(_))) {
-            if task_of(&workshop, &task, observer)? == Outcome::Stopped {
-                return Ok(Outcome::Stopped);
-            }
+        if encoder(&workshop, observer)? == Outcome::Stopped {
+            return Ok(Outcome::Stopped);
         }
     }
     encode::captions(&workshop, into, observer)
 }
 
-fn task_of(workshop: &Workshop<'_>, task: &Task<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
-    match (task, &workshop.plan.encoders.own) {
-        (Task::Encoder(_), Some(own)) => {
-            // One that no network reads is not trained.
-            let tokens = workshop.needs.t5.map(|t5| t5.tokens);
-            tokens.map_or(Ok(Outcome::Trained), |tokens| own_t5::train(workshop, own, tokens, observer))
-        }
-        (Task::Encoder(_), None) => Ok(Outcome::Trained),
-        (Task::Network(stage, network), _) => network::train(workshop, &stage.name, &network.name, observer),
+/// Trains the T5 that the plan trains. One that no network reads is not trained.
+fn encoder(workshop: &Workshop<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
+    match (&workshop.plan.encoders.own, workshop.needs.t5) {
+        (Some(own), Some(t5)) => own_t5::train(workshop, own, t5.tokens, observer),
+        _ => Ok(Outcome::Trained),
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct Workshop<'a> {
     pub(crate) encoders: EncoderPaths,
     /// The embeddings that any stage takes.
     pub(crate) needs: EmbeddingShapes,
+    /// How many processes share the batches of a step.
+    processes: usize,
     texts: OnceCell<Arc<Mutex<Texts>>>,
     embeddings: OnceCell<Embeddings>,
     fingerprints: OnceCell<Vec<(&'static str, String)>>,
@@ -50,7 +52,12 @@ fn get_or_make<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Resul
 
 impl<'a> Workshop<'a> {
     /// Checks everything that the plan asks of data, encoders and folders. No weights are loaded.
-    pub(crate) fn open(plan: &'a Plan, dataset: Arc<dyn Dataset>, options: &'a Options) -> Result<Self> {
+    pub(crate) fn open(
+        plan: &'a Plan,
+        dataset: Arc<dyn Dataset>,
+        options: &'a Options,
+        processes: usize,
+    ) -> Result<Self> {
         plan.check()?;
         let training = plan.training();
         options.only.iter().try_for_each(|name| training.task(name).map(drop))?;
@@ -72,6 +79,7 @@ impl<'a> Workshop<'a> {
             options,
             encoders,
             needs,
+            processes,
             texts: OnceCell::new(),
             embeddings: OnceCell::new(),
             fingerprints: OnceCell::new(),
@@ -158,10 +166,11 @@ impl<'a> Workshop<'a> {
         }
     }
 
-    /// How many workers share the batches of a step.
+    /// How many workers of this process share its batches of a step.
     pub(crate) fn workers(&self) -> u64 {
         let threads = self.options.threads.map_or(u64::MAX, |threads| threads.max(1) as u64);
-        workers(self.options.runtime.device, self.plan.accumulate).min(threads)
+        let batches = self.plan.accumulate.div_ceil(self.processes.max(1) as u64);
+        workers(self.options.runtime.device, batches).min(threads)
     }
 
     /// What networks that take `needs` are told. Encoders are loaded when they are first needed: never, where all that is told was kept.

@@ -6,9 +6,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ediffi::{DeviceChoice, Event, GeneratedImage, Observer, Pipeline, Provenance, Request, Style, StyleSource};
+use ediffi::{Event, GeneratedImage, Observer, Pipeline, Provenance, Request, Style, StyleSource};
 use ediffi_core::files::{remove_unfinished, write_with_folders};
-use ediffi_core::runtime::cuda_devices;
 use serde_json::{Value, json};
 
 use super::bars::Bars;
@@ -39,8 +38,8 @@ pub(crate) struct BatchCommand {
 
 impl BatchCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let rank = Rank::of(|name| std::env::var(name).ok())?;
-        let pipeline = self.model.builder_on(device(rank))?.open()?;
+        let rank = Rank::of_process()?;
+        let pipeline = self.model.builder_on(rank.device())?.open()?;
         let requests = self.requests(&pipeline)?;
         let jobs = requests.iter().map(|(&line, request)| Job {
             request,
@@ -91,14 +90,6 @@ impl BatchCommand {
             }
         }
         if wrong.is_empty() { Ok(requests) } else { Err(Failure::refused(wrong)) }
-    }
-}
-
-/// The device of a process: of several on a machine with CUDA devices, each has the next one.
-fn device(rank: Rank) -> DeviceChoice {
-    match cuda_devices() {
-        Ok(count) if count > 0 && rank.size > 1 => DeviceChoice::Cuda(rank.local % count),
-        _ => DeviceChoice::Auto,
     }
 }
 

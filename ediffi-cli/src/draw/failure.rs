@@ -12,12 +12,20 @@ pub(crate) struct Failure {
     code: u8,
     /// What happened, then its causes.
     lines: Vec<String>,
+    told: bool,
 }
 
 impl Failure {
     /// A request, or several, that are refused before anything is drawn.
     pub(crate) fn refused(lines: Vec<String>) -> Self {
-        Self { code: REFUSED, lines }
+        Self { code: REFUSED, lines, told: false }
+    }
+
+    /// Says it on standard error, once.
+    pub(crate) fn tell(&mut self) {
+        if !std::mem::replace(&mut self.told, true) {
+            eprintln!("error: {self}");
+        }
     }
 
     pub(crate) fn code(&self) -> ExitCode {
@@ -35,6 +43,10 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
             Some(ediffi::Error::RequestJson(source)) => return Self::refused(vec![format!("the request: {source}")]),
             _ => {}
         }
+        if let Some(ediffi_cluster::Error::NotBuilt { feature }) = error.downcast_ref() {
+            let line = format!("this command was built without the transport {feature}");
+            return Self::refused(vec![format!("{line}: build it with the features draw and {feature}")]);
+        }
         let code = if is_refusal(error.downcast_ref()) { REFUSED } else { 1 };
         let mut lines = vec![error.to_string()];
         let mut cause = error.source();
@@ -42,7 +54,7 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
             lines.push(format!("because: {error}"));
             cause = error.source();
         }
-        Self { code, lines }
+        Self { code, lines, told: false }
     }
 }
 

@@ -21,6 +21,7 @@ mod terminal;
 mod texts;
 mod train;
 mod training;
+mod transport;
 mod vary;
 
 use clap::Subcommand;

@@ -1,5 +1,8 @@
 //! Which of several processes this one is, as launchers say.
 
+use ediffi::DeviceChoice;
+use ediffi_core::runtime::cuda_devices;
+
 /// The number of a process, of how many, and its number on its own machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rank {
@@ -42,6 +45,22 @@ impl Rank {
             return Ok(Self { rank: number_of, size: count, local: number(local)?.unwrap_or(number_of) });
         }
         Ok(Self::ALONE)
+    }
+
+    /// What the launcher of this process says.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub(super) fn of_process() -> Result<Self, String> {
+        Self::of(|name| std::env::var(name).ok())
+    }
+
+    /// The device of this process: of several on a machine with CUDA devices, each has the next one.
+    pub(super) fn device(self) -> DeviceChoice {
+        match cuda_devices() {
+            Ok(count) if count > 0 && self.size > 1 => DeviceChoice::Cuda(self.local % count),
+            _ => DeviceChoice::Auto,
+        }
     }
 
     /// Whether the item of this number is for this process.

@@ -5,15 +5,22 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ediffi::{DeviceChoice, Runtime};
+use ediffi_cluster::Transport;
+use ediffi_train::reduce::Reduce;
 use ediffi_train::run::Begin;
-use ediffi_trainer::{Options, Outcome, encode_captions, plan, train};
+use ediffi_trainer::plan::{self, Plan};
+use ediffi_trainer::{Options, Outcome, encode_captions, train_together};
 
 use super::failure::Failure;
 use super::model::{Numbers, device};
 use super::output::say;
+use super::rank::Rank;
 use super::training::Progress;
+use super::transport::together;
 
 /// Train a model on captioned pictures, by a plan. Killed at any time, the same command with `--begin resume` goes on.
+///
+/// Started by mpirun or srun with `--transport`, all processes train it together, each on a CUDA device of its own if there are some.
 #[derive(Args)]
 pub(crate) struct Train {
     /// What to train: laptop, gpu-24gb, paper-a to paper-d, or a file in TOML.
@@ -44,8 +51,11 @@ pub(crate) struct Train {
     #[arg(long, value_name = "DIR")]
     embeddings: Option<PathBuf>,
     /// Encode all captions into the folder of `--embeddings`, and train no network. Killed, the same command goes on.
-    #[arg(long, requires = "embeddings")]
+    #[arg(long, requires = "embeddings", conflicts_with = "transport")]
     encode_only: bool,
+    /// By what the processes that mpirun or srun started add up their gradients: alone, mpi, nccl (default: alone, one process).
+    #[arg(long, value_name = "HOW")]
+    transport: Option<Transport>,
     /// Show the plan with noise levels, pictures and shares of the sampling steps, and train nothing.
     #[arg(long, conflicts_with_all = ["toml", "encode_only"])]
     print: bool,
@@ -84,23 +94,30 @@ impl Train {
         let (Some(data), Some(out)) = (&self.data, &self.out) else {
             return Err(Failure::refused(vec!["--data and --out are missing".to_owned()]));
         };
-        let options = self.options(out)?;
-        let dataset = ediffi_data::open(data)?;
-        let mut progress = Progress::default();
-        let (outcome, made) = match (&self.embeddings, self.encode_only) {
+        let rank = Rank::of_process()?;
+        match (&self.embeddings, self.encode_only) {
+            (Some(_), true) if rank.size > 1 => Err(Failure::refused(vec![
+                "--encode-only is for one process: start it without mpirun or srun".to_owned(),
+            ])),
             (Some(into), true) => {
-                (encode_captions(&plan, dataset, &Options { embeddings: None, ..options }, into, &mut progress)?, None)
+                let options = Options { embeddings: None, ..self.options(out, rank)? };
+                expect_all(encode_captions(&plan, ediffi_data::open(data)?, &options, into, &mut Progress::default())?)
             }
-            _ => (train(&plan, dataset, &options, &mut progress)?, progress.model.take()),
-        };
-        match (outcome, made) {
-            (Outcome::Trained, Some(model)) => say(&model.display().to_string()),
-            (Outcome::Trained, None) => Ok(()),
-            (Outcome::Stopped, _) => Err("the training was stopped; `--begin resume` goes on".into()),
+            _ => together(self.transport, rank, |reduce| self.train(reduce, &plan, data, &self.options(out, rank)?)),
         }
     }
 
-    fn options(&self, out: &Path) -> Result<Options, Failure> {
+    fn train(&self, reduce: &dyn Reduce, plan: &Plan, data: &str, options: &Options) -> Result<(), Failure> {
+        let dataset = ediffi_data::open(data)?;
+        if reduce.rank() > 0 {
+            return expect_all(train_together(reduce, plan, dataset, options, &mut ())?);
+        }
+        let mut progress = Progress::default();
+        expect_all(train_together(reduce, plan, dataset, options, &mut progress)?)?;
+        progress.model.map_or(Ok(()), |model| say(&model.display().to_string()))
+    }
+
+    fn options(&self, out: &Path, rank: Rank) -> Result<Options, Failure> {
         let minutes = self.checkpoint_minutes;
         if !(0.0..=1e6).contains(&minutes) {
             return Err(Failure::refused(vec![format!("--checkpoint-minutes: {minutes} is not from 0 to 1000000")]));
@@ -110,6 +127,7 @@ impl Train {
             BeginAs::Resume => Begin::Resume,
             BeginAs::Restart => Begin::Restart,
         };
+        let device = if self.device == DeviceChoice::Auto { rank.device() } else { self.device };
         Ok(Options {
             begin,
             only: self.only.clone(),
@@ -117,7 +135,15 @@ impl Train {
             checkpoint_every: Duration::from_secs_f64(60.0 * minutes),
             sheet_steps: self.sheet_steps,
             embeddings: self.embeddings.clone(),
-            ..Options::new(out, Runtime::new(self.device, self.precision.into())?)
+            ..Options::new(out, Runtime::new(device, self.precision.into())?)
         })
+    }
+}
+
+/// Fails unless everything is trained.
+fn expect_all(outcome: Outcome) -> Result<(), Failure> {
+    match outcome {
+        Outcome::Trained => Ok(()),
+        Outcome::Stopped => Err("the training was stopped; `--begin resume` goes on".into()),
     }
 }

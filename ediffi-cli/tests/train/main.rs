@@ -13,6 +13,8 @@ use tempfile::TempDir;
 mod fine_tune;
 mod kills;
 mod refused;
+#[cfg(feature = "mpi")]
+mod together;
 
 /// Two stages, a T5 of their own, and everything that can be switched on, in seconds.
 const PLAN: &str = include_str!("tiny.toml");

@@ -19,7 +19,16 @@ const ARROWS: [(&str, &[&str]); 13] = [
     // The library only with its feature `draw`: without, it is built where there is no libtorch yet.
     (
         "ediffi-cli",
-        &["ediffi-libtorch", "ediffi", "ediffi-core", "ediffi-train", "ediffi-data", "ediffi-trainer", "ediffi-server"],
+        &[
+            "ediffi-libtorch",
+            "ediffi",
+            "ediffi-core",
+            "ediffi-train",
+            "ediffi-cluster",
+            "ediffi-data",
+            "ediffi-trainer",
+            "ediffi-server",
+        ],
     ),
     // It is built where there is no libtorch yet.
     ("xtask", &["ediffi-libtorch"]),
