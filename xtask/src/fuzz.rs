@@ -28,13 +28,14 @@ const FLAGS: [&str; 7] = [
 /// A reader: its name, its dictionary, and the longest input in bytes.
 type Target = (&'static str, &'static str, usize);
 
-const TARGETS: [Target; 20] = [
+const TARGETS: [Target; 21] = [
     ("caption", "caption", 2_048),
     ("checkpoint", "safetensors", 4_096),
     ("diffusers", "model", 16_384),
     ("embeddings", "safetensors", 8_192),
     ("encoded", "safetensors", 8_192),
     ("encoders", "model", 8_192),
+    ("lora", "safetensors", 16_384),
     ("manifest", "model", 16_384),
     ("network", "model", 8_192),
     ("palette", "request", 8_192),
