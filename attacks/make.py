@@ -301,10 +301,10 @@ def lora(up=(4, 2), down=(2, 6), module="down_blocks.0.attentions.0.transformer_
 
 put("loras/another-base.safetensors", lora(down=(2, 9)))
 put("loras/another-kind.safetensors", stored([("lora_unet_mid_block.hada_w1_a", "F32", [2], [0, 8])], data=bytes(8)))
-put("loras/another-layer.safetensors", lora(module="m" * 12_000))
+put("loras/another-layer.safetensors", lora(module="m" * 2_000))
 put("loras/deep-settings.safetensors", lora(texts={"lora_adapter_metadata": "[" * 2000}))
 put("loras/infinite-alpha.safetensors", lora(alpha=float("inf")))
-put("loras/long-names.safetensors", stored([(f"{i:04}" + "n" * 500, "U8", [0], [0, 0]) for i in range(30)]))
+put("loras/long-names.safetensors", stored([(f"{i:04}" + "n" * 100, "U8", [0], [0, 0]) for i in range(30)]))
 put("loras/no-rank.safetensors", lora(up=(4, 0), down=(0, 6)))
 put("loras/nothing.safetensors", stored([]))
 put("loras/two-ranks.safetensors", lora(down=(3, 6)))

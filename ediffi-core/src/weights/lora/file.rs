@@ -149,21 +149,19 @@ impl LoraFile {
     ) -> Result<BTreeMap<String, Change>> {
         let wrong = |reason: String| Error::Lora { path: self.path.clone(), reason };
         let places = Places::new(tensors, names);
-        let (mut changes, mut lost) = (BTreeMap::new(), Vec::new());
-        for ((_, module), layer) in self.layers.iter().filter(|((own, _), _)| *own == part) {
+        let (mut changes, mut lost, mut other) = (BTreeMap::new(), Vec::new(), None);
+        for ((_, module), Layer { up, down, factor }) in self.layers.iter().filter(|((own, _), _)| *own == part) {
             let Some((name, shape)) = places.find(module) else {
                 lost.push(module.name());
                 continue;
             };
-            let own: Vec<usize> =
-                layer.up.shape.iter().take(1).chain(layer.down.shape.iter().skip(1)).copied().collect();
+            let own: Vec<usize> = up.shape.iter().take(1).chain(down.shape.iter().skip(1)).copied().collect();
             if shape.first() != own.first() || product(shape) != product(&own) {
-                let what = brief(module.name());
-                return Err(wrong(format!(
-                    "it was made for another base: `{what}` has shape {own:?} there, and {shape:?} in these weights"
-                )));
+                other.get_or_insert_with(|| {
+                    format!("`{}` has shape {own:?} there, and {shape:?} in these weights", brief(module.name()))
+                });
+                continue;
             }
-            let Layer { up, down, factor } = layer;
             let (file, factor) = (Arc::clone(&self.file), self.scale * factor);
             let change = Change { file, up: up.clone(), down: down.clone(), factor };
             if changes.insert(name.to_owned(), change).is_some() {
@@ -171,11 +169,12 @@ impl LoraFile {
             }
         }
         if !lost.is_empty() {
+            let lost = list(&lost);
             let what = part.prefix();
-            return Err(wrong(format!(
-                "it was made for another base: its {what} has layers that have no place here: {}",
-                list(&lost)
-            )));
+            other = Some(format!("its {what} has layers that have no place here: {lost}"));
+        }
+        if let Some(reason) = other {
+            return Err(wrong(format!("it was made for another base: {reason}")));
         }
         changes.retain(|_, change| change.factor != 0.0);
         Ok(changes)
