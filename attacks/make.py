@@ -284,6 +284,31 @@ put("weights/kind-that-is-not-read.safetensors", one(dtype="F8_E4M3", offsets=(0
 put("weights/long-name.safetensors", stored([("n" * 12_000, "F32", [3], [0, 8])], data=bytes(8)))
 put("weights/texts-that-are-none.safetensors", one(texts={"step": 1}))
 
+# --- LoRAs ---
+
+
+def lora(up=(4, 2), down=(2, 6), module="down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", texts=None, alpha=None):
+    """Of zeros, for a layer of the network that the test has."""
+    tensors, end = [], 0
+    parts = {"lora_B.weight": up, "lora_A.weight": down} | ({} if alpha is None else {"alpha": ()})
+    for name, shape in parts.items():
+        size = 4 * (shape[0] * shape[1] if shape else 1)
+        tensors.append((f"unet.{module}.{name}", "F32", list(shape), [end, end + size]))
+        end += size
+    data = bytes(end) if alpha is None else bytes(end - 4) + struct.pack("<f", alpha)
+    return stored(tensors, texts, data)
+
+
+put("loras/another-base.safetensors", lora(down=(2, 9)))
+put("loras/another-kind.safetensors", stored([("lora_unet_mid_block.hada_w1_a", "F32", [2], [0, 8])], data=bytes(8)))
+put("loras/another-layer.safetensors", lora(module="m" * 2_000))
+put("loras/deep-settings.safetensors", lora(texts={"lora_adapter_metadata": "[" * 2000}))
+put("loras/infinite-alpha.safetensors", lora(alpha=float("inf")))
+put("loras/long-names.safetensors", stored([(f"{i:04}" + "n" * 100, "U8", [0], [0, 0]) for i in range(30)]))
+put("loras/no-rank.safetensors", lora(up=(4, 0), down=(0, 6)))
+put("loras/nothing.safetensors", stored([]))
+put("loras/two-ranks.safetensors", lora(down=(3, 6)))
+
 # --- shards ---
 
 for name, shard in {"absolute": PASSWORDS, "above": "../a.safetensors", "hidden": ".a", "folder": "a/b.safetensors", "nothing": "", "itself": ".", "missing": "none.safetensors", "long": "s" * 12_000 + "/"}.items():

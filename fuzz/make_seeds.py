@@ -204,6 +204,11 @@ put("safetensors/kinds", stored({kind.lower(): (kind, [2, 1]) for kind in SIZES}
 put("safetensors/empty", stored({"a": ("F32", [0, 3]), "b": ("F32", [])}))
 put("safetensors/nothing", stored({}))
 put("safetensors/enlarger", read("ediffi-cascade/tests/fixtures/enlarger/compact-2.safetensors"))
+for name in ["sd-1.a", "sd-1.b", "xl-base.b"]:
+    put(f"lora/{name}", read(f"{CORE}/stable-diffusion/lora/{name}.safetensors"))
+LAYER = "text_encoder.encoder.layers.0.self_attn.q_proj"
+PEFT = {"lora_adapter_metadata": json.dumps({"text_encoder.lora_alpha": 3, "text_encoder.use_rslora": True, "text_encoder.alpha_pattern": {}})}
+put("lora/peft", stored({f"{LAYER}.lora_A.weight": ("F32", [1, 6]), f"{LAYER}.lora_B.weight": ("F32", [6, 1])}, PEFT))
 state = {f"{part}.{name}": ("F32", shape) for part in ["ema", "first", "second", "weights"] for name, shape in [("a", [2, 3]), ("b", [])]}
 NOTES = {"step": "3", "pictures": "12", "settled": "true", "used": "11"}
 put("checkpoint/resumed", stored(state, NOTES))

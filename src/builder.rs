@@ -8,10 +8,12 @@ use ediffi_core::guidance::Rows;
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::{DeviceChoice, Precision};
+use ediffi_core::weights::Lora;
 use ediffi_encoders::T5Weights;
 use ediffi_paint::WeightFunction;
 
 use crate::Limits;
+use crate::loras::Loras;
 
 /// How many images are computed together unless [`PipelineBuilder::batch`] says otherwise.
 pub const BATCH: usize = 4;
@@ -46,6 +48,7 @@ pub struct PipelineBuilder {
     pub(crate) clean_captions: Option<bool>,
     pub(crate) t5_weights: T5Weights,
     pub(crate) experts: Vec<(SigmaInterval, PathBuf)>,
+    pub(crate) loras: Loras,
     pub(crate) stages: Vec<PathBuf>,
     pub(crate) enlarger: Option<(PathBuf, Tiling)>,
     pub(crate) noise_level: Option<usize>,
@@ -69,6 +72,7 @@ impl PipelineBuilder {
             clean_captions: None,
             t5_weights: T5Weights::Full,
             experts: Vec::new(),
+            loras: Loras::default(),
             stages: Vec::new(),
             enlarger: None,
             noise_level: None,
@@ -173,6 +177,30 @@ impl PipelineBuilder {
     /// ```
     pub fn expert(mut self, interval: SigmaInterval, folder: impl Into<PathBuf>) -> Self {
         self.experts.push((interval, folder.into()));
+        self
+    }
+
+    /// Merges a LoRA into a model of Stable Diffusion: into the networks of all experts but SDXL's refiner, and into the text encoders where the
+    /// file has something for them. Several are added up. They are merged when the weights are loaded, so drawing takes no longer with them.
+    ///
+    /// ```no_run
+    /// use ediffi::{Lora, Pipeline};
+    ///
+    /// let pipeline = Pipeline::builder("stable-diffusion-v1-5")
+    ///     .lora(Lora::new("watercolour.safetensors").scale(0.8))
+    ///     .open()?;
+    /// # Ok::<(), ediffi::Error>(())
+    /// ```
+    pub fn lora(mut self, lora: Lora) -> Self {
+        self.loras.add(None, lora);
+        self
+    }
+
+    /// As [`lora`](Self::lora), for the network of one expert alone: 0 is that of the builder's own folder, 1 that of the first
+    /// [`expert`](Self::expert), and so on. So each range of noise levels can have a style of its own, also where all experts are of one folder.
+    /// Experts share their text encoders: a file that changes these is refused unless [`Lora::network_only`] leaves that out.
+    pub fn lora_of_expert(mut self, expert: usize, lora: Lora) -> Self {
+        self.loras.add(Some(expert), lora);
         self
     }
 

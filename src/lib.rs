@@ -53,6 +53,7 @@ pub mod hub;
 mod job;
 mod lazy;
 mod limits;
+mod loras;
 mod made;
 mod manifest;
 mod many;
@@ -126,6 +127,7 @@ pub use {
         schedule::Schedule,
         solver::{Churn, FreshNoise, Solver, Variance},
         timesteps::{Ends, NoiseTable, Preset, Sampler, Spacing, Timesteps},
+        weights::Lora,
     },
     ediffi_encoders::{PICTURE_BYTES, PICTURE_SIDE, Picture, PictureError, T5Weights},
     ediffi_paint::{

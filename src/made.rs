@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ediffi_cascade::{Stage, StageConfig, StagePlan};
-use ediffi_core::weights::WeightsFile;
+use ediffi_core::weights::{Lora, LoraFile, WeightsFile};
 use sha2::{Digest, Sha256};
 use tch::Kind;
 
@@ -66,6 +66,9 @@ impl Pipeline {
     fn encoders_digest(&self) -> Result<String> {
         let weights = self.encoders.weights()?;
         let weights = weights_digest(&weights.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+        let mut hash = Sha256::new_with_prefix(&weights);
+        self.encoders.loras().try_for_each(|lora| merged(lora, &mut hash))?;
+        let weights = if self.encoders.loras().next().is_some() { text(hash) } else { weights };
         // Other layers, padding or zeros make other embeddings of the same weights.
         Ok(match self.encoders.readings() {
             Some(readings) => text(Sha256::new().chain_update(readings).chain_update(weights)),
@@ -96,7 +99,7 @@ impl Pipeline {
             return Ok(Some("enlarger"));
         }
         // One path may have led to two folders.
-        if self.encoders.same_paths(&other.encoders) {
+        if self.loras == other.loras && self.encoders.same_paths(&other.encoders) {
             self.encoders.same_folders()?;
             other.encoders.same_folders()?;
             return Ok(None);
@@ -127,6 +130,7 @@ fn stage_digest(stage: &Stage) -> Result<String> {
     for (files, interval) in stage.files().iter().chain(stage.weaker_files()).zip(intervals) {
         hash.update(format!("{interval:?} {:?}\n", files.network));
         sample(&files.weights, &mut hash).map_err(named)?;
+        files.loras.iter().try_for_each(|lora| merged(lora, &mut hash)).map_err(named)?;
     }
     if let Some(files) = stage.autoencoder() {
         hash.update(format!("{:?}\n", files.config));
@@ -144,6 +148,11 @@ fn weights_digest(paths: &[&Path]) -> Result<String> {
 fn sample(path: &Path, hash: &mut Sha256) -> ediffi_core::Result<()> {
     let weights = WeightsFile::open(path, |name| Some(name.to_owned()))?;
     weights.sample(|_| false, |bytes| hash.update(bytes))
+}
+
+/// What is merged into weights.
+fn merged(lora: &Lora, hash: &mut Sha256) -> ediffi_core::Result<()> {
+    LoraFile::open(lora)?.sample(|bytes| hash.update(bytes))
 }
 
 fn text(hash: Sha256) -> String {

@@ -50,10 +50,10 @@ impl PipelineBuilder {
     /// # Errors
     /// As [`Pipeline::open`]; [`Error::Core`] for a folder that was [replaced](ediffi_core::folders::replace()) meanwhile, or later before its
     /// weights were loaded; [`Error::IdleOption`] for an option that does nothing on this model; [`Error::Core`] for a
-    /// device that cannot be used.
+    /// device that cannot be used, and for a [LoRA](Self::lora) that cannot be read or is of another base.
     pub fn open(self) -> Result<Pipeline> {
         let others = self.experts.iter().map(|(_, folder)| folder).chain(&self.stages);
-        let folders = std::iter::once(&self.folder).chain(others).map(PathBuf::as_path);
+        let folders = std::iter::once(&self.folder).chain(others).map(PathBuf::as_path).chain(self.loras.paths());
         let folders = Arc::new(Identity::of_all(folders));
         let opened = self.opened(&folders);
         // All that was read is of these folders then. What is missing may only be gone with an old one.
@@ -134,6 +134,7 @@ impl PipelineBuilder {
             enlarger: self.enlarger.map(|(file, _)| file),
             digests,
             paint_weight: self.paint_weight,
+            loras: self.loras,
             state: RefCell::new(State {
                 cascade,
                 loaded: LoadedEncoders::default(),
@@ -148,6 +149,7 @@ impl PipelineBuilder {
         let residency = residency.unwrap_or(Residency::Relay);
         match published::family(folder)? {
             Family::DeepFloyd => {
+                self.loras.refuse()?;
                 let folders = Folders { base: folder, experts, stages, noise_level: *noise_level };
                 let Published { manifest, stages, text } = Published::open(&folders, runtime, residency)?;
                 Ok((manifest, stages, PublishedEncoders::T5(text)))
@@ -157,7 +159,7 @@ impl PipelineBuilder {
                     let reason = format!("{} cannot follow a folder of Stable Diffusion", stage.display());
                     return Err(Error::Compose(reason));
                 }
-                let Latent { manifest, stage, text } = Latent::open(folder, experts, runtime, residency)?;
+                let Latent { manifest, stage, text } = Latent::open(folder, experts, &self.loras, runtime, residency)?;
                 Ok((manifest, vec![stage], PublishedEncoders::Clip(text)))
             }
         }
@@ -171,6 +173,7 @@ impl PipelineBuilder {
                 format!("{} is no folder of a published stage, to which others can be added", folder.display());
             return Err(Error::Compose(reason));
         }
+        self.loras.refuse()?;
         let manifest = Manifest::read(folder)?;
         let residency = self.residency.unwrap_or(Residency::All);
         let open = |config| Ok(Stage::open(folder, config, runtime, residency)?);

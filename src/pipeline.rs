@@ -13,6 +13,7 @@ use ediffi_paint::WeightFunction;
 use crate::embeddings::Source;
 use crate::encoders::{EncoderSet, LoadedEncoders};
 use crate::limits::{Drawing, Limits};
+use crate::loras::Loras;
 use crate::manifest::Manifest;
 use crate::preset;
 use crate::provenance::Digests;
@@ -44,6 +45,8 @@ pub struct Pipeline {
     pub(crate) digests: Digests,
     /// How paint is scaled, if not as the canvas says.
     pub(crate) paint_weight: Option<Arc<dyn WeightFunction>>,
+    /// What is merged into the weights.
+    pub(crate) loras: Loras,
     pub(crate) state: RefCell<State>,
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use ediffi::{DeviceChoice, Embeddings, Picture, Pipeline, Precision, Request, StyleEmbedding};
 use ediffi_core::runtime::Runtime;
-use ediffi_core::weights::{Init, Scope, WeightsFile, shards};
+use ediffi_core::weights::{Init, Lora, LoraFile, LoraPart, Scope, WeightsFile, shards};
 use ediffi_encoders::TextTokenizer;
 use ediffi_train::optimizer::AdamWSettings;
 use ediffi_train::plan::TrainingPlan;
@@ -117,6 +117,11 @@ impl Readers {
             "pictures" => drop(Picture::from_bytes(&bytes()?)?),
             "models" => self.model(path)?,
             "weights" => weights(path)?,
+            "loras" => {
+                let network = "ediffi-core/tests/fixtures/stable-diffusion/unet-1/weights.safetensors";
+                let mut network = WeightsFile::open(&checkout(network), |name| Some(name.to_owned()))?;
+                network.change(&LoraFile::open(&Lora::new(path))?, LoraPart::Network)?;
+            }
             "shards" => drop(
                 shards(path, |name| Some(name.to_owned()))
                     .map(|_| WeightsFile::open(path, |name| Some(name.to_owned())))??,

@@ -1,18 +1,18 @@
 //! Why an expert made a NaN: its weights are asked only then, since looking at all of them takes as long as reading them.
 
-use std::path::Path;
-
 use ediffi_core::denoiser::is_finite;
-use ediffi_core::unet::{UNet, UNetConfig};
-use ediffi_core::weights::{Scope, Table, WeightsFile};
+use ediffi_core::unet::UNet;
+use ediffi_core::weights::{Scope, Table};
 use ediffi_core::{Error, Result};
 use tch::{Device, Kind};
 
-/// The first tensor of the file that holds a NaN or an infinity.
-pub(crate) fn broken_tensor(weights: &Path, config: &UNetConfig) -> Result<Option<String>> {
+use crate::expert_files::ExpertFiles;
+
+/// The first tensor of the weights that holds a NaN or an infinity, with what is merged into them.
+pub(crate) fn broken_tensor(files: &ExpertFiles) -> Result<Option<String>> {
     let _no_grad = tch::no_grad_guard();
-    let table = Table::of(|scope| UNet::new(scope, config, Kind::Float))?;
-    let file = WeightsFile::open(weights, |name| Some(name.to_owned()))?;
+    let table = Table::of(|scope| UNet::new(scope, &files.network, Kind::Float))?;
+    let file = files.open()?;
     let look = |mut scope: Scope<'_>| {
         for spec in table.specs() {
             let tensor = scope.get(&spec.name, &spec.shape, spec.init, spec.role)?;

@@ -1,14 +1,13 @@
 //! One expert: a loaded network under its preconditioning. It may stay in memory between jobs and knows none of them.
 
-use std::path::Path;
-
+use ediffi_core::Result;
 use ediffi_core::denoiser::{Estimate, estimate_with};
 use ediffi_core::runtime::Runtime;
-use ediffi_core::unet::{Context, Painted, UNet, UNetConfig};
-use ediffi_core::{Result, weights};
+use ediffi_core::unet::{Context, Painted, UNet};
 use tch::{Kind, Tensor};
 
 use crate::config::PreconditionConfig;
+use crate::expert_files::ExpertFiles;
 
 /// A loaded network and its preconditioning.
 #[derive(Debug)]
@@ -18,18 +17,12 @@ pub(crate) struct Expert {
 }
 
 impl Expert {
-    /// Reads the network from `weights`.
-    pub(crate) fn load(
-        weights: &Path,
-        config: &UNetConfig,
-        precondition: PreconditionConfig,
-        runtime: Runtime,
-    ) -> Result<Self> {
+    /// Reads the network from its files.
+    pub(crate) fn load(files: &ExpertFiles, precondition: PreconditionConfig, runtime: Runtime) -> Result<Self> {
         // It may run on a thread of its own, and the guard is per thread.
         let _no_grad = tch::no_grad_guard();
         let Runtime { device, kind } = runtime;
-        let names = |name: &str| Some(name.to_owned());
-        let network = weights::load(weights, names, device, kind, |scope| UNet::new(scope, config, kind))?;
+        let network = files.open()?.build(device, kind, |scope| UNet::new(scope, &files.network, kind))?;
         Ok(Self { network, precondition })
     }
 

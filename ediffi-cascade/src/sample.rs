@@ -30,10 +30,11 @@ use tch::{Device, Kind, Tensor};
 use crate::denoiser::{Inputs, StageDenoiser};
 use crate::diagnosis::broken_tensor;
 use crate::edit::Given;
+use crate::expert_files::ExpertFiles;
 use crate::mix::Share;
 use crate::observer::{Batch, StageObserver, Watch};
 use crate::plan::StagePlan;
-use crate::stage::{ExpertFiles, Stage};
+use crate::stage::Stage;
 use crate::tiled::TileGrid;
 use crate::tiling::Tiling;
 use crate::{Error, Result};
@@ -293,7 +294,7 @@ impl Stage {
         let weights = self.config().experts.get(expert).map(|expert| expert.weights.display().to_string());
         let (stage, weights) = (self.name().to_owned(), weights.unwrap_or_default());
         // Why a file cannot be read again matters less than what was seen.
-        let broken = |files: &ExpertFiles| broken_tensor(&files.weights, &files.network).ok().flatten();
+        let broken = |files: &ExpertFiles| broken_tensor(files).ok().flatten();
         if let Some(tensor) = self.files().get(expert).and_then(broken) {
             return Error::WeightsNotFinite { stage, expert, weights, tensor };
         }

@@ -9,23 +9,15 @@ use ediffi_core::folders::Identity;
 use ediffi_core::multiple::lcm;
 use ediffi_core::pool::{ExpertPool, Loader, Residency};
 use ediffi_core::runtime::Runtime;
-use ediffi_core::unet::{Io, UNetConfig};
+use ediffi_core::unet::Io;
 use tch::Device;
 
 use crate::Result;
 use crate::config::{ExpertConfig, PreconditionConfig, StageConfig};
 use crate::expert::Expert;
+use crate::expert_files::ExpertFiles;
 use crate::latent::{AutoencoderFiles, LatentDecoder};
 use crate::sizes::StageSize;
-
-/// Where one expert's weights are, and the dimensions of its network.
-#[derive(Debug, Clone)]
-pub struct ExpertFiles {
-    /// A safetensors file, or an index of several.
-    pub weights: PathBuf,
-    /// The dimensions.
-    pub network: UNetConfig,
-}
 
 /// One stage of a model, opened. Its experts are loaded when they are first needed.
 #[derive(Debug)]
@@ -61,7 +53,7 @@ impl Stage {
             let read = path_inside(folder, path).and_then(|path| read_json(&path));
             let network = read.map_err(|source| config.refused(&field, source))?;
             let refused = |source| config.refused(&format!("{name}.weights"), source);
-            Ok(ExpertFiles { weights: existing(folder, weights).map_err(refused)?, network })
+            Ok(ExpertFiles { weights: existing(folder, weights).map_err(refused)?, network, loras: Vec::new() })
         };
         let experts = config.experts.iter().enumerate().map(|(index, ExpertConfig { weights, network, .. })| {
             find(&format!("experts[{index}]"), network.as_deref(), weights)
@@ -306,8 +298,8 @@ fn loader(
     Box::new(move |index| {
         let missing = ediffi_core::Error::NoSuchExpert { index, experts: files.len() };
         let placed = files.get(index).zip(in_rotation(&runtimes, index));
-        let ((ExpertFiles { weights, network }, precondition), runtime) = placed.ok_or(missing)?;
-        let loaded = Expert::load(weights, network, *precondition, *runtime);
+        let ((files, precondition), runtime) = placed.ok_or(missing)?;
+        let loaded = Expert::load(files, *precondition, *runtime);
         // Weights of another training would be no error of their own.
         folders.as_ref().map_or(Ok(()), |folders| folders.check())?;
         loaded

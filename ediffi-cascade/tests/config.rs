@@ -168,7 +168,11 @@ fn networks_that_do_not_fit_are_named() {
 
     // Dimensions that come from no file are checked, too.
     let patchless: UNetConfig = Adm(Dimensions { patch: 0, ..dimensions(false) }).into();
-    let file = |network: &UNetConfig| ExpertFiles { weights: "anywhere.safetensors".into(), network: network.clone() };
+    let file = |network: &UNetConfig| ExpertFiles {
+        weights: "anywhere.safetensors".into(),
+        network: network.clone(),
+        loras: Vec::new(),
+    };
     model.config.experts[1].network = Some("base/other.json".into());
     for (files, field) in
         [([&patchless, &network(false)], "network"), ([&network(false), &patchless], "experts[1].network")]

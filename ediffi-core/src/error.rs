@@ -207,6 +207,14 @@ pub enum Error {
         /// Tensors of another shape, or not of floating point.
         mismatched: Vec<ShapeMismatch>,
     },
+    /// A file of LoRA that cannot be merged into the weights it is for.
+    #[error("{}: {}", path.display(), told(reason))]
+    Lora {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the first names that it is wrong of.
+        reason: String,
+    },
     // --- networks ---
     /// The dimensions of a network do not fit together.
     #[error("network configuration, {field}: {}", told(reason))]

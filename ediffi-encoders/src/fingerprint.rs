@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use ediffi_core::files::read_bytes;
-use ediffi_core::weights::{self, Names, WeightsFile};
+use ediffi_core::weights::{self, Lora, LoraFile, LoraPart, Names, WeightsFile};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -74,6 +74,17 @@ impl Identity {
         }
         let (name, variant) = (name_of(folder), variant.map(str::to_owned));
         Ok(Self { name, variant, hash, weights, files, found: OnceLock::new() })
+    }
+
+    /// Merges LoRAs into the weights: of each what it has for this part of a model. The fingerprint is another one then.
+    pub(crate) fn change(&mut self, loras: &[(Lora, LoraPart)]) -> Result<()> {
+        for (lora, part) in loras {
+            let file = LoraFile::open(lora)?;
+            self.weights.change(&file, *part)?;
+            self.hash.update(format!("{part:?} "));
+            file.sample(|bytes| self.hash.update(bytes))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn weights(&self) -> &WeightsFile {

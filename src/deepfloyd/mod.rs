@@ -100,7 +100,10 @@ fn ensemble(main: &PublishedFolder, others: &[(SigmaInterval, PublishedFolder)])
         .collect();
     let files = owners
         .iter()
-        .map(|(_, folder)| ExpertFiles { weights: folder.weights.clone(), network: folder.unet.network.clone().into() })
+        .map(|(_, folder)| {
+            let (weights, network) = (folder.weights.clone(), folder.unet.network.clone().into());
+            ExpertFiles { weights, network, loras: Vec::new() }
+        })
         .collect();
     let (name, low_res) = match main.stage {
         PublishedStage::Base => ("base".to_owned(), LowRes::default()),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ediffi_core::folders::Identity;
-use ediffi_core::weights::find;
+use ediffi_core::weights::{Lora, find};
 
 use super::{EncoderSet, T5Files};
 use crate::stable_diffusion::{LatentText, PublishedClip};
@@ -41,6 +41,11 @@ impl EncoderSet {
         let clip = self.clip.as_ref().map(|(folder, _)| Ok(find(folder, None)?));
         let latent = self.latent.iter().flat_map(|latent| &latent.encoders).map(PublishedClip::weights);
         t5.into_iter().chain(clip).chain(latent).collect()
+    }
+
+    /// What is merged into the encoders' weights, in their order.
+    pub(crate) fn loras(&self) -> impl Iterator<Item = &Lora> {
+        self.latent.iter().flat_map(|latent| &latent.encoders).flat_map(PublishedClip::loras)
     }
 
     /// What the folders of Stable Diffusion say of texts, their weights aside; nothing of other models.

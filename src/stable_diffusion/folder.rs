@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use ediffi_cascade::AutoencoderFiles;
 use ediffi_core::autoencoder::AutoencoderConfig;
 use ediffi_core::unet::PublishedStableDiffusion;
+use ediffi_core::weights::Lora;
 
 use super::index::{Folder, Model};
 use super::scheduler::Scheduler;
@@ -24,6 +25,8 @@ pub(super) struct LatentFolder {
     pub(super) unet: PublishedStableDiffusion,
     /// The network's weights.
     pub(super) weights: PathBuf,
+    /// What is merged into them.
+    pub(super) loras: Vec<Lora>,
     pub(super) autoencoder: AutoencoderFiles,
     pub(super) scheduler: Scheduler,
     /// The text encoders, whose embeddings stand side by side; the pooled one is the last's.
@@ -64,6 +67,7 @@ impl LatentFolder {
             said,
             unet,
             weights: weights::find(&folder.join("unet"), "diffusion_pytorch_model", half, ADVICE)?,
+            loras: Vec::new(),
             autoencoder: AutoencoderFiles { weights: file, config },
             scheduler: Scheduler::read(&scheduler, said.model == Model::Early, guidance)?,
             text,

@@ -24,6 +24,7 @@ use folder::LatentFolder;
 use index::Model;
 pub(crate) use text::PublishedClip;
 
+use crate::loras::Loras;
 use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
 use crate::micro::Told;
 use crate::published::{rest, unusable};
@@ -55,28 +56,33 @@ impl LatentText {
 }
 
 impl Latent {
-    /// Reads the configurations of all folders and looks for their weights. `experts` take noise levels over from `base`.
+    /// Reads the configurations of all folders and looks for their weights. `experts` take noise levels over from `base`. What `loras` has is
+    /// checked, and merged when weights are loaded.
     pub(crate) fn open(
         base: &Path,
         experts: &[(SigmaInterval, PathBuf)],
+        loras: &Loras,
         runtime: Runtime,
         residency: Residency,
     ) -> Result<Self> {
         let half = runtime.kind != tch::Kind::Float;
-        let main = LatentFolder::open(base, half)?;
+        let mut main = LatentFolder::open(base, half)?;
         if main.said.model == Model::Refiner {
             let reason = "it is SDXL's refiner, which was trained on the lowest noise alone: open the base, and give this \
                           folder to `PipelineBuilder::expert`";
             return Err(unusable(base, reason));
         }
+        main.loras = loras.of_network(0, true);
         let mut others = Vec::with_capacity(experts.len());
-        for (interval, folder) in experts {
-            let other = LatentFolder::open(folder, half)?;
+        for (index, (interval, folder)) in experts.iter().enumerate() {
+            let mut other = LatentFolder::open(folder, half)?;
             fits(&main, refiner(&others), &other)?;
+            other.loras = loras.of_network(index + 1, other.said.model == main.said.model);
             others.push((*interval, other));
         }
         let refiner = refiner(&others);
         let (config, files) = ensemble(&main, &others, refiner);
+        loras.check(1 + experts.len(), &files)?;
         let stage = Stage::with_experts(&config, files, runtime, residency)?.with_decoder(main.autoencoder.clone())?;
         let encoders = EncoderFolders { t5: None, clip: Some(PathBuf::from("text_encoder")) };
         let manifest = Manifest {
@@ -85,7 +91,12 @@ impl Latent {
             stages: vec![stage.config().clone()],
             presets: BTreeMap::new(),
         };
-        let text = std::iter::once(&main).chain(refiner).map(LatentText::of).collect();
+        let mut text: Vec<LatentText> = std::iter::once(&main).chain(refiner).map(LatentText::of).collect();
+        if let Some(own) = text.first_mut() {
+            for (encoder, (part, loras)) in own.encoders.iter_mut().zip(loras.of_text(main.text.len())?) {
+                encoder.merge(part, loras)?;
+            }
+        }
         Ok(Self { manifest, stage, text })
     }
 }
@@ -136,7 +147,7 @@ fn ensemble(
     let files = owners.iter().map(|(_, folder)| {
         let beside = refiner.map(|refiner| beside(main, refiner, folder.said.model == Model::Refiner));
         let network = StableDiffusion { beside, ..folder.unet.network.clone() };
-        ExpertFiles { weights: folder.weights.clone(), network: network.into() }
+        ExpertFiles { weights: folder.weights.clone(), network: network.into(), loras: folder.loras.clone() }
     });
     let config = StageConfig {
         name: "base".to_owned(),

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use ediffi_core::runtime::Runtime;
-use ediffi_core::weights;
+use ediffi_core::weights::{self, Lora, LoraFile, LoraPart, WeightsFile};
+use ediffi_encoders::clip::text_names;
 use ediffi_encoders::{ClipText, ClipTextConfig, EncodedClip, TextTokenizer};
 use tch::Tensor;
 
@@ -34,6 +35,8 @@ pub(crate) struct PublishedClip {
     pub(crate) layer: Layer,
     /// The token that pads texts.
     padding: i64,
+    /// What is merged into the weights.
+    loras: Vec<(Lora, LoraPart)>,
 }
 
 /// What the files of an encoder say of texts, its weights aside.
@@ -59,7 +62,7 @@ impl PublishedClip {
         let half = published::weights::HALF;
         let variant = file.file_name().is_some_and(|name| name.to_string_lossy().contains(half)).then_some(half);
         let padding = tokenizer(&encoder, &config)?.padding();
-        Ok(Self { folder: encoder, variant, config, projection, layer, padding })
+        Ok(Self { folder: encoder, variant, config, projection, layer, padding, loras: Vec::new() })
     }
 
     pub(crate) fn open_tokenizer(&self) -> ediffi_encoders::Result<TextTokenizer> {
@@ -78,8 +81,26 @@ impl PublishedClip {
         Ok(weights::find(&self.folder, self.variant)?)
     }
 
+    /// Merges LoRAs into the weights when they are loaded: of each what it has for `part`. Whether they fit is looked at now.
+    pub(super) fn merge(&mut self, part: LoraPart, loras: Vec<Lora>) -> Result<()> {
+        if loras.is_empty() {
+            return Ok(());
+        }
+        let mut file = WeightsFile::open(&self.weights()?, text_names)?;
+        for lora in loras {
+            file.change(&LoraFile::open(&lora)?, part)?;
+            self.loras.push((lora, part));
+        }
+        Ok(())
+    }
+
+    /// What is merged into the weights.
+    pub(crate) fn loras(&self) -> impl Iterator<Item = &Lora> {
+        self.loras.iter().map(|(lora, _)| lora)
+    }
+
     pub(crate) fn load(&self, runtime: Runtime) -> ediffi_encoders::Result<ClipText> {
-        ClipText::open_padded(&self.folder, self.variant, runtime)
+        ClipText::open_padded_with(&self.folder, self.variant, &self.loras, runtime)
     }
 
     /// What the networks see of a text.

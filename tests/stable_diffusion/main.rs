@@ -4,6 +4,7 @@
 
 mod drawing;
 mod folders;
+mod lora;
 mod refused;
 mod xl;
 

@@ -36,6 +36,7 @@ const TARGETS: [Target; 21] = [
     ("embeddings", "safetensors", 8_192),
     ("encoded", "safetensors", 8_192),
     ("encoders", "model", 8_192),
+    ("lora", "safetensors", 16_384),
     ("manifest", "model", 16_384),
     ("network", "model", 8_192),
     ("palette", "request", 8_192),

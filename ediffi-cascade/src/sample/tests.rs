@@ -74,7 +74,7 @@ fn run(folder: &Path, config: &StageConfig, residency: Residency, seeds: &[u64],
     let precondition = config.precondition;
     let loader = Box::new(move |index: usize| {
         told.lock().unwrap().push(index);
-        Expert::load(&files[index].weights, &files[index].network, precondition, CPU)
+        Expert::load(&files[index], precondition, CPU)
     });
     stage.ensemble = Ensemble::new(config.experts().unwrap(), residency, loader);
     let mut cascade = Cascade::new(vec![stage]).unwrap();

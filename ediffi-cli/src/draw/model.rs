@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use ediffi::{DeviceChoice, Pipeline, PipelineBuilder, Precision, Residency, Runtime};
+use ediffi::{DeviceChoice, Lora, Pipeline, PipelineBuilder, Precision, Residency, Runtime};
 
 /// Which model, and how it computes.
 #[derive(Args)]
@@ -27,6 +27,9 @@ pub(super) struct Computing {
     /// How many experts are in memory.
     #[arg(long, value_enum, default_value_t, help_heading = "Model")]
     residency: Held,
+    /// A LoRA to merge into a model of Stable Diffusion, and how strongly, as style.safetensors=0.8 (default: 1). May be repeated.
+    #[arg(long, value_name = "FILE[=SCALE]", value_parser = lora, help_heading = "Model")]
+    lora: Vec<Lora>,
 }
 
 /// [`Precision`] as an option.
@@ -102,7 +105,18 @@ impl Computing {
             Held::Relay => Residency::Relay,
             Held::RelayPrefetch => Residency::RelayPrefetch,
         };
-        Pipeline::builder(folder).precision(self.precision()).residency(residency)
+        let builder = Pipeline::builder(folder).precision(self.precision()).residency(residency);
+        self.lora.iter().cloned().fold(builder, PipelineBuilder::lora)
+    }
+}
+
+/// A file, and behind its last `=` a number. A name with another `=` in it is a name.
+fn lora(text: &str) -> Result<Lora, String> {
+    let scaled = text.rsplit_once('=').and_then(|(file, scale)| Some((file, scale.parse::<f64>().ok()?)));
+    match scaled {
+        Some((_, scale)) if !scale.is_finite() => Err(format!("the scale {scale} is not finite")),
+        Some((file, scale)) => Ok(Lora::new(file).scale(scale)),
+        None => Ok(Lora::new(text)),
     }
 }
 
@@ -115,5 +129,18 @@ pub(super) fn device(text: &str) -> Result<DeviceChoice, String> {
             let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
             number.map(DeviceChoice::Cuda).ok_or_else(|| "expected auto, cpu, cuda or cuda:NUMBER".to_owned())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lora_is_a_file_and_a_scale() {
+        let file = || Lora::new("a=b/style.safetensors");
+        assert_eq!(lora("a=b/style.safetensors").unwrap(), file());
+        assert_eq!(lora("a=b/style.safetensors=-0.5").unwrap(), file().scale(-0.5));
+        assert!(lora("style.safetensors=nan").unwrap_err().contains("not finite"));
     }
 }

@@ -9,14 +9,12 @@ use tch::{Device, Kind, Tensor};
 
 use super::folder;
 use super::lent::Lent;
+use super::lora::{Change, LoraFile, LoraPart};
 use super::params::{Names, Params, Role, Scope, Spec};
-use super::stored::{PIECE, StoredFile, kind_of};
+use super::sample::sample;
+use super::stored::{StoredFile, kind_of};
 use super::table::Table;
 use crate::{Error, Result, ShapeMismatch, interrupt};
-
-/// How many samples [`WeightsFile::sample`] takes of a large tensor, and how many bytes each has.
-const SAMPLES: usize = 17;
-const SAMPLE: usize = 256;
 
 /// One network's weights: a safetensors file, or the shards of one.
 #[derive(Debug)]
@@ -25,6 +23,9 @@ pub struct WeightsFile {
     shards: Vec<Arc<StoredFile>>,
     /// Network name → shard and the tensor's description there.
     tensors: BTreeMap<String, (usize, TensorInfo)>,
+    names: Names,
+    /// What is added to tensors when they are loaded, one after the other.
+    changes: BTreeMap<String, Vec<Change>>,
 }
 
 impl WeightsFile {
@@ -52,7 +53,20 @@ impl WeightsFile {
                 tensors.insert(name, (shard, info.clone()));
             }
         }
-        Ok(Self { path, shards, tensors })
+        Ok(Self { path, shards, tensors, names, changes: BTreeMap::new() })
+    }
+
+    /// Adds to these weights what a LoRA has for `part`, whose weights they are. It is read when the weights are. Several are added one after the
+    /// other.
+    ///
+    /// # Errors
+    /// [`Error::Lora`] for a LoRA of another base, naming the layers.
+    pub fn change(&mut self, lora: &LoraFile, part: LoraPart) -> Result<()> {
+        let changes = lora.changes(part, self.shapes(), self.names)?;
+        for (name, change) in changes {
+            self.changes.entry(name).or_default().push(change);
+        }
+        Ok(())
     }
 
     /// Whether it holds a tensor that the network calls `name`.
@@ -66,8 +80,8 @@ impl WeightsFile {
         self.tensors.iter().map(|(name, (_, info))| (name.as_str(), info.shape.as_slice()))
     }
 
-    /// Passes to `update` what tells these weights from others: name, kind, shape and bytes of every tensor. The order does
-    /// not depend on how the tensors are spread over files.
+    /// Passes to `update` what tells these weights from others: name, kind, shape and bytes of every tensor, as they are stored, without
+    /// [changes](Self::change). The order does not depend on how the tensors are spread over files.
     ///
     /// A large matrix is sampled: its first and last bytes and 15 places between, equally far apart. That is enough where
     /// training changes the whole matrix. It is not for a table, of which training may change a few rows: tensors that
@@ -78,24 +92,7 @@ impl WeightsFile {
     pub fn sample(&self, whole: impl Fn(&str) -> bool, mut update: impl FnMut(&[u8])) -> Result<()> {
         for name in self.tensors.keys() {
             let (file, info) = self.place(name)?;
-            update(format!("{name} {:?} {:?}\n", info.dtype, info.shape).as_bytes());
-            let (begin, end) = info.data_offsets;
-            let (length, mut bytes) = (end - begin, Vec::new());
-            let mut pass = |start: usize, count: usize| -> Result<()> {
-                interrupt::check()?;
-                bytes.resize(count, 0);
-                file.read(begin + start, &mut bytes)?;
-                update(&bytes);
-                Ok(())
-            };
-            if whole(name) || length <= SAMPLES * SAMPLE {
-                let mut starts = (0..length).step_by(PIECE);
-                starts.try_for_each(|start| pass(start, PIECE.min(length - start)))?;
-            } else {
-                let last = length - SAMPLE;
-                let mut starts = (0..SAMPLES - 1).map(|sample| last / (SAMPLES - 1) * sample).chain([last]);
-                starts.try_for_each(|start| pass(start, SAMPLE))?;
-            }
+            sample((file, info), name, whole(name), &mut update)?;
         }
         Ok(())
     }
@@ -200,14 +197,27 @@ impl Params for Loader<'_> {
     fn get(&mut self, spec: &Spec) -> Result<Tensor> {
         interrupt::check()?;
         let (file, info) = self.file.place(&spec.name)?;
-        file.tensor(info, self.device, self.kind(spec.role))
+        let Some(changes) = self.file.changes.get(&spec.name) else {
+            return file.tensor(info, self.device, self.kind(spec.role));
+        };
+        let mut tensor = file.tensor(info, self.device, Some(Kind::Float))?;
+        for change in changes {
+            tensor = change.apply(&tensor)?;
+        }
+        // The kind of the file may be a narrow one: what is to stay as stored keeps the numbers of the sum.
+        Ok(tensor.f_to_kind(self.kind(spec.role).unwrap_or(Kind::Float))?)
     }
 
     /// A tensor that need not be converted stays in the file.
     fn lend(&mut self, spec: &Spec) -> Result<Lent> {
         let (file, info) = self.file.place(&spec.name)?;
         let as_stored = self.kind(spec.role).is_none_or(|kind| kind_of(info.dtype) == Some(kind));
-        if self.device == Device::Cpu && as_stored { Ok(Lent::of_file(file, info)) } else { Ok(self.get(spec)?.into()) }
+        let unchanged = !self.file.changes.contains_key(&spec.name);
+        if self.device == Device::Cpu && as_stored && unchanged {
+            Ok(Lent::of_file(file, info))
+        } else {
+            Ok(self.get(spec)?.into())
+        }
     }
 
     fn is_fixed(&self) -> bool {

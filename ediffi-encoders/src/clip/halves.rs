@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ediffi_core::runtime::Runtime;
-use ediffi_core::weights::{self, WeightsFile};
+use ediffi_core::weights::{self, Lora, LoraPart, WeightsFile};
 use tch::Tensor;
 
 use super::config::{ClipTextConfig, ClipVisionConfig};
@@ -46,7 +46,7 @@ impl ClipText {
     pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
         let (config, projection) = file::text(folder)?;
         let tokenizer = tokenizer(folder, &config)?;
-        Self::build(folder, variant, runtime, (&config, projection), tokenizer)
+        Self::build(folder, variant, runtime, (&config, projection), tokenizer, &[])
     }
 
     fn build(
@@ -55,9 +55,11 @@ impl ClipText {
         runtime: Runtime,
         (config, projection): (&ClipTextConfig, i64),
         tokenizer: TextTokenizer,
+        loras: &[(Lora, LoraPart)],
     ) -> Result<Self> {
         let _guard = tch::no_grad_guard();
-        let identity = Identity::open(folder, variant, text_names, config, &tokenizer)?;
+        let mut identity = Identity::open(folder, variant, text_names, config, &tokenizer)?;
+        identity.change(loras)?;
         let file = identity.weights();
         let projection = file.contains("text_projection.weight").then_some(projection);
         tracing::debug!(folder = %folder.display(), ?runtime, "opening the text half of clip");
@@ -73,10 +75,24 @@ impl ClipText {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_padded(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
+        Self::open_padded_with(folder, variant, &[], runtime)
+    }
+
+    /// As [`open_padded`](Self::open_padded), with LoRAs merged into the weights: of each file what it has for this part of a model.
+    /// [`model`](Self::model) tells it from the encoder without them.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a LoRA that cannot be read or is of another base.
+    pub fn open_padded_with(
+        folder: &Path,
+        variant: Option<&str>,
+        loras: &[(Lora, LoraPart)],
+        runtime: Runtime,
+    ) -> Result<Self> {
         let (config, projection) = file::text(folder)?;
         let tokenizer = TextTokenizer::clip_padded(folder, config.vocab_size, config.max_position_embeddings)?;
         check_end(&tokenizer, config.eos_token_id)?;
-        Self::build(folder, variant, runtime, (&config, projection), tokenizer)
+        Self::build(folder, variant, runtime, (&config, projection), tokenizer, loras)
     }
 
     /// Reads the `config.json` of a folder, and the width of the space that the text is projected into, if the weights project it. Each key is
