@@ -28,7 +28,7 @@ const FLAGS: [&str; 7] = [
 /// A reader: its name, its dictionary, and the longest input in bytes.
 type Target = (&'static str, &'static str, usize);
 
-const TARGETS: [Target; 21] = [
+const TARGETS: [Target; 22] = [
     ("caption", "caption", 2_048),
     ("checkpoint", "safetensors", 4_096),
     ("dataset", "safetensors", 16_384),
