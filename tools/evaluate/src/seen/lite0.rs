@@ -1,4 +1,4 @@
-//! EfficientNet-Lite0 up to its eleventh block: a network for photographs (ImageNet) that nobody trained here, so that it
+//! EfficientNet-Lite0 up to its tenth block: a network for photographs (ImageNet) that nobody trained here, so that it
 //! favours none of this repository's models.
 //!
 //! Architecture: Tan and Le 2019 ("EfficientNet", arXiv:1905.11946) without squeeze-and-excitation and with ReLU6. Weights:
@@ -21,7 +21,7 @@ pub const STRIDE: i64 = 16;
 /// Channels of the stem.
 const STEM: i64 = 32;
 /// Kernel, stride, channels out and expansion of each block.
-const BLOCKS: [(i64, i64, i64, i64); 11] = [
+const BLOCKS: [(i64, i64, i64, i64); 10] = [
     (3, 1, 16, 1),
     (3, 2, 24, 6),
     (3, 1, 24, 6),
@@ -30,7 +30,6 @@ const BLOCKS: [(i64, i64, i64, i64); 11] = [
     (3, 2, 80, 6),
     (3, 1, 80, 6),
     (3, 1, 80, 6),
-    (5, 1, 112, 6),
     (5, 1, 112, 6),
     (5, 1, 112, 6),
 ];
@@ -164,7 +163,7 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("lite0")
     }
 
-    /// The packages' own program, with the unfolded weights in single precision: eleven blocks add the roundings of eight
+    /// The packages' own program, with the unfolded weights in single precision: ten blocks add the roundings of eight
     /// bits up.
     #[test]
     fn the_map_is_that_of_the_published_program() {
