@@ -63,7 +63,7 @@ impl Embeddings {
     /// The tensor `name` of sample `index`, in the kind it is stored in, on the CPU.
     ///
     /// # Shapes
-    /// As it was written, such as [tokens, width], or [width].
+    /// As it was written, such as `[tokens, width]`, or `[width]`.
     ///
     /// # Errors
     /// [`Error::Number`], [`Error::Embeddings`] for a name that they do not have and for a file that was changed, [`Error::File`].
