@@ -152,7 +152,7 @@ mod tests {
         let base = &plan.stages[0];
         let experts = base.experts().unwrap();
         let names: Vec<_> = experts.iter().map(|expert| expert.network.name.as_str()).collect();
-        assert_eq!(names, ["low", "middle", "high"]);
+        assert_eq!(names, ["low-detailed", "middle", "high"]);
         let cuts = [experts[1].interval.low(), experts[1].interval.high()];
         for (cut, expected) in cuts.into_iter().zip([0.580_3, 3.835_4]) {
             assert!((cut - expected).abs() < 1e-4, "{cut}");
