@@ -9,10 +9,10 @@ export EDIFFI_MODEL=${EDIFFI_MODEL:-$root/models/icons}
 
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
-mkdir "$room/bin" "$room/work"
+mkdir "$room/bin" "$room/pictures"
 ln -s "$ediffi" "$room/bin/ediffi"
-cp "$here/photo.jpg" "$here/canvas.png" "$room/work/"
-cd "$room/work"
+cp "$here/photo.jpg" "$here/canvas.png" "$room/pictures"
+cd "$room/pictures"
 # Commands stand in blocks of `sh`; those that install, in one of `bash`.
 sed -n '/^```sh$/,/^```$/p' "$root/docs/first-steps.md" | grep -v '^```' >"$room/commands.sh"
 PATH="$room/bin:$PATH" bash -euo pipefail -x "$room/commands.sh" || { echo "docs/first-steps.md does not work"; exit 1; }

@@ -19,6 +19,12 @@ const NEEDS: [(&str, &str); 6] = [
 /// each of them.
 const VERSIONS: [(&str, &str); 2] = [("/usr/lib/postgresql", "bin"), ("/usr/lib", "lib")];
 
+/// The packages that building with MPI needs and this machine lacks.
+pub(crate) fn missing_for_mpi() -> Vec<&'static str> {
+    let of_mpi = NEEDS.into_iter().filter(|(program, _)| ["mpirun", "mpicc", "libclang.so"].contains(program));
+    of_mpi.filter(|(program, _)| !is_there(program)).map(|(_, package)| package).collect()
+}
+
 /// Installs what is missing, where this process may; else says what to install.
 pub(crate) fn install() -> Result<(), String> {
     let missing: Vec<&str> =

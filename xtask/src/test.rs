@@ -4,18 +4,31 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use crate::checkout::Checkout;
-use crate::setup;
 use crate::summary::Summary;
+use crate::{setup, system};
 
 /// The features that have code of their own. `download-libtorch` has none, and would have all of `tch` built once more.
 pub(crate) const FEATURES: &str = "draw,hub,postgres,mpi,nccl";
+
+/// Those of them that need no MPI.
+const WITHOUT_MPI: &str = "draw,hub,postgres";
+
+/// The features that this machine can build. Without MPI the tests of training in many processes are left out, and it says so.
+fn features() -> &'static str {
+    let missing = system::missing_for_mpi();
+    if missing.is_empty() {
+        return FEATURES;
+    }
+    eprintln!("left out: training in many processes. Its tests need these packages of Debian: {}", missing.join(", "));
+    WITHOUT_MPI
+}
 
 /// Runs `cargo test` on the whole workspace, and closes with one line that sums up all test binaries.
 pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
     setup::before_building(checkout, &[])?;
     // All binaries run, whatever fails, so that the sum is over all tests.
     let mut child = checkout
-        .cargo(&["test", "--workspace", "--features", FEATURES, "--no-fail-fast"])
+        .cargo(&["test", "--workspace", "--features", features(), "--no-fail-fast"])
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("error: cannot start cargo: {error}"))?;
