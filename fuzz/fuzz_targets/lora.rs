@@ -30,12 +30,11 @@ fn run(data: &[u8]) {
         }
         let shapes: Vec<(String, Vec<i64>)> =
             file.shapes().map(|(name, shape)| (name.to_owned(), shape.iter().map(|&n| n as i64).collect())).collect();
-        let _ = checked(file.build(Device::Cpu, Kind::Float, |mut scope: Scope<'_>| {
-            for (name, shape) in &shapes {
-                let merged = scope.weight(name, shape, Init::Zeros)?;
-                assert_eq!(&merged.size(), shape);
-            }
-            Ok(())
+        let merged = checked(file.build(Device::Cpu, Kind::Float, |mut scope: Scope<'_>| {
+            shapes.iter().map(|(name, shape)| scope.weight(name, shape, Init::Zeros)).collect::<Result<Vec<_>, _>>()
         }));
+        for (merged, (_, shape)) in merged.iter().flatten().zip(&shapes) {
+            assert_eq!(&merged.size(), shape);
+        }
     }
 }
