@@ -148,6 +148,19 @@ mod tests {
     }
 
     #[test]
+    fn the_scale_of_layout_guidance_is_checked() {
+        for scale in [-1.0, f64::NAN, f64::INFINITY, 2.0 * MAX_LAYOUT] {
+            let wrong = Strength::default().with_layout(LayoutGuidance::new(scale));
+            assert!(matches!(wrong.check(), Err(Error::LayoutScale(_))), "{scale}");
+        }
+        let text = r#"{ "layout": { "scale": 5 } }"#;
+        let read: Strength = serde_json::from_str(text).unwrap();
+        assert_eq!(read, Strength::default().with_layout(LayoutGuidance::new(5.0)));
+        assert!(read.check().is_ok());
+        assert!(serde_json::from_str::<Strength>(r#"{ "layout": { "scale": 5, "size": 1 } }"#).is_err());
+    }
+
+    #[test]
     fn the_paint_is_off_outside_its_interval() {
         let window = Strength { sigma: SigmaInterval::new(0.5, 5.0).unwrap(), ..Strength::new(1.0) };
         let on: Vec<bool> = [0.49, 0.5, 4.99, 5.0].map(|sigma| window.factor(sigma) > 0.0).to_vec();
