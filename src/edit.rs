@@ -170,11 +170,12 @@ impl EditPicture {
         Ok(self.decoded()?.into_rgb())
     }
 
-    /// The pixels of a mask.
+    /// The pixels of a mask: how white they are, and 0 where it is transparent. [`Region::from_image`](crate::Region::from_image) paints words
+    /// there.
     ///
     /// # Errors
     /// [`Error::EditPicture`] for damaged pixels.
-    pub(crate) fn mask(&self) -> Result<GrayImage> {
+    pub fn mask(&self) -> Result<GrayImage> {
         Ok(self.decoded()?.into_mask())
     }
 

@@ -30,7 +30,7 @@ pub(crate) struct Inputs {
 
 impl Inputs {
     /// What `network` derives from the rows of `branch` under a prompt.
-    fn context(&self, network: &UNet, branch: Branch, prompt: usize) -> Result<Context> {
+    pub(crate) fn context(&self, network: &UNet, branch: Branch, prompt: usize) -> Result<Context> {
         let conditional =
             self.conditional.get(prompt).ok_or(Error::Internal("a prompt has a share and is not there"))?;
         let (conditioning, rows) = match branch {

@@ -25,6 +25,7 @@ mod error;
 mod expert;
 mod expert_files;
 mod jumps;
+mod layout;
 mod latent;
 pub mod low_res;
 mod mix;

@@ -224,6 +224,9 @@ impl<'a> Turns<'a> {
         let mut guided = Guided::new(denoiser, self.job.plan.settings.guidance.clone(), self.job.rows)?;
         while !trajectory.is_finished() && turn.contains(trajectory.sigma()) {
             let mut estimate = guided.estimate(trajectory.x(), trajectory.sigma())?;
+            if let Some(pull) = guided.inner_mut().layout_pull(trajectory.x(), trajectory.sigma())? {
+                estimate.denoised = estimate.denoised.f_add(&pull)?;
+            }
             if let Some(given) = given {
                 estimate = given.keep(estimate)?;
             }

@@ -131,6 +131,11 @@ impl<B: BranchDenoiser> Guided<B> {
         self.denoiser
     }
 
+    /// The denoiser.
+    pub fn inner_mut(&mut self) -> &mut B {
+        &mut self.denoiser
+    }
+
     /// The conditional estimate, and the image of the `worse` one.
     fn both(&mut self, x: &Tensor, sigma: f64, worse: Branch) -> Result<(Estimate, Tensor)> {
         if worse == Branch::Unconditional && self.rows == Rows::Batched {

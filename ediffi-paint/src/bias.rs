@@ -8,7 +8,8 @@ use ndarray::Array2;
 use tch::{Device, Tensor};
 
 use crate::layers::{Layers, Set};
-use crate::{Binding, Canvas, Error, Result, TextTokens, WeightFunction, Window, bind};
+use crate::layout::energy;
+use crate::{Binding, Canvas, Error, LayoutGuidance, Result, TextTokens, WeightFunction, Window, bind};
 
 /// A canvas bound to the tokens of a prompt. It gives every cross-attention layer its bias.
 ///
@@ -20,7 +21,18 @@ pub struct Painter {
     layers: Layers,
     bindings: Vec<Binding>,
     weight: Arc<dyn WeightFunction>,
-    matrices: Mutex<HashMap<Key, Option<LowRank>>>,
+    layout: Option<LayoutGuidance>,
+    matrices: Mutex<HashMap<Key, Option<Matrix>>>,
+}
+
+/// A of the paper for feature maps of one size.
+#[derive(Debug)]
+struct Matrix {
+    low_rank: LowRank,
+    /// [pixels, phrases], weight × mask
+    masks: Tensor,
+    /// [phrases, text columns]
+    tokens: Tensor,
 }
 
 /// What a matrix A belongs to: the acting regions, height and width of the feature map, and the bits of its window.
@@ -38,6 +50,7 @@ impl Painter {
             layers: Layers::new(canvas, &bindings, encoders),
             bindings,
             weight: Arc::new(canvas.strength().clone()),
+            layout: canvas.strength().layout,
             matrices: Mutex::default(),
         })
     }
@@ -72,7 +85,20 @@ impl Painter {
             return Ok(None);
         };
         let weight = self.weight.weight(site)?;
-        Ok(weight.map(|weight| Bias::LowRank { weight, matrix }))
+        Ok(weight.map(|weight| Bias::LowRank { weight, matrix: matrix.low_rank }))
+    }
+
+    /// The energy of one layer, as [`ScoreBias::energy`] describes it.
+    fn layout_energy(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
+        let Some(scale) = self.layout.and_then(|layout| layout.scale_at(site.sigma)) else { return Ok(None) };
+        let (size, active) = (self.check_scores(site)?, self.layers.active(site.sigma));
+        let matrix = if active == 0 { None } else { self.matrix(active, size, site.window, site.device())? };
+        let Some(Matrix { masks, tokens, .. }) = matrix else { return Ok(None) };
+        let scores = Tensor::f_cat(&[site.scores()?, site.other_scores()?], -1)?;
+        let bias = tch::no_grad(|| self.score_bias(site)?.map(Bias::into_dense).transpose().map_err(Error::from))?;
+        // What is painted with some weight is painted all the same.
+        let masks = masks.f_div(&masks.f_amax([0], true)?)?;
+        Ok(Some(energy(&scores, bias.as_ref(), &masks, &tokens)?.f_mul_scalar(scale)?))
     }
 
     /// Checks that the scores have the rows of the feature map and the columns of this prompt. Returns height and width.
@@ -97,24 +123,35 @@ impl Painter {
         (height, width): (usize, usize),
         window: Window,
         device: Device,
-    ) -> Result<Option<LowRank>> {
+    ) -> Result<Option<Matrix>> {
         let edges = [window.top, window.bottom, window.left, window.right].map(f64::to_bits);
         let key: Key = (active, height, width, edges);
         // A poisoned lock still guards whole matrices: each is inserted when it is finished.
         let mut matrices = self.matrices.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(matrix) = matrices.get(&key) {
             match matrix {
-                Some(matrix) if matrix.device() == device => return Ok(Some(matrix.shallow_clone())),
+                Some(matrix) if matrix.low_rank.device() == device => return Ok(Some(matrix.shallow_clone())),
                 None => return Ok(None),
                 Some(_) => {}
             }
         }
         let matrix = match self.layers.factors(active, window, height, width)? {
-            Some([masks, tokens]) => Some(LowRank::new(&tensor(&masks)?, &tensor(&tokens)?, device)?),
+            Some([masks, tokens]) => {
+                let [masks, tokens] = [tensor(&masks)?.f_to_device(device)?, tensor(&tokens)?.f_to_device(device)?];
+                Some(Matrix { low_rank: LowRank::new(&masks, &tokens, device)?, masks, tokens })
+            }
             None => None,
         };
-        matrices.insert(key, matrix.as_ref().map(LowRank::shallow_clone));
+        matrices.insert(key, matrix.as_ref().map(Matrix::shallow_clone));
         Ok(matrix)
+    }
+}
+
+impl Matrix {
+    /// A copy that shares storage.
+    fn shallow_clone(&self) -> Self {
+        let [masks, tokens] = [&self.masks, &self.tokens].map(Tensor::shallow_clone);
+        Self { low_rank: self.low_rank.shallow_clone(), masks, tokens }
     }
 }
 
@@ -130,5 +167,14 @@ impl ScoreBias for Painter {
     /// window is painted, or where the weight is 0: the layer then computes what it would compute without paint, bit for bit.
     fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Bias>> {
         Ok(self.score_bias(site)?)
+    }
+
+    fn guides(&self, sigma: f64) -> bool {
+        self.layout.is_some_and(|layout| layout.scale_at(sigma).is_some()) && self.layers.active(sigma) != 0
+    }
+
+    /// Of every phrase whose region acts, times the scale of layout guidance.
+    fn energy(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
+        Ok(self.layout_energy(site)?)
     }
 }

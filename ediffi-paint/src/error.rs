@@ -2,7 +2,7 @@
 
 use ediffi_core::brief::brief;
 
-use crate::{MAX_REGIONS, MAX_SIDE, MAX_WEIGHT};
+use crate::{MAX_LAYOUT, MAX_REGIONS, MAX_SIDE, MAX_WEIGHT};
 
 /// The result of this crate's fallible operations.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -84,6 +84,9 @@ pub enum Error {
     /// The strength of a canvas is not from 0 to [`MAX_WEIGHT`].
     #[error("the paint weight is {0:?}, it must be a number from 0 to {MAX_WEIGHT}")]
     StrengthWeight(f64),
+    /// The scale of layout guidance is not from 0 to [`MAX_LAYOUT`].
+    #[error("the scale of layout guidance is {0:?}, it must be a number from 0 to {MAX_LAYOUT}")]
+    LayoutScale(f64),
     /// A window is empty or does not lie inside the picture.
     #[error(
         "the window spans {top} to {bottom} down and {left} to {right} across; it must lie within 0 to 1 and not be empty"

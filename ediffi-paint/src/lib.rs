@@ -50,6 +50,7 @@ mod colours;
 mod downscale;
 mod error;
 mod layers;
+mod layout;
 mod limits;
 mod mask;
 mod palette;
@@ -68,7 +69,8 @@ pub use downscale::area_average;
 #[doc(no_inline)]
 pub use ediffi_core::window::Window;
 pub use error::{Error, Result};
-pub use limits::{MAX_REGIONS, MAX_SIDE, MAX_WEIGHT};
+pub use layout::LayoutGuidance;
+pub use limits::{MAX_LAYOUT, MAX_REGIONS, MAX_SIDE, MAX_WEIGHT};
 pub use mask::Mask;
 pub use palette::{Palette, PaletteEntry};
 pub use preview::region_colour;

@@ -10,6 +10,9 @@ pub const MAX_SIDE: u32 = 2048;
 /// The most w′ of a canvas and weight of a region. A higher number is taken for a mistake: a hundredth of it drowns the scores.
 pub const MAX_WEIGHT: f64 = 1000.0;
 
+/// The largest scale of layout guidance. A hundredth of it pulls a picture apart.
+pub const MAX_LAYOUT: f64 = 10_000.0;
+
 /// The most words of a prompt that an error lists.
 pub(crate) const LISTED_WORDS: usize = 24;
 

@@ -3,7 +3,7 @@
 use ediffi_core::interval::SigmaInterval;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, MAX_WEIGHT, Result};
+use crate::{Error, LayoutGuidance, MAX_LAYOUT, MAX_WEIGHT, Result};
 
 /// The default w′. The paper gives no value. The examples of the re-implementation for Stable Diffusion
 /// (cloneofsimo/paint-with-words-sd) use this one. `docs/results/paint-with-words.md` compares six values on the shipped
@@ -62,13 +62,16 @@ pub struct Strength {
     pub growth: Growth,
     /// The noise levels at which the paint acts (default: all). Outside them the network runs as if unpainted.
     pub sigma: SigmaInterval,
+    /// Pulls the picture itself to where its phrases belong, if set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<LayoutGuidance>,
 }
 
 impl Default for Strength {
     /// The paper's formula at every noise level, with w′ = [`DEFAULT_WEIGHT`].
     fn default() -> Self {
         let (statistic, growth) = (Statistic::default(), Growth::default());
-        Self { weight: DEFAULT_WEIGHT, statistic, growth, sigma: SigmaInterval::ALL }
+        Self { weight: DEFAULT_WEIGHT, statistic, growth, sigma: SigmaInterval::ALL, layout: None }
     }
 }
 
@@ -85,13 +88,25 @@ impl Strength {
         Self { statistic: Statistic::Std, growth: Growth::LogSquared, ..Self::new(weight) }
     }
 
-    /// Checks that the weight is from 0 to [`MAX_WEIGHT`].
+    /// Sets layout guidance.
+    #[must_use]
+    pub fn with_layout(self, layout: LayoutGuidance) -> Self {
+        Self { layout: Some(layout), ..self }
+    }
+
+    /// Checks that the weight is from 0 to [`MAX_WEIGHT`], and the scale of layout guidance from 0 to [`MAX_LAYOUT`].
     ///
     /// # Errors
-    /// [`Error::StrengthWeight`].
+    /// [`Error::StrengthWeight`], [`Error::LayoutScale`].
     pub fn check(&self) -> Result<()> {
         let weight = self.weight;
-        if (0.0..=MAX_WEIGHT).contains(&weight) { Ok(()) } else { Err(Error::StrengthWeight(weight)) }
+        if !(0.0..=MAX_WEIGHT).contains(&weight) {
+            return Err(Error::StrengthWeight(weight));
+        }
+        match self.layout {
+            Some(LayoutGuidance { scale, .. }) if !(0.0..=MAX_LAYOUT).contains(&scale) => Err(Error::LayoutScale(scale)),
+            _ => Ok(()),
+        }
     }
 
     /// The part of w that does not depend on the scores: w′ · growth(σ), with σ capped at [`SIGMA_CAP`]. It is 0 outside
@@ -130,6 +145,19 @@ mod tests {
     #[test]
     fn sigma_is_capped() {
         assert_eq!(Strength::new(1.0).factor(20_000.0), Strength::new(1.0).factor(SIGMA_CAP));
+    }
+
+    #[test]
+    fn the_scale_of_layout_guidance_is_checked() {
+        for scale in [-1.0, f64::NAN, f64::INFINITY, 2.0 * MAX_LAYOUT] {
+            let wrong = Strength::default().with_layout(LayoutGuidance::new(scale));
+            assert!(matches!(wrong.check(), Err(Error::LayoutScale(_))), "{scale}");
+        }
+        let text = r#"{ "layout": { "scale": 5 } }"#;
+        let read: Strength = serde_json::from_str(text).unwrap();
+        assert_eq!(read, Strength::default().with_layout(LayoutGuidance::new(5.0)));
+        assert!(read.check().is_ok());
+        assert!(serde_json::from_str::<Strength>(r#"{ "layout": { "scale": 5, "size": 1 } }"#).is_err());
     }
 
     #[test]

@@ -189,7 +189,8 @@ impl Service {
                 _ => {}
             }
         }
-        Err(Refusal::NoJob)
+        // It was removed, or this server ends and another one goes on with the job.
+        self.job(id).await.and(Err(Refusal::Stopping))
     }
 }
 
@@ -238,7 +239,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// The next event: first the job as it is, and last the job as it ended. None behind that.
+    /// The next event: first the job as it is, and last the job as it ended, or as it is when this server ends. None behind that.
     pub(crate) async fn next(&mut self) -> Option<JobEvent> {
         let job = match self.first.take() {
             Some(job) => job,
@@ -247,12 +248,20 @@ impl Watch {
                 Ok(event) => return Some(event),
                 // Too many at once: what counts is how it stands now.
                 Err(RecvError::Lagged(_)) => self.service.job(self.id).await.ok()?,
-                Err(RecvError::Closed) => return None,
+                Err(RecvError::Closed) => {
+                    self.events = None;
+                    self.service.job(self.id).await.ok()?
+                }
             },
         };
         if job.state.is_over() {
             self.events = None;
         }
         Some(JobEvent::Job(Box::new(job)))
+    }
+
+    /// Whether nothing comes any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.events.is_none()
     }
 }

@@ -1,7 +1,7 @@
 //! Paint-with-words through the public API.
 
 use ediffi::{
-    Canvas, Error, Growth, Pipeline, Problem, Region, Request, Site, Statistic, Strength, Tiling, WeightFunction,
+    Canvas, Error, Growth, LayoutGuidance, Pipeline, Problem, Region, Request, Site, Statistic, Strength, Tiling, WeightFunction,
 };
 use tch::{Kind, Tensor};
 
@@ -137,5 +137,28 @@ fn a_rule_of_ones_own_takes_the_place_of_the_canvas() {
         let one = Strength { statistic: Statistic::One, growth: Growth::Constant, ..Strength::new(weight) };
         let constant = apple().canvas(canvas("red apple", 0..4, 0.0).with_strength(one).unwrap());
         assert_eq!(distance(&with(weight), &tensor(&pipeline, &constant)), 0.0);
+    }
+}
+
+#[test]
+fn layout_guidance_moves_the_picture_and_each_image_has_its_own() {
+    let model = Model::new();
+    let pipeline = model.open();
+    let painted = |layout| {
+        let strength = Strength { layout, ..Strength::new(2.0) };
+        apple().canvas(canvas("red apple", 0..4, 2.0).with_strength(strength).unwrap())
+    };
+    let without = tensor(&pipeline, &painted(None));
+    let layout = |scale| Some(LayoutGuidance::new(scale));
+    assert_eq!(distance(&tensor(&pipeline, &painted(layout(0.0))), &without), 0.0);
+    let guided = painted(layout(3.0));
+    let with = tensor(&pipeline, &guided);
+    assert!(distance(&with, &without) > 1e-5);
+    let json = serde_json::to_string(&guided).unwrap();
+    assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), guided);
+    let together = model.builder().batch(2).open().unwrap().generate(&guided.clone().images(2)).unwrap();
+    for (k, image) in together.images.iter().enumerate() {
+        let alone = tensor(&pipeline, &guided.clone().seed(7 + k as u64));
+        assert!(distance(&alone, &image.tensor().unwrap()) < 0.01 * 2.0 / 255.0, "image {k}");
     }
 }

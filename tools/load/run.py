@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import statistics
 import subprocess
@@ -74,18 +75,20 @@ def processor_seconds(pid):
 
 
 def library(ediffi, room, pictures):
-    """Seconds a picture in the library's own loop: `ediffi batch`, one picture after the other, without the time in which it starts."""
+    """Seconds a picture in the library's own loop, and those of the processors: `ediffi batch`, one picture after the other, without its start."""
     def seconds(count):
         lines = [json.dumps({"prompt": "a cat left of a dog", "seed": seed} | WORK) for seed in range(count)]
         (room / "batch.jsonl").write_text("\n".join(lines))
         with tempfile.TemporaryDirectory(dir=room) as out:
-            began = time.monotonic()
+            began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
             command = [ediffi, "batch", room / "batch.jsonl", "--together", "1", "--device", "cpu", "--out", out]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            return time.monotonic() - began
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            return time.monotonic() - began, used
     short = max(pictures // 10, 1)
-    first = seconds(short)
-    return (seconds(short + pictures) - first) / pictures
+    first, whole = seconds(short), seconds(short + pictures)
+    return tuple((then - start) / pictures for start, then in zip(first, whole))
 
 
 def load(server, room, clients, minutes):
@@ -101,15 +104,16 @@ def load(server, room, clients, minutes):
         past = time.monotonic() - began
         memory.append((past, server.megabytes()))
         images, waiting = server.metric(r"ediffi_images_total"), server.metric("ediffi_jobs_waiting")
-        points.append((past, images, waiting, processor_seconds(locust.pid)))
+        points.append((past, images, waiting, processor_seconds(locust.pid), processor_seconds(server.process.pid)))
         time.sleep(5)
-    busy = [(past, images, used) for past, images, waiting, used in points if 60 < past < minutes * 60 and waiting > 0]
+    busy = [(past, images, *used) for past, images, waiting, *used in points if 60 < past < minutes * 60 and waiting > 0]
     if len(busy) < 2:
         raise SystemExit((room / "locust.log").read_text() + "no load behind the first minute")
-    (first, before, used), (last, after, used_then) = busy[0], busy[-1]
+    (first, before, *used), (last, after, *used_then) = busy[0], busy[-1]
     counted = json.loads(result.read_text())
     counted["summary"] = (room / "locust.log").read_text()
-    counted["cores"] = (used_then - used) / (last - first)
+    clients, served = (then - start for start, then in zip(used, used_then))
+    counted["cores"], counted["seconds"] = clients / (last - first), served / (after - before)
     return (after - before) / (last - first), memory, counted
 
 
@@ -188,7 +192,8 @@ def main():
             server.process.kill()
         after = library(options.ediffi, room, options.pictures)
         tail = counted.pop("summary")
-    own = 2 / (before + after)
+    (before, used_before), (after, used_after) = before, after
+    own, used = 2 / (before + after), (used_before + used_after) / 2
     settled = [megabytes for past, megabytes in memory if past > 60] or [memory[-1][1]]
     rows = [
         ("clients, minutes", f"{options.clients}, {options.minutes:g}"),
@@ -202,6 +207,8 @@ def main():
         ("pictures a second of `ediffi batch --together 1`, before and after", f"{1 / before:.3f}, {1 / after:.3f}"),
         ("ratio", f"{rate / own:.3f}"),
         ("processors that the clients themselves used meanwhile", f"{counted['cores']:.2f}"),
+        ("processor seconds a picture: of the server, of the library's own loop", f"{counted['seconds']:.3f}, {used:.3f}"),
+        ("ratio of pictures a processor second", f"{used / counted['seconds']:.3f}"),
         ("resident memory behind the first minute, least and most, MiB", f"{min(settled):.0f}, {max(settled):.0f}"),
         ("the same, mean of the first and of the last quarter, MiB", ", ".join(f"{q:.0f}" for q in quarters(settled))),
     ]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use ediffi::{Canvas, ColourReading, Palette, Picture, Request, Strength};
+use ediffi::{Canvas, ColourReading, LayoutGuidance, Palette, Picture, Request, Strength};
 use serde::Deserialize;
 
 use super::failure::Failure;
@@ -16,6 +16,9 @@ pub(crate) struct Paint {
     canvas: PathBuf,
     /// Prompt, colours and phrases in JSON: {"prompt": "a red apple", "palette": {"entries": [{"colour": [255, 0, 0], "phrase": "red apple"}]}}.
     regions: PathBuf,
+    /// Pull the picture to where its words are looked for in their regions, this strongly; each early step takes longer.
+    #[arg(long, value_name = "SCALE")]
+    layout: Option<f64>,
     /// Say which tokens of which encoder each region takes.
     #[arg(long)]
     tokens: bool,
@@ -46,7 +49,8 @@ impl Paint {
         for stray in &stray {
             eprintln!("`{}` has {} stray pixels beside its region", stray.phrase, stray.pixels);
         }
-        let request = Request::new(prompt).canvas(canvas.with_strength(strength)?);
+        let layout = self.layout.map(LayoutGuidance::new).or(strength.layout);
+        let request = Request::new(prompt).canvas(canvas.with_strength(Strength { layout, ..strength })?);
         let (request, pipeline) = self.options.ready(request, &[&self.canvas, &self.regions])?;
         if self.tokens {
             for binding in pipeline.bindings(&request)? {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ediffi::{Edit, EditPicture, Margins, Request};
+use ediffi::{Canvas, Edit, EditPicture, LayoutGuidance, Margins, Region, Request, Strength};
 
 use super::failure::Failure;
 use super::options::Options;
@@ -27,6 +27,12 @@ pub(crate) struct EditCommand {
     /// With a mask: go back up in noise, so that what is new fits; 5x2 goes 5 steps back, twice at each place.
     #[arg(long, value_name = "LENGTHxCOUNT", value_parser = jumps)]
     jumps: Option<(usize, usize)>,
+    /// Words of the prompt that belong where it is drawn anew: paint-with-words.
+    #[arg(long, value_name = "WORDS")]
+    paint: Option<String>,
+    /// With painted words: pull the picture to where they are looked for in their place, this strongly.
+    #[arg(long, value_name = "SCALE", requires = "paint")]
+    layout: Option<f64>,
     #[command(flatten)]
     options: Options,
 }
@@ -45,8 +51,18 @@ impl EditCommand {
         if let Some((length, count)) = self.jumps {
             edit = edit.jumps(length, count);
         }
+        let canvas = self.paint.as_deref().map(|words| self.painted(words, &edit)).transpose()?;
         let read: Vec<&Path> = std::iter::once(&self.picture).chain(&self.mask).map(PathBuf::as_path).collect();
-        self.options.draw(Request::new(&self.prompt).edit(edit), &read)
+        let request = Request::new(&self.prompt).edit(edit);
+        self.options.draw(canvas.into_iter().fold(request, Request::canvas), &read)
+    }
+
+    /// Words of the prompt, where it is drawn anew.
+    fn painted(&self, words: &str, edit: &Edit) -> Result<Canvas, Failure> {
+        let mask = edit.mask.as_ref().ok_or("--paint wants --mask or --extend: words belong where something is drawn anew")?;
+        let layout = self.layout.map(LayoutGuidance::new);
+        let canvas = Canvas::new([Region::from_image(words, &mask.mask()?)?])?;
+        Ok(canvas.with_strength(Strength { layout, ..Strength::default() })?)
     }
 }
 

@@ -7,13 +7,30 @@ use crate::Result;
 use crate::window::Window;
 
 /// Something that pulls parts of the picture towards words: paint-with-words (eDiff-I §4.3).
-pub trait ScoreBias: std::fmt::Debug + Send {
+pub trait ScoreBias: std::fmt::Debug + Send + Sync {
     /// What to add to the scores of the text columns of the conditional rows; `None` leaves the layer on its fast path. A hook that does
     /// not act at `site.sigma`, or does not look at the scores, costs least if it does not ask for them.
     ///
     /// # Errors
     /// Whatever keeps the bias from being made.
     fn bias(&self, site: &Site<'_>) -> Result<Option<Bias>>;
+
+    /// Whether there is an [`energy`](Self::energy) at this noise level. Asking for it takes an evaluation of the network and its gradient.
+    fn guides(&self, _sigma: f64) -> bool {
+        false
+    }
+
+    /// How far what the words do in this layer is from what they shall do, for each conditional row; `None` where nothing is to be said. The
+    /// picture is pulled to where the mean of it over all layers is smaller.
+    ///
+    /// # Shapes
+    /// → [conditional rows] f32, computed from [`Site::scores`] so that it has a gradient
+    ///
+    /// # Errors
+    /// Whatever keeps it from being computed.
+    fn energy(&self, _site: &Site<'_>) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
 }
 
 /// What a hook adds to the scores of the text columns of the conditional rows.

@@ -27,8 +27,8 @@ pub struct Site<'a> {
 /// Where the scores come from.
 #[derive(Debug)]
 enum Source<'a> {
-    /// They are there.
-    Scores(&'a Tensor),
+    /// They are there, with those of the other columns if there are any.
+    Scores(&'a Tensor, Option<&'a Tensor>),
     /// From the conditional rows of a layer.
     Layer(Layer<'a>),
 }
@@ -47,7 +47,17 @@ impl<'a> Site<'a> {
     /// A site that shows the whole picture, with these scores of the text columns, of a layer without other columns.
     #[must_use]
     pub fn new(sigma: f64, height: i64, width: i64, scores: &'a Tensor) -> Self {
-        Self { sigma, height, width, window: Window::WHOLE, source: Source::Scores(scores) }
+        Self { sigma, height, width, window: Window::WHOLE, source: Source::Scores(scores, None) }
+    }
+
+    /// The same site with these [other scores](Self::other_scores); it does not change that of a layer.
+    #[must_use]
+    pub fn beside(self, others: &'a Tensor) -> Self {
+        let source = match self.source {
+            Source::Scores(scores, _) => Source::Scores(scores, Some(others)),
+            layer @ Source::Layer(_) => layer,
+        };
+        Self { source, ..self }
     }
 
     /// The site of a layer with these queries and keys of the conditional rows. The first `text` columns are text.
@@ -72,7 +82,7 @@ impl<'a> Site<'a> {
     #[must_use]
     pub fn shape(&self) -> Vec<i64> {
         match &self.source {
-            Source::Scores(scores) => scores.size(),
+            Source::Scores(scores, _) => scores.size(),
             Source::Layer(layer) => {
                 let mut shape = layer.q.size();
                 if let Some(columns) = shape.last_mut() {
@@ -87,7 +97,7 @@ impl<'a> Site<'a> {
     #[must_use]
     pub fn device(&self) -> Device {
         match &self.source {
-            Source::Scores(scores) => scores.device(),
+            Source::Scores(scores, _) => scores.device(),
             Source::Layer(layer) => layer.q.device(),
         }
     }
@@ -102,7 +112,7 @@ impl<'a> Site<'a> {
     /// Shapes that do not fit.
     pub fn scores(&self) -> Result<Tensor> {
         match &self.source {
-            Source::Scores(scores) => Ok(scores.shallow_clone()),
+            Source::Scores(scores, _) => Ok(scores.shallow_clone()),
             Source::Layer(layer) => layer.scores()?.f_narrow(-1, 0, layer.text),
         }
     }
@@ -117,7 +127,8 @@ impl<'a> Site<'a> {
     /// Shapes that do not fit.
     pub fn other_scores(&self) -> Result<Tensor> {
         match &self.source {
-            Source::Scores(scores) => scores.f_narrow(-1, 0, 0),
+            Source::Scores(_, Some(others)) => Ok(others.shallow_clone()),
+            Source::Scores(scores, None) => scores.f_narrow(-1, 0, 0),
             Source::Layer(layer) => {
                 let others = layer.keys()? - layer.text;
                 if layer.is_mostly_text()? {

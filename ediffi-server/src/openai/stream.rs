@@ -90,6 +90,8 @@ impl Sending {
                     return Err(Refusal::of_job(job.state, job.error));
                 }
             }
+            // This server ends, and another one goes on with the job.
+            JobEvent::Job(_) if self.watch.has_ended() => return Err(Refusal::Stopping),
             JobEvent::Job(_) => {}
         }
         Ok(())

@@ -258,7 +258,7 @@ pub trait JobStore: fmt::Debug + Send + Sync + 'static {
     fn depth(&self) -> Result<Depth, StoreError>;
 
     /// Takes no more jobs and gives none out. Jobs that wait are kept for the next start where the store is on disk; else they fail. With
-    /// `running`, those that run are given up, and are treated alike.
+    /// `running`, those that run are given up, and are treated alike; who watches a job that goes on elsewhere is told no more.
     ///
     /// # Errors
     /// Those of the disk.

@@ -29,6 +29,21 @@ impl ScoreBias for Rows<'_> {
         let rows = rows.into_iter().map(whole).collect::<Result<Vec<_>>>()?;
         Ok(Some(Bias::Dense(Tensor::f_cat(&rows, 0)?)))
     }
+
+    fn guides(&self, sigma: f64) -> bool {
+        self.0.iter().any(|painter| painter.guides(sigma))
+    }
+
+    fn energy(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
+        let (all, beside) = (site.scores()?, site.other_scores()?);
+        let mut rows = Vec::with_capacity(self.0.len());
+        for (row, painter) in (0_i64..).zip(self.0) {
+            let (scores, others) = (all.f_narrow(0, row, 1)?, beside.f_narrow(0, row, 1)?);
+            let site = Site::new(site.sigma, site.height, site.width, &scores).showing(site.window).beside(&others);
+            rows.extend(painter.energy(&site)?);
+        }
+        Ok(if rows.is_empty() { None } else { Some(Tensor::f_cat(&rows, 0)?) })
+    }
 }
 
 #[cfg(test)]

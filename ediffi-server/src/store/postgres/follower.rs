@@ -34,6 +34,8 @@ pub(super) struct Follower(Arc<Mutex<State>>);
 struct State {
     held: HashMap<JobId, Held>,
     watched: HashMap<JobId, Watched>,
+    /// Nobody is told any more.
+    closed: bool,
 }
 
 /// A job that this replica draws.
@@ -141,7 +143,18 @@ impl Follower {
     /// Tells of a job from now on.
     pub(super) fn follow(&self, job: &Job) -> broadcast::Receiver<JobEvent> {
         let new = || Watched { events: broadcast::channel(BEHIND).0, last: job.clone(), previews: Vec::new() };
-        self.lock().watched.entry(job.id).or_insert_with(new).events.subscribe()
+        let mut state = self.lock();
+        if state.closed {
+            return new().events.subscribe();
+        }
+        state.watched.entry(job.id).or_insert_with(new).events.subscribe()
+    }
+
+    /// Ends what is told of jobs, also of those that another replica goes on with.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.watched.clear();
     }
 
     /// One look: what is drawn here is written down, what is watched is read. `due`: holds are renewed, too.

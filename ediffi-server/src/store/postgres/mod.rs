@@ -211,12 +211,13 @@ impl JobStore for PostgresStore {
         rows::depth(&self.connection)
     }
 
-    /// Jobs that wait stay for the other replicas; so do those that are given up.
+    /// Jobs that wait stay for the other replicas; so do those that are given up. With `running`, nobody is told of any job any more.
     fn stop(&self, running: bool) -> Result<(), StoreError> {
         self.stopped.store(true, Ordering::SeqCst);
         if running {
             self.given_up.store(true, Ordering::SeqCst);
             self.follower.stop_all();
+            self.follower.close();
         }
         Ok(())
     }

@@ -147,6 +147,7 @@ fn replicas_share_one_queue() {
         cancelling_reaches_the_replica_that_draws,
         a_dead_replica_gives_its_job_to_another,
         a_stop_gives_back_what_runs,
+        a_stop_lets_go_those_who_wait_for_another_replica,
         a_lost_connection_is_made_again,
         a_thread_of_a_runtime_may_ask,
         the_way_is_encrypted_if_asked,
@@ -295,6 +296,23 @@ fn a_stop_gives_back_what_runs(cluster: &Cluster) {
     assert!(matches!(one.take(SOON), Err(StoreError::Stopped)));
     assert!(matches!(one.submit(new("a", "2")), Err(StoreError::Stopped)));
     assert_eq!(two.take(SOON).unwrap().unwrap().id, id);
+}
+
+fn a_stop_lets_go_those_who_wait_for_another_replica(cluster: &Cluster) {
+    let (one, two) = (cluster.replica(Keep::default()), cluster.replica(Keep::default()));
+    let id = one.submit(new("a", "1")).unwrap().id;
+    two.take(SOON).unwrap().unwrap();
+    let (_, mut early) = one.watch(id).unwrap().unwrap();
+    one.stop(false).unwrap();
+    // Its own jobs may still run, and are told of.
+    assert!(!early.is_closed());
+    one.stop(true).unwrap();
+    let (_, mut late) = one.watch(id).unwrap().unwrap();
+    for events in [&mut early, &mut late] {
+        while events.try_recv().is_ok() {}
+        assert!(events.is_closed());
+    }
+    assert_eq!(two.job(id).unwrap().unwrap().state, JobState::Running);
 }
 
 fn a_lost_connection_is_made_again(cluster: &Cluster) {

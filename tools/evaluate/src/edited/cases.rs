@@ -1,7 +1,7 @@
 //! Pictures that are edited, and what is asked of each.
 
-use ediffi::EditPicture;
-use image::{Luma, RgbImage};
+use ediffi::{Canvas, EditPicture, Region};
+use image::{GrayImage, Luma, RgbImage};
 use train_icons::caption::{Content, Phrase, write};
 use train_icons::colour::Colour;
 use train_icons::concepts::{SMALL, find};
@@ -135,15 +135,22 @@ impl Case {
 
     /// White where the object is that goes.
     pub fn mask(&self) -> Result<EditPicture> {
-        let side = SIDE as u32;
-        let area = self.old.1;
-        let inside = |x: u32, y: u32| {
-            let middle = |place: u32| (place as f32 + 0.5) / side as f32;
-            area.holds(middle(x), middle(y))
-        };
-        let mask = image::ImageBuffer::from_fn(side, side, |x, y| Luma([if inside(x, y) { 255_u8 } else { 0 }]));
-        Ok(EditPicture::new(&image::DynamicImage::from(mask).into_rgb8())?)
+        Ok(EditPicture::new(&image::DynamicImage::from(area(self.old.1)).into_rgb8())?)
     }
+
+    /// The words of the new object, painted where the old one is.
+    pub fn painted(&self) -> Result<Canvas> {
+        let canvas = Region::from_image(self.new, &area(self.old.1)).and_then(|region| Canvas::new([region]));
+        Ok(canvas.map_err(ediffi::Error::from)?)
+    }
+}
+
+/// White in an area, black elsewhere.
+fn area(area: Area) -> GrayImage {
+    let side = SIDE as u32;
+    let middle = |place: u32| (place as f32 + 0.5) / side as f32;
+    let inside = |x: u32, y: u32| area.holds(middle(x), middle(y));
+    GrayImage::from_fn(side, side, |x, y| Luma([if inside(x, y) { 255_u8 } else { 0 }]))
 }
 
 fn rgb(bytes: Vec<u8>) -> Result<RgbImage> {

@@ -4,15 +4,17 @@
 mod cases;
 mod results;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use ediffi::{Edit, EditPicture, Request, Style as Reference, StyleImage};
+use ediffi::{Edit, EditPicture, Pipeline, Request, Style as Reference, StyleImage};
 use image::RgbImage;
 use train_icons::pack::Pack;
 use train_icons::render::Renderer;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::judge::{Judge, Verdict};
 use crate::machine;
 use crate::model::Model;
@@ -24,6 +26,35 @@ use results::{Inpainted, Kept};
 /// How many requests are drawn together.
 const TOGETHER: usize = 8;
 
+/// A kind of edit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// One of two objects becomes another.
+    Inpainting,
+    /// The same objects in another style.
+    ImageToImage,
+    /// The same again.
+    Variations,
+}
+
+/// A way to inpaint.
+struct Way {
+    name: &'static str,
+    /// Length and count of jumps.
+    jumps: Option<(usize, usize)>,
+    /// Whether the words of the new object are painted into the mask.
+    painted: bool,
+}
+
+const WAYS: [Way; 6] = [
+    Way { name: "words alone", jumps: None, painted: false },
+    Way { name: "words, jumps of 1 once", jumps: Some((1, 1)), painted: false },
+    Way { name: "words, jumps of 4 twice", jumps: Some((4, 2)), painted: false },
+    Way { name: "words painted into the mask", jumps: None, painted: true },
+    Way { name: "painted, jumps of 1 once", jumps: Some((1, 1)), painted: true },
+    Way { name: "painted, jumps of 4 twice", jumps: Some((4, 2)), painted: true },
+];
+
 /// What to evaluate.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Settings {
@@ -33,6 +64,9 @@ pub struct Settings {
     /// How many edits of each kind.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..))]
     pub edits: u32,
+    /// The kinds of edits; all of them unless said.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Inpainting, Kind::ImageToImage, Kind::Variations])]
+    pub kinds: Vec<Kind>,
     /// The strengths of image to image.
     #[arg(long, value_delimiter = ',', default_values_t = [0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0])]
     pub strengths: Vec<f64>,
@@ -41,8 +75,7 @@ pub struct Settings {
 /// Evaluates a model.
 pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Results> {
     let began = Instant::now();
-    let model = Model::open(&settings.model, Some(1))?;
-    tch::set_num_threads(std::thread::available_parallelism().map_or(1, |cores| cores.get() as i32));
+    let model = Model::open(&settings.model, None)?;
     let base = model.judged_base()?.name.clone();
     let renderer = Renderer::new(pack)?;
     let cases = cases(settings.edits as usize, |caption| model.reads(caption))?;
@@ -54,54 +87,71 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
         judge.look(&cases.iter().map(of).collect::<Result<Vec<_>>>()?)
     };
 
-    let masked = |(case, picture): &(&Case, &RgbImage)| -> Result<Request> {
-        let edit = Edit::new(EditPicture::new(picture)?).mask(case.mask()?);
-        Ok(Request::new(case.caption()?).seed(case.placed.seed).edit(edit))
-    };
-    let inpainted = vec![
-        Inpainted::new("true pictures of it", &cases, &rendered(&|case| case.truth(&renderer))?)?,
-        Inpainted::new("the given pictures", &cases, &judge.look(&pictures)?)?,
-        Inpainted::new("inpainted", &cases, &looked(both.iter().map(masked).collect::<Result<_>>()?)?)?,
-    ];
-
-    let mut redrawn = vec![
-        Kept::new(
-            "true pictures in the other style",
-            None,
-            &cases,
-            &rendered(&|case| case.restyled(&renderer))?,
-            true,
-        )?,
-        Kept::new("the given pictures", Some(0.0), &cases, &judge.look(&pictures)?, true)?,
-    ];
-    for &strength in &settings.strengths {
-        let edited = |(case, picture): &(&Case, &RgbImage)| -> Result<Request> {
-            let edit = Edit::new(EditPicture::new(picture)?).strength(strength);
-            Ok(Request::new(case.in_other_style()?).seed(case.placed.seed).edit(edit))
+    let wanted = |kind: Kind| settings.kinds.contains(&kind);
+    let inpainted = if wanted(Kind::Inpainting) {
+        let masked = |way: &Way| {
+            let of = |(case, picture): &(&Case, &RgbImage)| -> Result<Request> {
+                let mut edit = Edit::new(EditPicture::new(picture)?).mask(case.mask()?);
+                if let Some((length, count)) = way.jumps {
+                    edit = edit.jumps(length, count);
+                }
+                let request = Request::new(case.caption()?).seed(case.placed.seed).edit(edit);
+                Ok(if way.painted { request.canvas(case.painted()?) } else { request })
+            };
+            looked(both.iter().map(of).collect::<Result<_>>()?)
         };
-        let verdicts = looked(both.iter().map(edited).collect::<Result<_>>()?)?;
-        redrawn.push(Kept::new("image to image", Some(strength), &cases, &verdicts, true)?);
+        let mut rows = vec![
+            Inpainted::new("true pictures of it", &cases, &rendered(&|case| case.truth(&renderer))?)?,
+            Inpainted::new("the given pictures", &cases, &judge.look(&pictures)?)?,
+        ];
+        for way in &WAYS {
+            rows.push(Inpainted::new(way.name, &cases, &masked(way)?)?);
+        }
+        rows
+    } else {
+        Vec::new()
+    };
+
+    let mut redrawn = Vec::new();
+    if wanted(Kind::ImageToImage) {
+        let truth = rendered(&|case| case.restyled(&renderer))?;
+        redrawn.push(Kept::new("true pictures in the other style", None, &cases, &truth, true)?);
+        redrawn.push(Kept::new("the given pictures", Some(0.0), &cases, &judge.look(&pictures)?, true)?);
+        for &strength in &settings.strengths {
+            let edited = |(case, picture): &(&Case, &RgbImage)| -> Result<Request> {
+                let edit = Edit::new(EditPicture::new(picture)?).strength(strength);
+                Ok(Request::new(case.in_other_style()?).seed(case.placed.seed).edit(edit))
+            };
+            let verdicts = looked(both.iter().map(edited).collect::<Result<_>>()?)?;
+            redrawn.push(Kept::new("image to image", Some(strength), &cases, &verdicts, true)?);
+        }
     }
 
-    // As `ediffi vary` does it, with and without the prompt, and the embedding alone.
-    let varied = |words: bool, strength: Option<f64>| {
-        let of = |(case, picture): &(&Case, &RgbImage)| -> Result<Request> {
-            let request = if words { Request::new(case.before()?) } else { Request::unconditional() };
-            let request = request.seed(case.placed.seed).style(Reference::from(StyleImage::new((*picture).clone())?));
-            Ok(match strength {
-                Some(strength) => request.edit(Edit::new(EditPicture::new(picture)?).strength(strength)),
-                None => request,
-            })
+    let mut variations = Vec::new();
+    if wanted(Kind::Variations) {
+        // As `ediffi vary` does it, with and without the prompt, and the embedding alone.
+        let varied = |words: bool, strength: Option<f64>| {
+            let of = |(case, picture): &(&Case, &RgbImage)| -> Result<Request> {
+                let request = if words { Request::new(case.before()?) } else { Request::unconditional() };
+                let style = Reference::from(StyleImage::new((*picture).clone())?);
+                let request = request.seed(case.placed.seed).style(style);
+                Ok(match strength {
+                    Some(strength) => request.edit(Edit::new(EditPicture::new(picture)?).strength(strength)),
+                    None => request,
+                })
+            };
+            looked(both.iter().map(of).collect::<Result<_>>()?)
         };
-        looked(both.iter().map(of).collect::<Result<_>>()?)
-    };
-    let variations = vec![
-        Kept::new("the given pictures", None, &cases, &judge.look(&pictures)?, false)?,
-        Kept::new("picture, CLIP and prompt", Some(0.7), &cases, &varied(true, Some(0.7))?, false)?,
-        Kept::new("picture and CLIP", Some(0.7), &cases, &varied(false, Some(0.7))?, false)?,
-        Kept::new("CLIP and prompt", None, &cases, &varied(true, None)?, false)?,
-        Kept::new("CLIP alone", None, &cases, &varied(false, None)?, false)?,
-    ];
+        variations.push(Kept::new("the given pictures", None, &cases, &judge.look(&pictures)?, false)?);
+        for (way, words, strength) in [
+            ("picture, CLIP and prompt", true, Some(0.7)),
+            ("picture and CLIP", false, Some(0.7)),
+            ("CLIP and prompt", true, None),
+            ("CLIP alone", false, None),
+        ] {
+            variations.push(Kept::new(way, strength, &cases, &varied(words, strength)?, false)?);
+        }
+    }
     Ok(Results {
         model: settings.model.clone(),
         edits: cases.len(),
@@ -114,13 +164,25 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
     })
 }
 
-/// The pictures of requests, by the base alone.
+/// The pictures of requests, by the base alone, on every worker with a pipeline of its own.
 fn drawn(model: &Model, base: &str, requests: &[Request]) -> Result<Vec<RgbImage>> {
     let requests: Vec<Request> = requests.iter().map(|request| request.clone().last_stage(base)).collect();
-    let mut pictures = Vec::with_capacity(requests.len());
-    for together in requests.chunks(TOGETHER) {
-        let drawn = model.pipeline.generate_many(together)?;
-        pictures.extend(drawn.into_iter().flat_map(|generation| generation.images).map(|image| image.rgb().clone()));
-    }
-    Ok(pictures)
+    let queue = Mutex::new(requests.chunks(TOGETHER).enumerate());
+    let worker = || -> Result<Vec<(usize, Vec<RgbImage>)>> {
+        let pipeline = Pipeline::open(model.pipeline.folder())?;
+        let mut parts = Vec::new();
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((number, requests)) = next else { return Ok(parts) };
+            let drawn = pipeline.generate_many(requests)?;
+            let images = drawn.into_iter().flat_map(|generation| generation.images);
+            parts.push((number, images.map(|image| image.rgb().clone()).collect()));
+        }
+    };
+    let parts = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..model.workers).map(|_| scope.spawn(worker)).collect();
+        threads.into_iter().map(|thread| thread.join().map_err(|_| Error::Worker)?).collect::<Result<Vec<_>>>()
+    })?;
+    let parts: BTreeMap<usize, Vec<RgbImage>> = parts.into_iter().flatten().collect();
+    Ok(parts.into_values().flatten().collect())
 }

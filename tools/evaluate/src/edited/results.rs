@@ -141,22 +141,31 @@ impl Measured for Results {
             let [new, gone, other, whole] = [row.new, row.gone, row.other, row.whole].map(percent);
             inpainted.row([row.way.clone(), new, gone, other, whole]);
         }
-        format!(
-            "{} edits of each kind, base stage; model `{}`; {}. Judge `{}`. {:.0} s; 95 % intervals in brackets.\n\n\
-             Inpainting, one of two objects replaced by another:\n\n{inpainted}\n\
-             Image to image, the prompt names another style:\n\n{}\n\
-             Variations:\n\n{}",
+        let mut parts = vec![format!(
+            "{} edits of each kind, base stage; model `{}`; {}. Judge `{}`. {:.0} s; 95 % intervals in brackets.",
             self.edits,
             self.model.display(),
             self.machine,
             self.judge,
             self.seconds,
-            kept(&self.redrawn, "other style, %"),
-            kept(&self.variations, "same style, %"),
-        )
+        )];
+        if !self.inpainted.is_empty() {
+            parts.push(format!("Inpainting, one of two objects replaced by another:\n\n{inpainted}"));
+        }
+        if !self.redrawn.is_empty() {
+            let table = kept(&self.redrawn, "other style, %");
+            parts.push(format!("Image to image, the prompt names another style:\n\n{table}"));
+        }
+        if !self.variations.is_empty() {
+            parts.push(format!("Variations:\n\n{}", kept(&self.variations, "same style, %")));
+        }
+        parts.join("\n\n")
     }
 
     fn plots(&self) -> Vec<(String, Plot)> {
+        if self.redrawn.is_empty() {
+            return Vec::new();
+        }
         let line = |name: &str, of: fn(&Kept) -> Option<Measure>| {
             let rows = self.redrawn.iter().filter_map(|row| Some((row.strength?, of(row))));
             Line::measured(name, rows)

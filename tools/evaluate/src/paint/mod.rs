@@ -5,7 +5,7 @@ mod results;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ediffi::{Growth, Painter, Request, Statistic, Strength};
+use ediffi::{Growth, LayoutGuidance, Painter, Request, SigmaInterval, Statistic, Strength};
 use ediffi_core::files::write_json;
 use ediffi_train::pixels::from_rgb;
 use train_icons::pack::Pack;
@@ -34,6 +34,12 @@ pub struct Settings {
     /// The values of w' to try with every rule.
     #[arg(long, value_delimiter = ',', default_values_t = [0.1, 0.25, 0.4, 0.6, 1.5, 4.0])]
     pub weights: Vec<f64>,
+    /// The scales of layout guidance to try with the default strength.
+    #[arg(long, value_delimiter = ',')]
+    pub layout: Vec<f64>,
+    /// The noise level that layout guidance acts from.
+    #[arg(long, default_value_t = 2.0)]
+    pub layout_from: f64,
     /// How many threads draw; one a core unless said.
     #[arg(long)]
     pub threads: Option<usize>,
@@ -57,8 +63,12 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) ->
     let mut plain: Option<Vec<Outcome>> = None;
 
     let wishes = model.wishes(prompts.iter().map(|prompt| (&prompt.scene, prompt.seed)), None)?;
-    let bar = indicatif::ProgressBar::new((1 + RULES.len() * settings.weights.len()) as u64);
-    for (rule, strength) in strengths(&settings.weights) {
+    let mut rules = strengths(&settings.weights);
+    for &scale in &settings.layout {
+        rules.push(guided(scale, settings.layout_from)?);
+    }
+    let bar = indicatif::ProgressBar::new(rules.len() as u64);
+    for (rule, strength) in rules {
         let name = format!("{rule} {}", strength.as_ref().map_or(0.0, |strength| strength.weight));
         let found = match done.outcomes.get(&name) {
             Some(found) => found.clone(),
@@ -72,7 +82,7 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings, kept: &Path) ->
             }
         };
         let weight = strength.map_or(0.0, |strength| strength.weight);
-        cells.push(RuleResult::new(rule, weight, &prompts, &found, plain.as_deref())?);
+        cells.push(RuleResult::new(&rule, weight, &prompts, &found, plain.as_deref())?);
         // The first is without paint.
         plain.get_or_insert(found);
         bar.inc(1);
@@ -99,12 +109,20 @@ fn painters(model: &Model, prompts: &[Placed], strength: &Strength) -> Result<Ve
 }
 
 /// No paint, then every rule with every w'.
-fn strengths(weights: &[f64]) -> Vec<(&'static str, Option<Strength>)> {
+fn strengths(weights: &[f64]) -> Vec<(String, Option<Strength>)> {
     let of = |(name, statistic, growth): (&'static str, Statistic, Growth)| {
-        let strength = move |&weight: &f64| (name, Some(Strength { statistic, growth, ..Strength::new(weight) }));
+        let strength =
+            move |&weight: &f64| (name.to_owned(), Some(Strength { statistic, growth, ..Strength::new(weight) }));
         weights.iter().map(strength).collect::<Vec<_>>()
     };
-    std::iter::once((NO_PAINT, None)).chain(RULES.into_iter().flat_map(of)).collect()
+    std::iter::once((NO_PAINT.to_owned(), None)).chain(RULES.into_iter().flat_map(of)).collect()
+}
+
+/// The default strength with layout guidance from this noise level up.
+fn guided(scale: f64, from: f64) -> Result<(String, Option<Strength>)> {
+    let sigma = SigmaInterval::new(from, f64::INFINITY)?;
+    let strength = Strength::default().with_layout(LayoutGuidance { scale, sigma });
+    Ok((format!("{}, layout guidance {scale} from σ = {from}", RULES[0].0), Some(strength)))
 }
 
 #[cfg(test)]
