@@ -43,7 +43,7 @@ fn experts(stage: &StageTraining) -> impl Iterator<Item = &str> {
 /// model that is there is replaced as a whole, but for files at its top that are the user's.
 pub(crate) fn assemble(workshop: &Workshop<'_>, out: &Path) -> Result<()> {
     let plan = workshop.plan;
-    let (mut stages, mut networks) = (Vec::new(), Vec::new());
+    let (mut stages, mut networks, mut dimensions) = (Vec::new(), Vec::new(), Vec::new());
     for (stage, training) in plan.stages.iter().zip(&workshop.training.stages) {
         let mut configs = Vec::new();
         for expert in training.experts()?.iter().rev() {
@@ -54,10 +54,15 @@ pub(crate) fn assemble(workshop: &Workshop<'_>, out: &Path) -> Result<()> {
             }
             let weights = PathBuf::from(format!("{}/{}.safetensors", stage.name, network.name));
             networks.push((workshop.weights(&name), weights.clone()));
+            let own = network.detail.map(|_| PathBuf::from(format!("{}/{}.json", stage.name, network.name)));
+            if let Some(path) = &own {
+                dimensions.push((path.clone(), stage.dimensions_of(network)?));
+            }
             let (low, high) = (digits(expert.interval.low()), digits(expert.interval.high()));
             let sigma = SigmaInterval::new(low, high)?;
-            configs.push(ExpertConfig { weights, sigma, network: None, precondition: None });
+            configs.push(ExpertConfig { weights, sigma, network: own, precondition: None });
         }
+        dimensions.push((PathBuf::from(format!("{}/config.json", stage.name)), stage.network.dimensions()?));
         stages.push(stage.config(configs));
     }
     let folder = |name: &str, path: &Option<PathBuf>| path.as_ref().map(|_| PathBuf::from(name));
@@ -71,8 +76,8 @@ pub(crate) fn assemble(workshop: &Workshop<'_>, out: &Path) -> Result<()> {
         for (name, path) in [("t5", &workshop.encoders.t5), ("clip", &workshop.encoders.clip)] {
             path.as_ref().map_or(Ok(()), |path| encoder(path, &new.join(name)))?;
         }
-        for stage in &plan.stages {
-            write_json(&new.join(&stage.name).join("config.json"), &stage.network.dimensions()?)?;
+        for (path, dimensions) in &dimensions {
+            write_json(&new.join(path), dimensions)?;
         }
         for (from, to) in &networks {
             halve(from, &new.join(to))?;

@@ -46,12 +46,12 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    fn of(workshop: &Workshop<'_>, stage: &StagePlan, task: &Task<'_>) -> Result<Self> {
+    fn of(workshop: &Workshop<'_>, stage: &StagePlan, own: &NetworkPlan, task: &Task<'_>) -> Result<Self> {
         let Task::Network(planned, network) = task else {
             return crate::error::wrong(task.name(), "it is no network");
         };
         let plan = workshop.plan;
-        let dimensions = stage.network.dimensions()?;
+        let dimensions = stage.dimensions_of(own)?;
         let seed = plan.seed ^ NOISE ^ u64::from(stage.side);
         let smaller = plan.smaller(stage).unwrap_or(stage.side);
         let objective = Objective {
@@ -107,17 +107,17 @@ pub(crate) fn train(
     }
     let prepare = || -> Result<_> {
         let batches = source(plan, stage, &workshop.dataset, Part::Train, options.threads.unwrap_or(0))?;
-        Ok((Subject::of(workshop, stage, &task)?, workshop.parent(stage, network)?, batches))
+        Ok((Subject::of(workshop, stage, network, &task)?, workshop.parent(stage, network)?, batches))
     };
     let (subject, parent, batches) = agree(reduce, prepare())?;
     let setup = Setup {
         seed: task.seed(plan.seed),
-        parent: parent.clone(),
+        parent: parent.as_ref().map(|parent| parent.weights.clone()),
         device: options.runtime.device,
         kind: subject.kind,
         optimizer: network.training.optimizer(),
         ema: network.training.ema,
-        workers: workshop.workers(),
+        workers: workshop.workers(reduce.world()),
     };
     let learner = |params: &mut dyn Params| {
         let learner = subject.learner(params)?;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const SHARED: &str = r#"[[stages.networks]]
+pub(super) const SHARED: &str = r#"[[stages.networks]]
 name = "shared"
 cell = "(0, 0)"
 training = { steps = 150, learning-rate = 3e-3, warm-up = 10, ema = 0.9 }
@@ -50,14 +50,14 @@ fn experts_branch_from_a_model_and_draw_together() {
     assert!(!room.path("wider").exists());
 }
 
-/// Two experts of the shipped model's base, two steps each, with all that they are told: T5, CLIP's text and CLIP's view of pictures. The
-/// third has a detail head, which this plan has not, and begins anew.
+/// The experts of the shipped model's base, two steps each, with all that they are told: T5, CLIP's text and CLIP's view of pictures. The
+/// low one has a detail head, and the high one gains one.
 #[test]
 fn the_shipped_model_is_trained_on() {
     let room = Room::new();
     pictures(&room.path("pictures"));
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/icons/base/config.json");
-    let head = format!(
+    let stage = format!(
         "name = \"more\"\nseed = 1\nbatch = 2\nencoders = {{ model = \"icons\" }}\ndata = {{ held-out = 0 }}\n\
          dropout = {{ clip-image = 0.5 }}\n[[stages]]\nname = \"base\"\nside = 64\nnetwork = {config:?}\n\
          precondition = {{ sample = {{ sigma_data = 0.5 }} }}\nnoise = {{ p_mean = 0.4, p_std = 1.4 }}\n\
@@ -70,15 +70,21 @@ fn the_shipped_model_is_trained_on() {
         )
     };
     let icons = "start = \"icons\"\n";
-    let cells = [("high", "(2, 3)", icons), ("middle", "all but (2, 0) and (2, 3)", icons), ("low", "(2, 0)", "")];
-    fs::write(room.path("more.toml"), head.clone() + &cells.map(network).concat()).unwrap();
+    let head = |channels| format!("{icons}detail = {{ channels = {channels}, blocks = 2 }}\n");
+    let (gains, has) = (head(16), head(32));
+    let cells = [("high", "(2, 3)", &*gains), ("middle", "all but (2, 0) and (2, 3)", icons), ("low", "(2, 0)", &*has)];
+    fs::write(room.path("more.toml"), stage.clone() + &cells.map(network).concat()).unwrap();
     room.train("more.toml", "pictures", "run", &[]);
+    for name in ["high", "middle", "low"] {
+        assert!(room.path(&format!("run/sheets/base.{name}-000000002.png")).is_file(), "{name}");
+        assert_eq!(room.path(&format!("run/model/base/{name}.json")).is_file(), name != "middle", "{name}");
+    }
     assert_eq!(room.draw("run/model", "a.png").dimensions(), (64, 64));
     for file in ["clip/preprocessor_config.json", "notices/1/NOTICE-icons.md", "notices/1/LICENSE-noto.txt"] {
         assert!(room.path("run/model").join(file).is_file(), "{file}");
     }
     // One network for all noise levels: none of the shipped experts knows them all.
-    fs::write(room.path("one.toml"), head + &network(("shared", "(0, 0)", icons))).unwrap();
+    fs::write(room.path("one.toml"), stage + &network(("shared", "(0, 0)", icons))).unwrap();
     let (code, error) = room.fails("one.toml", "pictures", "one", &[]);
     assert!(code == Some(2) && error.contains("start-weights") && error.contains("base/middle.safetensors"), "{error}");
 }

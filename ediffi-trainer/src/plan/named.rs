@@ -75,6 +75,7 @@ fn of_the_paper(name: &str, configuration: Configuration) -> Result<Plan> {
             parent: network.parent,
             start: None,
             start_weights: None,
+            detail: network.detail,
             training: network.training,
         };
         stage.networks = tree.networks.into_iter().map(network).collect();
