@@ -21,7 +21,7 @@ use ediffi_train::run::Begin;
 use ediffi_train::state::{Shared, TrainState};
 use tch::{Device, Kind, Tensor};
 
-use crate::data::{Text, Told, source};
+use crate::data::{Shapes, Text, Told, source};
 use crate::kept::Kept;
 use crate::measuring::Measuring;
 use crate::observer::{Event, Observer};
@@ -106,7 +106,8 @@ pub(crate) fn train(
         return Ok(Outcome::Trained);
     }
     let prepare = || -> Result<_> {
-        let batches = source(plan, stage, &workshop.dataset, Part::Train, options.threads.unwrap_or(0))?;
+        let (part, threads) = ((Part::Train, Shapes::OfThePlan), options.threads.unwrap_or(0));
+        let batches = source(plan, stage, &workshop.dataset, part, threads)?;
         Ok((Subject::of(workshop, stage, network, &task)?, workshop.parent(stage, network)?, batches))
     };
     let (subject, parent, batches) = agree(reduce, prepare())?;

@@ -14,7 +14,7 @@ use ediffi_train::pixels::to_rgb;
 use ediffi_train::random::batch_rng;
 use tch::{Device, Tensor};
 
-use crate::data::{Text, Told, source};
+use crate::data::{Shapes, Text, Told, source};
 use crate::plan::{NetworkPlan, Plan, StagePlan};
 use crate::preview::Drawing;
 use crate::start::Ancestor;
@@ -113,7 +113,7 @@ impl<'w> Sheets<'w> {
         let ancestor = ancestor.map(open).transpose()?;
         let part = if workshop.plan.data.held_out > 0.0 { Part::HeldOut } else { Part::Train };
         let threads = workshop.options.threads.unwrap_or(0);
-        let mut batch = source(workshop.plan, stage, &workshop.dataset, part, threads)?.batch(0)?;
+        let mut batch = source(workshop.plan, stage, &workshop.dataset, (part, Shapes::Squares), threads)?.batch(0)?;
         let shown = batch.pictures.size4()?.0.min(COLUMNS as i64);
         batch.pictures = batch.pictures.f_narrow(0, 0, shown)?;
         batch.smaller = batch.smaller.map(|smaller| smaller.f_narrow(0, 0, shown)).transpose()?;

@@ -127,6 +127,10 @@ impl<'a> Workshop<'a> {
             .with("dropout", format!("{} {} {}", dropout.t5, dropout.clip_text, dropout.clip_image))
             .with("network", json!(stage.dimensions_of(network)?))
             .with("precondition", json!(stage.precondition));
+        let lineage = match self.plan.buckets(stage) {
+            None => lineage,
+            Some(shapes) => lineage.with("buckets", format!("{} {}", shapes.widest, shapes.multiple)),
+        };
         let mut lineage = match self.plan.smaller(stage) {
             None => lineage,
             Some(smaller) => lineage
