@@ -100,6 +100,7 @@ pub mod learner;
 pub mod lineage;
 mod lock;
 pub mod log;
+pub mod lora;
 pub mod loss;
 mod meeting;
 pub mod noise;
