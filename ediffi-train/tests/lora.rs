@@ -43,10 +43,10 @@ fn open(base: &Path, settings: &LoraSettings) -> Frozen {
 }
 
 /// Trains LoRAs up to step `steps`, by the loss of a network.
-fn train(
+fn train<L: Layout + Sync>(
     folder: &Path,
     steps: u64,
-    (frozen, layout): (&Frozen, &dyn Layout),
+    (frozen, layout): (&Frozen, &L),
     loss: impl Fn(&UNet) -> Tensor + Send + Copy,
 ) -> TrainState {
     let lineage = Lineage::default().with("batch", 1);

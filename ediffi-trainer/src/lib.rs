@@ -43,6 +43,7 @@ mod run_folder;
 pub mod sheet;
 mod sheets;
 mod start;
+mod subject;
 mod tensorboard;
 mod together;
 mod trainer;

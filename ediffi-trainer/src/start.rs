@@ -56,8 +56,9 @@ pub(crate) fn start(stage: &StagePlan, network: &NetworkPlan) -> Result<Option<A
     let precondition = expert.precondition.unwrap_or(found.precondition);
     let theirs = json!({ "network": dimensions, "precondition": precondition });
     let mut ours = json!({ "network": stage.dimensions_of(network)?, "precondition": stage.precondition });
-    // A detail head may be new: it starts at zero, and the network begins as the one that has none.
-    if theirs.pointer("/network/detail").is_none_or(Value::is_null)
+    // A detail head may be new: it starts at zero, and the network begins as the one that has none. A LoRA changes what is there.
+    if network.lora.is_none()
+        && theirs.pointer("/network/detail").is_none_or(Value::is_null)
         && let Some(Value::Object(network)) = ours.get_mut("network")
     {
         network.remove("detail");

@@ -141,6 +141,9 @@ impl<'a> Workshop<'a> {
         for (encoder, digest) in self.encoder_fingerprints()? {
             lineage = lineage.with(encoder, digest);
         }
+        if let Some(lora) = &network.lora {
+            lineage = lineage.with("lora", json!(lora));
+        }
         match self.parent(stage, network)? {
             Some(parent) => Ok(lineage.with_file("parent", &parent.weights)?),
             None => Ok(lineage),

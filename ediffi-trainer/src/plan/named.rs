@@ -76,6 +76,7 @@ fn of_the_paper(name: &str, configuration: Configuration) -> Result<Plan> {
             start: None,
             start_weights: None,
             detail: network.detail,
+            lora: None,
             training: network.training,
         };
         stage.networks = tree.networks.into_iter().map(network).collect();

@@ -7,6 +7,7 @@ use ediffi_cascade::{ExpertConfig, PreconditionConfig, SamplerSettings, StageCon
 use ediffi_core::interval::{LogNormal, SigmaInterval};
 use ediffi_core::unet::{DetailConfig, UNetConfig};
 use ediffi_train::corruption::Corruption;
+use ediffi_train::lora::LoraSettings;
 use ediffi_train::noise::Tail;
 use ediffi_train::noise_cell::NoiseCell;
 use ediffi_train::plan::{NetworkTraining, Sampling, StageTraining, Training};
@@ -61,6 +62,8 @@ pub struct NetworkPlan {
     /// A detail head, beside the stage's dimensions. What it starts from may have none: the network answers as that one then, until it
     /// has learned.
     pub detail: Option<DetailConfig>,
+    /// Trains changes of a low rank, and leaves what it starts from as it is. The model has them merged, and in files of their own.
+    pub lora: Option<LoraSettings>,
     /// How long and how fast.
     pub training: Training,
 }
@@ -154,7 +157,23 @@ impl StagePlan {
             if network.start_weights.is_some() && network.start.is_none() {
                 return wrong(what(), "`start-weights` are of the folder `start`, which is missing");
             }
-            self.dimensions_of(network)?;
+            let dimensions = self.dimensions_of(network)?;
+            let parent = network.parent.as_ref().and_then(|name| self.networks.iter().find(|other| other.name == *name));
+            if parent.is_some_and(|parent| parent.lora.is_some()) {
+                return wrong(what(), "its parent is trained as a LoRA, and has no weights of its own");
+            }
+            if network.detail.is_some() && network.name == "config" {
+                return wrong(what(), "a model has another file of this name");
+            }
+            let Some(lora) = &network.lora else { continue };
+            if network.parent.is_none() && network.start.is_none() {
+                return wrong(what(), "a LoRA changes a network that is there: it has a `parent` or a `start`");
+            }
+            let other = parent.map(|parent| self.dimensions_of(parent)).transpose()?;
+            if other.is_some_and(|other| other != dimensions) {
+                return wrong(what(), "a LoRA changes the layers that its parent has, which has no such detail head");
+            }
+            lora.check(&dimensions).or_else(|error| wrong(what(), error.to_string()))?;
         }
         let all = ExpertConfig {
             weights: PathBuf::from("weights.safetensors"),

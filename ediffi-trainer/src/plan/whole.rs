@@ -94,7 +94,7 @@ impl Plan {
         let mut smaller = None;
         for (index, stage) in self.stages.iter().enumerate() {
             stage.check(smaller)?;
-            if ["t5", "clip", "training", "notices"].contains(&stage.name.as_str()) {
+            if ["t5", "clip", "training", "notices", "loras"].contains(&stage.name.as_str()) {
                 return wrong(&stage.name, "a model has another folder of this name");
             }
             if self.stages.iter().take(index).any(|other| other.name == stage.name) {
