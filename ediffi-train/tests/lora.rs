@@ -121,7 +121,8 @@ fn resumed_it_is_the_unbroken_run_bit_for_bit() {
     let parts = run(folders[1].path(), 8);
     assert_eq!(parts.step(), 8);
     assert!(tiny::same(whole.parameters(), &tiny::copies(parts.parameters())));
-    assert!(tiny::same(whole.average(), &tiny::copies(parts.average())));
+    let [whole, parts] = folders.each_ref().map(|folder| tiny::contents(&folder.path().join("lora.checkpoint.safetensors")));
+    assert!(whole == parts, "moments and average as well");
 }
 
 #[test]
