@@ -71,8 +71,8 @@ impl Stage {
             Ok(ExpertFiles { weights: existing(folder, weights).map_err(refused)?, network, loras: Vec::new() })
         };
         let experts = config.experts.iter().enumerate().map(|(index, ExpertConfig { weights, network, .. })| {
-            let files = find(&format!("experts[{index}]"), network.as_deref(), weights)?;
-            Ok(ExpertFiles { loras: loras(index), ..files })
+            let files = find(&format!("experts[{index}]"), network.as_deref(), weights);
+            files.map(|files| ExpertFiles { loras: loras(index), ..files })
         });
         let files = experts.collect::<Result<Vec<_>>>()?;
         let weaker = config.weaker.as_ref();

@@ -55,7 +55,7 @@ pub(crate) fn read(path: &Path) -> Result<Rows> {
             Some(first) => Err(wrong(format!("`{name}` has a row in line {} already", first.line))),
         }
     };
-    let open = || Ok(BufReader::new(File::open(path).map_err(file_error(path))?));
+    let open = || File::open(path).map(BufReader::new).map_err(file_error(path));
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("csv") => csv(path, open()?, &mut add)?,
         Some("parquet") => columns(path, &mut add)?,
@@ -128,12 +128,16 @@ fn csv(path: &Path, file: impl BufRead, add: &mut impl FnMut(u64, &str, String) 
 
 fn columns(path: &Path, add: &mut impl FnMut(u64, &str, String) -> Result<()>) -> Result<()> {
     let wanted = ["file_name", "caption", "text"];
-    rows::each(path, |column| wanted.contains(&column.name()), |row, fields| {
-        let failed = |reason| rows::wrong(path, row, reason);
-        let name = rows::text(fields, "file_name");
-        let name = name.ok_or_else(|| failed("it has no text in a column `file_name`".to_owned()))?;
-        add(row, name, rows::caption(fields).map_err(failed)?)
-    })
+    rows::each(
+        path,
+        |column| wanted.contains(&column.name()),
+        |row, fields| {
+            let failed = |reason| rows::wrong(path, row, reason);
+            let name = rows::text(fields, "file_name");
+            let name = name.ok_or_else(|| failed("it has no text in a column `file_name`".to_owned()))?;
+            add(row, name, rows::caption(fields).map_err(failed)?)
+        },
+    )
 }
 
 #[cfg(test)]

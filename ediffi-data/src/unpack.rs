@@ -12,7 +12,7 @@ use tar::{Builder, Header};
 use crate::error::file_error;
 use crate::file::name_of;
 use crate::rows::{self, wrong};
-use crate::{Error, Result};
+use crate::Result;
 
 /// How the names of the files end.
 const ENDING: &str = ".parquet";
@@ -66,7 +66,8 @@ fn unpack(path: &Path, file: &File, written: SystemTime) -> Result<()> {
     let is_wanted = |column: &Type| [PICTURES, "caption", "text"].contains(&column.name());
     rows::each(path, is_wanted, |number, row| {
         let missing = || wrong(path, number, "it has no column `image` with `bytes`, as `datasets` writes pictures");
-        let picture = rows::group(row, PICTURES).and_then(|picture| rows::bytes(picture, "bytes")).ok_or_else(missing)?;
+        let picture =
+            rows::group(row, PICTURES).and_then(|picture| rows::bytes(picture, "bytes")).ok_or_else(missing)?;
         let said = rows::caption(row).map_err(|reason| wrong(path, number, reason))?;
         let Some(ending) = ending(picture) else {
             others += 1;

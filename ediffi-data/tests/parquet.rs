@@ -18,7 +18,8 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 /// A table of captions, with a column that is somebody else's.
-const CAPTIONS: &str = "message m { optional binary width (UTF8); optional binary text (UTF8); optional binary file_name (UTF8); }";
+const CAPTIONS: &str =
+    "message m { optional binary width (UTF8); optional binary text (UTF8); optional binary file_name (UTF8); }";
 
 /// Pictures as `datasets` writes them.
 const PICTURES: &str = "message m { optional group image { optional binary bytes; optional binary path (UTF8); } \
@@ -116,16 +117,19 @@ fn what_is_wrong_is_named_with_its_row() {
     let (root, made) = (tempfile::tempdir().unwrap(), made::pictures(3));
     let path = root.path().join("train.parquet");
     let refused = || error(open(path.to_str().unwrap()));
-    let bytes = |which: &[usize]| made.iter().enumerate().map(|(n, made)| which.contains(&n).then(|| made.bytes.clone()));
+    let bytes = |which: &[usize]| {
+        let own = made.iter().enumerate().map(|(n, made)| which.contains(&n).then(|| made.bytes.clone()));
+        own.collect::<Vec<_>>()
+    };
     let captions = |which: &[usize]| (0..3).map(|n| which.contains(&n).then(|| b"a cat".to_vec())).collect::<Vec<_>>();
     let none = || (2, vec![None; 3]);
-    write(&path, PICTURES, &[(2, bytes(&[0, 1, 2]).collect()), none(), (1, captions(&[0, 2]))]);
+    write(&path, PICTURES, &[(2, bytes(&[0, 1, 2])), none(), (1, captions(&[0, 2]))]);
     let uncaptioned = refused();
     assert!(
         matches!(&uncaptioned, Error::Table { line: 2, reason, .. } if reason.contains("neither")),
         "{uncaptioned}"
     );
-    write(&path, PICTURES, &[(2, bytes(&[0, 1]).collect()), none(), (1, captions(&[0, 1, 2]))]);
+    write(&path, PICTURES, &[(2, bytes(&[0, 1])), none(), (1, captions(&[0, 1, 2]))]);
     let empty = refused();
     assert!(matches!(&empty, Error::Table { line: 3, reason, .. } if reason.contains("`image`")), "{empty}");
     write(&path, "message m { optional binary label; }", &[(1, vec![None; 3])]);

@@ -118,13 +118,7 @@ impl Frozen {
     ///
     /// # Errors
     /// Those of [`LoraSettings::check`]; weights of another network.
-    pub fn open(
-        path: &Path,
-        layout: &dyn Layout,
-        settings: &LoraSettings,
-        device: Device,
-        kind: Kind,
-    ) -> Result<Self> {
+    pub fn open(path: &Path, layout: &dyn Layout, settings: &LoraSettings, device: Device, kind: Kind) -> Result<Self> {
         settings.check(layout)?;
         let specs = specs(layout)?;
         let _no_grad = tch::no_grad_guard();
@@ -134,7 +128,8 @@ impl Frozen {
         };
         let read = weights::load(path, |name| Some(name.to_owned()), device, Kind::Float, read)?;
         let held = |(spec, tensor): (&Spec, Tensor)| -> Result<(Spec, Tensor)> {
-            let tensor = if settings.changes(spec) { tensor.f_to_kind(Kind::Float)? } else { in_role(&tensor, spec, kind)? };
+            let tensor =
+                if settings.changes(spec) { tensor.f_to_kind(Kind::Float)? } else { in_role(&tensor, spec, kind)? };
             Ok((spec.clone(), tensor))
         };
         let weights = specs.iter().zip(read).map(held).collect::<Result<_>>()?;

@@ -121,7 +121,8 @@ fn resumed_it_is_the_unbroken_run_bit_for_bit() {
     let parts = run(folders[1].path(), 8);
     assert_eq!(parts.step(), 8);
     assert!(tiny::same(whole.parameters(), &tiny::copies(parts.parameters())));
-    let [whole, parts] = folders.each_ref().map(|folder| tiny::contents(&folder.path().join("lora.checkpoint.safetensors")));
+    let [whole, parts] =
+        folders.each_ref().map(|folder| tiny::contents(&folder.path().join("lora.checkpoint.safetensors")));
     assert!(whole == parts, "moments and average as well");
 }
 
@@ -158,10 +159,8 @@ fn a_published_layout_is_trained_under_its_own_names() {
     let frozen = Frozen::open(&base, &config, &settings, Device::Cpu, Kind::Float).unwrap();
     let loss = |network: &UNet| {
         let io: HashMap<String, Tensor> = Tensor::read_safetensors(recorded()).unwrap().into_iter().collect();
-        let told = Conditioning {
-            clip_text: Some(io["encoder_hidden_states"].shallow_clone()),
-            ..Conditioning::default()
-        };
+        let told =
+            Conditioning { clip_text: Some(io["encoder_hidden_states"].shallow_clone()), ..Conditioning::default() };
         let context = network.context(&told, 2).unwrap();
         network.forward(&io["sample"], &io["timestep"], &context, None).unwrap().square().mean(Kind::Float)
     };

@@ -50,7 +50,8 @@ pub(crate) fn of_plan<'t>(training: &'t TrainingPlan, only: &[String], groups: u
     } else {
         (0..networks.len()).map(|index| vec![index]).collect()
     };
-    let of_networks = of_networks.into_iter().map(|wave| wave.iter().filter_map(|index| networks.get(*index)).copied().collect());
+    let of_networks =
+        of_networks.into_iter().map(|wave| wave.iter().filter_map(|index| networks.get(*index)).copied().collect());
     let all = encoders.iter().map(|encoder| vec![*encoder]).chain(of_networks);
     let wanted = all.map(|wave: Vec<Task<'t>>| wave.into_iter().filter(is_wanted).collect::<Vec<_>>());
     wanted.filter(|wave| !wave.is_empty()).collect()
@@ -79,13 +80,7 @@ mod tests {
 
     #[test]
     fn groups_train_what_has_its_parent_and_one_group_trains_in_the_order_of_the_plan() {
-        assert_eq!(
-            names(2, &[]),
-            [
-                vec!["base.shared", "sr256.shared"],
-                vec!["base.high", "base.middle", "base.low"],
-            ]
-        );
+        assert_eq!(names(2, &[]), [vec!["base.shared", "sr256.shared"], vec!["base.high", "base.middle", "base.low"],]);
         assert_eq!(names(2, &["base.low", "base.high"]), [["base.high", "base.low"]]);
         let order = ["base.shared", "base.high", "base.middle", "base.low", "sr256.shared"];
         assert_eq!(names(1, &[]), order.map(|name| [name]));
@@ -123,7 +118,10 @@ mod tests {
     fn a_network_alone_is_for_all_if_its_batches_are_enough() {
         let processes = Processes { everyone: &Four, own: &Alone, groups: 4, group: 1 };
         let worlds = |turn, tasks, batches| processes.at(turn, tasks, batches).map(Reduce::world);
-        assert_eq!([worlds(0, 1, 4), worlds(0, 1, 3), worlds(1, 2, 8), worlds(0, 2, 8)], [Some(4), None, Some(1), None]);
+        assert_eq!(
+            [worlds(0, 1, 4), worlds(0, 1, 3), worlds(1, 2, 8), worlds(0, 2, 8)],
+            [Some(4), None, Some(1), None]
+        );
         assert_eq!(worlds(5, 6, 8), Some(1), "the groups take turns");
         assert_eq!((processes.largest(), Processes::together(&Alone).largest()), (1, 1));
     }

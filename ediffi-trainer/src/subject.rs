@@ -14,12 +14,12 @@ use ediffi_train::lora::Frozen;
 use ediffi_train::plan::Task;
 use tch::{Device, Kind, Tensor};
 
+use crate::Result;
 use crate::data::{Text, Told};
 use crate::error::wrong;
 use crate::plan::{NetworkPlan, StagePlan};
 use crate::start::Ancestor;
 use crate::workshop::Workshop;
-use crate::Result;
 
 /// What tells the noise of batches from what else follows from the seed of a plan.
 const NOISE: u64 = 0x6E01_5E00;
@@ -69,9 +69,13 @@ impl Subject {
         let dimensions = stage.dimensions_of(network)?;
         let Runtime { device, kind } = workshop.options.runtime;
         let frozen = |lora| {
-            let Some(Ancestor { weights, dimensions: theirs }) = parent.filter(|parent| parent.dimensions == dimensions)
+            let Some(Ancestor { weights, dimensions: theirs }) =
+                parent.filter(|parent| parent.dimensions == dimensions)
             else {
-                return wrong(task.name(), "a LoRA changes a network as it is: it starts from one of the same dimensions");
+                return wrong(
+                    task.name(),
+                    "a LoRA changes a network as it is: it starts from one of the same dimensions",
+                );
             };
             Ok(Frozen::open(weights, theirs, lora, device, kind)?)
         };

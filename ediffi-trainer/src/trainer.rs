@@ -110,12 +110,7 @@ pub fn train_in_groups(
 }
 
 /// Trains one thing in all processes of `reduce`.
-fn one(
-    reduce: &dyn Reduce,
-    workshop: &Workshop<'_>,
-    task: &Task<'_>,
-    observer: &mut dyn Observer,
-) -> Result<Outcome> {
+fn one(reduce: &dyn Reduce, workshop: &Workshop<'_>, task: &Task<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
     match task {
         Task::Encoder(_) => {
             let trained = || Ok(encoder(workshop, observer)? == Outcome::Trained);

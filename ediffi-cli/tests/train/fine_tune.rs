@@ -76,17 +76,16 @@ fn a_lora_is_trained_and_merged_and_stands_in_a_file_of_its_own() {
     assert!(!room.path("run/model").exists(), "super-resolution is not trained");
     room.train("lora.toml", "pictures", "run", &["--begin", "resume"]);
     let drawn = |model: &str, more: &[&str]| {
-        let arguments = ["draw", "a red square", "--model", model, "--seed", "7", "--out", "a.png", "--last-stage", "base"];
+        let arguments =
+            ["draw", "a red square", "--model", model, "--seed", "7", "--out", "a.png", "--last-stage", "base"];
         let mut command = room.command(&arguments);
         Room::said(&command.args(["--device", "cpu", "--precision", "f32"]).args(more).output().unwrap());
         image::open(room.path("a.png")).unwrap().into_rgb8().into_raw()
     };
     let file = "run/model/loras/base.shared.safetensors";
-    let (merged, beside, plain) =
-        (drawn("run/model", &[]), drawn(model, &["--lora", file]), drawn(model, &[]));
-    let apart = |a: &[u8], b: &[u8]| {
-        a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64
-    };
+    let (merged, beside, plain) = (drawn("run/model", &[]), drawn(model, &["--lora", file]), drawn(model, &[]));
+    let apart =
+        |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64;
     let (same, other) = (apart(&merged, &beside), apart(&plain, &beside));
     // The merged weights are rounded to bf16.
     assert!(same < 2.0 && other > 4.0 * same.max(0.5), "{same} from the merged one, {other} from the one without");

@@ -232,7 +232,10 @@ fn groups_train_branches_side_by_side_and_meet_in_one_model() {
     let manifest = fs::read(two.path("run/model/pipeline.json")).unwrap();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
     let experts = &manifest["stages"][0]["experts"];
-    assert_eq!((&experts[0]["network"], &experts[1]["network"]), (&"base/lowest.json".into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&experts[0]["network"], &experts[1]["network"]),
+        (&"base/lowest.json".into(), &serde_json::Value::Null)
+    );
     assert_eq!(two.draw("run/model", "a.png").dimensions(), (16, 16));
     for step in ["high-000000030", "lowest-000000030"] {
         assert!(two.path(&format!("run/sheets/base.{step}.png")).is_file(), "{step}");

@@ -158,7 +158,8 @@ impl StagePlan {
                 return wrong(what(), "`start-weights` are of the folder `start`, which is missing");
             }
             let dimensions = self.dimensions_of(network)?;
-            let parent = network.parent.as_ref().and_then(|name| self.networks.iter().find(|other| other.name == *name));
+            let parent =
+                network.parent.as_ref().and_then(|name| self.networks.iter().find(|other| other.name == *name));
             if parent.is_some_and(|parent| parent.lora.is_some()) {
                 return wrong(what(), "its parent is trained as a LoRA, and has no weights of its own");
             }

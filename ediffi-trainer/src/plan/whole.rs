@@ -139,7 +139,9 @@ impl Plan {
             return Ok(());
         }
         let (name, side) = (&stage.name, stage.side);
-        let reason = format!("{name} has sides of {multiple} pixels or a multiple of it, which has to divide {side} and be a multiple of {needed}");
+        let reason = format!(
+            "{name} has sides of {multiple} pixels or a multiple of it, which has to divide {side} and be a multiple of {needed}"
+        );
         wrong("data.buckets.multiple", reason)
     }
 
