@@ -181,7 +181,7 @@ impl PipelineBuilder {
     }
 
     /// Merges a LoRA into a model of Stable Diffusion: into the networks of all experts but SDXL's refiner, and into the text encoders where the
-    /// file has something for them. Several are added up. They are merged when the weights are loaded, so drawing takes no longer with them.
+    /// file has something for them. In a model folder with a manifest, into the networks of the first stage. Several are added up. They are merged when the weights are loaded, so drawing takes no longer with them.
     ///
     /// ```no_run
     /// use ediffi::{Lora, Pipeline};
@@ -198,6 +198,7 @@ impl PipelineBuilder {
 
     /// As [`lora`](Self::lora), for the network of one expert alone: 0 is that of the builder's own folder, 1 that of the first
     /// [`expert`](Self::expert), and so on. So each range of noise levels can have a style of its own, also where all experts are of one folder.
+    /// In a model folder with a manifest it is the number of an expert of the first stage, from the highest noise down.
     /// Experts share their text encoders: a file that changes these is refused unless [`Lora::network_only`] leaves that out.
     pub fn lora_of_expert(mut self, expert: usize, lora: Lora) -> Self {
         self.loras.add(Some(expert), lora);

@@ -18,7 +18,8 @@ impl Loras {
         self.given.push((expert, lora));
     }
 
-    /// Those of the network of the folder `index`: 0 is the pipeline's own. `kin`: whether it is of the family of that one.
+    /// Those of the network of the folder `index`, where 0 is the pipeline's own, or of expert `index` of a model folder. `kin`: whether it is of
+    /// the family of the first.
     pub(crate) fn of_network(&self, index: usize, kin: bool) -> Vec<Lora> {
         let own = self.given.iter().filter(|(expert, _)| expert.map_or(kin, |expert| expert == index));
         own.map(|(_, lora)| lora.clone()).collect()
@@ -68,7 +69,20 @@ impl Loras {
         if self.given.is_empty() {
             return Ok(());
         }
-        Err(Error::IdleOption { option: "lora", reason: "only folders of Stable Diffusion take LoRAs" })
+        Err(Error::IdleOption { option: "lora", reason: "published folders of DeepFloyd IF take none" })
+    }
+
+    /// Refuses those that change text encoders, on a model whose encoders are none of Stable Diffusion.
+    pub(crate) fn refuse_text(&self) -> Result<()> {
+        for (_, lora) in &self.given {
+            let file = LoraFile::open(lora)?;
+            if file.parts().iter().any(|part| *part != LoraPart::Network) {
+                let reason = "it was made for another base: it changes text encoders of Stable Diffusion, which the model does not \
+                              have (`Lora::network_only` leaves them out)";
+                return Err(ediffi_core::Error::Lora { path: file.path().to_owned(), reason: reason.to_owned() }.into());
+            }
+        }
+        Ok(())
     }
 
     /// Their files.

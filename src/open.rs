@@ -173,11 +173,18 @@ impl PipelineBuilder {
                 format!("{} is no folder of a published stage, to which others can be added", folder.display());
             return Err(Error::Compose(reason));
         }
-        self.loras.refuse()?;
+        self.loras.refuse_text()?;
         let manifest = Manifest::read(folder)?;
         let residency = self.residency.unwrap_or(Residency::All);
-        let open = |config| Ok(Stage::open(folder, config, runtime, residency)?);
-        let stages = manifest.stages.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let open = |(index, config)| {
+            // What enlarges has other layers.
+            let loras = |expert| if index == 0 { self.loras.of_network(expert, true) } else { Vec::new() };
+            Ok(Stage::open_with_loras(folder, config, loras, runtime, residency)?)
+        };
+        let stages = manifest.stages.iter().enumerate().map(open).collect::<Result<Vec<_>>>()?;
+        if let Some(first) = stages.first() {
+            self.loras.check(first.files().len(), first.files())?;
+        }
         Ok((manifest, stages))
     }
 

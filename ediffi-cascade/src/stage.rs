@@ -10,6 +10,7 @@ use ediffi_core::multiple::lcm;
 use ediffi_core::pool::{ExpertPool, Loader, Residency};
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::Io;
+use ediffi_core::weights::Lora;
 use tch::Device;
 
 use crate::Result;
@@ -46,6 +47,20 @@ impl Stage {
     /// A configuration that [`StageConfig::validate`] refuses, a file that is missing or does not say what it should, or
     /// experts that do not take the same inputs.
     pub fn open(folder: &Path, config: &StageConfig, runtime: Runtime, residency: Residency) -> Result<Self> {
+        Self::open_with_loras(folder, config, |_| Vec::new(), runtime, residency)
+    }
+
+    /// As [`open`](Self::open). `loras` are merged into the weights of the expert of that number when they are loaded; a weaker network has none.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open). Whether the LoRAs fit is seen when the [files](ExpertFiles::open) are opened.
+    pub fn open_with_loras(
+        folder: &Path,
+        config: &StageConfig,
+        loras: impl Fn(usize) -> Vec<Lora>,
+        runtime: Runtime,
+        residency: Residency,
+    ) -> Result<Self> {
         config.validate()?;
         let identity = Arc::new(Identity::of(folder));
         let find = |name: &str, network: Option<&Path>, weights: &Path| {
@@ -56,7 +71,8 @@ impl Stage {
             Ok(ExpertFiles { weights: existing(folder, weights).map_err(refused)?, network, loras: Vec::new() })
         };
         let experts = config.experts.iter().enumerate().map(|(index, ExpertConfig { weights, network, .. })| {
-            find(&format!("experts[{index}]"), network.as_deref(), weights)
+            let files = find(&format!("experts[{index}]"), network.as_deref(), weights);
+            files.map(|files| ExpertFiles { loras: loras(index), ..files })
         });
         let files = experts.collect::<Result<Vec<_>>>()?;
         let weaker = config.weaker.as_ref();

@@ -11,19 +11,7 @@ use crate::{Cluster, Error};
 /// The networks of a tree, by their numbers, in the order of their generations: none has its parent in its own wave or a later one.
 #[must_use]
 pub fn waves(tree: &ExpertTree) -> Vec<Vec<usize>> {
-    let mut generations: Vec<usize> = Vec::new();
-    let mut waves: Vec<Vec<usize>> = Vec::new();
-    for (index, network) in tree.networks().iter().enumerate() {
-        // A parent comes before its children.
-        let above = network.parent.and_then(|parent| generations.get(parent));
-        let generation = above.map_or(0, |above| above + 1);
-        generations.push(generation);
-        match waves.get_mut(generation) {
-            Some(wave) => wave.push(index),
-            None => waves.push(vec![index]),
-        }
-    }
-    waves
+    ediffi_train::waves::waves(tree.networks().iter().map(|network| network.parent))
 }
 
 /// Trains every network of a tree: `train` is called with the processes that train it, and has to leave it where its children look. It

@@ -13,6 +13,11 @@ pub(crate) struct Captioned {
 }
 
 impl Captioned {
+    /// What stands under each of the names.
+    pub(crate) fn of(caption: Option<String>, text: Option<String>) -> Self {
+        Self { caption, text }
+    }
+
     /// The caption, without the space around it.
     pub(crate) fn one(self) -> Result<String, String> {
         match (self.caption, self.text) {

@@ -106,12 +106,12 @@ pub enum Error {
     Table {
         /// The table.
         path: PathBuf,
-        /// The line, from 1, in which the row begins.
+        /// The line, from 1, in which the row begins; in Parquet the row.
         line: u64,
         /// What is wrong with it.
         reason: String,
     },
-    /// A shard that is damaged, or was changed while it was in use.
+    /// A shard or a Parquet file that is damaged, or was changed while it was in use.
     #[error("{}: {}", path.display(), told(reason))]
     Shard {
         /// The shard.

@@ -38,10 +38,12 @@ mod order;
 mod permutation;
 mod picture;
 mod plan;
+mod rows;
 mod settings;
 mod shards;
 mod split;
 mod table;
+mod unpack;
 
 pub use error::{Error, Result};
 pub use folder::Folder;

@@ -8,10 +8,11 @@ use ediffi_train::dataset::Dataset;
 
 use crate::error::file_error;
 use crate::shards::in_folder;
+use crate::unpack::is_named;
 use crate::{Error, Folder, Result, Shards, picture, table};
 
-/// Opens data by their path: a folder of pictures ([`Folder`]), a folder of `.tar` shards, or shards by their names, with lists in braces such as
-/// `data/{000000..000009}.tar` ([`Shards`]).
+/// Opens data by their path: a folder of pictures ([`Folder`]), a folder of `.tar` shards or of Parquet files, or either by their names, with lists
+/// in braces such as `data/{000000..000009}.tar` ([`Shards`]).
 ///
 /// # Errors
 /// [`Error::Remote`] for an address, [`Error::Unknown`] for what is none of these, [`Error::Mixed`] for a folder with pictures and
@@ -32,7 +33,7 @@ pub fn open(path: &str) -> Result<Arc<dyn Dataset>> {
             },
         };
     }
-    if path.to_ascii_lowercase().ends_with(".tar") || path.contains(['{', '}']) {
+    if path.to_ascii_lowercase().ends_with(".tar") || is_named(folder) || path.contains(['{', '}']) {
         return Ok(Arc::new(Shards::open(path, None)?));
     }
     // What is missing is said by the system.

@@ -1,4 +1,4 @@
-//! Tables of captions, as the `imagefolder` of Hugging Face's `datasets` has them: `metadata.jsonl` and `metadata.csv`.
+//! Tables of captions, as the `imagefolder` of Hugging Face's `datasets` has them: `metadata.jsonl`, `metadata.csv` and `metadata.parquet`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,15 +10,15 @@ use serde::Deserialize;
 
 use crate::caption::{Captioned, LONGEST};
 use crate::error::file_error;
-use crate::{Error, Result};
+use crate::{Error, Result, rows};
 
-/// A table that is not read.
-const PARQUET: &str = "metadata.parquet";
+/// The table in Parquet.
+pub(crate) const PARQUET: &str = "metadata.parquet";
 
 /// What tables are called.
 pub(crate) const NAMES: [&str; 3] = ["metadata.jsonl", "metadata.csv", PARQUET];
 
-/// A caption, and the line of the table that has it.
+/// A caption, and the line of the table that has it; in Parquet the row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) line: u64,
@@ -33,10 +33,6 @@ pub(crate) fn find(folder: &Path) -> Result<Option<PathBuf>> {
     let there: Vec<&str> = NAMES.into_iter().filter(|name| folder.join(name).exists()).collect();
     match there.as_slice() {
         [] => Ok(None),
-        [PARQUET] => Err(Error::Folder {
-            path: folder.join(PARQUET),
-            reason: "tables of Parquet are not read: write it as metadata.jsonl, as `pandas.read_parquet(...).to_json(..., orient=\"records\", lines=True)` does",
-        }),
         [one] => Ok(Some(folder.join(one))),
         [first, second, ..] => Err(Error::Twice {
             first: folder.join(first).display().to_string(),
@@ -59,11 +55,11 @@ pub(crate) fn read(path: &Path) -> Result<Rows> {
             Some(first) => Err(wrong(format!("`{name}` has a row in line {} already", first.line))),
         }
     };
-    let file = BufReader::new(File::open(path).map_err(file_error(path))?);
-    if path.extension().is_some_and(|ending| ending == "csv") {
-        csv(path, file, &mut add)?;
-    } else {
-        jsonl(path, file, &mut add)?;
+    let open = || File::open(path).map(BufReader::new).map_err(file_error(path));
+    match path.extension().and_then(|ending| ending.to_str()) {
+        Some("csv") => csv(path, open()?, &mut add)?,
+        Some("parquet") => columns(path, &mut add)?,
+        _ => jsonl(path, open()?, &mut add)?,
     }
     Ok(rows)
 }
@@ -130,6 +126,20 @@ fn csv(path: &Path, file: impl BufRead, add: &mut impl FnMut(u64, &str, String) 
     Ok(())
 }
 
+fn columns(path: &Path, add: &mut impl FnMut(u64, &str, String) -> Result<()>) -> Result<()> {
+    let wanted = ["file_name", "caption", "text"];
+    rows::each(
+        path,
+        |column| wanted.contains(&column.name()),
+        |row, fields| {
+            let failed = |reason| rows::wrong(path, row, reason);
+            let name = rows::text(fields, "file_name");
+            let name = name.ok_or_else(|| failed("it has no text in a column `file_name`".to_owned()))?;
+            add(row, name, rows::caption(fields).map_err(failed)?)
+        },
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,8 +197,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(find(folder.path()).unwrap(), None);
         std::fs::write(folder.path().join("metadata.parquet"), "PAR1").unwrap();
-        let error = find(folder.path()).unwrap_err();
-        assert!(error.to_string().contains("metadata.jsonl"), "{error}");
+        let error = read(&find(folder.path()).unwrap().unwrap()).unwrap_err();
+        assert!(matches!(&error, Error::Shard { path, .. } if path.ends_with(PARQUET)), "{error}");
         std::fs::write(folder.path().join("metadata.csv"), "").unwrap();
         assert!(matches!(find(folder.path()), Err(Error::Twice { .. })));
     }

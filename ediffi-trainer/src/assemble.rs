@@ -12,16 +12,18 @@ use ediffi_train::plan::StageTraining;
 
 use crate::Result;
 use crate::error::{file_error, wrong};
-use crate::model_folder::{copy, digits, expect_model, halve, keep};
+use crate::model_folder::{copy, digits, expect_model, halve, keep, merge};
 use crate::plan::StagePlan;
 use crate::run_folder::PLAN;
-use crate::start::model_folder;
+use crate::start::{Ancestor, model_folder};
 use crate::workshop::Workshop;
 
 /// Where the plan and the logs of the training lie in the model folder.
 const RECORDS: &str = "training";
 /// Where the notices of other models lie that this one is made of.
 const NOTICES: &str = "notices";
+/// Where the LoRAs lie that are merged into the networks.
+const LORAS: &str = "loras";
 /// How the names of an encoder's files end: no weights in formats that this library does not read.
 const OF_ENCODERS: [&str; 4] = ["json", "safetensors", "model", "txt"];
 
@@ -43,7 +45,7 @@ fn experts(stage: &StageTraining) -> impl Iterator<Item = &str> {
 /// model that is there is replaced as a whole, but for files at its top that are the user's.
 pub(crate) fn assemble(workshop: &Workshop<'_>, out: &Path) -> Result<()> {
     let plan = workshop.plan;
-    let (mut stages, mut networks) = (Vec::new(), Vec::new());
+    let (mut stages, mut networks, mut dimensions) = (Vec::new(), Vec::new(), Vec::new());
     for (stage, training) in plan.stages.iter().zip(&workshop.training.stages) {
         let mut configs = Vec::new();
         for expert in training.experts()?.iter().rev() {
@@ -53,29 +55,41 @@ pub(crate) fn assemble(workshop: &Workshop<'_>, out: &Path) -> Result<()> {
                 return wrong(name, "it has too few steps for the plan: resume it");
             }
             let weights = PathBuf::from(format!("{}/{}.safetensors", stage.name, network.name));
-            networks.push((workshop.weights(&name), weights.clone()));
+            let base = if network.lora.is_some() { workshop.parent(stage, network)? } else { None };
+            networks.push((name.clone(), weights.clone(), base));
+            let own = network.detail.map(|_| PathBuf::from(format!("{}/{}.json", stage.name, network.name)));
+            if let Some(path) = &own {
+                dimensions.push((path.clone(), stage.dimensions_of(network)?));
+            }
             let (low, high) = (digits(expert.interval.low()), digits(expert.interval.high()));
             let sigma = SigmaInterval::new(low, high)?;
-            configs.push(ExpertConfig { weights, sigma, network: None, precondition: None });
+            configs.push(ExpertConfig { weights, sigma, network: own, precondition: None });
         }
+        dimensions.push((PathBuf::from(format!("{}/config.json", stage.name)), stage.network.dimensions()?));
         stages.push(stage.config(configs));
     }
     let folder = |name: &str, path: &Option<PathBuf>| path.as_ref().map(|_| PathBuf::from(name));
     let (t5, clip) = (folder("t5", &workshop.encoders.t5), folder("clip", &workshop.encoders.clip));
     let encoders = EncoderFolders { t5, clip };
     let manifest = Manifest { format: MANIFEST_FORMAT.to_owned(), encoders, stages, presets: Default::default() };
-    let mut known = vec!["t5", "clip", RECORDS, NOTICES];
+    let mut known = vec!["t5", "clip", RECORDS, NOTICES, LORAS];
     known.extend(plan.stages.iter().map(|stage| stage.name.as_str()));
     expect_model(out, &known)?;
     folders::replace(out, |new| {
         for (name, path) in [("t5", &workshop.encoders.t5), ("clip", &workshop.encoders.clip)] {
             path.as_ref().map_or(Ok(()), |path| encoder(path, &new.join(name)))?;
         }
-        for stage in &plan.stages {
-            write_json(&new.join(&stage.name).join("config.json"), &stage.network.dimensions()?)?;
+        for (path, dimensions) in &dimensions {
+            write_json(&new.join(path), dimensions)?;
         }
-        for (from, to) in &networks {
-            halve(from, &new.join(to))?;
+        for (name, to, base) in &networks {
+            let (from, to) = (workshop.weights(name), new.join(to));
+            let Some(Ancestor { weights, dimensions }) = base else {
+                halve(&from, &to)?;
+                continue;
+            };
+            merge((weights, dimensions), &from, &to)?;
+            copy(&from, &new.join(LORAS).join(format!("{name}.safetensors")))?;
         }
         records(workshop, new)?;
         let sources = notices(workshop, new)?;

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::unet::EmbeddingShapes;
 use ediffi_data::embeddings::Embeddings;
-use ediffi_data::{Loader, LoaderSettings, Part, Said};
+use ediffi_data::{AspectBuckets, Loader, LoaderSettings, Part, Said};
 use ediffi_train::batch::{Batch, BatchSource};
 use ediffi_train::dataset::Dataset;
 use ediffi_train::random::{batch_rng, uniform};
 use tch::{Device, Kind, Tensor};
 
 use crate::encoders::Texts;
-use crate::plan::{Plan, StagePlan};
+use crate::plan::{BucketPlan, Plan, StagePlan};
 use crate::{Error, Result};
 
 /// What tells the draws of who sees its own picture from others.
@@ -40,14 +40,24 @@ impl BatchSource for Source {
     }
 }
 
+/// The shapes of batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shapes {
+    /// Those of the plan.
+    OfThePlan,
+    /// Squares alone.
+    Squares,
+}
+
 /// The part of the data that a stage is trained on, or that it is measured on.
 pub(crate) fn source(
     plan: &Plan,
     stage: &StagePlan,
     dataset: &Arc<dyn Dataset>,
-    part: Part,
+    (part, shapes): (Part, Shapes),
     threads: usize,
 ) -> Result<Source> {
+    let buckets = plan.buckets(stage).filter(|_| shapes == Shapes::OfThePlan);
     let trained = part == Part::Train;
     let settings = LoaderSettings {
         seed: plan.seed,
@@ -60,7 +70,7 @@ pub(crate) fn source(
         held_out: plan.data.held_out,
         part,
         threads,
-        buckets: None,
+        buckets: buckets.map(|BucketPlan { widest, multiple }| AspectBuckets { widest, multiple }),
     };
     Ok(Source(Loader::new(Arc::clone(dataset), settings)?))
 }
@@ -146,4 +156,47 @@ fn row(embeddings: &Embeddings, index: usize, needs: &EmbeddingShapes) -> Result
         clip_text_pooled: padded("clip_text_pooled")?,
         ..Conditioning::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::find;
+
+    /// Two stages of 32 and 64 pixels, and eight pictures, half of which are twice as wide as they are high.
+    #[test]
+    fn batches_have_the_shapes_of_the_plan_and_sheets_have_squares() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..8 {
+            let picture = image::RgbImage::new(if number % 2 == 0 { 80 } else { 40 }, 40);
+            picture.save(folder.path().join(format!("{number}.png"))).unwrap();
+            std::fs::write(folder.path().join(format!("{number}.txt")), "a wall").unwrap();
+        }
+        let dataset = ediffi_data::open(&folder.path().to_string_lossy()).unwrap();
+        let mut plan = find("laptop").unwrap();
+        plan.batch = 2;
+        plan.data.buckets = Some(BucketPlan { widest: 2.0, multiple: 8 });
+        plan.stages.push(StagePlan { name: "sr".to_owned(), side: 64, ..plan.stages[0].clone() });
+        let sizes = |stage: usize, shapes| {
+            let source = source(&plan, &plan.stages[stage], &dataset, (Part::Train, shapes), 1).unwrap();
+            let batches = (0..8).map(|number| source.batch(number).unwrap());
+            let size = |pictures: &Tensor| pictures.size()[2..].to_vec();
+            let mut sizes: Vec<_> =
+                batches.map(|batch| (size(&batch.pictures), batch.smaller.as_ref().map(size))).collect();
+            sizes.sort();
+            sizes.dedup();
+            sizes
+        };
+        assert_eq!(sizes(0, Shapes::OfThePlan), [(vec![24, 48], None), (vec![32, 32], None)]);
+        let larger = [(vec![48, 96], Some(vec![24, 48])), (vec![64, 64], Some(vec![32, 32]))];
+        assert_eq!(sizes(1, Shapes::OfThePlan), larger);
+        assert_eq!(sizes(1, Shapes::Squares), larger[1..]);
+        plan.stages.truncate(1);
+        plan.check().unwrap();
+        for multiple in [0, 2, 12] {
+            plan.data.buckets = Some(BucketPlan { widest: 2.0, multiple });
+            let error = plan.check().unwrap_err().to_string();
+            assert!(error.contains("data.buckets.multiple"), "{error}");
+        }
+    }
 }

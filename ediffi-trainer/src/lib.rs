@@ -4,7 +4,8 @@
 //! along the tree of experts, or from a model folder. [`train`] carries it out on any [`Dataset`](ediffi_train::dataset::Dataset), such as
 //! what [`ediffi_data::open`] opens. Killed at any time, the same call goes on where it was. On the way there are losses by noise level
 //! on pictures that are held out ([`validation`]), sheets of samples, and event files for TensorBoard. At the end there is a model folder.
-//! [`train_together`] does the same in several processes, on one machine or many.
+//! [`train_together`] does the same in several processes, on one machine or many; [`train_in_groups`] has groups of them train the
+//! networks of a plan side by side.
 //!
 //! ```no_run
 //! use ediffi_core::runtime::{DeviceChoice, Precision, Runtime};
@@ -37,10 +38,12 @@ mod options;
 mod own_t5;
 pub mod plan;
 mod preview;
+mod processes;
 mod run_folder;
 pub mod sheet;
 mod sheets;
 mod start;
+mod subject;
 mod tensorboard;
 mod together;
 mod trainer;
@@ -52,4 +55,5 @@ mod workshop;
 pub use error::{Error, Result};
 pub use observer::{Event, Observer};
 pub use options::{Options, Outcome};
-pub use trainer::{encode_captions, train, train_together};
+pub use processes::Processes;
+pub use trainer::{encode_captions, train, train_in_groups, train_together};

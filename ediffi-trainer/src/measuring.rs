@@ -8,7 +8,7 @@ use ediffi_train::batch::{Batch, BatchSource};
 use ediffi_train::learner::Learner;
 
 use crate::Result;
-use crate::data::{Text, source};
+use crate::data::{Shapes, Text, source};
 use crate::kept::remove;
 use crate::measured::{MeasureLog, Measured};
 use crate::plan::{NetworkPlan, StagePlan, ValidationPlan};
@@ -70,7 +70,7 @@ impl Measuring {
     {
         if self.batches.is_empty() {
             let (plan, threads) = (workshop.plan, workshop.options.threads.unwrap_or(0));
-            let held_out = source(plan, &self.stage, &workshop.dataset, Part::HeldOut, threads)?;
+            let held_out = source(plan, &self.stage, &workshop.dataset, (Part::HeldOut, Shapes::OfThePlan), threads)?;
             let count = self.plan.pictures.div_ceil(plan.batch.max(1));
             self.batches = (0..count).map(|number| held_out.batch(number)).collect::<Result<_>>()?;
         }

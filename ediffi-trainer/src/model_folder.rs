@@ -1,12 +1,14 @@
 //! Writing a model folder: what is replaced, what stays, and weights in half the size.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
 use ediffi_core::files::{make_folder_of, read_bytes, write_with_folders};
-use ediffi_core::weights;
-use tch::{Kind, Tensor};
+use ediffi_core::unet::{UNet, UNetConfig};
+use ediffi_core::weights::{self, Lora, LoraFile, LoraPart, Spec, Table, WeightsFile};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::file_error;
 use crate::{Error, Result};
@@ -67,10 +69,33 @@ pub fn halve(from: &Path, to: &Path) -> Result<()> {
         .map(|(name, tensor)| Ok((name, tensor.f_to_kind(Kind::BFloat16)?)))
         .collect::<Result<Vec<_>>>()?;
     make_folder_of(to)?;
-    let bytes = read_bytes(from)?;
-    let unreadable = |source| ediffi_core::Error::WeightsFormat { path: from.to_owned(), source };
+    Ok(weights::save(to, &tensors, header(from)?)?)
+}
+
+/// The weights of a network with a LoRA merged into them, in half the size, with all that the header of the LoRA says.
+///
+/// # Errors
+/// A LoRA of another network; a file that cannot be read or written.
+pub(crate) fn merge((base, dimensions): (&Path, &UNetConfig), lora: &Path, to: &Path) -> Result<()> {
+    let mut file = WeightsFile::open(base, |name| Some(name.to_owned()))?;
+    file.change(&LoraFile::open(&Lora::new(lora))?, LoraPart::Network)?;
+    let table = Table::of(|scope| UNet::new(scope, dimensions, Kind::Float))?;
+    let tensors = file.build(Device::Cpu, Kind::Float, |mut scope| {
+        let mut get = |Spec { name, shape, init, role }: &Spec| {
+            Ok((name.clone(), scope.get(name, shape, *init, *role)?.f_to_kind(Kind::BFloat16)?))
+        };
+        table.specs().iter().map(&mut get).collect::<ediffi_core::Result<Vec<_>>>()
+    })?;
+    make_folder_of(to)?;
+    Ok(weights::save(to, &tensors, header(lora)?)?)
+}
+
+/// The texts in the header of a file.
+fn header(path: &Path) -> Result<HashMap<String, String>> {
+    let bytes = read_bytes(path)?;
+    let unreadable = |source| ediffi_core::Error::WeightsFormat { path: path.to_owned(), source };
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(unreadable)?;
-    Ok(weights::save(to, &tensors, header.metadata().clone().unwrap_or_default())?)
+    Ok(header.metadata().clone().unwrap_or_default())
 }
 
 /// Copies a file, with the folders of its new place.

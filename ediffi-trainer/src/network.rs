@@ -3,80 +3,28 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
-use ediffi_core::conditioning::Conditioning;
-use ediffi_core::runtime::Runtime;
-use ediffi_core::unet::UNetConfig;
 use ediffi_core::weights::{self, Params, WeightsFile};
 use ediffi_data::Part;
-use ediffi_train::batch::Batch;
-use ediffi_train::dropout::ConditioningDropout;
 use ediffi_train::fit::{Setup, fit_together};
-use ediffi_train::learner::{Learner, Objective};
 use ediffi_train::log::Entry;
-use ediffi_train::plan::Task;
 use ediffi_train::reduce::{Reduce, agree, ask_first};
 use ediffi_train::run::Begin;
 use ediffi_train::state::{Shared, TrainState};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use crate::data::{Text, Told, source};
+use crate::data::{Shapes, source};
 use crate::kept::Kept;
 use crate::measuring::Measuring;
 use crate::observer::{Event, Observer};
 use crate::options::Outcome;
 use crate::plan::{Export, NetworkPlan, Plan, StagePlan};
 use crate::sheets::Sheets;
+use crate::subject::Subject;
 use crate::together::{first, number_of_first, on_first};
 use crate::watch::Watch;
 use crate::workshop::Workshop;
 use crate::{Error, Result};
-
-/// What tells the noise of batches from what else follows from the seed of a plan.
-const NOISE: u64 = 0x6E01_5E00;
-
-/// What a network is, and what it learns.
-pub(crate) struct Subject {
-    dimensions: UNetConfig,
-    objective: Objective,
-    pub(crate) told: Told,
-    kind: Kind,
-    device: Device,
-}
-
-impl Subject {
-    fn of(workshop: &Workshop<'_>, stage: &StagePlan, task: &Task<'_>) -> Result<Self> {
-        let Task::Network(planned, network) = task else {
-            return crate::error::wrong(task.name(), "it is no network");
-        };
-        let plan = workshop.plan;
-        let dimensions = stage.network.dimensions()?;
-        let seed = plan.seed ^ NOISE ^ u64::from(stage.side);
-        let smaller = plan.smaller(stage).unwrap_or(stage.side);
-        let objective = Objective {
-            // Who is told CLIP's view of a picture is drawn where batches are told, so that none is looked at in vain.
-            dropout: ConditioningDropout { t5: plan.dropout.t5, clip_text: plan.dropout.clip_text, clip_image: 0.0 },
-            corruption: stage.corruption_of(smaller),
-            precondition: Arc::new(stage.precondition),
-            levels: planned.levels(network)?,
-            seed,
-        };
-        let told = workshop.told(dimensions.io().embeddings)?;
-        let Runtime { device, kind } = workshop.options.runtime;
-        Ok(Self { dimensions, objective, told, kind, device })
-    }
-
-    /// The network over `params`.
-    pub(crate) fn learner(
-        &self,
-        params: &mut dyn Params,
-    ) -> Result<Learner<impl Fn(&Batch<Text>) -> Result<Conditioning> + use<>>> {
-        let (told, device) = (self.told.clone(), self.device);
-        let encode = move |batch: &Batch<Text>| Ok(told.of(batch)?.to(device, Kind::Float)?);
-        Ok(Learner::new(params, &self.dimensions, self.kind, self.objective.clone(), encode)?)
-    }
-}
 
 /// Trains one network in all processes of `reduce`. Rank 0 exports its averaged weights, which are there for all afterwards.
 pub(crate) fn train(
@@ -106,23 +54,24 @@ pub(crate) fn train(
         return Ok(Outcome::Trained);
     }
     let prepare = || -> Result<_> {
-        let batches = source(plan, stage, &workshop.dataset, Part::Train, options.threads.unwrap_or(0))?;
-        Ok((Subject::of(workshop, stage, &task)?, workshop.parent(stage, network)?, batches))
+        let (part, threads) = ((Part::Train, Shapes::OfThePlan), options.threads.unwrap_or(0));
+        let batches = source(plan, stage, &workshop.dataset, part, threads)?;
+        let parent = workshop.parent(stage, network)?;
+        Ok((Subject::of(workshop, (stage, network), &task, parent.as_ref())?, parent, batches))
     };
     let (subject, parent, batches) = agree(reduce, prepare())?;
     let setup = Setup {
         seed: task.seed(plan.seed),
-        parent: parent.clone(),
+        // What a LoRA starts from is frozen, and no parameter of its own.
+        parent: parent.as_ref().filter(|_| network.lora.is_none()).map(|parent| parent.weights.clone()),
         device: options.runtime.device,
-        kind: subject.kind,
+        kind: subject.kind(),
         optimizer: network.training.optimizer(),
         ema: network.training.ema,
-        workers: workshop.workers(),
+        workers: workshop.workers(reduce.world()),
     };
-    let learner = |params: &mut dyn Params| {
-        let learner = subject.learner(params)?;
-        Ok(move |number, batch: Batch<Text>| learner.loss(number, &batch))
-    };
+    let notes = subject.notes(run.lineage.notes());
+    let learner = |params: &mut dyn Params| subject.loss(params);
     let mut looks = (reduce.rank() == 0).then(|| Looks {
         workshop,
         subject: &subject,
@@ -132,7 +81,7 @@ pub(crate) fn train(
         kept,
         name: &name,
         steps: run.steps,
-        notes: run.lineage.notes(),
+        notes: notes.clone(),
         ended: false,
     });
     let observe = |state: &TrainState, entry: Option<&Entry>| {
@@ -154,8 +103,8 @@ pub(crate) fn train(
             return Ok(false);
         }
         match plan.keep.export {
-            Export::Last => state.export(&weights, "", Kind::Float, run.lineage.notes())?,
-            Export::Best => export_best(&kept.best(), &weights, state.step(), run.lineage.notes())?,
+            Export::Last => state.export(&weights, "", Kind::Float, notes.clone())?,
+            Export::Best => export_best(&kept.best(), &weights, state.step(), notes.clone())?,
         }
         Ok(true)
     };
@@ -204,7 +153,7 @@ impl Looks<'_> {
         if every > 0 && (step.is_multiple_of(every) || last || self.ended) {
             let _no_grad = tch::no_grad_guard();
             let learner = self.subject.learner(&mut Shared(state.average()))?;
-            if let Some(sheet) = self.sheets.draw(&learner, &self.subject.told, step)? {
+            if let Some(sheet) = self.sheets.draw(&learner, self.subject.told(), step)? {
                 self.watch.events(step)?.picture("samples", step, sheet.size, &sheet.png)?;
                 if observer.event(&Event::Sheet { path: &sheet.path }).is_break() {
                     flow = ControlFlow::Break(());

@@ -34,7 +34,7 @@ pub enum Event<'a> {
         /// The file.
         path: &'a Path,
     },
-    /// A network has had all its steps, now or before.
+    /// A network has had all its steps, now or before, in whichever process.
     Trained {
         /// Its name.
         name: &'a str,

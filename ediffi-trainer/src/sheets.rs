@@ -14,9 +14,10 @@ use ediffi_train::pixels::to_rgb;
 use ediffi_train::random::batch_rng;
 use tch::{Device, Tensor};
 
-use crate::data::{Text, Told, source};
+use crate::data::{Shapes, Text, Told, source};
 use crate::plan::{NetworkPlan, Plan, StagePlan};
 use crate::preview::Drawing;
+use crate::start::Ancestor;
 use crate::workshop::Workshop;
 use crate::{Error, Result, sheet};
 
@@ -36,8 +37,8 @@ pub(crate) struct Sheets<'w> {
     workshop: &'w Workshop<'w>,
     stage: &'w StagePlan,
     network: &'w NetworkPlan,
-    /// The weights that the network started from.
-    parent: Option<PathBuf>,
+    /// What the network started from.
+    parent: Option<Ancestor>,
     /// The network that it started as, which draws at the noise levels that it does not know; and captions or crops. Once they are needed.
     ready: Option<Ready>,
 }
@@ -52,7 +53,7 @@ impl<'w> Sheets<'w> {
         workshop: &'w Workshop<'w>,
         stage: &'w StagePlan,
         network: &'w NetworkPlan,
-        parent: Option<PathBuf>,
+        parent: Option<Ancestor>,
     ) -> Self {
         Self { workshop, stage, network, parent, ready: None }
     }
@@ -103,17 +104,16 @@ impl<'w> Sheets<'w> {
     fn prepare(&self, interval: SigmaInterval) -> Result<Ready> {
         let Self { workshop, stage, .. } = self;
         let runtime = workshop.options.runtime;
-        let dimensions = stage.network.dimensions()?;
         let ancestor = self.parent.as_ref().filter(|_| interval != SigmaInterval::ALL);
-        let open = |path: &PathBuf| {
-            let build = |scope: weights::Scope<'_>| UNet::new(scope, &dimensions, runtime.kind);
+        let open = |Ancestor { weights, dimensions }: &Ancestor| {
+            let build = |scope: weights::Scope<'_>| UNet::new(scope, dimensions, runtime.kind);
             let _no_grad = tch::no_grad_guard();
-            weights::load(path, |name| Some(name.to_owned()), runtime.device, runtime.kind, build)
+            weights::load(weights, |name| Some(name.to_owned()), runtime.device, runtime.kind, build)
         };
         let ancestor = ancestor.map(open).transpose()?;
         let part = if workshop.plan.data.held_out > 0.0 { Part::HeldOut } else { Part::Train };
         let threads = workshop.options.threads.unwrap_or(0);
-        let mut batch = source(workshop.plan, stage, &workshop.dataset, part, threads)?.batch(0)?;
+        let mut batch = source(workshop.plan, stage, &workshop.dataset, (part, Shapes::Squares), threads)?.batch(0)?;
         let shown = batch.pictures.size4()?.0.min(COLUMNS as i64);
         batch.pictures = batch.pictures.f_narrow(0, 0, shown)?;
         batch.smaller = batch.smaller.map(|smaller| smaller.f_narrow(0, 0, shown)).transpose()?;

@@ -27,12 +27,21 @@ pub(crate) fn model_folder(name: &str) -> Result<PathBuf> {
     Ok(PathBuf::from(name))
 }
 
-/// The weights that `network` starts from, if it starts from a folder.
+/// What a network starts from.
+#[derive(Debug, Clone)]
+pub(crate) struct Ancestor {
+    /// Its weights.
+    pub(crate) weights: PathBuf,
+    /// Its dimensions. A network that gains a detail head has others.
+    pub(crate) dimensions: UNetConfig,
+}
+
+/// What `network` starts from, if it starts from a folder.
 ///
 /// # Errors
 /// [`Error::Start`] for a folder without such a stage or expert, [`Error::OtherNetwork`] naming the first key in which its network differs
 /// from the plan's.
-pub(crate) fn start_weights(stage: &StagePlan, network: &NetworkPlan) -> Result<Option<PathBuf>> {
+pub(crate) fn start(stage: &StagePlan, network: &NetworkPlan) -> Result<Option<Ancestor>> {
     let Some(name) = &network.start else { return Ok(None) };
     let folder = model_folder(name)?;
     let who = format!("{}.{}", stage.name, network.name);
@@ -43,18 +52,19 @@ pub(crate) fn start_weights(stage: &StagePlan, network: &NetworkPlan) -> Result<
     let found = found.ok_or_else(|| cannot(format!("it has no stage {:?}, only {}", stage.name, names())))?;
     let interval = network.cell.interval(&stage.noise)?;
     let expert = expert(found, network, interval).map_err(cannot)?;
-    let config: UNetConfig = read_json(&path_inside(&folder, expert.network.as_ref().unwrap_or(&found.network))?)?;
+    let dimensions: UNetConfig = read_json(&path_inside(&folder, expert.network.as_ref().unwrap_or(&found.network))?)?;
     let precondition = expert.precondition.unwrap_or(found.precondition);
-    let theirs = json!({ "network": config, "precondition": precondition });
-    let mut ours = json!({ "network": stage.network.dimensions()?, "precondition": stage.precondition });
-    // A detail head may be new: it starts at zero, and the network begins as the one that has none.
-    if theirs.pointer("/network/detail").is_none_or(Value::is_null)
+    let theirs = json!({ "network": dimensions, "precondition": precondition });
+    let mut ours = json!({ "network": stage.dimensions_of(network)?, "precondition": stage.precondition });
+    // A detail head may be new: it starts at zero, and the network begins as the one that has none. A LoRA changes what is there.
+    if network.lora.is_none()
+        && theirs.pointer("/network/detail").is_none_or(Value::is_null)
         && let Some(Value::Object(network)) = ours.get_mut("network")
     {
         network.remove("detail");
     }
     match first_difference(&theirs, &ours) {
-        None => Ok(Some(path_inside(&folder, &expert.weights)?)),
+        None => Ok(Some(Ancestor { weights: path_inside(&folder, &expert.weights)?, dimensions })),
         Some(Difference { key, first, second }) => {
             let (key, found, expected) = (key.into(), first.into(), second.into());
             Err(Error::OtherNetwork { network: who, folder, key, found, expected })

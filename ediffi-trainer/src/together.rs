@@ -6,18 +6,34 @@ use ediffi_train::reduce::{Reduce, agree, ask_first, expect_alike, gather};
 use crate::error::wrong;
 use crate::options::Options;
 use crate::plan::Plan;
+use crate::processes::Processes;
 use crate::{Error, Result};
 
-/// Refuses fewer batches a step than processes, and processes with other plans, data or options.
-pub(crate) fn check(reduce: &dyn Reduce, plan: &Plan, data: &str, options: &Options) -> Result<()> {
-    let (accumulate, world) = (plan.accumulate, reduce.world());
-    if world > 1 && accumulate < world as u64 {
-        let reason = format!("it is {accumulate}, and has to be at least the number of processes, which is {world}");
+/// Refuses fewer batches a step than a group has processes, and processes with other plans, data or options.
+pub(crate) fn check(processes: &Processes<'_>, plan: &Plan, data: &str, options: &Options) -> Result<()> {
+    let (accumulate, groups, most) = (plan.accumulate, processes.groups, processes.largest());
+    if most > 1 && accumulate < most as u64 {
+        let whose = if groups > 1 { "processes of a group" } else { "processes" };
+        let reason = format!("it is {accumulate}, and has to be at least the number of {whose}, which is {most}");
         return wrong("accumulate", reason);
     }
     let Options { begin, only, sheet_steps, .. } = options;
-    let text = format!("{} {data} {begin:?} {only:?} {sheet_steps}", plan.to_toml()?);
-    Ok(expect_alike(reduce, "plan, data or options", hash(text.as_bytes()))?)
+    let text = format!("{} {data} {begin:?} {only:?} {sheet_steps} {groups}", plan.to_toml()?);
+    Ok(expect_alike(processes.everyone, "plan, data or options", hash(text.as_bytes()))?)
+}
+
+/// Waits for the other groups, for as long as they train. Whether any process `stopped`.
+///
+/// # Errors
+/// Processes that cannot be reached.
+pub(crate) fn meet(processes: &Processes<'_>, stopped: bool) -> Result<bool> {
+    if processes.groups <= 1 {
+        return Ok(stopped);
+    }
+    // Nobody is missed at a barrier.
+    processes.everyone.barrier()?;
+    let all = gather(processes.everyone, &[f64::from(stopped)])?;
+    Ok(all.iter().flatten().any(|stopped| *stopped > 0.0))
 }
 
 /// Has rank 0 do `work`, for however long that takes, while the others wait. All are told its answer, and may then read what it wrote.

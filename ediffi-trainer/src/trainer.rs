@@ -10,6 +10,7 @@ use ediffi_train::reduce::{Alone, Reduce, agree};
 use crate::observer::{Event, Observer};
 use crate::options::{Options, Outcome};
 use crate::plan::Plan;
+use crate::processes::{self, Processes};
 use crate::workshop::Workshop;
 use crate::{Result, assemble, encode, network, own_t5, run_folder, together};
 
@@ -55,26 +56,44 @@ pub fn train_together(
     options: &Options,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
+    train_in_groups(&Processes::together(reduce), plan, dataset, options, observer)
+}
+
+/// As [`train_together`], with the processes divided into groups: networks whose parents are trained are dealt to the groups, which train them
+/// side by side, and meet behind them. One that stands alone is trained by all, if the plan has batches for all (`accumulate`). A group needs
+/// no more batches a step than it has processes.
+///
+/// An observer that breaks stops its group; the others stop when they are through with the networks that are trained beside. Each group tells of its
+/// own steps; that networks are trained is told to all, when the groups have met.
+///
+/// # Errors
+/// As [`train_together`]. What fails in one group is returned there at once, while the others train: who started the processes ends them,
+/// as `ediffi_cluster::run` does.
+pub fn train_in_groups(
+    processes: &Processes<'_>,
+    plan: &Plan,
+    dataset: Arc<dyn Dataset>,
+    options: &Options,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     use_threads(options);
-    let workshop = agree(reduce, Workshop::open(plan, dataset, options, reduce.world()))?;
-    together::check(reduce, plan, &workshop.data, options)?;
-    together::on_first(reduce, || run_folder::take(&options.folder, options.begin, plan, &workshop.data))?;
-    for task in workshop.training.tasks() {
-        let name = task.name();
-        if !options.only.is_empty() && !options.only.contains(&name) {
-            continue;
-        }
-        let outcome = match &task {
-            Task::Encoder(_) => {
-                let trained = || Ok(encoder(&workshop, observer)? == Outcome::Trained);
-                if together::first(reduce, trained)? { Outcome::Trained } else { Outcome::Stopped }
+    let everyone = processes.everyone;
+    let workshop = agree(everyone, Workshop::open(plan, dataset, options))?;
+    together::check(processes, plan, &workshop.data, options)?;
+    together::on_first(everyone, || run_folder::take(&options.folder, options.begin, plan, &workshop.data))?;
+    for wave in processes::of_plan(&workshop.training, &options.only, processes.groups) {
+        let mut stopped = false;
+        for (turn, task) in wave.iter().enumerate() {
+            if let Some(reduce) = processes.at(turn, wave.len(), plan.accumulate).filter(|_| !stopped) {
+                stopped = one(reduce, &workshop, task, observer)? == Outcome::Stopped;
             }
-            Task::Network(stage, network) => network::train(reduce, &workshop, &stage.name, &network.name, observer)?,
-        };
-        if outcome == Outcome::Stopped {
+        }
+        if together::meet(processes, stopped)? {
             return Ok(Outcome::Stopped);
         }
-        let _ = observer.event(&Event::Trained { name: &name });
+        for task in &wave {
+            let _ = observer.event(&Event::Trained { name: &task.name() });
+        }
     }
     let finish = || {
         run_folder::write_plan(&options.folder, plan)?;
@@ -86,8 +105,19 @@ pub fn train_together(
         }
         Ok(whole)
     };
-    together::first(reduce, finish)?;
+    together::first(everyone, finish)?;
     Ok(Outcome::Trained)
+}
+
+/// Trains one thing in all processes of `reduce`.
+fn one(reduce: &dyn Reduce, workshop: &Workshop<'_>, task: &Task<'_>, observer: &mut dyn Observer) -> Result<Outcome> {
+    match task {
+        Task::Encoder(_) => {
+            let trained = || Ok(encoder(workshop, observer)? == Outcome::Trained);
+            Ok(if together::first(reduce, trained)? { Outcome::Trained } else { Outcome::Stopped })
+        }
+        Task::Network(stage, network) => network::train(reduce, workshop, &stage.name, &network.name, observer),
+    }
 }
 
 /// Encodes the captions of the data once, into `into`, for trainings with [`Options::embeddings`]. A T5 that the plan trains is trained first.
@@ -103,7 +133,7 @@ pub fn encode_captions(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     use_threads(options);
-    let workshop = Workshop::open(plan, dataset, options, 1)?;
+    let workshop = Workshop::open(plan, dataset, options)?;
     if plan.encoders.own.is_some() {
         run_folder::take(&options.folder, options.begin, plan, &workshop.data)?;
         if encoder(&workshop, observer)? == Outcome::Stopped {

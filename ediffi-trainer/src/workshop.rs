@@ -19,7 +19,7 @@ use crate::encoders::{EncoderPaths, Texts};
 use crate::error::wrong;
 use crate::options::Options;
 use crate::plan::{NetworkPlan, Plan, StagePlan};
-use crate::start::start_weights;
+use crate::start::{Ancestor, start};
 use crate::{Error, Result};
 
 /// What every training of a plan shares.
@@ -34,8 +34,6 @@ pub(crate) struct Workshop<'a> {
     pub(crate) encoders: EncoderPaths,
     /// The embeddings that any stage takes.
     pub(crate) needs: EmbeddingShapes,
-    /// How many processes share the batches of a step.
-    processes: usize,
     texts: OnceCell<Arc<Mutex<Texts>>>,
     embeddings: OnceCell<Embeddings>,
     fingerprints: OnceCell<Vec<(&'static str, String)>>,
@@ -52,12 +50,7 @@ fn get_or_make<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Resul
 
 impl<'a> Workshop<'a> {
     /// Checks everything that the plan asks of data, encoders and folders. No weights are loaded.
-    pub(crate) fn open(
-        plan: &'a Plan,
-        dataset: Arc<dyn Dataset>,
-        options: &'a Options,
-        processes: usize,
-    ) -> Result<Self> {
+    pub(crate) fn open(plan: &'a Plan, dataset: Arc<dyn Dataset>, options: &'a Options) -> Result<Self> {
         plan.check()?;
         let training = plan.training();
         options.only.iter().try_for_each(|name| training.task(name).map(drop))?;
@@ -66,7 +59,7 @@ impl<'a> Workshop<'a> {
         encoders.check(&needs)?;
         for stage in &plan.stages {
             for network in &stage.networks {
-                start_weights(stage, network)?;
+                start(stage, network)?;
             }
         }
         expect_enough(plan, dataset.len())?;
@@ -79,7 +72,6 @@ impl<'a> Workshop<'a> {
             options,
             encoders,
             needs,
-            processes,
             texts: OnceCell::new(),
             embeddings: OnceCell::new(),
             fingerprints: OnceCell::new(),
@@ -102,12 +94,13 @@ impl<'a> Workshop<'a> {
         self.options.folder.join(format!("{name}.safetensors"))
     }
 
-    /// The weights that a network starts from: its parent's, or those of a model folder.
-    pub(crate) fn parent(&self, stage: &StagePlan, network: &NetworkPlan) -> Result<Option<PathBuf>> {
-        let Some(parent) = &network.parent else { return start_weights(stage, network) };
+    /// What a network starts from: its parent, or a network of a model folder.
+    pub(crate) fn parent(&self, stage: &StagePlan, network: &NetworkPlan) -> Result<Option<Ancestor>> {
+        let Some(parent) = &network.parent else { return start(stage, network) };
         let weights = self.weights(&format!("{}.{parent}", stage.name));
-        if weights.is_file() {
-            return Ok(Some(weights));
+        let planned = stage.networks.iter().find(|other| other.name == *parent);
+        if let Some(planned) = planned.filter(|_| weights.is_file()) {
+            return Ok(Some(Ancestor { weights, dimensions: stage.dimensions_of(planned)? }));
         }
         let (network, parent) = (format!("{}.{}", stage.name, network.name), format!("{}.{parent}", stage.name));
         Err(Error::ParentMissing { network, parent, weights })
@@ -132,8 +125,12 @@ impl<'a> Workshop<'a> {
             .with("random-crop", data.random_crop)
             .with("side", stage.side)
             .with("dropout", format!("{} {} {}", dropout.t5, dropout.clip_text, dropout.clip_image))
-            .with("network", json!(stage.network.dimensions()?))
+            .with("network", json!(stage.dimensions_of(network)?))
             .with("precondition", json!(stage.precondition));
+        let lineage = match self.plan.buckets(stage) {
+            None => lineage,
+            Some(shapes) => lineage.with("buckets", format!("{} {}", shapes.widest, shapes.multiple)),
+        };
         let mut lineage = match self.plan.smaller(stage) {
             None => lineage,
             Some(smaller) => lineage
@@ -144,8 +141,11 @@ impl<'a> Workshop<'a> {
         for (encoder, digest) in self.encoder_fingerprints()? {
             lineage = lineage.with(encoder, digest);
         }
+        if let Some(lora) = &network.lora {
+            lineage = lineage.with("lora", json!(lora));
+        }
         match self.parent(stage, network)? {
-            Some(parent) => Ok(lineage.with_file("parent", &parent)?),
+            Some(parent) => Ok(lineage.with_file("parent", &parent.weights)?),
             None => Ok(lineage),
         }
     }
@@ -166,10 +166,10 @@ impl<'a> Workshop<'a> {
         }
     }
 
-    /// How many workers of this process share its batches of a step.
-    pub(crate) fn workers(&self) -> u64 {
+    /// How many workers of this process share its batches of a step, which are dealt to so many `processes`.
+    pub(crate) fn workers(&self, processes: usize) -> u64 {
         let threads = self.options.threads.map_or(u64::MAX, |threads| threads.max(1) as u64);
-        let batches = self.plan.accumulate.div_ceil(self.processes.max(1) as u64);
+        let batches = self.plan.accumulate.div_ceil(processes.max(1) as u64);
         workers(self.options.runtime.device, batches).min(threads)
     }
 

@@ -277,6 +277,7 @@ fn options_that_do_nothing_are_refused() {
     assert!(own().open().is_ok(), "defaults were not set by anybody");
     assert_eq!(idle(own().noise_level(250)), "noise_level");
     assert_eq!(idle(own().clean_captions(true)), "clean_captions");
+    assert_eq!(idle(base().lora(ediffi::Lora::new("style.safetensors"))), "lora");
     // Stage I alone enlarges nothing.
     assert_eq!(idle(base().noise_level(250)), "noise_level");
     assert_eq!(idle(base().expert_devices([ediffi::DeviceChoice::Cpu])), "expert_devices");

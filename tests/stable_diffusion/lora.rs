@@ -201,9 +201,29 @@ fn what_cannot_be_merged_is_named_when_it_is_opened() {
     refused(Lora::new(&path), &["no complete safetensors file"]);
 }
 
+/// The shipped model: LoRAs of its own layers change the experts that they are for.
 #[test]
-fn other_models_take_no_lora() {
+fn a_model_folder_takes_loras_of_its_own_layers() {
     let Ok(icons) = ediffi::icons() else { return };
-    let error = Pipeline::builder(icons).lora(lora("sd-1", "a")).open().unwrap_err();
-    assert!(matches!(error, Error::IdleOption { option: "lora", .. }), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("style.safetensors");
+    let half = |name: &str, shape: [i64; 2]| {
+        let values = Tensor::arange(shape[0] * shape[1], (Kind::Float, ediffi::Device::Cpu)).sin() * 0.3;
+        (format!("unet.steps.2.cross_attention.q.lora_{name}.weight"), values.view(shape))
+    };
+    write(&[half("A", [2, 80]), half("B", [80, 2])].into_iter().collect(), &path);
+    let builder = || Pipeline::builder(&icons).device(ediffi::DeviceChoice::Cpu).precision(ediffi::Precision::F32);
+    let request = Request::new("a red apple").last_stage("base").steps("base", 4).seed(3);
+    let drawn = |builder: PipelineBuilder| opened(builder).generate(&request).unwrap().images[0].tensor().unwrap();
+    let plain = drawn(builder());
+    assert_eq!(drawn(builder().lora(Lora::new(&path).scale(0.0))), plain);
+    let [of_first, of_last] = [0, 2].map(|expert| drawn(builder().lora_of_expert(expert, Lora::new(&path))));
+    assert!(of_first != plain && of_last != plain && of_first != of_last);
+    let refused = |builder: PipelineBuilder| builder.open().unwrap_err().to_string();
+    let beyond = refused(builder().lora_of_expert(3, Lora::new(&path)));
+    assert!(beyond.contains('3'), "{beyond}");
+    for of_another in [lora("sd-1", "b"), lora("sd-1", "b").network_only()] {
+        let message = refused(builder().lora(of_another));
+        assert!(message.contains("it was made for another base"), "{message}");
+    }
 }

@@ -27,7 +27,8 @@ pub(super) struct Computing {
     /// How many experts are in memory.
     #[arg(long, value_enum, default_value_t, help_heading = "Model")]
     residency: Held,
-    /// A LoRA to merge into a model of Stable Diffusion, and how strongly, as style.safetensors=0.8 (default: 1). May be repeated.
+    /// A LoRA to merge into a model of Stable Diffusion or into the first stage of one of ediffi's own, and how strongly, as style.safetensors=0.8
+    /// (default: 1). May be repeated.
     #[arg(long, value_name = "FILE[=SCALE]", value_parser = lora, help_heading = "Model")]
     lora: Vec<Lora>,
 }

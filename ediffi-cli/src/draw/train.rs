@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ediffi::{DeviceChoice, Runtime};
-use ediffi_cluster::Transport;
-use ediffi_train::reduce::Reduce;
+use ediffi_cluster::{Cluster, Transport};
 use ediffi_train::run::Begin;
 use ediffi_trainer::plan::{self, Plan};
-use ediffi_trainer::{Options, Outcome, encode_captions, train_together};
+use ediffi_trainer::{Options, Outcome, Processes, encode_captions, train_in_groups};
 
 use super::failure::Failure;
 use super::model::{Numbers, device};
@@ -56,6 +55,9 @@ pub(crate) struct Train {
     /// By what the processes that mpirun or srun started add up their gradients: alone, mpi, nccl (default: alone, one process).
     #[arg(long, value_name = "HOW")]
     transport: Option<Transport>,
+    /// Divide the processes into so many groups, which train networks side by side: branches of the expert tree, or stages.
+    #[arg(long, default_value_t = 1, value_name = "N", requires = "transport")]
+    groups: usize,
     /// Show the plan with noise levels, pictures and shares of the sampling steps, and train nothing.
     #[arg(long, conflicts_with_all = ["toml", "encode_only"])]
     print: bool,
@@ -103,17 +105,21 @@ impl Train {
                 let options = Options { embeddings: None, ..self.options(out, rank)? };
                 expect_all(encode_captions(&plan, ediffi_data::open(data)?, &options, into, &mut Progress::default())?)
             }
-            _ => together(self.transport, rank, |reduce| self.train(reduce, &plan, data, &self.options(out, rank)?)),
+            _ => together(self.transport, self.groups, rank, |cluster| {
+                self.train(cluster, &plan, data, &self.options(out, rank)?)
+            }),
         }
     }
 
-    fn train(&self, reduce: &dyn Reduce, plan: &Plan, data: &str, options: &Options) -> Result<(), Failure> {
+    fn train(&self, cluster: &Cluster, plan: &Plan, data: &str, options: &Options) -> Result<(), Failure> {
         let dataset = ediffi_data::open(data)?;
-        if reduce.rank() > 0 {
-            return expect_all(train_together(reduce, plan, dataset, options, &mut ())?);
+        let (everyone, own) = (cluster.everyone(), cluster.reduce());
+        let processes = Processes { everyone, own, groups: cluster.groups(), group: cluster.group() };
+        if everyone.rank() > 0 {
+            return expect_all(train_in_groups(&processes, plan, dataset, options, &mut ())?);
         }
         let mut progress = Progress::default();
-        expect_all(train_together(reduce, plan, dataset, options, &mut progress)?)?;
+        expect_all(train_in_groups(&processes, plan, dataset, options, &mut progress)?)?;
         progress.model.map_or(Ok(()), |model| say(&model.display().to_string()))
     }
 

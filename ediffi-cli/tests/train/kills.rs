@@ -43,3 +43,28 @@ fn killed_twice_it_has_the_weights_of_the_unbroken_run() {
         assert_eq!(read(&room), read(whole), "{log}");
     }
 }
+
+#[test]
+fn with_batches_of_several_shapes_it_goes_on_as_well() {
+    let rooms = [Room::new(), Room::new()];
+    for room in &rooms {
+        pictures(&room.path("pictures"));
+        for number in (0..60).step_by(3) {
+            let path = room.path(&format!("pictures/{number:03}.png"));
+            let whole = image::open(&path).unwrap();
+            whole.crop_imm(0, 0, 24, 12).save(&path).unwrap();
+        }
+        room.plan("shapes.toml", &[("flip = true", "flip = true, buckets = { multiple = 2 }")]);
+    }
+    let [killed, whole] = rooms;
+    let only = ["--only", "t5", "--only", "base.shared"];
+    whole.train("shapes.toml", "pictures", "run", &only);
+    let more = [&only[..], &["--checkpoint-minutes", "0"]].concat();
+    let mut command = killed.training("shapes.toml", "pictures", "run", &more);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let log = killed.path("run/base.shared.validation.csv");
+    kill_when(child, || fs::read_to_string(&log).is_ok_and(|text| text.lines().count() > 2));
+    assert!(!killed.path("run/base.shared.safetensors").exists(), "it was done before the kill");
+    killed.train("shapes.toml", "pictures", "run", &[&only[..], &["--begin", "resume"]].concat());
+    assert_eq!(differing(&killed.path("run"), &whole.path("run")), [""; 0]);
+}

@@ -116,8 +116,8 @@ fn one() -> &'static Room {
     })
 }
 
-/// The largest difference between the numbers in f32 of two runs, which have the same files, and the same T5.
-fn apart(a: &Room, b: &Room) -> f32 {
+/// The largest difference between the numbers in f32 of two runs of so many networks, which have the same files, and the same T5.
+fn apart(a: &Room, b: &Room, networks: usize) -> f32 {
     let (a, b) = (weights(&a.path("run")), weights(&b.path("run")));
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
     assert!(a["t5/model.safetensors"] == b["t5/model.safetensors"]);
@@ -131,7 +131,7 @@ fn apart(a: &Room, b: &Room) -> f32 {
         compared += 1;
         a.iter().zip(&b).fold(largest, |largest, (a, b)| largest.max((a - b).abs()))
     });
-    assert_eq!(compared, 4, "a checkpoint and the averaged weights of two networks");
+    assert_eq!(compared, 2 * networks, "a checkpoint and the averaged weights of each network");
     largest
 }
 
@@ -149,7 +149,7 @@ fn two_processes_make_the_model_of_one() {
         let events = fs::read_dir(room.path("run/tensorboard").join(name)).unwrap();
         assert_eq!(events.count(), 1, "{name}: rank 0 alone writes");
     }
-    let off = apart(&room, one);
+    let off = apart(&room, one, 2);
     eprintln!("two processes are {off:e} away from one");
     assert!(off < 1e-6, "{off:e}");
     for log in ["base.shared.validation.csv", "sr.shared.validation.csv"] {
@@ -184,9 +184,62 @@ fn a_killed_process_ends_the_job_and_one_process_goes_on() {
         assert!(!room.path("run/sr.shared.safetensors").exists(), "all was done before the kill");
     }
     room.train("two.toml", "pictures", "run", &["--begin", "resume"]);
-    let off = apart(&room, one);
+    let off = apart(&room, one, 2);
     eprintln!("killed twice it is {off:e} away from one");
     assert!(off < 1e-6, "{off:e}");
+}
+
+/// A tree of four networks in the place of the base's one. The last gains a detail head.
+fn tree() -> String {
+    let network = |name: &str, cell: &str, more: &str| {
+        format!(
+            "[[stages.networks]]\nname = \"{name}\"\ncell = \"{cell}\"\n{more}\n\
+             training = {{ steps = 30, learning-rate = 3e-3, warm-up = 5, ema = 0.9 }}\n\n"
+        )
+    };
+    let head = "parent = \"low\"\ndetail = { channels = 4, blocks = 1 }";
+    network("shared", "(0, 0)", "")
+        + &network("high", "(1, 1)", "parent = \"shared\"")
+        + &network("low", "(1, 0)", "parent = \"shared\"")
+        + &network("lowest", "(1, 0)", head)
+}
+
+#[test]
+fn groups_train_branches_side_by_side_and_meet_in_one_model() {
+    if !mpirun_is_there() {
+        return;
+    }
+    let (one, two, tree) = (Room::new(), room(), tree());
+    pictures(&one.path("pictures"));
+    for room in [&one, &two] {
+        room.plan("tree.toml", &[TWO, (fine_tune::SHARED, &tree)]);
+    }
+    one.train("tree.toml", "pictures", "run", &[]);
+    let Ended { code, out, err } = two.mpirun(2, "tree.toml", &["--groups", "2"]);
+    assert!(code == Some(0) && out == "run/model\n", "{code:?} {err}");
+    for name in ["t5", "base.shared", "base.high", "base.low", "base.lowest", "sr.shared"] {
+        assert_eq!(err.matches(&format!("{name}: trained")).count(), 1, "{err}");
+    }
+    let off = apart(&two, &one, 5);
+    eprintln!("two groups are {off:e} away from one process");
+    assert!(off < 1e-6, "{off:e}");
+    // What one process has trained in its group is added up as alone; only the last network stood alone, and was everyone's.
+    let of = |room: &Room, name: &str| weights(&room.path("run")).remove(name).unwrap();
+    for name in ["base.shared", "sr.shared", "base.high", "base.low"] {
+        let file = format!("{name}.safetensors");
+        assert!(of(&two, &file) == of(&one, &file), "{name}");
+    }
+    let manifest = fs::read(two.path("run/model/pipeline.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    let experts = &manifest["stages"][0]["experts"];
+    assert_eq!(
+        (&experts[0]["network"], &experts[1]["network"]),
+        (&"base/lowest.json".into(), &serde_json::Value::Null)
+    );
+    assert_eq!(two.draw("run/model", "a.png").dimensions(), (16, 16));
+    for step in ["high-000000030", "lowest-000000030"] {
+        assert!(two.path(&format!("run/sheets/base.{step}.png")).is_file(), "{step}");
+    }
 }
 
 #[test]
@@ -237,5 +290,7 @@ fn several_processes_are_refused_by_name() {
     let Ended { code, err, .. } = room.mpirun(2, "tiny.toml", &[]);
     let named = "accumulate: it is 1, and has to be at least the number of processes, which is 2";
     assert!(code == Some(2) && err.contains(named), "{code:?} {err}");
+    let Ended { code, err, .. } = room.mpirun(2, "two.toml", &["--groups", "3"]);
+    assert!(code == Some(2) && err.contains("2 processes cannot be divided into 3 groups"), "{code:?} {err}");
     assert!(!room.path("run").exists());
 }

@@ -16,12 +16,16 @@ use sha2::{Digest, Sha256};
 use crate::error::{file_error, sample_error};
 use crate::file::{Stamp, name_of, part};
 use crate::fingerprint::Fingerprint;
+use crate::unpack::{is_named, shard_of, unpacked};
 use crate::{Error, Result, caption, picture};
 use index::{Entry, Index, Span};
 use list::expand;
 
 /// Tar files whose files of one name, up to the first dot, are a sample: `000017.jpg` (or `.jpeg`, `.png`, `.webp`) and `000017.txt`, or else
 /// `000017.json` with the key `caption` or `text`, as WebDataset and img2dataset write them. Other files are passed over.
+///
+/// Parquet files with pictures (columns `image`, with `bytes`, and `caption` or `text`), as Hugging Face's `datasets` writes them, are unpacked once, to
+/// `NAME.parquet.tar` beside each.
 ///
 /// Where everything lies is written into an index once, `NAME.tar.idx` beside each shard or in a folder, and read from there until the shard is
 /// another: so each sample is read where it lies, in any order. The index is in memory, about 100 bytes for a sample.
@@ -57,8 +61,11 @@ impl Shards {
 
     fn of_paths(what: &str, paths: Vec<PathBuf>, indices: Option<&Path>) -> Result<Self> {
         // The first that fails is the first of the list, whichever thread meets it.
-        let shards: Vec<Result<Shard>> =
-            paths.into_par_iter().map(|path| Ok(Shard { index: load(&path, indices)?, path })).collect();
+        let open = |path: PathBuf| {
+            let path = if is_named(&path) { unpacked(&path)? } else { path };
+            Ok(Shard { index: load(&path, indices)?, path })
+        };
+        let shards: Vec<Result<Shard>> = paths.into_par_iter().map(open).collect();
         let shards = shards.into_iter().collect::<Result<Vec<_>>>()?;
         let mut fingerprint = Fingerprint::new("shards");
         let mut end = 0;
@@ -165,10 +172,13 @@ pub(crate) fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
             let reason = "samples cannot be found in a compressed shard: unpack it to a .tar first".to_owned();
             return Err(Error::Shard { path, reason });
         }
-        if name.ends_with(".tar") && !name.starts_with('.') {
+        if (name.ends_with(".tar") && !name.starts_with('.')) || is_named(&path) {
             found.push(path);
         }
     }
+    // What was unpacked is found by what it was unpacked from.
+    let unpacked: Vec<PathBuf> = found.iter().filter(|path| is_named(path)).map(|path| shard_of(path)).collect();
+    found.retain(|path| !unpacked.contains(path));
     found.sort_unstable();
     Ok(found)
 }

@@ -48,7 +48,9 @@ mod whole;
 
 pub use named::{NAMES, find};
 pub use network::Network;
-pub use settings::{DataPlan, DropoutPlan, EncoderPlan, Export, KeepPlan, OwnT5, SheetPlan, ValidationPlan};
+pub use settings::{
+    BucketPlan, DataPlan, DropoutPlan, EncoderPlan, Export, KeepPlan, OwnT5, SheetPlan, ValidationPlan,
+};
 pub use stage::{NetworkPlan, StagePlan};
 pub(crate) use whole::OWN_T5;
 pub use whole::Plan;

@@ -75,6 +75,8 @@ fn of_the_paper(name: &str, configuration: Configuration) -> Result<Plan> {
             parent: network.parent,
             start: None,
             start_weights: None,
+            detail: network.detail,
+            lora: None,
             training: network.training,
         };
         stage.networks = tree.networks.into_iter().map(network).collect();

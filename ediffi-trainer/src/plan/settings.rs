@@ -42,7 +42,7 @@ pub struct OwnT5 {
 }
 
 /// How pictures are taken from the data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct DataPlan {
     /// The share of the samples that no network is trained on. Validation and sheets use them.
@@ -51,11 +51,28 @@ pub struct DataPlan {
     pub flip: bool,
     /// Whether a picture that is not square is cropped anywhere along its longer side, not in the middle.
     pub random_crop: bool,
+    /// Batches of other shapes than the square; squares alone if there is none. A stage that trains on crops has squares in any case.
+    pub buckets: Option<BucketPlan>,
+}
+
+/// The shapes of batches: each batch has one, and a picture is in batches of the shape that is nearest to its own.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BucketPlan {
+    /// The longest side of a shape over its shortest, at most.
+    #[serde(default = "widest")]
+    pub widest: f64,
+    /// Sides are multiples of this many pixels of the base. Larger stages have the same shapes.
+    pub multiple: u32,
+}
+
+fn widest() -> f64 {
+    2.0
 }
 
 impl Default for DataPlan {
     fn default() -> Self {
-        Self { held_out: 0.05, flip: false, random_crop: false }
+        Self { held_out: 0.05, flip: false, random_crop: false, buckets: None }
     }
 }
 
@@ -172,10 +189,15 @@ impl OwnT5 {
 
 impl DataPlan {
     pub(super) fn check(&self) -> Result<()> {
-        if (0.0..=0.5).contains(&self.held_out) {
-            return Ok(());
+        if !(0.0..=0.5).contains(&self.held_out) {
+            return wrong("data.held-out", format!("{} is not in [0, 0.5]", self.held_out));
         }
-        wrong("data.held-out", format!("{} is not in [0, 0.5]", self.held_out))
+        match self.buckets {
+            Some(BucketPlan { widest, .. }) if !(1.0..=8.0).contains(&widest) => {
+                wrong("data.buckets.widest", format!("{widest} is not in 1..=8"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

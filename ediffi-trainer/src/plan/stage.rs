@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use ediffi_cascade::low_res::LowRes;
 use ediffi_cascade::{ExpertConfig, PreconditionConfig, SamplerSettings, StageConfig};
 use ediffi_core::interval::{LogNormal, SigmaInterval};
-use ediffi_core::unet::UNetConfig;
+use ediffi_core::unet::{DetailConfig, UNetConfig};
 use ediffi_train::corruption::Corruption;
+use ediffi_train::lora::LoraSettings;
 use ediffi_train::noise::Tail;
 use ediffi_train::noise_cell::NoiseCell;
 use ediffi_train::plan::{NetworkTraining, Sampling, StageTraining, Training};
@@ -58,6 +59,11 @@ pub struct NetworkPlan {
     pub start: Option<String>,
     /// Which weights of that folder, if not those of the one expert whose noise levels include this network's.
     pub start_weights: Option<PathBuf>,
+    /// A detail head, beside the stage's dimensions. What it starts from may have none: the network answers as that one then, until it
+    /// has learned.
+    pub detail: Option<DetailConfig>,
+    /// Trains changes of a low rank, and leaves what it starts from as it is. The model has them merged, and in files of their own.
+    pub lora: Option<LoraSettings>,
     /// How long and how fast.
     pub training: Training,
 }
@@ -70,7 +76,7 @@ impl StagePlan {
             cell: network.cell.clone(),
             parent: network.parent.clone(),
             dimensions: None,
-            detail: None,
+            detail: network.detail,
             precondition: None,
             redrawn: None,
             training: network.training,
@@ -82,6 +88,14 @@ impl StagePlan {
             sampling: Sampling { steps: self.sampler.steps, schedule: self.sampler.schedule.clone() },
             networks: self.networks.iter().map(network).collect(),
         }
+    }
+
+    /// The dimensions of one of its networks: those of the stage, with the network's own detail head.
+    pub(crate) fn dimensions_of(&self, network: &NetworkPlan) -> Result<UNetConfig> {
+        let dimensions = self.network.dimensions()?;
+        let Some(detail) = network.detail else { return Ok(dimensions) };
+        let detailed = dimensions.with_detail(detail).and_then(|detailed| detailed.validate().map(|()| detailed));
+        detailed.or_else(|error| wrong(format!("{}.{}", self.name, network.name), error.to_string()))
     }
 
     /// The stage of a model whose experts have these weights.
@@ -143,6 +157,24 @@ impl StagePlan {
             if network.start_weights.is_some() && network.start.is_none() {
                 return wrong(what(), "`start-weights` are of the folder `start`, which is missing");
             }
+            let dimensions = self.dimensions_of(network)?;
+            let parent =
+                network.parent.as_ref().and_then(|name| self.networks.iter().find(|other| other.name == *name));
+            if parent.is_some_and(|parent| parent.lora.is_some()) {
+                return wrong(what(), "its parent is trained as a LoRA, and has no weights of its own");
+            }
+            if network.detail.is_some() && network.name == "config" {
+                return wrong(what(), "a model has another file of this name");
+            }
+            let Some(lora) = &network.lora else { continue };
+            if network.parent.is_none() && network.start.is_none() {
+                return wrong(what(), "a LoRA changes a network that is there: it has a `parent` or a `start`");
+            }
+            let other = parent.map(|parent| self.dimensions_of(parent)).transpose()?;
+            if other.is_some_and(|other| other != dimensions) {
+                return wrong(what(), "a LoRA changes the layers that its parent has, which has no such detail head");
+            }
+            lora.check(&dimensions).or_else(|error| wrong(what(), error.to_string()))?;
         }
         let all = ExpertConfig {
             weights: PathBuf::from("weights.safetensors"),

@@ -6,7 +6,7 @@ use std::path::Path;
 use ediffi_train::plan::{EncoderTraining, TrainingPlan};
 use serde::{Deserialize, Serialize};
 
-use super::settings::{DataPlan, DropoutPlan, EncoderPlan, KeepPlan, SheetPlan, ValidationPlan};
+use super::settings::{BucketPlan, DataPlan, DropoutPlan, EncoderPlan, KeepPlan, SheetPlan, ValidationPlan};
 use super::stage::StagePlan;
 use crate::error::{file_error, wrong};
 use crate::{Error, Result};
@@ -94,12 +94,13 @@ impl Plan {
         let mut smaller = None;
         for (index, stage) in self.stages.iter().enumerate() {
             stage.check(smaller)?;
-            if ["t5", "clip", "training", "notices"].contains(&stage.name.as_str()) {
+            if ["t5", "clip", "training", "notices", "loras"].contains(&stage.name.as_str()) {
                 return wrong(&stage.name, "a model has another folder of this name");
             }
             if self.stages.iter().take(index).any(|other| other.name == stage.name) {
                 return wrong(&stage.name, "the name stands twice");
             }
+            self.check_shapes(stage)?;
             smaller = Some(stage.side);
         }
         Ok(())
@@ -121,6 +122,27 @@ impl Plan {
             encoders: own.into_iter().collect(),
             stages: self.stages.iter().map(StagePlan::training).collect(),
         }
+    }
+
+    /// The shapes of a stage's batches, if they are not all squares, with the `multiple` in its own pixels.
+    pub(crate) fn buckets(&self, stage: &StagePlan) -> Option<BucketPlan> {
+        let buckets = self.data.buckets.filter(|_| stage.crop.is_none())?;
+        let base = self.stages.first().map_or(stage.side, |base| base.side);
+        Some(BucketPlan { multiple: buckets.multiple.saturating_mul(stage.side / base.max(1)), ..buckets })
+    }
+
+    /// Refuses shapes whose sides the networks of a stage do not take.
+    fn check_shapes(&self, stage: &StagePlan) -> Result<()> {
+        let Some(BucketPlan { multiple, .. }) = self.buckets(stage) else { return Ok(()) };
+        let needed = stage.network.dimensions()?.io().size_multiple;
+        if multiple > 0 && stage.side % multiple == 0 && i64::from(multiple) % needed == 0 {
+            return Ok(());
+        }
+        let (name, side) = (&stage.name, stage.side);
+        let reason = format!(
+            "{name} has sides of {multiple} pixels or a multiple of it, which has to divide {side} and be a multiple of {needed}"
+        );
+        wrong("data.buckets.multiple", reason)
     }
 
     /// The side of the stage before `stage`; `None` of the base.
