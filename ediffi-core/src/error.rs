@@ -112,6 +112,14 @@ pub enum Error {
         /// The other one.
         second: SigmaInterval,
     },
+    /// What was said of an expert makes no noise levels.
+    #[error("`{said}` is no interval of an expert: {}", told(reason))]
+    ExpertInterval {
+        /// What was said.
+        said: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An expert was asked for that the ensemble does not have.
     #[error("there is no expert {index}: the ensemble has {experts}")]
     NoSuchExpert {

@@ -56,7 +56,7 @@ pub(crate) fn assemble(workshop: &Workshop<'_>, out: &Path) -> Result<()> {
             networks.push((workshop.weights(&name), weights.clone()));
             let (low, high) = (digits(expert.interval.low()), digits(expert.interval.high()));
             let sigma = SigmaInterval::new(low, high)?;
-            configs.push(ExpertConfig { weights, sigma, network: None, precondition: None });
+            configs.push(ExpertConfig::new(weights, sigma));
         }
         stages.push(stage.config(configs));
     }

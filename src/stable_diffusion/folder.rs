@@ -25,6 +25,8 @@ pub(super) struct LatentFolder {
     pub(super) unet: PublishedStableDiffusion,
     /// The network's weights.
     pub(super) weights: PathBuf,
+    /// A second network for the lowest timesteps, and its weights.
+    pub(super) second: Option<(PublishedStableDiffusion, PathBuf)>,
     /// What is merged into them.
     pub(super) loras: Vec<Lora>,
     pub(super) autoencoder: AutoencoderFiles,
@@ -46,6 +48,11 @@ impl LatentFolder {
         let text = text.collect::<Result<Vec<_>>>()?;
         let pooled = text.last().map(|text| text.projection);
         let unet = PublishedStableDiffusion::read(&part(folder, "unet/config.json")?, pooled)?;
+        let second = said.boundary.map(|_| -> Result<_> {
+            let network = PublishedStableDiffusion::read(&part(folder, "unet_2/config.json")?, pooled)?;
+            Ok((network, weights::find(&folder.join("unet_2"), "diffusion_pytorch_model", half, ADVICE)?))
+        });
+        let second = second.transpose()?;
         let width: i64 = text.iter().map(|text| text.config.hidden_size).sum();
         if unet.network.text.width != width {
             let reason =
@@ -67,6 +74,7 @@ impl LatentFolder {
             said,
             unet,
             weights: weights::find(&folder.join("unet"), "diffusion_pytorch_model", half, ADVICE)?,
+            second,
             loras: Vec::new(),
             autoencoder: AutoencoderFiles { weights: file, config },
             scheduler: Scheduler::read(&scheduler, said.model == Model::Early, guidance)?,
@@ -74,10 +82,10 @@ impl LatentFolder {
         })
     }
 
-    /// How plans and errors name its weights: by the folder's name and the file's.
-    pub(super) fn label(&self) -> PathBuf {
+    /// How plans and errors name the file of a network's weights in `part`: by the folder's name and the file's.
+    pub(super) fn label(&self, part: &str, weights: &Path) -> PathBuf {
         let name = |path: &Path| path.file_name().map(PathBuf::from).unwrap_or_default();
-        name(&self.folder).join("unet").join(name(&self.weights))
+        name(&self.folder).join(part).join(name(weights))
     }
 
     /// What is different of `other`, a folder of the same model, among all that its networks would share with those of this one.

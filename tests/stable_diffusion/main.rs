@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod drawing;
+mod experts;
 mod folders;
 mod lora;
 mod refused;

@@ -144,12 +144,7 @@ impl StagePlan {
                 return wrong(what(), "`start-weights` are of the folder `start`, which is missing");
             }
         }
-        let all = ExpertConfig {
-            weights: PathBuf::from("weights.safetensors"),
-            sigma: SigmaInterval::ALL,
-            network: None,
-            precondition: None,
-        };
+        let all = ExpertConfig::new("weights.safetensors", SigmaInterval::ALL);
         Ok(self.config(vec![all]).validate()?)
     }
 }
