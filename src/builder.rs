@@ -48,6 +48,7 @@ pub struct PipelineBuilder {
     pub(crate) clean_captions: Option<bool>,
     pub(crate) t5_weights: T5Weights,
     pub(crate) experts: Vec<(ExpertInterval, PathBuf)>,
+    pub(crate) likes: Vec<PathBuf>,
     pub(crate) loras: Loras,
     pub(crate) stages: Vec<PathBuf>,
     pub(crate) enlarger: Option<(PathBuf, Tiling)>,
@@ -72,6 +73,7 @@ impl PipelineBuilder {
             clean_captions: None,
             t5_weights: T5Weights::Full,
             experts: Vec::new(),
+            likes: Vec::new(),
             loras: Loras::default(),
             stages: Vec::new(),
             enlarger: None,
@@ -184,6 +186,21 @@ impl PipelineBuilder {
     /// ```
     pub fn expert(mut self, interval: impl Into<ExpertInterval>, folder: impl Into<PathBuf>) -> Self {
         self.experts.push((interval.into(), folder.into()));
+        self
+    }
+
+    /// Takes configurations and tokenizers for a checkpoint of one file, which has weights alone: a folder as diffusers saves it, of a model of the
+    /// same kind. Its own weights are not read, and need not be there. The file is what the builder was made for, or an
+    /// [`expert`](Self::expert); where several are of different kinds, each has its own `like`.
+    ///
+    /// ```no_run
+    /// use ediffi::Pipeline;
+    ///
+    /// let pipeline = Pipeline::builder("dreamshaper.safetensors").like("stable-diffusion-v1-5").open()?;
+    /// # Ok::<(), ediffi::Error>(())
+    /// ```
+    pub fn like(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.likes.push(folder.into());
         self
     }
 

@@ -143,6 +143,7 @@ pub use {
 #[cfg(doctest)]
 #[doc = include_str!("../docs/deepfloyd.md")]
 #[doc = include_str!("../docs/editing.md")]
+#[doc = include_str!("../docs/experts.md")]
 #[doc = include_str!("../docs/mixing.md")]
 #[doc = include_str!("../docs/published.md")]
 #[doc = include_str!("../docs/paint-with-words.md")]

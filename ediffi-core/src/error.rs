@@ -215,6 +215,14 @@ pub enum Error {
         /// Tensors of another shape, or not of floating point.
         mismatched: Vec<ShapeMismatch>,
     },
+    /// A file whose names are not those of a layout that is read.
+    #[error("{}: {reason}", path.display())]
+    WeightsLayout {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
+    },
     /// A file of LoRA that cannot be merged into the weights it is for.
     #[error("{}: {}", path.display(), told(reason))]
     Lora {

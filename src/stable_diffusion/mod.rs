@@ -3,6 +3,7 @@
 //! Such a folder holds a whole model: `model_index.json`, the network in `unet`, the autoencoder in `vae`, the sampler in `scheduler`, and CLIP in
 //! `text_encoder` with its tokenizer in `tokenizer`. Several folders of one kind become one ensemble.
 
+mod checkpoint;
 mod classes;
 mod folder;
 mod index;
@@ -63,12 +64,16 @@ impl Latent {
     pub(crate) fn open(
         base: &Path,
         experts: &[(ExpertInterval, PathBuf)],
+        likes: &[PathBuf],
         loras: &Loras,
         runtime: Runtime,
         residency: Residency,
     ) -> Result<Self> {
         let half = runtime.kind != tch::Kind::Float;
-        let mut main = LatentFolder::open(base, half)?;
+        // A checkpoint takes its configurations from any of the folders that are there.
+        let likes = likes.iter().chain(experts.iter().map(|(_, folder)| folder)).map(PathBuf::as_path);
+        let likes: Vec<&Path> = likes.chain([base]).collect();
+        let mut main = LatentFolder::open(base, &likes, half)?;
         if main.said.model == Model::Refiner {
             let reason = "it is SDXL's refiner, which was trained on the lowest noise alone: open the base, and give this \
                           folder to `PipelineBuilder::expert`";
@@ -77,7 +82,7 @@ impl Latent {
         main.loras = loras.of_network(0, true);
         let mut others = Vec::with_capacity(experts.len());
         for (index, (_, folder)) in experts.iter().enumerate() {
-            let mut other = LatentFolder::open(folder, half)?;
+            let mut other = LatentFolder::open(folder, &likes, half)?;
             fits(&main, refiner(&others), &other)?;
             other.loras = loras.of_network(index + 1, other.said.model == main.said.model);
             others.push(other);
@@ -187,7 +192,8 @@ fn ensemble(
     let files = owned.map(|(_, Network { folder, unet, weights, loras, .. })| {
         let beside = refiner.map(|refiner| beside(main, refiner, folder.said.model == Model::Refiner));
         let network = StableDiffusion { beside, ..unet.network.clone() };
-        ExpertFiles { weights: weights.to_path_buf(), network: network.into(), loras: loras.clone() }
+        let (weights, original) = (weights.to_path_buf(), folder.original);
+        ExpertFiles { weights, original, network: network.into(), loras: loras.clone() }
     });
     let config = StageConfig {
         name: "base".to_owned(),

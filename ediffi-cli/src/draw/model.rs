@@ -10,7 +10,7 @@ use super::located::located;
 /// Which model, and how it computes.
 #[derive(Args)]
 pub(super) struct Model {
-    /// The model folder, or hub:OWNER/NAME (default: that of the variable EDIFFI_MODEL, or the shipped model).
+    /// The model folder, hub:OWNER/NAME, or with --like a checkpoint of Stable Diffusion in one file (default: that of the variable EDIFFI_MODEL, or the shipped model).
     #[arg(long, value_name = "FOLDER", help_heading = "Model")]
     model: Option<PathBuf>,
     /// Another published folder as the expert for a part of the noise, as timesteps:..200=FOLDER. May be repeated.
@@ -19,6 +19,9 @@ pub(super) struct Model {
     /// schedule that is done; fraction:0.8.. is what is left after 0.8 of it) or steps (counted from 0; steps:-5.. are the last five).
     #[arg(long, value_name = "INTERVAL=FOLDER", value_parser = expert, help_heading = "Model")]
     expert: Vec<(ExpertInterval, PathBuf)>,
+    /// A folder of a model like a checkpoint of one file, whose configurations and tokenizers that takes. May be repeated.
+    #[arg(long, value_name = "FOLDER", help_heading = "Model")]
+    like: Vec<PathBuf>,
     /// Where to compute: auto, cpu, cuda, cuda:1.
     #[arg(long, default_value = "auto", value_parser = device, help_heading = "Model")]
     device: DeviceChoice,
@@ -88,6 +91,8 @@ impl Model {
             None => ediffi::icons()?,
         };
         let builder = self.computing.builder(folder).device(device);
+        let mut likes = self.like.iter().map(|named| located(named.as_os_str(), device, precision));
+        let builder = likes.try_fold(builder, |builder, like| Ok::<_, ediffi::Error>(builder.like(like?)))?;
         self.expert.iter().try_fold(builder, |builder, (interval, named)| {
             Ok(builder.expert(*interval, located(named.as_os_str(), device, precision)?))
         })
@@ -137,7 +142,8 @@ fn lora(text: &str) -> Result<Lora, String> {
 
 /// The noise levels of an expert, and behind the first `=` its folder.
 fn expert(text: &str) -> Result<(ExpertInterval, PathBuf), String> {
-    let (interval, folder) = text.split_once('=').ok_or("expected INTERVAL=FOLDER")?;
+    let parts = text.split_once('=').filter(|(_, folder)| !folder.is_empty());
+    let (interval, folder) = parts.ok_or("expected INTERVAL=FOLDER")?;
     Ok((interval.parse().map_err(|error: ediffi_core::Error| error.to_string())?, folder.into()))
 }
 
