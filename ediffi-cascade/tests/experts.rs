@@ -145,7 +145,7 @@ fn steps_are_laid_into_the_interval_of_their_expert() {
     let custom = json!({ "schedule": { "custom": [&after[..], &[0.0]].concat() } });
     assert_eq!(bytes(&plain(&mut cascade, patch)), bytes(&plain(&mut cascade, custom)));
     let text = laid[0].to_string();
-    assert!(text.ends_with("expert 1: steps 3-7 of 7, sigma 0.1698 to 0.002, steps of its own"), "{text}");
+    assert!(text.ends_with("expert 1: steps 3-7 of 7, sigma 0.47 to 0.002, steps of its own"), "{text}");
     let told = plans(&cascade, json!({ "experts": { "0": { "guidance_scale": 2.5, "solver": "heun" } } }));
     assert!(told[0].to_string().starts_with("stage base (8x8), expert 0: steps 1-2 of 4, sigma 80 to "), "{}", told[0]);
     assert!(told[0].to_string().lines().next().unwrap().ends_with(", heun, guidance 2.5"), "{}", told[0]);
