@@ -164,7 +164,8 @@ impl PipelineBuilder {
                     let reason = format!("{} cannot follow a folder of Stable Diffusion", stage.display());
                     return Err(Error::Compose(reason));
                 }
-                let Latent { manifest, stage, text } = Latent::open(folder, experts, likes, &self.loras, runtime, residency)?;
+                let Latent { manifest, stage, text } =
+                    Latent::open(folder, experts, likes, &self.loras, runtime, residency)?;
                 Ok((manifest, vec![stage], PublishedEncoders::Clip(text)))
             }
         }

@@ -310,7 +310,12 @@ impl Request {
     }
 
     /// Sets what guidance leads one expert of a stage away from, in the place of the negative prompt.
-    pub fn expert_negative_prompt(mut self, stage: impl Into<String>, expert: usize, prompt: impl Into<String>) -> Self {
+    pub fn expert_negative_prompt(
+        mut self,
+        stage: impl Into<String>,
+        expert: usize,
+        prompt: impl Into<String>,
+    ) -> Self {
         self.stage_prompts.entry(stage.into()).or_default().expert_negative_prompts.insert(expert, prompt.into());
         self
     }

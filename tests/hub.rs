@@ -116,16 +116,18 @@ fn child() {
     let pipeline = match way.as_str() {
         "icons" => icons().and_then(Pipeline::open),
         "from_hub" => Pipeline::from_hub("org/name"),
-        "half" => named("org/name").precision(Precision::F16).download().and_then(|folder| {
-            Pipeline::builder(folder).device(DeviceChoice::Cpu).precision(Precision::F32).open()
-        }),
+        "half" => named("org/name")
+            .precision(Precision::F16)
+            .download()
+            .and_then(|folder| Pipeline::builder(folder).device(DeviceChoice::Cpu).precision(Precision::F32).open()),
         "stopped" => {
             let stopped = named("org/name").watch(|_| ControlFlow::Break(()));
             stopped.builder().and_then(PipelineBuilder::open)
         }
         "located" => {
             let folder = ediffi::located("hub:org/name@main", DeviceChoice::Cpu, Precision::F32);
-            folder.and_then(|folder| Pipeline::builder(folder).device(DeviceChoice::Cpu).precision(Precision::F32).open())
+            folder
+                .and_then(|folder| Pipeline::builder(folder).device(DeviceChoice::Cpu).precision(Precision::F32).open())
         }
         "watched" => {
             let heard = Arc::new(Mutex::new(Vec::new()));
@@ -222,8 +224,7 @@ const READ: [&str; 10] = [
 fn sent(server: &Server) -> Vec<String> {
     let requests = server.requests();
     let sent = requests.iter().filter_map(|request| request.strip_prefix("GET /org/name/resolve/"));
-    let mut sent: Vec<String> =
-        sent.filter_map(|request| Some(request.split_once('/')?.1.trim().to_owned())).collect();
+    let mut sent: Vec<String> = sent.filter_map(|request| Some(request.split_once('/')?.1.trim().to_owned())).collect();
     sent.sort();
     sent
 }
@@ -282,7 +283,10 @@ fn a_download_is_told_of_and_stopped() {
 fn what_cannot_be_drawn_is_refused_before_weights_come() {
     let flux = |files: &mut Files| {
         let index = String::from_utf8(files["model_index.json"].clone()).unwrap();
-        files.insert("model_index.json".to_owned(), index.replace("StableDiffusionPipeline", "FluxPipeline").into_bytes());
+        files.insert(
+            "model_index.json".to_owned(),
+            index.replace("StableDiffusionPipeline", "FluxPipeline").into_bytes(),
+        );
     };
     let pickled = |files: &mut Files| drop(files.remove("unet/diffusion_pytorch_model.safetensors"));
     let without = |files: &mut Files| drop(files.remove("scheduler/scheduler_config.json"));

@@ -71,7 +71,8 @@ impl Owners {
 /// The schedule with other numbers of steps of some experts. A number that the schedule has changes no bit of it.
 fn laid(sigmas: &[f64], experts: &Experts, wanted: &BTreeMap<usize, usize>, table: NoiseTable) -> Result<Vec<f64>> {
     let plan = experts.plan(sigmas)?;
-    let wrong = |expert: usize, reason: String| Err(Error::InvalidSchedule(format!("steps of expert {expert}: {reason}")));
+    let wrong =
+        |expert: usize, reason: String| Err(Error::InvalidSchedule(format!("steps of expert {expert}: {reason}")));
     let idle = wanted.keys().find(|expert| !plan.experts().any(|own| own == **expert));
     if let Some(&expert) = idle {
         return wrong(expert, "the schedule has none in its interval: more steps of the stage may have".to_owned());
@@ -80,7 +81,8 @@ fn laid(sigmas: &[f64], experts: &Experts, wanted: &BTreeMap<usize, usize>, tabl
     let whole = plan.steps().iter().all(|step| table.index_of(step.sigma).is_some());
     let mut laid = Vec::new();
     for segment in plan.segments() {
-        let own: Vec<f64> = plan.steps().iter().take(segment.steps.end).skip(segment.steps.start).map(|s| s.sigma).collect();
+        let own: Vec<f64> =
+            plan.steps().iter().take(segment.steps.end).skip(segment.steps.start).map(|s| s.sigma).collect();
         let steps = wanted.get(&segment.expert).copied().unwrap_or(own.len());
         if steps == 0 {
             return wrong(segment.expert, "it needs one at least".to_owned());
@@ -95,7 +97,10 @@ fn laid(sigmas: &[f64], experts: &Experts, wanted: &BTreeMap<usize, usize>, tabl
         }
         let spread = spread(&own, steps, table, whole);
         if !spread.array_windows().all(|[above, below]| below < above) {
-            return wrong(segment.expert, format!("its interval has no {steps} timesteps between the first and the last"));
+            return wrong(
+                segment.expert,
+                format!("its interval has no {steps} timesteps between the first and the last"),
+            );
         }
         laid.extend(spread);
     }
@@ -147,7 +152,8 @@ mod tests {
     }
 
     fn settings(schedule: Schedule, steps: usize, own: &[(usize, usize)]) -> SamplerSettings {
-        let own = own.iter().map(|&(index, steps)| (index, ExpertSettings { steps: Some(steps), ..Default::default() }));
+        let own =
+            own.iter().map(|&(index, steps)| (index, ExpertSettings { steps: Some(steps), ..Default::default() }));
         let (solver, guidance) = (Solver::Euler, Guidance::new(1.0));
         SamplerSettings { solver, steps, schedule, guidance, experts: own.collect() }
     }
@@ -201,11 +207,14 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         let narrow = owners(&["timesteps:10..", "timesteps:..10"]);
-        let trailing = Timesteps { sampler: Sampler::Euler, spacing: Spacing::Trailing, karras: false, to_first: false };
+        let trailing =
+            Timesteps { sampler: Sampler::Euler, spacing: Spacing::Trailing, karras: false, to_first: false };
         let error = narrow.owned(&settings(Schedule::Timesteps(trailing), 4, &[(1, 3)])).unwrap_err().to_string();
         assert!(error.contains("steps of expert 1: the schedule has none"), "{error}");
         let uncounted = Owners { counted: false, ..pair };
-        assert!(uncounted.owned(&settings(leading(), 20, &[])).unwrap_err().to_string().contains("counts no timesteps"));
+        assert!(
+            uncounted.owned(&settings(leading(), 20, &[])).unwrap_err().to_string().contains("counts no timesteps")
+        );
     }
 
     proptest! {

@@ -243,7 +243,10 @@ mod tests {
         let churn = ediffi_core::solver::Churn { s_churn: 4.0, ..ediffi_core::solver::Churn::NONE };
         for (own, words) in [
             (ExpertSettings { guidance_scale: Some(f64::NAN), ..Default::default() }, "expert 1: scale NaN"),
-            (ExpertSettings { solver: Some(Solver::TabDeis { order: 9 }), ..Default::default() }, "expert 1: the order"),
+            (
+                ExpertSettings { solver: Some(Solver::TabDeis { order: 9 }), ..Default::default() },
+                "expert 1: the order",
+            ),
             (ExpertSettings { solver: Some(Solver::Heun(churn)), ..Default::default() }, "expert 1: churn adds noise"),
         ] {
             let wrong = SamplerSettings { experts: BTreeMap::from([(1, own)]), ..settings() };

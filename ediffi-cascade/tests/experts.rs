@@ -23,9 +23,10 @@ fn drawn(cascade: &mut Cascade, patch: Value, leaning: &[Option<&Conditioning>; 
     let plans = plans(cascade, patch);
     let (own, nothing) = (embeddings(&SEEDS), Conditioning::default());
     let [unconditional, experts @ ..] = leaning;
-    let told = experts.iter().enumerate().filter_map(|(expert, leaning)| {
-        Some(ToldExpert { stage: "base", expert, unconditional: (*leaning)? })
-    });
+    let told = experts
+        .iter()
+        .enumerate()
+        .filter_map(|(expert, leaning)| Some(ToldExpert { stage: "base", expert, unconditional: (*leaning)? }));
     let told: Vec<_> = told.collect();
     let job = CascadeJob {
         unconditional: unconditional.unwrap_or(&nothing),
@@ -65,7 +66,8 @@ fn settings_that_say_the_same_change_no_bit() {
                 let experts = json!({ "solver": solver, "experts": { "0": { "steps": 2 }, "1": { "steps": 2 } } });
                 assert_eq!(bytes(&plain(&mut cascade, experts)), expected, "{solver}");
             }
-            let other = bytes(&plain(&mut cascade, json!({ "solver": solver, "experts": { "1": { "guidance_scale": 5.0 } } })));
+            let other =
+                bytes(&plain(&mut cascade, json!({ "solver": solver, "experts": { "1": { "guidance_scale": 5.0 } } })));
             assert_ne!(other, expected, "{solver}");
         }
     }
@@ -142,7 +144,8 @@ fn steps_are_laid_into_the_interval_of_their_expert() {
     let after = sigmas(&laid);
     assert_eq!((&after[..2], after[2], after[6], after.len()), (&before[..2], before[2], before[3], 7));
     // The same list by hand.
-    let custom = json!({ "schedule": { "custom": [&after[..], &[0.0]].concat() } });
+    let list = [&after[..], &[0.0]].concat();
+    let custom = json!({ "schedule": { "custom": list } });
     assert_eq!(bytes(&plain(&mut cascade, patch)), bytes(&plain(&mut cascade, custom)));
     let text = laid[0].to_string();
     assert!(text.ends_with("expert 1: steps 3-7 of 7, sigma 0.47 to 0.002, steps of its own"), "{text}");
@@ -166,7 +169,10 @@ fn said(model: &Model, [first, second]: [&str; 2]) -> Result<StageConfig, serde_
 fn a_manifest_says_intervals_in_any_unit() {
     let model = Model::new(&network(false), 8);
     let config = said(&model, ["sigma:1..", "log-snr:0.."]).unwrap();
-    assert_eq!(config.experts.iter().map(|own| own.sigma).collect::<Vec<_>>(), [model.config.experts[0].sigma, model.config.experts[1].sigma]);
+    assert_eq!(
+        config.experts.iter().map(|own| own.sigma).collect::<Vec<_>>(),
+        [model.config.experts[0].sigma, model.config.experts[1].sigma]
+    );
     assert_eq!(serde_json::from_value::<StageConfig>(json!(config)).unwrap(), config);
     for (intervals, words) in [
         (["timesteps:200..", "rest"], "the network counts no timesteps"),
@@ -213,7 +219,8 @@ fn intervals_by_steps_move_with_the_schedule() {
             let fixed = Model { config: fixed, folder: tempfile::tempdir().unwrap() };
             for name in ["config.json", "high.safetensors", "low.safetensors"] {
                 std::fs::create_dir_all(fixed.folder.path().join("base")).unwrap();
-                std::fs::copy(model.folder.path().join("base").join(name), fixed.folder.path().join("base").join(name)).unwrap();
+                std::fs::copy(model.folder.path().join("base").join(name), fixed.folder.path().join("base").join(name))
+                    .unwrap();
             }
             let expected = bytes(&plain(&mut fixed.open(residency), json!({ "steps": steps })));
             assert_eq!(bytes(&plain(&mut cascade, json!({ "steps": steps }))), expected, "{residency:?} {steps}");

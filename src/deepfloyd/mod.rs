@@ -57,7 +57,8 @@ impl Published {
     pub(crate) fn open(folders: &Folders<'_>, runtime: Runtime, residency: Residency) -> Result<Self> {
         let half = runtime.kind != tch::Kind::Float;
         let base = PublishedFolder::open(folders.base, PublishedStage::Base, half)?;
-        let others = folders.experts.iter().map(|(_, folder)| PublishedFolder::open(folder, PublishedStage::Base, half));
+        let others =
+            folders.experts.iter().map(|(_, folder)| PublishedFolder::open(folder, PublishedStage::Base, half));
         let others = others.collect::<Result<Vec<_>>>()?;
         let owners = owners(folders.base, folders.experts, NoiseTable::SquaredCosine, &base.settings)?;
         let (config, files) = ensemble(&base, &others, &owners);
@@ -85,10 +86,9 @@ impl Published {
 /// A stage of `main`, from which `others` take over their noise levels, as `owners` says.
 fn ensemble(main: &PublishedFolder, others: &[PublishedFolder], owners: &[Owner]) -> (StageConfig, Vec<ExpertFiles>) {
     let of = |owner: &Owner| owner.other.and_then(|number| others.get(number)).unwrap_or(main);
-    let experts = owners.iter().map(|owner| ExpertConfig {
-        interval: owner.interval,
-        ..ExpertConfig::new(of(owner).label(), owner.sigma)
-    });
+    let experts = owners
+        .iter()
+        .map(|owner| ExpertConfig { interval: owner.interval, ..ExpertConfig::new(of(owner).label(), owner.sigma) });
     let files = owners.iter().map(|owner| {
         let (weights, network) = (of(owner).weights.clone(), of(owner).unet.network.clone().into());
         ExpertFiles { weights, original: false, network, loras: Vec::new() }

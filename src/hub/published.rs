@@ -33,7 +33,8 @@ pub(super) fn download(model: &HubModel, folder: &Path, half: bool) -> Result<()
     // Another family is refused here, with what it is.
     family(folder)?;
     let index = Index::read(folder)?;
-    let parts: Vec<(&str, Read)> = index.parts().filter_map(|part| Some((part.name, read(&index.class, &part)?))).collect();
+    let parts: Vec<(&str, Read)> =
+        index.parts().filter_map(|part| Some((part.name, read(&index.class, &part)?))).collect();
     let configs = parts.iter().filter_map(|(part, read)| match read {
         Read::Scheduler => Some(format!("{part}/scheduler_config.json")),
         Read::Network => Some(format!("{part}/config.json")),
@@ -50,7 +51,10 @@ pub(super) fn download(model: &HubModel, folder: &Path, half: bool) -> Result<()
         };
         let own = model.clone().subfolder(*part);
         let (file, variant) = chosen(&own, stem, half)?.ok_or_else(|| {
-            unusable(folder, format!("the repository has no {part}/{stem}.safetensors, nor its half-precision variant or index"))
+            unusable(
+                folder,
+                format!("the repository has no {part}/{stem}.safetensors, nor its half-precision variant or index"),
+            )
         })?;
         let encoder = variant.map_or(own.clone(), |variant| own.clone().variant(variant));
         match read {

@@ -41,7 +41,11 @@ pub(crate) fn owners(
     let named = |folder: &Path, error: ediffi_core::Error| Error::Compose(format!("{}: {error}", folder.display()));
     let resolved = others.iter().map(|(said, folder)| {
         if *said == ExpertInterval::Rest {
-            let reason = format!("{}: the rest is that of {}, from which the others take over", folder.display(), base.display());
+            let reason = format!(
+                "{}: the rest is that of {}, from which the others take over",
+                folder.display(),
+                base.display()
+            );
             return Err(Error::Compose(reason));
         }
         said.resolve(Some(table), &sigmas).map_err(|error| named(folder, error))
@@ -78,7 +82,8 @@ mod tests {
     const TABLE: NoiseTable = NoiseTable::ScaledLinear;
 
     fn found(intervals: &[&str]) -> Result<Vec<Owner>> {
-        let others = |(number, said): (usize, &&str)| (said.parse().unwrap(), PathBuf::from(format!("expert-{number}")));
+        let others =
+            |(number, said): (usize, &&str)| (said.parse().unwrap(), PathBuf::from(format!("expert-{number}")));
         let others: Vec<_> = intervals.iter().enumerate().map(others).collect();
         let settings = SamplerSettings::new(Solver::Euler, 20, Schedule::Leading, Guidance::new(1.0));
         owners(Path::new("base"), &others, TABLE, &settings)

@@ -17,7 +17,8 @@ use crate::published::{is_published, unusable};
 /// [`Error::Published`](crate::Error::Published) for a file that is no such checkpoint, and for one whose model none of the folders has.
 pub(super) fn like(file: &Path, likes: &[&Path]) -> Result<(PathBuf, OriginalModel)> {
     if file.extension().is_none_or(|extension| extension != "safetensors") {
-        let reason = "it is no safetensors file: others, such as `.ckpt`, are pickles, which can run programs, and are not read";
+        let reason =
+            "it is no safetensors file: others, such as `.ckpt`, are pickles, which can run programs, and are not read";
         return Err(unusable(file, reason));
     }
     let model = OriginalModel::of(file)?;

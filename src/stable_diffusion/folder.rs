@@ -58,7 +58,9 @@ impl LatentFolder {
         // The last is which embedder of a checkpoint's conditioner it is.
         let parts: &[(&str, Layer, Option<usize>)] = match said.model {
             Model::Early => &[("text_encoder", Layer::Last, None)],
-            Model::Xl => &[("text_encoder", Layer::Penultimate, Some(0)), ("text_encoder_2", Layer::Penultimate, Some(1))],
+            Model::Xl => {
+                &[("text_encoder", Layer::Penultimate, Some(0)), ("text_encoder_2", Layer::Penultimate, Some(1))]
+            }
             Model::Refiner => &[("text_encoder_2", Layer::Penultimate, Some(0))],
         };
         let text = parts.iter().map(|(part, layer, embedder)| {

@@ -79,7 +79,9 @@ fn boundary(index: &mut Index) -> Result<Option<usize>> {
     let (key, second) = ("boundary_ratio", index.has("unet_2"));
     let Some(ratio) = index.number(key)? else {
         if second {
-            return Err(index.wrong("unet_2", "the file has no `boundary_ratio`, which says when it takes over".to_owned()));
+            return Err(
+                index.wrong("unet_2", "the file has no `boundary_ratio`, which says when it takes over".to_owned())
+            );
         }
         return Ok(None);
     };

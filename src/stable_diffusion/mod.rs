@@ -95,7 +95,8 @@ impl Latent {
                     let reason = "it has two networks of its own, from which no other can take over";
                     return Err(Error::Compose(format!("{}: {reason}", base.display())));
                 }
-                let second = Network { unet, weights, part: "unet_2", loras: loras.of_network(1, true), ..Network::of(&main) };
+                let second =
+                    Network { unet, weights, part: "unet_2", loras: loras.of_network(1, true), ..Network::of(&main) };
                 let low = table.below(boundary)?;
                 let first = Owner { sigma: SigmaInterval::new(low.high(), f64::INFINITY)?, ..Owner::ALONE };
                 let owners = vec![first, Owner { sigma: low, interval: None, other: Some(0) }];

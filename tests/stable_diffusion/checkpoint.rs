@@ -35,7 +35,9 @@ fn network(folder: &Folder, blocks: usize) -> Named {
             ("add_embedding", _) => format!("label_emb.0.{}.{}", if parts[1] == "linear_1" { 0 } else { 2 }, rest(2)),
             ("mid_block", _) if parts[1] == "attentions" => format!("middle_block.1.{}", rest(3)),
             ("mid_block", _) => format!("middle_block.{}.{}", 2 * number(2), layer(&rest(3))),
-            ("down_blocks", "downsamplers") => format!("input_blocks.{}.0.op.{}", (blocks + 1) * (number(1) + 1), rest(5)),
+            ("down_blocks", "downsamplers") => {
+                format!("input_blocks.{}.0.op.{}", (blocks + 1) * (number(1) + 1), rest(5))
+            }
             ("up_blocks", "upsamplers") => {
                 let place = if attends(parts[1]) { 2 } else { 1 };
                 format!("output_blocks.{}.{place}.conv.{}", (blocks + 1) * number(1) + blocks, rest(5))
@@ -44,7 +46,11 @@ fn network(folder: &Folder, blocks: usize) -> Named {
                 let down = side == "down_blocks";
                 let block = (blocks + 1) * number(1) + number(3) + usize::from(down);
                 let (side, rest) = (if down { "input_blocks" } else { "output_blocks" }, rest(4));
-                if kind == "attentions" { format!("{side}.{block}.1.{rest}") } else { format!("{side}.{block}.0.{}", layer(&rest)) }
+                if kind == "attentions" {
+                    format!("{side}.{block}.1.{rest}")
+                } else {
+                    format!("{side}.{block}.0.{}", layer(&rest))
+                }
             }
         }
     };
@@ -116,12 +122,15 @@ fn open_clip(folder: &Folder, part: &str) -> Named {
             "embeddings.token_embedding.weight" => "token_embedding.weight".to_owned(),
             "embeddings.position_embedding.weight" => "positional_embedding".to_owned(),
             _ => {
-                let name = name.replace("final_layer_norm", "ln_final").replace("encoder.layers", "transformer.resblocks");
+                let name =
+                    name.replace("final_layer_norm", "ln_final").replace("encoder.layers", "transformer.resblocks");
                 let name = name.replace("layer_norm1", "ln_1").replace("layer_norm2", "ln_2");
-                let name = name.replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj").replace("self_attn", "attn");
+                let name =
+                    name.replace("mlp.fc1", "mlp.c_fc").replace("mlp.fc2", "mlp.c_proj").replace("self_attn", "attn");
                 if let Some((block, parameter)) = name.split_once("q_proj.") {
                     let own = |map: &str| find(&format!("text_model.{}", own_name(block, map, parameter))).unwrap();
-                    named.push((format!("{block}in_proj_{parameter}"), Tensor::cat(&[own("q"), own("k"), own("v")], 0)));
+                    named
+                        .push((format!("{block}in_proj_{parameter}"), Tensor::cat(&[own("q"), own("k"), own("v")], 0)));
                     continue;
                 }
                 if name.contains("k_proj.") || name.contains("v_proj.") {
@@ -146,7 +155,8 @@ fn checkpoint(folder: &Folder, blocks: usize, text: Vec<Named>) -> Named {
     let mut all = [network(folder, blocks), autoencoder(folder)].concat_named();
     all.extend(text.into_iter().flatten());
     for unused in ["model_ema.decay", "betas", "alphas_cumprod", "cond_stage_model.unused", "conditioner.unused"] {
-        if !unused.starts_with("cond_stage_model") || all.iter().any(|(name, _)| name.starts_with("cond_stage_model.")) {
+        if !unused.starts_with("cond_stage_model") || all.iter().any(|(name, _)| name.starts_with("cond_stage_model."))
+        {
             all.push((unused.to_owned(), Tensor::from(0.5_f32)));
         }
     }
@@ -197,9 +207,11 @@ impl Single {
         let mut text = open_clip(&folder, "text_encoder");
         let layers = text.iter().filter(|(name, _)| name.ends_with("in_proj_weight")).count();
         let last = format!("transformer.resblocks.{}.", layers - 1);
-        let beyond: Named = text.iter().filter(|(name, _)| name.starts_with(&last)).map(|(name, x)| {
-            (name.replace(&last, &format!("transformer.resblocks.{layers}.")), x.zeros_like())
-        }).collect();
+        let beyond: Named = text
+            .iter()
+            .filter(|(name, _)| name.starts_with(&last))
+            .map(|(name, x)| (name.replace(&last, &format!("transformer.resblocks.{layers}.")), x.zeros_like()))
+            .collect();
         text.extend(beyond);
         text.push(("text_projection".to_owned(), Tensor::ones([4, 4], (Kind::Float, ediffi::Device::Cpu))));
         let named = checkpoint(&folder, blocks("unet-2"), vec![behind("cond_stage_model.model.", text)]);
@@ -227,7 +239,12 @@ impl Single {
 
     /// What opening it says without tensors that begin so.
     fn without(&self, start: &str) -> String {
-        let named: Named = self.named.iter().filter(|(name, _)| !name.starts_with(start)).map(|(name, x)| (name.clone(), x.shallow_clone())).collect();
+        let named: Named = self
+            .named
+            .iter()
+            .filter(|(name, _)| !name.starts_with(start))
+            .map(|(name, x)| (name.clone(), x.shallow_clone()))
+            .collect();
         assert!(named.len() < self.named.len(), "{start}");
         let file = self.folder.path().join("spoilt.safetensors");
         Tensor::write_safetensors(&named, &file).unwrap();
@@ -241,7 +258,8 @@ fn builder(file: &Path) -> PipelineBuilder {
 
 /// Residual blocks of a level on the way down.
 fn blocks(unet: &str) -> usize {
-    let config: serde_json::Value = serde_json::from_slice(&fs::read(fixture(unet).join("config.json")).unwrap()).unwrap();
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(fixture(unet).join("config.json")).unwrap()).unwrap();
     config["layers_per_block"].as_u64().unwrap_or(2) as usize
 }
 
@@ -299,10 +317,14 @@ fn a_saved_picture_tells_which_checkpoint_drew_it() {
     let made = || single.builder().like(single.folder.path()).open().unwrap().provenance(&request).unwrap();
     let before = made();
     assert_eq!(before.differences(&made()), Vec::<String>::new());
-    let changed: Named = single.named.iter().map(|(name, x)| {
-        let changed = name.starts_with("model.diffusion_model.out.2.");
-        (name.clone(), if changed { x * 2.0 } else { x.shallow_clone() })
-    }).collect();
+    let changed: Named = single
+        .named
+        .iter()
+        .map(|(name, x)| {
+            let changed = name.starts_with("model.diffusion_model.out.2.");
+            (name.clone(), if changed { x * 2.0 } else { x.shallow_clone() })
+        })
+        .collect();
     Tensor::write_safetensors(&changed, &single.file).unwrap();
     assert!(!before.differences(&made()).is_empty());
 }
@@ -315,7 +337,10 @@ fn what_a_checkpoint_lacks_is_said() {
         assert!(message.contains(part), "{part} in {message}");
     }
     let message = first.builder().like(second.folder.path()).open().unwrap_err().to_string();
-    assert!(message.contains("checkpoint of Stable Diffusion 1,") && message.contains("holds Stable Diffusion 2"), "{message}");
+    assert!(
+        message.contains("checkpoint of Stable Diffusion 1,") && message.contains("holds Stable Diffusion 2"),
+        "{message}"
+    );
     let message = Single::refiner().builder().like(Folder::refiner().path()).open().unwrap_err().to_string();
     assert!(message.contains("SDXL's refiner"), "{message}");
     for (start, words) in [

@@ -1,8 +1,6 @@
 //! Experts as people say them, and what each does otherwise.
 
-use ediffi::{
-    Error, ExpertInterval, Guidance, NoiseTable, Pipeline, Problem, Request, SigmaInterval, Solver, Tensor,
-};
+use ediffi::{Error, ExpertInterval, Guidance, NoiseTable, Pipeline, Problem, Request, SigmaInterval, Solver, Tensor};
 
 use super::folders::Folder;
 use super::{PROMPT, difference, draw, off, recorded};
@@ -90,7 +88,8 @@ fn a_saved_picture_has_what_its_experts_did() {
     let (base, refiner) = (Folder::base(), Folder::refiner());
     let open = |interval| base.builder().expert(interval, refiner.path()).open().unwrap();
     let pipeline = open(ExpertInterval::steps(-4..));
-    let request = plain().expert_guidance("base", 1, 2.0).expert_steps("base", 1, 2).expert_solver("base", 0, Solver::DpmPp2M);
+    let request =
+        plain().expert_guidance("base", 1, 2.0).expert_steps("base", 1, 2).expert_solver("base", 0, Solver::DpmPp2M);
     let request = request.expert_negative_prompt("base", 0, "rain");
     let png = pipeline.generate(&request).unwrap().images[0].to_png().unwrap();
     let again = Request::from_png_bytes(&png).unwrap();
@@ -117,7 +116,10 @@ fn what_is_wrong_with_an_expert_is_named() {
     };
     let name = refiner.path().display().to_string();
     let shared = refused(&[("timesteps:..200", &refiner), ("fraction:0.7..", &refiner)]);
-    assert!(shared.contains(&format!("{name} and {name} both are the expert of the noise levels [0.0000, ")), "{shared}");
+    assert!(
+        shared.contains(&format!("{name} and {name} both are the expert of the noise levels [0.0000, ")),
+        "{shared}"
+    );
     let beyond = refused(&[("steps:40..60", &refiner)]);
     assert!(beyond.contains(&name) && beyond.contains("some of the 50 steps"), "{beyond}");
     let pipeline = base.builder().expert(ExpertInterval::steps(6..10), refiner.path());
@@ -149,14 +151,19 @@ fn a_folder_may_hold_a_pair_of_experts() {
     let weights = "unet/diffusion_pytorch_model.safetensors";
     other.change(weights, |name, x| if name == "conv_out.weight" { x * 0.5 } else { x });
     folder.add_part("unet_2", &other, "unet");
-    folder.replace("model_index.json", "{", r#"{ "boundary_ratio": 0.4, "unet_2": ["diffusers", "UNet2DConditionModel"],"#);
+    folder.replace(
+        "model_index.json",
+        "{",
+        r#"{ "boundary_ratio": 0.4, "unet_2": ["diffusers", "UNet2DConditionModel"],"#,
+    );
     let request = Request::new(PROMPT).steps("base", 10);
     let pair = plain.builder().expert(ExpertInterval::timesteps(..400), other.path()).open().unwrap();
     let pipeline = folder.open();
     assert_eq!(owners(&pipeline, &request), owners(&pair, &request));
     assert_eq!(difference(&picture(&pipeline, &request), &picture(&pair, &request)), 0.0);
     assert!(difference(&picture(&pipeline, &request), &picture(&plain.open(), &request)) > 1e-3);
-    let names: Vec<_> = pipeline.manifest().stages[0].experts.iter().map(|own| own.weights.display().to_string()).collect();
+    let names: Vec<_> =
+        pipeline.manifest().stages[0].experts.iter().map(|own| own.weights.display().to_string()).collect();
     assert!(names[0].contains("/unet/") && names[1].contains("/unet_2/"), "{names:?}");
     let composed = folder.builder().expert(ExpertInterval::timesteps(..100), other.path()).open().unwrap_err();
     assert!(matches!(&composed, Error::Compose(reason) if reason.contains("two networks of its own")), "{composed}");

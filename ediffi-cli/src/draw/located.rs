@@ -12,7 +12,9 @@ pub(super) fn located(named: &OsStr, device: DeviceChoice, precision: Precision)
         return Ok(PathBuf::from(named));
     };
     let bar = indicatif::ProgressBar::no_length();
-    if let Ok(style) = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}") {
+    if let Ok(style) =
+        indicatif::ProgressStyle::with_template("{msg} {wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}")
+    {
         bar.set_style(style);
     }
     let seen = bar.clone();

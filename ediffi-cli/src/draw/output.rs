@@ -105,7 +105,8 @@ pub(super) fn show(pipeline: &Pipeline, request: &Request, as_json: bool) -> Res
         experts.dedup();
         let config = pipeline.manifest().stages.get(stage.index);
         let experts = experts.into_iter().map(|expert| {
-            let weights = config.and_then(|config| config.experts.get(expert)).map(|own| own.weights.display().to_string());
+            let weights =
+                config.and_then(|config| config.experts.get(expert)).map(|own| own.weights.display().to_string());
             let (solver, guidance) = (stage.settings.solver_of(expert), stage.settings.guidance_of(expert).scale);
             json!({ "expert": expert, "weights": weights, "solver": solver, "guidance": guidance })
         });

@@ -69,7 +69,9 @@ pub(super) fn of_stage<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str)
 }
 
 /// `base.1=30`. The name of a stage may have a dot itself, but no `=`.
-pub(super) fn of_expert<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<(String, usize, T), String> {
+pub(super) fn of_expert<T: std::str::FromStr<Err: std::fmt::Display>>(
+    text: &str,
+) -> Result<(String, usize, T), String> {
     let (place, value) = of_stage::<T>(text)?;
     let (stage, expert) = place.rsplit_once('.').ok_or("expected STAGE.NUMBER=VALUE")?;
     Ok((stage.to_owned(), expert.parse().map_err(|error| format!("{expert}: {error}"))?, value))

@@ -416,8 +416,9 @@ fn published_folders_are_experts_by_steps() {
     published(&room, "one");
     published(&room, "two");
     let with = |more: &[&'static str]| {
-        let plain = ["draw", "a cat", "--model", "one", "--expert", "steps:-2..=two", "--steps", "base=6", "--device", "cpu"];
-        [&plain, &["--precision", "f32", "--solver", "base=euler"], more].concat()
+        let plain =
+            ["draw", "a cat", "--model", "one", "--expert", "steps:-2..=two", "--steps", "base=6", "--device", "cpu"];
+        [&plain[..], &["--precision", "f32", "--solver", "base=euler"], more].concat()
     };
     let said = room.said(&with(&["--dry-run", "--expert-guidance", "base.1=3", "--expert-steps", "base.0=3"]));
     let lines: Vec<&str> = said.lines().collect();

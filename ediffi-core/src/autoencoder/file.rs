@@ -20,7 +20,9 @@ impl Encoder {
     /// Those of [`weights::load`](crate::weights::load).
     pub fn load(path: &Path, config: &AutoencoderConfig, device: Device, kind: Kind) -> Result<Self> {
         let kind = config.precision(kind);
-        load(WeightsFile::open(path, of_encoder)?, device, kind, |scope, weights| Self::new(scope, config, weights, kind))
+        load(WeightsFile::open(path, of_encoder)?, device, kind, |scope, weights| {
+            Self::new(scope, config, weights, kind)
+        })
     }
 }
 
@@ -33,7 +35,9 @@ impl Decoder {
     /// Those of [`weights::load`](crate::weights::load).
     pub fn load(path: &Path, config: &AutoencoderConfig, device: Device, kind: Kind) -> Result<Self> {
         let kind = config.precision(kind);
-        load(WeightsFile::open(path, of_decoder)?, device, kind, |scope, weights| Self::new(scope, config, weights, kind))
+        load(WeightsFile::open(path, of_decoder)?, device, kind, |scope, weights| {
+            Self::new(scope, config, weights, kind)
+        })
     }
 
     /// As [`load`](Self::load), of a checkpoint in the [original layout](crate::weights::Original).

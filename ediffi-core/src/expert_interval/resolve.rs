@@ -62,7 +62,9 @@ impl ExpertInterval {
         let (from, all) = (from.unwrap_or(0), table.len());
         let to = to.unwrap_or(all);
         if from >= to || to > all {
-            return Err(self.wrong(format!("timesteps from {from} up to {to}: it has to be some of the {all} that there are")));
+            return Err(
+                self.wrong(format!("timesteps from {from} up to {to}: it has to be some of the {all} that there are"))
+            );
         }
         let level = |timestep: usize| table.sigmas().get(timestep).copied();
         self.between(level(from).filter(|_| from > 0), level(to))
@@ -231,7 +233,8 @@ mod tests {
     #[test]
     fn the_rest_is_what_the_others_leave() {
         let said = |text: &str| text.split(' ').map(|one| one.parse().unwrap()).collect::<Vec<ExpertInterval>>();
-        let found = |text: &str| experts(&said(text), Some(TABLE), &euler(25)).map(|experts| experts.intervals().to_vec());
+        let found =
+            |text: &str| experts(&said(text), Some(TABLE), &euler(25)).map(|experts| experts.intervals().to_vec());
         let (low, rest) = (TABLE.below(200).unwrap(), interval(TABLE.sigmas()[200], f64::INFINITY));
         assert_eq!(found("rest timesteps:..200").unwrap(), [rest, low]);
         assert_eq!(found("timesteps:..200 rest").unwrap(), [low, rest]);

@@ -10,7 +10,8 @@ use crate::brief::brief;
 use crate::interval::SigmaInterval;
 use crate::{Error, Result};
 
-const KINDS: &str = "sigma:LOW..HIGH, timesteps:LOW..HIGH, snr:LOW..HIGH, log-snr:LOW..HIGH, fraction:FROM..TO, steps:FROM..TO, rest";
+const KINDS: &str =
+    "sigma:LOW..HIGH, timesteps:LOW..HIGH, snr:LOW..HIGH, log-snr:LOW..HIGH, fraction:FROM..TO, steps:FROM..TO, rest";
 
 fn wrong(said: &str, reason: impl Into<String>) -> Error {
     Error::ExpertInterval { said: brief(said).into_owned(), reason: reason.into() }
@@ -45,7 +46,8 @@ impl FromStr for ExpertInterval {
 fn ends<T: FromStr<Err: fmt::Display>>(text: &str, range: &str) -> Result<HalfOpen<T>> {
     let (from, to) = range.split_once("..").ok_or_else(|| wrong(text, "its two ends are written as LOW..HIGH"))?;
     let end = |end: &str| {
-        let parsed = (!end.is_empty()).then(|| end.parse().map_err(|error| wrong(text, format!("{}: {error}", brief(end)))));
+        let parsed =
+            (!end.is_empty()).then(|| end.parse().map_err(|error| wrong(text, format!("{}: {error}", brief(end)))));
         parsed.transpose()
     };
     Ok(HalfOpen { from: end(from)?, to: end(to)? })
@@ -161,7 +163,10 @@ mod tests {
             ("Rest", "none of"),
         ] {
             let error = text.parse::<ExpertInterval>().unwrap_err().to_string();
-            assert!(error.starts_with(&format!("`{text}` is no interval of an expert: ")) && error.contains(words), "{error}");
+            assert!(
+                error.starts_with(&format!("`{text}` is no interval of an expert: ")) && error.contains(words),
+                "{error}"
+            );
             let error = serde_json::from_str::<ExpertInterval>(&format!("{text:?}")).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }

@@ -253,8 +253,7 @@ impl Params for Loader<'_> {
     fn lend(&mut self, spec: &Spec) -> Result<Lent> {
         let (file, info) = self.file.place(&spec.name)?;
         let as_stored = self.kind(spec.role).is_none_or(|kind| kind_of(info.dtype) == Some(kind));
-        let unchanged =
-            !self.file.changes.contains_key(&spec.name) && !self.file.transposed.contains(&spec.name);
+        let unchanged = !self.file.changes.contains_key(&spec.name) && !self.file.transposed.contains(&spec.name);
         if self.device == Device::Cpu && as_stored && unchanged {
             Ok(Lent::of_file(file, info))
         } else {

@@ -24,8 +24,8 @@ use crate::{Clip, Error, Result, T5, clip, t5, tokenizer};
 use client::no_answer;
 use remote::Remote;
 use snapshot::{Snapshot, is_within};
-use watch::Watcher;
 pub use watch::Fetched;
+use watch::Watcher;
 
 impl T5 {
     /// Opens the T5 model `repository`, such as `org/name`, of the hub: see [`HubModel`].

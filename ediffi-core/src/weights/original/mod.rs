@@ -107,7 +107,8 @@ impl Original {
                 Self::Text { embedder, layers } => text::named(name, embedder, layers),
             }
         };
-        let all = stored.iter().flat_map(|own| named(own).into_iter().map(move |(name, view)| (own.as_str(), name, view)));
+        let all =
+            stored.iter().flat_map(|own| named(own).into_iter().map(move |(name, view)| (own.as_str(), name, view)));
         all.collect()
     }
 }
@@ -122,7 +123,9 @@ impl OriginalModel {
         let has = |start: &str| file.infos().any(|(name, _)| name.starts_with(start));
         let wrong = |reason: &str| Err(Error::WeightsLayout { path: path.to_owned(), reason: reason.to_owned() });
         if !has(NETWORK) {
-            return wrong("it is no checkpoint of Stable Diffusion 1, 2 or XL: no name begins with `model.diffusion_model.`");
+            return wrong(
+                "it is no checkpoint of Stable Diffusion 1, 2 or XL: no name begins with `model.diffusion_model.`",
+            );
         }
         if !has(autoencoder::PREFIX) {
             return wrong("it has no autoencoder: no name begins with `first_stage_model.`");
@@ -171,9 +174,12 @@ mod tests {
         assert_eq!(View::Matrix.of(&info(&[4, 3, 1, 1])).unwrap().shape, [4, 3]);
         assert_eq!(View::Matrix.of(&info(&[4, 3])).unwrap().shape, [4, 3]);
         assert_eq!(View::Transposed.of(&info(&[4, 3])).unwrap().shape, [3, 4]);
-        for (view, shape) in
-            [(View::Third(0), &[4, 3][..]), (View::Matrix, &[4, 3, 3, 3]), (View::Transposed, &[4]), (View::Third(0), &[])]
-        {
+        for (view, shape) in [
+            (View::Third(0), &[4, 3][..]),
+            (View::Matrix, &[4, 3, 3, 3]),
+            (View::Transposed, &[4]),
+            (View::Third(0), &[]),
+        ] {
             assert!(view.of(&info(shape)).is_none(), "{view:?} {shape:?}");
         }
     }
@@ -199,8 +205,10 @@ mod tests {
             let stored: Vec<String> = pairs.iter().map(|(stored, _)| stored.clone()).collect();
             let found: BTreeSet<(String, String)> =
                 original.renamed(&stored).into_iter().map(|(stored, name, _)| (stored.to_owned(), name)).collect();
-            let expected: BTreeSet<(String, String)> =
-                pairs.into_iter().flat_map(|(stored, names)| names.into_iter().map(move |name| (stored.clone(), name))).collect();
+            let expected: BTreeSet<(String, String)> = pairs
+                .into_iter()
+                .flat_map(|(stored, names)| names.into_iter().map(move |name| (stored.clone(), name)))
+                .collect();
             let lost: Vec<_> = expected.difference(&found).take(5).collect();
             let other: Vec<_> = found.difference(&expected).take(5).collect();
             assert!(lost.is_empty() && other.is_empty(), "{part}: {lost:?} {other:?}");

@@ -5,7 +5,9 @@
 pub(super) fn per_level<'a>(names: impl Iterator<Item = &'a str>) -> usize {
     let (mut halving, mut blocks) = (None, 0);
     for name in names {
-        let Some((block, rest)) = name.strip_prefix("input_blocks.").and_then(|rest| rest.split_once('.')) else { continue };
+        let Some((block, rest)) = name.strip_prefix("input_blocks.").and_then(|rest| rest.split_once('.')) else {
+            continue;
+        };
         let Ok(block) = block.parse::<usize>() else { continue };
         blocks = blocks.max(block);
         if rest.starts_with("0.op.") {

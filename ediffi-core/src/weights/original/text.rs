@@ -4,7 +4,8 @@ use super::{Named, View};
 
 /// The names in transformers' folders of a stored tensor, if it is of this encoder and of its first `layers`.
 pub(super) fn named(stored: &str, embedder: Option<usize>, layers: usize) -> Vec<Named> {
-    let place = embedder.map_or_else(|| "cond_stage_model.".to_owned(), |number| format!("conditioner.embedders.{number}."));
+    let place =
+        embedder.map_or_else(|| "cond_stage_model.".to_owned(), |number| format!("conditioner.embedders.{number}."));
     let Some(rest) = stored.strip_prefix(place.as_str()) else { return Vec::new() };
     if let Some(name) = rest.strip_prefix("transformer.") {
         return vec![(name.to_owned(), View::Whole)];
