@@ -277,6 +277,13 @@ unet |= {key: shape for norm in [1, 2, 3] for key, shape in layer(f"{words}.norm
 unet |= attention(f"{words}.attn1", 2) | attention(f"{words}.attn2", 1)
 unet |= layer(f"{words}.ff.net.0.proj", 16, 2) | layer(f"{words}.ff.net.2", 2, 8)
 diffusers(5, "unet", **unet)
+clip = "cond_stage_model.model."
+checkpoint = layer("model.diffusion_model.input_blocks.0.0", 2, 1, 3, 3) | layer("model.diffusion_model.input_blocks.1.0.in_layers.0", 2)
+checkpoint |= layer("model.diffusion_model.output_blocks.0.1.conv", 2, 2, 3, 3) | layer("first_stage_model.decoder.mid.attn_1.q", 1, 1, 1, 1)
+checkpoint |= layer("first_stage_model.decoder.up.0.block.0.nin_shortcut", 1, 1, 1, 1) | {f"{clip}text_projection": [3, 2]}
+checkpoint |= {f"{clip}transformer.resblocks.0.attn.in_proj_weight": [6, 2], f"{clip}transformer.resblocks.0.attn.in_proj_bias": [6]}
+diffusers(6, "checkpoint", **checkpoint)
+diffusers(6, "checkpoint-of-xl", **{key.replace("cond_stage_model", "conditioner.embedders.1"): shape for key, shape in checkpoint.items()})
 for which, name in [(0, "unet-xl"), (1, "unet-1"), (0, "unet-refiner"), (2, "vae"), (2, "vae-without")]:
     put(f"diffusers/config-of-{name}", bytes([which]) + read(f"{CORE}/stable-diffusion/{name}/config.json"))
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ediffi_cascade::{Enlarger, Tiling};
+use ediffi_core::expert_interval::ExpertInterval;
 use ediffi_core::guidance::Rows;
-use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::{DeviceChoice, Precision};
 use ediffi_core::weights::Lora;
@@ -47,7 +47,8 @@ pub struct PipelineBuilder {
     pub(crate) rows: Rows,
     pub(crate) clean_captions: Option<bool>,
     pub(crate) t5_weights: T5Weights,
-    pub(crate) experts: Vec<(SigmaInterval, PathBuf)>,
+    pub(crate) experts: Vec<(ExpertInterval, PathBuf)>,
+    pub(crate) likes: Vec<PathBuf>,
     pub(crate) loras: Loras,
     pub(crate) stages: Vec<PathBuf>,
     pub(crate) enlarger: Option<(PathBuf, Tiling)>,
@@ -72,6 +73,7 @@ impl PipelineBuilder {
             clean_captions: None,
             t5_weights: T5Weights::Full,
             experts: Vec::new(),
+            likes: Vec::new(),
             loras: Loras::default(),
             stages: Vec::new(),
             enlarger: None,
@@ -163,10 +165,17 @@ impl PipelineBuilder {
 
     /// Makes another published folder of the same family the expert for `interval`: it takes these noise levels over from the folder that the
     /// builder was made for. They share the text and the pixels or latents, so networks of several sizes make one ensemble, or SDXL and its
-    /// refiner. Intervals by timestep are [`NoiseTable::below`](crate::NoiseTable::below) and [`NoiseTable::after`](crate::NoiseTable::after).
+    /// refiner. The interval is said as suits best ([`ExpertInterval`]): by sigma, timestep, signal to noise, the fraction of the schedule that is
+    /// done, or by steps, of which each request has its own. Two that share noise levels are refused, and so is one whose steps a request does not
+    /// have.
     ///
     /// ```no_run
-    /// use ediffi::{Pipeline, SigmaInterval};
+    /// use ediffi::{ExpertInterval, Pipeline, SigmaInterval};
+    ///
+    /// // The last five steps of any number.
+    /// let pipeline = Pipeline::builder("stable-diffusion-xl-base-1.0")
+    ///     .expert(ExpertInterval::steps(-5..), "stable-diffusion-xl-refiner-1.0")
+    ///     .open()?;
     ///
     /// // What is in the picture is decided above sigma 1, by the large network; a smaller one draws the rest.
     /// let pipeline = Pipeline::builder("IF-I-M-v1.0")
@@ -175,8 +184,23 @@ impl PipelineBuilder {
     ///     .open()?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn expert(mut self, interval: SigmaInterval, folder: impl Into<PathBuf>) -> Self {
-        self.experts.push((interval, folder.into()));
+    pub fn expert(mut self, interval: impl Into<ExpertInterval>, folder: impl Into<PathBuf>) -> Self {
+        self.experts.push((interval.into(), folder.into()));
+        self
+    }
+
+    /// Takes configurations and tokenizers for a checkpoint of one file, which has weights alone: a folder as diffusers saves it, of a model of the
+    /// same kind. Its own weights are not read, and need not be there. The file is what the builder was made for, or an
+    /// [`expert`](Self::expert); where several are of different kinds, each has its own `like`.
+    ///
+    /// ```no_run
+    /// use ediffi::Pipeline;
+    ///
+    /// let pipeline = Pipeline::builder("dreamshaper.safetensors").like("stable-diffusion-v1-5").open()?;
+    /// # Ok::<(), ediffi::Error>(())
+    /// ```
+    pub fn like(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.likes.push(folder.into());
         self
     }
 

@@ -43,6 +43,9 @@ pub enum Error {
     /// No model was named.
     #[error("no model: EDIFFI_MODEL{0}; set it to a model folder, such as a copy of models/icons of ediffi's checkout")]
     NoModel(String),
+    /// A name on the hub, for a program that cannot download.
+    #[error("{0}: this program was built without the feature `hub`")]
+    WithoutHub(String),
     /// There is no such folder.
     #[error("there is no model folder {}", .0.display())]
     NoFolder(PathBuf),

@@ -154,7 +154,7 @@ impl Pipeline {
             (request.micro.unwrap_or_default(), stages.first().map(|first| (first.width, first.height)));
         let micro = |negative| size.map_or(Ok(None), |size| self.encoders.micro(&micro, size, negative));
         let texts = Texts::of(wanted, embeddings, &[micro(false)?, micro(true)?])?;
-        let (mixed, told) = (texts.mixed(), texts.told());
+        let (mixed, told, leaning) = (texts.mixed(), texts.told(), texts.leaning());
         let seeds: Vec<u64> = wanted.iter().flat_map(|one| image_seeds(one.request.seed, one.request.images)).collect();
         let enlarges = shape::running(request, &self.shapes).first().is_some_and(|first| first.enlarges);
         let given =
@@ -165,6 +165,7 @@ impl Pipeline {
             unconditional: &texts.unconditional,
             mixed: &mixed,
             told: &told,
+            told_experts: &leaning,
             batch: self.drawing.batch,
             rows: self.rows,
             paint: painter.as_ref().map(|painter| painter as &dyn ScoreBias),

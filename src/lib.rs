@@ -103,7 +103,7 @@ pub use problem::Problem;
 pub use prompts::{Mix, StagePrompt};
 pub use provenance::{Provenance, StageProvenance};
 pub use request::Request;
-pub use shipped::{MODEL_VARIABLE, icons};
+pub use shipped::{MODEL_VARIABLE, icons, located};
 pub use style::{STYLE_SIDE, Style, StyleEmbedding, StyleImage, StyleReference, StyleSource};
 pub use worker::{QUEUE_CAPACITY, Worker};
 
@@ -111,11 +111,12 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 #[doc(no_inline)]
 pub use {
     ediffi_cascade::{
-        AutoencoderFiles, Decoding, Enlarger, Jumps, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig,
-        StageNoise, StagePlan, Tiling,
+        AutoencoderFiles, Decoding, Enlarger, ExpertConfig, ExpertSettings, Jumps, PreconditionConfig, SamplerSettings,
+        SettingsPatch, StageConfig, StageNoise, StagePlan, Tiling,
     },
     ediffi_core::{
         conditioning::Conditioning,
+        expert_interval::{ExpertInterval, HalfOpen},
         guidance::{Guidance, Rows, Thresholding},
         interrupt,
         interval::SigmaInterval,
@@ -142,6 +143,7 @@ pub use {
 #[cfg(doctest)]
 #[doc = include_str!("../docs/deepfloyd.md")]
 #[doc = include_str!("../docs/editing.md")]
+#[doc = include_str!("../docs/experts.md")]
 #[doc = include_str!("../docs/mixing.md")]
 #[doc = include_str!("../docs/published.md")]
 #[doc = include_str!("../docs/paint-with-words.md")]

@@ -28,11 +28,11 @@ pub struct Limits {
     pub pixels: u64,
     /// Images (default: 64).
     pub images: usize,
-    /// Steps that a request sets for a stage, and those of an edit with its jumps (default: 1000). A schedule has at most 10 000, whatever stands here.
+    /// Steps that a request sets for a stage, or for its experts together, and those of an edit with its jumps (default: 1000). A schedule has at most 10 000, whatever stands here.
     pub steps: usize,
     /// Characters of each prompt, and of each phrase of a canvas (default: 4096). Encoders read some hundred.
     pub prompt_characters: usize,
-    /// Prompts that are mixed in, and stages with prompts of their own (default: 8). Each prompt that shares in the estimates takes as long as
+    /// Prompts that are mixed in, and stages and experts with prompts of their own (default: 8). Each prompt that shares in the estimates takes as long as
     /// the first.
     pub prompts: usize,
     /// Regions of a canvas (default: 64, which is also the most that a canvas can have).
@@ -110,13 +110,17 @@ impl Limits {
         let further = further.chain(request.stage_prompts.values().flat_map(StagePrompt::texts));
         let longest = further.map(|text| length(text, characters)).max().unwrap_or(0);
         found.check("further prompts, characters", longest, characters, "prompt_characters");
-        let prompts = (request.mix.len() + request.stage_prompts.len()) as u64;
+        let experts: usize = request.stage_prompts.values().map(|own| own.expert_negative_prompts.len()).sum();
+        let prompts = (request.mix.len() + request.stage_prompts.len() + experts) as u64;
         found.check("mixed prompts and those of stages", prompts, self.prompts as u64, "prompts");
         found.check("images", request.images as u64, self.images as u64, "images");
         for (name, patch) in &request.stages {
             let Some(stage) = all.iter().find(|stage| stage.name == *name) else { continue };
             let own = patch.schedule.as_ref().and_then(ediffi_core::schedule::Schedule::own_steps);
             let steps = patch.steps.or(own).unwrap_or(0).max(own.unwrap_or(0));
+            // Before anything is laid out by them.
+            let laid = patch.experts.values().filter_map(|own| own.steps).fold(0_usize, usize::saturating_add);
+            let steps = steps.max(laid);
             found.check(&format!("stage `{}`, steps", stage.name), steps as u64, self.steps as u64, "steps");
         }
         let jumps = request.edit.as_ref().and_then(|edit| edit.jumps).filter(|jumps| jumps.count > 0);

@@ -125,6 +125,7 @@ fn stage_digest(stage: &Stage) -> Result<String> {
     let config = config.map_err(|source| crate::Error::Json { path: "stage".into(), source })?;
     let mut hash = Sha256::new();
     hash.update(config);
+    experts.iter().filter_map(|expert| expert.interval).for_each(|said| hash.update(format!("{said}\n")));
     let named = |source| ediffi_cascade::Error::Stage { stage: stage.name().to_owned(), source: Box::new(source) };
     let intervals = experts.iter().map(|expert| Some(expert.sigma)).chain([None]);
     for (files, interval) in stage.files().iter().chain(stage.weaker_files()).zip(intervals) {

@@ -52,7 +52,7 @@ impl PipelineBuilder {
     /// weights were loaded; [`Error::IdleOption`] for an option that does nothing on this model; [`Error::Core`] for a
     /// device that cannot be used, and for a [LoRA](Self::lora) that cannot be read or is of another base.
     pub fn open(self) -> Result<Pipeline> {
-        let others = self.experts.iter().map(|(_, folder)| folder).chain(&self.stages);
+        let others = self.experts.iter().map(|(_, folder)| folder).chain(&self.stages).chain(&self.likes);
         let folders = std::iter::once(&self.folder).chain(others).map(PathBuf::as_path).chain(self.loras.paths());
         let folders = Arc::new(Identity::of_all(folders));
         let opened = self.opened(&folders);
@@ -64,7 +64,7 @@ impl PipelineBuilder {
     /// Opens it from `folders`, whatever becomes of them.
     fn opened(self, folders: &Arc<Identity>) -> Result<Pipeline> {
         let runtime = Runtime::new(self.device, self.precision)?;
-        let published = published::is_published(&self.folder);
+        let published = published::is_published(&self.folder) || self.folder.is_file();
         let file = self.folder.join(if published { published::INDEX_FILE } else { MANIFEST_FILE });
         let wrong = |key: String, reason: String| Error::Manifest { path: file.clone(), key, reason };
         let (manifest, stages, text) = if published {
@@ -145,9 +145,14 @@ impl PipelineBuilder {
 
     /// The stages of published folders.
     fn published(&self, runtime: Runtime) -> Result<(Manifest, Vec<Stage>, PublishedEncoders)> {
-        let Self { folder, experts, stages, noise_level, residency, .. } = self;
+        let Self { folder, experts, likes, stages, noise_level, residency, .. } = self;
         let residency = residency.unwrap_or(Residency::Relay);
-        match published::family(folder)? {
+        let family = if folder.is_file() { Family::StableDiffusion } else { published::family(folder)? };
+        let checkpoint = folder.is_file() || experts.iter().any(|(_, folder)| folder.is_file());
+        if !likes.is_empty() && !checkpoint {
+            return Err(Error::IdleOption { option: "like", reason: "nothing is a checkpoint of one file" });
+        }
+        match family {
             Family::DeepFloyd => {
                 self.loras.refuse()?;
                 let folders = Folders { base: folder, experts, stages, noise_level: *noise_level };
@@ -159,7 +164,8 @@ impl PipelineBuilder {
                     let reason = format!("{} cannot follow a folder of Stable Diffusion", stage.display());
                     return Err(Error::Compose(reason));
                 }
-                let Latent { manifest, stage, text } = Latent::open(folder, experts, &self.loras, runtime, residency)?;
+                let Latent { manifest, stage, text } =
+                    Latent::open(folder, experts, likes, &self.loras, runtime, residency)?;
                 Ok((manifest, vec![stage], PublishedEncoders::Clip(text)))
             }
         }
@@ -174,6 +180,9 @@ impl PipelineBuilder {
             return Err(Error::Compose(reason));
         }
         self.loras.refuse_text()?;
+        if !self.likes.is_empty() {
+            return Err(Error::IdleOption { option: "like", reason: "nothing is a checkpoint of one file" });
+        }
         let manifest = Manifest::read(folder)?;
         let residency = self.residency.unwrap_or(Residency::All);
         let open = |(index, config)| {

@@ -162,7 +162,9 @@ impl Pipeline {
         let begins = running.first().is_some_and(|first| !first.enlarges);
         let edit = request.edit.as_ref().filter(|_| begins);
         let plans = state.cascade.plan(range, size, patch)?.into_iter().enumerate();
-        let begun = |(index, plan): (usize, StagePlan)| {
+        let begun = |(index, mut plan): (usize, StagePlan)| {
+            let told = request.stage_prompts.get(&plan.stage);
+            plan.leaning = told.into_iter().flat_map(|told| told.expert_negative_prompts.keys().copied()).collect();
             let Some(edit) = edit.filter(|_| index == 0) else { return Ok(plan) };
             let plan = plan.with_strength(edit.resolved_strength());
             match edit.jumps {

@@ -1,5 +1,7 @@
 //! Prompts of a request beside its first: mixed in, and those of single stages.
 
+use std::collections::BTreeMap;
+
 use ediffi_cascade::Share;
 use ediffi_core::interval::SigmaInterval;
 use serde::{Deserialize, Serialize};
@@ -87,12 +89,15 @@ pub struct StagePrompt {
     /// What guidance leads away from in this stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub negative_prompt: Option<String>,
+    /// What guidance leads single experts of this stage away from, by their numbers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub expert_negative_prompts: BTreeMap<usize, String>,
 }
 
 impl StagePrompt {
     /// Those that are set.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &String> {
-        self.prompt.iter().chain(&self.negative_prompt)
+        self.prompt.iter().chain(&self.negative_prompt).chain(self.expert_negative_prompts.values())
     }
 }
 

@@ -281,6 +281,45 @@ impl Request {
         })
     }
 
+    /// Sets the scale of guidance of one expert of a stage. Experts are counted as [`Pipeline::plan`](crate::Pipeline::plan) counts them, and the
+    /// manifest: those of published folders from the noisiest.
+    ///
+    /// ```
+    /// use ediffi::{Request, Solver};
+    ///
+    /// // SDXL and its refiner: the second is guided less, by another solver, and away from another text.
+    /// let request = Request::new("a lighthouse in a storm")
+    ///     .expert_guidance("base", 1, 3.0)
+    ///     .expert_solver("base", 1, Solver::DpmPp2M)
+    ///     .expert_negative_prompt("base", 1, "blurred");
+    /// ```
+    pub fn expert_guidance(self, stage: impl Into<String>, expert: usize, scale: f64) -> Self {
+        self.set(stage, |settings| settings.experts.entry(expert).or_default().guidance_scale = Some(scale))
+    }
+
+    /// Sets the number of steps of one expert of a stage, which are laid between the first and the last noise level that the schedule of the
+    /// stage has in its interval. The other experts keep theirs.
+    pub fn expert_steps(self, stage: impl Into<String>, expert: usize, steps: usize) -> Self {
+        self.set(stage, |settings| settings.experts.entry(expert).or_default().steps = Some(steps))
+    }
+
+    /// Sets the solver of the steps that begin in the interval of one expert of a stage. It takes over where the picture is; a multistep
+    /// solver begins anew there.
+    pub fn expert_solver(self, stage: impl Into<String>, expert: usize, solver: Solver) -> Self {
+        self.set(stage, |settings| settings.experts.entry(expert).or_default().solver = Some(solver))
+    }
+
+    /// Sets what guidance leads one expert of a stage away from, in the place of the negative prompt.
+    pub fn expert_negative_prompt(
+        mut self,
+        stage: impl Into<String>,
+        expert: usize,
+        prompt: impl Into<String>,
+    ) -> Self {
+        self.stage_prompts.entry(stage.into()).or_default().expert_negative_prompts.insert(expert, prompt.into());
+        self
+    }
+
     /// Runs a stage tile by tile, to save memory.
     pub fn tiling(self, stage: impl Into<String>, tiling: Tiling) -> Self {
         self.set(stage, |settings| settings.tiling = Some(tiling))

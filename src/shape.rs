@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use ediffi_cascade::sizes::{self, StageSize};
-use ediffi_cascade::{SamplerSettings, Stage};
+use ediffi_cascade::{Owners, SamplerSettings, Stage};
 use ediffi_core::timesteps::NoiseTable;
 use ediffi_core::unet::EmbeddingShapes;
 
@@ -20,6 +20,8 @@ pub(crate) struct StageShape {
     pub(crate) settings: SamplerSettings,
     /// The timesteps that its schedules count on.
     pub(crate) timesteps: NoiseTable,
+    /// Which expert owns which noise level.
+    pub(crate) owners: Owners,
     /// Whether guidance may move away from a weaker network.
     pub(crate) weaker: bool,
     /// Whether it enlarges the picture of the stage before.
@@ -38,6 +40,7 @@ impl StageShape {
             needs: stage.io().embeddings,
             settings: stage.config().settings.clone(),
             timesteps: stage.config().precondition.timesteps(),
+            owners: stage.config().owners(),
             weaker: stage.config().weaker.is_some(),
             enlarges: stage.io().low_res,
             rgb: stage.picture_channels() == 3,
@@ -51,7 +54,7 @@ impl StageShape {
     /// jumps; `None` for settings that make no schedule.
     pub(crate) fn levels(&self, request: &Request) -> Option<Vec<f64>> {
         let settings = self.settings.patched(request.stages.get(&self.name));
-        let mut levels = settings.sigmas(self.timesteps).ok()?;
+        let mut levels = self.owners.owned(&settings).ok()?.sigmas;
         levels.retain(|sigma| *sigma > 0.0);
         let strength = request.edit.as_ref().filter(|_| !self.enlarges).map_or(1.0, Edit::resolved_strength);
         let made = ((levels.len() as f64 * strength) as usize).min(levels.len());

@@ -1,7 +1,9 @@
 //! Where the model is that a program draws with which was not told one.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
+
+use ediffi_core::runtime::{DeviceChoice, Precision};
 
 use crate::manifest::MANIFEST_FILE;
 use crate::{Error, Result};
@@ -38,10 +40,7 @@ fn chosen(variable: Option<OsString>, checkout: &Path) -> Result<PathBuf> {
             Err(Error::NoModel(" is not set, and this folder is no checkout of ediffi".to_owned()))
         };
     };
-    if let Some(repository) = value.to_str().and_then(|value| value.strip_prefix(HUB)) {
-        return from_hub(repository);
-    }
-    let folder = PathBuf::from(value);
+    let folder = located(&value, DeviceChoice::Auto, Precision::Auto)?;
     if folder.is_dir() {
         Ok(folder)
     } else {
@@ -49,14 +48,28 @@ fn chosen(variable: Option<OsString>, checkout: &Path) -> Result<PathBuf> {
     }
 }
 
+/// The folder of a model that somebody names: the folder itself, or with the feature `hub` that of `hub:owner/name`, or
+/// `hub:owner/name@revision`, whose files are downloaded as they suit this device and precision (`hub::HubPipeline`). A folder need not be
+/// there.
+///
+/// # Errors
+/// Those of the download; [`Error::WithoutHub`] for a program without the feature.
+pub fn located(named: impl AsRef<OsStr>, device: DeviceChoice, precision: Precision) -> Result<PathBuf> {
+    let named = named.as_ref();
+    match named.to_str().and_then(|named| named.strip_prefix(HUB)) {
+        Some(name) => from_hub(name, device, precision),
+        None => Ok(PathBuf::from(named)),
+    }
+}
+
 #[cfg(feature = "hub")]
-fn from_hub(repository: &str) -> Result<PathBuf> {
-    crate::hub::download(repository)
+fn from_hub(name: &str, device: DeviceChoice, precision: Precision) -> Result<PathBuf> {
+    crate::hub::HubPipeline::new(name).device(device).precision(precision).download()
 }
 
 #[cfg(not(feature = "hub"))]
-fn from_hub(repository: &str) -> Result<PathBuf> {
-    Err(Error::NoModel(format!("={HUB}{repository}: this program was built without the feature `hub`")))
+fn from_hub(name: &str, _device: DeviceChoice, _precision: Precision) -> Result<PathBuf> {
+    Err(Error::WithoutHub(format!("{HUB}{name}")))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What the stages are told of a request: its embeddings, each in its place.
 
-use ediffi_cascade::{Mixed, Share, Told};
+use ediffi_cascade::{Mixed, Share, Told, ToldExpert};
 use ediffi_core::conditioning::Conditioning;
 use tch::Tensor;
 
@@ -14,6 +14,8 @@ pub(crate) struct Texts {
     mixed: Vec<(Conditioning, Share)>,
     /// By the name of the stage.
     told: Vec<(String, Conditioning, Conditioning)>,
+    /// By the name of the stage and the number of the expert.
+    leaning: Vec<(String, usize, Conditioning)>,
 }
 
 /// What networks are told of the picture beside the texts, with and without the prompt.
@@ -33,6 +35,7 @@ impl Texts {
             unconditional: told(unconditional, without),
             mixed: Vec::new(),
             told: Vec::new(),
+            leaning: Vec::new(),
         };
         let ([Wanted { request, .. }], [embeddings]) = (wanted, embeddings) else { return Ok(texts) };
         let of = |text: &str| -> Result<Conditioning> {
@@ -49,7 +52,17 @@ impl Texts {
             Ok((stage.clone(), conditioning, unconditional))
         });
         let (mixed, own) = (mixed.collect::<Result<_>>()?, own.collect::<Result<_>>()?);
-        Ok(Self { mixed, told: own, ..texts })
+        let leaning = request.stage_prompts.iter().flat_map(|(stage, own)| {
+            let of = |(expert, text): (&usize, &String)| (stage.clone(), *expert, told(embeddings.text(text), without));
+            own.expert_negative_prompts.iter().map(of)
+        });
+        Ok(Self { mixed, told: own, leaning: leaning.collect(), ..texts })
+    }
+
+    /// What guidance leads single experts away from.
+    pub(crate) fn leaning(&self) -> Vec<ToldExpert<'_>> {
+        let leaning = self.leaning.iter();
+        leaning.map(|&(ref stage, expert, ref unconditional)| ToldExpert { stage, expert, unconditional }).collect()
     }
 
     /// The prompts beside the first.

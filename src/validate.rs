@@ -186,7 +186,12 @@ fn settings(request: &Request, all: &[StageShape], running: &[StageShape], probl
         }
         let mut wrong = |setting, reason| problems.push(Problem::Setting { stage: name.clone(), setting, reason });
         let patched = stage.settings.patched(Some(patch));
-        for (setting, error) in patched.problems(stage.timesteps, stage.weaker) {
+        let found = patched.problems(stage.timesteps, stage.weaker);
+        // What is wrong with the schedule is wrong with all that is counted on it.
+        if let Some(error) = stage.owners.owned(&patched).err().filter(|_| found.is_empty()) {
+            wrong("experts", error.to_string());
+        }
+        for (setting, error) in found {
             wrong(setting, error.to_string());
         }
         if let Some(error) = patched.latent_problem().filter(|_| stage.latent) {
@@ -210,8 +215,10 @@ fn negative(request: &Request, running: &[StageShape], problems: &mut Vec<Proble
         stage.weaker && guidance.against == Against::Weaker && guidance.scale != 1.0
     };
     let told = |stage: &&StageShape| {
-        let own = request.stage_prompts.get(&stage.name).and_then(|own| own.negative_prompt.as_ref());
-        own.or(request.negative_prompt.as_ref()).is_some_and(|text| !text.trim().is_empty())
+        let own = request.stage_prompts.get(&stage.name);
+        let experts = own.into_iter().flat_map(|own| own.expert_negative_prompts.values());
+        let own = own.and_then(|own| own.negative_prompt.as_ref());
+        own.or(request.negative_prompt.as_ref()).into_iter().chain(experts).any(|text| !text.trim().is_empty())
     };
     if let Some(stage) = running.iter().filter(told).find(weaker) {
         problems.push(Problem::NegativePromptUnused(stage.name.clone()));

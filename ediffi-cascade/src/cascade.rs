@@ -1,5 +1,6 @@
 //! The stages of a model in order, and what they are going to do.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use crate::enlarger::Enlarger;
@@ -117,8 +118,9 @@ impl Cascade {
             if let Some(source) = settings.latent_problem().filter(|_| decoding.is_some()) {
                 return Err(stage.config().refused("guidance", source));
             }
-            let plan = settings.sigmas(table).and_then(|sigmas| stage.ensemble.experts().plan(&sigmas));
-            let plan = plan.map_err(|source| Error::in_stage(stage.name(), source))?;
+            let owned = stage.config().owners().owned(&settings);
+            let owned = owned.map_err(|source| stage.config().refused("experts", source))?;
+            let plan = owned.experts.plan(&owned.sigmas).map_err(|source| Error::in_stage(stage.name(), source))?;
             Ok(StagePlan {
                 stage: stage.name().to_owned(),
                 index,
@@ -129,6 +131,7 @@ impl Cascade {
                 skipped: 0,
                 jumps: None,
                 decoding,
+                leaning: BTreeSet::new(),
                 plan,
             })
         };

@@ -1,7 +1,9 @@
 //! One stage as `pipeline.json` describes it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ediffi_core::expert_interval::{self, ExpertInterval};
 use ediffi_core::experts::Experts;
 use ediffi_core::files::path_inside;
 use ediffi_core::guidance::Guidance;
@@ -13,7 +15,8 @@ use ediffi_core::timesteps::NoiseTable;
 use serde::{Deserialize, Serialize};
 
 use crate::low_res::LowRes;
-use crate::settings::SamplerSettings;
+use crate::owners::Owners;
+use crate::settings::{ExpertSettings, SamplerSettings};
 use crate::{Error, Result};
 
 /// The longest side of a picture that a stage may be made for.
@@ -34,7 +37,7 @@ const MAX_SIZE: i64 = 1 << 14;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Keys", into = "Keys")]
+#[serde(try_from = "Keys", into = "Keys")]
 pub struct StageConfig {
     /// What the stage is called in plans, events and errors.
     pub name: String,
@@ -62,7 +65,7 @@ struct Keys {
     size: i64,
     network: PathBuf,
     precondition: PreconditionConfig,
-    experts: Vec<ExpertConfig>,
+    experts: Vec<ExpertKeys>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     weaker: Option<WeakerConfig>,
     #[serde(default, skip_serializing_if = "LowRes::is_default")]
@@ -78,22 +81,76 @@ struct Sampler {
     solver: Solver,
     steps: usize,
     schedule: Schedule,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    experts: BTreeMap<usize, ExpertSettings>,
 }
 
-impl From<Keys> for StageConfig {
-    fn from(keys: Keys) -> Self {
-        let Keys { name, size, network, precondition, experts, weaker, low_res, sampler, guidance } = keys;
-        let Sampler { solver, steps, schedule } = sampler;
-        let settings = SamplerSettings { solver, steps, schedule, guidance };
-        Self { name, size, network, precondition, experts, weaker, low_res, settings }
+/// The keys of an expert: its noise levels stand as a pair in `sigma`, or in another unit in `interval`. Where both are there, they have to say
+/// the same.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpertKeys {
+    weights: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sigma: Option<SigmaInterval>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    interval: Option<ExpertInterval>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    network: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    precondition: Option<PreconditionConfig>,
+}
+
+impl TryFrom<Keys> for StageConfig {
+    type Error = String;
+
+    fn try_from(keys: Keys) -> std::result::Result<Self, String> {
+        let Keys { name, size, network, precondition, experts: own, weaker, low_res, sampler, guidance } = keys;
+        let Sampler { solver, steps, schedule, experts } = sampler;
+        let settings = SamplerSettings { solver, steps, schedule, guidance, experts };
+        let experts = resolved(own, &precondition, &settings)?;
+        Ok(Self { name, size, network, precondition, experts, weaker, low_res, settings })
     }
+}
+
+/// The experts with the noise levels that they own under the stage's own settings.
+fn resolved(
+    keys: Vec<ExpertKeys>,
+    precondition: &PreconditionConfig,
+    settings: &SamplerSettings,
+) -> std::result::Result<Vec<ExpertConfig>, String> {
+    let said = keys.iter().enumerate().map(|(index, keys)| {
+        let said = keys.interval.or(keys.sigma.map(ExpertInterval::Sigma));
+        said.ok_or_else(|| format!("missing field `sigma` of experts[{index}], or `interval`"))
+    });
+    let said = said.collect::<std::result::Result<Vec<_>, _>>()?;
+    let intervals = if keys.iter().any(|keys| keys.interval.is_some()) {
+        let sigmas = settings.sigmas(precondition.timesteps());
+        let experts = sigmas.and_then(|sigmas| expert_interval::experts(&said, precondition.own_timesteps(), &sigmas));
+        experts.map_err(|error| format!("experts: {error}"))?.intervals().to_vec()
+    } else {
+        keys.iter().filter_map(|keys| keys.sigma).collect()
+    };
+    let expert = |(index, (keys, interval)): (usize, (ExpertKeys, SigmaInterval))| {
+        let ExpertKeys { weights, sigma, interval: said, network, precondition } = keys;
+        if let Some(sigma) = sigma.filter(|sigma| *sigma != interval) {
+            return Err(format!("experts[{index}]: `sigma` says {sigma}, `interval` {interval}"));
+        }
+        Ok(ExpertConfig { weights, sigma: interval, interval: said, network, precondition })
+    };
+    keys.into_iter().zip(intervals).enumerate().map(expert).collect()
 }
 
 impl From<StageConfig> for Keys {
     fn from(config: StageConfig) -> Self {
-        let StageConfig { name, size, network, precondition, experts, weaker, low_res, settings } = config;
-        let SamplerSettings { solver, steps, schedule, guidance } = settings;
-        let sampler = Sampler { solver, steps, schedule };
+        let StageConfig { name, size, network, precondition, experts: own, weaker, low_res, settings } = config;
+        let SamplerSettings { solver, steps, schedule, guidance, experts } = settings;
+        let sampler = Sampler { solver, steps, schedule, experts };
+        let keys = |expert: ExpertConfig| {
+            let ExpertConfig { weights, sigma, interval, network, precondition } = expert;
+            ExpertKeys { weights, sigma: Some(sigma), interval, network, precondition }
+        };
+        let experts = own.into_iter().map(keys).collect();
         Self { name, size, network, precondition, experts, weaker, low_res, sampler, guidance }
     }
 }
@@ -133,7 +190,9 @@ impl PreconditionConfig {
         self.own_timesteps().unwrap_or(NoiseTable::SquaredCosine)
     }
 
-    fn own_timesteps(&self) -> Option<NoiseTable> {
+    /// The timesteps that the network is told, if it is told any.
+    #[must_use]
+    pub fn own_timesteps(&self) -> Option<NoiseTable> {
         match self {
             Self::Edm(_) | Self::Sample(_) => None,
             Self::Epsilon(epsilon) => Some(epsilon.timesteps()),
@@ -166,19 +225,29 @@ impl Precondition for PreconditionConfig {
 }
 
 /// One expert of a stage.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+///
+/// In `pipeline.json` its noise levels are a pair, `"sigma": [0.5, null]`, or stand in another unit, `"interval": "timesteps:200.."`: see
+/// [`ExpertInterval`].
+#[derive(Debug, Clone, PartialEq)]
 pub struct ExpertConfig {
     /// Its weights: a safetensors file in the model folder.
     pub weights: PathBuf,
-    /// The noise levels that it owns.
+    /// The noise levels that it owns; where they follow the steps, those under the stage's own settings.
     pub sigma: SigmaInterval,
+    /// How they were said, if otherwise.
+    pub interval: Option<ExpertInterval>,
     /// Dimensions of its network, if they are not those of the stage.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<PathBuf>,
     /// How its network becomes a denoiser, if not as those of the stage do.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precondition: Option<PreconditionConfig>,
+}
+
+impl ExpertConfig {
+    /// An expert with the network and the preconditioning of its stage.
+    #[must_use]
+    pub fn new(weights: impl Into<PathBuf>, sigma: SigmaInterval) -> Self {
+        Self { weights: weights.into(), sigma, interval: None, network: None, precondition: None }
+    }
 }
 
 /// The weaker network of a stage.
@@ -213,6 +282,7 @@ impl StageConfig {
             let field = if setting == "guidance" { setting.to_owned() } else { format!("sampler.{setting}") };
             return Err(self.refused(&field, source));
         }
+        self.owners().owned(&self.settings).map_err(|source| self.refused("experts", source))?;
         let experts = self.experts.iter().enumerate();
         let experts = experts.map(|(index, expert)| (format!("experts[{index}]"), expert.precondition));
         let weaker = self.weaker.iter().map(|weaker| ("weaker".to_owned(), weaker.precondition));
@@ -231,13 +301,40 @@ impl StageConfig {
         Ok(())
     }
 
-    /// Which expert owns which noise level.
+    /// Which expert owns which noise level; where that follows the steps, under the stage's own settings.
     ///
     /// # Errors
-    /// [`Error::Setting`] for intervals with a hole or an overlap.
+    /// [`Error::Setting`] for intervals with a hole or an overlap, which names the weights of the experts beside it.
     pub fn experts(&self) -> Result<Experts> {
         let intervals = self.experts.iter().map(|expert| expert.sigma).collect();
-        Experts::new(intervals).map_err(|source| self.refused("experts", source))
+        Experts::new(intervals).map_err(|source| self.refused(&self.beside(&source), source))
+    }
+
+    /// The experts that an error of their intervals is about.
+    fn beside(&self, error: &ediffi_core::Error) -> String {
+        use ediffi_core::Error::{ExpertEdge, ExpertHole, ExpertOverlap};
+        let pair = match error {
+            ExpertHole { below, above } => [Some(below), Some(above)],
+            ExpertOverlap { first, second } => [Some(first), Some(second)],
+            ExpertEdge { outermost, .. } => [Some(outermost), None],
+            _ => [None, None],
+        };
+        let about = |index: &usize| self.experts.get(*index).is_some_and(|own| pair.contains(&Some(&own.sigma)));
+        let named = (0..self.experts.len()).filter(about);
+        let name = |index: usize| Some(format!("experts[{index}] ({})", self.experts.get(index)?.weights.display()));
+        let names: Vec<String> = named.filter_map(name).collect();
+        if names.is_empty() { "experts".to_owned() } else { names.join(" and ") }
+    }
+
+    /// The intervals of the experts as they were said.
+    #[must_use]
+    pub fn owners(&self) -> Owners {
+        let said = |expert: &ExpertConfig| expert.interval.unwrap_or(ExpertInterval::Sigma(expert.sigma));
+        Owners {
+            said: self.experts.iter().map(said).collect(),
+            table: self.precondition.timesteps(),
+            counted: self.precondition.own_timesteps().is_some(),
+        }
     }
 
     /// Every path of the stage with its field: dimensions and weights.

@@ -24,20 +24,24 @@ pub(crate) struct Inputs {
     /// Those of the prompts, the job's own first, with the enlarged smaller picture, as is the other.
     pub(crate) conditional: Vec<Conditioning>,
     pub(crate) unconditional: Conditioning,
+    /// Experts that guidance leads away from something else than `unconditional`.
+    pub(crate) leaning: Vec<(usize, Conditioning)>,
     /// Number of pictures.
     pub(crate) pictures: i64,
 }
 
 impl Inputs {
-    /// What `network` derives from the rows of `branch` under a prompt.
-    pub(crate) fn context(&self, network: &UNet, branch: Branch, prompt: usize) -> Result<Context> {
+    /// What the network of an expert derives from the rows of `branch` under a prompt.
+    pub(crate) fn context(&self, network: &UNet, expert: usize, branch: Branch, prompt: usize) -> Result<Context> {
+        let own = self.leaning.iter().find(|(index, _)| *index == expert && branch != Branch::Weaker);
+        let unconditional = own.map_or(&self.unconditional, |(_, leaning)| leaning);
         let conditional =
             self.conditional.get(prompt).ok_or(Error::Internal("a prompt has a share and is not there"))?;
         let (conditioning, rows) = match branch {
             Branch::Conditional => (conditional.shallow_clone(), self.pictures),
-            Branch::Unconditional => (self.unconditional.shallow_clone(), self.pictures),
+            Branch::Unconditional => (unconditional.shallow_clone(), self.pictures),
             Branch::Weaker => (conditional.shallow_clone(), self.pictures),
-            Branch::Both => (conditional.stacked(&self.unconditional)?, 2 * self.pictures),
+            Branch::Both => (conditional.stacked(unconditional)?, 2 * self.pictures),
         };
         network.context(&conditioning, rows)
     }
@@ -89,7 +93,7 @@ impl StageDenoiser<'_, '_> {
         let expert = pool.get(index)?;
         let context = match self.contexts.entry((index, branch, prompt)) {
             Entry::Occupied(made) => made.into_mut(),
-            Entry::Vacant(place) => place.insert(self.inputs.context(&expert.network, branch, prompt)?),
+            Entry::Vacant(place) => place.insert(self.inputs.context(&expert.network, index, branch, prompt)?),
         };
         let conditional = if branch == Branch::Unconditional { 0 } else { self.inputs.pictures };
         let hook = self.paint.filter(|_| conditional > 0 && prompt == 0);

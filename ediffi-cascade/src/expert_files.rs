@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use ediffi_core::Result;
 use ediffi_core::unet::UNetConfig;
-use ediffi_core::weights::{Lora, LoraFile, LoraPart, WeightsFile};
+use ediffi_core::weights::{Lora, LoraFile, LoraPart, Original, WeightsFile};
 
 /// Where one expert's weights are, and the dimensions of its network.
 #[derive(Debug, Clone)]
 pub struct ExpertFiles {
     /// A safetensors file, or an index of several.
     pub weights: PathBuf,
+    /// Whether that is a whole checkpoint in the original layout of Stable Diffusion, of which the network is a part.
+    pub original: bool,
     /// The dimensions.
     pub network: UNetConfig,
     /// What is merged into the weights when they are loaded: of each file what it has for the network.
@@ -23,7 +25,11 @@ impl ExpertFiles {
     /// # Errors
     /// Those of [`WeightsFile::open`], [`LoraFile::open`] and [`WeightsFile::change`].
     pub fn open(&self) -> Result<WeightsFile> {
-        let mut file = WeightsFile::open(&self.weights, |name| Some(name.to_owned()))?;
+        let same = |name: &str| Some(name.to_owned());
+        let mut file = match self.original {
+            true => WeightsFile::original(&self.weights, Original::Network, same)?,
+            false => WeightsFile::open(&self.weights, same)?,
+        };
         for lora in &self.loras {
             file.change(&LoraFile::open(lora)?, LoraPart::Network)?;
         }

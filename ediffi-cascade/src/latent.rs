@@ -20,6 +20,8 @@ use crate::observer::Watch;
 pub struct AutoencoderFiles {
     /// A safetensors file, or an index of several, that holds an `AutoencoderKL`. Only its decoder is read.
     pub weights: PathBuf,
+    /// Whether that is a whole checkpoint in the original layout of Stable Diffusion, of which the autoencoder is a part.
+    pub original: bool,
     /// The dimensions.
     pub config: AutoencoderConfig,
 }
@@ -69,7 +71,9 @@ impl LatentDecoder {
         let decoder = match self.loaded.take() {
             Some(decoder) => decoder,
             None => {
-                let loaded = Decoder::load(&self.files.weights, &self.files.config, device, kind);
+                let AutoencoderFiles { weights, original, config } = &self.files;
+                let load = if *original { Decoder::load_original } else { Decoder::load };
+                let loaded = load(weights, config, device, kind);
                 // Weights of another training would be no error of their own.
                 self.folders.as_ref().map_or(Ok(()), |folders| folders.check())?;
                 loaded?

@@ -31,7 +31,7 @@ impl StageDenoiser<'_, '_> {
         let context = match self.contexts.entry((index, Branch::Conditional, 0)) {
             Entry::Occupied(made) => made.into_mut(),
             Entry::Vacant(place) => {
-                place.insert(self.inputs.context(&expert.network, Branch::Conditional, 0)?)
+                place.insert(self.inputs.context(&expert.network, index, Branch::Conditional, 0)?)
             }
         };
         let pictures = self.inputs.pictures;

@@ -1,12 +1,13 @@
 //! What one stage of a run is going to do.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use ediffi_core::plan::Plan;
-use ediffi_core::timesteps::NoiseTable;
 
 use crate::decoding::{Decoding, precision};
 use crate::jumps::Jumps;
+use crate::owners::{Owned, Owners};
 use crate::settings::SamplerSettings;
 use crate::tiling::Tiling;
 use crate::{Error, Result};
@@ -33,24 +34,37 @@ pub struct StagePlan {
     pub jumps: Option<Jumps>,
     /// How its latents become pictures, if it draws latents.
     pub decoding: Option<Decoding>,
+    /// Experts that guidance leads away from a text of their own; it changes what is shown of the plan, and nothing else.
+    pub leaning: BTreeSet<usize>,
     /// Which expert runs which step.
     pub plan: Plan,
 }
 
 impl StagePlan {
-    /// The noise levels of the steps that are made, descending; empty if there is none.
+    /// The experts, and the noise levels of the steps that are made, descending; these are empty if there is none.
     ///
     /// # Errors
-    /// As [`SamplerSettings::sigmas`].
-    pub(crate) fn sigmas(&self, table: NoiseTable) -> ediffi_core::Result<Vec<f64>> {
-        let mut sigmas: Vec<f64> = self.settings.sigmas(table)?.into_iter().skip(self.skipped).collect();
+    /// As [`Owners::owned`].
+    pub(crate) fn owned(&self, owners: &Owners) -> ediffi_core::Result<Owned> {
+        let Owned { experts, sigmas } = owners.owned(&self.settings)?;
+        let mut sigmas: Vec<f64> = sigmas.into_iter().skip(self.skipped).collect();
         match *sigmas.as_slice() {
             [0.0] => sigmas.clear(),
             // The last estimate of a schedule that ends above 0 is a step down to 0.
             [last] if self.skipped > 0 && last > 0.0 => sigmas.push(0.0),
             _ => {}
         }
-        Ok(sigmas)
+        Ok(Owned { experts, sigmas })
+    }
+
+    /// What the expert of a segment does otherwise than the others.
+    fn otherwise(&self, expert: usize) -> String {
+        let own = self.settings.experts.get(&expert).copied().unwrap_or_default();
+        let guidance = own.guidance_scale.map(|scale| format!(", guidance {scale}"));
+        let solver = own.solver.map(|solver| format!(", {solver}"));
+        let steps = own.steps.map(|_| ", steps of its own".to_owned());
+        let leans = self.leaning.contains(&expert).then(|| ", a negative prompt of its own".to_owned());
+        [steps, solver, guidance, leans].into_iter().flatten().collect()
     }
 
     /// For a stage that begins with a picture ([`Edit`](crate::Edit)): how much of it is drawn anew, from 0, nothing, to 1, everything.
@@ -97,18 +111,18 @@ impl StagePlan {
     }
 }
 
-/// One line per expert, and one for the decoder of a latent stage.
+/// One line per expert with what it does otherwise than its stage, and one for the decoder of a latent stage.
 impl fmt::Display for StagePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stage, width, height, skipped, .. } = self;
         if self.plan.steps().is_empty() {
             write!(f, "stage {stage} ({width}x{height}): no step, the picture stays as it is")?;
         }
-        for (line, segment) in self.plan.to_string().lines().enumerate() {
+        for (line, (segment, expert)) in self.plan.to_string().lines().zip(self.plan.experts()).enumerate() {
             let separator = if line > 0 { "\n" } else { "" };
             let left =
                 if line == 0 && *skipped > 0 { format!(" ({skipped} before are left out)") } else { String::new() };
-            write!(f, "{separator}stage {stage} ({width}x{height}), {segment}{left}")?;
+            write!(f, "{separator}stage {stage} ({width}x{height}), {segment}{}{left}", self.otherwise(expert))?;
         }
         if let Some(Decoding { kind, width, height, tiles, .. }) = &self.decoding {
             let cut = if *tiles > 1 { format!(", in {tiles} tiles") } else { String::new() };

@@ -39,6 +39,8 @@ pub struct CascadeJob<'a> {
     pub mixed: &'a [Mixed<'a>],
     /// Stages that are told something else than `conditioning` and `unconditional`.
     pub told: &'a [Told<'a>],
+    /// Experts of stages that guidance leads away from something else than the stage.
+    pub told_experts: &'a [ToldExpert<'a>],
     /// One for each picture. The noise of a picture comes from its own seed, so it does not depend on the others.
     pub seeds: &'a [u64],
     /// How many pictures are drawn together, at least one.
@@ -62,8 +64,22 @@ impl<'a> CascadeJob<'a> {
     pub fn new(stages: &'a [StagePlan], conditioning: &'a Conditioning, seeds: &'a [u64]) -> Self {
         let (unconditional, batch, rows) = (&NOTHING, seeds.len(), Rows::default());
         let (low_res, edit, paint, noise) = (None, None, None, None);
-        let (mixed, told) = (&[][..], &[][..]);
-        Self { stages, conditioning, unconditional, mixed, told, seeds, batch, rows, low_res, edit, paint, noise }
+        let (mixed, told, told_experts) = (&[][..], &[][..], &[][..]);
+        Self {
+            stages,
+            conditioning,
+            unconditional,
+            mixed,
+            told,
+            told_experts,
+            seeds,
+            batch,
+            rows,
+            low_res,
+            edit,
+            paint,
+            noise,
+        }
     }
 
     /// What a stage is told, in the place of which other prompts share: embeddings with and without the prompt.
@@ -80,6 +96,17 @@ pub struct Told<'a> {
     pub stage: &'a str,
     /// As [`CascadeJob::conditioning`].
     pub conditioning: &'a Conditioning,
+    /// As [`CascadeJob::unconditional`].
+    pub unconditional: &'a Conditioning,
+}
+
+/// What guidance leads one expert of a stage away from, in the place of what it leads the others away from.
+#[derive(Debug, Clone, Copy)]
+pub struct ToldExpert<'a> {
+    /// Name of the stage, one of those that run.
+    pub stage: &'a str,
+    /// Number of the expert.
+    pub expert: usize,
     /// As [`CascadeJob::unconditional`].
     pub unconditional: &'a Conditioning,
 }
@@ -131,7 +158,7 @@ impl Cascade {
         self.check(&job)?;
         let shares: Vec<Share> = job.mixed.iter().map(|mixed| mixed.share).collect();
         let told: Vec<_> = job.stages.iter().map(|plan| job.told(&plan.stage)).collect();
-        let CascadeJob { stages: plans, mixed, seeds, rows, edit, paint, mut noise, .. } = job;
+        let CascadeJob { stages: plans, mixed, told_experts, seeds, rows, edit, paint, mut noise, .. } = job;
         let mut batches = Batches::new(seeds, job.batch.max(1), job.low_res)?;
         let (highest, count) = (self.stages.len(), batches.pictures.len());
         let last = plans.last().filter(|last| last.index + 1 == highest);
@@ -149,6 +176,8 @@ impl Cascade {
             prompts.truncate(if mixes { prompts.len() } else { 1 });
             let shares = if mixes { &*shares } else { &[] };
             let unconditional = taken.select(unconditional);
+            let leaning = told_experts.iter().filter(|told| told.stage == plan.stage);
+            let leaning: Vec<_> = leaning.map(|told| (told.expert, taken.select(told.unconditional))).collect();
             report(observer, &StageEvent::StageStarted { plan, index, stages, batches: count })?;
             // Without a mask, later stages follow the first.
             let edited = edit.filter(|edit| index == 0 || edit.mask.is_some());
@@ -159,12 +188,14 @@ impl Cascade {
                 let conditioning = prompts.iter().map(|prompt| prompt.rows(first, pictures));
                 let conditioning = conditioning.collect::<ediffi_core::Result<_>>()?;
                 let unconditional = unconditional.rows(first, pictures)?;
+                let leaning = leaning.iter().map(|(expert, leaning)| Ok((*expert, leaning.rows(first, pictures)?)));
+                let leaning = leaning.collect::<ediffi_core::Result<_>>()?;
                 let noise = match &mut noise {
                     Some(noise) => noise(&plan.stage, seeds),
                     None => Box::new(Noise::new(seeds, plan.index as u64)),
                 };
                 let given = given.as_ref().map(|given| given.rows(first, pictures)).transpose()?;
-                Ok(StageBatch { batch, pictures, conditioning, unconditional, low_res, given, noise })
+                Ok(StageBatch { batch, pictures, conditioning, unconditional, leaning, low_res, given, noise })
             })?;
             let begins = index == 0 && edit.is_some();
             let job = StageJob { plan, rows, begins, shares, paint: paint.filter(|_| index == 0) };
@@ -195,8 +226,8 @@ impl Cascade {
             stage.tiles(plan)?;
             // The fields of a plan are open to all.
             if let Some(jumps) = plan.jumps {
-                let sigmas = plan.sigmas(stage.config().precondition.timesteps());
-                let sigmas = sigmas.map_err(|source| Error::in_stage(stage.name(), source))?;
+                let owned = plan.owned(&stage.config().owners());
+                let sigmas = owned.map_err(|source| Error::in_stage(stage.name(), source))?.sigmas;
                 if let Some(reason) = jumps.problem(sigmas.iter().filter(|sigma| **sigma > 0.0).count()) {
                     return Err(Error::Job { stage: stage.name().to_owned(), input: "jumps", reason });
                 }
@@ -212,13 +243,22 @@ impl Cascade {
         if let Some(told) = job.told.iter().find(|told| !job.stages.iter().any(|plan| plan.stage == told.stage)) {
             return wrong("told", format!("stage `{}` does not run", told.stage));
         }
+        for told in job.told_experts {
+            let plan = job.stages.iter().find(|plan| plan.stage == told.stage);
+            let experts = plan.and_then(|plan| self.stages.get(plan.index)).map_or(0, |stage| stage.files().len());
+            if told.expert >= experts {
+                let reason = format!("stage `{}` does not run, or has no expert {}", told.stage, told.expert);
+                return wrong("told_experts", reason);
+            }
+        }
         if let Some(reason) = Share::problem(&job.mixed.iter().map(|mixed| mixed.share).collect::<Vec<_>>()) {
             return wrong("mixed", reason);
         }
         let own = [("conditioning", job.conditioning), ("unconditional", job.unconditional)];
         let mixed = job.mixed.iter().map(|mixed| ("mixed", mixed.conditioning));
         let told = job.told.iter().flat_map(|told| [("told", told.conditioning), ("told", told.unconditional)]);
-        for (input, conditioning) in own.into_iter().chain(mixed).chain(told) {
+        let experts = job.told_experts.iter().map(|told| ("told_experts", told.unconditional));
+        for (input, conditioning) in own.into_iter().chain(mixed).chain(told).chain(experts) {
             if conditioning.low_res.is_some() || conditioning.noise_level.is_some() {
                 return wrong(input, "the smaller picture goes into the job's own field".to_owned());
             }
@@ -261,7 +301,9 @@ impl Cascade {
             if !masked {
                 return wrong("edit", "its plan has jumps, but no part of a picture stays".to_owned());
             }
-            if matches!(plan.settings.solver, Solver::Heun(churn) if churn.s_churn > 0.0) {
+            let churns = |solver: Solver| matches!(solver, Solver::Heun(churn) if churn.s_churn > 0.0);
+            let own = plan.settings.experts.values().filter_map(|own| own.solver);
+            if own.chain([plan.settings.solver]).any(churns) {
                 return wrong(
                     "edit",
                     format!("stage `{}` has jumps, but its solver churns, and adds noise of its own", plan.stage),

@@ -11,6 +11,9 @@
 //!
 //! A latent stage that keeps one expert at a time decodes when all batches are drawn and no expert is left in memory.
 //!
+//! A solver goes over the border of two experts with all that it remembers, unless the one has another solver than the other: then that
+//! begins anew, from where the batch is.
+//!
 //! A batch that waits keeps its trajectory and its inputs on the device. What an expert derived from the inputs is dropped with the
 //! turn: it works with that network alone.
 
@@ -19,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use ediffi_core::conditioning::Conditioning;
 use ediffi_core::denoiser::Denoiser;
+use ediffi_core::experts::Experts;
 use ediffi_core::guidance::{Guided, Rows};
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::nn::ScoreBias;
@@ -33,6 +37,7 @@ use crate::edit::Given;
 use crate::expert_files::ExpertFiles;
 use crate::mix::Share;
 use crate::observer::{Batch, StageObserver, Watch};
+use crate::owners::Owned;
 use crate::plan::StagePlan;
 use crate::stage::Stage;
 use crate::tiled::TileGrid;
@@ -59,6 +64,8 @@ pub(crate) struct StageBatch {
     pub(crate) conditioning: Vec<Conditioning>,
     /// As one of `conditioning`, or none.
     pub(crate) unconditional: Conditioning,
+    /// In the place of `unconditional` for single experts.
+    pub(crate) leaning: Vec<(usize, Conditioning)>,
     /// The pictures of the stage before, [pictures, channels, h, w] at any size, for a stage of super-resolution.
     pub(crate) low_res: Option<Tensor>,
     /// The picture that is edited, at the size and on the device of the stage.
@@ -74,6 +81,8 @@ struct Drawing {
     given: Option<Given>,
     noise: Box<dyn NoiseSource>,
     trajectory: Trajectory,
+    /// The expert in whose interval the step began that is being made.
+    expert: usize,
     /// How many steps are made.
     made: usize,
 }
@@ -83,6 +92,7 @@ pub(crate) struct Turns<'a> {
     stage: &'a mut Stage,
     job: StageJob<'a>,
     tiles: Option<TileGrid>,
+    experts: Experts,
     sigmas: Vec<f64>,
     /// The steps in the order in which they are made.
     walk: Vec<usize>,
@@ -98,15 +108,17 @@ pub(crate) struct Turns<'a> {
 impl<'a> Turns<'a> {
     pub(crate) fn new(stage: &'a mut Stage, job: StageJob<'a>, given: Vec<StageBatch>) -> Result<Self> {
         let tiles = stage.tiles(job.plan)?;
-        let sigmas = job.plan.sigmas(stage.config().precondition.timesteps());
-        let sigmas = sigmas.map_err(|source| Error::in_stage(stage.name(), source))?;
+        let owned = job.plan.owned(&stage.config().owners());
+        let Owned { experts, sigmas } = owned.map_err(|source| Error::in_stage(stage.name(), source))?;
+        let owns = stage.ensemble.reown(experts.clone());
+        owns.map_err(|source| Error::in_stage(stage.name(), source))?;
         if !sigmas.is_empty() {
             let plan = stage.ensemble.follow(&sigmas).map_err(|source| Error::in_stage(stage.name(), source))?;
             tracing::debug!(stage = stage.name(), %plan, "planned");
         }
         let walk = job.plan.walk(sigmas.iter().filter(|sigma| **sigma > 0.0).count());
         let (waiting, drawn, elapsed) = (VecDeque::new(), VecDeque::new(), Duration::ZERO);
-        Ok(Self { stage, job, tiles, sigmas, walk, given: given.into_iter(), waiting, drawn, elapsed })
+        Ok(Self { stage, job, tiles, experts, sigmas, walk, given: given.into_iter(), waiting, drawn, elapsed })
     }
 
     /// Draws until a batch is finished, and gives it; none when all are.
@@ -175,7 +187,7 @@ impl<'a> Turns<'a> {
     }
 
     fn begin(&self, given: StageBatch) -> ediffi_core::Result<Drawing> {
-        let StageBatch { batch, pictures, conditioning, unconditional, low_res, given, mut noise } = given;
+        let StageBatch { batch, pictures, conditioning, unconditional, leaning, low_res, given, mut noise } = given;
         let (stage, plan) = (&*self.stage, self.job.plan);
         let scale = stage.latent_scale();
         let [height, width] = [plan.height, plan.width].map(|side| i64::from(side) / scale);
@@ -192,8 +204,11 @@ impl<'a> Turns<'a> {
         };
         let conditional = conditioning.iter().map(with_picture).collect::<ediffi_core::Result<_>>()?;
         let unconditional = with_picture(&unconditional)?;
-        let inputs = Inputs { conditional, unconditional, pictures };
-        let (solver, ends) = (plan.settings.solver, plan.settings.schedule.ends(table));
+        let leaning = leaning.iter().map(|(expert, leaning)| Ok((*expert, with_picture(leaning)?)));
+        let leaning = leaning.collect::<ediffi_core::Result<_>>()?;
+        let inputs = Inputs { conditional, unconditional, leaning, pictures };
+        let expert = self.experts.index_of(self.sigmas.first().copied().unwrap_or_default())?;
+        let (solver, ends) = (plan.settings.solver_of(expert), plan.settings.schedule.ends(table));
         let trajectory = match given.as_ref().filter(|_| self.job.begins) {
             Some(given) => {
                 let picture = given.start(plan.skipped == 0)?;
@@ -201,14 +216,14 @@ impl<'a> Turns<'a> {
             }
             None => solver.start_between(start, &self.sigmas, ends, noise.as_mut())?,
         };
-        Ok(Drawing { batch, inputs, given, noise, trajectory, made: 0 })
+        Ok(Drawing { batch, inputs, given, noise, trajectory, expert, made: 0 })
     }
 
     /// A turn of one batch.
     fn turn(&mut self, drawing: &mut Drawing, watch: &Watch<'_>) -> ediffi_core::Result<()> {
-        let Drawing { inputs, given, noise, trajectory, made, .. } = drawing;
-        let (solver, table) = (self.job.plan.settings.solver, self.stage.config().precondition.timesteps());
-        let ends = self.job.plan.settings.schedule.ends(table);
+        let Drawing { inputs, given, noise, trajectory, expert, made, .. } = drawing;
+        let (settings, table) = (&self.job.plan.settings, self.stage.config().precondition.timesteps());
+        let ends = settings.schedule.ends(table);
         let turn = self.stage.turn(trajectory.sigma())?;
         let denoiser = StageDenoiser {
             ensemble: &mut self.stage.ensemble,
@@ -221,8 +236,11 @@ impl<'a> Turns<'a> {
             current: None,
             contexts: HashMap::new(),
         };
-        let mut guided = Guided::new(denoiser, self.job.plan.settings.guidance.clone(), self.job.rows)?;
+        let mut guided = Guided::new(denoiser, settings.guidance.clone(), self.job.rows)?;
         while !trajectory.is_finished() && turn.contains(trajectory.sigma()) {
+            if !settings.experts.is_empty() {
+                guided.guide(settings.guidance_of(self.experts.index_of(trajectory.sigma())?))?;
+            }
             let mut estimate = guided.estimate(trajectory.x(), trajectory.sigma())?;
             if let Some(pull) = guided.inner_mut().layout_pull(trajectory.x(), trajectory.sigma())? {
                 estimate.denoised = estimate.denoised.f_add(&pull)?;
@@ -237,10 +255,19 @@ impl<'a> Turns<'a> {
                 (Some(&before), Some(&next)) if next <= before => self.sigmas.get(next..),
                 _ => None,
             };
+            let Some(&next) = self.walk.get(*made) else { continue };
+            let left = self.sigmas.get(next..).unwrap_or_default();
+            let before = std::mem::replace(expert, self.experts.index_of(left.first().copied().unwrap_or_default())?);
+            let solver = settings.solver_of(*expert);
             if let Some(sigmas) = further_up {
                 let (up, x) = (raised(trajectory.sigma(), sigmas), trajectory.x());
                 let fresh = noise.normal(&x.size())?.f_to_device(x.device())?.f_mul_scalar(up)?;
                 *trajectory = solver.start_from(x, fresh, sigmas, ends, noise.as_mut())?;
+            } else if settings.forgets(before, *expert) {
+                // The last estimate of a schedule that ends above 0 is a step down to 0.
+                let end = [0.0].into_iter().filter(|_| left.len() == 1);
+                let left: Vec<f64> = left.iter().copied().chain(end).collect();
+                *trajectory = solver.resume(trajectory.x(), &left, ends, noise.as_mut())?;
             }
         }
         Ok(())

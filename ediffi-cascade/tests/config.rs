@@ -170,6 +170,7 @@ fn networks_that_do_not_fit_are_named() {
     let patchless: UNetConfig = Adm(Dimensions { patch: 0, ..dimensions(false) }).into();
     let file = |network: &UNetConfig| ExpertFiles {
         weights: "anywhere.safetensors".into(),
+        original: false,
         network: network.clone(),
         loras: Vec::new(),
     };

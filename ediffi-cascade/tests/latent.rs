@@ -18,7 +18,7 @@ use tch::{Device, Kind};
 fn autoencoder() -> AutoencoderFiles {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../ediffi-core/tests/fixtures/stable-diffusion/vae");
     let config = AutoencoderConfig::read_published(&folder.join("config.json")).unwrap();
-    AutoencoderFiles { weights: folder.join("weights.safetensors"), config }
+    AutoencoderFiles { weights: folder.join("weights.safetensors"), original: false, config }
 }
 
 fn network(channels: i64, low_res: bool) -> UNetConfig {
@@ -54,7 +54,7 @@ fn pictures_are_the_decoded_latents() {
     let latents = latents.unwrap();
     assert_eq!((latents.size(), picture.size()), (vec![1, 4, 8, 12], vec![1, 3, 16, 24]));
     assert!(f64::try_from(latents.abs().max()).unwrap() > 1.0, "latents are not clamped");
-    let AutoencoderFiles { weights, config } = autoencoder();
+    let AutoencoderFiles { weights, config, .. } = autoencoder();
     let decoder = Decoder::load(&weights, &config, Device::Cpu, Kind::Float).unwrap();
     assert_eq!(bytes(&picture), bytes(&decoder.decode(&latents).unwrap().clamp(-1.0, 1.0)));
 }

@@ -1,9 +1,9 @@
 //! An ensemble: the experts of one stage, and which of them are in memory.
 
-use crate::Result;
 use crate::experts::Experts;
 use crate::plan::Plan;
 use crate::pool::{ExpertPool, Loader, Residency};
+use crate::{Error, Result};
 
 /// The experts of one stage. Each evaluation runs the expert that owns its noise level.
 ///
@@ -21,6 +21,19 @@ impl<N: Send + 'static> Ensemble<N> {
     pub fn new(experts: Experts, residency: Residency, loader: Loader<N>) -> Self {
         let pool = ExpertPool::new(experts.len(), residency, loader);
         Self { experts, pool }
+    }
+
+    /// Gives the experts other noise levels, for the next schedule that is followed. What is loaded stays.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchExpert`] for noise levels of more or fewer experts.
+    pub fn reown(&mut self, experts: Experts) -> Result<()> {
+        let own = self.experts.len();
+        if experts.len() != own {
+            return Err(Error::NoSuchExpert { index: experts.len().saturating_sub(1), experts: own });
+        }
+        self.experts = experts;
+        Ok(())
     }
 
     /// Plans a schedule. With [`Residency::RelayPrefetch`], the next expert of the plan is then loaded ahead.

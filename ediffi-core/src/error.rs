@@ -112,6 +112,14 @@ pub enum Error {
         /// The other one.
         second: SigmaInterval,
     },
+    /// What was said of an expert makes no noise levels.
+    #[error("`{said}` is no interval of an expert: {}", told(reason))]
+    ExpertInterval {
+        /// What was said.
+        said: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An expert was asked for that the ensemble does not have.
     #[error("there is no expert {index}: the ensemble has {experts}")]
     NoSuchExpert {
@@ -206,6 +214,14 @@ pub enum Error {
         unexpected: Vec<String>,
         /// Tensors of another shape, or not of floating point.
         mismatched: Vec<ShapeMismatch>,
+    },
+    /// A file whose names are not those of a layout that is read.
+    #[error("{}: {reason}", path.display())]
+    WeightsLayout {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        reason: String,
     },
     /// A file of LoRA that cannot be merged into the weights it is for.
     #[error("{}: {}", path.display(), told(reason))]

@@ -126,6 +126,16 @@ impl<B: BranchDenoiser> Guided<B> {
         Ok(Self { denoiser, guidance, rows })
     }
 
+    /// Guides otherwise from now on: the experts of one ensemble may be guided in different ways.
+    ///
+    /// # Errors
+    /// As [`Guidance::validate`].
+    pub fn guide(&mut self, guidance: Guidance) -> Result<()> {
+        guidance.validate()?;
+        self.guidance = guidance;
+        Ok(())
+    }
+
     /// Returns the inner denoiser.
     pub fn into_inner(self) -> B {
         self.denoiser

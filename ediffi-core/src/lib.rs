@@ -11,6 +11,7 @@ pub mod denoiser;
 pub mod ensemble;
 pub mod error;
 pub mod exit;
+pub mod expert_interval;
 pub mod experts;
 pub mod files;
 pub mod folders;

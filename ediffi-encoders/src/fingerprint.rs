@@ -1,11 +1,11 @@
 //! What tells one model from another.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ediffi_core::files::read_bytes;
-use ediffi_core::weights::{self, Lora, LoraFile, LoraPart, Names, WeightsFile};
+use ediffi_core::weights::{self, Lora, LoraFile, LoraPart, Names, Original, WeightsFile};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -57,12 +57,37 @@ impl Identity {
         let path = weights::find(folder, variant)?;
         let is_index = path.extension().is_some_and(|extension| extension == "json");
         let paths = if is_index { weights::shards(&path, names)? } else { vec![path.clone()] };
+        let open = || WeightsFile::open(&path, names);
+        Self::of((name_of(folder), variant), &paths, open, &folder.join("config.json"), config, tokenizer)
+    }
+
+    /// Opens the weights that are a part of a checkpoint in the original layout. Of `config` and `tokenizer`, which are open already, the first
+    /// is the file at `path`.
+    pub(crate) fn original(
+        (checkpoint, part): (&Path, Original),
+        names: Names,
+        path: &Path,
+        config: &impl Serialize,
+        tokenizer: &TextTokenizer,
+    ) -> Result<Self> {
+        let open = || WeightsFile::original(checkpoint, part, names);
+        Self::of((name_of(checkpoint), None), &[checkpoint.to_owned()], open, path, config, tokenizer)
+    }
+
+    fn of(
+        (name, variant): (String, Option<&str>),
+        paths: &[PathBuf],
+        open: impl FnOnce() -> ediffi_core::Result<WeightsFile>,
+        path: &Path,
+        config: &impl Serialize,
+        tokenizer: &TextTokenizer,
+    ) -> Result<Self> {
         let files = paths.iter().map(|path| Watched::open(path)).collect::<Result<Vec<_>>>()?;
-        let weights = WeightsFile::open(&path, names)?;
+        let weights = open()?;
         // Those that were opened are those that are watched.
         files.iter().try_for_each(Watched::check_name)?;
         let mut hash = Sha256::new();
-        let path = folder.join("config.json");
+        let path = path.to_owned();
         hash.update(serde_json::to_vec(config).map_err(|source| ediffi_core::Error::Json { path, source })?);
         let tokenizer = tokenizer.path();
         let mut tokenizer_files = vec![tokenizer.to_owned()];
@@ -72,7 +97,7 @@ impl Identity {
         for path in tokenizer_files {
             hash.update(read_bytes(&path)?);
         }
-        let (name, variant) = (name_of(folder), variant.map(str::to_owned));
+        let variant = variant.map(str::to_owned);
         Ok(Self { name, variant, hash, weights, files, found: OnceLock::new() })
     }
 

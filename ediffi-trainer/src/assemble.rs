@@ -63,7 +63,7 @@ pub(crate) fn assemble(workshop: &Workshop<'_>, out: &Path) -> Result<()> {
             }
             let (low, high) = (digits(expert.interval.low()), digits(expert.interval.high()));
             let sigma = SigmaInterval::new(low, high)?;
-            configs.push(ExpertConfig { weights, sigma, network: own, precondition: None });
+            configs.push(ExpertConfig { network: own, ..ExpertConfig::new(weights, sigma) });
         }
         dimensions.push((PathBuf::from(format!("{}/config.json", stage.name)), stage.network.dimensions()?));
         stages.push(stage.config(configs));

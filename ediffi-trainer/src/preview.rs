@@ -48,7 +48,7 @@ impl Drawing<'_> {
     }
 
     fn together(&self, conditioning: &Conditioning, first: i64, rows: i64, side: i64) -> Result<Tensor> {
-        let SamplerSettings { solver, steps, schedule, guidance } = self.settings;
+        let SamplerSettings { solver, steps, schedule, guidance, .. } = self.settings;
         let low_res = conditioning.low_res.as_ref().map(Tensor::shallow_clone);
         let both = conditioning.stacked(&Conditioning { low_res, ..Conditioning::default() })?;
         let mut owners = Vec::new();

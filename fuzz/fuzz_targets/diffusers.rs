@@ -1,11 +1,11 @@
-//! Networks that diffusers saved for Stable Diffusion: the configurations and the weights of U-Net and autoencoder. The first byte says
-//! which reader has the rest.
+//! Networks that diffusers saved for Stable Diffusion: the configurations and the weights of U-Net and autoencoder; and checkpoints of one file.
+//! The first byte says which reader has the rest.
 #![no_main]
 
 use ediffi_core::autoencoder::{AttentionWeights, AutoencoderConfig, Decoder, Encoder};
 use ediffi_core::nn::Activation;
 use ediffi_core::unet::{ClipText, LatentLevel, PublishedStableDiffusion, StableDiffusion, Transformers, UNet};
-use ediffi_core::weights::{self, Scope, Table};
+use ediffi_core::weights::{self, Init, Original, OriginalModel, Scope, Table, WeightsFile};
 use ediffi_fuzz::{Room, checked, peak, target};
 use tch::{Device, Kind};
 
@@ -18,12 +18,13 @@ thread_local! {
 fn run(data: &[u8]) {
     let Some((&which, data)) = data.split_first() else { return };
     let read = || {
-        FOLDER.with(|room| match which % 6 {
+        FOLDER.with(|room| match which % 7 {
             // With the width of a pooled text, and without.
-            0 | 1 => unet(&room.put("config.json", data), (which % 6 == 0).then_some(1280)),
+            0 | 1 => unet(&room.put("config.json", data), (which % 7 == 0).then_some(1280)),
             2 => autoencoder(&room.put("config.json", data)),
             3 => drop(checked(Encoder::load(&room.put("vae.safetensors", data), &small(), Device::Cpu, Kind::Float))),
             4 => drop(checked(Decoder::load(&room.put("vae.safetensors", data), &small(), Device::Cpu, Kind::Float))),
+            6 => original(&room.put("checkpoint.safetensors", data)),
             _ => {
                 let (path, config) = (room.put("unet.safetensors", data), thin());
                 let build = |scope: Scope<'_>| UNet::new(scope, &config, Kind::Float);
@@ -34,6 +35,23 @@ fn run(data: &[u8]) {
     let ((), bytes) = peak(read);
     // The list of the parameters of a large network is made of a small configuration.
     assert!(bytes <= (64 << 20) + 256 * data.len(), "{} bytes took {bytes}", data.len());
+}
+
+/// Every part of a checkpoint, each tensor of it.
+fn original(path: &std::path::Path) {
+    drop(checked(OriginalModel::of(path)));
+    let text = |embedder| Original::Text { embedder, layers: 2 };
+    for part in [Original::Network, Original::Autoencoder, text(None), text(Some(0)), text(Some(1))] {
+        let Some(file) = checked(WeightsFile::original(path, part, |name| Some(name.to_owned()))) else { continue };
+        let shapes: Vec<(String, Vec<i64>)> =
+            file.shapes().map(|(name, shape)| (name.to_owned(), shape.iter().map(|&side| side as i64).collect())).collect();
+        drop(checked(file.build(Device::Cpu, Kind::Float, |mut scope: Scope<'_>| {
+            for (name, shape) in &shapes {
+                scope.weight(name, shape, Init::Zeros)?;
+            }
+            Ok(())
+        })));
+    }
 }
 
 fn unet(path: &std::path::Path, pooled: Option<i64>) {

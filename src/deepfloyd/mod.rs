@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use ediffi_cascade::low_res::LowRes;
 use ediffi_cascade::{ExpertConfig, ExpertFiles, PreconditionConfig, Stage, StageConfig};
-use ediffi_core::interval::SigmaInterval;
+use ediffi_core::expert_interval::ExpertInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::precondition::Epsilon;
 use ediffi_core::runtime::Runtime;
@@ -29,7 +29,7 @@ pub(crate) use text::PublishedText;
 
 use crate::Result;
 use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
-use crate::published::rest;
+use crate::published::{Owner, owners};
 
 /// What the folders of a cascade make together.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct Folders<'a> {
     /// Stage I.
     pub(crate) base: &'a Path,
     /// Other folders of stage I, and the noise levels that they take over from `base`.
-    pub(crate) experts: &'a [(SigmaInterval, PathBuf)],
+    pub(crate) experts: &'a [(ExpertInterval, PathBuf)],
     /// The stages of super-resolution.
     pub(crate) stages: &'a [PathBuf],
     /// How much noise goes into the smaller picture, if not as much as published.
@@ -57,15 +57,15 @@ impl Published {
     pub(crate) fn open(folders: &Folders<'_>, runtime: Runtime, residency: Residency) -> Result<Self> {
         let half = runtime.kind != tch::Kind::Float;
         let base = PublishedFolder::open(folders.base, PublishedStage::Base, half)?;
-        let mut others = Vec::with_capacity(folders.experts.len());
-        for (interval, folder) in folders.experts {
-            others.push((*interval, PublishedFolder::open(folder, PublishedStage::Base, half)?));
-        }
-        let (config, files) = ensemble(&base, &others);
+        let others =
+            folders.experts.iter().map(|(_, folder)| PublishedFolder::open(folder, PublishedStage::Base, half));
+        let others = others.collect::<Result<Vec<_>>>()?;
+        let owners = owners(folders.base, folders.experts, NoiseTable::SquaredCosine, &base.settings)?;
+        let (config, files) = ensemble(&base, &others, &owners);
         let mut stages = vec![Stage::with_experts(&config, files, runtime, residency)?];
         for folder in folders.stages {
             let folder = PublishedFolder::open(folder, PublishedStage::SuperResolution, half)?;
-            let (mut config, files) = ensemble(&folder, &[]);
+            let (mut config, files) = ensemble(&folder, &[], &[Owner::ALONE]);
             config.low_res.noise_level = folders.noise_level.or(config.low_res.noise_level);
             stages.push(Stage::with_experts(&config, files, runtime, residency)?);
         }
@@ -83,28 +83,17 @@ impl Published {
     }
 }
 
-/// A stage of `main`, from which `others` take over their noise levels.
-fn ensemble(main: &PublishedFolder, others: &[(SigmaInterval, PublishedFolder)]) -> (StageConfig, Vec<ExpertFiles>) {
-    let mut owners: Vec<(SigmaInterval, &PublishedFolder)> =
-        others.iter().map(|(interval, folder)| (*interval, folder)).collect();
-    owners.extend(rest(others.iter().map(|(interval, _)| *interval).collect()).into_iter().map(|i| (i, main)));
-    owners.sort_by(|(a, _), (b, _)| b.low().total_cmp(&a.low()));
+/// A stage of `main`, from which `others` take over their noise levels, as `owners` says.
+fn ensemble(main: &PublishedFolder, others: &[PublishedFolder], owners: &[Owner]) -> (StageConfig, Vec<ExpertFiles>) {
+    let of = |owner: &Owner| owner.other.and_then(|number| others.get(number)).unwrap_or(main);
     let experts = owners
         .iter()
-        .map(|(sigma, folder)| ExpertConfig {
-            weights: folder.label(),
-            sigma: *sigma,
-            network: None,
-            precondition: None,
-        })
-        .collect();
-    let files = owners
-        .iter()
-        .map(|(_, folder)| {
-            let (weights, network) = (folder.weights.clone(), folder.unet.network.clone().into());
-            ExpertFiles { weights, network, loras: Vec::new() }
-        })
-        .collect();
+        .map(|owner| ExpertConfig { interval: owner.interval, ..ExpertConfig::new(of(owner).label(), owner.sigma) });
+    let files = owners.iter().map(|owner| {
+        let (weights, network) = (of(owner).weights.clone(), of(owner).unet.network.clone().into());
+        ExpertFiles { weights, original: false, network, loras: Vec::new() }
+    });
+    let (experts, files) = (experts.collect(), files.collect());
     let (name, low_res) = match main.stage {
         PublishedStage::Base => ("base".to_owned(), LowRes::default()),
         PublishedStage::SuperResolution => (format!("sr-{}", main.unet.sample_size), LowRes::deepfloyd()),

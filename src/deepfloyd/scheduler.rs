@@ -121,6 +121,6 @@ impl Scheduler {
             Thresholding::None
         };
         let guidance = Guidance { thresholding, ..Guidance::new(scale) };
-        SamplerSettings { solver: Solver::Ddpm(variance), steps, schedule: Schedule::Leading, guidance }
+        SamplerSettings::new(Solver::Ddpm(variance), steps, Schedule::Leading, guidance)
     }
 }

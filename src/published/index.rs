@@ -23,6 +23,15 @@ pub(crate) struct Index {
     others: Map<String, Value>,
 }
 
+/// A part of the folder, and the class of Python that it is of.
+#[cfg(feature = "hub")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) library: &'a str,
+    pub(crate) class: &'a str,
+}
+
 #[derive(Deserialize)]
 struct Keys {
     #[serde(rename = "_class_name")]
@@ -62,9 +71,32 @@ impl Index {
         }
     }
 
+    /// A key that is a number.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] for another value.
+    pub(crate) fn number(&mut self, key: &str) -> Result<Option<f64>> {
+        match self.others.remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(self.wrong(key, "it is no number".to_owned())),
+            },
+        }
+    }
+
     /// Whether the folder has a part that is named here, and not as nulls.
     pub(crate) fn has(&self, part: &str) -> bool {
         self.others.get(part).and_then(|stated| stated.get(1)).is_some_and(|class| !class.is_null())
+    }
+
+    /// The parts that the folder has.
+    #[cfg(feature = "hub")]
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'_>> {
+        self.others.iter().filter_map(|(name, stated)| match stated.as_array()?.as_slice() {
+            [library, class] => Some(Part { name, library: library.as_str()?, class: class.as_str()? }),
+            _ => None,
+        })
     }
 
     /// Checks the parts, each with the classes of Python that do what is done here, and that no other key matters.
@@ -91,7 +123,7 @@ impl Index {
         }
     }
 
-    fn wrong(&self, key: &str, reason: String) -> Error {
+    pub(crate) fn wrong(&self, key: &str, reason: String) -> Error {
         Error::Manifest { path: self.path.clone(), key: brief(key).into_owned(), reason }
     }
 }

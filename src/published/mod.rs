@@ -2,13 +2,16 @@
 
 mod index;
 mod kind;
+mod owners;
 mod rest;
 mod unusable;
 #[cfg(test)]
 pub(crate) mod warnings;
 pub(crate) mod weights;
 
+#[cfg(feature = "hub")]
+pub(crate) use index::Part;
 pub(crate) use index::{INDEX_FILE, Index};
 pub(crate) use kind::{Family, family, is_published};
-pub(crate) use rest::rest;
+pub(crate) use owners::{Owner, owners};
 pub(crate) use unusable::unusable;

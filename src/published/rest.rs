@@ -1,18 +1,11 @@
 //! The noise levels that are left over.
 
+use ediffi_core::expert_interval::outside;
 use ediffi_core::interval::SigmaInterval;
 
 /// The noise levels outside of `taken`. Where two of these overlap, the ensemble refuses them.
-pub(crate) fn rest(mut taken: Vec<SigmaInterval>) -> Vec<SigmaInterval> {
-    taken.sort_by(|a, b| a.low().total_cmp(&b.low()));
-    let mut free = Vec::new();
-    let mut from = 0.0;
-    for interval in taken {
-        free.extend(SigmaInterval::new(from, interval.low()));
-        from = interval.high().max(from);
-    }
-    free.extend(SigmaInterval::new(from, f64::INFINITY));
-    free
+pub(crate) fn rest(taken: Vec<SigmaInterval>) -> Vec<SigmaInterval> {
+    outside(taken)
 }
 
 #[cfg(test)]

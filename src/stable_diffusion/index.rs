@@ -7,8 +7,9 @@ use crate::micro::Told;
 use crate::published::{Index, unusable};
 
 /// The parts that are read, and the classes of Python that do what is done here. Those of samplers and tokenizers are for their files to say.
-const PARTS: [(&str, &[&str]); 6] = [
+const PARTS: [(&str, &[&str]); 7] = [
     ("unet", &["UNet2DConditionModel"]),
+    ("unet_2", &["UNet2DConditionModel"]),
     ("vae", &["AutoencoderKL"]),
     ("text_encoder", &TEXT),
     ("text_encoder_2", &TEXT),
@@ -65,6 +66,33 @@ pub(super) struct Folder {
     pub(super) model: Model,
     /// Whether no negative prompt is zeros and not the empty text's embedding.
     pub(super) zeros: bool,
+    /// Up to which timestep a second network, in `unet_2`, is the expert.
+    pub(super) boundary: Option<usize>,
+}
+
+/// How many timesteps all models of the family have: schedulers of others are refused.
+const TIMESTEPS: f64 = 1000.0;
+
+/// The `boundary_ratio` of a folder with two networks, as a timestep. It is diffusers' key for pairs of experts (`WanPipeline`): the first
+/// network runs the timesteps that are not below ratio times their number, the second the others.
+fn boundary(index: &mut Index) -> Result<Option<usize>> {
+    let (key, second) = ("boundary_ratio", index.has("unet_2"));
+    let Some(ratio) = index.number(key)? else {
+        if second {
+            return Err(
+                index.wrong("unet_2", "the file has no `boundary_ratio`, which says when it takes over".to_owned())
+            );
+        }
+        return Ok(None);
+    };
+    if !second {
+        return Err(index.wrong(key, "there is no `unet_2` that could take over there".to_owned()));
+    }
+    let first = (ratio * TIMESTEPS).ceil();
+    if !(first >= 1.0 && first < TIMESTEPS) {
+        return Err(index.wrong(key, format!("{ratio} leaves one of the two networks no timestep")));
+    }
+    Ok(Some(first as usize))
 }
 
 impl Folder {
@@ -72,6 +100,7 @@ impl Folder {
         let mut index = Index::read(folder)?;
         let zeros = index.flag("force_zeros_for_empty_prompt")?;
         let scored = index.flag("requires_aesthetics_score")?;
+        let boundary = boundary(&mut index)?;
         let model = match index.class.as_str() {
             "StableDiffusionPipeline" | "StableDiffusionImg2ImgPipeline" => Model::Early,
             "StableDiffusionXLPipeline" | "StableDiffusionXLImg2ImgPipeline" => {
@@ -92,7 +121,7 @@ impl Folder {
         for part in LEFT_OUT.iter().filter(|part| index.has(part)) {
             tracing::warn!(folder = %folder.display(), part, "is in the folder and does not run: pictures are given out as they are drawn");
         }
-        Ok(Self { model, zeros: zeros.unwrap_or(true) && model != Model::Early })
+        Ok(Self { model, zeros: zeros.unwrap_or(true) && model != Model::Early, boundary })
     }
 }
 
@@ -118,6 +147,28 @@ mod tests {
         assert!(warnings[0].contains("safety_checker"), "{warnings:?}");
         let (_, warnings) = read(&format!(r#"{{ {class}, "safety_checker": [null, null], {extractor} }}"#));
         assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    /// diffusers: the second runs `t < boundary_ratio * 1000`.
+    #[test]
+    fn a_boundary_is_between_two_networks() {
+        let of = |keys: &str| read(&format!(r#"{{ "_class_name": "StableDiffusionPipeline"{keys} }}"#)).0;
+        let second = r#", "unet_2": ["diffusers", "UNet2DConditionModel"]"#;
+        let ratio = |ratio: &str| format!(r#", "boundary_ratio": {ratio}"#);
+        let boundary = |ratio_: &str| of(&format!("{second}{}", ratio(ratio_))).map(|folder| folder.boundary);
+        assert_eq!(boundary("0.875").unwrap(), Some(875));
+        assert_eq!(boundary("0.4005").unwrap(), Some(401));
+        assert_eq!(of(&ratio("null")).unwrap().boundary, None);
+        for (keys, words) in [
+            (ratio("0.4"), "boundary_ratio: there is no `unet_2`"),
+            (second.to_owned(), "unet_2: the file has no `boundary_ratio`"),
+            (format!("{second}{}", ratio("1.0")), "no timestep"),
+            (format!("{second}{}", ratio("0")), "no timestep"),
+            (format!("{second}{}", ratio("\"0.4\"")), "no number"),
+        ] {
+            let error = of(&keys).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 
     #[test]

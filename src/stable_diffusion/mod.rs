@@ -3,6 +3,7 @@
 //! Such a folder holds a whole model: `model_index.json`, the network in `unet`, the autoencoder in `vae`, the sampler in `scheduler`, and CLIP in
 //! `text_encoder` with its tokenizer in `tokenizer`. Several folders of one kind become one ensemble.
 
+mod checkpoint;
 mod classes;
 mod folder;
 mod index;
@@ -15,10 +16,12 @@ use std::path::{Path, PathBuf};
 
 use ediffi_cascade::low_res::LowRes;
 use ediffi_cascade::{ExpertConfig, ExpertFiles, Stage, StageConfig};
+use ediffi_core::expert_interval::ExpertInterval;
 use ediffi_core::interval::SigmaInterval;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
-use ediffi_core::unet::{Beside, Place, StableDiffusion};
+use ediffi_core::unet::{Beside, Place, PublishedStableDiffusion, StableDiffusion};
+use ediffi_core::weights::Lora;
 
 use folder::LatentFolder;
 use index::Model;
@@ -27,7 +30,7 @@ pub(crate) use text::PublishedClip;
 use crate::loras::Loras;
 use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
 use crate::micro::Told;
-use crate::published::{rest, unusable};
+use crate::published::{Owner, owners, unusable};
 use crate::{Error, Result};
 
 /// What the folders make together.
@@ -60,13 +63,17 @@ impl Latent {
     /// checked, and merged when weights are loaded.
     pub(crate) fn open(
         base: &Path,
-        experts: &[(SigmaInterval, PathBuf)],
+        experts: &[(ExpertInterval, PathBuf)],
+        likes: &[PathBuf],
         loras: &Loras,
         runtime: Runtime,
         residency: Residency,
     ) -> Result<Self> {
         let half = runtime.kind != tch::Kind::Float;
-        let mut main = LatentFolder::open(base, half)?;
+        // A checkpoint takes its configurations from any of the folders that are there.
+        let likes = likes.iter().chain(experts.iter().map(|(_, folder)| folder)).map(PathBuf::as_path);
+        let likes: Vec<&Path> = likes.chain([base]).collect();
+        let mut main = LatentFolder::open(base, &likes, half)?;
         if main.said.model == Model::Refiner {
             let reason = "it is SDXL's refiner, which was trained on the lowest noise alone: open the base, and give this \
                           folder to `PipelineBuilder::expert`";
@@ -74,15 +81,34 @@ impl Latent {
         }
         main.loras = loras.of_network(0, true);
         let mut others = Vec::with_capacity(experts.len());
-        for (index, (interval, folder)) in experts.iter().enumerate() {
-            let mut other = LatentFolder::open(folder, half)?;
+        for (index, (_, folder)) in experts.iter().enumerate() {
+            let mut other = LatentFolder::open(folder, &likes, half)?;
             fits(&main, refiner(&others), &other)?;
             other.loras = loras.of_network(index + 1, other.said.model == main.said.model);
-            others.push((*interval, other));
+            others.push(other);
         }
         let refiner = refiner(&others);
-        let (config, files) = ensemble(&main, &others, refiner);
-        loras.check(1 + experts.len(), &files)?;
+        let table = main.scheduler.precondition.timesteps();
+        let (networks, owners) = match (&main.second, main.said.boundary) {
+            (Some((unet, weights)), Some(boundary)) => {
+                if !experts.is_empty() {
+                    let reason = "it has two networks of its own, from which no other can take over";
+                    return Err(Error::Compose(format!("{}: {reason}", base.display())));
+                }
+                let second =
+                    Network { unet, weights, part: "unet_2", loras: loras.of_network(1, true), ..Network::of(&main) };
+                let low = table.below(boundary)?;
+                let first = Owner { sigma: SigmaInterval::new(low.high(), f64::INFINITY)?, ..Owner::ALONE };
+                let owners = vec![first, Owner { sigma: low, interval: None, other: Some(0) }];
+                (vec![Network::of(&main), second], owners)
+            }
+            _ => {
+                let networks = std::iter::once(&main).chain(&others).map(Network::of).collect();
+                (networks, owners(base, experts, table, &main.scheduler.settings)?)
+            }
+        };
+        let (config, files) = ensemble(&main, &networks, &owners, refiner);
+        loras.check(networks.len(), &files)?;
         let stage = Stage::with_experts(&config, files, runtime, residency)?.with_decoder(main.autoencoder.clone())?;
         let encoders = EncoderFolders { t5: None, clip: Some(PathBuf::from("text_encoder")) };
         let manifest = Manifest {
@@ -102,8 +128,26 @@ impl Latent {
 }
 
 /// The first of the refiner's folders, whose texts the others share.
-fn refiner(others: &[(SigmaInterval, LatentFolder)]) -> Option<&LatentFolder> {
-    others.iter().map(|(_, other)| other).find(|other| other.said.model == Model::Refiner)
+fn refiner(others: &[LatentFolder]) -> Option<&LatentFolder> {
+    others.iter().find(|other| other.said.model == Model::Refiner)
+}
+
+/// A network of a folder.
+struct Network<'a> {
+    folder: &'a LatentFolder,
+    /// Its own folder within that one.
+    part: &'static str,
+    unet: &'a PublishedStableDiffusion,
+    weights: &'a Path,
+    loras: Vec<Lora>,
+}
+
+impl<'a> Network<'a> {
+    /// The first network of a folder.
+    fn of(folder: &'a LatentFolder) -> Self {
+        let LatentFolder { unet, weights, loras, .. } = folder;
+        Self { folder, part: "unet", unet, weights, loras: loras.clone() }
+    }
 }
 
 /// Refuses an expert of another family, whose latents or texts are not those of the main folder, or of the first refiner.
@@ -116,6 +160,8 @@ fn fits(main: &LatentFolder, refiner: Option<&LatentFolder>, other: &LatentFolde
     let kin = if main.said.model == other.said.model { Some(main) } else { refiner };
     let reason = if main.said.model != other.said.model && !refines {
         "it is another model of the family than the folder of the pipeline".to_owned()
+    } else if other.second.is_some() {
+        "it has two networks (`boundary_ratio`), and an expert has one".to_owned()
     } else if latents(main) != latents(other) {
         "its latents have another scale than those of the folder of the pipeline".to_owned()
     } else if let Some((kin, part)) = kin.and_then(|kin| Some((kin, kin.differs(other)?))) {
@@ -126,28 +172,29 @@ fn fits(main: &LatentFolder, refiner: Option<&LatentFolder>, other: &LatentFolde
     Err(Error::Compose(format!("{}: {reason}", other.path().display())))
 }
 
-/// A stage of `main`, from which `others` take over their noise levels.
+/// A stage of `networks`, those of `main` first, which own the noise levels that `owners` says.
 ///
 /// What `refiner` reads stands beside what `main` reads; another folder of the kind of either reads the same.
 fn ensemble(
     main: &LatentFolder,
-    others: &[(SigmaInterval, LatentFolder)],
+    networks: &[Network<'_>],
+    owners: &[Owner],
     refiner: Option<&LatentFolder>,
 ) -> (StageConfig, Vec<ExpertFiles>) {
-    let mut owners: Vec<(SigmaInterval, &LatentFolder)> =
-        others.iter().map(|(interval, folder)| (*interval, folder)).collect();
-    owners.extend(rest(others.iter().map(|(interval, _)| *interval).collect()).into_iter().map(|i| (i, main)));
-    owners.sort_by(|(a, _), (b, _)| b.low().total_cmp(&a.low()));
-    let experts = owners.iter().map(|(sigma, folder)| ExpertConfig {
-        weights: folder.label(),
-        sigma: *sigma,
-        network: None,
-        precondition: Some(folder.scheduler.precondition).filter(|own| *own != main.scheduler.precondition),
+    let owned = owners.iter().filter_map(|owner| {
+        let number = owner.other.map_or(0, |number| number + 1);
+        Some((owner, networks.get(number)?))
     });
-    let files = owners.iter().map(|(_, folder)| {
+    let experts = owned.clone().map(|(owner, network)| ExpertConfig {
+        interval: owner.interval,
+        precondition: Some(network.folder.scheduler.precondition).filter(|own| *own != main.scheduler.precondition),
+        ..ExpertConfig::new(network.folder.label(network.part, network.weights), owner.sigma)
+    });
+    let files = owned.map(|(_, Network { folder, unet, weights, loras, .. })| {
         let beside = refiner.map(|refiner| beside(main, refiner, folder.said.model == Model::Refiner));
-        let network = StableDiffusion { beside, ..folder.unet.network.clone() };
-        ExpertFiles { weights: folder.weights.clone(), network: network.into(), loras: folder.loras.clone() }
+        let network = StableDiffusion { beside, ..unet.network.clone() };
+        let (weights, original) = (weights.to_path_buf(), folder.original);
+        ExpertFiles { weights, original, network: network.into(), loras: loras.clone() }
     });
     let config = StageConfig {
         name: "base".to_owned(),

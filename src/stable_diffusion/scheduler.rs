@@ -66,8 +66,7 @@ impl Scheduler {
         };
         keys.finish()?;
         let schedule = Schedule::Timesteps(Timesteps { sampler: class.sampler, spacing, karras, to_first });
-        let settings =
-            SamplerSettings { solver: class.solver, steps: STEPS, schedule, guidance: Guidance::new(guidance) };
+        let settings = SamplerSettings::new(class.solver, STEPS, schedule, Guidance::new(guidance));
         Ok(Self { precondition, settings })
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ediffi_core::runtime::Runtime;
-use ediffi_core::weights::{self, Lora, LoraFile, LoraPart, WeightsFile};
+use ediffi_core::weights::{self, Lora, LoraFile, LoraPart, Original, WeightsFile};
 use ediffi_encoders::clip::text_names;
 use ediffi_encoders::{ClipText, ClipTextConfig, EncodedClip, TextTokenizer};
 use tch::Tensor;
@@ -29,6 +29,8 @@ pub(crate) struct PublishedClip {
     folder: PathBuf,
     /// The name of the weights' variant, if it is one.
     variant: Option<&'static str>,
+    /// The checkpoint that the weights are a part of, if it is one.
+    checkpoint: Option<(PathBuf, Original)>,
     pub(crate) config: ClipTextConfig,
     /// Width of the space that the text is projected into, by files that project it.
     pub(crate) projection: i64,
@@ -48,8 +50,13 @@ pub(crate) struct Reading {
 }
 
 impl PublishedClip {
-    /// The encoder in the folder `part` of `folder`.
-    pub(super) fn find(folder: &Path, part: &str, layer: Layer, half: bool) -> Result<Self> {
+    /// The encoder in the folder `part` of `folder`; of a checkpoint the weights are those of this embedder of its conditioner.
+    pub(super) fn find(
+        folder: &Path,
+        (part, layer): (&str, Layer),
+        half: bool,
+        checkpoint: Option<(&Path, Option<usize>)>,
+    ) -> Result<Self> {
         let encoder = folder.join(part);
         if !encoder.join("config.json").is_file() {
             return Err(published::unusable(
@@ -58,11 +65,22 @@ impl PublishedClip {
             ));
         }
         let (config, projection) = ClipText::read_config(&encoder).map_err(Error::of_config)?;
-        let file = published::weights::find(&encoder, "model", half, ADVICE)?;
-        let half = published::weights::HALF;
-        let variant = file.file_name().is_some_and(|name| name.to_string_lossy().contains(half)).then_some(half);
+        let checkpoint = checkpoint.map(|(file, embedder)| -> Result<_> {
+            let layers = usize::try_from(config.num_hidden_layers).unwrap_or(0);
+            let part = Original::Text { embedder, layers };
+            ClipText::check_original(file, part, &encoder).map_err(Error::of_config)?;
+            Ok((file.to_owned(), part))
+        });
+        let checkpoint = checkpoint.transpose()?;
+        let variant = if checkpoint.is_some() {
+            None
+        } else {
+            let file = published::weights::find(&encoder, "model", half, ADVICE)?;
+            let half = published::weights::HALF;
+            file.file_name().is_some_and(|name| name.to_string_lossy().contains(half)).then_some(half)
+        };
         let padding = tokenizer(&encoder, &config)?.padding();
-        Ok(Self { folder: encoder, variant, config, projection, layer, padding, loras: Vec::new() })
+        Ok(Self { folder: encoder, variant, checkpoint, config, projection, layer, padding, loras: Vec::new() })
     }
 
     pub(crate) fn open_tokenizer(&self) -> ediffi_encoders::Result<TextTokenizer> {
@@ -78,7 +96,10 @@ impl PublishedClip {
 
     /// The file of the weights.
     pub(crate) fn weights(&self) -> Result<PathBuf> {
-        Ok(weights::find(&self.folder, self.variant)?)
+        match &self.checkpoint {
+            Some((file, _)) => Ok(file.clone()),
+            None => Ok(weights::find(&self.folder, self.variant)?),
+        }
     }
 
     /// Merges LoRAs into the weights when they are loaded: of each what it has for `part`. Whether they fit is looked at now.
@@ -86,7 +107,10 @@ impl PublishedClip {
         if loras.is_empty() {
             return Ok(());
         }
-        let mut file = WeightsFile::open(&self.weights()?, text_names)?;
+        let mut file = match &self.checkpoint {
+            Some((file, part)) => WeightsFile::original(file, *part, text_names)?,
+            None => WeightsFile::open(&self.weights()?, text_names)?,
+        };
         for lora in loras {
             file.change(&LoraFile::open(&lora)?, part)?;
             self.loras.push((lora, part));
@@ -100,7 +124,10 @@ impl PublishedClip {
     }
 
     pub(crate) fn load(&self, runtime: Runtime) -> ediffi_encoders::Result<ClipText> {
-        ClipText::open_padded_with(&self.folder, self.variant, &self.loras, runtime)
+        match &self.checkpoint {
+            Some((file, part)) => ClipText::open_original(file, *part, &self.folder, &self.loras, runtime),
+            None => ClipText::open_padded_with(&self.folder, self.variant, &self.loras, runtime),
+        }
     }
 
     /// What the networks see of a text.

@@ -67,6 +67,9 @@ pub(super) fn stages(request: &Request, all: &[StageShape], running: &[StageShap
         if own.texts().next().is_none() {
             wrong("neither `prompt` nor `negative_prompt` is set");
         }
+        if own.expert_negative_prompts.keys().any(|expert| *expert >= stage.owners.count()) {
+            wrong("an expert has a negative prompt that the stage does not have");
+        }
         let first = running.first().is_some_and(|first| first.name == *name);
         if first && request.canvas.is_some() && own.prompt.is_some() {
             wrong("the canvas paints words of the request's");

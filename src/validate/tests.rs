@@ -1,4 +1,4 @@
-use ediffi_cascade::{SamplerSettings, SettingsPatch, Tiling};
+use ediffi_cascade::{Owners, SamplerSettings, SettingsPatch, Tiling};
 use ediffi_core::guidance::{Guidance, Thresholding};
 use ediffi_core::schedule::Schedule;
 use ediffi_core::solver::{Churn, FreshNoise, Solver};
@@ -23,13 +23,14 @@ const TEXT: EmbeddingShapes = EmbeddingShapes {
 
 fn stage(name: &str, size: i64, needs: EmbeddingShapes) -> StageShape {
     let (schedule, guidance) = (Schedule::edm(), Guidance::new(5.0));
-    let settings = SamplerSettings { solver: Solver::Euler, steps: 5, schedule, guidance };
+    let settings = SamplerSettings::new(Solver::Euler, 5, schedule, guidance);
     StageShape {
         name: name.to_owned(),
         size: StageSize { size, multiple: 8 },
         needs,
         settings,
         timesteps: NoiseTable::SquaredCosine,
+        owners: Owners::single(NoiseTable::SquaredCosine),
         weaker: false,
         enlarges: name != "base",
         rgb: true,

@@ -65,6 +65,11 @@ impl Folder {
         self.0.path()
     }
 
+    /// Copies a part of another folder.
+    pub(super) fn add_part(&self, part: &str, other: &Self, of: &str) {
+        copy(&other.path().join(of), &self.path().join(part));
+    }
+
     /// Replaces a part of one of its files.
     pub(super) fn replace(&self, file: &str, from: &str, to: &str) {
         let path = self.path().join(file);

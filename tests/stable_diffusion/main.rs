@@ -2,7 +2,9 @@
 //! models are tiny and random; see `ediffi-core/tests/fixtures/stable-diffusion`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod checkpoint;
 mod drawing;
+mod experts;
 mod folders;
 mod lora;
 mod refused;

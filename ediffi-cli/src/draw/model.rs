@@ -3,14 +3,25 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use ediffi::{DeviceChoice, Lora, Pipeline, PipelineBuilder, Precision, Residency, Runtime};
+use ediffi::{DeviceChoice, ExpertInterval, Lora, Pipeline, PipelineBuilder, Precision, Residency, Runtime};
+
+use super::located::located;
 
 /// Which model, and how it computes.
 #[derive(Args)]
 pub(super) struct Model {
-    /// The model folder (default: that of the variable EDIFFI_MODEL, or the shipped model).
+    /// The model folder, hub:OWNER/NAME, or with --like a checkpoint of Stable Diffusion in one file (default: that of the variable EDIFFI_MODEL, or the shipped model).
     #[arg(long, value_name = "FOLDER", help_heading = "Model")]
     model: Option<PathBuf>,
+    /// Another published folder as the expert for a part of the noise, as timesteps:..200=FOLDER. May be repeated.
+    ///
+    /// The part is LOW..HIGH, of which either end may be missing, in one of these units: sigma, timesteps, snr, log-snr, fraction (of the
+    /// schedule that is done; fraction:0.8.. is what is left after 0.8 of it) or steps (counted from 0; steps:-5.. are the last five).
+    #[arg(long, value_name = "INTERVAL=FOLDER", value_parser = expert, help_heading = "Model")]
+    expert: Vec<(ExpertInterval, PathBuf)>,
+    /// A folder of a model like a checkpoint of one file, whose configurations and tokenizers that takes. May be repeated.
+    #[arg(long, value_name = "FOLDER", help_heading = "Model")]
+    like: Vec<PathBuf>,
     /// Where to compute: auto, cpu, cuda, cuda:1.
     #[arg(long, default_value = "auto", value_parser = device, help_heading = "Model")]
     device: DeviceChoice,
@@ -75,8 +86,17 @@ impl Model {
     /// The model on a device of its own, where the options leave that open: of several processes each has one.
     pub(super) fn builder_on(&self, device: DeviceChoice) -> Result<PipelineBuilder, ediffi::Error> {
         let device = if self.device == DeviceChoice::Auto { device } else { self.device };
-        let folder = self.model.clone().map_or_else(ediffi::icons, Ok)?;
-        Ok(self.computing.builder(folder).device(device))
+        let precision = self.computing.precision();
+        let folder = match &self.model {
+            Some(named) => located(named.as_os_str(), device, precision)?,
+            None => ediffi::icons()?,
+        };
+        let builder = self.computing.builder(folder).device(device);
+        let mut likes = self.like.iter().map(|named| located(named.as_os_str(), device, precision));
+        let builder = likes.try_fold(builder, |builder, like| Ok::<_, ediffi::Error>(builder.like(like?)))?;
+        self.expert.iter().try_fold(builder, |builder, (interval, named)| {
+            Ok(builder.expert(*interval, located(named.as_os_str(), device, precision)?))
+        })
     }
 
     /// Where and in what numbers it computes. No model is asked.
@@ -121,6 +141,13 @@ fn lora(text: &str) -> Result<Lora, String> {
     }
 }
 
+/// The noise levels of an expert, and behind the first `=` its folder.
+fn expert(text: &str) -> Result<(ExpertInterval, PathBuf), String> {
+    let parts = text.split_once('=').filter(|(_, folder)| !folder.is_empty());
+    let (interval, folder) = parts.ok_or("expected INTERVAL=FOLDER")?;
+    Ok((interval.parse().map_err(|error: ediffi_core::Error| error.to_string())?, folder.into()))
+}
+
 pub(super) fn device(text: &str) -> Result<DeviceChoice, String> {
     match text {
         "auto" => Ok(DeviceChoice::Auto),
@@ -136,6 +163,14 @@ pub(super) fn device(text: &str) -> Result<DeviceChoice, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_expert_is_an_interval_and_a_folder() {
+        let found = expert("timesteps:..200=a=b/refiner").unwrap();
+        assert_eq!(found, (ExpertInterval::timesteps(..200), PathBuf::from("a=b/refiner")));
+        assert!(expert("timesteps:..200").unwrap_err().contains("INTERVAL=FOLDER"));
+        assert!(expert("colour:1..=a").unwrap_err().contains("`colour:1..` is no interval"));
+    }
 
     #[test]
     fn a_lora_is_a_file_and_a_scale() {

@@ -31,7 +31,8 @@ impl Models {
             let (name, size, scale) = (&stage.name, stage.size, guidance.scale);
             say(&format!("stage {name}: {size}x{size} pixels, {solver}, {steps} steps, guidance {scale}"))?;
             for expert in &stage.experts {
-                say(&format!("  {}: sigma {}", expert.weights.display(), expert.sigma))?;
+                let said = expert.interval.map(|said| format!(" ({said})")).unwrap_or_default();
+                say(&format!("  {}: sigma {}{said}", expert.weights.display(), expert.sigma))?;
             }
         }
         for (name, preset) in &manifest.presets {

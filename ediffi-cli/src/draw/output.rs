@@ -100,7 +100,19 @@ pub(super) fn show(pipeline: &Pipeline, request: &Request, as_json: bool) -> Res
         let steps = stage.plan.steps().iter().map(|step| json!({ "sigma": step.sigma, "expert": step.expert }));
         let (name, width, height) = (&stage.stage, stage.width, stage.height);
         let steps = steps.collect::<Vec<_>>();
-        say(&json!({ "stage": name, "width": width, "height": height, "steps": steps }).to_string())?;
+        let mut experts: Vec<usize> = stage.plan.experts().collect();
+        experts.sort_unstable();
+        experts.dedup();
+        let config = pipeline.manifest().stages.get(stage.index);
+        let experts = experts.into_iter().map(|expert| {
+            let weights =
+                config.and_then(|config| config.experts.get(expert)).map(|own| own.weights.display().to_string());
+            let (solver, guidance) = (stage.settings.solver_of(expert), stage.settings.guidance_of(expert).scale);
+            json!({ "expert": expert, "weights": weights, "solver": solver, "guidance": guidance })
+        });
+        let experts = experts.collect::<Vec<_>>();
+        let plan = json!({ "stage": name, "width": width, "height": height, "steps": steps, "experts": experts });
+        say(&plan.to_string())?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use ediffi::{Request, Solver, StyleImage};
 
-use super::texts::{Texts, of_stage, with_number};
+use super::texts::{Texts, of_expert, of_stage, with_number};
 
 /// How a request is drawn. What is not said stays as the model, or the request, has it.
 #[derive(Args)]
@@ -45,6 +45,15 @@ pub(super) struct Settings {
     /// Solver of a stage, as base=heun.
     #[arg(long, value_name = "STAGE=NAME", value_parser = of_stage::<Solver>)]
     solver: Vec<(String, Solver)>,
+    /// Steps of one expert of a stage, as base.1=5. A plan has the numbers of the experts.
+    #[arg(long, value_name = "STAGE.N=N", value_parser = of_expert::<usize>)]
+    expert_steps: Vec<(String, usize, usize)>,
+    /// Guidance of one expert of a stage, as base.1=3.0.
+    #[arg(long, value_name = "STAGE.N=SCALE", value_parser = of_expert::<f64>)]
+    expert_guidance: Vec<(String, usize, f64)>,
+    /// Solver of one expert of a stage, as base.1=heun.
+    #[arg(long, value_name = "STAGE.N=NAME", value_parser = of_expert::<Solver>)]
+    expert_solver: Vec<(String, usize, Solver)>,
 }
 
 impl Settings {
@@ -80,6 +89,15 @@ impl Settings {
         for (stage, solver) in &self.solver {
             request = request.solver(stage, *solver);
         }
+        for (stage, expert, steps) in &self.expert_steps {
+            request = request.expert_steps(stage, *expert, *steps);
+        }
+        for (stage, expert, scale) in &self.expert_guidance {
+            request = request.expert_guidance(stage, *expert, *scale);
+        }
+        for (stage, expert, solver) in &self.expert_solver {
+            request = request.expert_solver(stage, *expert, *solver);
+        }
         let (seed, images) = (self.seed.unwrap_or(request.seed), self.images.unwrap_or(request.images));
         Ok(request.seed(seed).images(images))
     }
@@ -108,6 +126,10 @@ mod tests {
         assert_eq!(of_stage::<usize>("base=30"), Ok(("base".to_owned(), 30)));
         assert!(of_stage::<usize>("base").is_err());
         assert!(of_stage::<Solver>("base=heum").unwrap_err().contains("heum"));
+        assert_eq!(of_expert::<f64>("sr.256.1=3.5"), Ok(("sr.256".to_owned(), 1, 3.5)));
+        for wrong in ["base=3", "base.x=3", "base.1", "base.1=x"] {
+            assert!(of_expert::<f64>(wrong).is_err(), "{wrong}");
+        }
         assert_eq!(near("18446744073709551615=0.2"), Ok((u64::MAX, 0.2)));
         assert!(near("7").is_err() && near("x=1").is_err());
     }

@@ -18,6 +18,9 @@ pub(super) struct Texts {
     /// What one stage is told in the place of the prompt, as "sr256=a dog".
     #[arg(long, value_name = "STAGE=PROMPT", value_parser = of_stage::<String>)]
     stage_prompt: Vec<(String, String)>,
+    /// What one expert of a stage shall be guided away from, as "base.1=blur". A plan has the numbers of the experts.
+    #[arg(long, value_name = "STAGE.N=PROMPT", value_parser = of_expert::<String>)]
+    expert_negative: Vec<(String, usize, String)>,
     /// Leave the end of a prompt that is too long unread.
     #[arg(long)]
     truncate: bool,
@@ -45,6 +48,9 @@ impl Texts {
         for (stage, prompt) in &self.stage_prompt {
             request = request.stage_prompt(stage, prompt);
         }
+        for (stage, expert, prompt) in &self.expert_negative {
+            request = request.expert_negative_prompt(stage, *expert, prompt);
+        }
         let truncate = self.truncate || request.truncate;
         Ok(request.truncate(truncate))
     }
@@ -60,6 +66,15 @@ pub(super) fn with_number(text: &str) -> Result<(String, f64), String> {
 pub(super) fn of_stage<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<(String, T), String> {
     let (stage, value) = text.split_once('=').ok_or("expected STAGE=VALUE")?;
     Ok((stage.to_owned(), value.parse().map_err(|error| format!("{value}: {error}"))?))
+}
+
+/// `base.1=30`. The name of a stage may have a dot itself, but no `=`.
+pub(super) fn of_expert<T: std::str::FromStr<Err: std::fmt::Display>>(
+    text: &str,
+) -> Result<(String, usize, T), String> {
+    let (place, value) = of_stage::<T>(text)?;
+    let (stage, expert) = place.rsplit_once('.').ok_or("expected STAGE.NUMBER=VALUE")?;
+    Ok((stage.to_owned(), expert.parse().map_err(|error| format!("{expert}: {error}"))?, value))
 }
 
 /// `a dog=5`.

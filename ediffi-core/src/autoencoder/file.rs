@@ -9,7 +9,7 @@ use super::config::AutoencoderConfig;
 use super::decoder::Decoder;
 use super::encoder::Encoder;
 use crate::Result;
-use crate::weights::{Names, Scope, WeightsFile};
+use crate::weights::{Original, Scope, Table, WeightsFile};
 
 impl Encoder {
     /// Reads the encoder of a file that holds an `AutoencoderKL`, under the names of any version of diffusers.
@@ -20,7 +20,9 @@ impl Encoder {
     /// Those of [`weights::load`](crate::weights::load).
     pub fn load(path: &Path, config: &AutoencoderConfig, device: Device, kind: Kind) -> Result<Self> {
         let kind = config.precision(kind);
-        load(path, of_encoder, device, kind, |scope, weights| Self::new(scope, config, weights, kind))
+        load(WeightsFile::open(path, of_encoder)?, device, kind, |scope, weights| {
+            Self::new(scope, config, weights, kind)
+        })
     }
 }
 
@@ -33,18 +35,37 @@ impl Decoder {
     /// Those of [`weights::load`](crate::weights::load).
     pub fn load(path: &Path, config: &AutoencoderConfig, device: Device, kind: Kind) -> Result<Self> {
         let kind = config.precision(kind);
-        load(path, of_decoder, device, kind, |scope, weights| Self::new(scope, config, weights, kind))
+        load(WeightsFile::open(path, of_decoder)?, device, kind, |scope, weights| {
+            Self::new(scope, config, weights, kind)
+        })
+    }
+
+    /// As [`load`](Self::load), of a checkpoint in the [original layout](crate::weights::Original).
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_original(path: &Path, config: &AutoencoderConfig, device: Device, kind: Kind) -> Result<Self> {
+        let kind = config.precision(kind);
+        let file = WeightsFile::original(path, Original::Autoencoder, of_decoder)?;
+        load(file, device, kind, |scope, weights| Self::new(scope, config, weights, kind))
+    }
+
+    /// Whether a checkpoint in the original layout holds this decoder whole. No tensor is read.
+    ///
+    /// # Errors
+    /// As [`load_original`](Self::load_original).
+    pub fn check_original(path: &Path, config: &AutoencoderConfig) -> Result<()> {
+        let build = |scope: Scope<'_>| Self::new(scope, config, AttentionWeights::Matrices, Kind::Float);
+        WeightsFile::original(path, Original::Autoencoder, of_decoder)?.check(&Table::of(build)?)
     }
 }
 
 fn load<T>(
-    path: &Path,
-    names: Names,
+    file: WeightsFile,
     device: Device,
     kind: Kind,
     build: impl Fn(Scope<'_>, AttentionWeights) -> Result<T>,
 ) -> Result<T> {
-    let file = WeightsFile::open(path, names)?;
     let convolution = |(name, shape): (&str, &[usize])| name.ends_with("to_q.weight") && shape.len() == 4;
     let weights = match file.shapes().any(convolution) {
         true => AttentionWeights::Convolutions,

@@ -150,6 +150,19 @@ impl Solver {
         self.begin(finite(picture)?.f_add(&finite(&start)?.f_mul_scalar(sigma)?)?, sigmas, ends, noise)
     }
 
+    /// As [`start_between`](Self::start_between), but from where another solver has come: from its state [`x`](Trajectory::x) at the first of
+    /// `sigmas`. Nothing is remembered of the steps before.
+    ///
+    /// # Shapes
+    /// `x`: `[n, channels, height, width]`
+    ///
+    /// # Errors
+    /// As [`start_between`](Self::start_between).
+    pub fn resume(&self, x: &Tensor, sigmas: &[f64], ends: Ends, noise: &mut dyn NoiseSource) -> Result<Trajectory> {
+        let _no_grad = tch::no_grad_guard();
+        self.begin(finite(x)?, sigmas, ends, noise)
+    }
+
     /// On the way from `x` at the first of `sigmas`.
     fn begin(&self, x: Tensor, sigmas: &[f64], ends: Ends, noise: &mut dyn NoiseSource) -> Result<Trajectory> {
         self.validate()?;

@@ -149,8 +149,14 @@ impl NoiseTable {
     /// # Errors
     /// [`Error::InvalidSchedule`] unless the fraction is above 0 and below 1, by a timestep at least.
     pub fn after(self, fraction: f64) -> Result<SigmaInterval> {
-        let left = (self.len() as f64 * (1.0 - fraction)).round_ties_even();
-        self.below(if left > 0.0 { left as usize } else { 0 })
+        self.below(self.left_after(fraction))
+    }
+
+    /// How many timesteps are left when a `fraction` is done: diffusers' `round(n - fraction n)`, where Python rounds halves to even.
+    pub(crate) fn left_after(self, fraction: f64) -> usize {
+        let all = self.len() as f64;
+        let left = (all - fraction * all).round_ties_even();
+        if left > 0.0 { left as usize } else { 0 }
     }
 
     /// `steps` timesteps at even distances from 0, descending: diffusers' spacing "leading". With few steps it does not

@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor};
 use super::folder;
 use super::lent::Lent;
 use super::lora::{Change, LoraFile, LoraPart};
+use super::original::{Original, View};
 use super::params::{Names, Params, Role, Scope, Spec};
 use super::sample::sample;
 use super::stored::{StoredFile, kind_of};
@@ -24,6 +25,8 @@ pub struct WeightsFile {
     /// Network name → shard and the tensor's description there.
     tensors: BTreeMap<String, (usize, TensorInfo)>,
     names: Names,
+    /// Those that lie in the file the other way round.
+    transposed: BTreeSet<String>,
     /// What is added to tensors when they are loaded, one after the other.
     changes: BTreeMap<String, Vec<Change>>,
 }
@@ -53,7 +56,37 @@ impl WeightsFile {
                 tensors.insert(name, (shard, info.clone()));
             }
         }
-        Ok(Self { path, shards, tensors, names, changes: BTreeMap::new() })
+        Ok(Self { path, shards, tensors, names, transposed: BTreeSet::new(), changes: BTreeMap::new() })
+    }
+
+    /// Opens a part of a checkpoint of one file in the [original layout](Original), as if it was in a folder of its own: `names` maps the names
+    /// that it has there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::Weights`] for a tensor whose shape is not that of its place.
+    pub fn original(path: &Path, part: Original, names: Names) -> Result<Self> {
+        let file = StoredFile::open(path)?;
+        let (mut tensors, mut transposed, mut mismatched) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
+        let infos: BTreeMap<String, &TensorInfo> = file.infos().collect();
+        let stored: Vec<String> = infos.keys().cloned().collect();
+        for (own, name, view) in part.renamed(&stored) {
+            let Some((name, info)) = names(&name).zip(infos.get(own)) else { continue };
+            let Some(info) = view.of(info) else {
+                let found = info.shape.iter().map(|&side| side as i64).collect();
+                let (name, dtype) = (own.to_owned(), format!("{:?}", info.dtype));
+                mismatched.push(ShapeMismatch { name, expected: Vec::new(), found, dtype });
+                continue;
+            };
+            if view == View::Transposed {
+                transposed.insert(name.clone());
+            }
+            tensors.insert(name, (0, info));
+        }
+        let path = path.to_owned();
+        if !mismatched.is_empty() {
+            return Err(Error::Weights { path, missing: Vec::new(), unexpected: Vec::new(), mismatched });
+        }
+        Ok(Self { path, shards: vec![Arc::new(file)], tensors, names, transposed, changes: BTreeMap::new() })
     }
 
     /// Adds to these weights what a LoRA has for `part`, whose weights they are. It is read when the weights are. Several are added one after the
@@ -197,10 +230,18 @@ impl Params for Loader<'_> {
     fn get(&mut self, spec: &Spec) -> Result<Tensor> {
         interrupt::check()?;
         let (file, info) = self.file.place(&spec.name)?;
-        let Some(changes) = self.file.changes.get(&spec.name) else {
-            return file.tensor(info, self.device, self.kind(spec.role));
+        let read = |kind| {
+            let tensor = |info: &TensorInfo| file.tensor(info, self.device, kind);
+            if !self.file.transposed.contains(&spec.name) {
+                return tensor(info);
+            }
+            let shape = info.shape.iter().rev().copied().collect();
+            Ok(tensor(&TensorInfo { shape, ..info.clone() })?.f_transpose(0, 1)?.f_contiguous()?)
         };
-        let mut tensor = file.tensor(info, self.device, Some(Kind::Float))?;
+        let Some(changes) = self.file.changes.get(&spec.name) else {
+            return read(self.kind(spec.role));
+        };
+        let mut tensor = read(Some(Kind::Float))?;
         for change in changes {
             tensor = change.apply(&tensor)?;
         }
@@ -212,7 +253,7 @@ impl Params for Loader<'_> {
     fn lend(&mut self, spec: &Spec) -> Result<Lent> {
         let (file, info) = self.file.place(&spec.name)?;
         let as_stored = self.kind(spec.role).is_none_or(|kind| kind_of(info.dtype) == Some(kind));
-        let unchanged = !self.file.changes.contains_key(&spec.name);
+        let unchanged = !self.file.changes.contains_key(&spec.name) && !self.file.transposed.contains(&spec.name);
         if self.device == Device::Cpu && as_stored && unchanged {
             Ok(Lent::of_file(file, info))
         } else {

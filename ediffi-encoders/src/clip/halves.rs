@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ediffi_core::runtime::Runtime;
-use ediffi_core::weights::{self, Lora, LoraPart, WeightsFile};
+use ediffi_core::weights::{self, Lora, LoraPart, Original, Scope, Table, WeightsFile};
 use tch::Tensor;
 
 use super::config::{ClipTextConfig, ClipVisionConfig};
@@ -57,8 +57,20 @@ impl ClipText {
         tokenizer: TextTokenizer,
         loras: &[(Lora, LoraPart)],
     ) -> Result<Self> {
+        let identity = Identity::open(folder, variant, text_names, config, &tokenizer)?;
+        Self::of(identity, folder, runtime, (config, projection), tokenizer, loras)
+    }
+
+    /// An encoder of weights that are open.
+    fn of(
+        mut identity: Identity,
+        folder: &Path,
+        runtime: Runtime,
+        (config, projection): (&ClipTextConfig, i64),
+        tokenizer: TextTokenizer,
+        loras: &[(Lora, LoraPart)],
+    ) -> Result<Self> {
         let _guard = tch::no_grad_guard();
-        let mut identity = Identity::open(folder, variant, text_names, config, &tokenizer)?;
         identity.change(loras)?;
         let file = identity.weights();
         let projection = file.contains("text_projection.weight").then_some(projection);
@@ -93,6 +105,39 @@ impl ClipText {
         let tokenizer = TextTokenizer::clip_padded(folder, config.vocab_size, config.max_position_embeddings)?;
         check_end(&tokenizer, config.eos_token_id)?;
         Self::build(folder, variant, runtime, (&config, projection), tokenizer, loras)
+    }
+
+    /// As [`open_padded_with`](Self::open_padded_with), with the weights of a checkpoint of one file, in the
+    /// [original layout](ediffi_core::weights::Original) of Stable Diffusion: `part` is what they are there. Configuration and tokenizer are those
+    /// of `folder`.
+    ///
+    /// # Errors
+    /// As [`open_padded_with`](Self::open_padded_with).
+    pub fn open_original(
+        checkpoint: &Path,
+        part: Original,
+        folder: &Path,
+        loras: &[(Lora, LoraPart)],
+        runtime: Runtime,
+    ) -> Result<Self> {
+        let (config, projection) = file::text(folder)?;
+        let tokenizer = TextTokenizer::clip_padded(folder, config.vocab_size, config.max_position_embeddings)?;
+        check_end(&tokenizer, config.eos_token_id)?;
+        let path = folder.join("config.json");
+        let identity = Identity::original((checkpoint, part), text_names, &path, &config, &tokenizer)?;
+        Self::of(identity, folder, runtime, (&config, projection), tokenizer, loras)
+    }
+
+    /// Whether a checkpoint holds the encoder that the configuration in `folder` describes. No tensor is read.
+    ///
+    /// # Errors
+    /// As [`open_original`](Self::open_original).
+    pub fn check_original(checkpoint: &Path, part: Original, folder: &Path) -> Result<()> {
+        let (config, projection) = file::text(folder)?;
+        let file = WeightsFile::original(checkpoint, part, text_names)?;
+        let projection = file.contains("text_projection.weight").then_some(projection);
+        let build = |scope: Scope<'_>| ClipTextNetwork::new(scope, &config, projection, tch::Kind::Float);
+        Ok(file.check(&Table::of(build)?)?)
     }
 
     /// Reads the `config.json` of a folder, and the width of the space that the text is projected into, if the weights project it. Each key is

@@ -11,7 +11,9 @@
 mod client;
 mod remote;
 mod snapshot;
+mod watch;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use ediffi_core::runtime::Runtime;
@@ -22,6 +24,8 @@ use crate::{Clip, Error, Result, T5, clip, t5, tokenizer};
 use client::no_answer;
 use remote::Remote;
 use snapshot::{Snapshot, is_within};
+pub use watch::Fetched;
+use watch::Watcher;
 
 impl T5 {
     /// Opens the T5 model `repository`, such as `org/name`, of the hub: see [`HubModel`].
@@ -51,6 +55,7 @@ pub struct HubModel {
     revision: String,
     variant: Option<String>,
     subfolder: Option<String>,
+    watcher: Watcher,
 }
 
 /// The files of an encoder besides its configuration.
@@ -68,7 +73,14 @@ struct ModelFiles<'a> {
 impl HubModel {
     /// The newest commit of the model `repository`, such as `org/name`.
     pub fn new(repository: impl Into<String>) -> Self {
-        Self { repository: repository.into(), revision: "main".to_owned(), variant: None, subfolder: None }
+        let (repository, revision) = (repository.into(), "main".to_owned());
+        Self { repository, revision, variant: None, subfolder: None, watcher: Watcher::default() }
+    }
+
+    /// Tells `watcher` of every part of a file that arrives: a megabyte of large ones. `Break` ends the download with
+    /// [`Cancelled`](ediffi_core::Error::Cancelled); the next one goes on from there. What the cache has is not told of.
+    pub fn watch(self, watcher: impl Fn(&Fetched<'_>) -> ControlFlow<()> + Send + Sync + 'static) -> Self {
+        Self { watcher: Watcher::new(watcher), ..self }
     }
 
     /// Chooses a branch, a tag or a commit (default: `main`).
@@ -124,30 +136,75 @@ impl HubModel {
     /// # Errors
     /// [`Error::Hub`] naming a file that the repository does not have, or as [`t5`](Self::t5); [`Error::Download`].
     pub fn files(&self, paths: &[&str]) -> Result<PathBuf> {
-        let within =
-            |path: &&str| self.subfolder.as_ref().map_or((*path).to_owned(), |folder| format!("{folder}/{path}"));
-        let paths: Vec<String> = paths.iter().map(within).collect();
         self.download(&|snapshot| {
-            if let Some(path) = paths.iter().find(|path| !is_within(path)) {
-                return Err(
-                    snapshot.error(HFError::InvalidParameter(format!("`{path}` is no path within a repository")))
-                );
-            }
+            let paths = self.paths(snapshot, paths)?;
             let there = snapshot.list(&paths)?;
             if let Some(path) = paths.iter().find(|path| !there.has(path)) {
                 return Err(snapshot.missing(path));
             }
             paths.iter().try_for_each(|path| snapshot.fetch(path, &there).map(drop))?;
-            Ok(self.subfolder.as_ref().map_or(snapshot.folder(), |folder| snapshot.folder().join(folder)))
+            Ok(self.folder(snapshot))
         })
+    }
+
+    /// Downloads the first of these files that there is, if the cache lacks it, and returns the folder that the paths start from, and which it
+    /// is. The folder is named after the commit.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] naming the files where there is none of them, or as [`files`](Self::files).
+    pub fn first_of(&self, paths: &[&str]) -> Result<(PathBuf, usize)> {
+        self.download(&|snapshot| {
+            let paths: Vec<String> = self.paths(snapshot, paths)?;
+            let there = snapshot.list(&paths)?;
+            let Some((index, path)) = paths.iter().enumerate().find(|(_, path)| there.has(path)) else {
+                return Err(snapshot.missing(&paths.join(" or ")));
+            };
+            snapshot.fetch(path, &there)?;
+            Ok((self.folder(snapshot), index))
+        })
+    }
+
+    /// Which of these files there are; without a connection, which of them the cache has. Nothing is downloaded. The
+    /// [revision](Self::revision) has to be a commit, as the folders of [`files`](Self::files) are named.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] for another revision, and as [`files`](Self::files).
+    pub fn there(&self, paths: &[&str]) -> Result<Vec<bool>> {
+        self.download(&|snapshot| {
+            if !remote::is_commit(&self.revision) {
+                let wrong = format!("`{}` is no commit", self.revision);
+                return Err(snapshot.error(HFError::InvalidParameter(wrong)));
+            }
+            let paths = self.paths(snapshot, paths)?;
+            let there = snapshot.list(&paths)?;
+            Ok(paths.iter().map(|path| there.has(path)).collect())
+        })
+    }
+
+    /// These paths from the top of the repository.
+    fn paths(&self, snapshot: &Snapshot<'_>, paths: &[&str]) -> Result<Vec<String>> {
+        let within =
+            |path: &&str| self.subfolder.as_ref().map_or((*path).to_owned(), |folder| format!("{folder}/{path}"));
+        let paths: Vec<String> = paths.iter().map(within).collect();
+        match paths.iter().find(|path| !is_within(path)) {
+            None => Ok(paths),
+            Some(path) => {
+                Err(snapshot.error(HFError::InvalidParameter(format!("`{path}` is no path within a repository"))))
+            }
+        }
+    }
+
+    /// The folder that its paths start from.
+    fn folder(&self, snapshot: &Snapshot<'_>) -> PathBuf {
+        self.subfolder.as_ref().map_or(snapshot.folder(), |folder| snapshot.folder().join(folder))
     }
 
     fn encoder(&self, files: &ModelFiles<'_>) -> Result<PathBuf> {
         self.download(&|snapshot| self.collect(snapshot, files))
     }
 
-    fn download(&self, collect: &dyn Fn(&Snapshot<'_>) -> Result<PathBuf>) -> Result<PathBuf> {
-        let remote = Remote::new(&self.repository, &self.revision)?;
+    fn download<T>(&self, collect: &dyn Fn(&Snapshot<'_>) -> Result<T>) -> Result<T> {
+        let remote = Remote::new(&self.repository, &self.revision, &self.watcher)?;
         let parts = [("revision", Some(&self.revision)), ("subfolder", self.subfolder.as_ref())];
         for (what, part) in parts.into_iter().chain([("variant", self.variant.as_ref())]) {
             if let Some(part) = part.filter(|part| !is_within(part)) {

@@ -12,6 +12,7 @@ use reqwest::blocking::Client;
 use serde::Deserialize;
 
 use super::client::{apart, broken, send};
+use super::watch::Watcher;
 use crate::{Error, Result};
 
 /// As long as the description of a model's files may be, in bytes: it takes some hundred a file, and a model has at most some
@@ -27,6 +28,8 @@ pub(super) struct Remote<'a> {
     /// Of this repository.
     pub(super) cache: PathBuf,
     pub(super) locks: PathBuf,
+    /// Who hears of what arrives.
+    pub(super) watcher: &'a Watcher,
 }
 
 /// A file as the hub lists it.
@@ -46,7 +49,7 @@ pub(super) struct Large {
 }
 
 impl<'a> Remote<'a> {
-    pub(super) fn new(name: &'a str, revision: &'a str) -> Result<Self> {
+    pub(super) fn new(name: &'a str, revision: &'a str, watcher: &'a Watcher) -> Result<Self> {
         let failed = |source| Error::Hub { repository: name.to_owned(), source: Box::new(source) };
         let client = HFClient::new().map_err(failed)?;
         let (owner, short) = hf_hub::split_id(name);
@@ -60,6 +63,7 @@ impl<'a> Remote<'a> {
             repository,
             cache: root.join(&folder),
             locks: root.join(".locks").join(folder),
+            watcher,
         })
     }
 
@@ -75,7 +79,7 @@ impl<'a> Remote<'a> {
 
     /// The commit that the revision stands for on the hub now. One that names a commit stands for that.
     pub(super) fn newest(&self) -> std::result::Result<String, HFError> {
-        if is_hexadecimal(self.revision, 40) {
+        if is_commit(self.revision) {
             return Ok(self.revision.to_owned());
         }
         let info = self.repository.info().revision(self.revision.to_owned()).send()?;
@@ -86,14 +90,14 @@ impl<'a> Remote<'a> {
     /// The commit that it stood for when it was last downloaded.
     pub(super) fn kept(&self) -> Result<String> {
         let kept = || Some(fs::read_to_string(self.reference()).ok()?.trim().to_owned());
-        let commit = if is_hexadecimal(self.revision, 40) { Some(self.revision.to_owned()) } else { kept() };
+        let commit = if is_commit(self.revision) { Some(self.revision.to_owned()) } else { kept() };
         let missing = || self.error(HFError::LocalEntryNotFound { path: self.reference().display().to_string() });
         commit.filter(|commit| is_hexadecimal(commit, 40)).ok_or_else(missing)
     }
 
     /// Notes in the cache that the revision stands for `commit`.
     pub(super) fn remember(&self, commit: &str) -> Result<()> {
-        if is_hexadecimal(self.revision, 40) {
+        if is_commit(self.revision) {
             return Ok(());
         }
         let path = self.reference();
@@ -139,6 +143,11 @@ impl<'a> Remote<'a> {
         }
         Ok(url)
     }
+}
+
+/// Whether a revision is the name of a commit.
+pub(super) fn is_commit(revision: &str) -> bool {
+    is_hexadecimal(revision, 40)
 }
 
 pub(super) fn is_hexadecimal(text: &str, digits: usize) -> bool {

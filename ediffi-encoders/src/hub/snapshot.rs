@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::client::{apart, broken, send};
 use super::remote::{Listed, Remote, is_hexadecimal};
+use super::watch::Fetched;
 use crate::{Error, Result};
 
 /// Bytes of a download that are in memory at once.
@@ -114,8 +115,21 @@ impl<'a> Snapshot<'a> {
             (Some(listed), Ok(found)) if found.len() != listed.size => {
                 Err(self.damaged(listed, format!("the hub lists {} bytes, {} came", listed.size, found.len())))
             }
-            _ => Ok(fetched),
+            (_, found) => {
+                let size = found.map_or(0, |found| found.len());
+                // Of a large one its parts were told of.
+                if large.is_none() {
+                    self.told(path, size, size)?;
+                }
+                Ok(fetched)
+            }
         }
+    }
+
+    /// Tells of what has arrived of a file.
+    fn told(&self, file: &str, have: u64, size: u64) -> Result<()> {
+        let fetched = Fetched { repository: self.remote.name, file, have, size };
+        if self.remote.watcher.hears(&fetched).is_break() { Err(ediffi_core::Error::Cancelled.into()) } else { Ok(()) }
     }
 
     /// Notes that the commit has no file `path`, as other programs do that share the cache. Without a connection that is
@@ -227,6 +241,7 @@ impl<'a> Snapshot<'a> {
             }
             target.write_all(buffer.get(..read).unwrap_or_default()).map_err(io)?;
             have += read as u64;
+            self.told(&file.path, have, file.size)?;
         }
         if have == file.size {
             Ok(())

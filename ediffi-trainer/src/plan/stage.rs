@@ -176,12 +176,7 @@ impl StagePlan {
             }
             lora.check(&dimensions).or_else(|error| wrong(what(), error.to_string()))?;
         }
-        let all = ExpertConfig {
-            weights: PathBuf::from("weights.safetensors"),
-            sigma: SigmaInterval::ALL,
-            network: None,
-            precondition: None,
-        };
+        let all = ExpertConfig::new("weights.safetensors", SigmaInterval::ALL);
         Ok(self.config(vec![all]).validate()?)
     }
 }

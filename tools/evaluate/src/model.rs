@@ -173,13 +173,9 @@ impl Model {
     /// # Shapes
     /// `clean`: [wishes, 3, size, size] in [-1, 1] → the same
     pub fn estimate(&self, wishes: &[Wish], clean: &Tensor, sigma: f64) -> Result<Tensor> {
-        let patch = SettingsPatch::from(SamplerSettings {
-            // One step: what it ends with is the estimate.
-            solver: Solver::Euler,
-            steps: 1,
-            schedule: Schedule::Custom(vec![sigma, 0.0]),
-            guidance: Guidance::new(1.0),
-        });
+        // One step: what it ends with is the estimate.
+        let schedule = Schedule::Custom(vec![sigma, 0.0]);
+        let patch = SettingsPatch::from(SamplerSettings::new(Solver::Euler, 1, schedule, Guidance::new(1.0)));
         let estimates = self.each(
             wishes,
             1,

@@ -166,12 +166,8 @@ mod tests {
 
     fn compared(variant: Variant, measure: Measure) -> Compared {
         let guidance = Guidance::new(variant.guidance.unwrap_or(3.0));
-        let sampler = SamplerSettings {
-            solver: ediffi_core::solver::Solver::Euler,
-            steps: 2,
-            schedule: ediffi_core::schedule::Schedule::Custom(vec![1.0, 0.5, 0.0]),
-            guidance,
-        };
+        let schedule = ediffi_core::schedule::Schedule::Custom(vec![1.0, 0.5, 0.0]);
+        let sampler = SamplerSettings::new(ediffi_core::solver::Solver::Euler, 2, schedule, guidance);
         let loss = |sigma| Loss { sigma, error: Some(measure), relative: Some(measure) };
         Compared { variant, sampler, shares: Vec::new(), frechet: measure, loss: vec![loss(0.5), loss(1.0)] }
     }

@@ -95,7 +95,7 @@ pub fn assemble(workshop: &Workshop, out: &Path) -> Result<()> {
 
 fn pipeline_stage(stage: &StageTraining, experts: Vec<Value>) -> Result<Value> {
     let side = side(stage)?;
-    let SamplerSettings { solver, steps, schedule, guidance } = sampler(stage)?;
+    let SamplerSettings { solver, steps, schedule, guidance, .. } = sampler(stage)?;
     Ok(json!({
         "name": stage.name,
         "size": side,

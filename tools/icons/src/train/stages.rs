@@ -48,7 +48,7 @@ pub fn sampler(stage: &StageTraining) -> Result<SamplerSettings> {
         (Solver::DpmPp2M, Guidance::new(1.0))
     };
     let Sampling { steps, schedule } = stage.sampling.clone();
-    Ok(SamplerSettings { solver, steps, schedule, guidance })
+    Ok(SamplerSettings::new(solver, steps, schedule, guidance))
 }
 
 /// Other settings than those of [`sampler`], by name: for the fastest picture that a person would still accept, and without fresh noise on
