@@ -279,6 +279,8 @@ unet |= layer(f"{words}.ff.net.0.proj", 16, 2) | layer(f"{words}.ff.net.2", 2, 8
 diffusers(5, "unet", **unet)
 for which, name in [(0, "unet-xl"), (1, "unet-1"), (0, "unet-refiner"), (2, "vae"), (2, "vae-without")]:
     put(f"diffusers/config-of-{name}", bytes([which]) + read(f"{CORE}/stable-diffusion/{name}/config.json"))
+for which, name in [(6, "decoder"), (7, "super_res_first"), (8, "prior")]:
+    put(f"diffusers/config-of-{name}", bytes([which]) + read(f"{CORE}/unclip/text/{name}/config.json"))
 
 put("style/ink", stored({"clip_image": ("F32", [1, 4])}, {"format": "ediffi-style/1", "clip": "clip", "fingerprint": "0123456789abcdef"}))
 # The target puts the fingerprint of its model in the place of the zeros.

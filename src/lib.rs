@@ -80,6 +80,7 @@ mod stable_diffusion;
 mod style;
 mod sync;
 mod told;
+mod unclip;
 mod validate;
 mod worker;
 
@@ -111,7 +112,7 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 #[doc(no_inline)]
 pub use {
     ediffi_cascade::{
-        AutoencoderFiles, Decoding, Enlarger, Jumps, PreconditionConfig, SamplerSettings, SettingsPatch, StageConfig,
+        AutoencoderFiles, Decoding, Enlarger, Jumps, PreconditionConfig, Prior, SamplerSettings, SettingsPatch, StageConfig,
         StageNoise, StagePlan, Tiling,
     },
     ediffi_core::{

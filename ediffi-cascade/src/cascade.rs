@@ -129,6 +129,7 @@ impl Cascade {
                 skipped: 0,
                 jumps: None,
                 decoding,
+                embedding: None,
                 plan,
             })
         };

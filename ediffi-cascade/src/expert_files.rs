@@ -13,6 +13,8 @@ pub struct ExpertFiles {
     pub weights: PathBuf,
     /// The dimensions.
     pub network: UNetConfig,
+    /// A part of the network that is stored in a file of its own: the name below which its parameters stand in the network, and the file.
+    pub part: Option<(String, PathBuf)>,
     /// What is merged into the weights when they are loaded: of each file what it has for the network.
     pub loras: Vec<Lora>,
 }
@@ -23,7 +25,11 @@ impl ExpertFiles {
     /// # Errors
     /// Those of [`WeightsFile::open`], [`LoraFile::open`] and [`WeightsFile::change`].
     pub fn open(&self) -> Result<WeightsFile> {
-        let mut file = WeightsFile::open(&self.weights, |name| Some(name.to_owned()))?;
+        let open = |path| WeightsFile::open(path, |name| Some(name.to_owned()));
+        let mut file = open(&self.weights)?;
+        if let Some((name, part)) = &self.part {
+            file = file.with_part(name, open(part)?);
+        }
         for lora in &self.loras {
             file.change(&LoraFile::open(lora)?, LoraPart::Network)?;
         }

@@ -11,6 +11,7 @@
 //! - [`Tiling`], for pictures whose feature maps do not fit in memory: every evaluation of the network is cut into
 //!   overlapping tiles, so that any solver works and the noise never sees a seam;
 //! - [`Stage::with_decoder`], for a stage that draws latents and decodes them when it is done;
+//! - [`Prior`], which draws the embeddings of images that the stages of unCLIP see, before them;
 //! - [`Enlarger`], one evaluation of a plain network after the last stage.
 
 mod cascade;
@@ -30,6 +31,7 @@ pub mod low_res;
 mod mix;
 mod observer;
 mod plan;
+mod prior;
 mod run;
 mod sample;
 mod settings;
@@ -50,6 +52,7 @@ pub use latent::AutoencoderFiles;
 pub use mix::{Mixed, Share};
 pub use observer::{Batch, StageEvent, StageObserver};
 pub use plan::StagePlan;
+pub use prior::{Prior, PriorFiles, PriorJob};
 pub use run::{CascadeJob, StageNoise, Told};
 pub use settings::{SamplerSettings, SettingsPatch};
 pub use stage::Stage;

@@ -33,6 +33,8 @@ pub struct StagePlan {
     pub jumps: Option<Jumps>,
     /// How its latents become pictures, if it draws latents.
     pub decoding: Option<Decoding>,
+    /// How many numbers an embedding has, of the [prior](crate::Prior), which draws these in the place of pictures.
+    pub embedding: Option<i64>,
     /// Which expert runs which step.
     pub plan: Plan,
 }
@@ -104,11 +106,15 @@ impl fmt::Display for StagePlan {
         if self.plan.steps().is_empty() {
             write!(f, "stage {stage} ({width}x{height}): no step, the picture stays as it is")?;
         }
+        let drawn = match self.embedding {
+            Some(numbers) => format!("embeddings of {numbers}"),
+            None => format!("{width}x{height}"),
+        };
         for (line, segment) in self.plan.to_string().lines().enumerate() {
             let separator = if line > 0 { "\n" } else { "" };
             let left =
                 if line == 0 && *skipped > 0 { format!(" ({skipped} before are left out)") } else { String::new() };
-            write!(f, "{separator}stage {stage} ({width}x{height}), {segment}{left}")?;
+            write!(f, "{separator}stage {stage} ({drawn}), {segment}{left}")?;
         }
         if let Some(Decoding { kind, width, height, tiles, .. }) = &self.decoding {
             let cut = if *tiles > 1 { format!(", in {tiles} tiles") } else { String::new() };

@@ -53,7 +53,8 @@ impl Stage {
             let read = path_inside(folder, path).and_then(|path| read_json(&path));
             let network = read.map_err(|source| config.refused(&field, source))?;
             let refused = |source| config.refused(&format!("{name}.weights"), source);
-            Ok(ExpertFiles { weights: existing(folder, weights).map_err(refused)?, network, loras: Vec::new() })
+            let weights = existing(folder, weights).map_err(refused)?;
+            Ok(ExpertFiles { weights, network, part: None, loras: Vec::new() })
         };
         let experts = config.experts.iter().enumerate().map(|(index, ExpertConfig { weights, network, .. })| {
             find(&format!("experts[{index}]"), network.as_deref(), weights)

@@ -171,6 +171,7 @@ fn networks_that_do_not_fit_are_named() {
     let file = |network: &UNetConfig| ExpertFiles {
         weights: "anywhere.safetensors".into(),
         network: network.clone(),
+        part: None,
         loras: Vec::new(),
     };
     model.config.experts[1].network = Some("base/other.json".into());

@@ -102,7 +102,7 @@ fn ensemble(main: &PublishedFolder, others: &[(SigmaInterval, PublishedFolder)])
         .iter()
         .map(|(_, folder)| {
             let (weights, network) = (folder.weights.clone(), folder.unet.network.clone().into());
-            ExpertFiles { weights, network, loras: Vec::new() }
+            ExpertFiles { weights, network, part: None, loras: Vec::new() }
         })
         .collect();
     let (name, low_res) = match main.stage {

@@ -22,7 +22,7 @@ use ediffi_core::unet::{Beside, Place, StableDiffusion};
 
 use folder::LatentFolder;
 use index::Model;
-pub(crate) use text::PublishedClip;
+pub(crate) use text::{Layer, PublishedClip};
 
 use crate::loras::Loras;
 use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
@@ -147,7 +147,12 @@ fn ensemble(
     let files = owners.iter().map(|(_, folder)| {
         let beside = refiner.map(|refiner| beside(main, refiner, folder.said.model == Model::Refiner));
         let network = StableDiffusion { beside, ..folder.unet.network.clone() };
-        ExpertFiles { weights: folder.weights.clone(), network: network.into(), loras: folder.loras.clone() }
+        ExpertFiles {
+            weights: folder.weights.clone(),
+            network: network.into(),
+            part: None,
+            loras: folder.loras.clone(),
+        }
     });
     let config = StageConfig {
         name: "base".to_owned(),

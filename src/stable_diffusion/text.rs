@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::{self, Lora, LoraFile, LoraPart, WeightsFile};
 use ediffi_encoders::clip::text_names;
-use ediffi_encoders::{ClipText, ClipTextConfig, EncodedClip, TextTokenizer};
+use ediffi_encoders::{ClipText, ClipTextConfig, EncodedClip, Fingerprint, TextTokenizer};
 use tch::Tensor;
 
 use crate::published;
@@ -21,6 +21,8 @@ pub(crate) enum Layer {
     Last,
     /// The last but one, without a norm (SDXL).
     Penultimate,
+    /// The last, after the final norm, with zeros behind the end of a text: what the networks mask (unCLIP).
+    Masked,
 }
 
 /// One text encoder of a published folder, looked at and not loaded.
@@ -49,7 +51,7 @@ pub(crate) struct Reading {
 
 impl PublishedClip {
     /// The encoder in the folder `part` of `folder`.
-    pub(super) fn find(folder: &Path, part: &str, layer: Layer, half: bool) -> Result<Self> {
+    pub(crate) fn find(folder: &Path, part: &str, layer: Layer, half: bool) -> Result<Self> {
         let encoder = folder.join(part);
         if !encoder.join("config.json").is_file() {
             return Err(published::unusable(
@@ -99,14 +101,27 @@ impl PublishedClip {
         self.loras.iter().map(|(lora, _)| lora)
     }
 
+    /// What tells it from other encoders, without loading it.
+    pub(crate) fn fingerprint(&self) -> ediffi_encoders::Result<Fingerprint> {
+        ClipText::fingerprint(&self.folder, self.variant)
+    }
+
     pub(crate) fn load(&self, runtime: Runtime) -> ediffi_encoders::Result<ClipText> {
         ClipText::open_padded_with(&self.folder, self.variant, &self.loras, runtime)
+    }
+
+    /// Embeds a text for the networks, padded to `tokens`.
+    pub(crate) fn encode(&self, clip: &ClipText, text: &str, tokens: i64) -> ediffi_encoders::Result<EncodedClip> {
+        match self.layer {
+            Layer::Last | Layer::Penultimate => clip.encode_with_padding(&[text], tokens),
+            Layer::Masked => clip.encode(&[text], tokens),
+        }
     }
 
     /// What the networks see of a text.
     pub(crate) fn seen(&self, encoded: &EncodedClip) -> Tensor {
         match self.layer {
-            Layer::Last => encoded.tokens.shallow_clone(),
+            Layer::Last | Layer::Masked => encoded.tokens.shallow_clone(),
             Layer::Penultimate => encoded.penultimate.shallow_clone(),
         }
     }
