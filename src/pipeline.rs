@@ -4,7 +4,7 @@ use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ediffi_cascade::{Cascade, Prior};
+use ediffi_cascade::{Cascade, Prior, SamplerSettings};
 use ediffi_core::guidance::Rows;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::EmbeddingShapes;
@@ -76,6 +76,12 @@ impl Pipeline {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// How the [prior](Prior) samples, of a model that has one: it is a stage beside those of the manifest.
+    #[must_use]
+    pub fn prior(&self) -> Option<&SamplerSettings> {
+        self.prior_shape.as_ref().map(|prior| &prior.settings)
     }
 
     /// Where and in which precision it computes.

@@ -8,15 +8,13 @@ use ediffi_core::unet::PublishedUnClip;
 use ediffi_core::weights::WeightsFile;
 use ediffi_encoders::clip::text_names;
 
+use super::advice::ADVICE;
 use super::index::Kind;
 use super::scheduler::Scheduler;
 use super::vision::PublishedVision;
 use crate::Result;
 use crate::published::{unusable, weights};
 use crate::stable_diffusion::{Layer, PublishedClip};
-
-/// What to do where weights are missing.
-pub(super) const ADVICE: &str = "Download";
 
 /// Tokens that unCLIP pads every text to: all that CLIP takes.
 const TEXT_TOKENS: i64 = 77;

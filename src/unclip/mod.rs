@@ -4,6 +4,7 @@
 //! networks of super-resolution in `super_res_first` and `super_res_last`, a sampler for each, and CLIP in `text_encoder`. A folder for
 //! variations has CLIP's picture half in `image_encoder` in the place of a prior.
 
+mod advice;
 mod folder;
 mod index;
 mod scheduler;

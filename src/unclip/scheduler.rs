@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ediffi_cascade::{PreconditionConfig, SamplerSettings};
+use ediffi_core::brief::brief;
 use ediffi_core::files::read_json;
 use ediffi_core::guidance::{Guidance, Thresholding};
 use ediffi_core::precondition::{Epsilon, SampleOnTable};
@@ -89,7 +90,7 @@ impl Published {
         ];
         for (key, found, supported) in checks {
             if !supported.contains(&found) {
-                return Err((key, format!("`{found}` is not supported, only {}", supported.join(", "))));
+                return Err((key, format!("`{}` is not supported, only {}", brief(found), supported.join(", "))));
             }
         }
         if self.learns_variance() != predicts_variance {

@@ -7,7 +7,7 @@ use ediffi_core::weights::{self, WeightsFile};
 use ediffi_encoders::ClipVision;
 use ediffi_encoders::clip::{Preprocess, vision_names};
 
-use super::folder::ADVICE;
+use super::advice::ADVICE;
 use crate::published;
 use crate::{Error, Result};
 
