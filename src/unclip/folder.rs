@@ -67,11 +67,10 @@ impl UnClipFolder {
             return Err(unusable(folder, "decoder/config.json says no sample_size"));
         };
         let taken = decoder.network.dimensions.context.and_then(|context| context.clip_image).unwrap_or(0);
-        for (what, given) in
-            [("text_encoder has a hidden_size", text.config.hidden_size), ("text_encoder projects to", text.projection)]
-        {
+        for (what, given) in [("has", text.config.hidden_size), ("projects to", text.projection)] {
             if given != taken {
-                return Err(unusable(folder, format!("its {what} of {given}, its text_proj takes {taken}")));
+                let reason = format!("its text_encoder {what} a width of {given}, its text_proj takes {taken}");
+                return Err(unusable(folder, reason));
             }
         }
         let enlarger = |part: &str| -> Result<(PublishedUnClip, PathBuf)> {
@@ -104,7 +103,7 @@ impl UnClipFolder {
                 let found = PublishedVision::find(folder, half)?;
                 if found.projection != taken {
                     let given = found.projection;
-                    let reason = format!("its image_encoder projects to {given}, its text_proj takes {taken}");
+                    let reason = format!("its image_encoder projects to a width of {given}, its text_proj takes {taken}");
                     return Err(unusable(folder, reason));
                 }
                 vision = Some(found);

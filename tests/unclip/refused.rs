@@ -106,7 +106,7 @@ fn parts_that_do_not_fit_are_named() {
         ),
         (
             ("text_proj/config.json", "\"clip_embeddings_dim\": 8", "\"clip_embeddings_dim\": 10"),
-            ["hidden_size of 8", "takes 10"],
+            ["has a width of 8", "takes 10"],
         ),
         (("prior/config.json", "\"embedding_dim\": 8", "\"embedding_dim\": 12"), ["embeddings of 12", "8 are needed"]),
         (("prior/config.json", "\"num_embeddings\": 77", "\"num_embeddings\": 64"), ["texts of 64", "77 are needed"]),
