@@ -112,8 +112,8 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 #[doc(no_inline)]
 pub use {
     ediffi_cascade::{
-        AutoencoderFiles, Decoding, Enlarger, Jumps, PreconditionConfig, Prior, SamplerSettings, SettingsPatch, StageConfig,
-        StageNoise, StagePlan, Tiling,
+        AutoencoderFiles, Decoding, Enlarger, Jumps, PreconditionConfig, Prior, SamplerSettings, SettingsPatch,
+        StageConfig, StageNoise, StagePlan, Tiling,
     },
     ediffi_core::{
         conditioning::Conditioning,

@@ -32,9 +32,7 @@ impl EncoderSet {
             get_or_make(&self.clip_fingerprint, || self.own(make()))
         };
         match (&self.clip, &self.vision, self.latent.first().and_then(|text| text.encoders.first())) {
-            (Some((folder, config)), ..) => {
-                Ok(Some((of(&|| Clip::fingerprint(folder, None))?, config.projection_dim)))
-            }
+            (Some((folder, config)), ..) => Ok(Some((of(&|| Clip::fingerprint(folder, None))?, config.projection_dim))),
             (None, Some(vision), Some(text)) => Ok(Some((of(&|| text.fingerprint())?, vision.projection))),
             _ => Ok(None),
         }

@@ -83,7 +83,10 @@ impl UnClipFolder {
         };
         let variance = first.network.switches.variance;
         if last.network.switches.variance != variance {
-            return Err(unusable(folder, "of its networks of super-resolution one predicts a variance, the other none"));
+            return Err(unusable(
+                folder,
+                "of its networks of super-resolution one predicts a variance, the other none",
+            ));
         }
         let scheduler = |name: &str, (steps, scale): (usize, f64), variance: bool| {
             Scheduler::read(&file(&format!("{name}/scheduler_config.json"))?, steps, scale, variance)
@@ -103,7 +106,8 @@ impl UnClipFolder {
                 let found = PublishedVision::find(folder, half)?;
                 if found.projection != taken {
                     let given = found.projection;
-                    let reason = format!("its image_encoder projects to a width of {given}, its text_proj takes {taken}");
+                    let reason =
+                        format!("its image_encoder projects to a width of {given}, its text_proj takes {taken}");
                     return Err(unusable(folder, reason));
                 }
                 vision = Some(found);

@@ -137,8 +137,7 @@ fn enlargers(main: &UnClipFolder) -> Result<(StageConfig, Vec<ExpertFiles>)> {
         network: None,
         precondition: None,
     };
-    let experts =
-        vec![expert("super_res_first", first_weights, first), expert("super_res_last", last_weights, last)];
+    let experts = vec![expert("super_res_first", first_weights, first), expert("super_res_last", last_weights, last)];
     let networks = [(first_network, first_weights), (last_network, last_weights)];
     let files = networks.map(|(network, weights)| ExpertFiles {
         weights: weights.clone(),

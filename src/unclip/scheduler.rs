@@ -65,11 +65,8 @@ impl Scheduler {
     /// take by themselves. `predicts_variance`: whether the network says how much noise a step adds.
     pub(super) fn read(path: &Path, steps: usize, scale: f64, predicts_variance: bool) -> Result<Self> {
         let published: Published = read_json(path)?;
-        let wrong = |(key, reason): (&str, String)| Error::Manifest {
-            path: path.to_owned(),
-            key: key.to_owned(),
-            reason,
-        };
+        let wrong =
+            |(key, reason): (&str, String)| Error::Manifest { path: path.to_owned(), key: key.to_owned(), reason };
         published.check(predicts_variance).map_err(wrong)?;
         Ok(published.convert(steps, scale))
     }
@@ -126,7 +123,10 @@ impl Published {
         let (sampler, spacing) = (Sampler::UnClip, Spacing::Linspace);
         let schedule = Schedule::Timesteps(Timesteps { sampler, spacing, karras: false, to_first: false });
         let guidance = Guidance { thresholding: self.thresholding(), ..Guidance::new(scale) };
-        Scheduler { precondition, settings: SamplerSettings { solver: Solver::Ddpm(variance), steps, schedule, guidance } }
+        Scheduler {
+            precondition,
+            settings: SamplerSettings { solver: Solver::Ddpm(variance), steps, schedule, guidance },
+        }
     }
 }
 

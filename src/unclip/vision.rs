@@ -31,7 +31,10 @@ impl PublishedVision {
         for file in [&encoder.join("config.json"), &preprocessor] {
             if !file.is_file() {
                 let name = file.strip_prefix(folder).unwrap_or(file).display();
-                return Err(published::unusable(folder, format!("it has no {name}: pictures are varied by what CLIP sees")));
+                return Err(published::unusable(
+                    folder,
+                    format!("it has no {name}: pictures are varied by what CLIP sees"),
+                ));
             }
         }
         let (config, projection) = ClipVision::read_config(&encoder).map_err(Error::of_config)?;

@@ -93,10 +93,7 @@ fn what_makes_no_embedding_is_refused() {
     let folder = Folder::text();
     let pipeline = folder.open();
     let found = problems(&pipeline, &request().tiling("prior", Tiling { tile: 8, overlap: 2 }));
-    assert!(
-        matches!(&found[..], [Problem::Setting { stage, setting: "tiling", .. }] if stage == "prior"),
-        "{found:?}"
-    );
+    assert!(matches!(&found[..], [Problem::Setting { stage, setting: "tiling", .. }] if stage == "prior"), "{found:?}");
     let found = problems(&pipeline, &request().steps("prior", 1));
     assert!(matches!(&found[..], [Problem::Setting { reason, .. }] if reason.contains("two steps")), "{found:?}");
     let found = problems(&pipeline, &request().steps("prior", 1001));

@@ -88,7 +88,10 @@ fn a_text_draws_the_picture_of_diffusers() {
     let stages: Vec<_> = generation.stages.iter().map(|report| report.plan.to_string()).collect();
     assert!(stages[0].starts_with("stage prior (embeddings of 8), expert 0: steps 1-5 of 5"), "{stages:?}");
     // The last step is that of the second network.
-    assert!(stages[2].contains("expert 0: steps 1-3 of 4") && stages[2].contains("expert 1: step 4 of 4"), "{stages:?}");
+    assert!(
+        stages[2].contains("expert 0: steps 1-3 of 4") && stages[2].contains("expert 1: step 4 of 4"),
+        "{stages:?}"
+    );
 }
 
 #[test]

@@ -42,7 +42,8 @@ fn a_part_that_is_missing_is_named() {
         Folder::text(),
         |folder| {
             let part = folder.path().join("prior");
-            fs::rename(part.join("diffusion_pytorch_model.safetensors"), part.join("diffusion_pytorch_model.bin")).unwrap();
+            fs::rename(part.join("diffusion_pytorch_model.safetensors"), part.join("diffusion_pytorch_model.bin"))
+                .unwrap();
         },
         &["holds diffusion_pytorch_model.bin", "weights_only=True"],
     );
@@ -91,7 +92,10 @@ fn parts_that_do_not_fit_are_named() {
         ((scheduler, "learned_range", "fixed_small_log"), ["variance_type", "predicts a variance"]),
         ((scheduler, "epsilon", "v_prediction"), ["prediction_type", "`v_prediction` is not supported"]),
         (("decoder/config.json", "\"in_channels\": 3", "\"in_channels\": 4"), ["in_channels", "a decoder sees 3"]),
-        (("decoder/config.json", "\"sample_size\": 8", "\"sample_size\": null"), ["decoder/config.json", "sample_size"]),
+        (
+            ("decoder/config.json", "\"sample_size\": 8", "\"sample_size\": null"),
+            ["decoder/config.json", "sample_size"],
+        ),
         (
             ("super_res_first/config.json", "\"sample_size\": 16", "\"sample_size\": null"),
             ["super_res_first", "sample_size"],

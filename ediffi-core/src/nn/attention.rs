@@ -131,14 +131,7 @@ fn add_and_attend(q: &Tensor, k: &Tensor, v: &Tensor, text: i64, site: &Site<'_>
 }
 
 /// The same by the fused kernel with an additive mask over all columns; zero where nothing is painted. `mask` is added to it.
-fn attend_dense(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    text: i64,
-    bias: Bias,
-    mask: Option<&Tensor>,
-) -> Result<Tensor> {
+fn attend_dense(q: &Tensor, k: &Tensor, v: &Tensor, text: i64, bias: Bias, mask: Option<&Tensor>) -> Result<Tensor> {
     let (rows, heads, queries, _) = q.size4()?;
     let bias = bias.into_dense()?.f_to_kind(q.kind())?.f_expand([rows, heads, queries, text], false)?;
     let bias = bias.f_constant_pad_nd([0, k.size4()?.2 - text])?;

@@ -228,12 +228,7 @@ impl ClipVision {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn open_prepared(
-        folder: &Path,
-        preprocessor: &Path,
-        variant: Option<&str>,
-        runtime: Runtime,
-    ) -> Result<Self> {
+    pub fn open_prepared(folder: &Path, preprocessor: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
         let (config, projection) = file::vision(folder)?;
         let preprocess = Preprocess::open(preprocessor, config.image_size)?;
         Self::build(folder, variant, runtime, (&config, projection), preprocess)

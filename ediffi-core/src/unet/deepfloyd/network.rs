@@ -134,11 +134,7 @@ impl Layout for DeepFloyd {
             norm_eps,
             modulation: Modulation::ScaleShift,
             scales: [residual_scale, middle_scale],
-            attention: Some(Joint {
-                width: context.width,
-                normed: true,
-                middle_sees_pixels: middle_self_attention,
-            }),
+            attention: Some(Joint { width: context.width, normed: true, middle_sees_pixels: middle_self_attention }),
         };
         network.body(scope, Some(Box::new(source)))
     }

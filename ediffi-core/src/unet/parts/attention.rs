@@ -3,8 +3,8 @@
 use tch::Tensor;
 
 use crate::nn::{
-    Linear, MapNorm, Norm, add_to, attend, attend_biased_masked, attend_masked, chunks, map_to_tokens, merge_heads, split_heads,
-    tokens_to_map,
+    Linear, MapNorm, Norm, add_to, attend, attend_biased_masked, attend_masked, chunks, map_to_tokens, merge_heads,
+    split_heads, tokens_to_map,
 };
 use crate::unet::pass::{Block, KeysValues, Pass};
 use crate::weights::Scope;
@@ -115,7 +115,7 @@ impl Block for CrossAttention {
             Some(painted) => {
                 let (size, text) = ((height, width), pass.text_columns);
                 attend_biased_masked(&q, keys, values, size, text, pass.mask, painted)?
-            },
+            }
             None => attend_masked(&q, keys, values, pass.mask)?,
         };
         add_to(tokens_to_map(&self.out.forward(&merge_heads(&attended)?)?, &h)?, &h)

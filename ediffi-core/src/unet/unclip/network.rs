@@ -59,9 +59,10 @@ impl UnClip {
             Some(text) => Ok(Some((context, text))),
             None => Err(Error::NetworkConfig {
                 field: "context",
-                reason: "this layout takes CLIP's text, tokens and pooled, and its image embedding, all of one width, and \
+                reason:
+                    "this layout takes CLIP's text, tokens and pooled, and its image embedding, all of one width, and \
                          nothing else"
-                    .to_owned(),
+                        .to_owned(),
             }),
         }
     }

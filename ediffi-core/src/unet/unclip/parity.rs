@@ -317,7 +317,8 @@ fn configurations_of_other_models_name_what_is_not_supported() {
         named(read(&changed(&enlarger, key_in_file, value), None), key);
     }
     // What only other blocks have, and what training leaves.
-    for (key, value) in [("upsample_type", json!("resnet")), ("dropout", json!(0.1)), ("num_train_timesteps", json!(9))] {
+    for (key, value) in [("upsample_type", json!("resnet")), ("dropout", json!(0.1)), ("num_train_timesteps", json!(9))]
+    {
         assert!(read(&changed(&enlarger, key, value), None).is_ok(), "{key}");
     }
 }
