@@ -178,6 +178,9 @@ fn read(config: &Value, text_proj: Option<&Value>) -> Result<PublishedUnClip> {
     }
 }
 
+/// The name that a parameter has in its own file, if it is of that.
+type Named = fn(&str) -> Option<&str>;
+
 /// Karlo's files have a header, and four bytes for each number.
 #[test]
 fn the_full_size_networks_have_the_published_parameters() {
@@ -193,13 +196,13 @@ fn the_full_size_networks_have_the_published_parameters() {
     fn others(name: &str) -> Option<&str> {
         Some(name).filter(|name| !name.starts_with("text_proj."))
     }
-    let count = |table: &Table, named: fn(&str) -> Option<&str>| {
+    let count = |table: &Table, named: Named| {
         let specs: Vec<_> = table.specs().iter().filter(|spec| named(&spec.name).is_some()).collect();
         (specs.len(), specs.iter().map(|spec| spec.elements()).sum::<i64>())
     };
     let enlarger = read(&published("super_res")["config"], None).unwrap();
     let large = Table::of(|scope| UNet::new(scope, &enlarger.network, Kind::Float)).unwrap();
-    let parts: [(&str, &Table, fn(&str) -> Option<&str>, Option<i64>); 3] = [
+    let parts: [(&str, &Table, Named, Option<i64>); 3] = [
         ("decoder", &table, others, Some(3_541_838_083)),
         ("text_proj", &table, projections, None),
         ("super_res", &large, whole, Some(2_766_362_775)),
