@@ -282,10 +282,12 @@ checkpoint = layer("model.diffusion_model.input_blocks.0.0", 2, 1, 3, 3) | layer
 checkpoint |= layer("model.diffusion_model.output_blocks.0.1.conv", 2, 2, 3, 3) | layer("first_stage_model.decoder.mid.attn_1.q", 1, 1, 1, 1)
 checkpoint |= layer("first_stage_model.decoder.up.0.block.0.nin_shortcut", 1, 1, 1, 1) | {f"{clip}text_projection": [3, 2]}
 checkpoint |= {f"{clip}transformer.resblocks.0.attn.in_proj_weight": [6, 2], f"{clip}transformer.resblocks.0.attn.in_proj_bias": [6]}
-diffusers(6, "checkpoint", **checkpoint)
-diffusers(6, "checkpoint-of-xl", **{key.replace("cond_stage_model", "conditioner.embedders.1"): shape for key, shape in checkpoint.items()})
+diffusers(9, "checkpoint", **checkpoint)
+diffusers(9, "checkpoint-of-xl", **{key.replace("cond_stage_model", "conditioner.embedders.1"): shape for key, shape in checkpoint.items()})
 for which, name in [(0, "unet-xl"), (1, "unet-1"), (0, "unet-refiner"), (2, "vae"), (2, "vae-without")]:
     put(f"diffusers/config-of-{name}", bytes([which]) + read(f"{CORE}/stable-diffusion/{name}/config.json"))
+for which, name in [(6, "decoder"), (7, "super_res_first"), (8, "prior")]:
+    put(f"diffusers/config-of-{name}", bytes([which]) + read(f"{CORE}/unclip/text/{name}/config.json"))
 
 put("style/ink", stored({"clip_image": ("F32", [1, 4])}, {"format": "ediffi-style/1", "clip": "clip", "fingerprint": "0123456789abcdef"}))
 # The target puts the fingerprint of its model in the place of the zeros.

@@ -26,6 +26,10 @@ pub(crate) struct Collector<'a> {
     keep_floats: bool,
     /// The autoencoder of the stage that runs, if it draws latents.
     latents: Option<AutoencoderConfig>,
+    /// How many stages run before those of the cascade.
+    before: usize,
+    /// Whether the stage that runs draws embeddings.
+    embeds: bool,
     /// The finished images.
     pub(crate) images: Vec<GeneratedImage>,
     /// The finished stages.
@@ -40,10 +44,11 @@ impl<'a> Collector<'a> {
         wanted: &'a [Wanted<'a>],
         origin: Origin,
         keep_floats: bool,
+        before: usize,
     ) -> Self {
         let origin = Arc::new(origin);
-        let (latents, images, stages, failure) = (None, Vec::new(), Vec::new(), None);
-        Self { observer, wanted, origin, keep_floats, latents, images, stages, failure }
+        let (latents, embeds, images, stages, failure) = (None, false, Vec::new(), Vec::new(), None);
+        Self { observer, wanted, origin, keep_floats, latents, before, embeds, images, stages, failure }
     }
 
     /// The request that has image `index` of those that are drawn together, its number there, and that among all that were asked for.
@@ -79,9 +84,12 @@ impl StageObserver for Collector<'_> {
     fn event(&mut self, event: &StageEvent<'_>) -> ControlFlow<()> {
         match *event {
             StageEvent::StageStarted { plan, index, stages, batches } => {
-                let StagePlan { stage, width, height, plan, decoding, .. } = plan;
+                let StagePlan { stage, width, height, plan, decoding, embedding, .. } = plan;
                 self.latents = decoding.as_ref().map(|decoding| decoding.autoencoder.clone());
-                let (width, height) = (*width, *height);
+                self.embeds = embedding.is_some();
+                // A prior counts all.
+                let before = if self.embeds { 0 } else { self.before };
+                let (index, stages, width, height) = (index + before, stages + before, *width, *height);
                 self.observer.event(&Event::StageStarted { stage, index, stages, width, height, plan, batches })
             }
             StageEvent::ExpertSwitched { stage, batch: Batch { index: batch, .. }, expert, interval } => {
@@ -89,8 +97,10 @@ impl StageObserver for Collector<'_> {
             }
             StageEvent::Step { stage, batch, index, steps, sigma, denoised } => {
                 let rows = denoised.size().first().and_then(|&rows| usize::try_from(rows).ok()).unwrap_or(0);
+                // Of an embedding there is nothing to see.
+                let shown = if self.embeds { 0 } else { rows };
                 let images: Vec<usize> =
-                    (batch.first..batch.first + rows).filter_map(|row| Some(self.owner(row)?.1)).collect();
+                    (batch.first..batch.first + shown).filter_map(|row| Some(self.owner(row)?.1)).collect();
                 let preview = Preview::new(&images, denoised, self.latents.as_ref());
                 let Batch { index: batch, batches, .. } = batch;
                 self.observer.event(&Event::Step { stage, batch, batches, index, steps, sigma, preview })
@@ -100,6 +110,7 @@ impl StageObserver for Collector<'_> {
                 self.observer.event(&Event::StageFinished { stage: &plan.stage, elapsed })
             }
             StageEvent::EnlargerStarted { index, stages, batches, tiles, width, height } => {
+                let (index, stages) = (index + self.before, stages + self.before);
                 self.observer.event(&Event::EnlargerStarted { index, stages, width, height, batches, tiles })
             }
             StageEvent::TileEnlarged { batch: Batch { index: batch, batches, .. }, index, tiles } => {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use ediffi_core::files::path_inside;
 use ediffi_core::folders::Identity;
 use ediffi_core::runtime::Runtime;
-use ediffi_encoders::{Clip, ClipConfig, ClipText, Encoded, Fingerprint, T5, T5Config, T5Weights, TextTokenizer};
+use ediffi_encoders::{
+    Clip, ClipConfig, ClipText, ClipVision, Encoded, Fingerprint, T5, T5Config, T5Weights, TextTokenizer,
+};
 
 use crate::deepfloyd::{PublishedText, clean};
 use crate::embeddings::{EncodedText, EncodedTokens, Source, Spans};
@@ -17,10 +19,11 @@ use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::on_cpu::to_cpu;
 use crate::published::unusable;
 use crate::stable_diffusion::{LatentText, PublishedClip};
+use crate::unclip::PublishedVision;
 use crate::validate::Encoders;
 use crate::{Embeddings, Error, Event, Observer, Problem, Result};
 use ediffi_core::unet::EmbeddingShapes;
-use seen_style::{has_pictures, style_of};
+use seen_style::{Eye, has_pictures, style_of};
 
 mod files;
 mod latent;
@@ -32,8 +35,10 @@ mod style;
 pub(crate) struct EncoderSet {
     t5: Option<T5Files>,
     clip: Option<(PathBuf, ClipConfig)>,
-    /// CLIP as Stable Diffusion reads it.
+    /// CLIP as Stable Diffusion and unCLIP read it.
     latent: Vec<LatentText>,
+    /// CLIP's picture half of unCLIP.
+    vision: Option<PublishedVision>,
     needs: EmbeddingShapes,
     runtime: Runtime,
     t5_weights: T5Weights,
@@ -53,6 +58,8 @@ pub(crate) enum PublishedEncoders {
     T5(Option<PublishedText>),
     /// Stable Diffusion's.
     Clip(Vec<LatentText>),
+    /// unCLIP's, with that of pictures if a folder has it.
+    UnClip(LatentText, Option<PublishedVision>),
 }
 
 /// How T5 is stored and read.
@@ -69,8 +76,10 @@ enum T5Files {
 pub(crate) struct LoadedEncoders {
     t5: Option<T5>,
     clip: Option<Clip>,
-    /// Those of Stable Diffusion by number.
+    /// Those of Stable Diffusion and unCLIP by number.
     latent: BTreeMap<usize, ClipText>,
+    /// That of unCLIP's pictures.
+    vision: Option<ClipVision>,
 }
 
 impl EncoderSet {
@@ -82,6 +91,7 @@ impl EncoderSet {
             t5,
             clip,
             latent,
+            vision: None,
             needs,
             runtime,
             t5_weights,
@@ -147,6 +157,9 @@ impl EncoderSet {
             PublishedEncoders::Clip(text) => {
                 return Ok(Self { latent: text, ..Self::new(None, None, needs, runtime) });
             }
+            PublishedEncoders::UnClip(text, vision) => {
+                return Ok(Self { latent: vec![text], vision, ..Self::new(None, None, needs, runtime) });
+            }
         };
         let width = text.as_ref().zip(needs.t5).filter(|(text, needed)| text.config.d_model != needed.width);
         if let Some((text, needed)) = width {
@@ -184,7 +197,8 @@ impl EncoderSet {
     pub(crate) fn abilities(&self) -> Encoders {
         let t5 = self.t5.is_some() && self.needs.t5.is_some();
         let clip = (self.clip.is_some() || !self.latent.is_empty()) && self.needs.clip_text.is_some();
-        Encoders { text: t5 || clip, image: self.clip.as_ref().is_some_and(|(_, clip)| clip.vision_config.is_some()) }
+        let image = self.clip.as_ref().is_some_and(|(_, clip)| clip.vision_config.is_some());
+        Encoders { text: t5 || clip, image: image || self.vision.is_some() }
     }
 
     /// The prompts that some encoder cannot read to their end. The tokenizers are opened for it, the networks are not.
@@ -323,9 +337,16 @@ impl EncoderSet {
                     encode_clip(clip, text, needed.tokens, encoded)?;
                 }
             }
-            style = style_of(references, loaded.clip.as_ref())?;
+            style = style_of(references, loaded.clip.as_ref().map(Eye::Clip))?;
             if !keep {
                 loaded.clip = None;
+            }
+        } else if let Some(files) = self.vision.as_ref().filter(|_| has_pictures(references)) {
+            started("clip", observer)?;
+            let vision = get_or_load(&mut loaded.vision, || self.own(files.load(self.runtime)))?;
+            style = style_of(references, Some(Eye::Vision(vision)))?;
+            if !keep {
+                loaded.vision = None;
             }
         } else {
             style = style_of(references, None)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ediffi_cascade::{CascadeJob, Edit, StageNoise, StagePlan};
+use ediffi_cascade::{CascadeJob, Edit, PriorJob, StageNoise, StagePlan};
 use ediffi_core::exit;
 use ediffi_core::guard::guarded;
 use ediffi_core::nn::ScoreBias;
@@ -16,8 +16,8 @@ use crate::observer::Outside;
 use crate::pipeline::State;
 use crate::told::Texts;
 use crate::{
-    Embeddings, GeneratedImage, Generation, Near, Observer, Pipeline, Request, Result, StageReport, pixels, shape,
-    validate,
+    Embeddings, Error, GeneratedImage, Generation, Near, Observer, Pipeline, Problem, Request, Result, StageReport,
+    pixels, shape, validate,
 };
 
 impl Pipeline {
@@ -114,6 +114,9 @@ impl Pipeline {
         let (_inside, _no_grad) = (exit::enter(), tch::no_grad_guard());
         let observer = &mut Outside(observer);
         validate::validate(request, self.abilities(false), || Ok(Vec::new()))?;
+        if self.varies && validate::lacks_picture(request, &self.shapes) {
+            return Err(Error::InvalidRequest { problems: vec![Problem::NoPicture] });
+        }
         let request = &*request.settled()?;
         embeddings.check(request, self.needs)?;
         guarded(|| self.draw_one(&mut *self.state()?, embeddings, request, noise, observer, Duration::ZERO))
@@ -139,13 +142,17 @@ impl Pipeline {
         state: &mut State,
         wanted: &[Wanted<'_>],
         embeddings: &[&Embeddings],
-        noise: Option<&mut StageNoise<'_>>,
+        mut noise: Option<&mut StageNoise<'_>>,
         observer: &mut dyn Observer,
     ) -> Result<(Vec<GeneratedImage>, Vec<StageReport>)> {
         let (Some(&Wanted { request, .. }), Some(first)) = (wanted.first(), embeddings.first()) else {
             return Ok((Vec::new(), Vec::new()));
         };
-        let stages = self.plans(state, request)?;
+        let plans = self.plans(state, request)?;
+        let (prior, stages) = match plans.split_first() {
+            Some((first, stages)) if first.embedding.is_some() => (Some(first), stages),
+            _ => (None, plans.as_slice()),
+        };
         let painter = match self.shapes.first() {
             Some(shape) => self.bound(request, &first.columns(shape.needs))?,
             None => None,
@@ -154,12 +161,37 @@ impl Pipeline {
             (request.micro.unwrap_or_default(), stages.first().map(|first| (first.width, first.height)));
         let micro = |negative| size.map_or(Ok(None), |size| self.encoders.micro(&micro, size, negative));
         let texts = Texts::of(wanted, embeddings, &[micro(false)?, micro(true)?])?;
-        let (mixed, told, leaning) = (texts.mixed(), texts.told(), texts.leaning());
         let seeds: Vec<u64> = wanted.iter().flat_map(|one| image_seeds(one.request.seed, one.request.images)).collect();
         let enlarges = shape::running(request, &self.shapes).first().is_some_and(|first| first.enlarges);
         let given =
             request.edit.as_ref().map(|edit| given(edit, if enlarges { seeds.len() } else { 1 })).transpose()?;
-        let mut between = request.near.map(|near| between(near, &stages));
+        let mut between = request.near.map(|near| between(near, &plans));
+        let plan = plans.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        let origin = Origin { plan, made: self.made_by(state, &plans)? };
+        let before = usize::from(prior.is_some());
+        let mut collector = Collector::new(observer, wanted, origin, self.drawing.keep_floats, before);
+        let texts = match (prior, &mut state.prior) {
+            (Some(plan), Some(prior)) => {
+                let enlarges = state.cascade.enlarger().is_some() && whole(stages, state.cascade.stages().len());
+                let noise = noise.as_mut().map(|noise| &mut **noise as &mut StageNoise<'_>);
+                let images = {
+                    let pairs = texts.pairs();
+                    let job = PriorJob {
+                        plan,
+                        prompts: &pairs,
+                        seeds: &seeds,
+                        batch: self.drawing.batch,
+                        rows: self.rows,
+                        noise: noise.or(between.as_mut().map(|between| between as &mut StageNoise<'_>)),
+                        stages: plans.len() + usize::from(enlarges),
+                    };
+                    prior.draw(job, &mut collector)?
+                };
+                texts.with_images(images)
+            }
+            _ => texts,
+        };
+        let (mixed, told, leaning) = (texts.mixed(), texts.told(), texts.leaning());
         let between = between.as_mut().map(|between| between as &mut StageNoise<'_>);
         let job = CascadeJob {
             unconditional: &texts.unconditional,
@@ -172,11 +204,8 @@ impl Pipeline {
             noise: noise.map(|noise| noise as &mut StageNoise<'_>).or(between),
             low_res: given.as_ref().filter(|_| enlarges).map(|(picture, _)| picture),
             edit: given.as_ref().filter(|_| !enlarges).map(|(picture, mask)| Edit { picture, mask: mask.as_ref() }),
-            ..CascadeJob::new(&stages, &texts.conditioning, &seeds)
+            ..CascadeJob::new(stages, &texts.conditioning, &seeds)
         };
-        let plan = stages.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        let origin = Origin { plan, made: self.made_by(state, &stages)? };
-        let mut collector = Collector::new(observer, wanted, origin, self.drawing.keep_floats);
         let drawn = state.cascade.run(job, &mut collector);
         let Collector { images, stages, failure, .. } = collector;
         match failure {
@@ -186,6 +215,11 @@ impl Pipeline {
         tracing::debug!(images = images.len(), "generated");
         Ok((images, stages))
     }
+}
+
+/// Whether the last of these stages is the last of all.
+fn whole(stages: &[StagePlan], all: usize) -> bool {
+    stages.last().is_some_and(|last| last.index + 1 == all)
 }
 
 /// Noise between that of a seed and the images' own, in these stages.

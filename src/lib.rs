@@ -80,6 +80,7 @@ mod stable_diffusion;
 mod style;
 mod sync;
 mod told;
+mod unclip;
 mod validate;
 mod worker;
 
@@ -111,8 +112,8 @@ pub use worker::{QUEUE_CAPACITY, Worker};
 #[doc(no_inline)]
 pub use {
     ediffi_cascade::{
-        AutoencoderFiles, Decoding, Enlarger, ExpertConfig, ExpertSettings, Jumps, PreconditionConfig, SamplerSettings,
-        SettingsPatch, StageConfig, StageNoise, StagePlan, Tiling,
+        AutoencoderFiles, Decoding, Enlarger, ExpertConfig, ExpertSettings, Jumps, PreconditionConfig, Prior,
+        SamplerSettings, SettingsPatch, StageConfig, StageNoise, StagePlan, Tiling,
     },
     ediffi_core::{
         conditioning::Conditioning,

@@ -1,7 +1,7 @@
 //! The most that a request may ask for: set by whoever opens a pipeline, and checked in one place before anything is decoded or
 //! allocated.
 
-use ediffi_cascade::sizes;
+use ediffi_cascade::{SettingsPatch, sizes};
 use serde::{Deserialize, Serialize};
 
 use crate::shape::{self, StageShape};
@@ -116,12 +116,7 @@ impl Limits {
         found.check("images", request.images as u64, self.images as u64, "images");
         for (name, patch) in &request.stages {
             let Some(stage) = all.iter().find(|stage| stage.name == *name) else { continue };
-            let own = patch.schedule.as_ref().and_then(ediffi_core::schedule::Schedule::own_steps);
-            let steps = patch.steps.or(own).unwrap_or(0).max(own.unwrap_or(0));
-            // Before anything is laid out by them.
-            let laid = patch.experts.values().filter_map(|own| own.steps).fold(0_usize, usize::saturating_add);
-            let steps = steps.max(laid);
-            found.check(&format!("stage `{}`, steps", stage.name), steps as u64, self.steps as u64, "steps");
+            self.stage_steps(stage, patch, &mut found);
         }
         let jumps = request.edit.as_ref().and_then(|edit| edit.jumps).filter(|jumps| jumps.count > 0);
         if let Some((jumps, levels)) = jumps.zip(running.first().and_then(|first| first.levels(request))) {
@@ -153,6 +148,23 @@ impl Limits {
             found.check("images, width and height: bytes", bytes, self.working_memory, "working_memory");
         }
         found.0
+    }
+
+    /// The limit that the steps of the prior break, if they do.
+    pub(crate) fn steps_problem(&self, request: &Request, prior: &StageShape) -> Option<Problem> {
+        let mut found = Found::default();
+        self.stage_steps(prior, request.stages.get(&prior.name)?, &mut found);
+        found.0.pop()
+    }
+
+    /// The steps that a request sets for a stage.
+    fn stage_steps(&self, stage: &StageShape, patch: &SettingsPatch, found: &mut Found) {
+        let own = patch.schedule.as_ref().and_then(ediffi_core::schedule::Schedule::own_steps);
+        let steps = patch.steps.or(own).unwrap_or(0).max(own.unwrap_or(0));
+        // Before anything is laid out by them.
+        let laid = patch.experts.values().filter_map(|own| own.steps).fold(0_usize, usize::saturating_add);
+        let steps = steps.max(laid);
+        found.check(&format!("stage `{}`, steps", stage.name), steps as u64, self.steps as u64, "steps");
     }
 
     /// As [`problems`](Self::problems), of a style alone.

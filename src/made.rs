@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ediffi_cascade::{Stage, StageConfig, StagePlan};
+use ediffi_cascade::{Prior, Stage, StageConfig, StagePlan};
 use ediffi_core::weights::{Lora, LoraFile, WeightsFile};
 use sha2::{Digest, Sha256};
 use tch::Kind;
@@ -28,6 +28,11 @@ impl Pipeline {
         let stages = state.cascade.stages();
         let mut made = BTreeMap::new();
         for plan in plans {
+            if let Some(prior) = state.prior.as_ref().filter(|_| plan.index == Prior::INDEX) {
+                let digest = get_or_make(&self.digests.prior, || self.own(prior_digest(prior)))?.clone();
+                made.insert(plan.stage.clone(), StageProvenance { digest, settings: plan.settings.clone() });
+                continue;
+            }
             let (Some(stage), Some(cell)) = (stages.get(plan.index), self.digests.stages.get(plan.index)) else {
                 continue;
             };
@@ -84,8 +89,10 @@ impl Pipeline {
             file.as_ref().map(digest).transpose()
         };
         let paint = |pipeline: &Self| pipeline.paint_weight.as_ref().map(|weight| Arc::as_ptr(weight).cast::<()>());
+        let prior = |pipeline: &Self| pipeline.prior_shape.as_ref().map(|prior| prior.settings.clone());
         let parts = [
             ("model", self.manifest != other.manifest),
+            ("prior", prior(self) != prior(other)),
             ("limits", self.limits != other.limits),
             ("precision", self.runtime.kind != other.runtime.kind),
             ("encoders", !self.encoders.works_as(&other.encoders)),
@@ -107,7 +114,8 @@ impl Pipeline {
         // Folders with one manifest may have other weights.
         let stages = |pipeline: &Self| {
             let state = pipeline.state()?;
-            state.cascade.stages().iter().map(stage_digest).collect::<Result<Vec<_>>>()
+            let prior = state.prior.iter().map(prior_digest);
+            state.cascade.stages().iter().map(stage_digest).chain(prior).collect::<Result<Vec<_>>>()
         };
         let encoders = |pipeline: &Self| pipeline.encoders_digest().ok();
         if stages(self)? != stages(other)? {
@@ -131,12 +139,21 @@ fn stage_digest(stage: &Stage) -> Result<String> {
     for (files, interval) in stage.files().iter().chain(stage.weaker_files()).zip(intervals) {
         hash.update(format!("{interval:?} {:?}\n", files.network));
         sample(&files.weights, &mut hash).map_err(named)?;
+        files.part.iter().try_for_each(|(_, part)| sample(part, &mut hash)).map_err(named)?;
         files.loras.iter().try_for_each(|lora| merged(lora, &mut hash)).map_err(named)?;
     }
     if let Some(files) = stage.autoencoder() {
         hash.update(format!("{:?}\n", files.config));
         sample(&files.weights, &mut hash).map_err(named)?;
     }
+    Ok(text(hash))
+}
+
+fn prior_digest(prior: &Prior) -> Result<String> {
+    let (files, precondition) = (prior.files(), prior.precondition());
+    let mut hash = Sha256::new_with_prefix(format!("{:?} {precondition:?}\n", files.config));
+    let named = |source| ediffi_cascade::Error::Stage { stage: Prior::NAME.to_owned(), source: Box::new(source) };
+    sample(&files.weights, &mut hash).map_err(named)?;
     Ok(text(hash))
 }
 

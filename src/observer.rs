@@ -31,9 +31,9 @@ pub enum Event<'a> {
         index: usize,
         /// How many stages run, the enlarger included.
         stages: usize,
-        /// Width in pixels of its pictures.
+        /// Width in pixels of its pictures; 1 of a prior, which draws embeddings.
         width: u32,
-        /// Height in pixels of its pictures.
+        /// Height in pixels of its pictures; 1 of a prior.
         height: u32,
         /// Which expert runs which step.
         plan: &'a Plan,

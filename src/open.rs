@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ediffi_cascade::{Cascade, Enlarger, Stage};
+use ediffi_cascade::{Cascade, Enlarger, Prior, Stage};
 use ediffi_core::folders::Identity;
 use ediffi_core::pool::Residency;
 use ediffi_core::runtime::Runtime;
@@ -22,11 +22,12 @@ use crate::published::{self, Family};
 use crate::recent::Recent;
 use crate::shape::StageShape;
 use crate::stable_diffusion::Latent;
+use crate::unclip::UnClip;
 use crate::{Error, Pipeline, PipelineBuilder, Result};
 
 impl Pipeline {
-    /// Opens a model folder on the best device there is: one with a `pipeline.json`, or as diffusers saves it one of Stable Diffusion or
-    /// of a DeepFloyd IF stage I.
+    /// Opens a model folder on the best device there is: one with a `pipeline.json`, or as diffusers saves it one of Stable Diffusion, of Karlo
+    /// or of a DeepFloyd IF stage I.
     ///
     /// # Errors
     /// [`Error::NoFolder`], [`Error::NoManifest`], [`Error::Format`], [`Error::Manifest`], [`Error::PathOutside`];
@@ -67,12 +68,13 @@ impl PipelineBuilder {
         let published = published::is_published(&self.folder) || self.folder.is_file();
         let file = self.folder.join(if published { published::INDEX_FILE } else { MANIFEST_FILE });
         let wrong = |key: String, reason: String| Error::Manifest { path: file.clone(), key, reason };
-        let (manifest, stages, text) = if published {
+        let (Found { manifest, stages, text }, prior) = if published {
             self.published(runtime)?
         } else {
             let (manifest, stages) = self.own(runtime)?;
-            (manifest, stages, PublishedEncoders::T5(None))
+            (Found { manifest, stages, text: PublishedEncoders::T5(None) }, None)
         };
+        let varies = matches!(text, PublishedEncoders::UnClip(_, Some(_)));
         let published_t5 = matches!(text, PublishedEncoders::T5(Some(_)));
         if stages.first().is_some_and(|stage| stage.io().low_res) {
             let reason = "the first stage starts from nothing, but its network enlarges pictures".to_owned();
@@ -85,7 +87,8 @@ impl PipelineBuilder {
         let shapes: Vec<StageShape> = stages.iter().map(StageShape::of).collect();
         let t5 = published_t5 || manifest.encoders.t5.is_some();
         let several = stages.iter().any(|stage| stage.files().len() > 1);
-        self.refuse_idle_options(published, (published_t5, t5, several), &shapes)?;
+        let told = published && stages.iter().any(|stage| stage.io().noise_level);
+        self.refuse_idle_options(told, (published_t5, t5, several), &shapes)?;
         if self.t5_weights == T5Weights::Int8 && runtime.device != Device::Cpu {
             return Err(ediffi_encoders::Error::Int8Device(runtime.device).into());
         }
@@ -118,6 +121,8 @@ impl PipelineBuilder {
         let encoders = encoders.of(Arc::clone(folders)).with_t5_weights(self.t5_weights);
         let scale = cascade.enlarger().map_or(1, |enlarger| enlarger.scale().unsigned_abs());
         let digests = Digests::new(shapes.len());
+        let prior = prior.map(|prior| prior.of(Arc::clone(folders)));
+        let prior_shape = prior.as_ref().map(StageShape::of_prior);
         let drawing = Drawing { batch: self.batch, turns, keep_floats: self.keep_floats, scale };
         tracing::debug!(folder = %self.folder.display(), ?runtime, stages = shapes.len(), "opened");
         Ok(Pipeline {
@@ -126,6 +131,8 @@ impl PipelineBuilder {
             runtime,
             encoders,
             shapes,
+            prior_shape,
+            varies,
             needs,
             keep_encoders: self.keep_encoders,
             rows: self.rows,
@@ -137,6 +144,7 @@ impl PipelineBuilder {
             loras: self.loras,
             state: RefCell::new(State {
                 cascade,
+                prior,
                 loaded: LoadedEncoders::default(),
                 recent: Recent::new(self.recent_texts),
             }),
@@ -144,7 +152,7 @@ impl PipelineBuilder {
     }
 
     /// The stages of published folders.
-    fn published(&self, runtime: Runtime) -> Result<(Manifest, Vec<Stage>, PublishedEncoders)> {
+    fn published(&self, runtime: Runtime) -> Result<(Found, Option<Prior>)> {
         let Self { folder, experts, likes, stages, noise_level, residency, .. } = self;
         let residency = residency.unwrap_or(Residency::Relay);
         let family = if folder.is_file() { Family::StableDiffusion } else { published::family(folder)? };
@@ -157,16 +165,20 @@ impl PipelineBuilder {
                 self.loras.refuse()?;
                 let folders = Folders { base: folder, experts, stages, noise_level: *noise_level };
                 let Published { manifest, stages, text } = Published::open(&folders, runtime, residency)?;
-                Ok((manifest, stages, PublishedEncoders::T5(text)))
+                Ok((Found { manifest, stages, text: PublishedEncoders::T5(text) }, None))
             }
             Family::StableDiffusion => {
-                if let Some(stage) = stages.first() {
-                    let reason = format!("{} cannot follow a folder of Stable Diffusion", stage.display());
-                    return Err(Error::Compose(reason));
-                }
+                nothing_follows(stages, "Stable Diffusion")?;
                 let Latent { manifest, stage, text } =
                     Latent::open(folder, experts, likes, &self.loras, runtime, residency)?;
-                Ok((manifest, vec![stage], PublishedEncoders::Clip(text)))
+                Ok((Found { manifest, stages: vec![stage], text: PublishedEncoders::Clip(text) }, None))
+            }
+            Family::UnClip => {
+                nothing_follows(stages, "Karlo")?;
+                self.loras.refuse()?;
+                let UnClip { manifest, stages, text, prior, vision } =
+                    UnClip::open(folder, experts, runtime, residency)?;
+                Ok((Found { manifest, stages, text: PublishedEncoders::UnClip(text, vision) }, prior))
             }
         }
     }
@@ -200,17 +212,16 @@ impl PipelineBuilder {
     /// Refuses options that were set and would do nothing: whoever sets them expects something.
     fn refuse_idle_options(
         &self,
-        published: bool,
+        told: bool,
         (text, t5, several): (bool, bool, bool),
         stages: &[StageShape],
     ) -> Result<()> {
-        let enlarges = published && stages.len() > 1;
         let painted = stages.first().is_some_and(|first| first.needs.has_text());
         let (level, clean, weight) =
             (self.noise_level.is_some(), self.clean_captions.is_some(), self.paint_weight.is_some());
         let options = [
-            ("noise_level", level && !enlarges, "no published stage enlarges pictures"),
-            ("clean_captions", clean && !(published && text), "the model has no published text encoder"),
+            ("noise_level", level && !told, "no published stage enlarges pictures"),
+            ("clean_captions", clean && !text, "the model has no published text encoder"),
             ("expert_devices", !self.expert_devices.is_empty() && !several, "no stage has several experts"),
             ("t5_weights", self.t5_weights != T5Weights::Full && !t5, "the model has no T5"),
             ("paint_weight", weight && !painted, "the first stage takes no text that could be painted"),
@@ -219,5 +230,20 @@ impl PipelineBuilder {
             Some((option, _, reason)) => Err(Error::IdleOption { option, reason }),
             None => Ok(()),
         }
+    }
+}
+
+/// What was found in folders.
+struct Found {
+    manifest: Manifest,
+    stages: Vec<Stage>,
+    text: PublishedEncoders,
+}
+
+/// Refuses stages after the folder of a whole model.
+fn nothing_follows(stages: &[PathBuf], model: &str) -> Result<()> {
+    match stages.first() {
+        Some(stage) => Err(Error::Compose(format!("{} cannot follow a folder of {model}", stage.display()))),
+        None => Ok(()),
     }
 }

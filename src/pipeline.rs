@@ -4,7 +4,7 @@ use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ediffi_cascade::Cascade;
+use ediffi_cascade::{Cascade, Prior, SamplerSettings};
 use ediffi_core::guidance::Rows;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::unet::EmbeddingShapes;
@@ -19,7 +19,7 @@ use crate::preset;
 use crate::provenance::Digests;
 use crate::recent::Recent;
 use crate::shape::{self, StageShape};
-use crate::validate::{self, Abilities};
+use crate::validate::{self, Abilities, ImageSource};
 use crate::{Error, Request, Result, StagePlan};
 
 /// A model that turns requests into pictures.
@@ -33,6 +33,10 @@ pub struct Pipeline {
     pub(crate) runtime: Runtime,
     pub(crate) encoders: EncoderSet,
     pub(crate) shapes: Vec<StageShape>,
+    /// That of the prior, if the model has one.
+    pub(crate) prior_shape: Option<StageShape>,
+    /// Whether it draws variations of pictures, and needs one.
+    pub(crate) varies: bool,
     /// The embeddings that any stage takes.
     pub(crate) needs: EmbeddingShapes,
     pub(crate) keep_encoders: bool,
@@ -54,6 +58,8 @@ pub struct Pipeline {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) cascade: Cascade,
+    /// What draws the image embeddings that the stages see.
+    pub(crate) prior: Option<Prior>,
     pub(crate) loaded: LoadedEncoders,
     /// Of the last requests: the same text with another seed is not encoded again.
     pub(crate) recent: Recent,
@@ -70,6 +76,12 @@ impl Pipeline {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// How the [prior](Prior) samples, of a model that has one: it is a stage beside those of the manifest.
+    #[must_use]
+    pub fn prior(&self) -> Option<&SamplerSettings> {
+        self.prior_shape.as_ref().map(|prior| &prior.settings)
     }
 
     /// Where and in which precision it computes.
@@ -93,7 +105,7 @@ impl Pipeline {
         })
     }
 
-    /// Which expert of which stage runs which step. It loads nothing.
+    /// Which expert of which stage runs which step. It loads nothing. Of a model with a [prior](Prior) that runs, its plan is the first.
     ///
     /// # Errors
     /// [`Error::InvalidRequest`], where prompts may be of any length; [`Error::Busy`].
@@ -127,20 +139,33 @@ impl Pipeline {
         state.loaded = LoadedEncoders::default();
         state.recent.clear();
         state.cascade.release();
+        if let Some(prior) = &mut state.prior {
+            prior.release();
+        }
         Ok(())
     }
 
     /// `encoders`: whether texts have yet to be encoded.
     pub(crate) fn abilities(&self, encoders: bool) -> Abilities<'_> {
         let encoders = encoders.then(|| self.encoders.abilities());
-        let (stages, presets) = (&self.shapes, &self.manifest.presets);
-        Abilities { stages, presets, needs: self.needs, encoders, limits: &self.limits, drawing: self.drawing }
+        let (stages, presets, image) = (&self.shapes, &self.manifest.presets, self.image_source());
+        Abilities { stages, image, presets, needs: self.needs, encoders, limits: &self.limits, drawing: self.drawing }
+    }
+
+    /// Where the image embedding comes from that its stages see.
+    fn image_source(&self) -> ImageSource<&StageShape> {
+        match &self.prior_shape {
+            Some(prior) => ImageSource::Prior(prior),
+            None if self.varies => ImageSource::Picture,
+            None => ImageSource::Style,
+        }
     }
 
     /// What requests can be checked against on any thread.
     pub(crate) fn checks(&self) -> validate::Checks {
         validate::Checks {
             stages: self.shapes.clone(),
+            image: self.image_source().map(StageShape::clone),
             presets: self.manifest.presets.clone(),
             needs: self.needs,
             encoders: self.encoders.abilities(),
@@ -153,7 +178,7 @@ impl Pipeline {
         self.state.try_borrow_mut().map_err(|_| Error::Busy)
     }
 
-    /// The plans of the stages that run, for a request that was checked.
+    /// The plans of the stages that run, that of the prior first, for a request that was checked.
     pub(crate) fn plans(&self, state: &State, request: &Request) -> Result<Vec<StagePlan>> {
         let request = preset::resolved(request, &self.manifest.presets, &self.shapes);
         let request = &*request.map_err(|problem| Error::InvalidRequest { problems: vec![problem] })?;
@@ -172,6 +197,8 @@ impl Pipeline {
                 None => Ok(plan),
             }
         };
-        plans.map(begun).collect()
+        let prior = state.prior.as_ref().filter(|_| shape::has_prior(request, &self.shapes));
+        let prior = prior.map(|prior| Ok(prior.plan(request.stages.get(Prior::NAME))?));
+        prior.into_iter().chain(plans.map(begun)).collect()
     }
 }

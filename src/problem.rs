@@ -135,6 +135,9 @@ pub enum Problem {
     /// A style for a model whose networks take none, or that has no encoder for it.
     #[error("there is a style, but {0}")]
     Style(&'static str),
+    /// The model draws variations of pictures, and the request has none.
+    #[error("the model draws variations of a picture, and the request has none: it is the style (`Request::style`)")]
+    NoPicture,
     /// The strength of the style is no strength.
     #[error("the strength of the style is {0:?}: it has to be from 0 to {max}", max = crate::bounds::MAX_STRENGTH)]
     StyleStrength(f64),

@@ -60,6 +60,7 @@ pub struct StageProvenance {
 pub(crate) struct Digests {
     pub(crate) encoders: OnceCell<String>,
     pub(crate) stages: Vec<OnceCell<String>>,
+    pub(crate) prior: OnceCell<String>,
     pub(crate) enlarger: OnceCell<String>,
 }
 

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use ediffi_cascade::sizes::{self, StageSize};
-use ediffi_cascade::{Owners, SamplerSettings, Stage};
+use ediffi_cascade::{Owners, Prior, SamplerSettings, Stage};
 use ediffi_core::timesteps::NoiseTable;
 use ediffi_core::unet::EmbeddingShapes;
 
@@ -47,6 +47,21 @@ impl StageShape {
             latent: stage.autoencoder().is_some(),
         }
     }
+
+    /// That of what draws image embeddings, which is no stage of the cascade.
+    pub(crate) fn of_prior(prior: &Prior) -> Self {
+        Self {
+            name: Prior::NAME.to_owned(),
+            size: StageSize { size: 1, multiple: 1 },
+            needs: EmbeddingShapes::default(),
+            settings: prior.settings().clone(),
+            timesteps: prior.precondition().timesteps(),
+            weaker: false,
+            enlarges: false,
+            rgb: false,
+            latent: false,
+        }
+    }
 }
 
 impl StageShape {
@@ -60,6 +75,11 @@ impl StageShape {
         let made = ((levels.len() as f64 * strength) as usize).min(levels.len());
         Some(levels.split_off(levels.len() - made))
     }
+}
+
+/// Whether a prior draws an image embedding for this request: the first stage runs, and the request gives none by a style.
+pub(crate) fn has_prior(request: &Request, stages: &[StageShape]) -> bool {
+    *range(request, stages).start() == 0 && request.style.is_none()
 }
 
 /// The numbers of the stages from the first that the request names to the last; those of all, if it names none or one that does not

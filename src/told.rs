@@ -65,6 +65,22 @@ impl Texts {
         leaning.map(|&(ref stage, expert, ref unconditional)| ToldExpert { stage, expert, unconditional }).collect()
     }
 
+    /// The prompts of which each needs an image embedding, with and without the prompt: the first, those beside it, and those of single stages.
+    pub(crate) fn pairs(&self) -> Vec<(&Conditioning, &Conditioning)> {
+        let mixed = self.mixed.iter().map(|(conditioning, _)| (conditioning, &self.unconditional));
+        let told = self.told.iter().map(|(_, conditioning, unconditional)| (conditioning, unconditional));
+        std::iter::once((&self.conditioning, &self.unconditional)).chain(mixed).chain(told).collect()
+    }
+
+    /// With the image embeddings of the [pairs](Self::pairs), one for each in their order.
+    pub(crate) fn with_images(mut self, images: Vec<Tensor>) -> Self {
+        let mixed = self.mixed.iter_mut().map(|(conditioning, _)| conditioning);
+        let told = self.told.iter_mut().map(|(_, conditioning, _)| conditioning);
+        let all = std::iter::once(&mut self.conditioning).chain(mixed).chain(told);
+        all.zip(images).for_each(|(conditioning, image)| conditioning.clip_image = Some(image));
+        self
+    }
+
     /// The prompts beside the first.
     pub(crate) fn mixed(&self) -> Vec<Mixed<'_>> {
         self.mixed.iter().map(|&(ref conditioning, share)| Mixed { conditioning, share }).collect()

@@ -28,6 +28,8 @@ pub(crate) const NO_STYLE_ENCODER: &str = "the model has no encoder for it";
 pub(crate) struct Abilities<'a> {
     /// All stages in order; at least one.
     pub(crate) stages: &'a [StageShape],
+    /// Where the image embedding comes from that they see.
+    pub(crate) image: ImageSource<&'a StageShape>,
     /// Settings that a request may ask for by name.
     pub(crate) presets: &'a BTreeMap<String, SettingsPreset>,
     /// The embeddings that any of them takes.
@@ -41,10 +43,40 @@ pub(crate) struct Abilities<'a> {
     pub(crate) drawing: Drawing,
 }
 
+/// Where the image embedding comes from that the stages of a model see.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ImageSource<P> {
+    /// From the style of a request, if it has one.
+    Style,
+    /// From the style, or else from the text by the prior.
+    Prior(P),
+    /// From the style, which a request has to have: the model draws variations of pictures.
+    Picture,
+}
+
+impl<P> ImageSource<P> {
+    pub(crate) fn map<Q>(self, map: impl FnOnce(P) -> Q) -> ImageSource<Q> {
+        match self {
+            Self::Style => ImageSource::Style,
+            Self::Prior(prior) => ImageSource::Prior(map(prior)),
+            Self::Picture => ImageSource::Picture,
+        }
+    }
+
+    pub(crate) fn as_ref(&self) -> ImageSource<&P> {
+        match self {
+            Self::Style => ImageSource::Style,
+            Self::Prior(prior) => ImageSource::Prior(prior),
+            Self::Picture => ImageSource::Picture,
+        }
+    }
+}
+
 /// What a pipeline can do, apart from the pipeline.
 #[derive(Debug, Clone)]
 pub(crate) struct Checks {
     pub(crate) stages: Vec<StageShape>,
+    pub(crate) image: ImageSource<StageShape>,
     pub(crate) presets: BTreeMap<String, SettingsPreset>,
     pub(crate) needs: EmbeddingShapes,
     pub(crate) encoders: Encoders,
@@ -54,8 +86,9 @@ pub(crate) struct Checks {
 
 impl Checks {
     pub(crate) fn abilities(&self) -> Abilities<'_> {
-        let Self { stages, presets, needs, encoders, limits, drawing } = self;
-        Abilities { stages, presets, needs: *needs, encoders: Some(*encoders), limits, drawing: *drawing }
+        let Self { stages, presets, needs, encoders, limits, drawing, .. } = self;
+        let image = self.image.as_ref();
+        Abilities { stages, image, presets, needs: *needs, encoders: Some(*encoders), limits, drawing: *drawing }
     }
 }
 
@@ -82,7 +115,12 @@ pub(crate) fn validate(
     };
     let request = &*request;
     let asked = shape::running(request, abilities.stages);
-    let problems = abilities.limits.problems(request, abilities.stages, asked, abilities.drawing);
+    let prior = match abilities.image {
+        ImageSource::Prior(prior) => Some(prior),
+        _ => None,
+    };
+    let mut problems = abilities.limits.problems(request, abilities.stages, asked, abilities.drawing);
+    problems.extend(prior.and_then(|prior| abilities.limits.steps_problem(request, prior)));
     if !problems.is_empty() {
         return Err(Error::InvalidRequest { problems });
     }
@@ -94,7 +132,7 @@ pub(crate) fn validate(
     }
     let running = running(request, abilities.stages, &mut problems);
     size(request, running, &mut problems);
-    settings(request, abilities.stages, running, &mut problems);
+    settings(request, (abilities.stages, prior), running, &mut problems);
     prompts::mix(request, running, &mut problems);
     prompts::unpainted(request, running, &mut problems);
     prompts::stages(request, abilities.stages, running, &mut problems);
@@ -173,13 +211,20 @@ fn size(request: &Request, running: &[StageShape], problems: &mut Vec<Problem>) 
     }
 }
 
-fn settings(request: &Request, all: &[StageShape], running: &[StageShape], problems: &mut Vec<Problem>) {
+fn settings(
+    request: &Request,
+    (all, prior): (&[StageShape], Option<&StageShape>),
+    running: &[StageShape],
+    problems: &mut Vec<Problem>,
+) {
     for (name, patch) in &request.stages {
-        let Some(stage) = all.iter().find(|stage| stage.name == *name) else {
-            problems.push(Problem::UnknownStage { setting: "settings", name: name.clone(), stages: shape::names(all) });
+        let Some(stage) = prior.into_iter().chain(all).find(|stage| stage.name == *name) else {
+            let stages = prior.into_iter().chain(all).map(|stage| stage.name.clone()).collect();
+            problems.push(Problem::UnknownStage { setting: "settings", name: name.clone(), stages });
             continue;
         };
-        if !running.iter().any(|stage| stage.name == *name) {
+        let drawn = prior.filter(|_| shape::has_prior(request, all));
+        if !running.iter().chain(drawn).any(|stage| stage.name == *name) {
             let last = running.last().map_or_else(String::new, |stage| stage.name.clone());
             let first = running.first().map_or_else(String::new, |stage| stage.name.clone());
             problems.push(Problem::StageDoesNotRun { stage: name.clone(), first, last });
@@ -201,7 +246,9 @@ fn settings(request: &Request, all: &[StageShape], running: &[StageShape], probl
         if let Some(Err(error)) = patch.tiling.map(|tiling| tiling.check(multiple)) {
             wrong("tiling", error.to_string());
         }
-        if patch.tiling.is_some_and(|tiling| tiling.overlap > tiling.tile / 2) {
+        if patch.tiling.is_some() && prior.is_some_and(|prior| prior.name == *name) {
+            wrong("tiling", "it draws embeddings, and no pictures that could be cut".to_owned());
+        } else if patch.tiling.is_some_and(|tiling| tiling.overlap > tiling.tile / 2) {
             // The work grows with the square of tile / (tile - overlap).
             wrong("tiling", "the overlap is more than half of a tile".to_owned());
         }
@@ -225,8 +272,20 @@ fn negative(request: &Request, running: &[StageShape], problems: &mut Vec<Proble
     }
 }
 
+/// Whether a request gives no picture to a model that varies one: to enlarge what is there, none is needed.
+pub(crate) fn lacks_picture(request: &Request, stages: &[StageShape]) -> bool {
+    request.style.is_none() && shape::running(request, stages).iter().any(|stage| !stage.enlarges)
+}
+
 fn style(request: &Request, abilities: Abilities<'_>, problems: &mut Vec<Problem>) {
-    let Some(style) = &request.style else { return };
+    let Some(style) = &request.style else {
+        // Whoever asks for a plan need not have it yet.
+        let varies = abilities.encoders.is_some() && matches!(abilities.image, ImageSource::Picture);
+        if varies && lacks_picture(request, abilities.stages) {
+            problems.push(Problem::NoPicture);
+        }
+        return;
+    };
     references(style, problems);
     if abilities.needs.clip_image.is_none() {
         problems.push(Problem::Style("no network of the model takes one"));

@@ -132,6 +132,7 @@ impl Cascade {
                 jumps: None,
                 decoding,
                 leaning: BTreeSet::new(),
+                embedding: None,
                 plan,
             })
         };

@@ -15,6 +15,8 @@ pub struct ExpertFiles {
     pub original: bool,
     /// The dimensions.
     pub network: UNetConfig,
+    /// A part of the network that is stored in a file of its own: the name below which its parameters stand in the network, and the file.
+    pub part: Option<(String, PathBuf)>,
     /// What is merged into the weights when they are loaded: of each file what it has for the network.
     pub loras: Vec<Lora>,
 }
@@ -30,6 +32,9 @@ impl ExpertFiles {
             true => WeightsFile::original(&self.weights, Original::Network, same)?,
             false => WeightsFile::open(&self.weights, same)?,
         };
+        if let Some((name, part)) = &self.part {
+            file = file.with_part(name, WeightsFile::open(part, same)?);
+        }
         for lora in &self.loras {
             file.change(&LoraFile::open(lora)?, LoraPart::Network)?;
         }

@@ -11,6 +11,7 @@
 //! - [`Tiling`], for pictures whose feature maps do not fit in memory: every evaluation of the network is cut into
 //!   overlapping tiles, so that any solver works and the noise never sees a seam;
 //! - [`Stage::with_decoder`], for a stage that draws latents and decodes them when it is done;
+//! - [`Prior`], which draws the embeddings of images that the stages of unCLIP see, before them;
 //! - [`Enlarger`], one evaluation of a plain network after the last stage.
 
 mod cascade;
@@ -32,6 +33,7 @@ mod mix;
 mod observer;
 mod owners;
 mod plan;
+mod prior;
 mod run;
 mod sample;
 mod settings;
@@ -53,6 +55,7 @@ pub use mix::{Mixed, Share};
 pub use observer::{Batch, StageEvent, StageObserver};
 pub use owners::{Owned, Owners};
 pub use plan::StagePlan;
+pub use prior::{Prior, PriorFiles, PriorJob};
 pub use run::{CascadeJob, StageNoise, Told, ToldExpert};
 pub use settings::{ExpertSettings, SamplerSettings, SettingsPatch};
 pub use stage::Stage;

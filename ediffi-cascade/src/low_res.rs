@@ -38,6 +38,8 @@ pub enum Enlarging {
     Bicubic,
     /// Bilinear, the centres of the corner pixels lying on each other (torch's `align_corners`): DeepFloyd IF's.
     BilinearCorners,
+    /// Bicubic with the filter that smaller pictures need (a = -0.5; torch's `antialias`), which may overshoot [-1, 1]: unCLIP's.
+    BicubicAntialias,
 }
 
 /// How the smaller picture becomes a condition.
@@ -53,6 +55,12 @@ pub struct LowRes {
 }
 
 impl LowRes {
+    /// unCLIP's: no noise.
+    #[must_use]
+    pub fn unclip() -> Self {
+        Self { enlarging: Enlarging::BicubicAntialias, noise_level: None }
+    }
+
     /// DeepFloyd IF's: bilinear, noise level 250 (of 1000).
     #[must_use]
     pub fn deepfloyd() -> Self {
@@ -88,6 +96,9 @@ impl LowRes {
             Enlarging::Bicubic => bicubic(x, height, width)?,
             Enlarging::BilinearCorners => {
                 x.f_to_kind(Kind::Float)?.f_upsample_bilinear2d([height, width], true, None, None)?
+            }
+            Enlarging::BicubicAntialias => {
+                x.f_to_kind(Kind::Float)?.f_internal_upsample_bicubic2d_aa([height, width], false, None, None)?
             }
         };
         let Some(alpha_bar) = self.noise_level.and_then(|level| table.alpha_bars().get(level)) else {
@@ -178,6 +189,32 @@ mod tests {
         // The same picture by another filter is another one.
         let bicubic = LowRes::default().condition(&io["low"], 16, 16, NoiseTable::SquaredCosine, &mut noise).unwrap();
         assert!(difference(&bicubic, &io["enlarged"]) > 0.05);
+    }
+
+    /// A line becomes Keys' kernel with a = -0.5, which the other filter has not, and an edge overshoots.
+    #[test]
+    fn unclip_s_filter_is_the_one_that_smaller_pictures_need() {
+        let line = grey(8, 8).zeros_like();
+        let _ = line.narrow(3, 3, 1).fill_(2.0);
+        let mut none = Recorded(grey(1, 1));
+        let condition = |x: &Tensor, noise: &mut Recorded| {
+            LowRes::unclip().condition(x, 16, 16, NoiseTable::SquaredCosine, noise).unwrap()
+        };
+        let wide = condition(&line, &mut none);
+        let a = -0.5_f64;
+        for k in 0..16 {
+            let d = ((k as f64 + 0.5) / 2.0 - 0.5 - 3.0).abs();
+            let expected = match d {
+                ..1.0 => (a + 2.0) * d.powi(3) - (a + 3.0) * d.powi(2) + 1.0,
+                ..2.0 => a * (d.powi(3) - 5.0 * d.powi(2) + 8.0 * d - 4.0),
+                _ => 0.0,
+            };
+            assert!((wide.double_value(&[0, 0, 8, k]) - 2.0 * expected).abs() < 1e-6, "{k}");
+        }
+        let edge = Tensor::cat(&[grey(8, 4).full_like(-1.0), grey(8, 4).full_like(1.0)], 3);
+        assert!(f64::try_from(condition(&edge, &mut none).max()).unwrap() > 1.02);
+        let text = r#"{"enlarging":"bicubic-antialias"}"#;
+        assert_eq!(serde_json::to_string(&LowRes::unclip()).unwrap(), text);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct StagePlan {
     pub decoding: Option<Decoding>,
     /// Experts that guidance leads away from a text of their own; it changes what is shown of the plan, and nothing else.
     pub leaning: BTreeSet<usize>,
+    /// How many numbers an embedding has, of the [prior](crate::Prior), which draws these in the place of pictures.
+    pub embedding: Option<i64>,
     /// Which expert runs which step.
     pub plan: Plan,
 }
@@ -118,11 +120,15 @@ impl fmt::Display for StagePlan {
         if self.plan.steps().is_empty() {
             write!(f, "stage {stage} ({width}x{height}): no step, the picture stays as it is")?;
         }
+        let drawn = match self.embedding {
+            Some(numbers) => format!("embeddings of {numbers}"),
+            None => format!("{width}x{height}"),
+        };
         for (line, (segment, expert)) in self.plan.to_string().lines().zip(self.plan.experts()).enumerate() {
             let separator = if line > 0 { "\n" } else { "" };
             let left =
                 if line == 0 && *skipped > 0 { format!(" ({skipped} before are left out)") } else { String::new() };
-            write!(f, "{separator}stage {stage} ({width}x{height}), {segment}{}{left}", self.otherwise(expert))?;
+            write!(f, "{separator}stage {stage} ({drawn}), {segment}{}{left}", self.otherwise(expert))?;
         }
         if let Some(Decoding { kind, width, height, tiles, .. }) = &self.decoding {
             let cut = if *tiles > 1 { format!(", in {tiles} tiles") } else { String::new() };

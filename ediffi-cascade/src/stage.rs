@@ -69,7 +69,7 @@ impl Stage {
             let network = read.map_err(|source| config.refused(&field, source))?;
             let refused = |source| config.refused(&format!("{name}.weights"), source);
             let weights = existing(folder, weights).map_err(refused)?;
-            Ok(ExpertFiles { weights, original: false, network, loras: Vec::new() })
+            Ok(ExpertFiles { weights, original: false, network, part: None, loras: Vec::new() })
         };
         let experts = config.experts.iter().enumerate().map(|(index, ExpertConfig { weights, network, .. })| {
             let files = find(&format!("experts[{index}]"), network.as_deref(), weights);

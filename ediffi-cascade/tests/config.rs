@@ -172,6 +172,7 @@ fn networks_that_do_not_fit_are_named() {
         weights: "anywhere.safetensors".into(),
         original: false,
         network: network.clone(),
+        part: None,
         loras: Vec::new(),
     };
     model.config.experts[1].network = Some("base/other.json".into());

@@ -27,6 +27,7 @@ pub mod operation;
 pub mod plan;
 pub mod pool;
 pub mod precondition;
+pub mod prior;
 pub mod published;
 mod published_keys;
 pub mod runtime;

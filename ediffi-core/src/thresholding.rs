@@ -20,6 +20,11 @@ pub enum Thresholding {
     None,
     /// It is clipped to \[-1, 1\].
     Static,
+    /// It is clipped to \[-bound, bound\]: what is drawn are no pixels. unCLIP's prior clips its embeddings at 5.
+    Within {
+        /// The highest absolute value.
+        bound: f64,
+    },
     /// Imagen's dynamic thresholding (Saharia et al. 2022, section 2.3): each image is clipped to \[-s, s\] and divided
     /// by s, where s is a percentile of its absolute values, at least 1.
     Dynamic {
@@ -33,6 +38,12 @@ pub enum Thresholding {
 
 impl Thresholding {
     pub(crate) fn validate(&self) -> Result<()> {
+        if let Self::Within { bound } = *self
+            && !(bound > 0.0 && bound <= MAX_CAP)
+        {
+            let reason = format!("bound {bound:?} has to be above 0 and at most {MAX_CAP}");
+            return Err(Error::InvalidGuidance(reason));
+        }
         let Self::Dynamic { percentile, cap } = *self else { return Ok(()) };
         let reason = if !(percentile > 0.0 && percentile <= 1.0) {
             format!("percentile {percentile:?} has to be above 0 and at most 1")
@@ -57,7 +68,8 @@ impl Thresholding {
         self.validate()?;
         match *self {
             Self::None => Ok(denoised),
-            Self::Static => Ok(denoised.f_clamp(-1.0, 1.0)?.f_add_(&nothing_or_nan(&denoised)?)?),
+            Self::Static => clipped(&denoised, 1.0),
+            Self::Within { bound } => clipped(&denoised, bound),
             Self::Dynamic { percentile, cap } => {
                 let s = quantile(&denoised.f_abs()?.f_flatten(1, -1)?, percentile)?;
                 let s = s.f_clamp(1.0, cap.unwrap_or(f64::INFINITY))?;
@@ -72,6 +84,11 @@ impl Thresholding {
             }
         }
     }
+}
+
+/// Clipped to [-bound, bound].
+fn clipped(denoised: &Tensor, bound: f64) -> Result<Tensor> {
+    Ok(denoised.f_clamp(-bound, bound)?.f_add_(&nothing_or_nan(denoised)?)?)
 }
 
 /// 0 for a number, NaN for an infinity or a NaN. Nothing is read back from the device.
@@ -102,6 +119,17 @@ mod tests {
     fn static_thresholding_clips() {
         let denoised = Thresholding::Static.apply(Tensor::from_slice(&[-3.0_f32, -0.5, 2.0])).unwrap();
         assert!(denoised.equal(&Tensor::from_slice(&[-1.0_f32, -0.5, 1.0])));
+        let within = Thresholding::Within { bound: 2.5 };
+        assert!(
+            within
+                .apply(Tensor::from_slice(&[-3.0_f32, -0.5, 2.0]))
+                .unwrap()
+                .equal(&Tensor::from_slice(&[-2.5_f32, -0.5, 2.0]))
+        );
+        assert_eq!(serde_json::to_string(&within).unwrap(), r#"{"within":{"bound":2.5}}"#);
+        for bound in [0.0, -1.0, f64::NAN, 1e9] {
+            assert!(Thresholding::Within { bound }.validate().is_err(), "{bound}");
+        }
     }
 
     #[test]
@@ -118,7 +146,12 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_not_clipped_to_one() {
-        let rules = [Thresholding::None, Thresholding::Static, Thresholding::Dynamic { percentile: 0.5, cap: None }];
+        let rules = [
+            Thresholding::None,
+            Thresholding::Static,
+            Thresholding::Within { bound: 5.0 },
+            Thresholding::Dynamic { percentile: 0.5, cap: None },
+        ];
         for rule in rules {
             for wrong in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
                 let images = Tensor::from_slice(&[wrong, 1.0, 2.0, 3.0]).reshape([1, 1, 2, 2]);

@@ -108,7 +108,7 @@ struct Plain;
 impl ContextSource for Plain {
     fn encode(&self, conditioning: &Conditioning, _rows: i64, kind: Kind) -> Result<Encoded> {
         let tokens = conditioning.t5.as_ref().ok_or(Error::EmbeddingNeeded("t5"))?.f_to_kind(kind)?;
-        Ok(Encoded { pooled: None, tokens, text_columns: TOKENS })
+        Ok(Encoded { pooled: None, tokens, text_columns: TOKENS, mask: None })
     }
 }
 

@@ -81,7 +81,7 @@ impl Model {
                 width: plan.width,
                 height: plan.height,
                 steps: plan.plan.steps().len(),
-                enlarges: plan.index > 0,
+                enlarges: plan.index > 0 && plan.embedding.is_none(),
                 latent: plan.decoding.is_some(),
                 experts: config.map_or(1, |stage| stage.experts.len()),
             }

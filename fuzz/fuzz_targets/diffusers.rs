@@ -1,12 +1,15 @@
-//! Networks that diffusers saved for Stable Diffusion: the configurations and the weights of U-Net and autoencoder; and checkpoints of one file.
-//! The first byte says which reader has the rest.
+//! Networks that diffusers saved for Stable Diffusion and Karlo: the configurations and the weights of U-Net and autoencoder, and the
+//! configurations of Karlo's networks; and checkpoints of one file. The first byte says which reader has the rest.
 #![no_main]
 
 use ediffi_core::autoencoder::{AttentionWeights, AutoencoderConfig, Decoder, Encoder};
 use ediffi_core::nn::Activation;
-use ediffi_core::unet::{ClipText, LatentLevel, PublishedStableDiffusion, StableDiffusion, Transformers, UNet};
+use ediffi_core::prior::{Prior, PriorConfig};
+use ediffi_core::unet::{
+    ClipText, LatentLevel, PublishedStableDiffusion, PublishedUnClip, StableDiffusion, Transformers, UNet, UNetConfig,
+};
 use ediffi_core::weights::{self, Init, Original, OriginalModel, Scope, Table, WeightsFile};
-use ediffi_fuzz::{Room, checked, peak, target};
+use ediffi_fuzz::{Room, checked, fixture, peak, target};
 use tch::{Device, Kind};
 
 target!(run);
@@ -18,13 +21,19 @@ thread_local! {
 fn run(data: &[u8]) {
     let Some((&which, data)) = data.split_first() else { return };
     let read = || {
-        FOLDER.with(|room| match which % 7 {
+        FOLDER.with(|room| match which % 10 {
             // With the width of a pooled text, and without.
-            0 | 1 => unet(&room.put("config.json", data), (which % 7 == 0).then_some(1280)),
+            0 | 1 => unet(&room.put("config.json", data), (which % 10 == 0).then_some(1280)),
+            6 => {
+                let text_proj = fixture("ediffi-core/tests/fixtures/unclip/text/text_proj/config.json");
+                unclip(PublishedUnClip::decoder(&room.put("config.json", data), &text_proj, 77));
+            }
+            7 => unclip(PublishedUnClip::enlarger(&room.put("config.json", data))),
+            8 => prior(&room.put("config.json", data)),
+            9 => original(&room.put("checkpoint.safetensors", data)),
             2 => autoencoder(&room.put("config.json", data)),
             3 => drop(checked(Encoder::load(&room.put("vae.safetensors", data), &small(), Device::Cpu, Kind::Float))),
             4 => drop(checked(Decoder::load(&room.put("vae.safetensors", data), &small(), Device::Cpu, Kind::Float))),
-            6 => original(&room.put("checkpoint.safetensors", data)),
             _ => {
                 let (path, config) = (room.put("unet.safetensors", data), thin());
                 let build = |scope: Scope<'_>| UNet::new(scope, &config, Kind::Float);
@@ -60,6 +69,23 @@ fn unet(path: &std::path::Path, pooled: Option<i64>) {
     assert!(serde_json::from_str::<StableDiffusion>(&json).unwrap() == read.network, "another network: {json}");
     assert!(read.network.text.pooled.is_none() || read.network.text.pooled == pooled);
     if let Some(table) = checked(Table::of(|scope: Scope<'_>| UNet::new(scope, &read.network, Kind::Float))) {
+        assert!(table.elements() > 0, "a network of {} parameters", table.elements());
+    }
+}
+
+fn unclip(read: ediffi_core::Result<PublishedUnClip>) {
+    let Some(read) = checked(read) else { return };
+    let config = UNetConfig::from(read.network);
+    let json = serde_json::to_string(&config).unwrap();
+    assert!(serde_json::from_str::<UNetConfig>(&json).unwrap() == config, "another network: {json}");
+    if let Some(table) = checked(Table::of(|scope: Scope<'_>| UNet::new(scope, &config, Kind::Float))) {
+        assert!(table.elements() > 0, "a network of {} parameters", table.elements());
+    }
+}
+
+fn prior(path: &std::path::Path) {
+    let Some(config) = checked(PriorConfig::read_published(path)) else { return };
+    if let Some(table) = checked(Table::of(|scope: Scope<'_>| Prior::new(scope, &config, Kind::Float))) {
         assert!(table.elements() > 0, "a network of {} parameters", table.elements());
     }
 }

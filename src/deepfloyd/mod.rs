@@ -91,7 +91,7 @@ fn ensemble(main: &PublishedFolder, others: &[PublishedFolder], owners: &[Owner]
         .map(|owner| ExpertConfig { interval: owner.interval, ..ExpertConfig::new(of(owner).label(), owner.sigma) });
     let files = owners.iter().map(|owner| {
         let (weights, network) = (of(owner).weights.clone(), of(owner).unet.network.clone().into());
-        ExpertFiles { weights, original: false, network, loras: Vec::new() }
+        ExpertFiles { weights, original: false, network, part: None, loras: Vec::new() }
     });
     let (experts, files) = (experts.collect(), files.collect());
     let (name, low_res) = match main.stage {

@@ -8,6 +8,7 @@ use ediffi_core::weights::{Lora, find};
 
 use super::{EncoderSet, T5Files};
 use crate::stable_diffusion::{LatentText, PublishedClip};
+use crate::unclip::PublishedVision;
 use crate::{Error, Result};
 
 impl EncoderSet {
@@ -40,7 +41,8 @@ impl EncoderSet {
         });
         let clip = self.clip.as_ref().map(|(folder, _)| Ok(find(folder, None)?));
         let latent = self.latent.iter().flat_map(|latent| &latent.encoders).map(PublishedClip::weights);
-        t5.into_iter().chain(clip).chain(latent).collect()
+        let vision = self.vision.iter().map(PublishedVision::weights);
+        t5.into_iter().chain(clip).chain(latent).chain(vision).collect()
     }
 
     /// What is merged into the encoders' weights, in their order.

@@ -44,7 +44,7 @@ impl EncoderSet {
                             blank,
                         )
                     } else {
-                        let mut output = clip.encode_with_padding(&[text], needed.tokens)?;
+                        let mut output = files.encode(&clip, text, needed.tokens)?;
                         let spans = output.spans.pop().unwrap_or_default();
                         (to_cpu(&files.seen(&output))?, to_cpu(&output.pooled)?, spans)
                     };

@@ -13,6 +13,8 @@ pub(crate) enum Family {
     DeepFloyd,
     /// Stable Diffusion 1, 2 and XL.
     StableDiffusion,
+    /// Karlo.
+    UnClip,
 }
 
 /// Beginnings of the names of diffusers' pipelines that are of other families, and what these are. The first that fits is right.
@@ -28,7 +30,7 @@ const OTHERS: [(&str, &str); 16] = [
     ("StableDiffusionInstructPix2Pix", "InstructPix2Pix, whose network sees a picture"),
     ("StableDiffusionControlNet", "Stable Diffusion with a ControlNet"),
     ("StableCascade", "Stable Cascade"),
-    ("UnCLIP", "unCLIP (Karlo)"),
+    ("StableUnCLIP", "Stable unCLIP, whose network sees the embedding of an image"),
     ("Kandinsky", "Kandinsky"),
     ("PixArt", "PixArt, a transformer"),
     ("LatentConsistencyModel", "a latent consistency model, whose network is told the guidance"),
@@ -51,12 +53,13 @@ pub(crate) fn family(folder: &Path) -> Result<Family> {
         | "StableDiffusionImg2ImgPipeline"
         | "StableDiffusionXLPipeline"
         | "StableDiffusionXLImg2ImgPipeline" => Ok(Family::StableDiffusion),
+        "UnCLIPPipeline" | "UnCLIPImageVariationPipeline" => Ok(Family::UnClip),
         other if other.starts_with("IF") => Ok(Family::DeepFloyd),
         other => {
             let known = OTHERS.iter().find(|(start, _)| other.starts_with(start));
             let what = known.map(|(_, what)| format!(", {what}")).unwrap_or_default();
-            let opened = "this library opens Stable Diffusion 1, 2 and XL (StableDiffusionPipeline, StableDiffusionXLPipeline) \
-                          and DeepFloyd IF (IFPipeline)";
+            let opened = "this library opens Stable Diffusion 1, 2 and XL (StableDiffusionPipeline, StableDiffusionXLPipeline), \
+                          DeepFloyd IF (IFPipeline) and Karlo (UnCLIPPipeline, UnCLIPImageVariationPipeline)";
             Err(unusable(folder, format!("it holds a `{other}`{what}, which cannot be drawn here: {opened}")))
         }
     }

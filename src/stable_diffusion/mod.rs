@@ -25,7 +25,7 @@ use ediffi_core::weights::Lora;
 
 use folder::LatentFolder;
 use index::Model;
-pub(crate) use text::PublishedClip;
+pub(crate) use text::{Layer, PublishedClip};
 
 use crate::loras::Loras;
 use crate::manifest::{EncoderFolders, MANIFEST_FORMAT, Manifest};
@@ -194,7 +194,7 @@ fn ensemble(
         let beside = refiner.map(|refiner| beside(main, refiner, folder.said.model == Model::Refiner));
         let network = StableDiffusion { beside, ..unet.network.clone() };
         let (weights, original) = (weights.to_path_buf(), folder.original);
-        ExpertFiles { weights, original, network: network.into(), loras: loras.clone() }
+        ExpertFiles { weights, original, network: network.into(), part: None, loras: loras.clone() }
     });
     let config = StageConfig {
         name: "base".to_owned(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::{self, Lora, LoraFile, LoraPart, Original, WeightsFile};
 use ediffi_encoders::clip::text_names;
-use ediffi_encoders::{ClipText, ClipTextConfig, EncodedClip, TextTokenizer};
+use ediffi_encoders::{ClipText, ClipTextConfig, EncodedClip, Fingerprint, TextTokenizer};
 use tch::Tensor;
 
 use crate::published;
@@ -21,6 +21,8 @@ pub(crate) enum Layer {
     Last,
     /// The last but one, without a norm (SDXL).
     Penultimate,
+    /// The last, after the final norm, with zeros behind the end of a text: what the networks mask (unCLIP).
+    Masked,
 }
 
 /// One text encoder of a published folder, looked at and not loaded.
@@ -51,7 +53,7 @@ pub(crate) struct Reading {
 
 impl PublishedClip {
     /// The encoder in the folder `part` of `folder`; of a checkpoint the weights are those of this embedder of its conditioner.
-    pub(super) fn find(
+    pub(crate) fn find(
         folder: &Path,
         (part, layer): (&str, Layer),
         half: bool,
@@ -123,6 +125,11 @@ impl PublishedClip {
         self.loras.iter().map(|(lora, _)| lora)
     }
 
+    /// What tells it from other encoders, without loading it.
+    pub(crate) fn fingerprint(&self) -> ediffi_encoders::Result<Fingerprint> {
+        ClipText::fingerprint(&self.folder, self.variant)
+    }
+
     pub(crate) fn load(&self, runtime: Runtime) -> ediffi_encoders::Result<ClipText> {
         match &self.checkpoint {
             Some((file, part)) => ClipText::open_original(file, *part, &self.folder, &self.loras, runtime),
@@ -130,10 +137,18 @@ impl PublishedClip {
         }
     }
 
+    /// Embeds a text for the networks, padded to `tokens`.
+    pub(crate) fn encode(&self, clip: &ClipText, text: &str, tokens: i64) -> ediffi_encoders::Result<EncodedClip> {
+        match self.layer {
+            Layer::Last | Layer::Penultimate => clip.encode_with_padding(&[text], tokens),
+            Layer::Masked => clip.encode(&[text], tokens),
+        }
+    }
+
     /// What the networks see of a text.
     pub(crate) fn seen(&self, encoded: &EncodedClip) -> Tensor {
         match self.layer {
-            Layer::Last => encoded.tokens.shallow_clone(),
+            Layer::Last | Layer::Masked => encoded.tokens.shallow_clone(),
             Layer::Penultimate => encoded.penultimate.shallow_clone(),
         }
     }

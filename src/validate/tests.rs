@@ -55,7 +55,7 @@ fn presets() -> BTreeMap<String, SettingsPreset> {
 fn problems_of(request: &Request, needs: EmbeddingShapes, encoders: Option<Encoders>) -> Vec<Problem> {
     let (stages, presets) = (&cascade(needs), &presets());
     let limits = &Limits::default();
-    let abilities = Abilities { stages, presets, needs, encoders, limits, drawing: DRAWING };
+    let abilities = Abilities { stages, image: ImageSource::Style, presets, needs, encoders, limits, drawing: DRAWING };
     match validate(request, abilities, || Ok(Vec::new())) {
         Ok(()) => Vec::new(),
         Err(Error::InvalidRequest { problems }) => problems,
@@ -83,8 +83,15 @@ fn a_negative_prompt_beside_a_weaker_network_is_refused() {
         stages[1].settings.guidance.against = Against::Weaker;
         let encoders = Some(Encoders { text: true, image: true });
         let limits = &Limits::default();
-        let abilities =
-            Abilities { stages: &stages, presets: &BTreeMap::new(), needs: TEXT, encoders, limits, drawing: DRAWING };
+        let abilities = Abilities {
+            stages: &stages,
+            image: ImageSource::Style,
+            presets: &BTreeMap::new(),
+            needs: TEXT,
+            encoders,
+            limits,
+            drawing: DRAWING,
+        };
         match validate(request, abilities, || Ok(Vec::new())) {
             Err(Error::InvalidRequest { problems }) => problems,
             other => other.map(|()| Vec::new()).unwrap(),
@@ -246,8 +253,15 @@ fn everything_wrong_is_in_one_error() {
     let request = Request::new("").images(0).size(1, 1024).steps("base", 0).last_stage("x");
     let stages = cascade(TEXT);
     let limits = &Limits::default();
-    let abilities =
-        Abilities { stages: &stages, presets: &BTreeMap::new(), needs: TEXT, encoders: None, limits, drawing: DRAWING };
+    let abilities = Abilities {
+        stages: &stages,
+        image: ImageSource::Style,
+        presets: &BTreeMap::new(),
+        needs: TEXT,
+        encoders: None,
+        limits,
+        drawing: DRAWING,
+    };
     let earlier = Problem::TooLong { which: "prompt", encoder: "T5", lost: "end".to_owned() };
     let error = validate(&request, abilities, || Ok(vec![earlier])).unwrap_err();
     let Error::InvalidRequest { problems } = &error else { panic!("{error}") };
@@ -261,8 +275,15 @@ fn everything_wrong_is_in_one_error() {
 /// What a pipeline with `limits` says to a request: fields and limits. Nothing else is looked for where one is broken.
 fn limited(request: &Request, limits: &Limits) -> Vec<(String, u64, u64, &'static str)> {
     let stages = cascade(TEXT);
-    let abilities =
-        Abilities { stages: &stages, presets: &BTreeMap::new(), needs: TEXT, encoders: None, limits, drawing: DRAWING };
+    let abilities = Abilities {
+        stages: &stages,
+        image: ImageSource::Style,
+        presets: &BTreeMap::new(),
+        needs: TEXT,
+        encoders: None,
+        limits,
+        drawing: DRAWING,
+    };
     let others = || panic!("something was read before the limits were checked");
     let Error::InvalidRequest { problems } = validate(request, abilities, others).unwrap_err() else { panic!() };
     let limit = |problem: Problem| match problem {
@@ -324,6 +345,7 @@ fn memory_is_what_the_pictures_take() {
     let holds = |request: &Request, drawing: Drawing| {
         let abilities = Abilities {
             stages: &stages,
+            image: ImageSource::Style,
             presets: &BTreeMap::new(),
             needs: TEXT,
             encoders: None,

@@ -47,7 +47,9 @@ impl Observer for Bars {
     fn event(&mut self, event: &Event<'_>) -> ControlFlow<()> {
         match event {
             Event::StageStarted { stage, width, height, plan, batches, .. } => {
-                self.stage = self.start(plan.steps().len() * batches, format!("{stage} {width}x{height}"));
+                // A prior draws embeddings, one pixel each.
+                let size = if (*width, *height) == (1, 1) { String::new() } else { format!(" {width}x{height}") };
+                self.stage = self.start(plan.steps().len() * batches, format!("{stage}{size}"));
             }
             Event::EnlargerStarted { width, height, batches, tiles, .. } => {
                 self.enlarger = self.start(tiles * batches, format!("enlarger {width}x{height}"));

@@ -26,6 +26,9 @@ impl Models {
             return say(&json!(manifest).to_string());
         }
         say(&pipeline.folder().display().to_string())?;
+        if let Some(SamplerSettings { solver, steps, guidance, .. }) = pipeline.prior() {
+            say(&format!("stage prior: image embeddings, {solver}, {steps} steps, guidance {}", guidance.scale))?;
+        }
         for stage in &manifest.stages {
             let SamplerSettings { solver, steps, guidance, .. } = &stage.settings;
             let (name, size, scale) = (&stage.name, stage.size, guidance.scale);

@@ -37,6 +37,18 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     fused(q, k, v, None, None)
 }
 
+/// As [`attend`] with `mask` added to the scores, if there is one: 0, or a number so low that nothing is left of a column.
+///
+/// # Shapes
+/// `mask`: one that broadcasts to [n, heads, a, b]
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn attend_masked(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    let mask = mask.map(|mask| mask.f_to_kind(q.kind())).transpose()?;
+    fused(q, k, v, mask.as_ref(), None)
+}
+
 /// libtorch's fused kernel. Scores are multiplied by `scale`, 1/√d if there is none, and `mask` is added to them.
 fn fused(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, scale: Option<f64>) -> Result<Tensor> {
     Ok(Tensor::f_scaled_dot_product_attention(q, k, v, mask, 0.0, false, scale, false)?)
@@ -58,23 +70,45 @@ pub fn attend_biased(
     text: i64,
     painted: Painted<'_>,
 ) -> Result<Tensor> {
+    attend_biased_masked(q, k, v, size, text, None, painted)
+}
+
+/// As [`attend_biased`] with `mask` added to the scores of all rows, if there is one. The hook sees the scores without it.
+///
+/// # Shapes
+/// As [`attend_biased`]; `mask`: [n, 1, 1, b]
+///
+/// # Errors
+/// As [`attend_biased`].
+pub fn attend_biased_masked(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    size: (i64, i64),
+    text: i64,
+    mask: Option<&Tensor>,
+    painted: Painted<'_>,
+) -> Result<Tensor> {
     let Painted { hook, sigma, conditional, window } = painted;
     if text < 1 || conditional < 1 {
-        return attend(q, k, v);
+        return attend_masked(q, k, v, mask);
     }
     let n = q.size4()?.0;
     let first = |x: &Tensor| x.f_narrow(0, 0, conditional);
     let (q_painted, k_painted, v_painted) = (first(q)?, first(k)?, first(v)?);
     let site = Site::of_layer(sigma, size, window, (&q_painted, &k_painted), text);
     let Some(bias) = hook.bias(&site)? else {
-        return attend(q, k, v);
+        return attend_masked(q, k, v, mask);
     };
-    let biased = add_and_attend(&q_painted, &k_painted, &v_painted, text, &site, bias)?;
+    let biased = match mask.map(first).transpose()? {
+        Some(mask) => attend_dense(&q_painted, &k_painted, &v_painted, text, bias, Some(&mask))?,
+        None => add_and_attend(&q_painted, &k_painted, &v_painted, text, &site, bias)?,
+    };
     if conditional == n {
         return Ok(biased);
     }
     let rest = |x: &Tensor| x.f_narrow(0, conditional, n - conditional);
-    let others = attend(&rest(q)?, &rest(k)?, &rest(v)?)?;
+    let others = attend_masked(&rest(q)?, &rest(k)?, &rest(v)?, mask.map(rest).transpose()?.as_ref())?;
     // Heads beside each other in memory, as `merge_heads` wants them.
     let both = [biased.f_transpose(1, 2)?, others.f_transpose(1, 2)?];
     Ok(Tensor::f_cat(&both, 0)?.f_transpose(1, 2)?)
@@ -88,17 +122,20 @@ fn add_and_attend(q: &Tensor, k: &Tensor, v: &Tensor, text: i64, site: &Site<'_>
     {
         return attend_to(scores, v, text, bias);
     }
-    let (rows, heads, queries, d) = q.size4()?;
     match bias {
-        Bias::LowRank { weight, matrix } if matrix.width() <= d && weight.size().last() == Some(&1) => {
+        Bias::LowRank { weight, matrix } if matrix.width() <= q.size4()?.3 && weight.size().last() == Some(&1) => {
             attend_widened(q, k, v, &weight, &matrix)
         }
-        // The fused kernel takes an additive mask over all columns; zero where nothing is painted.
-        bias => {
-            let bias = bias.into_dense()?.f_to_kind(q.kind())?.f_expand([rows, heads, queries, text], false)?;
-            fused(q, k, v, Some(&bias.f_constant_pad_nd([0, k.size4()?.2 - text])?), None)
-        }
+        bias => attend_dense(q, k, v, text, bias, None),
     }
+}
+
+/// The same by the fused kernel with an additive mask over all columns; zero where nothing is painted. `mask` is added to it.
+fn attend_dense(q: &Tensor, k: &Tensor, v: &Tensor, text: i64, bias: Bias, mask: Option<&Tensor>) -> Result<Tensor> {
+    let (rows, heads, queries, _) = q.size4()?;
+    let bias = bias.into_dense()?.f_to_kind(q.kind())?.f_expand([rows, heads, queries, text], false)?;
+    let bias = bias.f_constant_pad_nd([0, k.size4()?.2 - text])?;
+    attend_masked(q, k, v, Some(&mask.map_or(Ok(bias.shallow_clone()), |mask| bias.f_add(mask))?))
 }
 
 /// softmax(scores + bias) v, with the bias in the first `text` columns. It writes over the scores.
@@ -151,6 +188,36 @@ mod tests {
         fn bias(&self, site: &Site<'_>) -> Result<Option<Bias>> {
             *self.0.lock().unwrap() = Some(Tensor::f_cat(&[site.scores()?, site.other_scores()?], -1)?);
             Ok(None)
+        }
+    }
+
+    /// A column that is masked counts for nothing, painted or not, in all rows.
+    #[test]
+    fn what_is_masked_counts_for_nothing() {
+        #[derive(Debug)]
+        struct Pull(f64);
+        impl ScoreBias for Pull {
+            fn bias(&self, site: &Site<'_>) -> Result<Option<Bias>> {
+                let bias = site.scores()?.f_zeros_like()?;
+                let _ = bias.f_narrow(3, 0, 1)?.f_fill_(self.0)?;
+                Ok(Some(Bias::Dense(bias)))
+            }
+        }
+        let draw = |stage, tokens| Noise::new(&[1, 2], stage).normal(&[2, 3, tokens, 4]).unwrap();
+        let (q, k, v) = (draw(1, 6), draw(2, 5), draw(3, 5));
+        // The third of four words is not there; the fifth column is none.
+        let mask = Tensor::from_slice(&[0.0_f32, 0.0, -1e4, 0.0, 0.0]).reshape([1, 1, 1, 5]).repeat([2, 1, 1, 1]);
+        let left = |x: &Tensor| Tensor::cat(&[x.narrow(2, 0, 2), x.narrow(2, 3, 2)], 2);
+        let close = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]) < 1e-6;
+        let without = attend(&q, &left(&k), &left(&v)).unwrap();
+        assert!(close(&attend_masked(&q, &k, &v, Some(&mask)).unwrap(), &without));
+        for conditional in [0, 1, 2] {
+            let hook = Pull(2.0);
+            let painted = Painted { hook: &hook, sigma: 1.0, conditional, window: Window::WHOLE };
+            let found = attend_biased_masked(&q, &k, &v, (2, 3), 4, Some(&mask), painted).unwrap();
+            let expected = attend_biased(&q, &left(&k), &left(&v), (2, 3), 3, painted).unwrap();
+            assert!(close(&found, &expected), "{conditional}");
+            assert_eq!(close(&found, &without), conditional == 0);
         }
     }
 

@@ -14,7 +14,7 @@ mod shape;
 mod site;
 
 pub use activation::Activation;
-pub use attention::{attend, attend_biased, merge_heads, split_heads};
+pub use attention::{attend, attend_biased, attend_biased_masked, attend_masked, merge_heads, split_heads};
 pub use conv::{Conv2d, channels_last};
 pub use linear::{Embedding, Linear};
 pub use norm::{GroupNorm, LayerNorm, MapNorm, Norm, RmsNorm};

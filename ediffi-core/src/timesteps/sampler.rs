@@ -22,6 +22,10 @@ pub enum Sampler {
     /// DPM-Solver's multistep form. Of one timestep more than there are steps, it leaves the lowest out. Karras's grid goes over the whole
     /// table.
     DpmSolver,
+    /// unCLIP's (Karlo): at even distances from the top to 0, rounded to whole timesteps, of which each step goes to the next; two at least. It
+    /// begins with noise of variance 1 in DDPM's view.
+    #[serde(rename = "unclip")]
+    UnClip,
 }
 
 /// The schedule of a published sampler.
@@ -51,6 +55,10 @@ impl Timesteps {
             (Sampler::Ddim, Spacing::Linspace) => return wrong("`linspace` is not for the samplers of DDIM's kind"),
             (Sampler::Ddim, _) if self.karras => return wrong("Karras's grid is not for the samplers of DDIM's kind"),
             (Sampler::DpmSolver, _) if self.to_first => return wrong("DPM-Solver does not end at timestep 0 here"),
+            (Sampler::UnClip, spacing) if spacing != Spacing::Linspace || self.karras || self.to_first => {
+                return wrong("unCLIP's sampler has the spacing `linspace`, and neither Karras's grid nor another end");
+            }
+            (Sampler::UnClip, _) if steps < 2 => return wrong("unCLIP's sampler makes two steps at least"),
             _ => {}
         }
         self.plain(steps, table)
@@ -61,7 +69,7 @@ impl Timesteps {
         let all = table.sigmas();
         let (max, min) = match self.sampler {
             Sampler::DpmSolver => (all.last(), all.first()),
-            Sampler::Ddim | Sampler::Euler => (sigmas.first(), sigmas.iter().rev().nth(1)),
+            Sampler::Ddim | Sampler::Euler | Sampler::UnClip => (sigmas.first(), sigmas.iter().rev().nth(1)),
         };
         Some((*min?, *max?)).filter(|_| self.karras)
     }
@@ -70,7 +78,7 @@ impl Timesteps {
     #[must_use]
     pub fn ends(&self, table: NoiseTable) -> Ends {
         let unit_start = match self.sampler {
-            Sampler::Ddim | Sampler::DpmSolver => true,
+            Sampler::Ddim | Sampler::DpmSolver | Sampler::UnClip => true,
             Sampler::Euler => matches!(self.spacing, Spacing::Leading { .. }),
         };
         Ends { unit_start, last: table.sigmas().first().copied().filter(|_| self.to_first) }

@@ -14,6 +14,7 @@ use super::layout::{Body, Layout};
 use super::parts::DetailConfig;
 use super::stable_diffusion::StableDiffusion;
 use super::stored::{Entries, restored, store};
+use super::unclip::UnClip;
 use crate::weights::Scope;
 use crate::{Error, Result};
 
@@ -86,6 +87,8 @@ layouts! {
     DeepFloyd = "deepfloyd",
     /// `stable-diffusion`: Stable Diffusion 1, 2, XL and its refiner.
     StableDiffusion = "stable-diffusion",
+    /// `unclip`: Karlo's decoder and super-resolution.
+    UnClip = "unclip",
 }
 
 impl UNetConfig {

@@ -23,6 +23,8 @@ pub struct Context {
     pub(super) low_res: Option<LowRes>,
     /// How many of the tokens, from the first, are words.
     pub(super) text_columns: i64,
+    /// What is added to the scores of the tokens, [rows, 1, 1, tokens].
+    pub(super) mask: Option<Tensor>,
 }
 
 impl Context {
@@ -39,6 +41,7 @@ impl Context {
             pooled: self.pooled.as_ref().map(Tensor::shallow_clone),
             low_res: self.low_res.as_ref().map(cut).transpose()?,
             text_columns: self.text_columns,
+            mask: self.mask.as_ref().map(Tensor::shallow_clone),
         })
     }
 }
@@ -52,6 +55,8 @@ pub struct Encoded {
     pub tokens: Tensor,
     /// How many of the tokens, from the first, are words: T5's, then CLIP's.
     pub text_columns: i64,
+    /// What is added to the scores of the tokens, [rows, 1, 1, tokens], if some of them do not count.
+    pub mask: Option<Tensor>,
 }
 
 /// The part of a network that reads the embeddings.

@@ -86,7 +86,7 @@ impl EmbeddingShapes {
     }
 
     /// The embedding `name` as it was given, if its shape is `expected`.
-    pub(super) fn checked<'a>(
+    pub(crate) fn checked<'a>(
         name: &'static str,
         given: Option<&'a Tensor>,
         expected: &[i64],

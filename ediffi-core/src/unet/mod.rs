@@ -1,8 +1,8 @@
 //! The U-Net: layouts that are stored as data, and one network that runs what they build.
 //!
 //! A layout is one file beside the others: eDiff-I's base ([`Adm`], after ADM), its super-resolution ([`Efficient`], after
-//! Imagen's Efficient U-Net), the published networks of DeepFloyd IF ([`DeepFloyd`], read by [`PublishedUNet`]) and those of Stable
-//! Diffusion ([`StableDiffusion`], read by [`PublishedStableDiffusion`]). It holds its dimensions, says what goes in and out ([`Io`]), and
+//! Imagen's Efficient U-Net), the published networks of DeepFloyd IF ([`DeepFloyd`], read by [`PublishedUNet`]), those of Stable
+//! Diffusion ([`StableDiffusion`], read by [`PublishedStableDiffusion`]) and of unCLIP ([`UnClip`], read by [`PublishedUnClip`]). It holds its dimensions, says what goes in and out ([`Io`]), and
 //! builds its network of [`parts`]. [`UNet`] runs any of them, and layouts of your own: implement [`Layout`].
 
 mod adm;
@@ -12,6 +12,7 @@ mod deepfloyd;
 mod ediffi;
 mod efficient;
 mod io;
+mod joint_adm;
 mod layout;
 mod network;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod pass;
 mod stable_diffusion;
 mod stem;
 mod stored;
+mod unclip;
 
 pub use crate::nn::Painted;
 pub use adm::Adm;
@@ -34,3 +36,4 @@ pub use network::UNet;
 pub use parts::{ContextConfig, DETAIL, DetailConfig, Dimensions, Level};
 pub use pass::{Block, KeysValues, Pass};
 pub use stable_diffusion::{Beside, LatentLevel, Place, PublishedStableDiffusion, StableDiffusion, Transformers};
+pub use unclip::{PublishedUnClip, UnClip, UnClipSwitches};

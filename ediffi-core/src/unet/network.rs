@@ -60,12 +60,13 @@ impl UNet {
         self.io.check(conditioning)?;
         let smaller = |x: &Tensor| Ok::<_, Error>(LowRes::new(x.f_to_device(self.device())?.f_to_kind(self.kind)?));
         let low_res = conditioning.low_res.as_ref().map(smaller).transpose()?;
-        let mut context = Context { network: self.id, keys_values: Vec::new(), pooled: None, low_res, text_columns: 0 };
+        let (keys_values, pooled, mask) = (Vec::new(), None, None);
+        let mut context = Context { network: self.id, keys_values, pooled, low_res, text_columns: 0, mask };
         if let Some(source) = &self.body.context {
-            let Encoded { pooled, tokens, text_columns } = source.encode(conditioning, rows, self.kind)?;
+            let Encoded { pooled, tokens, text_columns, mask } = source.encode(conditioning, rows, self.kind)?;
             let prepare = self.body.blocks.iter().map(|(_, block)| block.prepare(&tokens));
             context.keys_values = prepare.collect::<Result<_>>()?;
-            (context.pooled, context.text_columns) = (pooled, text_columns);
+            (context.pooled, context.text_columns, context.mask) = (pooled, text_columns, mask);
         }
         Ok(context)
     }
@@ -124,6 +125,7 @@ impl UNet {
         let mut h = first_map((stem, *patch), self.halves.as_ref(), x, low_res)?;
         tap("conv_in", &h);
         let mut pass = Pass::new(&embedding, context.text_columns, painted);
+        pass.mask = context.mask.as_ref();
         for (index, (name, block)) in blocks.iter().enumerate() {
             pass.keys_values = context.keys_values.get(index).and_then(Option::as_ref);
             h = block.forward(h, &mut pass)?;

@@ -33,13 +33,15 @@ pub struct Pass<'a> {
     pub text_columns: i64,
     /// Paint-with-words.
     pub painted: Option<Painted<'a>>,
+    /// What is added to the scores of the conditioning tokens, [rows, 1, 1, tokens], if some of them do not count.
+    pub mask: Option<&'a Tensor>,
     pub(super) keys_values: Option<&'a KeysValues>,
     skips: Vec<Tensor>,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn new(embedding: &'a Tensor, text_columns: i64, painted: Option<Painted<'a>>) -> Self {
-        Self { embedding, text_columns, painted, keys_values: None, skips: Vec::new() }
+        Self { embedding, text_columns, painted, mask: None, keys_values: None, skips: Vec::new() }
     }
 
     /// What the block that runs gave out of [`Block::prepare`].

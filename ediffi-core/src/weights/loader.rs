@@ -89,6 +89,18 @@ impl WeightsFile {
         Ok(Self { path, shards: vec![Arc::new(file)], tensors, names, transposed, changes: BTreeMap::new() })
     }
 
+    /// With the weights of another file, whose names stand below `prefix` here: a part of the network that is stored by itself.
+    #[must_use]
+    pub fn with_part(mut self, prefix: &str, part: Self) -> Self {
+        let first = self.shards.len();
+        let below = |name: String| format!("{prefix}.{name}");
+        self.shards.extend(part.shards);
+        let tensors = part.tensors.into_iter();
+        self.tensors.extend(tensors.map(|(name, (shard, info))| (below(name), (first + shard, info))));
+        self.changes.extend(part.changes.into_iter().map(|(name, changes)| (below(name), changes)));
+        self
+    }
+
     /// Adds to these weights what a LoRA has for `part`, whose weights they are. It is read when the weights are. Several are added one after the
     /// other.
     ///

@@ -28,6 +28,18 @@ impl Table {
         &self.specs
     }
 
+    /// FNV-1a of 64 bits over the sorted names and shapes of the parameters that `named` names, as the scripts of fixtures compute it.
+    #[cfg(test)]
+    pub(crate) fn digest(&self, named: impl Fn(&str) -> Option<&str>) -> String {
+        let shape = |shape: &[i64]| shape.iter().map(i64::to_string).collect::<Vec<_>>().join("x");
+        let lines = self.specs.iter().filter_map(|spec| Some((named(&spec.name)?, shape(&spec.shape))));
+        let mut lines: Vec<_> = lines.collect();
+        lines.sort();
+        let text: String = lines.into_iter().map(|(name, shape)| format!("{name} {shape}\n")).collect();
+        let next = |value: u64, byte| (value ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, next))
+    }
+
     /// Total number of elements.
     #[must_use]
     pub fn elements(&self) -> i64 {

@@ -264,14 +264,43 @@ impl ClipVision {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_variant(folder: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
-        let _guard = tch::no_grad_guard();
         let (config, projection) = file::vision(folder)?;
         let preprocess = Preprocess::of_folder(folder, config.image_size)?;
+        Self::build(folder, variant, runtime, (&config, projection), preprocess)
+    }
+
+    /// As [`open_variant`](Self::open_variant), but prepares pictures as the file `preprocessor` says: folders of diffusers keep it beside the encoder.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_prepared(folder: &Path, preprocessor: &Path, variant: Option<&str>, runtime: Runtime) -> Result<Self> {
+        let (config, projection) = file::vision(folder)?;
+        let preprocess = Preprocess::open(preprocessor, config.image_size)?;
+        Self::build(folder, variant, runtime, (&config, projection), preprocess)
+    }
+
+    /// Reads the `config.json` of a folder, and the width of the space that pictures are projected into, if the weights project them. Each key
+    /// is read, or known to be without effect on embeddings.
+    ///
+    /// # Errors
+    /// As [`Clip::read_config`](super::Clip::read_config).
+    pub fn read_config(folder: &Path) -> Result<(ClipVisionConfig, i64)> {
+        file::vision(folder)
+    }
+
+    fn build(
+        folder: &Path,
+        variant: Option<&str>,
+        runtime: Runtime,
+        (config, projection): (&ClipVisionConfig, i64),
+        preprocess: Preprocess,
+    ) -> Result<Self> {
+        let _guard = tch::no_grad_guard();
         let file = WeightsFile::open(&weights::find(folder, variant)?, vision_names)?;
         let projection = file.contains("visual_projection.weight").then_some(projection);
         tracing::debug!(folder = %folder.display(), ?runtime, "opening the picture half of clip");
         let network = file.build(runtime.device, runtime.kind, |scope| {
-            ClipVisionNetwork::new(scope, &config, projection, runtime.kind)
+            ClipVisionNetwork::new(scope, config, projection, runtime.kind)
         })?;
         Ok(Self { network, preprocess })
     }

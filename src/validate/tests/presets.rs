@@ -46,7 +46,8 @@ fn the_whole_guidance_of_a_request_stands_above_the_scale_of_a_preset() {
 fn limits_hold_for_the_steps_of_a_preset() {
     let (stages, presets) = (&cascade(TEXT), &presets());
     let limits = &Limits { steps: 2, ..Limits::default() };
-    let abilities = Abilities { stages, presets, needs: TEXT, encoders: None, limits, drawing: DRAWING };
+    let abilities =
+        Abilities { stages, image: ImageSource::Style, presets, needs: TEXT, encoders: None, limits, drawing: DRAWING };
     let Err(Error::InvalidRequest { problems }) = validate(&a().preset("fast"), abilities, || Ok(Vec::new())) else {
         panic!("it is refused");
     };

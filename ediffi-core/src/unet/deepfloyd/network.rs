@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::conditioning::Conditioning;
-use crate::nn::{Activation, Conv2d, Linear, MapNorm, Norm};
+use crate::nn::{Activation, Linear, Norm};
 use crate::unet::context::{ContextSource, Encoded};
 use crate::unet::io::{EmbeddingShapes, Io, Tokens};
+use crate::unet::joint_adm::{ATTENTION_EPS, Joint, JointAdm, deepest};
 use crate::unet::layout::{Body, Layout};
 use crate::unet::parts::{
-    ContextConfig, Dimensions, Heads, JointAttention, Level, Modulation, ResBlock, ResBlockConfig, Resample, Sinusoids,
-    TEXT_NORM_GROUPS, TextPool, TimeEmbedding, Trunk,
+    ContextConfig, Dimensions, Level, Modulation, Sinusoids, TEXT_NORM_GROUPS, TextPool, TimeEmbedding,
 };
 use crate::unet::stored::Stored;
 use crate::weights::Scope;
@@ -23,9 +23,6 @@ use crate::{Error, Result};
 /// Tokens that DeepFloyd IF pads every text to. Its networks see all of them: the group norm over the text has statistics
 /// over the padding too, so another length gives other pictures.
 pub const TEXT_TOKENS: i64 = 77;
-
-/// Epsilon of the norms of attention (the default of diffusers' `Attention`).
-const ATTENTION_EPS: f64 = 1e-5;
 
 /// The dimensions of a DeepFloyd IF network. A level's `cross_attention` says whether it has attention at all, its
 /// `self_attention` whether the pixels are among what that attention sees; the context is T5 alone.
@@ -62,70 +59,6 @@ pub struct Switches {
 }
 
 impl DeepFloyd {
-    fn res(&self, trunk: &mut Trunk<'_>, name: String, outputs: i64, resample: Resample, divisor: f64) -> Result<()> {
-        let config = |inputs| ResBlockConfig {
-            inputs,
-            outputs,
-            embedding_width: self.dimensions.embedding_width,
-            norm: self.dimensions.norm,
-            eps: self.switches.norm_eps,
-            activation: self.switches.activation,
-            modulation: Modulation::ScaleShift,
-            resample,
-            divisor,
-            names: ["time_emb_proj", "conv_shortcut"],
-        };
-        trunk.add(name, outputs, |scope, inputs| ResBlock::new(scope, config(inputs)))
-    }
-
-    fn attention(&self, trunk: &mut Trunk<'_>, name: String, see_pixels: bool, context: ContextConfig) -> Result<()> {
-        let Dimensions { head_channels, norm, .. } = self.dimensions;
-        trunk.add(name, trunk.channels(), |scope, width| {
-            let heads = Heads::Width(head_channels);
-            JointAttention::new(scope, (width, context.width), heads, norm, ATTENTION_EPS, see_pixels)
-        })
-    }
-
-    /// ADM's plan with one kind of attention, and with the names of diffusers.
-    fn lay_out(&self, trunk: &mut Trunk<'_>, context: ContextConfig) -> Result<()> {
-        let (levels, width) = (&self.dimensions.levels, |level| self.dimensions.width(level));
-        let Switches { residual_scale, middle_scale, middle_self_attention, .. } = self.switches;
-        let (last, deepest) = (levels.len() - 1, trunk_width(&self.dimensions));
-        let block = |trunk: &mut Trunk<'_>, name: String, i: usize, resample| {
-            self.res(trunk, name, width(i), resample, residual_scale)
-        };
-        let attention = |trunk: &mut Trunk<'_>, name: String, level: &Level| match level.cross_attention {
-            true => self.attention(trunk, name, level.self_attention, context),
-            false => Ok(()),
-        };
-        trunk.push();
-        for (i, level) in levels.iter().enumerate() {
-            for j in 0..level.blocks {
-                block(trunk, format!("down_blocks.{i}.resnets.{j}"), i, Resample::Keep)?;
-                attention(trunk, format!("down_blocks.{i}.attentions.{j}"), level)?;
-                trunk.push();
-            }
-            if i < last {
-                block(trunk, format!("down_blocks.{i}.downsamplers.0"), i, Resample::Pool)?;
-                trunk.push();
-            }
-        }
-        self.res(trunk, "mid_block.resnets.0".to_owned(), deepest, Resample::Keep, middle_scale)?;
-        self.attention(trunk, "mid_block.attentions.0".to_owned(), middle_self_attention, context)?;
-        self.res(trunk, "mid_block.resnets.1".to_owned(), deepest, Resample::Keep, middle_scale)?;
-        for (up, (i, level)) in levels.iter().enumerate().rev().enumerate() {
-            for j in 0..=level.blocks {
-                trunk.concat(1.0)?;
-                block(trunk, format!("up_blocks.{up}.resnets.{j}"), i, Resample::Keep)?;
-                attention(trunk, format!("up_blocks.{up}.attentions.{j}"), level)?;
-            }
-            if i > 0 {
-                block(trunk, format!("up_blocks.{up}.upsamplers.0"), i, Resample::Nearest)?;
-            }
-        }
-        Ok(())
-    }
-
     /// The context of T5 alone, with its tokens.
     fn context(&self) -> Result<(ContextConfig, Tokens)> {
         let wrong = |reason: &str| Error::NetworkConfig { field: "context", reason: reason.to_owned() };
@@ -133,11 +66,6 @@ impl DeepFloyd {
         let t5 = context.t5.filter(|_| context.clip_text.is_none() && context.clip_image.is_none());
         Ok((context, t5.ok_or_else(|| wrong("this layout takes T5 and nothing else"))?))
     }
-}
-
-/// Channels of the deepest level.
-fn trunk_width(dimensions: &Dimensions) -> i64 {
-    dimensions.width(dimensions.levels.len().saturating_sub(1))
 }
 
 impl Stored for DeepFloyd {
@@ -174,7 +102,7 @@ impl Layout for DeepFloyd {
             ),
             (dimensions.levels.iter().all(text), "levels", "attention of this layout always sees the text"),
             (
-                trunk_width(dimensions) % dimensions.head_channels == 0,
+                deepest(dimensions) % dimensions.head_channels == 0,
                 "head_channels",
                 "it does not divide the channels of the last level, whose middle has attention",
             ),
@@ -194,31 +122,21 @@ impl Layout for DeepFloyd {
     }
 
     fn build(&self, mut scope: Scope<'_>) -> Result<Body> {
-        let Switches { variance, activation, embedding_activation, norm_eps, .. } = self.switches;
-        let (width, channels) = (self.dimensions.embedding_width, self.dimensions.width(0));
-        let (inputs, pixels) = self.dimensions.patch_channels();
         let (context, t5) = self.context()?;
         let source = TextSource::new(scope.again(), self, context, t5)?;
-        let sinusoids = Sinusoids { width: channels, multiply_first: true };
-        let names = ["time_embedding.linear_1", "time_embedding.linear_2"];
-        let time = TimeEmbedding::new(scope.again(), names, sinusoids, width, activation)?;
-        let stem = Conv2d::new(scope.at("conv_in"), inputs, channels, 3)?;
-        let mut trunk = Trunk::new(scope.again(), channels);
-        self.lay_out(&mut trunk, context)?;
-        let blocks = trunk.finish()?;
-        let outputs = if variance { 2 * pixels } else { pixels };
-        Ok(Body {
-            context: Some(Box::new(source)),
-            time,
-            time_activation: embedding_activation,
-            patch: 1,
-            stem,
-            blocks,
-            norm: MapNorm::new(scope.at("conv_norm_out"), self.dimensions.norm, channels, norm_eps)?,
+        let Switches { variance, activation, embedding_activation, norm_eps, .. } = self.switches;
+        let Switches { residual_scale, middle_scale, middle_self_attention, .. } = self.switches;
+        let network = JointAdm {
+            dimensions: &self.dimensions,
+            variance,
             activation,
-            out: Conv2d::precise(scope.at("conv_out"), channels, outputs, 3)?,
-            detail: None,
-        })
+            embedding_activation,
+            norm_eps,
+            modulation: Modulation::ScaleShift,
+            scales: [residual_scale, middle_scale],
+            attention: Some(Joint { width: context.width, normed: true, middle_sees_pixels: middle_self_attention }),
+        };
+        network.body(scope, Some(Box::new(source)))
     }
 }
 
@@ -265,6 +183,6 @@ impl ContextSource for TextSource {
             (None, _) => pooled,
         };
         let tokens_of_text: Tensor = self.projection.forward(&text)?;
-        Ok(Encoded { pooled: Some(pooled), tokens: tokens_of_text, text_columns: tokens })
+        Ok(Encoded { pooled: Some(pooled), tokens: tokens_of_text, text_columns: tokens, mask: None })
     }
 }

@@ -3,8 +3,8 @@
 use tch::Tensor;
 
 use crate::nn::{
-    Linear, MapNorm, Norm, add_to, attend, attend_biased, chunks, map_to_tokens, merge_heads, split_heads,
-    tokens_to_map,
+    Linear, MapNorm, Norm, add_to, attend, attend_biased_masked, attend_masked, chunks, map_to_tokens, merge_heads,
+    split_heads, tokens_to_map,
 };
 use crate::unet::pass::{Block, KeysValues, Pass};
 use crate::weights::Scope;
@@ -112,8 +112,11 @@ impl Block for CrossAttention {
         let (_, _, height, width) = h.size4()?;
         let q = split_heads(&self.q.forward(&map_to_tokens(&self.norm.forward(&h)?)?)?, self.heads)?;
         let attended = match pass.painted {
-            Some(painted) => attend_biased(&q, keys, values, (height, width), pass.text_columns, painted)?,
-            None => attend(&q, keys, values)?,
+            Some(painted) => {
+                let (size, text) = ((height, width), pass.text_columns);
+                attend_biased_masked(&q, keys, values, size, text, pass.mask, painted)?
+            }
+            None => attend_masked(&q, keys, values, pass.mask)?,
         };
         add_to(tokens_to_map(&self.out.forward(&merge_heads(&attended)?)?, &h)?, &h)
     }

@@ -148,6 +148,6 @@ impl ContextSource for EmbeddingProjections {
         let ContextConfig { t5, clip_text, .. } = self.config;
         let text_columns = t5.map_or(0, |t| t.tokens) + clip_text.map_or(0, |c| c.tokens);
         let pooled = self.pooled(conditioning, rows, kind)?;
-        Ok(Encoded { pooled, tokens: self.tokens(conditioning, rows, kind)?, text_columns })
+        Ok(Encoded { pooled, tokens: self.tokens(conditioning, rows, kind)?, text_columns, mask: None })
     }
 }

@@ -6,8 +6,8 @@ use super::attention::Heads;
 use super::pixels::Pixels;
 use crate::Result;
 use crate::nn::{
-    GroupNorm, Linear, MapNorm, Norm, add_to, attend, attend_biased, map_to_tokens, merge_heads, split_heads,
-    tokens_to_map,
+    GroupNorm, Linear, MapNorm, Norm, add_to, attend_biased_masked, attend_masked, map_to_tokens, merge_heads,
+    split_heads, tokens_to_map,
 };
 use crate::unet::pass::{Block, KeysValues, Pass};
 use crate::weights::Scope;
@@ -20,7 +20,7 @@ pub const TEXT_NORM_GROUPS: i64 = 32;
 #[derive(Debug)]
 pub struct JointAttention {
     norm: MapNorm,
-    text_norm: GroupNorm,
+    text_norm: Option<GroupNorm>,
     pixels: Pixels,
     text_k: Linear,
     text_v: Linear,
@@ -29,7 +29,8 @@ pub struct JointAttention {
 }
 
 impl JointAttention {
-    /// From maps of `width` channels to tokens of `context_width`, and to the pixels too if `see_pixels`.
+    /// From maps of `width` channels to tokens of `context_width`, and to the pixels too if `see_pixels`; `norm_text`: whether the tokens are
+    /// normed before.
     ///
     /// # Errors
     /// Parameters that cannot be had.
@@ -40,10 +41,13 @@ impl JointAttention {
         norm: Norm,
         eps: f64,
         see_pixels: bool,
+        norm_text: bool,
     ) -> Result<Self> {
+        let text_norm = || GroupNorm::new(scope.at("norm_cross"), context_width, TEXT_NORM_GROUPS, eps);
+        let text_norm = norm_text.then(text_norm).transpose()?;
         Ok(Self {
             norm: MapNorm::new(scope.at("group_norm"), norm, width, eps)?,
-            text_norm: GroupNorm::new(scope.at("norm_cross"), context_width, TEXT_NORM_GROUPS, eps)?,
+            text_norm,
             pixels: Pixels::new(scope.again(), width, see_pixels, Linear::new)?,
             text_k: Linear::new(scope.at("add_k_proj"), context_width, width)?,
             text_v: Linear::new(scope.at("add_v_proj"), context_width, width)?,
@@ -56,9 +60,12 @@ impl JointAttention {
 impl Block for JointAttention {
     /// The norm's statistics are over all tokens of a text, padding included.
     fn prepare(&self, tokens: &Tensor) -> Result<Option<KeysValues>> {
-        let tokens = self.text_norm.forward(&tokens.f_transpose(1, 2)?)?.f_transpose(1, 2)?;
+        let normed = match &self.text_norm {
+            Some(norm) => norm.forward(&tokens.f_transpose(1, 2)?)?.f_transpose(1, 2)?,
+            None => tokens.shallow_clone(),
+        };
         let split = |layer: &Linear| -> Result<Tensor> {
-            Ok(split_heads(&layer.forward(&tokens)?, self.heads)?.f_contiguous()?)
+            Ok(split_heads(&layer.forward(&normed)?, self.heads)?.f_contiguous()?)
         };
         Ok(Some(KeysValues { keys: split(&self.text_k)?, values: split(&self.text_v)? }))
     }
@@ -77,9 +84,13 @@ impl Block for JointAttention {
             },
             None => text.shallow_clone(),
         };
+        // Pixels always count.
+        let others = keys.size4()?.2 - text.keys.size4()?.2;
+        let mask = pass.mask.map(|mask| mask.f_constant_pad_nd([0, others])).transpose()?;
+        let (size, mask) = ((height, width), mask.as_ref());
         let attended = match pass.painted {
-            Some(painted) => attend_biased(&q, &keys, &values, (height, width), text.keys.size4()?.2, painted)?,
-            None => attend(&q, &keys, &values)?,
+            Some(painted) => attend_biased_masked(&q, &keys, &values, size, pass.text_columns, mask, painted)?,
+            None => attend_masked(&q, &keys, &values, mask)?,
         };
         add_to(tokens_to_map(&self.out.forward(&merge_heads(&attended)?)?, &h)?, &h)
     }

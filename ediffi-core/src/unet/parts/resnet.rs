@@ -1,5 +1,6 @@
 //! The residual block.
 
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::resample::Resample;
@@ -9,7 +10,8 @@ use crate::unet::pass::{Block, Pass};
 use crate::weights::Scope;
 
 /// How the noise embedding enters a residual block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Modulation {
     /// It scales and shifts the second norm: (1 + scale) · norm(h) + shift (Dhariwal & Nichol 2021, equation 3, AdaGN).
     ScaleShift,

@@ -7,8 +7,8 @@ use tch::{Kind, Tensor};
 use super::attention::Heads;
 use super::pixels::Pixels;
 use crate::nn::{
-    Activation, Conv2d, LayerNorm, Linear, MapNorm, Norm, add_to, attend, attend_biased, chunks, map_to_tokens,
-    merge_heads, split_heads, tokens_to_map,
+    Activation, Conv2d, LayerNorm, Linear, MapNorm, Norm, add_to, attend, attend_biased_masked, attend_masked, chunks,
+    map_to_tokens, merge_heads, split_heads, tokens_to_map,
 };
 use crate::unet::pass::{Block, KeysValues, Pass};
 use crate::weights::{Init, Scope};
@@ -167,8 +167,8 @@ impl TransformerBlock {
         let KeysValues { keys, values } = pass.keys_values()?;
         let q = self.split(&self.q.forward(&self.norm2.forward(x)?)?)?;
         let attended = match pass.painted {
-            Some(painted) => attend_biased(&q, keys, values, size, pass.text_columns, painted)?,
-            None => attend(&q, keys, values)?,
+            Some(painted) => attend_biased_masked(&q, keys, values, size, pass.text_columns, pass.mask, painted)?,
+            None => attend_masked(&q, keys, values, pass.mask)?,
         };
         self.out2.forward(&merge_heads(&attended)?.f_to_kind(x.kind())?)
     }

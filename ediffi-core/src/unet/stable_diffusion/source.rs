@@ -40,6 +40,6 @@ impl ContextSource for ClipSource {
             _ => None,
         };
         let text = place.of(text, width)?.f_to_device(self.device)?.f_to_kind(kind)?;
-        Ok(Encoded { pooled: added, tokens: text, text_columns: tokens })
+        Ok(Encoded { pooled: added, tokens: text, text_columns: tokens, mask: None })
     }
 }
