@@ -133,8 +133,9 @@ pub use {
     },
     ediffi_encoders::{PICTURE_BYTES, PICTURE_SIDE, Picture, PictureError, T5Weights},
     ediffi_paint::{
-        Binding, BoundTokens, Canvas, ColourReading, Growth, LayoutGuidance, Mask, Occurrence, Painter, Palette, PaletteEntry, Region,
-        Shape, Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction, region_colour,
+        Binding, BoundTokens, Canvas, ColourReading, Growth, LayoutGuidance, Mask, Occurrence, Painter, Palette,
+        PaletteEntry, Region, Shape, Statistic, Stray, Strength, Unmatched, UnmatchedColour, WeightFunction,
+        region_colour,
     },
     image::RgbImage,
     tch::{Device, Kind, Tensor},

@@ -56,6 +56,7 @@ impl StageShape {
             needs: EmbeddingShapes::default(),
             settings: prior.settings().clone(),
             timesteps: prior.precondition().timesteps(),
+            owners: Owners::single(prior.precondition().timesteps()),
             weaker: false,
             enlarges: false,
             rgb: false,

@@ -8,9 +8,9 @@
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
+use ediffi_core::Result;
 use ediffi_core::denoiser::Branch;
 use ediffi_core::nn::{Bias, ScoreBias, Site};
-use ediffi_core::Result;
 use ediffi_core::unet::{Context, Painted};
 use ediffi_core::window::Window;
 use tch::{Kind, Tensor};

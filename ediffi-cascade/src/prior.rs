@@ -1,7 +1,7 @@
 //! The prior of unCLIP as a stage before the others: it draws the CLIP embedding of an image from a text.
 
-use std::collections::{BTreeSet, HashMap};
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -104,7 +104,9 @@ impl Strength {
             return Err(Error::StrengthWeight(weight));
         }
         match self.layout {
-            Some(LayoutGuidance { scale, .. }) if !(0.0..=MAX_LAYOUT).contains(&scale) => Err(Error::LayoutScale(scale)),
+            Some(LayoutGuidance { scale, .. }) if !(0.0..=MAX_LAYOUT).contains(&scale) => {
+                Err(Error::LayoutScale(scale))
+            }
             _ => Ok(()),
         }
     }

@@ -123,10 +123,7 @@ impl Published {
         let (sampler, spacing) = (Sampler::UnClip, Spacing::Linspace);
         let schedule = Schedule::Timesteps(Timesteps { sampler, spacing, karras: false, to_first: false });
         let guidance = Guidance { thresholding: self.thresholding(), ..Guidance::new(scale) };
-        Scheduler {
-            precondition,
-            settings: SamplerSettings { solver: Solver::Ddpm(variance), steps, schedule, guidance },
-        }
+        Scheduler { precondition, settings: SamplerSettings::new(Solver::Ddpm(variance), steps, schedule, guidance) }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Paint-with-words through the public API.
 
 use ediffi::{
-    Canvas, Error, Growth, LayoutGuidance, Pipeline, Problem, Region, Request, Site, Statistic, Strength, Tiling, WeightFunction,
+    Canvas, Error, Growth, LayoutGuidance, Pipeline, Problem, Region, Request, Site, Statistic, Strength, Tiling,
+    WeightFunction,
 };
 use tch::{Kind, Tensor};
 

@@ -59,7 +59,8 @@ impl EditCommand {
 
     /// Words of the prompt, where it is drawn anew.
     fn painted(&self, words: &str, edit: &Edit) -> Result<Canvas, Failure> {
-        let mask = edit.mask.as_ref().ok_or("--paint wants --mask or --extend: words belong where something is drawn anew")?;
+        let mask =
+            edit.mask.as_ref().ok_or("--paint wants --mask or --extend: words belong where something is drawn anew")?;
         let layout = self.layout.map(LayoutGuidance::new);
         let canvas = Canvas::new([Region::from_image(words, &mask.mask()?)?])?;
         Ok(canvas.with_strength(Strength { layout, ..Strength::default() })?)
