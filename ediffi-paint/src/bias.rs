@@ -88,17 +88,15 @@ impl Painter {
         Ok(weight.map(|weight| Bias::LowRank { weight, matrix: matrix.low_rank }))
     }
 
-    /// The energy of one layer, as [`ScoreBias::energy`] describes it.
-    fn layout_energy(&self, site: &Site<'_>) -> Result<Option<Tensor>> {
+    /// The energy of one layer with these scores of all columns, as [`ScoreBias::energy`] describes it.
+    fn layout_energy(&self, site: &Site<'_>, scores: &Tensor, bias: Option<&Tensor>) -> Result<Option<Tensor>> {
         let Some(scale) = self.layout.and_then(|layout| layout.scale_at(site.sigma)) else { return Ok(None) };
         let (size, active) = (self.check_scores(site)?, self.layers.active(site.sigma));
         let matrix = if active == 0 { None } else { self.matrix(active, size, site.window, site.device())? };
         let Some(Matrix { masks, tokens, .. }) = matrix else { return Ok(None) };
-        let scores = Tensor::f_cat(&[site.scores()?, site.other_scores()?], -1)?;
-        let bias = tch::no_grad(|| self.score_bias(site)?.map(Bias::into_dense).transpose().map_err(Error::from))?;
         // What is painted with some weight is painted all the same.
         let masks = masks.f_div(&masks.f_amax([0], true)?)?;
-        Ok(Some(energy(&scores, bias.as_ref(), &masks, &tokens)?.f_mul_scalar(scale)?))
+        Ok(Some(energy(scores, bias, &masks, &tokens)?.f_mul_scalar(scale)?))
     }
 
     /// Checks that the scores have the rows of the feature map and the columns of this prompt. Returns height and width.
@@ -175,6 +173,12 @@ impl ScoreBias for Painter {
 
     /// Of every phrase whose region acts, times the scale of layout guidance.
     fn energy(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Tensor>> {
-        Ok(self.layout_energy(site)?)
+        if !self.guides(site.sigma) {
+            return Ok(None);
+        }
+        // Before the bias asks for them: they are computed once, and with a gradient.
+        let scores = Tensor::f_cat(&[site.scores()?, site.other_scores()?], -1)?;
+        let bias = || -> ediffi_core::Result<_> { self.score_bias(site)?.map(Bias::into_dense).transpose() };
+        Ok(self.layout_energy(site, &scores, tch::no_grad(bias)?.as_ref())?)
     }
 }

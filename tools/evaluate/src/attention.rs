@@ -102,8 +102,8 @@ impl Model {
             |_| Ok(()),
             |opened, batch, ()| {
                 let taken = opened.stages().first().ok_or(Error::Worker)?.io().embeddings;
-                let watcher =
-                    Watcher { members: members(&taken.select(&batch.conditioning))?, looks: Mutex::new(Vec::new()) };
+                let members = Mutex::new(members(&taken.select(&batch.conditioning))?);
+                let watcher = Watcher { members, looks: Mutex::new(Vec::new()) };
                 let plans = opened.plan(0..=0, (None, None), |_| Some(&patch))?;
                 let job = CascadeJob::new(&plans, &batch.conditioning, &batch.seeds);
                 let _ = pictures(opened, CascadeJob { paint: Some(&watcher), ..job })?;
@@ -129,7 +129,8 @@ fn members(conditioning: &Conditioning) -> Result<Tensor> {
 /// Looks on and changes nothing.
 #[derive(Debug)]
 struct Watcher {
-    members: Tensor,
+    /// A tensor may be sent to another thread, and not be shared by two.
+    members: Mutex<Tensor>,
     looks: Mutex<Vec<Look>>,
 }
 
@@ -137,8 +138,9 @@ impl ScoreBias for Watcher {
     fn bias(&self, site: &Site<'_>) -> ediffi_core::Result<Option<Bias>> {
         let scores = Tensor::f_cat(&[site.scores()?, site.other_scores()?], -1)?;
         let attention = scores.f_softmax(-1, Kind::Float)?.f_mean_dim([1_i64, 2].as_slice(), false, Kind::Float)?;
-        let (columns, text) = (attention.size2()?.1, self.members.size3()?.1);
-        let of_text = attention.f_narrow(1, 0, text)?.f_unsqueeze(1)?.f_matmul(&self.members)?.f_squeeze_dim(1)?;
+        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        let (columns, text) = (attention.size2()?.1, members.size3()?.1);
+        let of_text = attention.f_narrow(1, 0, text)?.f_unsqueeze(1)?.f_matmul(&*members)?.f_squeeze_dim(1)?;
         // After the text come the CLIP image, where there is one, and the null token.
         let image = attention.f_narrow(1, text, columns - 1 - text)?.f_sum_dim_intlist(-1_i64, true, Kind::Float)?;
         let shares = Tensor::f_cat(&[of_text, image, attention.f_narrow(1, columns - 1, 1)?], 1)?;
@@ -212,7 +214,7 @@ mod tests {
         assert!(super::members(&Conditioning::default()).is_err());
         // Scores ln 1, ln 2 and ln 5, of one head at one place; the last column stands for the null token.
         let scores = Tensor::from_slice(&[1.0_f32, 2.0, 5.0]).log().view([1, 1, 1, 3]);
-        let watcher = Watcher { members: members.narrow(1, 0, 2), looks: Mutex::new(Vec::new()) };
+        let watcher = Watcher { members: Mutex::new(members.narrow(1, 0, 2)), looks: Mutex::new(Vec::new()) };
         assert!(watcher.bias(&Site::new(3.0, 1, 1, &scores)).unwrap().is_none());
         let (sigma, rows) = watcher.looks.into_inner().unwrap().pop().unwrap();
         let expected = [0.125, 0.25, 0.0, 0.0, 0.0, 0.625];

@@ -168,8 +168,9 @@ pub fn evaluate(judge: &Judge, pack: &Pack, settings: &Settings) -> Result<Resul
 fn drawn(model: &Model, base: &str, requests: &[Request]) -> Result<Vec<RgbImage>> {
     let requests: Vec<Request> = requests.iter().map(|request| request.clone().last_stage(base)).collect();
     let queue = Mutex::new(requests.chunks(TOGETHER).enumerate());
+    let folder = model.pipeline.folder();
     let worker = || -> Result<Vec<(usize, Vec<RgbImage>)>> {
-        let pipeline = Pipeline::open(model.pipeline.folder())?;
+        let pipeline = Pipeline::open(folder)?;
         let mut parts = Vec::new();
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
