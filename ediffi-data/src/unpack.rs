@@ -9,10 +9,10 @@ use ediffi_core::files::write_atomic_with;
 use parquet::schema::types::Type;
 use tar::{Builder, Header};
 
+use crate::Result;
 use crate::error::file_error;
 use crate::file::name_of;
 use crate::rows::{self, wrong};
-use crate::Result;
 
 /// How the names of the files end.
 const ENDING: &str = ".parquet";
