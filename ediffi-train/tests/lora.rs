@@ -100,7 +100,7 @@ fn loras_alone_are_trained_and_their_file_merged_gives_the_same_network() {
     assert!(halves("A") >= 8, "{names:?}");
     let trained = with(&frozen, &config, &mut Shared(state.average()));
     let (before, after) = (begun.double_value(&[]), tiny_loss(&trained).double_value(&[]));
-    assert!(after < 0.9 * before, "{before} became {after}");
+    assert!(after < 0.95 * before, "{before} became {after}");
 
     state.export(&path, "", Kind::Float, own().notes()).unwrap();
     let merged = tiny_loss(&merged(&base, &path, &config)).double_value(&[]);

@@ -43,9 +43,13 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
             Some(ediffi::Error::RequestJson(source)) => return Self::refused(vec![format!("the request: {source}")]),
             _ => {}
         }
-        if let Some(ediffi_cluster::Error::NotBuilt { feature }) = error.downcast_ref() {
-            let line = format!("this command was built without the transport {feature}");
-            return Self::refused(vec![format!("{line}: build it with the features draw and {feature}")]);
+        match error.downcast_ref() {
+            Some(ediffi_cluster::Error::NotBuilt { feature }) => {
+                let line = format!("this command was built without the transport {feature}");
+                return Self::refused(vec![format!("{line}: build it with the features draw and {feature}")]);
+            }
+            Some(groups @ ediffi_cluster::Error::Groups { .. }) => return Self::refused(vec![groups.to_string()]),
+            _ => {}
         }
         let code = if is_refusal(error.downcast_ref()) { REFUSED } else { 1 };
         let mut lines = vec![error.to_string()];

@@ -234,7 +234,7 @@ fn groups_train_branches_side_by_side_and_meet_in_one_model() {
     let experts = &manifest["stages"][0]["experts"];
     assert_eq!(
         (&experts[0]["network"], &experts[1]["network"]),
-        (&"base/lowest.json".into(), &serde_json::Value::Null)
+        (&serde_json::Value::Null, &"base/lowest.json".into())
     );
     assert_eq!(two.draw("run/model", "a.png").dimensions(), (16, 16));
     for step in ["high-000000030", "lowest-000000030"] {

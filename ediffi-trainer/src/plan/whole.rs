@@ -135,7 +135,7 @@ impl Plan {
     fn check_shapes(&self, stage: &StagePlan) -> Result<()> {
         let Some(BucketPlan { multiple, .. }) = self.buckets(stage) else { return Ok(()) };
         let needed = stage.network.dimensions()?.io().size_multiple;
-        if multiple > 0 && stage.side % multiple == 0 && i64::from(multiple) % needed == 0 {
+        if stage.side.is_multiple_of(multiple) && i64::from(multiple) % needed == 0 {
             return Ok(());
         }
         let (name, side) = (&stage.name, stage.side);
