@@ -40,7 +40,7 @@ fn files() -> Files {
     let mut manifest: serde_json::Value = serde_json::from_slice(&files["pipeline.json"]).unwrap();
     manifest["stages"][0]["experts"][0]["network"] = "base/own.json".into();
     manifest["stages"][0]["weaker"] = serde_json::json!({ "weights": "base/early.safetensors" });
-    for (copy, of) in [("base/own.json", "base/config.json"), ("base/early.safetensors", "base/low.safetensors")] {
+    for (copy, of) in [("base/own.json", "base/config.json"), ("base/early.safetensors", "base/high.safetensors")] {
         files.insert(copy.to_owned(), files[of].clone());
     }
     files.insert("pipeline.json".to_owned(), manifest.to_string().into_bytes());
