@@ -56,7 +56,9 @@ pub(crate) fn owners(
         if let Some((before, (_, other))) = taken.iter().zip(others).take(number).find(shares) {
             let (one, two) = (other.display(), folder.display());
             let both = SigmaInterval::new(own.low().max(before.low()), own.high().min(before.high()))?;
-            return Err(Error::Compose(format!("{one} and {two} both are the expert of the noise levels {both:.4}")));
+            return Err(Error::Compose(format!(
+                "{one} and {two} overlap: both are the expert of the noise levels {both:.4}"
+            )));
         }
     }
     // What follows the steps moves what is left, too.
@@ -106,7 +108,7 @@ mod tests {
     #[test]
     fn folders_that_share_noise_levels_are_named() {
         for (intervals, words) in [
-            (&["timesteps:..200", "fraction:0.7..0.9"][..], "expert-0 and expert-1 both are the expert"),
+            (&["timesteps:..200", "fraction:0.7..0.9"][..], "expert-0 and expert-1 overlap: both are the expert"),
             (&["timesteps:..1200"], "expert-0: `timesteps:..1200` is no interval"),
             (&["steps:..21"], "expert-0: `steps:..21`"),
             (&["rest"], "the rest is that of base"),

@@ -117,7 +117,7 @@ fn what_is_wrong_with_an_expert_is_named() {
     let name = refiner.path().display().to_string();
     let shared = refused(&[("timesteps:..200", &refiner), ("fraction:0.7..", &refiner)]);
     assert!(
-        shared.contains(&format!("{name} and {name} both are the expert of the noise levels [0.0000, ")),
+        shared.contains(&format!("{name} and {name} overlap: both are the expert of the noise levels [0.0000, ")),
         "{shared}"
     );
     let beyond = refused(&[("steps:40..60", &refiner)]);
