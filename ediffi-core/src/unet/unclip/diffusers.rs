@@ -227,6 +227,9 @@ impl Published {
         if self.others.get("mid_block_type").is_some_and(Value::is_null) {
             return wrong("mid_block_type", "null: a network without a middle is not supported");
         }
+        if self.block_out_channels.is_empty() {
+            return wrong("block_out_channels", "it is missing");
+        }
         Ok(())
     }
 
@@ -245,9 +248,6 @@ impl Published {
     fn convert(&self, context: Option<ContextConfig>, image_tokens: i64) -> Result<PublishedUnClip> {
         let out_channels = self.out_channels.unwrap_or(if context.is_some() { 4 } else { 3 });
         self.channels("out_channels", out_channels, &[3, 6])?;
-        if self.block_out_channels.is_empty() {
-            return wrong("block_out_channels", "it is missing");
-        }
         let Some(groups) = self.norm_num_groups else { return wrong("norm_num_groups", "it is missing") };
         let levels = self.levels(context.is_some())?;
         let all_cross = match self.only_cross_attention {
