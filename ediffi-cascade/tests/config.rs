@@ -79,7 +79,8 @@ fn what_makes_no_stage_names_stage_and_field() {
         (|v| v["experts"] = json!([]), "stage `base`, experts: an ensemble needs at least one expert"),
         (
             |v| v["experts"][1]["sigma"] = json!([0.1, 9.61]),
-            "stage `base`, experts: no expert owns the sigmas between [0, 0.0757) and [0.1, 9.61)",
+            "stage `base`, experts[1] (base/middle.safetensors) and experts[2] (base/low.safetensors): \
+             no expert owns the sigmas between [0, 0.0757) and [0.1, 9.61)",
         ),
         (|v| v["sampler"]["steps"] = json!(0), "stage `base`, sampler.steps: invalid schedule: 0 steps"),
         (|v| v["guidance"]["scale"] = json!(-1), "stage `base`, guidance: invalid guidance: scale -1"),

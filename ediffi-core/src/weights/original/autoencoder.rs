@@ -1,6 +1,6 @@
 //! The names of the autoencoder, whose decoder counts its levels from the largest map.
 
-use super::{Named, View};
+use super::view::{Named, View};
 
 /// How the names begin.
 pub(super) const PREFIX: &str = "first_stage_model.";

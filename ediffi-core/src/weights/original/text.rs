@@ -1,6 +1,6 @@
 //! The names of the text encoders: those of transformers behind a prefix, or OpenCLIP's.
 
-use super::{Named, View};
+use super::view::{Named, View};
 
 /// The names in transformers' folders of a stored tensor, if it is of this encoder and of its first `layers`.
 pub(super) fn named(stored: &str, embedder: Option<usize>, layers: usize) -> Vec<Named> {
