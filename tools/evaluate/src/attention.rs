@@ -140,7 +140,7 @@ impl ScoreBias for Watcher {
         let attention = scores.f_softmax(-1, Kind::Float)?.f_mean_dim([1_i64, 2].as_slice(), false, Kind::Float)?;
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         let (columns, text) = (attention.size2()?.1, members.size3()?.1);
-        let of_text = attention.f_narrow(1, 0, text)?.f_unsqueeze(1)?.f_matmul(&*members)?.f_squeeze_dim(1)?;
+        let of_text = attention.f_narrow(1, 0, text)?.f_unsqueeze(1)?.f_matmul(&members)?.f_squeeze_dim(1)?;
         // After the text come the CLIP image, where there is one, and the null token.
         let image = attention.f_narrow(1, text, columns - 1 - text)?.f_sum_dim_intlist(-1_i64, true, Kind::Float)?;
         let shares = Tensor::f_cat(&[of_text, image, attention.f_narrow(1, columns - 1, 1)?], 1)?;
