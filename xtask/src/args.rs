@@ -19,6 +19,7 @@ cargo xtask COMMAND
   cuda-pack                                    pack the tests for a machine with a GPU and no Rust: cuda-pack/
   icons                                        fetch the icon packages and build the sprite pack for training
   enlarger                                     fetch Real-ESRGAN's networks for the last enlargement, and convert them
+  lite0                                        fetch the network that `evaluate seen` compares patches by
   help                                         this text
 ";
 
@@ -47,6 +48,7 @@ pub(crate) enum Command {
     CudaPack,
     Icons,
     Enlarger,
+    Lite0,
 }
 
 /// What `demo` draws, and where to.
@@ -113,6 +115,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Command, String> {
         ("cuda-pack", _) => Command::CudaPack,
         ("icons", _) => Command::Icons,
         ("enlarger", _) => Command::Enlarger,
+        ("lite0", _) => Command::Lite0,
         (other, _) => return Err(misuse(&format!("there is no command {other:?}"))),
     };
     match rest {
@@ -204,6 +207,7 @@ mod tests {
             "structure",
             "icons",
             "enlarger",
+            "lite0",
             "help",
         ] {
             assert!(line(&[name]).is_ok(), "{name}");

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::args::Fuzz;
 use crate::checkout::{self, Checkout};
 use crate::test::FEATURES;
-use crate::{deny, downstream, fuzz, setup, system, test};
+use crate::{deny, downstream, fuzz, lite0, setup, system, test};
 
 /// A check, and how it is run.
 type Step = (&'static str, fn(&Checkout) -> Result<(), String>);
@@ -15,7 +15,7 @@ const STEPS: [Step; 11] = [
     ("formatting", formatting),
     ("structure", structure),
     ("licences and sources", deny::run),
-    ("set-up", |checkout| system::install().and_then(|()| setup::before_building(checkout, &[]))),
+    ("set-up", set_up),
     ("deployment", deployment),
     ("clippy", clippy),
     ("docs", docs),
@@ -38,6 +38,13 @@ pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
         step(checkout).map_err(|message| format!("{message}\nci: stopped at {name}"))?;
     }
     Ok(())
+}
+
+/// All that the steps after it need and that does not come with the checkout.
+fn set_up(checkout: &Checkout) -> Result<(), String> {
+    system::install()?;
+    setup::before_building(checkout, &[])?;
+    lite0::run(checkout)
 }
 
 fn formatting(checkout: &Checkout) -> Result<(), String> {

@@ -15,6 +15,7 @@ mod enlarger;
 mod fuzz;
 mod fuzz_report;
 mod icons;
+mod lite0;
 mod packages;
 mod semver;
 mod setup;
@@ -63,5 +64,6 @@ fn run() -> Result<(), String> {
         Command::CudaPack => cuda_pack::run(&checkout),
         Command::Icons => icons::run(&checkout),
         Command::Enlarger => enlarger::run(&checkout),
+        Command::Lite0 => lite0::run(&checkout),
     }
 }

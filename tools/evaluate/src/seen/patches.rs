@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn patches_are_those_of_the_grid_and_a_picture_is_no_way_from_itself() {
-        let network = Lite0::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("lite0/lite0.safetensors")).unwrap();
+        let test = "patches_are_those_of_the_grid_and_a_picture_is_no_way_from_itself";
+        let Some(network) = super::super::lite0::tests::fetched(test) else { return };
         // Plain above, a chessboard of 4 pixels below.
         let at = |x: u32, y: u32, side: u32| y >= side / 2 && (x / 4 + y / 4).is_multiple_of(2);
         let picture = |side: u32| {
