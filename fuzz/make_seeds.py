@@ -82,7 +82,7 @@ put("request/kutta", stages(solver="kutta3", schedule={"exponential": {"min": 0.
 
 # --- prompts: some of them in a file; libFuzzer takes them apart and puts them together ---
 
-texts = [row["text"] for row in json.loads(read(f"{ENCODERS}/tokenizers/expected.json"))]
+texts = [row["text"] for row in json.loads(gzip.decompress(read(f"{ENCODERS}/tokenizers/expected.json.gz")))]
 texts += [raw for raw, _ in json.loads(read(f"{CORE}/deepfloyd/captions.json"))]
 texts = [text for text in texts if len(text.encode()) < 120]
 for index in range(0, len(texts), 8):
