@@ -290,10 +290,11 @@ fn what_cannot_be_drawn_is_refused_before_weights_come() {
     };
     let pickled = |files: &mut Files| drop(files.remove("unet/diffusion_pytorch_model.safetensors"));
     let without = |files: &mut Files| drop(files.remove("scheduler/scheduler_config.json"));
-    let spoils: [(&dyn Fn(&mut Files), &str); 3] = [
-        (&flux, "holds a `FluxPipeline`, FLUX"),
-        (&pickled, "no unet/diffusion_pytorch_model.safetensors"),
-        (&without, "scheduler/scheduler_config.json"),
+    type Spoil = fn(&mut Files);
+    let spoils: [(Spoil, &str); 3] = [
+        (flux, "holds a `FluxPipeline`, FLUX"),
+        (pickled, "no unet/diffusion_pytorch_model.safetensors"),
+        (without, "scheduler/scheduler_config.json"),
     ];
     for (spoil, words) in spoils {
         let mut files = published(&[]);

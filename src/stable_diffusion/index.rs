@@ -89,7 +89,7 @@ fn boundary(index: &mut Index) -> Result<Option<usize>> {
         return Err(index.wrong(key, "there is no `unet_2` that could take over there".to_owned()));
     }
     let first = (ratio * TIMESTEPS).ceil();
-    if !(first >= 1.0 && first < TIMESTEPS) {
+    if !(1.0..TIMESTEPS).contains(&first) {
         return Err(index.wrong(key, format!("{ratio} leaves one of the two networks no timestep")));
     }
     Ok(Some(first as usize))

@@ -66,8 +66,7 @@ impl PublishedClip {
         }
         let (config, projection) = ClipText::read_config(&encoder).map_err(Error::of_config)?;
         let checkpoint = checkpoint.map(|(file, embedder)| -> Result<_> {
-            let layers = usize::try_from(config.num_hidden_layers).unwrap_or(0);
-            let part = Original::Text { embedder, layers };
+            let part = Original::Text { embedder, layers: config.num_hidden_layers };
             ClipText::check_original(file, part, &encoder).map_err(Error::of_config)?;
             Ok((file.to_owned(), part))
         });

@@ -54,7 +54,7 @@ pub enum OriginalModel {
 
 impl Original {
     /// The tensors of this part, as the file and as a folder calls them. OpenCLIP's fused maps stand there three times.
-    pub(in crate::weights) fn renamed<'a>(self, stored: &'a [String]) -> Vec<(&'a str, String, View)> {
+    pub(in crate::weights) fn renamed(self, stored: &[String]) -> Vec<(&str, String, View)> {
         let within = |prefix: &'static str| stored.iter().filter_map(move |name| name.strip_prefix(prefix));
         let (per_level, levels) = match self {
             Self::Network => (network::per_level(within(NETWORK)), 0),
