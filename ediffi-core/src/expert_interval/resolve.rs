@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn fractions_are_those_of_denoising_end_and_start() {
         let all = TABLE.sigmas();
-        for fraction in [0.0005, 0.25, 0.3, 0.6, 0.7, 0.8, 0.9, 0.9985] {
+        for fraction in [0.0015, 0.25, 0.3, 0.6, 0.7, 0.8, 0.9, 0.9985] {
             let cutoff = (1000.0 - fraction * 1000.0_f64).round_ties_even() as usize;
             let (early, late) = (
                 ExpertInterval::fraction(..fraction).resolve(Some(TABLE), &[]).unwrap(),
