@@ -52,8 +52,10 @@ fn original(path: &std::path::Path) {
     let text = |embedder| Original::Text { embedder, layers: 2 };
     for part in [Original::Network, Original::Autoencoder, text(None), text(Some(0)), text(Some(1))] {
         let Some(file) = checked(WeightsFile::original(path, part, |name| Some(name.to_owned()))) else { continue };
-        let shapes: Vec<(String, Vec<i64>)> =
-            file.shapes().map(|(name, shape)| (name.to_owned(), shape.iter().map(|&side| side as i64).collect())).collect();
+        let shapes: Vec<(String, Vec<i64>)> = file
+            .shapes()
+            .map(|(name, shape)| (name.to_owned(), shape.iter().map(|&side| side as i64).collect()))
+            .collect();
         drop(checked(file.build(Device::Cpu, Kind::Float, |mut scope: Scope<'_>| {
             for (name, shape) in &shapes {
                 scope.weight(name, shape, Init::Zeros)?;
