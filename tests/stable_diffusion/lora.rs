@@ -212,7 +212,8 @@ fn a_model_folder_takes_loras_of_its_own_layers() {
         (format!("unet.steps.2.cross_attention.q.lora_{name}.weight"), values.view(shape))
     };
     write(&[half("A", [2, 80]), half("B", [80, 2])].into_iter().collect(), &path);
-    let builder = || Pipeline::builder(&icons).device(ediffi::DeviceChoice::Cpu).precision(ediffi::Precision::F32);
+    let cpu = || Pipeline::builder(&icons).device(ediffi::DeviceChoice::Cpu).precision(ediffi::Precision::F32);
+    let builder = || cpu().keep_floats(true);
     let request = Request::new("a red apple").last_stage("base").steps("base", 4).seed(3);
     let drawn = |builder: PipelineBuilder| opened(builder).generate(&request).unwrap().images[0].tensor().unwrap();
     let plain = drawn(builder());

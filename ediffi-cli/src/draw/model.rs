@@ -10,7 +10,9 @@ use super::located::located;
 /// Which model, and how it computes.
 #[derive(Args)]
 pub(super) struct Model {
-    /// The model folder, hub:OWNER/NAME, or with --like a checkpoint of Stable Diffusion in one file (default: that of the variable EDIFFI_MODEL, or the shipped model).
+    /// The model folder, hub:OWNER/NAME, or with --like a checkpoint (default: $EDIFFI_MODEL, or the shipped model).
+    ///
+    /// A checkpoint is one of Stable Diffusion in one file.
     #[arg(long, value_name = "FOLDER", help_heading = "Model")]
     model: Option<PathBuf>,
     /// Another published folder as the expert for a part of the noise, as timesteps:..200=FOLDER. May be repeated.
@@ -38,8 +40,9 @@ pub(super) struct Computing {
     /// How many experts are in memory.
     #[arg(long, value_enum, default_value_t, help_heading = "Model")]
     residency: Held,
-    /// A LoRA to merge into a model of Stable Diffusion or into the first stage of one of ediffi's own, and how strongly, as style.safetensors=0.8
-    /// (default: 1). May be repeated.
+    /// A LoRA to merge in, and how strongly, as style.safetensors=0.8 (default: 1). May be repeated.
+    ///
+    /// Into a model of Stable Diffusion, or into the first stage of one of ediffi's own.
     #[arg(long, value_name = "FILE[=SCALE]", value_parser = lora, help_heading = "Model")]
     lora: Vec<Lora>,
 }

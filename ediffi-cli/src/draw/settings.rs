@@ -46,13 +46,13 @@ pub(super) struct Settings {
     #[arg(long, value_name = "STAGE=NAME", value_parser = of_stage::<Solver>)]
     solver: Vec<(String, Solver)>,
     /// Steps of one expert of a stage, as base.1=5. A plan has the numbers of the experts.
-    #[arg(long, value_name = "STAGE.N=N", value_parser = of_expert::<usize>)]
+    #[arg(long, value_name = "STAGE.N=N", value_parser = of_expert::<usize>, hide_short_help = true)]
     expert_steps: Vec<(String, usize, usize)>,
     /// Guidance of one expert of a stage, as base.1=3.0.
-    #[arg(long, value_name = "STAGE.N=SCALE", value_parser = of_expert::<f64>)]
+    #[arg(long, value_name = "STAGE.N=SCALE", value_parser = of_expert::<f64>, hide_short_help = true)]
     expert_guidance: Vec<(String, usize, f64)>,
     /// Solver of one expert of a stage, as base.1=heun.
-    #[arg(long, value_name = "STAGE.N=NAME", value_parser = of_expert::<Solver>)]
+    #[arg(long, value_name = "STAGE.N=NAME", value_parser = of_expert::<Solver>, hide_short_help = true)]
     expert_solver: Vec<(String, usize, Solver)>,
 }
 

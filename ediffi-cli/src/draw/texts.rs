@@ -19,7 +19,7 @@ pub(super) struct Texts {
     #[arg(long, value_name = "STAGE=PROMPT", value_parser = of_stage::<String>)]
     stage_prompt: Vec<(String, String)>,
     /// What one expert of a stage shall be guided away from, as "base.1=blur". A plan has the numbers of the experts.
-    #[arg(long, value_name = "STAGE.N=PROMPT", value_parser = of_expert::<String>)]
+    #[arg(long, value_name = "STAGE.N=PROMPT", value_parser = of_expert::<String>, hide_short_help = true)]
     expert_negative: Vec<(String, usize, String)>,
     /// Leave the end of a prompt that is too long unread.
     #[arg(long)]
