@@ -23,7 +23,7 @@ CODES = {"FloatStorage": "f", "LongStorage": "q"}
 
 
 class Reader(pickle.Unpickler):
-    """Reads tensors as (key of the storage, offset, shape), and no other objects. `types` are those of the storages."""
+    """Reads tensors as (key of the storage, offset, shape, strides), and no other objects. `types` are those of the storages."""
 
     def __init__(self, file, types):
         super().__init__(file)
@@ -33,7 +33,7 @@ class Reader(pickle.Unpickler):
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda storage, offset, shape, *_: (storage, offset, shape)
+            return lambda storage, offset, shape, strides, *_: (storage, offset, shape, strides)
         if module == "torch" and name in CODES:
             return name
         raise pickle.UnpicklingError(f"{module}.{name} is not read")
@@ -60,7 +60,14 @@ def read(path):
         storages[key].frombytes(file.read(count * storages[key].itemsize))
     if sys.byteorder != "little":
         [storage.byteswap() for storage in storages.values()]
-    return {name: (storages[key][offset : offset + math.prod(shape)], shape) for name, (key, offset, shape) in tensors.items()}
+    found = {}
+    for name, (key, offset, shape, strides) in tensors.items():
+        # Where each number is: weights of TensorFlow lie in another order than their sides.
+        places = [offset]
+        for side, stride in zip(shape, strides):
+            places = [place + step * stride for place in places for step in range(side)]
+        found[name] = (array(storages[key].typecode, (storages[key][place] for place in places)), shape)
+    return found
 
 
 def folded(tensors, name, conv, norm):
