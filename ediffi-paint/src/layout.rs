@@ -14,7 +14,7 @@ const TINY: f64 = 1e-6;
 
 /// Layout guidance: the picture is pulled to where its phrases are looked for inside their regions. Paint alone biases attention, and the
 /// picture may not follow; guidance moves the picture. It takes a further evaluation of the network and its gradient at each step inside
-/// `sigma`: two to three times as long as a step without.
+/// `sigma`.
 ///
 /// The energy of a phrase in a layer is (1 − share)², where its share is the attention that the phrase has inside its region, over all that it
 /// has: equation 3 of Chen, Laina and Vedaldi 2024, "Training-Free Layout Control with Cross-Attention Guidance"
