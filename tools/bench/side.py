@@ -84,8 +84,8 @@ class Shipped:
         stages = json.loads((model / "pipeline.json").read_text())["stages"]
         (stage,) = (stage for stage in stages if stage["name"] == job["stage"])
         self.network, self.config, self.job = UNet, json.loads((model / stage["network"]).read_text()), job
-        # The expert for the lowest noise.
-        self.weights = model / stage["experts"][-1]["weights"]
+        # The expert for the highest noise: it has the network of its stage.
+        self.weights = model / stage["experts"][0]["weights"]
 
     def empty(self):
         return self.network(self.config).eval()
@@ -169,6 +169,8 @@ def side(job):
     torch.set_num_threads(job["threads"])
     if job["what"] == "train":
         return train(job)
+    if job["what"] == "whole":
+        return whole(job)
     program = PROGRAMS[job["what"]](job)
     inputs = program.inputs(KINDS[job["precision"]])
     # What is compiled under inference mode would be compiled again for each kind of tensor.
@@ -188,6 +190,21 @@ def side(job):
             if line.strip() != "run":
                 break
             say(seconds=timed(lambda: evaluate(inputs))[0])
+
+
+def whole(job):
+    """A picture of a published pipeline. Each turn has a process of its own; what it says is what a step took in the one picture it drew."""
+    import published
+
+    program = published.Whole(job, KINDS[job["precision"]])
+    with torch.inference_mode():
+        load, _ = timed(program.load)
+        first, step = timed(program.draw)
+    say(ready=load, first=first)
+    for line in sys.stdin:
+        if line.strip() != "run":
+            break
+        say(seconds=step)
 
 
 def train(job):
@@ -229,13 +246,20 @@ def flops(job):
 
 def make(name, folder):
     """Whole or not at all: the folder appears under its name when it is finished."""
+    import shutil
+
+    import published
+
     folder = Path(folder)
     unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
     if name.startswith("IF-"):
         room(FULL_SIZE)
         import full_size
 
         full_size.make_unet(unfinished, *full_size.UNETS[name], full_size.random_block())
+    elif name in published.MAKERS:
+        published.MAKERS[name](unfinished)
     else:
         room(ENCODERS)
         import make_models

@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import math
 import os
 import random
 import re
@@ -91,30 +92,55 @@ def library(ediffi, room, pictures):
     return tuple((then - start) / pictures for start, then in zip(first, whole))
 
 
-def load(server, room, clients, minutes):
-    """Locust's clients for minutes. Pictures a second behind the first minute, memory by the minute, and what the clients counted."""
+def load(server, room, clients, minutes, alone):
+    """Locust's clients for minutes. What each turn measured, memory over the time, and what the clients counted.
+
+    A turn is a minute of load. The server is stopped between two, and `alone` measures the library meanwhile: a machine that is slower at
+    times is slower for both.
+    """
     result = room / "load.json"
     environment = os.environ | {"EDIFFI_LOAD_RESULT": str(result)}
     command = ["-m", "locust", "--headless", "--only-summary", "--locustfile", HERE / "clients.py", "--host", server.url]
-    command += ["--users", clients, "--spawn-rate", 20, "--run-time", round(minutes * 60), "--stop-timeout", 600]
+    began = time.monotonic()
+    alone()
+    # What the pauses take, and a little more.
+    pauses = (time.monotonic() - began) * math.ceil(minutes) * 1.2
+    command += ["--users", clients, "--spawn-rate", 20, "--run-time", round(minutes * 60 + pauses), "--stop-timeout", 600]
     log = open(room / "locust.log", "w")
     locust = subprocess.Popen([sys.executable, *map(str, command)], env=environment, stdout=log, stderr=log)
-    began, memory, points = time.monotonic(), [], []
-    while locust.poll() is None:
-        past = time.monotonic() - began
-        memory.append((past, server.megabytes()))
-        images, waiting = server.metric(r"ediffi_images_total"), server.metric("ediffi_jobs_waiting")
-        points.append((past, images, waiting, processor_seconds(locust.pid), processor_seconds(server.process.pid)))
+    memory, turns, loaded = [], [], 0.0
+
+    def state():
+        memory.append((loaded + time.monotonic() - began, server.megabytes()))
+        processors = processor_seconds(locust.pid), processor_seconds(server.process.pid)
+        return time.monotonic(), server.metric(r"ediffi_images_total"), *processors, server.metric("ediffi_jobs_waiting")
+
+    while loaded < minutes * 60 and locust.poll() is None:
+        began = time.monotonic()
+        # Whoever was told to come again while the server stood still comes now.
         time.sleep(5)
-    busy = [(past, images, *used) for past, images, waiting, *used in points if 60 < past < minutes * 60 and waiting > 0]
-    if len(busy) < 2:
-        raise SystemExit((room / "locust.log").read_text() + "no load behind the first minute")
-    (first, before, *used), (last, after, *used_then) = busy[0], busy[-1]
-    counted = json.loads(result.read_text())
-    counted["summary"] = (room / "locust.log").read_text()
-    clients, served = (then - start for start, then in zip(used, used_then))
-    counted["cores"], counted["seconds"] = clients / (last - first), served / (after - before)
-    return (after - before) / (last - first), memory, counted
+        first = state()
+        while time.monotonic() - began < min(60, minutes * 60):
+            time.sleep(5)
+            last = state()
+        # The first turn finds an empty queue.
+        counts = loaded > 0 and min(first[4], last[4]) > 0
+        loaded += time.monotonic() - began
+        seconds, pictures, of_clients, of_server = (then - start for start, then in zip(first[:4], last[:4]))
+        turn = {"rate": pictures / seconds, "clients": of_clients / seconds, "used": of_server / max(pictures, 1)}
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            turn["own"], turn["own used"] = alone()
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        if counts:
+            turns.append(turn)
+    # It waits for those who wait, and writes what it has counted.
+    locust.wait()
+    summary = (room / "locust.log").read_text()
+    if not turns or not result.exists():
+        raise SystemExit(summary + "no load behind the first minute")
+    return turns, memory, json.loads(result.read_text()) | {"summary": summary}
 
 
 def cancels(server, count):
@@ -171,16 +197,16 @@ def main():
     parser.add_argument("ediffi")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--pictures", type=int, default=100, help="of the library's own loop")
+    parser.add_argument("--pictures", type=int, default=20, help="of the library's own loop in each turn; all of a turn has to take less than the 15 seconds that a server waits for the head of a request")
     parser.add_argument("--cancels", type=int, default=50)
     parser.add_argument("--write", action="store_true", help="write docs/results/server.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
-        before = library(options.ediffi, room, options.pictures)
         server = Serve(options.ediffi, room, options.clients)
         try:
-            rate, memory, counted = load(server, room, options.clients, options.minutes)
+            alone = lambda: library(options.ediffi, room, options.pictures)
+            turns, memory, counted = load(server, room, options.clients, options.minutes, alone)
             answered = server.metric(r'ediffi_jobs_total\{.*state="finished".*\}')
             other = server.metric(r"ediffi_jobs_total\{.*\}") - answered
             latencies = sorted(cancels(server, options.cancels))
@@ -190,10 +216,9 @@ def main():
             raise
         finally:
             server.process.kill()
-        after = library(options.ediffi, room, options.pictures)
         tail = counted.pop("summary")
-    (before, used_before), (after, used_after) = before, after
-    own, used = 2 / (before + after), (used_before + used_after) / 2
+    of = lambda tell: statistics.median(map(tell, turns))
+    ratios = sorted(turn["rate"] * turn["own"] for turn in turns)
     settled = [megabytes for past, megabytes in memory if past > 60] or [memory[-1][1]]
     rows = [
         ("clients, minutes", f"{options.clients}, {options.minutes:g}"),
@@ -203,12 +228,11 @@ def main():
         ("jobs that ended otherwise", int(other)),
         ("refusals of a full queue (429)", counted.get("refused", 0)),
         ("other errors", counted.get("wrong", 0) + counted["failures"]),
-        ("pictures a second, behind the first minute", f"{rate:.3f}"),
-        ("pictures a second of `ediffi batch --together 1`, before and after", f"{1 / before:.3f}, {1 / after:.3f}"),
-        ("ratio", f"{rate / own:.3f}"),
-        ("processors that the clients themselves used meanwhile", f"{counted['cores']:.2f}"),
-        ("processor seconds a picture: of the server, of the library's own loop", f"{counted['seconds']:.3f}, {used:.3f}"),
-        ("ratio of pictures a processor second", f"{used / counted['seconds']:.3f}"),
+        ("turns behind the first minute", len(turns)),
+        ("pictures a second: of the server, of the library's own loop", f"{of(lambda t: t['rate']):.3f}, {of(lambda t: 1 / t['own']):.3f}"),
+        ("ratio of the two in a turn: median, least and most", f"{statistics.median(ratios):.3f}, {ratios[0]:.3f}, {ratios[-1]:.3f}"),
+        ("processors that the clients themselves used meanwhile", f"{of(lambda t: t['clients']):.2f}"),
+        ("processor seconds a picture: of the server, of the library's own loop", f"{of(lambda t: t['used']):.3f}, {of(lambda t: t['own used']):.3f}"),
         ("resident memory behind the first minute, least and most, MiB", f"{min(settled):.0f}, {max(settled):.0f}"),
         ("the same, mean of the first and of the last quarter, MiB", ", ".join(f"{q:.0f}" for q in quarters(settled))),
     ]

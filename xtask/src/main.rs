@@ -23,6 +23,7 @@ mod soak;
 mod summary;
 mod system;
 mod test;
+mod unpacked;
 
 use std::process::ExitCode;
 

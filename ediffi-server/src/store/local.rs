@@ -71,7 +71,7 @@ struct Entry {
 
 impl Entry {
     fn new(job: Job, new: NewJob) -> Self {
-        let (events, _) = broadcast::channel(BEHIND);
+        let (events, _) = broadcast::channel(if job.state.is_over() { 1 } else { BEHIND });
         // By the clock of the wall, which goes on while no server runs.
         let ago = job.ended.map(|ended| Duration::try_from_secs_f64(now() - ended).unwrap_or_default());
         let ended = ago.map(|ago| Instant::now().checked_sub(ago).unwrap_or_else(Instant::now));
@@ -85,6 +85,13 @@ impl Entry {
 
     fn tell_state(&self) {
         self.tell(JobEvent::Job(Box::new(self.job.clone())));
+    }
+
+    /// Tells of the end. Those who watch still read what came before. The room for events is free then, and so is what stops the job: it holds
+    /// the request.
+    fn tell_end(&mut self) {
+        self.tell_state();
+        (self.events, self.stop) = (broadcast::channel(1).0, Arc::default());
     }
 
     fn bytes(&self) -> u64 {
@@ -166,7 +173,7 @@ impl LocalStore {
         (job.state, job.ended, job.position) = (JobState::Failed, Some(now()), None);
         job.error = Some(Failure::new("shutting_down", "the server is shutting down"));
         entry.ended = Some(Instant::now());
-        entry.tell_state();
+        entry.tell_end();
         let Some(archive) = &self.archive else { return Ok(()) };
         // Who waited is told, and is gone at the next start.
         if entry.new.attended { archive.ended(&entry.job) } else { archive.given_back(entry.job.id) }
@@ -182,7 +189,7 @@ impl LocalStore {
         entry.ended = Some(Instant::now());
         entry.new.forget_request();
         // Those who wait are told in any case.
-        entry.tell_state();
+        entry.tell_end();
         self.archive.as_ref().map_or(Ok(()), |archive| archive.ended(&entry.job))
     }
 }

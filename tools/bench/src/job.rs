@@ -1,5 +1,6 @@
 //! What a side does: the data that the bench hands to both languages.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ediffi_core::pool::Residency;
@@ -49,6 +50,8 @@ pub(crate) enum Case {
     ClipText { folder: PathBuf, text: String },
     /// A picture through CLIP.
     ClipImage { folder: PathBuf },
+    /// A picture of a published pipeline, from its text on, with so many steps of each stage. A refiner draws the second half of them.
+    Whole { folder: PathBuf, refiner: Option<PathBuf>, text: String, steps: BTreeMap<String, usize> },
     /// A step of a training, 32 pictures.
     Train { network: String, folder: PathBuf },
     /// One stage of a generation, loading included.

@@ -16,10 +16,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::job::{Job, Precision};
+use crate::job::{Case, Job, Precision};
 use crate::kept::{Kept, Setting};
 use crate::result::Result;
-use crate::rows::{Program, Row};
+use crate::rows::{Program, Row, Side};
 use crate::turns::{Measured, Setup};
 
 /// Measure this library beside PyTorch.
@@ -127,9 +127,14 @@ fn measure(rows: &[&Row], arguments: &Arguments) -> Result<()> {
 }
 
 fn one(row: &Row, setup: &Setup) -> Result<Measured> {
-    row.sides.iter().try_for_each(|side| prepare::model(&side.case, &setup.python))?;
+    row.sides.iter().try_for_each(|side| prepare::models(&side.case, &setup.python))?;
+    let largest = row.sides.iter().map(|side| prepare::largest_mb(&side.case, row.precision));
+    let largest = largest.collect::<Result<Vec<_>>>()?;
     let mut measured = turns::measure(row, setup)?;
-    if let Some(side) = row.sides.iter().find(|side| side.program == Program::Pytorch) {
+    measured.sides.iter_mut().zip(largest).for_each(|(times, largest)| times.largest_mb = largest);
+    // Of a whole picture a step is timed, and that is of several networks.
+    let counted = |side: &&Side| side.program == Program::Pytorch && !matches!(side.case, Case::Whole { .. });
+    if let Some(side) = row.sides.iter().find(counted) {
         let flop = prepare::flop(&row.name, &turns::job(row, side, setup), &setup.python)?;
         measured.sides.iter_mut().for_each(|times| times.flop = Some(flop));
     }

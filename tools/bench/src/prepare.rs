@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use ediffi_core::files::{read_json, write_atomic};
 use serde_json::{Value, json};
 
-use crate::job::{Case, Job};
+use crate::job::{Case, Job, Precision};
 use crate::result::Result;
 use crate::rows::MODELS;
 
@@ -39,16 +39,22 @@ pub(crate) fn versions(python: &Path) -> Result<Value> {
     answer(Command::new(python).args([PYTHON_SIDE, "versions"]))
 }
 
-/// Makes the model of a case, if it is one of the bench's own and not there yet.
-pub(crate) fn model(case: &Case, python: &Path) -> Result<()> {
-    let folder = match case {
+/// Makes the models of a case, where they are some of the bench's own and not there yet.
+pub(crate) fn models(case: &Case, python: &Path) -> Result<()> {
+    match case {
         Case::Published { folder, .. }
         | Case::T5 { folder, .. }
         | Case::ClipText { folder, .. }
-        | Case::ClipImage { folder } => folder,
-        Case::Stage(stage) => &stage.model,
-        _ => return Ok(()),
-    };
+        | Case::ClipImage { folder } => model(folder, python),
+        Case::Whole { folder, refiner, .. } => {
+            [folder].into_iter().chain(refiner).try_for_each(|folder| model(folder, python))
+        }
+        Case::Stage(stage) => model(&stage.model, python),
+        _ => Ok(()),
+    }
+}
+
+fn model(folder: &Path, python: &Path) -> Result<()> {
     if folder.exists() || !folder.starts_with(MODELS) {
         return Ok(());
     }
@@ -61,6 +67,23 @@ pub(crate) fn model(case: &Case, python: &Path) -> Result<()> {
     }
     let mut command = Command::new(python);
     done(command.args([PYTHON_SIDE, "make"]).arg(name).arg(folder).env_remove("LD_LIBRARY_PATH"))
+}
+
+/// MB of the largest part of a published pipeline in this precision; its files have 16 bits. None of other cases.
+pub(crate) fn largest_mb(case: &Case, precision: Precision) -> Result<Option<f64>> {
+    let Case::Whole { folder, refiner, .. } = case else { return Ok(None) };
+    let mut largest = 0;
+    for folder in [folder].into_iter().chain(refiner) {
+        for part in fs::read_dir(folder)? {
+            let part = part?.path();
+            // Each part has its weights in one file.
+            for name in ["model.safetensors", "diffusion_pytorch_model.safetensors"] {
+                largest = fs::metadata(part.join(name)).map_or(largest, |data| largest.max(data.len()));
+            }
+        }
+    }
+    let times = if precision == Precision::F32 { 2.0 } else { 1.0 };
+    Ok(Some(largest as f64 * times / 1e6))
 }
 
 /// The base of the shipped model with so many experts, which own equal parts of the noise levels' logarithms.
@@ -81,7 +104,7 @@ fn experts(folder: &Path, count: usize) -> Result<()> {
         let (from, to) = (Path::new(ICONS).join(part), folder.join(part));
         fs::create_dir_all(&to)?;
         for index in 0..files.unwrap_or(0) {
-            fs::copy(from.join("low.safetensors"), to.join(format!("{index}.safetensors")))?;
+            fs::copy(from.join("high.safetensors"), to.join(format!("{index}.safetensors")))?;
         }
         for file in fs::read_dir(&from)? {
             let file = file?;

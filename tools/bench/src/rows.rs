@@ -114,6 +114,11 @@ pub(crate) fn all() -> Vec<Row> {
             }
         }
     }
+    for precision in Precision::BOTH {
+        rows.extend(
+            whole().map(|(name, case)| Row { fresh: true, ..Row::beside_pytorch(name, precision, &case, false) }),
+        );
+    }
     for (length, text) in [("short", SHORT.to_owned()), ("long", long(77))] {
         let case = Case::T5 { folder: model("t5-xxl"), text, tokens: 77 };
         let row = Row::beside_pytorch(&format!("t5-xxl-{length}"), Precision::Bf16, &case, false);
@@ -146,6 +151,20 @@ fn relay(pictures: usize) -> Row {
         ("three prefetched", case(3, Residency::RelayPrefetch)),
     ];
     Row::own(&format!("relay-{pictures}"), sides.map(|(label, case)| (label.to_owned(), case)))
+}
+
+/// A picture of each published pipeline, its networks at full size, with two steps of each.
+fn whole() -> [(&'static str, Case); 3] {
+    let case = |folder, refiner: Option<&str>, steps: &[(&str, usize)]| {
+        let steps = steps.iter().map(|(stage, steps)| ((*stage).to_owned(), *steps)).collect();
+        Case::Whole { folder: model(folder), refiner: refiner.map(model), text: SHORT.to_owned(), steps }
+    };
+    [
+        ("sd-1.5", case("sd-1.5", None, &[("base", 2)])),
+        ("sdxl", case("sdxl-base", Some("sdxl-refiner"), &[("base", 4)])),
+        // The last step of super-resolution has a network of its own.
+        ("karlo", case("karlo", None, &[("prior", 2), ("base", 2), ("sr-256", 3)])),
+    ]
 }
 
 fn growth() -> [Row; 6] {

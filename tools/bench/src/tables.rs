@@ -98,7 +98,7 @@ fn comparison(found: &[&Found<'_>]) -> Table {
                     seconds(median(&side.firsts)),
                     to_first(Times::beginnings),
                 ]);
-                cells.push(side.peak_mb.map_or_else(dash, |peak| format!("{peak:.0}")));
+                cells.push(memory(side));
             }
             table.row(cells);
         }
@@ -184,6 +184,15 @@ fn precision(kept: &Kept) -> String {
     format!("{}{emulated}", kept.precision.name())
 }
 
+/// The most memory, and what it is to the weights of the largest part.
+fn memory(side: &Times) -> String {
+    match (side.peak_mb, side.largest_mb) {
+        (None, _) => dash(),
+        (Some(peak), None) => format!("{peak:.0}"),
+        (Some(peak), Some(largest)) => format!("{peak:.0}, {:.2} × {largest:.0}", peak / largest),
+    }
+}
+
 fn dash() -> String {
     "–".to_owned()
 }
@@ -252,6 +261,13 @@ mod tests {
         ] {
             assert!(page.contains(expected), "{expected}\n{page}");
         }
+    }
+
+    #[test]
+    fn memory_of_a_model_in_parts_is_told_by_its_largest() {
+        let side = |peak_mb, largest_mb| Times { peak_mb, largest_mb, ..side("ediffi", 1.0) };
+        let told = [(None, Some(2.0)), (Some(1500.0), None), (Some(1500.0), Some(1000.0))];
+        assert_eq!(told.map(|(peak, largest)| memory(&side(peak, largest))), ["–", "1500", "1500, 1.50 × 1000"]);
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub(crate) struct Times {
     /// Later evaluations, of every round.
     pub(crate) seconds: Vec<f64>,
     pub(crate) peak_mb: Option<f64>,
+    /// The weights of the largest part, of a model in parts.
+    pub(crate) largest_mb: Option<f64>,
     pub(crate) flop: Option<f64>,
     /// Why it ended early.
     pub(crate) error: Option<String>,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use ediffi::{Pipeline, Request};
+use ediffi::{Manifest, Pipeline, Request};
 use ediffi_core::folders;
 use rand::{RngExt, SeedableRng};
 
@@ -17,8 +17,6 @@ use crate::result::Result;
 const PLACE: &str = "model";
 /// The two models that take turns.
 const MODELS: [&str; 2] = ["one", "two"];
-/// What differs in the second model.
-const CHANGED: [&str; 2] = ["base/high.safetensors", "base/low.safetensors"];
 
 /// Replaces the model of `folder` by the others in turn until it is killed.
 pub fn replace(folder: &Path) -> Result<()> {
@@ -30,6 +28,17 @@ pub fn replace(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Exchanges the weights of two experts. They fit, and only a digest tells the models apart.
+fn exchange(model: &Path) -> Result<()> {
+    let manifest = Manifest::read(model)?;
+    let alike = manifest.stages.iter().flat_map(|stage| &stage.experts).filter(|expert| expert.network.is_none());
+    let files: Vec<_> = alike.map(|expert| model.join(&expert.weights)).take(2).collect();
+    let [one, other] = files.as_slice() else { return Err("the model has no two experts of one shape".into()) };
+    let [first, second] = [std::fs::read(one)?, std::fs::read(other)?];
+    std::fs::write(one, second)?;
+    Ok(std::fs::write(other, first)?)
+}
+
 /// Kills replacements `kills` times, and opens the model while they work and after each kill.
 pub fn run(model: &Path, kills: usize) -> Result<Outcome> {
     let within = tempfile::tempdir()?;
@@ -37,11 +46,7 @@ pub fn run(model: &Path, kills: usize) -> Result<Outcome> {
     for name in MODELS {
         copy(model, &folder.join(name))?;
     }
-    // With the experts exchanged, both weights and dimensions fit, and only a digest tells the models apart.
-    let [high, low] = CHANGED.map(|file| folder.join(MODELS[1]).join(file));
-    let [first, second] = [std::fs::read(&high)?, std::fs::read(&low)?];
-    std::fs::write(&high, second)?;
-    std::fs::write(&low, first)?;
+    exchange(&folder.join(MODELS[1]))?;
     folders::replace(&folder.join(PLACE), |new| copy(&folder.join(MODELS[0]), new))?;
     let whole = MODELS.map(|name| digest(&folder.join(name)));
     let [Ok(one), Ok(two)] = whole else { return Err("the models cannot be opened".into()) };

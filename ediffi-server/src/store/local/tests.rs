@@ -1,5 +1,7 @@
 use std::thread;
 
+use tokio::sync::broadcast::error::TryRecvError;
+
 use super::*;
 use crate::job::JobImage;
 use ediffi::Request;
@@ -42,6 +44,7 @@ fn a_job_waits_runs_and_is_kept() {
     );
     store.update(first.id, image(0, 5)).unwrap();
     store.finish(first.id, Outcome::Finished).unwrap();
+    assert_eq!(Arc::strong_count(&taken.stop), 1, "what stops a job holds its request");
     let job = store.job(first.id).unwrap().unwrap();
     assert_eq!((job.state, job.images.len(), job.progress.fraction), (JobState::Finished, 1, 1.0));
     assert_eq!(store.picture(first.id, 0).unwrap().unwrap(), vec![0; 5]);
@@ -102,6 +105,7 @@ fn who_watches_is_told_of_everything() {
         })
         .collect();
     assert_eq!(told, ["queued Some(1)", "running None", "image 0", "failed None"]);
+    assert_eq!(events.try_recv().unwrap_err(), TryRecvError::Closed, "nothing is kept for events that come no more");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod networks;
 mod ready;
 mod stages;
+mod whole;
 
 use std::io::{BufRead as _, Write as _};
 use std::process::{Command, Stdio};
@@ -48,6 +49,7 @@ fn open(job: &Job) -> Result<Ready> {
         Case::Limit { product } => networks::limit(*product, runtime),
         Case::Many { different } => stages::many(*different, choice),
         Case::Stage(stage) => stages::open(stage.clone(), choice),
+        Case::Whole { folder, refiner, text, steps } => whole::open((folder, refiner.as_deref()), text, steps, choice),
         Case::Start => Ok(Ready::timing(first_picture)),
         Case::Train { .. } => Err("training has a program of its own".into()),
     }

@@ -30,8 +30,8 @@ pub(super) fn shipped(stage: &str, rows: i64, side: i64, runtime: Runtime) -> Re
     let model = Path::new("models/icons");
     let manifest = Manifest::read(model)?;
     let config = manifest.stages.iter().find(|config| config.name == stage);
-    // The expert for the lowest noise.
-    let expert = config.and_then(|config| Some((config, config.experts.last()?)));
+    // The expert for the highest noise: it has the network of its stage.
+    let expert = config.and_then(|config| Some((config, config.experts.first()?)));
     let (config, expert) = expert.ok_or_else(|| format!("the shipped model has no stage {stage}"))?;
     let network: UNetConfig = read_json(&model.join(&config.network))?;
     unet(&network, &model.join(&expert.weights), (rows, side, 0.0), runtime)
