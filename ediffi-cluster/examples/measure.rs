@@ -1,4 +1,4 @@
-//! Measures what a sum over processes costs, and its share of a training step. Start it once alone, and then with `mpirun`:
+//! Measures what a sum over processes costs, and its share of a training step. Start it alone, and then with `mpirun`, a few times in turns:
 //!
 //! ```sh
 //! cargo build -p ediffi-cluster --features mpi --examples
@@ -6,7 +6,7 @@
 //! mpirun -n 2 target/debug/examples/measure mpi sums.csv
 //! ```
 //!
-//! Rank 0 appends lines to the file: `load,RANKS,LOAD AVERAGE`, `sum,RANKS,BYTES,SECONDS` and `step,RANKS,BATCHES,SECONDS,SECONDS OF THE SUM,BYTES`.
+//! Rank 0 appends lines to the file: `sum,RANKS,BYTES,SECONDS` and `step,RANKS,BATCHES,SECONDS,SECONDS OF THE SUM,BYTES`.
 //! [`scaling`](scaling.rs) makes a page of them.
 
 use std::cell::RefCell;
@@ -74,9 +74,7 @@ impl<E: Error + 'static> From<E> for Any {
 
 fn measure(reduce: &dyn Reduce, file: &Path) -> std::result::Result<(), Any> {
     let world = reduce.world();
-    // How many processes of the machine want a core, before this one does: it tells what the times are worth.
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let mut lines: Vec<String> = load.split(' ').take(1).map(|load| format!("load,{world},{load}")).collect();
+    let mut lines = Vec::new();
     for bytes in SIZES.into_iter().filter(|_| world > 1) {
         let mut buffer = Tensor::f_ones([bytes / 4], (Kind::Float, Device::Cpu))?;
         let mut times = Vec::new();

@@ -4,8 +4,10 @@
 //! ```sh
 //! cargo run -p ediffi-cluster --example scaling -- sums.csv > docs/results/cluster.md
 //! ```
+//! Run `measure` several times in turns with each number of processes: the page has the medians.
 #![allow(clippy::print_stdout, reason = "a program that prints a page")]
 
+use std::collections::BTreeMap;
 use std::error::Error;
 
 use ediffi_cluster::scaling::{Link, Machine, Step};
@@ -29,8 +31,9 @@ const CORES: u64 = 2;
 /// What `measure` has written.
 #[derive(Default)]
 struct Measured {
-    /// What else the machine did, as its load average.
-    loads: Vec<f64>,
+    /// How often each was measured, and how much longer than the median one of them took.
+    runs: usize,
+    spread: f64,
     /// Ranks, bytes, seconds.
     sums: Vec<(u64, f64, f64)>,
     /// Ranks, batches, seconds, seconds of the sum, bytes.
@@ -54,7 +57,6 @@ fn read(text: &str) -> Result<Measured, Box<dyn Error>> {
     let mut measured = Measured::default();
     for line in text.lines() {
         match line.split(',').collect::<Vec<_>>().as_slice() {
-            ["load", _, load] => measured.loads.push(load.parse()?),
             ["sum", ranks, bytes, seconds] => {
                 measured.sums.push((ranks.parse()?, bytes.parse()?, seconds.parse()?));
             }
@@ -65,7 +67,44 @@ fn read(text: &str) -> Result<Measured, Box<dyn Error>> {
             _ => return Err(format!("not a line of `measure`: {line}").into()),
         }
     }
-    Ok(measured)
+    Ok(measured.middle())
+}
+
+impl Measured {
+    /// One of each, with the median of what was measured again and again.
+    fn middle(self) -> Self {
+        let (mut sums, mut steps): (BTreeMap<_, Vec<_>>, BTreeMap<_, Vec<_>>) = Default::default();
+        for (ranks, bytes, seconds) in self.sums {
+            sums.entry((ranks, bytes as u64)).or_default().push(seconds);
+        }
+        for (ranks, batches, seconds, sum, bytes) in self.steps {
+            steps.entry((ranks, batches, bytes as u64)).or_default().push((seconds, sum));
+        }
+        let of_steps = steps.values().map(|measured| measured.iter().map(|(seconds, _)| *seconds).collect());
+        let all: Vec<Vec<f64>> = sums.values().cloned().chain(of_steps).collect();
+        let runs = all.iter().map(Vec::len).min().unwrap_or_default();
+        let slowest = |seconds: &Vec<f64>| seconds.iter().copied().fold(0.0, f64::max) / median(seconds.clone());
+        let spread = all.iter().map(slowest).fold(1.0, f64::max);
+        let sums = sums.into_iter().map(|((ranks, bytes), seconds)| (ranks, bytes as f64, median(seconds)));
+        let steps = steps.into_iter().map(|((ranks, batches, bytes), measured)| {
+            let (seconds, sums) = measured.into_iter().unzip();
+            (ranks, batches, median(seconds), median(sums), bytes as f64)
+        });
+        Self { runs, spread, sums: sums.collect(), steps: steps.collect() }
+    }
+}
+
+/// What the system calls the processor.
+fn processor() -> String {
+    let told = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = told.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+    name.trim_start_matches([' ', '\t', ':']).to_owned()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.get((values.len() / 2).saturating_sub(1 - values.len() % 2)..=values.len() / 2);
+    middle.map_or(f64::NAN, |middle| middle.iter().sum::<f64>() / middle.len() as f64)
 }
 
 /// The link between `ranks` processes here.
@@ -77,15 +116,12 @@ fn link(measured: &Measured, ranks: u64) -> Option<Link> {
 fn sums(measured: &Measured) {
     println!("## A sum over MPI, on one machine\n");
     println!(
-        "OpenMPI 4.1.4 over shared memory, {CORES} cores, f32. 4 processes are more than there are cores. Medians.\n"
+        "OpenMPI 4.1.4 over shared memory, {}, {CORES} cores, f32. 4 processes are more than there are cores. Medians of {} runs; a single run took up \
+         to {:.2} times as long.\n",
+        processor(),
+        measured.runs,
+        measured.spread
     );
-    let load = measured.loads.iter().copied().fold(0.0, f64::max);
-    if load > 0.5 {
-        println!(
-            "**The machine was shared.** Its load average before a measurement was up to {load:.1}, for {CORES} cores: processes waited for a \
-             core most of the time. These numbers are upper bounds, and do not check the model. Measure again on an idle machine.\n"
-        );
-    }
     println!("| processes | MB | seconds | GB/s | the model says |\n|---:|---:|---:|---:|---:|");
     for (ranks, bytes, seconds) in &measured.sums {
         let said = link(measured, *ranks).map_or(f64::NAN, |link| link.sum(*bytes, *ranks));
