@@ -76,6 +76,16 @@ def t5(folder, kind, width, inner, heads, layers, vocabulary=32128):
     (folder / "spiece.model").write_bytes(gzip.decompress((FIXTURES / "t5.spiece.model.gz").read_bytes()))
 
 
+def clip_vocabulary():
+    """CLIP's own: the ids of its words, and the text of its merges."""
+    merges = gzip.decompress((FIXTURES / "clip.merges.txt.gz").read_bytes()).decode()
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = [chr(b) for b in printable] + [chr(256 + n) for n in range(256 - len(printable))]
+    words = letters + [a + "</w>" for a in letters] + [m.replace(" ", "") for m in merges.split("\n")[1:] if m]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    return {word: index for index, word in enumerate(words)}, merges
+
+
 def clip_l(folder, kind):
     def layers(prefix, width, count):
         for index in range(count):
@@ -109,12 +119,8 @@ def clip_l(folder, kind):
                            image_size=224, patch_size=14, **half),
     )
     save(folder, config, tensors, kind)
-    merges = gzip.decompress((FIXTURES / "clip.merges.txt.gz").read_bytes()).decode()
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters = [chr(b) for b in printable] + [chr(256 + n) for n in range(256 - len(printable))]
-    words = letters + [a + "</w>" for a in letters] + [m.replace(" ", "") for m in merges.split("\n")[1:] if m]
-    words += ["<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
+    vocabulary, merges = clip_vocabulary()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
     (folder / "merges.txt").write_text(merges)
 
 

@@ -4,7 +4,6 @@
 """
 
 import gc
-import gzip
 import json
 import sys
 import time
@@ -14,7 +13,6 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = ROOT / "ediffi-core/tests/fixtures"
-TOKENIZERS = ROOT / "ediffi-encoders/tests/fixtures/tokenizers"
 BETAS = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
 CLIP_L = dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, hidden_act="quick_gelu", projection_dim=768)
 CLIP_G = dict(hidden_size=1280, intermediate_size=5120, num_hidden_layers=32, num_attention_heads=20, hidden_act="gelu", projection_dim=1280)
@@ -62,16 +60,12 @@ class Writer:
         self.weights(part, kind, CLIPTextConfig(vocab_size=49408, max_position_embeddings=77, bos_token_id=0, eos_token_id=2, pad_token_id=1, **config))
 
     def tokenizer(self, part, pad="<|endoftext|>"):
-        """CLIP's own vocabulary."""
+        sys.path.insert(0, str(ROOT / "ediffi-encoders/comparison"))
+        from make_models import clip_vocabulary
         from transformers import CLIPTokenizer
 
-        merges = gzip.decompress((TOKENIZERS / "clip.merges.txt.gz").read_bytes()).decode().split("\n")[1:]
-        merges = [tuple(line.split(" ")) for line in merges if line]
-        printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-        letters = [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
-        words = letters + [letter + "</w>" for letter in letters] + ["".join(pair) for pair in merges]
-        words += ["<|startoftext|>", "<|endoftext|>"]
-        vocab = {word: index for index, word in enumerate(words)}
+        vocab, merges = clip_vocabulary()
+        merges = [tuple(line.split(" ")) for line in merges.split("\n")[1:] if line]
         CLIPTokenizer(vocab=vocab, merges=merges, pad_token=pad, model_max_length=77).save_pretrained(self.folder / part)
         self.names(part, CLIPTokenizer)
 

@@ -119,7 +119,7 @@ def load(server, room, clients, minutes, alone):
         began = time.monotonic()
         # Whoever was told to come again while the server stood still comes now.
         time.sleep(5)
-        first = state()
+        first = last = state()
         while time.monotonic() - began < min(60, minutes * 60):
             time.sleep(5)
             last = state()
@@ -197,7 +197,8 @@ def main():
     parser.add_argument("ediffi")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--pictures", type=int, default=20, help="of the library's own loop in each turn; all of a turn has to take less than the 15 seconds that a server waits for the head of a request")
+    parser.add_argument("--pictures", type=int, default=20, 
+                        help="of the library's own loop in each turn; they have to take less than the 15 seconds that a server waits for a request's head")
     parser.add_argument("--cancels", type=int, default=50)
     parser.add_argument("--write", action="store_true", help="write docs/results/server.md")
     options = parser.parse_args()

@@ -92,6 +92,9 @@ fn experts(folder: &Path, count: usize) -> Result<()> {
     let stages = manifest.get_mut("stages").and_then(Value::as_array_mut).ok_or("the shipped model has no stages")?;
     stages.truncate(1);
     let base = stages.first_mut().ok_or("the shipped model has no base")?;
+    // It has the network of its stage.
+    let weights = base.pointer("/experts/0/weights").and_then(Value::as_str).ok_or("the shipped base has no expert")?;
+    let weights = Path::new(ICONS).join(weights);
     // The schedule of the base goes from 80 to 0.05.
     let bound = |index: usize| 0.05 * (80.0_f64 / 0.05).powf(index as f64 / count as f64);
     let expert = |index: usize| {
@@ -104,7 +107,7 @@ fn experts(folder: &Path, count: usize) -> Result<()> {
         let (from, to) = (Path::new(ICONS).join(part), folder.join(part));
         fs::create_dir_all(&to)?;
         for index in 0..files.unwrap_or(0) {
-            fs::copy(from.join("high.safetensors"), to.join(format!("{index}.safetensors")))?;
+            fs::copy(&weights, to.join(format!("{index}.safetensors")))?;
         }
         for file in fs::read_dir(&from)? {
             let file = file?;

@@ -151,7 +151,8 @@ fn read(config: &serde_json::Value) -> crate::Result<PublishedUNet> {
 }
 
 fn manifest(name: &str) -> Manifest {
-    serde_json::from_str(&std::fs::read_to_string(fixture(name)).unwrap()).unwrap()
+    let packed = std::fs::File::open(fixture(name)).unwrap();
+    serde_json::from_reader(flate2::read::GzDecoder::new(packed)).unwrap()
 }
 
 fn shapes(config: &DeepFloyd) -> BTreeMap<String, Vec<i64>> {
@@ -162,7 +163,7 @@ fn shapes(config: &DeepFloyd) -> BTreeMap<String, Vec<i64>> {
 #[test]
 fn the_full_size_networks_have_the_published_parameters() {
     for (name, count, elements) in
-        [("manifest-if-i-xl.json", 775, 4_304_695_110_i64), ("manifest-if-ii-l.json", 939, 1_243_277_190)]
+        [("manifest-if-i-xl.json.gz", 775, 4_304_695_110_i64), ("manifest-if-ii-l.json.gz", 939, 1_243_277_190)]
     {
         let manifest = manifest(name);
         let published = read(&manifest.config).unwrap();
@@ -178,7 +179,7 @@ fn the_full_size_networks_have_the_published_parameters() {
 /// Early configurations lack fields that later versions of diffusers wrote, and have some that mean nothing here.
 #[test]
 fn absent_fields_have_their_historical_defaults() {
-    let Manifest { config, shapes: expected } = manifest("manifest-if-i-xl.json");
+    let Manifest { config, shapes: expected } = manifest("manifest-if-i-xl.json.gz");
     let mut early = config.as_object().unwrap().clone();
     for field in [
         "addition_embed_type_num_heads",
@@ -215,7 +216,7 @@ fn absent_fields_have_their_historical_defaults() {
 /// Fields that have one value in all published networks, and are followed all the same.
 #[test]
 fn fields_are_followed_that_published_networks_share() {
-    let mut changed = manifest("manifest-if-i-xl.json").config.as_object().unwrap().clone();
+    let mut changed = manifest("manifest-if-i-xl.json.gz").config.as_object().unwrap().clone();
     changed.insert("mid_block_only_cross_attention".to_owned(), serde_json::json!(true));
     changed.insert("norm_eps".to_owned(), serde_json::json!(1e-3));
     let Switches { middle_self_attention, norm_eps, .. } = read(&changed.into()).unwrap().network.switches;
@@ -224,7 +225,7 @@ fn fields_are_followed_that_published_networks_share() {
 
 #[test]
 fn configurations_of_other_models_name_what_is_not_supported() {
-    let config = manifest("manifest-if-i-xl.json").config;
+    let config = manifest("manifest-if-i-xl.json.gz").config;
     let changes = [
         ("down_block_types", serde_json::json!(["CrossAttnDownBlock2D", "DownBlock2D", "DownBlock2D", "DownBlock2D"])),
         ("down_block_types", serde_json::json!(["ResnetDownsampleBlock2D"])),
