@@ -32,6 +32,11 @@ use tracing::{Event, Level as Severity, Metadata, Subscriber};
 
 use crate::start::{CASE, FOLDER};
 
+/// Writes a line in one piece: those of several processes come to one place.
+fn tell(line: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
+}
+
 /// Batches that make a step, in all processes together.
 const ACCUMULATE: u64 = 4;
 
@@ -94,7 +99,7 @@ fn job(cluster: &Cluster, case: &Case, folder: &Path) -> Result<(), Error> {
         let halves = [0, 1].map(|index| Node::new(1, index).unwrap());
         let tree = ExpertTree::new(&LogNormal::default(), &halves, Branching::Direct)?;
         return branches::train(cluster, &tree, |reduce, network| {
-            eprintln!("{} by rank {}", network.name, cluster.everyone().rank());
+            tell(&format!("{} by rank {}", network.name, cluster.everyone().rank()));
             let parent = network.parent.map(|parent| tree.networks()[parent].name.as_str());
             train(reduce, case, folder, (&network.name, network.interval, parent))
         });
@@ -214,7 +219,7 @@ impl Subscriber for Words {
     fn event(&self, event: &Event<'_>) {
         let mut line = Line(String::new());
         event.record(&mut line);
-        eprintln!("{}", line.0);
+        tell(&line.0);
     }
 
     fn new_span(&self, _: &Attributes<'_>) -> Id {
