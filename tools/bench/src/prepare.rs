@@ -62,7 +62,7 @@ fn model(folder: &Path, python: &Path) -> Result<()> {
     let name = folder.file_name().unwrap_or_default();
     if let Some(count) = name.to_str().and_then(|name| name.strip_prefix("experts-")) {
         let unfinished = folder.with_extension("unfinished");
-        experts(&unfinished, count.parse()?)?;
+        experts(Path::new(ICONS), &unfinished, count.parse()?)?;
         return Ok(fs::rename(unfinished, folder)?);
     }
     let mut command = Command::new(python);
@@ -87,14 +87,16 @@ pub(crate) fn largest_mb(case: &Case, precision: Precision) -> Result<Option<f64
 }
 
 /// The base of the shipped model with so many experts, which own equal parts of the noise levels' logarithms.
-fn experts(folder: &Path, count: usize) -> Result<()> {
-    let mut manifest: Value = read_json(&Path::new(ICONS).join("pipeline.json"))?;
+fn experts(icons: &Path, folder: &Path, count: usize) -> Result<()> {
+    let mut manifest: Value = read_json(&icons.join("pipeline.json"))?;
+    // They speak of all stages.
+    manifest["presets"] = json!({});
     let stages = manifest.get_mut("stages").and_then(Value::as_array_mut).ok_or("the shipped model has no stages")?;
     stages.truncate(1);
     let base = stages.first_mut().ok_or("the shipped model has no base")?;
     // It has the network of its stage.
     let weights = base.pointer("/experts/0/weights").and_then(Value::as_str).ok_or("the shipped base has no expert")?;
-    let weights = Path::new(ICONS).join(weights);
+    let weights = icons.join(weights);
     // The schedule of the base goes from 80 to 0.05.
     let bound = |index: usize| 0.05 * (80.0_f64 / 0.05).powf(index as f64 / count as f64);
     let expert = |index: usize| {
@@ -104,7 +106,7 @@ fn experts(folder: &Path, count: usize) -> Result<()> {
     };
     base["experts"] = (0..count).map(expert).collect();
     for (part, files) in [("t5", None), ("clip", None), ("base", Some(count))] {
-        let (from, to) = (Path::new(ICONS).join(part), folder.join(part));
+        let (from, to) = (icons.join(part), folder.join(part));
         fs::create_dir_all(&to)?;
         for index in 0..files.unwrap_or(0) {
             fs::copy(&weights, to.join(format!("{index}.safetensors")))?;
@@ -154,4 +156,20 @@ fn answer(command: &mut Command) -> Result<Value> {
 pub(crate) fn built(name: &str) -> Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name(name);
     if program.is_file() { Ok(program) } else { Err(format!("{} is not built", program.display()).into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_of_experts_open() {
+        let icons = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(ICONS);
+        for count in [1, 3] {
+            let folder = tempfile::tempdir().unwrap();
+            experts(&icons, folder.path(), count).unwrap();
+            let pipeline = ediffi::Pipeline::open(folder.path()).unwrap();
+            assert_eq!(pipeline.manifest().stages[0].experts.len(), count);
+        }
+    }
 }
