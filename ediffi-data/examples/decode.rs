@@ -1,15 +1,16 @@
 //! How fast are JPEG files decoded on one core, and how fast are batches of them made?
 //!
 //! ```text
-//! cargo run --release -p ediffi-data --example decode [SIDE]
+//! cargo run --release -p ediffi-data --example decode [SIDE [QUALITY [FOLDER]]]
 //! ```
-//! Renders photograph-like pictures (SIDE × SIDE, 1024 without), writes them as JPEG of quality 90, and prints MB (10⁶ bytes) a second of files and of
-//! RGB pixels.
+//! Renders photograph-like pictures (SIDE × SIDE, 1024 without), writes them as JPEG (of quality 90 without), and prints MB (10⁶ bytes) a second of
+//! files and of RGB pixels. With FOLDER the files stay there, for `decode_pillow.py FOLDER`, which reads them by Pillow.
 #![allow(clippy::print_stdout, reason = "printing is what it is for")]
 
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::BufWriter;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,18 +25,22 @@ const PICTURES: u32 = 8;
 const TURNS: usize = 5;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let side: u32 = std::env::args().nth(1).map_or(Ok(1024), |side| side.parse())?;
-    let folder = tempfile::tempdir()?;
+    let given = |place| std::env::args().nth(place);
+    let side: u32 = given(1).map_or(Ok(1024), |side| side.parse())?;
+    let quality: u8 = given(2).map_or(Ok(90), |quality| quality.parse())?;
+    let temporary = tempfile::tempdir()?;
+    let folder = given(3).map_or_else(|| temporary.path().to_owned(), PathBuf::from);
+    fs::create_dir_all(&folder)?;
     let mut files = 0;
     for number in 0..PICTURES {
-        let path = folder.path().join(format!("{number}.jpg"));
+        let path = folder.join(format!("{number}.jpg"));
         let mut file = BufWriter::new(File::create(&path)?);
-        JpegEncoder::new_with_quality(&mut file, 90).encode_image(&render(number, side))?;
+        JpegEncoder::new_with_quality(&mut file, quality).encode_image(&render(number, side))?;
         file.into_inner()?.sync_all()?;
         files += fs::metadata(&path)?.len();
         fs::write(path.with_extension("txt"), "rendered")?;
     }
-    let data = Folder::open(folder.path())?;
+    let data = Folder::open(&folder)?;
     let begin = Instant::now();
     let mut pixels = 0;
     for index in (0..data.len()).cycle().take(data.len() * TURNS) {

@@ -152,3 +152,39 @@ fn what_is_wrong_is_named_with_its_row() {
         drop(fs::remove_file(path.with_file_name("train.parquet.tar")));
     }
 }
+
+/// A file of `fixtures/make.py`.
+fn fixture(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
+}
+
+#[test]
+fn pictures_that_pyarrow_writes_are_read() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("pictures.parquet");
+    fs::write(&path, fixture("pictures.parquet")).unwrap();
+    let read = all(&*at(&path));
+    let made = [
+        (2, 3, [200, 10, 20], "a red picture"),
+        (4, 2, [0, 90, 255], "ein blaues, größeres"),
+        (1, 1, [7, 7, 7], "a dot"),
+    ];
+    assert_eq!(read.len(), made.len());
+    for (sample, (height, width, colour, caption)) in read.iter().zip(made) {
+        assert_eq!((sample.height, sample.width, sample.caption.as_str()), (height, width, caption));
+        assert_eq!(sample.pixels, colour.repeat((height * width) as usize));
+    }
+}
+
+#[test]
+fn a_table_that_pyarrow_writes_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    fs::write(root.path().join("metadata.parquet"), fixture("metadata.parquet")).unwrap();
+    fs::create_dir(root.path().join("b")).unwrap();
+    let picture = &made::pictures(1)[0].bytes;
+    for name in ["a.png", "b/c.png", "d.png"] {
+        fs::write(root.path().join(name), picture).unwrap();
+    }
+    let captions: Vec<String> = all(&*at(root.path())).into_iter().map(|sample| sample.caption).collect();
+    assert_eq!(captions, ["a cat", "a cat", "a \"dog\""]);
+}

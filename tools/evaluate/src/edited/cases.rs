@@ -16,12 +16,13 @@ use train_icons::split::{is_held_out_cell, is_held_out_pair};
 use crate::error::{Error, Result};
 use crate::judge::network::SIDE;
 use crate::placed::{Area, Placed, placed};
-use crate::prompts::CANDIDATES;
 
 /// Seed of what is put in the place of an object, and of other styles.
 const SEED: u64 = 0x6564_6974_6501;
 /// Stream of the dice.
 const OTHERS: u64 = 31;
+/// How many new objects and styles are tried for a picture.
+const CHOICES: u64 = 1_000;
 
 /// A true picture of two objects, and another object that takes the place of one of them.
 #[derive(Debug, Clone)]
@@ -44,8 +45,8 @@ pub struct Case {
 pub fn cases(count: usize, reads: impl Fn(&str) -> Result<bool>) -> Result<Vec<Case>> {
     let mut cases = Vec::with_capacity(count);
     let styles = SamplerConfig::small().styles;
-    // A quarter of them are of held-out pairs, which are another question.
-    let placed = placed(count.div_ceil(3) * 4, &reads)?.into_iter().filter(|placed| !placed.held_out).take(count);
+    // A quarter of them are of held-out pairs, which are another question, and some objects were never shown in another style.
+    let placed = placed(count * 2, &reads)?.into_iter().filter(|placed| !placed.held_out);
     for (number, placed) in (0_u64..).zip(placed) {
         let mut dice = Dice::new(SEED, number, OTHERS);
         let ([a, b], [first, second]) = (placed.scene.objects.as_slice(), placed.areas) else {
@@ -54,18 +55,19 @@ pub fn cases(count: usize, reads: impl Fn(&str) -> Result<bool>) -> Result<Vec<C
         let pairs = [(a.clone(), first), (b.clone(), second)];
         let place = usize::from(dice.chance(0.5));
         let [old, other] = if place == 0 { pairs } else { swapped(pairs) };
-        let mut found = None;
-        for _ in 0..CANDIDATES {
+        for _ in 0..CHOICES {
             let (new, style) = (dice.pick(&SMALL).unwrap_or(""), dice.pick(&styles).unwrap_or(IconSet::Noto));
             let case = Case { placed: placed.clone(), place, old: old.clone(), other: other.clone(), new, style };
             if case.is_fair() && reads(&case.caption()?)? && reads(&case.in_other_style()?)? {
-                found = Some(case);
+                cases.push(case);
                 break;
             }
         }
-        cases.push(found.ok_or(Error::Candidates { what: "an edit that the model knows", tried: CANDIDATES })?);
+        if cases.len() == count {
+            return Ok(cases);
+        }
     }
-    Ok(cases)
+    Err(Error::Candidates { what: "an edit that the model knows", tried: CHOICES })
 }
 
 fn swapped<T>([first, second]: [T; 2]) -> [T; 2] {
@@ -163,8 +165,8 @@ mod tests {
 
     #[test]
     fn an_edit_asks_for_another_object_and_for_another_style() {
-        let cases = cases(40, |_| Ok(true)).unwrap();
-        assert_eq!(cases.len(), 40);
+        let cases = cases(200, |_| Ok(true)).unwrap();
+        assert_eq!(cases.len(), 200);
         assert!(cases.iter().any(|case| case.place == 0) && cases.iter().any(|case| case.place == 1));
         for case in &cases {
             let (caption, other) = (case.caption().unwrap(), case.in_other_style().unwrap());
