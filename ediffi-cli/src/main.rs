@@ -1,5 +1,5 @@
 //! The command `ediffi`.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line prints")]
+#![allow(clippy::print_stderr, reason = "a command line says what went wrong")]
 
 mod cargo_config;
 #[cfg(feature = "draw")]

@@ -1,6 +1,7 @@
 //! `ediffi setup`: libtorch for a program that uses ediffi, and what Cargo has to know of it.
 
 use std::error::Error;
+use std::io::Write as _;
 use std::path::{Path, PathBuf, absolute};
 
 use clap::Args;
@@ -52,8 +53,8 @@ impl Setup {
             self.write(&torch)
         } else {
             eprintln!("put these lines into .cargo/config.toml of your project (`ediffi setup --write` does it):\n");
-            print!("{}", cargo_config::with("", &torch)?);
-            Ok(())
+            let lines = cargo_config::with("", &torch)?;
+            Ok(std::io::stdout().write_all(lines.as_bytes()).map_err(|error| format!("standard output: {error}"))?)
         }
     }
 

@@ -1,8 +1,9 @@
-//! What was measured, as JSON of each row: rows are measured one at a time, and the tables made anew of all of them.
+//! What was measured of every row, in one file of JSON: rows are measured one at a time, and the tables made anew of all of them.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
-use ediffi_core::files::write_json;
+use ediffi_core::files::{read_json, write_atomic};
 use evaluate::machine::processor;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +11,10 @@ use crate::job::Precision;
 use crate::prepare::versions;
 use crate::result::Result;
 use crate::statistics::quantile;
-use crate::turns::{Measured, RUNS, Setup};
+use crate::turns::{Measured, Setup};
+
+/// The file, beside the page that shows it: whoever measures some rows anew keeps the others.
+const FILE: &str = "docs/results/performance.json";
 
 /// The pair of `tch`, which the workspace pins.
 const LIBTORCH: &str = "2.11.0";
@@ -67,22 +71,31 @@ pub(crate) struct Kept {
     pub(crate) measured: Measured,
 }
 
-impl Kept {
-    fn path(name: &str) -> PathBuf {
-        Path::new(RUNS).join(format!("{name}.json"))
-    }
+/// What is kept, by the names of the rows.
+#[derive(Debug, Default)]
+pub(crate) struct Rows(BTreeMap<String, Kept>);
 
-    pub(crate) fn save(&self, name: &str) -> Result<()> {
-        Ok(write_json(&Self::path(name), self)?)
+impl Rows {
+    /// Empty if nothing was measured.
+    pub(crate) fn open() -> Result<Self> {
+        let path = Path::new(FILE);
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        Ok(Self(read_json(path)?))
     }
 
     /// `None` of a row that was not measured.
-    pub(crate) fn open(name: &str) -> Result<Option<Self>> {
-        let path = Self::path(name);
-        if !path.exists() {
-            return Ok(None);
-        }
-        Ok(Some(ediffi_core::files::read_json(&path)?))
+    pub(crate) fn get(&self, name: &str) -> Option<&Kept> {
+        self.0.get(name)
+    }
+
+    /// Keeps a row in the place of what there was of it, and writes the file: one line for each row.
+    pub(crate) fn keep(&mut self, name: &str, kept: Kept) -> Result<()> {
+        self.0.insert(name.to_owned(), kept);
+        let line = |(name, kept)| Ok(format!("{}:{}", serde_json::to_string(name)?, serde_json::to_string(kept)?));
+        let lines = self.0.iter().map(line).collect::<Result<Vec<_>>>()?;
+        Ok(write_atomic(Path::new(FILE), format!("{{\n{}\n}}\n", lines.join(",\n")).as_bytes())?)
     }
 }
 

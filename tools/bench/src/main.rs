@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::job::{Case, Job, Precision};
-use crate::kept::{Kept, Setting};
+use crate::kept::{Kept, Rows, Setting};
 use crate::result::Result;
 use crate::rows::{Program, Row, Side};
 use crate::turns::{Measured, Setup};
@@ -80,10 +80,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         rows.iter().for_each(|row| println!("{}", row.name));
         return Ok(());
     }
+    let mut kept = Rows::open()?;
     if !arguments.tables {
-        measure(&chosen(&rows, arguments)?, arguments)?;
+        measure(&chosen(&rows, arguments)?, arguments, &mut kept)?;
     }
-    tables::write(&rows)
+    tables::write(&rows, &kept)
 }
 
 /// The rows that the command line names; those whose precision is emulated only if it says so.
@@ -100,7 +101,7 @@ fn chosen<'a>(rows: &'a [Row], arguments: &Arguments) -> Result<Vec<&'a Row>> {
     Ok(chosen)
 }
 
-fn measure(rows: &[&Row], arguments: &Arguments) -> Result<()> {
+fn measure(rows: &[&Row], arguments: &Arguments, kept: &mut Rows) -> Result<()> {
     let python = arguments.python.clone().map_or_else(prepare::python, Ok)?;
     let threads = match arguments.threads {
         Some(threads) => threads,
@@ -114,10 +115,10 @@ fn measure(rows: &[&Row], arguments: &Arguments) -> Result<()> {
         if rows.peek().is_none() {
             continue;
         }
-        let keep = |row: &Row, limits| -> Result<Measured> {
+        let mut keep = |row: &Row, limits| -> Result<Measured> {
             eprintln!("{}: {} sides, {rounds} rounds", row.name, row.sides.len());
             let measured = one(row, &setup).unwrap_or_else(|error| Measured::failed(row, error.as_ref()));
-            Kept { setting: setting.clone(), precision, limits, measured: measured.clone() }.save(&row.name)?;
+            kept.keep(&row.name, Kept { setting: setting.clone(), precision, limits, measured: measured.clone() })?;
             Ok(measured)
         };
         let limits = kept::limits(&keep(&rows::limit(precision), None)?);

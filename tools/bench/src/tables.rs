@@ -5,7 +5,7 @@ use std::path::Path;
 use evaluate::bootstrap::Measure;
 use evaluate::document::{Table, number, replace};
 
-use crate::kept::{Kept, Setting};
+use crate::kept::{Kept, Rows, Setting};
 use crate::result::Result;
 use crate::rows::Row;
 use crate::statistics::{median, quantile, ratio, slope};
@@ -18,14 +18,11 @@ const QUIET: f64 = 0.05;
 const LINEAR: f64 = 1.1;
 
 /// A row with what was measured of it.
-type Found<'a> = (&'a Row, Kept);
+type Found<'a> = (&'a Row, &'a Kept);
 
 /// Writes all tables between the markers of the page.
-pub(crate) fn write(rows: &[Row]) -> Result<()> {
-    let mut found = Vec::new();
-    for row in rows {
-        found.extend(Kept::open(&row.name)?.map(|kept| (row, kept)));
-    }
+pub(crate) fn write(rows: &[Row], kept: &Rows) -> Result<()> {
+    let found: Vec<Found<'_>> = rows.iter().filter_map(|row| Some((row, kept.get(&row.name)?))).collect();
     let missing: Vec<&str> = rows
         .iter()
         .filter(|row| !found.iter().any(|(other, _)| other.name == row.name))
@@ -250,7 +247,7 @@ mod tests {
         let row = rows.iter().find(|row| row.name == "base-f32").unwrap();
         let failed =
             Times { label: "torch.compile".to_owned(), error: Some("no compiler".to_owned()), ..Times::default() };
-        let page = page(&[(row, kept(vec![side("ediffi", 1.0), side("PyTorch", 1.5), failed], 0.5))], &["paint"]);
+        let page = page(&[(row, &kept(vec![side("ediffi", 1.0), side("PyTorch", 1.5), failed], 0.5))], &["paint"]);
         for expected in [
             "| base-f32 | f32 | ediffi | 1.00 | 1.00–1.00 |  | 1.00 | 1.00 |  | – |",
             "|  | f32 | PyTorch | 1.50 | 1.50–1.50 | 1.50 (1.50–1.50) × | 1.50 | 1.50 | 1.50 × | – |",
@@ -276,7 +273,7 @@ mod tests {
         let row = rows.iter().find(|row| row.name == "growth-pictures").unwrap();
         let of = |power: i32| {
             let sides = [1.0, 2.0, 4.0].map(|units: f64| Times { units: Some(units), ..side("n", units.powi(power)) });
-            page(&[(row, kept(sides.to_vec(), 0.0))], &[])
+            page(&[(row, &kept(sides.to_vec(), 0.0))], &[])
         };
         assert!(of(1).contains("| 1.00 |") && !of(1).contains("worse"), "{}", of(1));
         assert!(of(2).contains("**2.00, worse than linear**"), "{}", of(2));

@@ -17,8 +17,8 @@ use crate::quiet::Watch;
 use crate::result::Result;
 use crate::rows::{Program, Row, Side};
 
-/// Where results are kept, and what the sides say about themselves.
-pub(crate) const RUNS: &str = "runs/bench";
+/// Where the sides say what they have to say about themselves.
+const RUNS: &str = "runs/bench";
 /// Between two turns.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -238,8 +238,11 @@ impl Drop for Process {
     }
 }
 
+/// Seconds, to a tenth of a microsecond: more digits would only fill the file.
 fn number(reply: &Value, key: &str) -> Result<f64> {
-    Ok(reply.get(key).and_then(Value::as_f64).ok_or_else(|| format!("its answer {reply} has no number `{key}`"))?)
+    let value = reply.get(key).and_then(Value::as_f64);
+    let value = value.ok_or_else(|| format!("its answer {reply} has no number `{key}`"))?;
+    Ok((value * 1e7).round() / 1e7)
 }
 
 pub(crate) fn job(row: &Row, side: &Side, setup: &Setup) -> Job {
