@@ -1,21 +1,34 @@
-"""Makes the files of this folder: `python3 attacks/make.py`. Nothing but Python's own library is needed."""
+"""Makes the archive of this folder: `python3 attacks/make.py`. Nothing but Python's own library is needed."""
 
 import base64
+import gzip
+import io
 import json
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 
 HERE = Path(__file__).parent
 ICON = base64.b64encode((HERE.parent / "examples/style/ink.png").read_bytes()).decode()
+FILES = {}
 
 
 def put(name, content):
-    path = HERE / name
-    path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, (dict, list)):
         content = json.dumps(content)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    FILES[name] = content.encode() if isinstance(content, str) else content
+
+
+def archive():
+    """All files, in the order of their names and without dates, so that the same files are the same bytes."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name in sorted(FILES):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(FILES[name])
+            tar.addfile(entry, io.BytesIO(FILES[name]))
+    return gzip.compress(packed.getvalue(), mtime=0)
 
 
 # --- PNG ---
@@ -455,3 +468,5 @@ plan("unknown-key", "seed = 1", "sed = 1")
 plan("long-key", "seed = 1", "k" * 12_000 + " = 1")
 plan("long-cell", '"(0, 0)"', '"' + "c" * 12_000 + '"')
 plan("depth", "seed = 1", "seed = " + "[" * 2000)
+
+(HERE / "files.tar.gz").write_bytes(archive())

@@ -7,6 +7,7 @@
 
 use std::ffi::{CStr, c_char, c_void};
 use std::fmt;
+use std::ops::Range;
 use std::ptr;
 
 use tch::Tensor;
@@ -59,6 +60,8 @@ pub struct Operations {
     allocate: unsafe extern "C" fn(usize) -> *mut c_void,
     /// That `operator delete(void*)`.
     free: unsafe extern "C" fn(*mut c_void),
+    /// `torch_parallel_for`: from, end, how many at least for a thread, what does a part of them, and what that is given.
+    parallel: unsafe extern "C" fn(i64, i64, i64, unsafe extern "C" fn(i64, i64, *mut c_void), *mut c_void) -> i32,
     /// Of a libtorch with oneDNN.
     pub(crate) convolution: Option<Convolution>,
 }
@@ -94,6 +97,7 @@ impl Operations {
                     delete_tensor: *library.get(b"aoti_torch_delete_tensor_object\0").ok()?,
                     allocate: *Library::this().get(b"_Znwm\0").ok()?,
                     free: *Library::this().get(b"_ZdlPv\0").ok()?,
+                    parallel: *library.get(b"torch_parallel_for\0").ok()?,
                     convolution: library
                         .get(b"aoti_torch_cpu_mkldnn__convolution_pointwise\0")
                         .ok()
@@ -112,6 +116,21 @@ impl Operations {
     #[must_use]
     pub fn find() -> Option<&'static Self> {
         None
+    }
+
+    /// Does `count` pieces of work on libtorch's threads, `grain` at least on each. A piece may be done twice, and must not panic.
+    pub(crate) fn share_out<W: Fn(Range<usize>) + Sync>(&self, count: usize, grain: usize, work: &W) {
+        unsafe extern "C" fn part<W: Fn(Range<usize>)>(from: i64, end: i64, work: *mut c_void) {
+            // SAFETY: the pointer is that of `share_out`, which waits for every part.
+            let work = unsafe { &*work.cast::<W>() };
+            work(from as usize..end as usize);
+        }
+        let given = ptr::from_ref(work).cast_mut().cast();
+        // SAFETY: `part` is that of the type of `work`, which may be shared, and outlives the call.
+        let failed = unsafe { (self.parallel)(0, count as i64, grain as i64, part::<W>, given) };
+        if failed != 0 {
+            work(0..count);
+        }
     }
 
     /// A tensor, of which the argument is one more owner. `None` if libtorch refuses, here and below: there is too little memory.

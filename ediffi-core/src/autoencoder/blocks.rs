@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::attention::{Attention, AttentionWeights};
 use super::config::{AutoencoderConfig, EPS};
 use crate::Result;
-use crate::nn::{Activation, Conv2d, GroupNorm, add_to, channels_last};
+use crate::nn::{Activation, Around, Conv2d, GroupNorm, add_to, channels_last};
 use crate::weights::Scope;
 
 /// One layer of a way down or up.
@@ -60,8 +60,9 @@ impl Residual {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.conv1.forward(&self.activation.apply_to(self.norm1.forward(x)?)?)?;
-        let h = self.conv2.forward(&self.activation.apply_to(self.norm2.forward(&h)?)?)?;
+        let activated = Around { activation: Some(self.activation), ..Around::default() };
+        let h = self.conv1.forward(&self.norm1.forward_in(x, &activated)?)?;
+        let h = self.conv2.forward(&self.norm2.forward_in(&h, &activated)?)?;
         match &self.shortcut {
             Some(shortcut) => add_to(shortcut.forward(x)?, &h),
             None => add_to(h, x),

@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 use super::attention::AttentionWeights;
 use super::blocks::{Layer, Layers};
 use super::config::{AutoencoderConfig, EPS};
-use crate::nn::{Activation, Conv2d, GroupNorm, channels_last, chunks};
+use crate::nn::{Activation, Around, Conv2d, GroupNorm, channels_last, chunks};
 use crate::weights::Scope;
 use crate::{Error, Result};
 
@@ -126,7 +126,7 @@ impl Encoder {
             h = layer.forward(&h)?;
             tap(name, &h);
         }
-        h = self.norm.forward(&h.f_to_kind(Kind::Float)?)?;
+        h = self.norm.forward_in(&h, &Around { kind: Some(Kind::Float), ..Around::default() })?;
         tap("conv_norm_out", &h);
         h = self.conv_out.forward(&Activation::Silu.apply_to(h)?)?;
         if let Some(conv) = &self.quant_conv {

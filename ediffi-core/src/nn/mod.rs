@@ -6,6 +6,7 @@
 mod activation;
 mod attention;
 mod conv;
+mod fused;
 mod linear;
 mod norm;
 mod packed;
@@ -16,6 +17,7 @@ mod site;
 pub use activation::Activation;
 pub use attention::{attend, attend_biased, attend_biased_masked, attend_masked, merge_heads, split_heads};
 pub use conv::{Conv2d, channels_last};
+pub(crate) use fused::Around;
 pub use linear::{Embedding, Linear};
 pub use norm::{GroupNorm, LayerNorm, MapNorm, Norm, RmsNorm};
 pub use score_bias::{Bias, LowRank, Painted, ScoreBias};

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::conv::channels_last;
+use super::fused::{Around, Parameters, over_groups, over_positions};
 use crate::Result;
 use crate::weights::{Init, Scope};
 
@@ -34,10 +35,22 @@ impl GroupNorm {
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_with(x, &self.weight, &self.bias)
+        self.forward_in(x, &Around::default())
     }
 
-    /// As [`forward`](Self::forward) with another gain and bias.
+    /// As [`forward`](Self::forward), with what stands around it.
+    pub(crate) fn forward_in(&self, x: &Tensor, around: &Around<'_>) -> Result<Tensor> {
+        match over_groups(x, self.groups, self.parameters(), around)? {
+            Some(y) => Ok(y),
+            None => one_by_one(x, self.parameters(), around, |x, gain, bias| self.forward_with(x, gain, bias)),
+        }
+    }
+
+    fn parameters(&self) -> Parameters<'_> {
+        Parameters { weight: &self.weight, bias: &self.bias, eps: self.eps }
+    }
+
+    /// libtorch's own operation, with another gain and bias.
     fn forward_with(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
         let kind = x.kind();
         let (weight, bias) = (weight.f_to_kind(kind)?, bias.f_to_kind(kind)?);
@@ -117,10 +130,7 @@ impl MapNorm {
     /// # Errors
     /// Shapes that do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Group(norm) => norm.forward(x),
-            Self::Position(norm) => by_position(x, |x| norm.forward(x)),
-        }
+        self.forward_in(x, &Around::default())
     }
 
     /// (1 + scale) · norm(x) + shift.
@@ -131,23 +141,50 @@ impl MapNorm {
     /// # Errors
     /// Shapes that do not fit.
     pub fn modulated(&self, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
-        let factor = scale.f_add_scalar(1.0)?;
-        if factor.size().first() != Some(&1) {
-            return Ok(shift.f_addcmul(&self.forward(x)?, &factor)?);
-        }
-        // One for all rows: scale and shift become part of the norm's own gain and bias, and no map is gone through for them.
-        let (gain, bias) = match self {
-            Self::Group(GroupNorm { weight, bias, .. }) | Self::Position(LayerNorm { weight, bias, .. }) => {
-                (weight, bias)
-            }
-        };
-        let (factor, shift) = (factor.f_flatten(0, -1)?.f_to_kind(gain.kind())?, shift.f_flatten(0, -1)?);
-        let bias = shift.f_to_kind(gain.kind())?.f_addcmul(bias, &factor)?;
-        let gain = gain.f_mul(&factor)?;
+        self.forward_in(x, &Around { modulation: Some([scale, shift]), ..Around::default() })
+    }
+
+    /// As [`forward`](Self::forward), with what stands around it.
+    pub(crate) fn forward_in(&self, x: &Tensor, around: &Around<'_>) -> Result<Tensor> {
         match self {
-            Self::Group(norm) => norm.forward_with(x, &gain, &bias),
-            Self::Position(norm) => by_position(x, |x| norm.forward_with(x, &gain, &bias)),
+            Self::Group(norm) => norm.forward_in(x, around),
+            Self::Position(norm) => match over_positions(x, norm.parameters(), around)? {
+                Some(y) => Ok(y),
+                None => one_by_one(x, norm.parameters(), around, |x, gain, bias| {
+                    by_position(x, |x| norm.forward_with(x, gain, bias))
+                }),
+            },
         }
+    }
+}
+
+/// A norm of a map and what stands around it, each by an operation of libtorch.
+fn one_by_one(
+    x: &Tensor,
+    Parameters { weight: gain, bias, .. }: Parameters<'_>,
+    around: &Around<'_>,
+    norm: impl Fn(&Tensor, &Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let mut x = x.shallow_clone();
+    if let Some(added) = around.added {
+        x = x.f_add(added)?;
+    }
+    if let Some(kind) = around.kind {
+        x = x.f_to_kind(kind)?;
+    }
+    let y = match around.modulation {
+        None => norm(&x, gain, bias)?,
+        // One for all rows: scale and shift become part of the norm's own gain and bias, and no map is gone through for them.
+        Some([scale, shift]) if scale.size().first() == Some(&1) => {
+            let factor = scale.f_add_scalar(1.0)?.f_flatten(0, -1)?.f_to_kind(gain.kind())?;
+            let shift = shift.f_flatten(0, -1)?.f_to_kind(gain.kind())?;
+            norm(&x, &gain.f_mul(&factor)?, &shift.f_addcmul(bias, &factor)?)?
+        }
+        Some([scale, shift]) => shift.f_addcmul(&norm(&x, gain, bias)?, &scale.f_add_scalar(1.0)?)?,
+    };
+    match around.activation {
+        Some(activation) => activation.apply_to(y),
+        None => Ok(y),
     }
 }
 
@@ -173,6 +210,10 @@ impl LayerNorm {
     pub fn new(mut scope: Scope<'_>, width: i64, eps: f64) -> Result<Self> {
         let weight = scope.weight_f32("weight", &[width], Init::Ones)?;
         Ok(Self { weight, bias: scope.weight_f32("bias", &[width], Init::Zeros)?, width, eps })
+    }
+
+    fn parameters(&self) -> Parameters<'_> {
+        Parameters { weight: &self.weight, bias: &self.bias, eps: self.eps }
     }
 
     /// Normalises the last axis.

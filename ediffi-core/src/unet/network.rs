@@ -10,7 +10,7 @@ use super::layout::{Body, Layout};
 use super::pass::Pass;
 use super::stem::{LowRes, first_map, seen};
 use crate::conditioning::Conditioning;
-use crate::nn::{Conv2d, Painted};
+use crate::nn::{Around, Conv2d, Painted};
 use crate::weights::Scope;
 use crate::{Error, Result};
 
@@ -134,7 +134,7 @@ impl UNet {
             }
         }
         // The steps of bf16 and f16 would show in a picture.
-        h = norm.forward(&h.f_to_kind(Kind::Float)?)?;
+        h = norm.forward_in(&h, &Around { kind: Some(Kind::Float), ..Around::default() })?;
         tap("conv_norm_out", &h);
         let features = activation.apply_to(h)?;
         h = out.forward(&features)?;

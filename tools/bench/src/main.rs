@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: this library beside PyTorch, turn by turn; writes the tables of `docs/results/performance.md`.
 
+#[path = "../../../examples/shared/allocator.rs"]
+mod allocator;
 mod job;
 mod kept;
 mod prepare;

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::resample::Resample;
 use super::resnet::{Modulation, ResBlock, ResBlockConfig};
-use crate::nn::{Activation, Conv2d, MapNorm, Norm, add_to, channels_last};
+use crate::nn::{Activation, Around, Conv2d, MapNorm, Norm, add_to, channels_last};
 use crate::unet::pass::{Block, Pass};
 use crate::weights::Scope;
 use crate::{Error, Result};
@@ -144,7 +144,8 @@ impl DetailHead {
         for block in &self.blocks {
             h = block.forward(h, pass)?;
         }
-        let h = self.activation.apply_to(self.norm.forward(&h.f_to_kind(Kind::Float)?)?)?;
+        let around = Around { activation: Some(self.activation), kind: Some(Kind::Float), ..Around::default() };
+        let h = self.norm.forward_in(&h, &around)?;
         add_to(self.out.forward(&h)?, &estimate)
     }
 }

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use super::resample::Resample;
 use crate::Result;
-use crate::nn::{Activation, Conv2d, Linear, MapNorm, Norm, add_to, chunks};
+use crate::nn::{Activation, Around, Conv2d, Linear, MapNorm, Norm, add_to, chunks};
 use crate::unet::pass::{Block, Pass};
 use crate::weights::Scope;
 
@@ -85,18 +85,20 @@ impl ResBlock {
 
 impl Block for ResBlock {
     fn forward(&self, x: Tensor, pass: &mut Pass<'_>) -> Result<Tensor> {
-        let h = self.resample.apply(&self.activation.apply_to(self.norm1.forward(&x)?)?)?;
+        let activated = Around { activation: Some(self.activation), ..Around::default() };
+        let h = self.resample.apply(&self.norm1.forward_in(&x, &activated)?)?;
         let h = self.conv1.forward(&h)?;
         let embedded = self.embedding.forward(pass.embedding)?.f_unsqueeze(-1)?.f_unsqueeze(-1)?;
         let h = match self.modulation {
             Modulation::ScaleShift => {
                 let [scale, shift] = chunks(&embedded, 1)?;
-                self.norm2.modulated(&h, &scale, &shift)?
+                self.norm2.forward_in(&h, &Around { modulation: Some([&scale, &shift]), ..activated })?
             }
-            Modulation::Add => self.norm2.forward(&h.f_add(&embedded)?)?,
+            Modulation::Add => self.norm2.forward_in(&h, &Around { added: Some(&embedded), ..activated })?,
         };
-        let h = self.conv2.forward(&self.activation.apply_to(h)?)?;
+        let h = self.conv2.forward(&h)?;
         let x = self.resample.apply(&x)?;
+        // oneDNN could add within the convolution, but takes longer then than both do one after the other.
         let sum = match &self.shortcut {
             Some(shortcut) => add_to(shortcut.forward(&x)?, &h)?,
             None => add_to(h, &x)?,
