@@ -326,6 +326,9 @@ put("dataset/rows", b"\3" + stored({name: rows[name] for name in ["clip_text"]},
 ends = stored(rows, of_rows)
 put("dataset/tokens", b"\3" + ends[:-48] + struct.pack("<3q", 1, 1, 4) + ends[-24:])
 
+for which, name in enumerate(["metadata", "pictures"]):
+    put(f"parquet/{name}", bytes([which]) + read(f"ediffi-data/tests/fixtures/{name}.parquet"))
+
 # --- tokenizers ---
 
 put("spiece/bytes", gzip.decompress(read(f"{ENCODERS}/tokenizers/bytes.spiece.model.gz")))

@@ -18,6 +18,42 @@ pub struct Margins {
     pub bottom: u32,
 }
 
+impl Margins {
+    /// Those that are no smaller, with which the picture has the proportions of what is drawn.
+    ///
+    /// `asked`: the size that a request sets, if it does. Else the shorter side is drawn as long as the last stage's `own`, and the other is a
+    /// multiple of `unit`. It is widened only where it is wide; where that does not help, the margins stay as they are.
+    pub(crate) fn widened(self, picture: (u32, u32), asked: Option<(u32, u32)>, unit: f64, own: f64) -> Self {
+        let Self { left, top, right, bottom } = self;
+        let extended = (left > 0 || right > 0, top > 0 || bottom > 0);
+        let width = f64::from(picture.0) + f64::from(left) + f64::from(right);
+        let height = f64::from(picture.1) + f64::from(top) + f64::from(bottom);
+        let (drawn_width, drawn_height) = asked.map_or_else(
+            || {
+                let wide = width >= height;
+                let steps = width.max(height) * own / width.min(height) / unit;
+                let grows = if wide { extended.0 } else { extended.1 };
+                // A share of a pixel is no step of its own.
+                let longer = unit * if grows { (steps - 1e-6).ceil() } else { (steps + 1e-6).floor() };
+                if wide { (longer, own) } else { (own, longer) }
+            },
+            |(width, height)| (f64::from(width), f64::from(height)),
+        );
+        let scale = (width / drawn_width).max(height / drawn_height);
+        let more = |drawn: f64, side: f64| (drawn * scale - side).round().max(0.0) as u32;
+        let (across, down) = (more(drawn_width, width), more(drawn_height, height));
+        if (across > 0 && !extended.0) || (down > 0 && !extended.1) {
+            return self;
+        }
+        let wider = |first: u32, second: u32, more: u32| match (first, second) {
+            (_, 1..) => (first, second.saturating_add(more)),
+            (_, 0) => (first.saturating_add(more), second),
+        };
+        let ((left, right), (top, bottom)) = (wider(left, right, across), wider(top, bottom, down));
+        Self { left, top, right, bottom }
+    }
+}
+
 /// Of the shorter side of a picture, one part in so many at an edge that is extended is drawn anew more and more, so that no seam shows.
 const SEAM: u32 = 32;
 
@@ -27,6 +63,9 @@ const MOST_PIXELS: u64 = 1 << 26;
 impl Edit {
     /// An edit that draws what lies around a picture: the picture with margins, and a mask that is white there. At an extended edge the mask
     /// is soft over a 32nd of the picture's shorter side; all else of the picture stays as it is.
+    ///
+    /// What a pipeline draws of it has sides that every stage can draw. [`Pipeline::margins`](crate::Pipeline::margins) widens the margins
+    /// so that the proportions stay.
     ///
     /// ```no_run
     /// use ediffi::{Edit, EditPicture, Margins, Request};
@@ -108,6 +147,40 @@ mod tests {
             };
             assert_eq!(white, expected, "{x} {y}");
         }
+    }
+
+    /// Stages that draw 1024 pixels, in steps of 128.
+    #[test]
+    fn margins_are_widened_to_what_can_be_drawn() {
+        let widened = |margins: Margins, picture| margins.widened(picture, None, 128.0, 1024.0);
+        let none = Margins::default();
+        for (margins, picture, expected) in [
+            (Margins { right: 32, ..none }, (1024, 1024), Margins { right: 128, ..none }),
+            (Margins { right: 128, ..none }, (1024, 1024), Margins { right: 128, ..none }),
+            (Margins { left: 32, ..none }, (1024, 1024), Margins { left: 128, ..none }),
+            (Margins { left: 32, right: 8, ..none }, (1024, 1024), Margins { left: 32, right: 96, ..none }),
+            // 1000x750 and 250 are 1706.7x1024; 14 steps are 1792.
+            (Margins { right: 250, ..none }, (1000, 750), Margins { right: 313, ..none }),
+            // The shorter side grows: 1280x1024 is drawn as 1152x1024 at 1280x1138, or as a square.
+            (Margins { top: 100, ..none }, (1280, 1024), Margins { top: 114, ..none }),
+            (Margins { top: 130, ..none }, (1280, 1024), Margins { top: 256, ..none }),
+            // Squares.
+            (Margins { left: 4, right: 4, ..none }, (8, 16), Margins { left: 4, right: 4, ..none }),
+            (
+                Margins { left: 1, top: 1, right: 1, bottom: 1 },
+                (64, 64),
+                Margins { left: 1, top: 1, right: 1, bottom: 1 },
+            ),
+            (Margins { top: 10, ..none }, (700, 1024), Margins { top: 26, ..none }),
+            (Margins { left: 10, ..none }, (700, 1024), Margins { left: 45, ..none }),
+            (none, (1000, 750), none),
+        ] {
+            assert_eq!(widened(margins, picture), expected, "{margins:?} of {picture:?}");
+        }
+        let asked = |margins: Margins, size| margins.widened((1024, 1024), Some(size), 128.0, 1024.0);
+        assert_eq!(asked(Margins { right: 100, ..none }, (1280, 1024)), Margins { right: 256, ..none });
+        // The height is off, and has no margin.
+        assert_eq!(asked(Margins { right: 100, ..none }, (1024, 1280)), Margins { right: 100, ..none });
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ediffi_cascade::sizes::{self, StageSize};
 use ediffi_cascade::{Cascade, Prior, SamplerSettings};
 use ediffi_core::guidance::Rows;
 use ediffi_core::runtime::Runtime;
@@ -20,7 +21,7 @@ use crate::provenance::Digests;
 use crate::recent::Recent;
 use crate::shape::{self, StageShape};
 use crate::validate::{self, Abilities, ImageSource};
-use crate::{Error, Request, Result, StagePlan};
+use crate::{EditPicture, Error, Margins, Request, Result, StagePlan};
 
 /// A model that turns requests into pictures.
 ///
@@ -128,6 +129,21 @@ impl Pipeline {
             shape::first_size(&request, running).is_some_and(|(w, h)| w >= picture.width() && h >= picture.height())
         };
         enlarging().find(whole).or(enlarging().next_back()).map(|stage| stage.name.as_str())
+    }
+
+    /// Margins for [`Edit::outpaint`](crate::Edit::outpaint) that are no smaller than these, and with which the picture keeps its
+    /// proportions to the pixel: without a size, this pipeline draws the longer side as a multiple of what its stages can draw. They stay as
+    /// they are where a side without margins would have to grow.
+    ///
+    /// `request`: what else is asked, such as its size and its last stage.
+    #[must_use]
+    pub fn margins(&self, request: &Request, picture: &EditPicture, margins: Margins) -> Margins {
+        let running = shape::running(request, &self.shapes);
+        let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();
+        let (unit, own) = (sizes::unit(&sizes).max(1) as f64, sizes.last().map_or(1, |last| last.size) as f64);
+        let asked = (request.width.is_some() || request.height.is_some())
+            .then(|| (request.width.unwrap_or(own as u32), request.height.unwrap_or(own as u32)));
+        margins.widened((picture.width(), picture.height()), asked, unit, own)
     }
 
     /// Drops everything from memory. It is loaded again when it is next needed.

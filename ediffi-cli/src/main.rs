@@ -1,10 +1,12 @@
 //! The command `ediffi`.
-#![allow(clippy::print_stderr, reason = "a command line says what went wrong")]
 
+#[cfg(feature = "draw")]
+mod allocator;
 mod cargo_config;
 #[cfg(feature = "draw")]
 mod draw;
 mod setup;
+mod tell;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -69,7 +71,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            tell::tell(&format!("error: {error}"));
             ExitCode::FAILURE
         }
     }

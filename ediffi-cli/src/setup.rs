@@ -10,6 +10,7 @@ use etcetera::HomeDirError;
 use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
 
 use crate::cargo_config;
+use crate::tell::tell;
 
 /// Install libtorch into your cache, and say how Cargo finds it.
 ///
@@ -19,6 +20,9 @@ pub(crate) struct Setup {
     /// Write the lines into .cargo/config.toml of the project in this folder, instead of printing them.
     #[arg(long)]
     write: bool,
+    /// Print nothing but libtorch's folder, for `LIBTORCH=$(ediffi setup --print-folder) cargo install …`, which reads no project's lines.
+    #[arg(long, conflicts_with = "write")]
+    print_folder: bool,
     /// The folder of the project.
     #[arg(long, default_value = ".", requires = "write", value_name = "FOLDER")]
     project: PathBuf,
@@ -43,18 +47,22 @@ impl Setup {
         };
         let source = Source::from_env(&folder.join("torch"));
         let extent = if self.cuda { Extent::Cuda } else { Extent::Cpu };
-        let ready = install(&source, &folder, extent, &[Need::Compiler], &|line| eprintln!("{line}"))?;
-        eprintln!("{}", ready.what);
+        let ready = install(&source, &folder, extent, &[Need::Compiler], &|line| tell(line))?;
+        tell(&ready.what);
         let Some(torch) = ready.torch else {
-            eprintln!("Cargo needs no settings as long as LIBTORCH_USE_PYTORCH stays set");
+            tell("Cargo needs no settings as long as LIBTORCH_USE_PYTORCH stays set");
             return Ok(());
+        };
+        let out = |lines: &str| {
+            std::io::stdout().write_all(lines.as_bytes()).map_err(|error| format!("standard output: {error}"))
         };
         if self.write {
             self.write(&torch)
+        } else if self.print_folder {
+            Ok(out(&format!("{}\n", torch.display()))?)
         } else {
-            eprintln!("put these lines into .cargo/config.toml of your project (`ediffi setup --write` does it):\n");
-            let lines = cargo_config::with("", &torch)?;
-            Ok(std::io::stdout().write_all(lines.as_bytes()).map_err(|error| format!("standard output: {error}"))?)
+            tell("put these lines into .cargo/config.toml of your project (`ediffi setup --write` does it):\n");
+            Ok(out(&cargo_config::with("", &torch)?)?)
         }
     }
 
@@ -67,13 +75,13 @@ impl Setup {
         };
         let new = cargo_config::with(&text, torch).map_err(|error| at_file(&*error))?;
         if new == text {
-            eprintln!("{} says where it is already", file.display());
+            tell(&format!("{} says where it is already", file.display()));
             return Ok(());
         }
         let (folder, temporary) = (self.project.join(".cargo"), self.project.join(".cargo/config.toml.tmp"));
         let written = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&temporary, new));
         written.and_then(|()| std::fs::rename(&temporary, &file)).map_err(|error| at_file(&error))?;
-        eprintln!("{} says where it is: cargo run", file.display());
+        tell(&format!("{} says where it is: cargo run", file.display()));
         Ok(())
     }
 }

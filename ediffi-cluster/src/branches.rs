@@ -5,6 +5,7 @@
 
 use ediffi_train::reduce::{Reduce, agree};
 use ediffi_train::tree::{ExpertTree, Planned};
+use ediffi_train::waves::is_dealt;
 
 use crate::{Cluster, Error};
 
@@ -28,7 +29,7 @@ pub fn train<E: From<Error> + From<ediffi_train::Error>>(
     for wave in waves(tree) {
         let all = wave.len() == 1;
         let reduce = if all { cluster.everyone() } else { cluster.reduce() };
-        let own = wave.iter().enumerate().filter(|(turn, _)| all || turn % cluster.groups() == cluster.group());
+        let own = wave.iter().enumerate().filter(|(turn, _)| all || is_dealt(*turn, cluster.group(), cluster.groups()));
         for network in own.filter_map(|(_, index)| tree.networks().get(*index)) {
             tracing::info!(network = network.name, group = cluster.group(), "training a branch");
             train(reduce, network)?;

@@ -6,6 +6,8 @@ use ediffi_train::dataset::Dataset;
 use rayon::prelude::*;
 
 use crate::cut::Size;
+use crate::error::is_of_the_system;
+use crate::fingerprint::Fingerprint;
 use crate::{AspectBuckets, Error, LoaderSettings, Order, Result};
 
 /// The bits that make the seed of the order of batches another than that of the order in a bucket.
@@ -32,7 +34,7 @@ pub(crate) struct Bucket {
 }
 
 impl Buckets {
-    /// Sorts samples by the shapes that their files' first bytes tell. Those that cannot be read are left out; how many is the second result.
+    /// Sorts samples by the shapes that their files' first bytes tell. Those that are broken or gone are left out; how many is the second result.
     pub(crate) fn new(
         dataset: &Arc<dyn Dataset>,
         samples: Vec<usize>,
@@ -46,6 +48,7 @@ impl Buckets {
         for (sample, size) in found {
             match size {
                 Ok(size) => members.get_mut(nearest(&sizes, size)).into_iter().for_each(|all| all.push(sample)),
+                Err(error) if is_of_the_system(&error) => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(sample = dataset.name(sample), %error, "a broken picture is skipped");
                     skipped += 1;
@@ -74,6 +77,13 @@ impl Buckets {
         self.buckets.iter().map(|bucket| bucket.members.len()).sum()
     }
 
+    /// Which samples have which shape.
+    pub(crate) fn members(&self) -> String {
+        let mut fingerprint = Fingerprint::new("buckets");
+        self.buckets.iter().for_each(|bucket| fingerprint.text(&format!("{:?} {:?}", bucket.size, bucket.members)));
+        fingerprint.finish()
+    }
+
     /// Batches that see each sample about once.
     pub(crate) fn batches(&self) -> u64 {
         self.ends.last().copied().unwrap_or_default()
@@ -88,7 +98,19 @@ impl Buckets {
     }
 }
 
+/// How many times `side`² pixels a shape may have: batches of it take as much more memory and time.
+const LARGEST: f64 = 1.5;
+
 impl AspectBuckets {
+    /// The height and width of the largest shape of about `side`² pixels, if it is too large for that: where `multiple` is no small part of
+    /// `side`, sides cannot shrink as the others grow.
+    #[must_use]
+    pub fn too_large(&self, side: u32) -> Option<(u32, u32)> {
+        let area = |&(height, width): &Size| u64::from(height) * u64::from(width);
+        let most = LARGEST * f64::from(side) * f64::from(side);
+        self.sizes(side).into_iter().max_by_key(area).filter(|size| area(size) as f64 > most)
+    }
+
     /// The sizes of pictures of about `side`² pixels, from the tallest to the widest.
     pub(crate) fn sizes(&self, side: u32) -> Vec<Size> {
         let (area, multiple) = (f64::from(side) * f64::from(side), f64::from(self.multiple));
@@ -155,6 +177,31 @@ mod tests {
         assert_eq!(AspectBuckets { widest: 1.0, multiple: 8 }.sizes(64), [(64, 64)]);
         assert_eq!(sizes[nearest(&sizes, (600, 800))], (56, 72));
         assert_eq!(sizes[nearest(&sizes, (1, 4000))], (48, 88));
+    }
+
+    #[test]
+    fn a_multiple_that_makes_large_shapes_is_told() {
+        for (widest, multiple, expected) in [
+            (2.0, 8, None),
+            (8.0, 8, None),
+            (2.0, 32, None),
+            (8.0, 32, Some((32, 256))),
+            (2.0, 64, Some((64, 128))),
+            (1.0, 64, None),
+        ] {
+            assert_eq!(AspectBuckets { widest, multiple }.too_large(64), expected, "{widest} {multiple}");
+        }
+    }
+
+    #[test]
+    fn members_are_told_by_their_shapes() {
+        let members = |sizes: &[Option<Size>]| buckets(sizes.to_vec(), 2).unwrap().0.members();
+        let (square, wide) = (Some((9, 9)), Some((9, 18)));
+        let first = members(&[square, wide, square]);
+        assert_eq!(first, members(&[Some((99, 99)), wide, square]), "shapes count, not sizes");
+        for other in [[square, square, square], [wide, square, square], [square, wide, None]] {
+            assert_ne!(first, members(&other));
+        }
     }
 
     #[test]

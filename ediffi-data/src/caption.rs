@@ -28,6 +28,11 @@ impl Captioned {
     }
 }
 
+/// What stands behind the mark that some editors put before UTF-8.
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes)
+}
+
 /// The caption of a text file: all of it, without the space around it.
 pub(crate) fn of_text(bytes: Vec<u8>) -> Result<String, String> {
     let text = String::from_utf8(bytes).map_err(|error| format!("it is no UTF-8: {error}"))?;
@@ -36,7 +41,7 @@ pub(crate) fn of_text(bytes: Vec<u8>) -> Result<String, String> {
 
 /// The caption of a JSON file, under the key `caption` or `text`.
 pub(crate) fn of_json(bytes: &[u8]) -> Result<String, String> {
-    serde_json::from_slice::<Captioned>(bytes).map_err(|error| error.to_string())?.one()
+    serde_json::from_slice::<Captioned>(without_mark(bytes)).map_err(|error| error.to_string())?.one()
 }
 
 #[cfg(test)]
@@ -50,6 +55,7 @@ mod tests {
         assert!(of_text(vec![0xff]).unwrap_err().contains("UTF-8"));
         assert_eq!(of_json(br#"{"caption": "a cat ", "width": 3}"#).unwrap(), "a cat");
         assert_eq!(of_json(br#"{"text": "a cat", "caption": null}"#).unwrap(), "a cat");
+        assert_eq!(of_json("\u{feff}{\"text\": \"a cat\"}".as_bytes()).unwrap(), "a cat");
         assert!(of_json(br#"{"text": "a", "caption": "b"}"#).unwrap_err().contains("both"));
         assert!(of_json(br#"{"width": 3}"#).unwrap_err().contains("neither"));
         assert!(of_json(br#"{"text": 3}"#).unwrap_err().contains("line 1"));

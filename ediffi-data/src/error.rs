@@ -194,7 +194,36 @@ pub(crate) fn expect_setting(ok: bool, field: &'static str, reason: impl FnOnce(
     if ok { Ok(()) } else { Err(Error::Setting { field, reason: reason() }) }
 }
 
+/// Whether a sample cannot be read because the system fails: a disk, a network, a right that is missing. A picture that is broken is passed over,
+/// and so is one that is gone; but where the system fails, the next sample may fail as well, and a training would go on with what is left.
+#[must_use]
+pub fn is_of_the_system(error: &ediffi_train::Error) -> bool {
+    let ediffi_train::Error::Sample { source, .. } = error else { return false };
+    let failed = source.downcast_ref::<Error>();
+    matches!(failed, Some(Error::File { source, .. }) if source.kind() != io::ErrorKind::NotFound)
+}
+
 /// Why sample `name` cannot be read, as a data set says it.
 pub(crate) fn sample_error(name: String, source: Error) -> ediffi_train::Error {
     ediffi_train::Error::Sample { name, source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_fails_and_pictures_are_broken() {
+        let sample = |source: Error| is_of_the_system(&sample_error("a.png".to_owned(), source));
+        let file = |kind: io::ErrorKind| sample(file_error(Path::new("a.png"))(kind.into()));
+        assert!(
+            file(io::ErrorKind::PermissionDenied) && file(io::ErrorKind::Other) && file(io::ErrorKind::UnexpectedEof)
+        );
+        assert!(!file(io::ErrorKind::NotFound));
+        assert!(!sample(PictureError::Format.into()));
+        // A file that ends too early is broken, whatever its decoder calls that.
+        let short = image::ImageError::IoError(io::ErrorKind::UnexpectedEof.into());
+        assert!(!sample(PictureError::from(short).into()));
+        assert!(!is_of_the_system(&ediffi_train::Error::NoBatches));
+    }
 }

@@ -1,8 +1,9 @@
 //! Batches of a data set.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ediffi_core::guard::guarded;
 use ediffi_train::batch::{Batch, BatchSource};
@@ -13,6 +14,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::cut::{Cut, Cutting};
+use crate::error::is_of_the_system;
 use crate::plan::{Places, Plan};
 use crate::{Error, LoaderSettings, Result};
 
@@ -44,8 +46,8 @@ pub struct Said {
 /// the same samples come in the same order with the same crops however many there are in a batch. (With buckets, the samples of a batch depend
 /// on its size.)
 ///
-/// A sample that cannot be read is skipped: the one that comes next in the order is taken in its place, so that one comes twice. A warning names it,
-/// and [`Loader::skipped`] counts.
+/// A sample that cannot be read is skipped: the one that comes next in the order is taken in its place, so that one comes twice. A warning names it
+/// the first time, and [`Loader::skipped`] counts. Where the system fails, such as a disk, nothing is skipped: that is an error.
 ///
 /// Clones share everything, also the counter.
 #[derive(Clone)]
@@ -57,6 +59,8 @@ struct Inner {
     plan: Plan,
     pool: ThreadPool,
     skipped: AtomicU64,
+    /// The samples that were skipped.
+    broken: Mutex<HashSet<usize>>,
 }
 
 impl Loader {
@@ -64,14 +68,14 @@ impl Loader {
     ///
     /// # Errors
     /// [`Error::Setting`] with the first setting that makes no sense, [`Error::Empty`] for a part without samples, [`Error::Threads`]; with buckets
-    /// [`Error::Broken`] where no size can be read.
+    /// [`Error::Broken`] where no size can be read, [`Error::Train`] with the first sample at which the system fails.
     pub fn new(dataset: Arc<dyn Dataset>, settings: LoaderSettings) -> Result<Self> {
         settings.check()?;
         let pool =
             ThreadPoolBuilder::new().num_threads(settings.threads).thread_name(|n| format!("decode-{n}")).build();
         let pool = pool.map_err(|source| Error::Threads { source })?;
         let (plan, skipped) = pool.install(|| Plan::new(&dataset, &settings))?;
-        Ok(Self(Arc::new(Inner { dataset, settings, plan, pool, skipped: skipped.into() })))
+        Ok(Self(Arc::new(Inner { dataset, settings, plan, pool, skipped: skipped.into(), broken: Mutex::default() })))
     }
 
     /// How many samples its part of the data has.
@@ -85,6 +89,13 @@ impl Loader {
     #[must_use]
     pub fn batches_per_epoch(&self) -> u64 {
         self.0.plan.lengths(self.0.settings.batch).1
+    }
+
+    /// Which samples are in batches of which shape, as a fingerprint, if there are several shapes. What cannot be read is in none: a resumed run, or
+    /// another process, has the same batches only where this is the same.
+    #[must_use]
+    pub fn members(&self) -> Option<String> {
+        self.0.plan.members()
     }
 
     /// How often a sample was skipped because it cannot be read, since the loader was made.
@@ -101,7 +112,7 @@ impl BatchSource for Loader {
     /// Batch `number`, from 0: pictures [batch, 3, side, side] in [-1, 1], or of the sides of a bucket.
     ///
     /// # Errors
-    /// [`Error::Broken`] where a thousand samples in a row cannot be read, or none at all.
+    /// [`Error::Broken`] where a thousand samples in a row cannot be read, or none at all; [`Error::Train`] with the sample at which the system fails.
     fn batch(&self, number: u64) -> Result<Self::Batch> {
         let inner = &*self.0;
         let settings = &inner.settings;
@@ -135,8 +146,11 @@ impl Inner {
             let index = places.sample(place, further);
             match self.cut(index, cutting, nth) {
                 Ok(made) => return Ok(made),
+                Err(error) if is_of_the_system(&error) => return Err(error.into()),
                 Err(error) => {
-                    tracing::warn!(%error, "a broken picture is skipped");
+                    if self.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(index) {
+                        tracing::warn!(%error, "a broken picture is skipped");
+                    }
                     self.skipped.fetch_add(1, Ordering::Relaxed);
                     last = Some(error);
                 }

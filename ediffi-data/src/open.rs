@@ -23,13 +23,20 @@ pub fn open(path: &str) -> Result<Arc<dyn Dataset>> {
     }
     let folder = Path::new(path);
     if folder.is_dir() {
-        let has_shards = !in_folder(folder)?.is_empty();
-        return match (has_shards, has_pictures(folder)?) {
+        let shards = in_folder(folder)?;
+        return match (!shards.found.is_empty(), has_pictures(folder)?) {
             (true, true) => Err(Error::Mixed { path: folder.to_owned() }),
             (true, false) => Ok(Arc::new(Shards::open(path, None)?)),
-            (false, _) => match Folder::open(folder) {
-                Err(Error::Empty { .. }) => Err(Error::Unknown { path: folder.to_owned() }),
-                folder => Ok(Arc::new(folder?)),
+            // Pictures may lie beside the archive that they came in.
+            (false, _) => match (Folder::open(folder), shards.compressed) {
+                (Err(Error::Empty { .. }), Some(_)) => Ok(Arc::new(Shards::open(path, None)?)),
+                (Err(Error::Empty { .. }), None) => Err(Error::Unknown { path: folder.to_owned() }),
+                (folder, None) => Ok(Arc::new(folder?)),
+                (opened, Some(archive)) => {
+                    let opened = opened?;
+                    tracing::warn!(archive = %archive.display(), "an archive beside the pictures is passed over");
+                    Ok(Arc::new(opened))
+                }
             },
         };
     }

@@ -63,6 +63,14 @@ impl Plan {
         }
     }
 
+    /// Which samples have which shape, if there are several.
+    pub(crate) fn members(&self) -> Option<String> {
+        match self {
+            Self::Squares { .. } => None,
+            Self::Buckets(buckets) => Some(buckets.members()),
+        }
+    }
+
     /// Those of batch `number`.
     pub(crate) fn places(&self, number: u64, batch: usize) -> Result<Places<'_>> {
         Ok(match self {

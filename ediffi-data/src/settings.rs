@@ -85,6 +85,14 @@ impl LoaderSettings {
         expect_setting(fits, "buckets.multiple", || {
             format!("{multiple} does not divide the side {side}, or is no multiple of `smaller` {k}")
         })?;
+        let too_large = AspectBuckets { widest, multiple }.too_large(side);
+        expect_setting(too_large.is_none(), "buckets.multiple", || {
+            let (height, width) = too_large.unwrap_or_default();
+            format!(
+                "multiples of {multiple} make shapes as large as {width}x{height}, for pictures of about {side}x{side}: take a smaller one, or \
+                 a smaller `widest`"
+            )
+        })?;
         expect_setting(self.crop_side.is_none(), "buckets", || "crops are squares: there is one shape only".to_owned())
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use ediffi_core::files::path_inside;
 use serde::Deserialize;
 
-use crate::caption::{Captioned, LONGEST};
+use crate::caption::{Captioned, LONGEST, without_mark};
 use crate::error::file_error;
 use crate::{Error, Result, rows};
 
@@ -91,10 +91,11 @@ fn jsonl(path: &Path, mut file: impl BufRead, add: &mut impl FnMut(u64, &str, St
         if read as u64 > LONGEST {
             return Err(wrong(format!("it has more than {LONGEST} bytes")));
         }
+        let bytes = if line == 1 { without_mark(&bytes) } else { &bytes };
         if bytes.trim_ascii().is_empty() {
             continue;
         }
-        let row: Line = serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let row: Line = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
         let caption = row.captioned.one().map_err(wrong)?;
         add(line, &row.file_name, caption)?;
     }
@@ -165,6 +166,21 @@ mod tests {
         };
         assert_eq!(jsonl.unwrap(), rows([1, 3]));
         assert_eq!(csv.unwrap(), rows([2, 3]));
+    }
+
+    /// As editors of Windows write them.
+    #[test]
+    fn a_mark_of_utf_8_is_passed_over() {
+        let line = "{\"file_name\": \"a.png\", \"text\": \"a cat\"}\r\n";
+        for (name, content) in [
+            ("metadata.jsonl", format!("\u{feff}{line}")),
+            ("metadata.csv", "\u{feff}file_name,text\r\na.png,a cat\r\n".to_owned()),
+            ("metadata.csv", "\u{feff}\"file_name\",\"text\"\r\n\"a.png\",\"a cat\"\r\n".to_owned()),
+        ] {
+            let rows = table(name, &content).unwrap();
+            assert!(matches!(&rows[..], [(file, _, said)] if file == "a.png" && said == "a cat"), "{name}: {rows:?}");
+        }
+        assert!(table("metadata.jsonl", &format!("{line}\u{feff}{line}")).is_err(), "it stands at the beginning alone");
     }
 
     #[test]

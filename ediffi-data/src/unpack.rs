@@ -5,7 +5,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use ediffi_core::files::write_atomic_with;
+use ediffi_core::files::{remove_unfinished, write_atomic_with};
+use ediffi_train::lock::Lock;
 use parquet::schema::types::Type;
 use tar::{Builder, Header};
 
@@ -31,13 +32,20 @@ pub(crate) fn shard_of(path: &Path) -> PathBuf {
     path.with_file_name(format!("{}.tar", name_of(path)))
 }
 
-/// The shard of a file, which is written unless there is one of this very file: then both have the same time. Several programs may do it at once.
+/// The shard of a file, which is written unless there is one of this very file: then both have the same time. Of several programs one does it, and
+/// the others wait.
 pub(crate) fn unpacked(path: &Path) -> Result<PathBuf> {
     let time = |path: &Path| fs::metadata(path).and_then(|found| found.modified());
     let (shard, written) = (shard_of(path), time(path).map_err(file_error(path))?);
     if time(&shard).is_ok_and(|time| time == written) {
         return Ok(shard);
     }
+    let _alone = Lock::wait(path.with_file_name(format!(".{}.lock", name_of(path))))?;
+    if time(&shard).is_ok_and(|time| time == written) {
+        return Ok(shard);
+    }
+    // What a program that was killed has left takes as much room as the shard.
+    remove_unfinished(&shard)?;
     tracing::info!(file = %path.display(), shard = %shard.display(), "unpacking its pictures");
     let mut failed = None;
     let done = write_atomic_with(&shard, |file| {

@@ -185,6 +185,15 @@ fn what_is_no_data_is_told_apart() {
     made::folder(root.path(), &made::pictures(1));
     made::shard(&root.path().join("0.tar"), &made::pictures(1));
     assert!(matches!(error(open(path)), Error::Mixed { .. }));
+    fs::remove_file(root.path().join("0.tar")).unwrap();
+    fs::write(root.path().join("flowers.tgz"), "").unwrap();
+    assert_eq!(open(path).unwrap().len(), 1, "pictures beside the archive that they came in");
+    let archives = tempfile::tempdir().unwrap();
+    fs::write(archives.path().join("flowers.tgz"), "").unwrap();
+    let refused = error(open(archives.path().to_str().unwrap()));
+    assert!(matches!(&refused, Error::Shard { path, .. } if path.ends_with("flowers.tgz")), "{refused}");
+    fs::remove_file(root.path().join("flowers.tgz")).unwrap();
+    made::shard(&root.path().join("0.tar"), &made::pictures(1));
     fs::write(root.path().join("1.tar.gz"), "").unwrap();
     assert!(matches!(error(Shards::open(path, None)), Error::Shard { path, .. } if path.ends_with("1.tar.gz")));
 }

@@ -114,6 +114,28 @@ fn broken_pictures_are_skipped_by_the_next_in_order_and_counted() {
     assert_eq!(broken.clone().skipped(), 3);
 }
 
+/// A folder in the place of a picture cannot be read, as on a disk that fails: whoever tests may be root, whom no right is missing.
+#[test]
+fn where_the_system_fails_nothing_is_skipped() {
+    let root = tempfile::tempdir().unwrap();
+    let data = data(root.path(), 4);
+    let buckets = Some(AspectBuckets { widest: 2.0, multiple: 4 });
+    let shapes = || Loader::new(data.clone(), LoaderSettings { buckets, ..small() });
+    let (loader, whole) = (Loader::new(data.clone(), small()).unwrap(), shapes().unwrap().members());
+    let (gone, failing) = (root.path().join("0001.jpg"), root.path().join("0002.webp"));
+    fs::remove_file(gone).unwrap();
+    loader.batch(0).unwrap();
+    assert!(loader.skipped() > 0, "one that is gone is skipped");
+    assert_ne!(shapes().unwrap().members(), whole, "and in no bucket");
+    fs::remove_file(&failing).unwrap();
+    fs::create_dir(&failing).unwrap();
+    for error in [error(loader.batch(0)), error(shapes())] {
+        assert!(matches!(error, Error::Train { .. }), "{error}");
+        let (text, named) = (error.to_string(), failing.display().to_string());
+        assert!(text.contains("the sample 0002.webp cannot be read") && text.contains(&named), "{text}");
+    }
+}
+
 #[test]
 fn data_of_which_nothing_can_be_read_are_an_error() {
     let root = tempfile::tempdir().unwrap();
@@ -241,6 +263,7 @@ fn settings_that_make_no_sense_are_refused_by_name() {
         ("buckets.multiple", LoaderSettings { buckets: buckets(2.0, 0), ..small() }),
         ("buckets.multiple", LoaderSettings { buckets: buckets(2.0, 3), ..small() }),
         ("buckets.multiple", LoaderSettings { buckets: buckets(2.0, 2), smaller: Some(4), ..small() }),
+        ("buckets.multiple", LoaderSettings { buckets: buckets(8.0, 8), ..small() }),
         ("buckets", LoaderSettings { buckets: buckets(2.0, 4), crop_side: Some(4), ..small() }),
     ] {
         let refused = error(Loader::new(data.clone(), settings));

@@ -109,6 +109,11 @@ fn pictures_in_parquet_are_unpacked_once_and_again_when_they_are_others() {
     let fewer = at(&path("data"));
     assert_eq!((fewer.len(), time("data/train-1.parquet.tar")), (6, time("data/train-1.parquet")));
     assert_ne!(fewer.fingerprint(), first);
+    // What a kill left in the middle of it goes when it is unpacked the next time.
+    let left = path("data/train-1.parquet.tar.a1B2c3.tmp");
+    fs::write(&left, "half").unwrap();
+    fs::remove_file(path("data/train-1.parquet.tar")).unwrap();
+    assert_eq!((at(&path("data")).len(), left.exists()), (6, false));
     assert!(all(&*at(&path("data/train-0.parquet"))) == expected[..4]);
 }
 

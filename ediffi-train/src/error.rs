@@ -41,7 +41,7 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
-    /// Another run of this name is at work in the folder.
+    /// Another run of this name, or another job, is at work in the folder.
     #[error("another run is at work here: it has locked {}", path.display())]
     Locked {
         /// The file that it has locked.
@@ -97,7 +97,7 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A file was trained beside others, or with other settings.
-    #[error("{} {}", path.display(), trained_with(fact, found.as_deref(), expected))]
+    #[error("{} {}", path.display(), trained_with(fact, found.as_deref(), expected.as_deref()))]
     Lineage {
         /// The file.
         path: PathBuf,
@@ -105,8 +105,8 @@ pub enum Error {
         fact: String,
         /// As the file has it; `None` for a file that does not say.
         found: Option<String>,
-        /// As it is now.
-        expected: String,
+        /// As it is now; `None` for a setting that was taken away.
+        expected: Option<String>,
     },
     /// A checkpoint is there, and nobody said what to do with it.
     #[error("{} exists: resume it, or restart and replace it", path.display())]
@@ -230,11 +230,13 @@ pub(crate) fn file_error(path: &Path) -> impl Fn(std::io::Error) -> Error {
 }
 
 /// How a file of another lineage was trained.
-fn trained_with(fact: &str, found: Option<&str>, expected: &str) -> String {
-    match found {
-        Some(found) => format!("was trained with {fact} {}, not {expected}", brief(found)),
-        None => format!(
-            "does not say with which {fact} it was trained, perhaps by an earlier version; {expected} is expected"
+fn trained_with(fact: &str, found: Option<&str>, expected: Option<&str>) -> String {
+    match (found, expected) {
+        (Some(found), Some(expected)) => format!("was trained with {fact} {}, not {expected}", brief(found)),
+        (Some(found), None) => format!("was trained with {fact} {}, and there is none now", brief(found)),
+        (None, expected) => format!(
+            "does not say with which {fact} it was trained, perhaps by an earlier version; {} is expected",
+            expected.unwrap_or("none")
         ),
     }
 }

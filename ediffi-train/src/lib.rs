@@ -5,7 +5,7 @@
 //! batches on a background thread, [`data_parallel`] workers compute their loss, the [`optimizer`] updates the weights, [`state`] averages
 //! them and writes all of it to a checkpoint, [`lineage`] guards what a checkpoint may be resumed beside, and [`log`] records the loss.
 //! [`learner`] is the loss of a base or of super-resolution: [`corruption`] spoils the smaller pictures, [`dropout`] drops embeddings,
-//! [`noise`] draws noise levels and [`loss`] is the denoising loss. With [`reduce`], several processes train one network together; [`waves`]
+//! [`noise`] draws noise levels and [`loss`] is the denoising loss. A [`lock`] keeps a second job out of a folder. With [`reduce`], several processes train one network together; [`waves`]
 //! are networks that can be trained side by side.
 //!
 //! # Example
@@ -98,7 +98,7 @@ mod flat;
 mod fused;
 pub mod learner;
 pub mod lineage;
-mod lock;
+pub mod lock;
 pub mod log;
 pub mod lora;
 pub mod loss;

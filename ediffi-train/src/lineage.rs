@@ -13,6 +13,11 @@ use ediffi_core::weights::WeightsFile;
 use crate::error::file_error;
 use crate::{Error, Result};
 
+/// The note that lists the names of the facts, so that one that was taken away is missed.
+const NAMES: &str = "lineage";
+/// What stands between two of them.
+const BETWEEN: &str = "\n";
+
 /// Named facts about a training.
 #[derive(Debug, Clone, Default)]
 pub struct Lineage {
@@ -41,16 +46,19 @@ impl Lineage {
         self.with(fact, Fnv::START.with(bytes))
     }
 
-    /// The facts as they are stored in the header of a file.
+    /// The facts as they are stored in the header of a file, with a list of their names.
     #[must_use]
     pub fn notes(&self) -> HashMap<String, String> {
-        self.facts.iter().cloned().collect()
+        let names: Vec<&str> = self.facts.iter().map(|(fact, _)| fact.as_str()).collect();
+        let mut notes: HashMap<String, String> = self.facts.iter().cloned().collect();
+        notes.insert(NAMES.to_owned(), names.join(BETWEEN));
+        notes
     }
 
     /// Refuses a weights file or checkpoint of another lineage.
     ///
     /// # Errors
-    /// [`Error::Lineage`] naming the first fact that differs; a file that cannot be read.
+    /// [`Error::Lineage`] naming the first fact that differs, that the file has not, or that it alone has; a file that cannot be read.
     pub fn check(&self, path: &Path) -> Result<()> {
         self.open(path).map(|_| ())
     }
@@ -58,13 +66,20 @@ impl Lineage {
     /// Opens a weights file or checkpoint of this lineage.
     pub(crate) fn open(&self, path: &Path) -> Result<WeightsFile> {
         let file = WeightsFile::open(path, |name| Some(name.to_owned()))?;
-        match self.facts.iter().find(|(fact, expected)| file.text(fact) != Some(expected)) {
-            None => Ok(file),
-            Some((fact, expected)) => {
-                let (found, fact, expected) = (file.text(fact).map(str::to_owned), fact.clone(), expected.clone());
-                Err(Error::Lineage { path: path.to_owned(), fact, found, expected })
-            }
+        let refused = |fact: &str, expected: Option<&String>| {
+            let (found, expected) = (file.text(fact).map(str::to_owned), expected.cloned());
+            Err(Error::Lineage { path: path.to_owned(), fact: fact.to_owned(), found, expected })
+        };
+        if let Some((fact, expected)) = self.facts.iter().find(|(fact, expected)| file.text(fact) != Some(expected)) {
+            return refused(fact, Some(expected));
         }
+        // A setting that was taken away since. Older files have no list of their facts.
+        let is_known = |name: &str| self.facts.iter().any(|(fact, _)| fact == name);
+        let mut facts = file.text(NAMES).unwrap_or_default().split(BETWEEN).filter(|fact| !fact.is_empty());
+        if let Some(removed) = facts.find(|fact| !is_known(fact)) {
+            return refused(removed, None);
+        }
+        Ok(file)
     }
 }
 
@@ -151,6 +166,24 @@ mod tests {
         assert!(matches!(error, Error::Lineage { fact, .. } if fact == "t5"));
         write(&weights, 1.0, &Lineage::default());
         assert!(lineage(16).check(&weights).unwrap_err().to_string().contains("does not say with which batch"));
+    }
+
+    #[test]
+    fn a_setting_that_was_taken_away_is_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let batch = || Lineage::default().with("batch", 16);
+        write(&path, 1.0, &batch().with("tail", "0.1 from 3 to 80").with("parent", "ab"));
+        batch().with("tail", "0.1 from 3 to 80").with("parent", "ab").check(&path).unwrap();
+        let error = batch().with("parent", "ab").check(&path).unwrap_err().to_string();
+        assert!(error.ends_with("was trained with tail 0.1 from 3 to 80, and there is none now"), "{error}");
+        let error = batch().with("tail", "0.1 from 3 to 80").check(&path).unwrap_err();
+        assert!(matches!(&error, Error::Lineage { fact, expected: None, .. } if fact == "parent"), "{error}");
+        // Notes of an older file, which are no facts.
+        let notes = [("batch", "16"), ("tail", "0.1 from 3 to 80"), ("step", "3")];
+        let one = [("w".to_owned(), Tensor::full([4], 1.0, (Kind::Float, Device::Cpu)))];
+        save(&path, &one, notes.map(|(name, value)| (name.to_owned(), value.to_owned())).into()).unwrap();
+        batch().check(&path).unwrap();
     }
 
     /// The header has other notes, and says them in another order.

@@ -27,8 +27,21 @@ pub(crate) struct Text {
     pub(crate) said: Vec<Said>,
 }
 
-/// The batches of a stage.
+/// The batches of a stage. Clones share everything.
+#[derive(Clone)]
 pub(crate) struct Source(Loader);
+
+impl Source {
+    /// How often a picture was skipped because it cannot be read.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.0.skipped()
+    }
+
+    /// Which pictures are in batches of which shape, if there are several.
+    pub(crate) fn members(&self) -> Option<String> {
+        self.0.members()
+    }
+}
 
 impl BatchSource for Source {
     type Batch = Batch<Text>;
@@ -193,8 +206,8 @@ mod tests {
         assert_eq!(sizes(1, Shapes::Squares), larger[1..]);
         plan.stages.truncate(1);
         plan.check().unwrap();
-        for multiple in [0, 2, 12] {
-            plan.data.buckets = Some(BucketPlan { widest: 2.0, multiple });
+        for (widest, multiple) in [(2.0, 0), (2.0, 2), (2.0, 12), (2.0, 32), (8.0, 16)] {
+            plan.data.buckets = Some(BucketPlan { widest, multiple });
             let error = plan.check().unwrap_err().to_string();
             assert!(error.contains("data.buckets.multiple"), "{error}");
         }

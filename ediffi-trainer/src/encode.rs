@@ -4,6 +4,7 @@ use std::path::Path;
 
 use ediffi_core::conditioning::Conditioning;
 use ediffi_data::embeddings::{Kept, Writer};
+use ediffi_data::error::is_of_the_system;
 use tch::{Device, Kind, Tensor};
 
 use crate::data::NAMES;
@@ -24,11 +25,16 @@ pub(crate) fn captions(workshop: &Workshop<'_>, into: &Path, observer: &mut dyn 
     while let Some(range) = writer.pending() {
         let (mut rows, done) = (Vec::with_capacity(range.len()), range.end);
         for index in range {
-            // A sample that cannot be read is never trained on. Its place is kept.
-            let caption = workshop.dataset.caption(index).unwrap_or_else(|error| {
-                tracing::warn!(%error, "a caption cannot be read");
-                String::new()
-            });
+            let caption = match workshop.dataset.caption(index) {
+                // Embeddings are kept: a disk that fails for once must not leave an empty caption in them.
+                Err(error) if is_of_the_system(&error) => return Err(error.into()),
+                // A sample that cannot be read is never trained on. Its place is kept.
+                Err(error) => {
+                    tracing::warn!(%error, "a caption cannot be read");
+                    String::new()
+                }
+                Ok(caption) => caption,
+            };
             let told = texts.lock().map_err(|_| Error::Poisoned)?.alone(&caption)?;
             rows.push(row(workshop, &told)?);
         }

@@ -157,6 +157,12 @@ pub enum Error {
         /// Where its weights would be.
         weights: PathBuf,
     },
+    /// No validation of a network gave a number, so none of its weights are the best.
+    #[error("no validation of {network} gave a number: there are no best weights, which `keep.export` asks for")]
+    NoBest {
+        /// The network.
+        network: String,
+    },
     /// The place of the model holds something else.
     #[error("{} is to be replaced by the model, but {reason}", folder.display())]
     NotAModel {

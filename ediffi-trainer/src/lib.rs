@@ -22,6 +22,7 @@
 //! ```
 
 mod assemble;
+mod claim;
 mod data;
 mod differences;
 mod encode;

@@ -24,6 +24,11 @@ impl Measured {
     pub(crate) fn mean(&self) -> f64 {
         self.losses.iter().sum::<f64>() / self.losses.len().max(1) as f64
     }
+
+    /// Whether the mean is a number that another can be better than.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.mean().is_finite()
+    }
 }
 
 /// The measurements of a network.
@@ -73,9 +78,12 @@ impl MeasureLog {
         Ok(())
     }
 
-    /// The first with the lowest mean.
+    /// The first with the lowest mean, of those that have one.
     pub(crate) fn best(&self) -> Option<&Measured> {
-        self.rows.iter().reduce(|best, row| if row.mean() < best.mean() { row } else { best })
+        self.rows
+            .iter()
+            .filter(|row| row.is_finite())
+            .reduce(|best, row| if row.mean() < best.mean() { row } else { best })
     }
 
     /// The step at which `patience` measurements in a row were no better than one before.
@@ -155,5 +163,20 @@ mod tests {
         assert_eq!((log.ended(1), log.ended(2), log.ended(3)), (Some(15), Some(20), None));
         log.drop_from(25).unwrap();
         assert_eq!(log.best().unwrap().step, 10);
+    }
+
+    #[test]
+    fn what_is_no_number_is_never_the_best() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.csv");
+        let mut log = MeasureLog::open(&path, &bins(2)).unwrap();
+        log.drop_from(1).unwrap();
+        for (step, loss) in [(5, f64::NAN), (10, f64::INFINITY), (15, 0.3), (20, f64::NAN), (25, 0.2)] {
+            log.write(measured(step, loss)).unwrap();
+            let best = log.best().map(|best| best.step);
+            assert_eq!(best, [None, None, Some(15), Some(15), Some(25)][step as usize / 5 - 1]);
+        }
+        assert_eq!(MeasureLog::open(&path, &bins(2)).unwrap().best().unwrap().step, 25, "the file says so, too");
+        assert_eq!((log.ended(2), log.ended(3)), (Some(10), None));
     }
 }

@@ -1,7 +1,5 @@
 //! When a network under training is measured, on what, and what follows from it.
 
-use std::path::PathBuf;
-
 use ediffi_core::conditioning::Conditioning;
 use ediffi_data::Part;
 use ediffi_train::batch::{Batch, BatchSource};
@@ -9,9 +7,9 @@ use ediffi_train::learner::Learner;
 
 use crate::Result;
 use crate::data::{Shapes, Text, source};
-use crate::kept::remove;
 use crate::measured::{MeasureLog, Measured};
 use crate::plan::{NetworkPlan, StagePlan, ValidationPlan};
+use crate::run_folder::measured;
 use crate::validation::{Bins, measure};
 use crate::workshop::Workshop;
 
@@ -31,13 +29,9 @@ impl Measuring {
     pub(crate) fn open(workshop: &Workshop<'_>, stage: &StagePlan, network: &NetworkPlan) -> Result<Option<Self>> {
         let Some(plan) = workshop.plan.validation else { return Ok(None) };
         let bins = Bins::new(stage.noise, network.cell.interval(&stage.noise)?, plan.bins);
-        let log = MeasureLog::open(&path(workshop, &format!("{}.{}", stage.name, network.name)), &bins)?;
+        let log =
+            MeasureLog::open(&measured(&workshop.options.folder, &format!("{}.{}", stage.name, network.name)), &bins)?;
         Ok(Some(Self { plan, bins, log, stage: stage.clone(), batches: Vec::new(), begun: false }))
-    }
-
-    /// Removes the log of a network that begins anew.
-    pub(crate) fn clear(workshop: &Workshop<'_>, name: &str) -> Result<()> {
-        remove(&path(workshop, name))
     }
 
     /// The step at which it has ended the training. What a killed run measured past its checkpoint counts: it would be measured again.
@@ -77,9 +71,9 @@ impl Measuring {
         Ok(Measured { step, losses: measure(learner, &self.batches, &self.bins, workshop.plan.seed)? })
     }
 
-    /// Whether nothing better was measured before.
+    /// Whether nothing better was measured before. What is no number is never the best.
     pub(crate) fn is_best(&self, measured: &Measured) -> bool {
-        self.log.best().is_none_or(|best| measured.mean() < best.mean())
+        measured.is_finite() && self.log.best().is_none_or(|best| measured.mean() < best.mean())
     }
 
     /// Writes a measurement down. Whether it ends the training.
@@ -87,8 +81,4 @@ impl Measuring {
         self.log.write(measured)?;
         Ok(self.ended().is_some())
     }
-}
-
-fn path(workshop: &Workshop<'_>, name: &str) -> PathBuf {
-    workshop.options.folder.join(format!("{name}.validation.csv"))
 }

@@ -5,20 +5,19 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use ediffi_core::weights::{self, Params, WeightsFile};
-use ediffi_data::Part;
 use ediffi_train::fit::{Setup, fit_together};
 use ediffi_train::log::Entry;
-use ediffi_train::reduce::{Reduce, agree, ask_first};
+use ediffi_train::reduce::{Reduce, agree, ask_first, gather};
 use ediffi_train::run::Begin;
 use ediffi_train::state::{Shared, TrainState};
 use tch::{Kind, Tensor};
 
-use crate::data::{Shapes, source};
 use crate::kept::Kept;
 use crate::measuring::Measuring;
 use crate::observer::{Event, Observer};
 use crate::options::Outcome;
 use crate::plan::{Export, NetworkPlan, Plan, StagePlan};
+use crate::run_folder::Anew;
 use crate::sheets::Sheets;
 use crate::subject::Subject;
 use crate::together::{first, number_of_first, on_first};
@@ -37,25 +36,22 @@ pub(crate) fn train(
     let (stage, network) = workshop.planned(stage, network)?;
     let name = format!("{}.{}", stage.name, network.name);
     let (task, plan, options) = (workshop.training.task(&name)?, workshop.plan, workshop.options);
-    let mut run = workshop.run(&name, &task, agree(reduce, workshop.lineage(stage, network))?);
+    let run = || workshop.run(&name, &task, workshop.lineage(stage, network)?);
+    let mut run = agree(reduce, run())?;
     let (weights, kept) = (workshop.weights(&name), Kept::new(&options.folder, &name, plan.keep));
-    let open = || {
+    let open = || -> Result<_> {
         run.begin.discard(&weights)?;
-        if run.begin == Begin::Restart {
-            kept.clear()?;
-            Measuring::clear(workshop, &name)?;
-        }
-        Measuring::open(workshop, stage, network)
+        Ok((Measuring::open(workshop, stage, network)?, Anew::of(&run)?))
     };
-    let measuring = on_first(reduce, open)?.flatten();
+    let (measuring, anew) = on_first(reduce, open)?.unzip();
+    let measuring = measuring.flatten();
     let ended = measuring.as_ref().and_then(Measuring::ended);
     run.steps = number_of_first(reduce, ended.map_or(run.steps, |ended| run.steps.min(ended)))?;
     if ask_first(reduce, || Ok::<_, Error>(run.is_trained(&weights)?))? {
         return Ok(Outcome::Trained);
     }
     let prepare = || -> Result<_> {
-        let (part, threads) = ((Part::Train, Shapes::OfThePlan), options.threads.unwrap_or(0));
-        let batches = source(plan, stage, &workshop.dataset, part, threads)?;
+        let batches = workshop.batches(stage)?;
         let parent = workshop.parent(stage, network)?;
         Ok((Subject::of(workshop, (stage, network), &task, parent.as_ref())?, parent, batches))
     };
@@ -72,11 +68,11 @@ pub(crate) fn train(
     };
     let notes = subject.notes(run.lineage.notes());
     let learner = |params: &mut dyn Params| subject.loss(params);
-    let mut looks = (reduce.rank() == 0).then(|| Looks {
+    let mut looks = anew.map(|anew| Looks {
         workshop,
         subject: &subject,
         sheets: Sheets::new(workshop, stage, network, parent),
-        watch: Watch::new(&run, &options.folder),
+        watch: Watch::new(&run, &options.folder, anew),
         measuring,
         kept,
         name: &name,
@@ -84,8 +80,14 @@ pub(crate) fn train(
         notes: notes.clone(),
         ended: false,
     });
+    let (skipping, before) = (batches.clone(), batches.skipped());
+    let mut told = 0;
     let observe = |state: &TrainState, entry: Option<&Entry>| {
         let (step, steps) = (state.step(), run.steps);
+        let times = skipping.skipped().saturating_sub(before);
+        let stops = entry.is_some()
+            && std::mem::replace(&mut told, times) != times
+            && observer.event(&Event::Skipped { name: &name, times }).is_break();
         let flow = match &mut looks {
             Some(looks) => looks.step(state, entry, observer),
             None => Ok(observer.event(&Event::Step { name: &name, step, steps, entry })),
@@ -94,16 +96,24 @@ pub(crate) fn train(
             // Whatever comes of it: the others wait here, where nobody is missed.
             reduce.barrier()?;
         }
-        flow
+        if stops { flow.map(|_| ControlFlow::Break(())) } else { flow }
     };
     let state = fit_together(reduce, &run, &setup, batches, learner, observe)?;
+    let all = gather(reduce, &[skipping.skipped().saturating_sub(before) as f64])?;
+    let times: f64 = all.iter().flatten().sum();
+    if times > 0.0 {
+        // Nothing is left to stop.
+        let _ = observer.event(&Event::Skipped { name: &name, times: times as u64 });
+    }
     let export = || {
-        let Some(Looks { kept, ended, .. }) = &looks else { return Ok(false) };
-        if state.step() < run.steps && !ended {
+        let Some(Looks { kept, ended, watch, .. }) = &mut looks else { return Ok(false) };
+        watch.begun()?;
+        if state.step() < run.steps && !*ended {
             return Ok(false);
         }
         match plan.keep.export {
             Export::Last => state.export(&weights, "", Kind::Float, notes.clone())?,
+            Export::Best if !kept.best().is_file() => return Err(Error::NoBest { network: name.clone() }),
             Export::Best => export_best(&kept.best(), &weights, state.step(), notes.clone())?,
         }
         Ok(true)
@@ -219,7 +229,7 @@ impl<'a> Workshop<'a> {
     /// Whether a network has had all its steps, or was ended by its validation.
     pub(crate) fn is_finished(&self, stage: &StagePlan, network: &NetworkPlan) -> Result<bool> {
         let name = format!("{}.{}", stage.name, network.name);
-        let mut run = self.run(&name, &self.training.task(&name)?, self.lineage(stage, network)?);
+        let mut run = self.run(&name, &self.training.task(&name)?, self.lineage(stage, network)?)?;
         run.begin = Begin::Resume;
         let ended = Measuring::open(self, stage, network)?.as_ref().and_then(Measuring::ended);
         run.steps = ended.map_or(run.steps, |ended| run.steps.min(ended));

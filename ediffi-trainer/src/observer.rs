@@ -34,6 +34,14 @@ pub enum Event<'a> {
         /// The file.
         path: &'a Path,
     },
+    /// Pictures that cannot be read were skipped in this training of a network: every few steps those of this process, at the end those of all
+    /// that train it. One that comes in several epochs counts each time.
+    Skipped {
+        /// Its name.
+        name: &'a str,
+        /// How many times.
+        times: u64,
+    },
     /// A network has had all its steps, now or before, in whichever process.
     Trained {
         /// Its name.

@@ -5,6 +5,7 @@
 use ediffi_core::files::write_json;
 use ediffi_core::nn::Linear;
 use ediffi_core::weights::{Params, Scope};
+use ediffi_data::error::is_of_the_system;
 use ediffi_data::{Part, Split};
 use ediffi_encoders::TextTokenizer;
 use ediffi_encoders::t5::{FeedForwardKind, T5Config, T5Network};
@@ -18,6 +19,7 @@ use crate::Result;
 use crate::observer::Observer;
 use crate::options::Outcome;
 use crate::plan::{OWN_T5, OwnT5};
+use crate::run_folder::Anew;
 use crate::vocabulary::{END, PADDING, UNKNOWN, Vocabulary};
 use crate::watch::Watch;
 use crate::workshop::Workshop;
@@ -46,7 +48,7 @@ pub(crate) fn train(workshop: &Workshop<'_>, own: &OwnT5, tokens: i64, observer:
     let (folder, runtime) = (workshop.options.folder.join(OWN_T5), workshop.options.runtime);
     let [weights, tokenizer_path] = ["model.safetensors", "tokenizer.json"].map(|file| folder.join(file));
     let task = workshop.training.task(OWN_T5)?;
-    let begin = workshop.begin(OWN_T5);
+    let begin = workshop.begin(OWN_T5)?;
     begin.discard(&weights)?;
     let captions = captions(workshop)?;
     let vocabulary = Vocabulary::of(captions.iter().map(String::as_str), own.vocabulary);
@@ -59,9 +61,10 @@ pub(crate) fn train(workshop: &Workshop<'_>, own: &OwnT5, tokens: i64, observer:
         .with("data", &workshop.data)
         .with("held-out", workshop.plan.data.held_out)
         .with("tokens", tokens)
+        .with("vocabulary", own.vocabulary)
         .with("dimensions", format!("{} x {} x {}", own.layers, own.heads, own.width))
         .with_file("tokenizer", &tokenizer_path)?;
-    let run = workshop.run(OWN_T5, &task, lineage);
+    let run = workshop.run(OWN_T5, &task, lineage)?;
     if run.is_trained(&weights)? {
         return Ok(Outcome::Trained);
     }
@@ -92,8 +95,9 @@ pub(crate) fn train(workshop: &Workshop<'_>, own: &OwnT5, tokens: i64, observer:
         ema: training.ema,
         workers: 1,
     };
-    let mut watch = Watch::new(&run, &workshop.options.folder);
+    let mut watch = Watch::new(&run, &workshop.options.folder, Anew::of(&run)?);
     let state = fit(&run, &setup, batches, learner, |state, entry| watch.step(state, entry, observer))?;
+    watch.begun()?;
     if state.step() < run.steps {
         return Ok(Outcome::Stopped);
     }
@@ -111,6 +115,7 @@ fn captions(workshop: &Workshop<'_>) -> Result<Vec<String>> {
     for index in (0..len).step_by(every).filter(|index| split.part(*index) == Part::Train) {
         match workshop.dataset.caption(index) {
             Ok(caption) => captions.push(caption),
+            Err(error) if is_of_the_system(&error) => return Err(error.into()),
             Err(error) => tracing::warn!(%error, "a caption is left out"),
         }
     }

@@ -2,7 +2,7 @@
 
 use ediffi_train::plan::{Task, TrainingPlan};
 use ediffi_train::reduce::Reduce;
-use ediffi_train::waves::waves;
+use ediffi_train::waves::{is_dealt, waves};
 
 /// The processes of a training, as one of them sees them. Those of a group train a network together, beside other groups.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +35,7 @@ impl<'a> Processes<'a> {
         if self.groups <= 1 || (tasks == 1 && batches >= self.everyone.world() as u64) {
             return Some(self.everyone);
         }
-        (turn % self.groups == self.group).then_some(self.own)
+        is_dealt(turn, self.group, self.groups).then_some(self.own)
     }
 }
 

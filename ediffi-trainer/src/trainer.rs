@@ -6,10 +6,11 @@ use std::sync::Arc;
 use ediffi_train::dataset::Dataset;
 use ediffi_train::plan::Task;
 use ediffi_train::reduce::{Alone, Reduce, agree};
+use ediffi_train::run::Begin;
 
 use crate::observer::{Event, Observer};
 use crate::options::{Options, Outcome};
-use crate::plan::Plan;
+use crate::plan::{OWN_T5, Plan};
 use crate::processes::{self, Processes};
 use crate::workshop::Workshop;
 use crate::{Result, assemble, encode, network, own_t5, run_folder, together};
@@ -24,8 +25,8 @@ const MODEL: &str = "model";
 ///
 /// # Errors
 /// [`Error::Plan`](crate::Error::Plan) and its kin before anything large is allocated; [`Error::Exists`](crate::Error::Exists),
-/// [`Error::OtherRun`](crate::Error::OtherRun) and [`Error::NoRun`](crate::Error::NoRun) for the folder; those of the data, of the encoders
-/// and of the training.
+/// [`Error::OtherRun`](crate::Error::OtherRun) and [`Error::NoRun`](crate::Error::NoRun) for the folder, and
+/// [`Locked`](ediffi_train::Error::Locked) while another job is at work there; those of the data, of the encoders and of the training.
 pub fn train(
     plan: &Plan,
     dataset: Arc<dyn Dataset>,
@@ -80,7 +81,7 @@ pub fn train_in_groups(
     let everyone = processes.everyone;
     let workshop = agree(everyone, Workshop::open(plan, dataset, options))?;
     together::check(processes, plan, &workshop.data, options)?;
-    together::on_first(everyone, || run_folder::take(&options.folder, options.begin, plan, &workshop.data))?;
+    let _claim = together::on_first(everyone, || run_folder::take(options, plan, &workshop.data))?;
     for wave in processes::of_plan(&workshop.training, &options.only, processes.groups) {
         let mut stopped = false;
         for (turn, task) in wave.iter().enumerate() {
@@ -121,10 +122,10 @@ fn one(reduce: &dyn Reduce, workshop: &Workshop<'_>, task: &Task<'_>, observer: 
 }
 
 /// Encodes the captions of the data once, into `into`, for trainings with [`Options::embeddings`]. A T5 that the plan trains is trained first.
-/// Stopped or killed, the same call goes on.
+/// Stopped or killed, the same call goes on: for [`Begin::New`], too, what is there of that T5 stays, and nothing else is touched.
 ///
 /// # Errors
-/// As [`train`]; a folder of other embeddings.
+/// As [`train`], except that a run of this plan and these data may be there; a folder of other embeddings.
 pub fn encode_captions(
     plan: &Plan,
     dataset: Arc<dyn Dataset>,
@@ -135,7 +136,9 @@ pub fn encode_captions(
     use_threads(options);
     let workshop = Workshop::open(plan, dataset, options)?;
     if plan.encoders.own.is_some() {
-        run_folder::take(&options.folder, options.begin, plan, &workshop.data)?;
+        let begin = if options.begin == Begin::New { Begin::Resume } else { options.begin };
+        let own = Options { begin, only: vec![OWN_T5.to_owned()], ..options.clone() };
+        let _claim = run_folder::take(&own, plan, &workshop.data)?;
         if encoder(&workshop, observer)? == Outcome::Stopped {
             return Ok(Outcome::Stopped);
         }

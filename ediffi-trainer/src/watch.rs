@@ -9,6 +9,7 @@ use ediffi_train::state::TrainState;
 
 use crate::Result;
 use crate::observer::{Event, Observer};
+use crate::run_folder::Anew;
 use crate::tensorboard::Events;
 
 /// Watches a run: its scalars for TensorBoard, and its events.
@@ -17,12 +18,18 @@ pub(crate) struct Watch {
     steps: u64,
     folder: PathBuf,
     events: Option<Events>,
+    anew: Anew,
 }
 
 impl Watch {
-    pub(crate) fn new(run: &Run<'_>, folder: &Path) -> Self {
+    pub(crate) fn new(run: &Run<'_>, folder: &Path, anew: Anew) -> Self {
         let folder = folder.join("tensorboard").join(run.name);
-        Self { name: run.name.to_owned(), steps: run.steps, folder, events: None }
+        Self { name: run.name.to_owned(), steps: run.steps, folder, events: None, anew }
+    }
+
+    /// Sees to it that a restart counts as begun, once there is a checkpoint.
+    pub(crate) fn begun(&mut self) -> Result<()> {
+        self.anew.look()
     }
 
     /// The file of events, which begins with the first step that is done.
@@ -40,6 +47,7 @@ impl Watch {
         entry: Option<&Entry>,
         observer: &mut dyn Observer,
     ) -> Result<ControlFlow<()>> {
+        self.begun()?;
         let step = state.step();
         let events = self.events(step)?;
         if let Some(Entry { loss, gradient, rate, speed, waiting, .. }) = entry {

@@ -1,6 +1,7 @@
 //! What every training of a plan shares.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -14,13 +15,13 @@ use ediffi_train::plan::{Batches, Task, TrainingPlan};
 use ediffi_train::run::{Begin, Run};
 use serde_json::json;
 
-use crate::data::Told;
+use crate::data::{Shapes, Source, Told, source};
 use crate::encoders::{EncoderPaths, Texts};
 use crate::error::wrong;
 use crate::options::Options;
 use crate::plan::{NetworkPlan, Plan, StagePlan};
 use crate::start::{Ancestor, start};
-use crate::{Error, Result};
+use crate::{Error, Result, run_folder};
 
 /// What every training of a plan shares.
 pub(crate) struct Workshop<'a> {
@@ -37,6 +38,8 @@ pub(crate) struct Workshop<'a> {
     texts: OnceCell<Arc<Mutex<Texts>>>,
     embeddings: OnceCell<Embeddings>,
     fingerprints: OnceCell<Vec<(&'static str, String)>>,
+    /// What the stages are trained on, by their names.
+    batches: RefCell<HashMap<String, Source>>,
 }
 
 /// What `cell` holds, or else `make`s.
@@ -75,23 +78,29 @@ impl<'a> Workshop<'a> {
             texts: OnceCell::new(),
             embeddings: OnceCell::new(),
             fingerprints: OnceCell::new(),
+            batches: RefCell::default(),
         })
     }
 
     /// What to do with what is there of a task.
-    pub(crate) fn begin(&self, name: &str) -> Begin {
-        let named = self.options.only.is_empty() || self.options.only.iter().any(|only| only == name);
-        match self.options.begin {
-            // What `--only` does not name stays.
-            Begin::Restart if named => Begin::Restart,
-            // That there is no run was seen before the first task began.
-            _ => Begin::Resume,
-        }
+    pub(crate) fn begin(&self, name: &str) -> Result<Begin> {
+        run_folder::begin(&self.options.folder, name)
     }
 
     /// The averaged weights of something trained, in f32.
     pub(crate) fn weights(&self, name: &str) -> PathBuf {
-        self.options.folder.join(format!("{name}.safetensors"))
+        run_folder::exported(&self.options.folder, name)
+    }
+
+    /// What the networks of a stage are trained on. With several shapes of batches, the sizes of all pictures are read the first time.
+    pub(crate) fn batches(&self, stage: &StagePlan) -> Result<Source> {
+        if let Some(made) = self.batches.borrow().get(&stage.name) {
+            return Ok(made.clone());
+        }
+        let (part, threads) = ((Part::Train, Shapes::OfThePlan), self.options.threads.unwrap_or(0));
+        let made = source(self.plan, stage, &self.dataset, part, threads)?;
+        self.batches.borrow_mut().insert(stage.name.clone(), made.clone());
+        Ok(made)
     }
 
     /// What a network starts from: its parent, or a network of a model folder.
@@ -129,7 +138,10 @@ impl<'a> Workshop<'a> {
             .with("precondition", json!(stage.precondition));
         let lineage = match self.plan.buckets(stage) {
             None => lineage,
-            Some(shapes) => lineage.with("buckets", format!("{} {}", shapes.widest, shapes.multiple)),
+            Some(shapes) => {
+                let members = self.batches(stage)?.members().unwrap_or_default();
+                lineage.with("buckets", format!("{} {}", shapes.widest, shapes.multiple)).with("members", members)
+            }
         };
         let mut lineage = match self.plan.smaller(stage) {
             None => lineage,
@@ -151,19 +163,19 @@ impl<'a> Workshop<'a> {
     }
 
     /// The run of a task. `name` is the task's.
-    pub(crate) fn run<'r>(&'r self, name: &'r str, task: &Task<'_>, lineage: Lineage) -> Run<'r> {
+    pub(crate) fn run<'r>(&'r self, name: &'r str, task: &Task<'_>, lineage: Lineage) -> Result<Run<'r>> {
         let Batches { batch, accumulate } = self.training.batches(task);
-        Run {
+        Ok(Run {
             name,
             folder: &self.options.folder,
-            begin: self.begin(name),
+            begin: self.begin(name)?,
             steps: task.training().steps,
             batch,
             accumulate,
             first_batch: task.first_batch(),
             checkpoint_every: self.options.checkpoint_every,
             lineage,
-        }
+        })
     }
 
     /// How many workers of this process share its batches of a step, which are dealt to so many `processes`.

@@ -77,9 +77,11 @@ fn misplaced(jumps: Jumps, request: &Request, edit: &Edit, first: &StageShape) -
         return Some(format!("the jumps go back {} steps, and only {made} are made", jumps.length));
     }
     let settings = first.settings.patched(request.stages.get(&first.name));
-    let churns = matches!(settings.solver, Solver::Heun(churn) if churn.s_churn > 0.0);
-    churns
-        .then(|| format!("there are jumps, but the solver of stage `{}` churns, and adds noise of its own", first.name))
+    let own = settings.experts.values().filter_map(|expert| expert.solver);
+    let churns = |solver: Solver| matches!(solver, Solver::Heun(churn) if churn.s_churn > 0.0);
+    own.chain([settings.solver])
+        .any(churns)
+        .then(|| format!("there are jumps, but a solver of stage `{}` churns, and adds noise of its own", first.name))
 }
 
 /// Why a picture that is to be enlarged would lose detail first, if it would.
@@ -87,9 +89,17 @@ fn shrunk(request: &Request, edit: &Edit, running: &[StageShape]) -> Option<Stri
     let first = running.first().filter(|first| first.enlarges)?;
     let ((width, height), (w, h)) =
         (shape::first_size(request, running)?, (edit.picture.width(), edit.picture.height()));
+    let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();
+    let (unit, last) = (sizes::unit(&sizes).max(1), sizes.last().map_or(1, |last| last.size));
+    // The least side of the last stage's picture with which the first draws no less than the given one has.
+    let least = |side: u32| {
+        let times = (f64::from(side) * last as f64 / first.size.size as f64 / unit as f64).ceil() as i64;
+        times.saturating_mul(unit)
+    };
     (w > width || h > height).then(|| {
-        let name = &first.name;
-        format!("stage `{name}` would draw {width}x{height} pixels, the picture has {w}x{h}: begin with a later stage, or set a larger size")
+        let (name, wide, high) = (&first.name, least(w), least(h));
+        let later = if running.len() > 1 { "begin with a later stage, " } else { "" };
+        format!("stage `{name}` would draw {width}x{height} pixels, fewer than the picture's {w}x{h}: {later}set a size of {wide}x{high} at least, or scale the picture down")
     })
 }
 

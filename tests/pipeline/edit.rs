@@ -1,6 +1,6 @@
 //! Editing through the public API: image to image, inpainting, enlarging.
 
-use ediffi::{Churn, Edit, EditPicture, Error, Margins, Problem, Request, Schedule, Solver};
+use ediffi::{Canvas, Churn, Edit, EditPicture, Error, Margins, Problem, Region, Request, Schedule, Solver};
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
 use crate::model::{Model, apple, bytes, distance, tensor};
@@ -20,6 +20,11 @@ fn left(width: u32, height: u32) -> EditPicture {
     let mut png = std::io::Cursor::new(Vec::new());
     mask.write_to(&mut png, image::ImageFormat::Png).unwrap();
     EditPicture::from_bytes(png.into_inner()).unwrap()
+}
+
+/// Words where the mask is white.
+fn painted(words: &str) -> Canvas {
+    Canvas::new([Region::rectangle(words, (8, 8), 0..4, 0..8).unwrap()]).unwrap()
 }
 
 fn churning() -> Solver {
@@ -43,6 +48,7 @@ fn every_edit_replays_from_its_png() {
         apple().edit(edit.clone().strength(0.25)),
         apple().edit(edit.clone().mask(left(16, 16)).strength(0.75)),
         apple().edit(edit.clone().mask(left(16, 16)).strength(0.75).jumps(1, 2)),
+        apple().edit(edit.clone().mask(left(16, 16)).strength(0.75)).canvas(painted("red apple")),
         apple().edit(Edit::outpaint(&picture(8, 16), Margins { right: 8, ..Margins::default() }).unwrap()),
         Request::unconditional().first_stage("sr").edit(edit),
     ];
@@ -57,18 +63,22 @@ fn every_edit_replays_from_its_png() {
     }
     drawn.sort();
     drawn.dedup();
-    assert_eq!(drawn.len(), 6);
+    assert_eq!(drawn.len(), 7);
 }
 
+/// Words that are painted change what is drawn, and nothing of what stays.
 #[test]
 fn what_is_black_in_the_mask_is_the_given_picture() {
     let (model, given) = (Model::new(), pixels(16, 16));
     let pipeline = model.open();
     let request = apple().edit(Edit::new(picture(16, 16)).mask(left(16, 16)));
-    let generation = pipeline.generate(&request).unwrap();
-    let drawn = generation.images[0].rgb();
-    assert!((8..16).all(|x| (0..16).all(|y| drawn.get_pixel(x, y) == given.get_pixel(x, y))));
-    assert!((0..8).any(|x| (0..16).any(|y| drawn.get_pixel(x, y) != given.get_pixel(x, y))));
+    let drawn = [request.clone(), request.clone().canvas(painted("red apple"))]
+        .map(|request| pipeline.generate(&request).unwrap().images.remove(0));
+    for drawn in drawn.iter().map(ediffi::GeneratedImage::rgb) {
+        assert!((8..16).all(|x| (0..16).all(|y| drawn.get_pixel(x, y) == given.get_pixel(x, y))));
+        assert!((0..8).any(|x| (0..16).any(|y| drawn.get_pixel(x, y) != given.get_pixel(x, y))));
+    }
+    assert_ne!(drawn[0].rgb(), drawn[1].rgb());
     // The same for all images of a request, whatever batch they are in.
     let two = model.builder().batch(1).open().unwrap().generate(&request.images(2)).unwrap();
     assert!(two.images.iter().all(|image| image.rgb().get_pixel(12, 3) == given.get_pixel(12, 3)));
@@ -139,6 +149,23 @@ fn outpainting_keeps_the_picture_in_its_margins() {
     assert!((0..16).any(|y| rgb.get_pixel(0, y) != given.get_pixel(0, y)));
 }
 
+/// The tiny model draws multiples of 4, with a shorter side of 16.
+#[test]
+fn margins_are_widened_so_that_the_proportions_stay() {
+    let model = Model::new();
+    let pipeline = model.open();
+    let right = |right| Margins { right, ..Margins::default() };
+    let widened = |request: &Request, margins| pipeline.margins(request, &picture(16, 16), margins);
+    assert_eq!(widened(&apple(), right(3)), right(4));
+    assert_eq!(widened(&apple().size(32, 16), right(3)), right(16));
+    assert_eq!(widened(&apple().last_stage("base"), right(3)), right(4));
+    let canvas = Edit::outpaint(&picture(16, 16), widened(&apple(), right(3))).unwrap();
+    let drawn = pipeline.generate(&apple().edit(canvas)).unwrap();
+    let (rgb, given) = (drawn.images[0].rgb(), pixels(16, 16));
+    assert_eq!(rgb.dimensions(), (20, 16));
+    assert!((0..15).all(|x| (0..16).all(|y| rgb.get_pixel(x, y) == given.get_pixel(x, y))));
+}
+
 #[test]
 fn strength_0_is_the_picture_as_later_stages_see_it() {
     let model = Model::new();
@@ -197,10 +224,18 @@ fn what_does_not_fit_is_named() {
         (apple().first_stage("sr").edit(edit.clone().jumps(1, 1)), "there are jumps, but stage `sr` is the first"),
         (
             apple().edit(edit.clone().mask(left(16, 16)).jumps(1, 1)).solver("base", churning()),
-            "the solver of stage `base` churns",
+            "a solver of stage `base` churns",
+        ),
+        (
+            apple().edit(edit.clone().mask(left(16, 16)).jumps(1, 1)).expert_solver("base", 1, churning()),
+            "a solver of stage `base` churns",
         ),
         (apple().edit(edit.clone().mask(left(16, 16)).jumps(1, 400)), "edit, steps with its jumps: 1204"),
         (apple().first_stage("sr"), "stage `sr` is the first and enlarges a picture, but there is none"),
+        (
+            Request::unconditional().first_stage("sr").edit(Edit::new(picture(50, 30))),
+            "would draw 28x16 pixels, fewer than the picture's 50x30: set a size of 52x32 at least",
+        ),
         (apple().first_stage("sr").edit(edit.clone().strength(0.5)), "there is a strength"),
         (apple().first_stage("sr").edit(edit.clone().mask(left(16, 16))), "there is a mask"),
         (apple().first_stage("top"), "first stage: there is no stage `top`"),

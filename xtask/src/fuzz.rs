@@ -28,7 +28,7 @@ const FLAGS: [&str; 7] = [
 /// A reader: its name, its dictionary, and the longest input in bytes.
 type Target = (&'static str, &'static str, usize);
 
-const TARGETS: [Target; 22] = [
+const TARGETS: [Target; 23] = [
     ("caption", "caption", 2_048),
     ("checkpoint", "safetensors", 4_096),
     ("dataset", "safetensors", 16_384),
@@ -40,6 +40,7 @@ const TARGETS: [Target; 22] = [
     ("manifest", "model", 16_384),
     ("network", "model", 8_192),
     ("palette", "request", 8_192),
+    ("parquet", "model", 8_192),
     ("picture", "png", 8_192),
     ("plan", "plan", 16_384),
     ("png", "png", 16_384),

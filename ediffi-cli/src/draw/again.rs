@@ -7,6 +7,7 @@ use ediffi::{Provenance, Request};
 
 use super::failure::Failure;
 use super::options::Options;
+use crate::tell::tell;
 
 /// Draw the request that a picture holds, with other settings if some are given.
 #[derive(Args)]
@@ -19,12 +20,13 @@ pub(crate) struct Again {
 
 impl Again {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let (request, pipeline) = self.options.ready(Request::from_png(&self.picture)?, &[&self.picture])?;
+        let held = Request::from_png(&self.picture).map_err(|error| format!("{}: {error}", self.picture.display()))?;
+        let (request, pipeline) = self.options.ready(held, &[&self.picture])?;
         pipeline.validate(&request)?;
         // Pictures of earlier versions do not say what made them.
         if let Ok(made) = Provenance::from_png(&self.picture) {
             for difference in made.differences(&pipeline.provenance(&request)?) {
-                eprintln!("another picture may come out: {difference}");
+                tell(&format!("another picture may come out: {difference}"));
             }
         }
         self.options.output.draw(&pipeline, &request)

@@ -38,7 +38,7 @@ pub(crate) struct BatchCommand {
 
 impl BatchCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let rank = Rank::of_process()?;
+        let rank = Rank::of_process().map_err(Failure::usage)?;
         let pipeline = self.model.builder_on(rank.device())?.open()?;
         let requests = self.requests(&pipeline)?;
         let jobs = requests.iter().map(|(&line, request)| Job {
@@ -117,7 +117,7 @@ impl Job<'_> {
                 all = false;
                 continue;
             }
-            let named = |error: ediffi::Error| format!("{}: {error}", file.display());
+            let named = |error: ediffi::Error| Failure::from(error).of(&file.display().to_string());
             let mut kept = Request::from_png(file).map_err(named)?;
             if let (Some(kept), Some(own)) = (&mut kept.style, &self.request.style)
                 && same_but_for_pictures(kept, own)
@@ -175,7 +175,7 @@ fn draw(pipeline: &Pipeline, jobs: &[Job<'_>]) -> Result<(), Failure> {
         (Some(failure), _) => Err(failure),
         (None, Err(ediffi::Error::OfMany { index, source })) => {
             let line = jobs.get(index).map_or(0, |job| job.line);
-            Err(format!("line {line}: {source}").into())
+            Err(Failure::from(*source).of(&format!("line {line}")))
         }
         (None, drawn) => Ok(drawn.map(drop)?),
     }

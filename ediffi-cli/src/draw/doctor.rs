@@ -4,7 +4,7 @@ use std::fs::{read_dir, read_to_string};
 use std::path::Path;
 
 use clap::Args;
-use ediffi::{Device, DeviceChoice, Kind, Precision, Request, Runtime};
+use ediffi::{Device, DeviceChoice, Kind, Pipeline, Precision, Request, Runtime};
 use ediffi_core::runtime::{auto_precision, cuda_devices};
 use ediffi_libtorch::VERSION;
 use serde_json::json;
@@ -94,7 +94,9 @@ impl Doctor {
             vec![Finding::good("model", error.to_string()).but(Grade::Broken, advice)]
         };
         // Whether the device can be used was found by itself; the model is looked at on the processor.
-        let on_processor = || self.model.builder()?.device(DeviceChoice::Cpu).precision(Precision::Auto).open();
+        let on_processor = || -> Result<Pipeline, Failure> {
+            Ok(self.model.builder()?.device(DeviceChoice::Cpu).precision(Precision::Auto).open()?)
+        };
         let pipeline = match on_processor() {
             Ok(pipeline) => pipeline,
             Err(error) => return broken(&error),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::tell::tell;
+
 /// Exit code of a request that the model or its limits refuse, as of arguments that are not understood.
 const REFUSED: u8 = 2;
 
@@ -21,10 +23,23 @@ impl Failure {
         Self { code: REFUSED, lines, told: false }
     }
 
+    /// Arguments that make no sense, or would destroy something.
+    pub(crate) fn usage(reason: impl Into<String>) -> Self {
+        Self::refused(vec![reason.into()])
+    }
+
+    /// The same, of something that is named.
+    pub(crate) fn of(mut self, name: &str) -> Self {
+        if let Some(first) = self.lines.first_mut() {
+            *first = format!("{name}: {first}");
+        }
+        self
+    }
+
     /// Says it on standard error, once.
     pub(crate) fn tell(&mut self) {
         if !std::mem::replace(&mut self.told, true) {
-            eprintln!("error: {self}");
+            tell(&format!("error: {self}"));
         }
     }
 

@@ -7,6 +7,7 @@ mod doctor;
 mod encode;
 mod failure;
 mod image;
+mod limits;
 mod located;
 mod model;
 mod models;

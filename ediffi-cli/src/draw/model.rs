@@ -1,10 +1,15 @@
 //! Which model, and how it computes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use ediffi::{DeviceChoice, ExpertInterval, Lora, Pipeline, PipelineBuilder, Precision, Residency, Runtime};
+use ediffi::{
+    DeviceChoice, ExpertInterval, Lora, MANIFEST_FILE, Manifest, Pipeline, PipelineBuilder, Precision, Residency,
+    Runtime,
+};
 
+use super::failure::Failure;
+use super::limits::Allowed;
 use super::located::located;
 
 /// Which model, and how it computes.
@@ -40,11 +45,47 @@ pub(super) struct Computing {
     /// How many experts are in memory.
     #[arg(long, value_enum, default_value_t, help_heading = "Model")]
     residency: Held,
-    /// A LoRA to merge in, and how strongly, as style.safetensors=0.8 (default: 1). May be repeated.
+    /// A LoRA to merge in, and how strongly, as style.safetensors=0.8 (default: 1), or for one expert style.safetensors@high=0.8. May be repeated.
     ///
-    /// Into a model of Stable Diffusion, or into the first stage of one of ediffi's own.
-    #[arg(long, value_name = "FILE[=SCALE]", value_parser = lora, help_heading = "Model")]
-    lora: Vec<Lora>,
+    /// Into a model of Stable Diffusion, or into the first stage of one of ediffi's own. An expert is called as its weights are, `high` for
+    /// base/high.safetensors, or by its number: from the highest noise down; of published folders 0 is the model's and 1 the first --expert's.
+    #[arg(long, value_name = "FILE[@EXPERT][=SCALE]", value_parser = lora, help_heading = "Model")]
+    lora: Vec<Merged>,
+    #[command(flatten)]
+    allowed: Allowed,
+}
+
+/// A LoRA, and the expert that it is for, if not for all.
+#[derive(Debug, Clone, PartialEq)]
+struct Merged {
+    lora: Lora,
+    expert: Option<String>,
+}
+
+impl Merged {
+    /// The number of its expert in the model of a folder, as the library counts them.
+    fn number(&self, folder: &Path) -> Result<Option<usize>, ediffi::Error> {
+        let Some(expert) = &self.expert else { return Ok(None) };
+        let names: Vec<String> = if folder.join(MANIFEST_FILE).is_file() {
+            let stages = Manifest::read(folder)?.stages;
+            let experts = stages.first().map(|stage| stage.experts.iter()).into_iter().flatten();
+            experts.filter_map(|expert| Some(expert.weights.file_stem()?.to_string_lossy().into_owned())).collect()
+        } else {
+            Vec::new()
+        };
+        let number = expert.parse::<usize>().ok().filter(|number| names.is_empty() || *number < names.len());
+        if let Some(number) = names.iter().position(|name| name == expert).or(number) {
+            return Ok(Some(number));
+        }
+        let reason = if names.is_empty() {
+            format!(
+                "there is no expert `{expert}`: 0 is the network of the model's folder, 1 that of the first --expert"
+            )
+        } else {
+            format!("there is no expert `{expert}`: the first stage has {}", names.join(", "))
+        };
+        Err(ediffi_core::Error::Lora { path: self.lora.path().to_owned(), reason }.into())
+    }
 }
 
 /// [`Precision`] as an option.
@@ -82,21 +123,21 @@ enum Held {
 
 impl Model {
     /// The model, computing where the options say.
-    pub(super) fn builder(&self) -> Result<PipelineBuilder, ediffi::Error> {
+    pub(super) fn builder(&self) -> Result<PipelineBuilder, Failure> {
         self.builder_on(self.device)
     }
 
     /// The model on a device of its own, where the options leave that open: of several processes each has one.
-    pub(super) fn builder_on(&self, device: DeviceChoice) -> Result<PipelineBuilder, ediffi::Error> {
+    pub(super) fn builder_on(&self, device: DeviceChoice) -> Result<PipelineBuilder, Failure> {
         let device = if self.device == DeviceChoice::Auto { device } else { self.device };
         let precision = self.computing.precision();
         let folder = match &self.model {
             Some(named) => located(named.as_os_str(), device, precision)?,
             None => ediffi::icons()?,
         };
-        let builder = self.computing.builder(folder).device(device);
+        let builder = self.computing.builder(folder)?.device(device);
         let mut likes = self.like.iter().map(|named| located(named.as_os_str(), device, precision));
-        let builder = likes.try_fold(builder, |builder, like| Ok::<_, ediffi::Error>(builder.like(like?)))?;
+        let builder = likes.try_fold(builder, |builder, like| Ok::<_, Failure>(builder.like(like?)))?;
         self.expert.iter().try_fold(builder, |builder, (interval, named)| {
             Ok(builder.expert(*interval, located(named.as_os_str(), device, precision)?))
         })
@@ -112,8 +153,8 @@ impl Model {
         self.computing.precision() == Precision::Auto
     }
 
-    pub(super) fn open(&self) -> Result<Pipeline, ediffi::Error> {
-        self.builder()?.open()
+    pub(super) fn open(&self) -> Result<Pipeline, Failure> {
+        Ok(self.builder()?.open()?)
     }
 }
 
@@ -123,25 +164,39 @@ impl Computing {
     }
 
     /// The model of a folder, computing so.
-    pub(super) fn builder(&self, folder: PathBuf) -> PipelineBuilder {
+    pub(super) fn builder(&self, folder: PathBuf) -> Result<PipelineBuilder, Failure> {
         let residency = match self.residency {
             Held::All => Residency::All,
             Held::Relay => Residency::Relay,
             Held::RelayPrefetch => Residency::RelayPrefetch,
         };
-        let builder = Pipeline::builder(folder).precision(self.precision()).residency(residency);
-        self.lora.iter().cloned().fold(builder, PipelineBuilder::lora)
+        let builder = Pipeline::builder(&folder).precision(self.precision()).residency(residency);
+        let builder = builder.limits(self.allowed.limits()?);
+        self.lora.iter().try_fold(builder, |builder, merged| {
+            let lora = merged.lora.clone();
+            Ok(match merged.number(&folder)? {
+                Some(expert) => builder.lora_of_expert(expert, lora),
+                None => builder.lora(lora),
+            })
+        })
     }
 }
 
-/// A file, and behind its last `=` a number. A name with another `=` in it is a name.
-fn lora(text: &str) -> Result<Lora, String> {
+/// A file, behind its last `@` an expert, and behind its last `=` a number. A name with another `=` in it is a name, and so is that of a file
+/// with an `@` that is there.
+fn lora(text: &str) -> Result<Merged, String> {
     let scaled = text.rsplit_once('=').and_then(|(file, scale)| Some((file, scale.parse::<f64>().ok()?)));
-    match scaled {
-        Some((_, scale)) if !scale.is_finite() => Err(format!("the scale {scale} is not finite")),
-        Some((file, scale)) => Ok(Lora::new(file).scale(scale)),
-        None => Ok(Lora::new(text)),
+    let (named, scale) = scaled.map_or((text, None), |(named, scale)| (named, Some(scale)));
+    if let Some(scale) = scale.filter(|scale| !scale.is_finite()) {
+        return Err(format!("the scale {scale} is not finite"));
     }
+    let is_expert = |(file, expert): &(&str, &str)| {
+        !file.is_empty() && !expert.is_empty() && !expert.contains(['/', '\\', '.']) && !Path::new(named).exists()
+    };
+    let parts = named.rsplit_once('@').filter(is_expert);
+    let (file, expert) = parts.map_or((named, None), |(file, expert)| (file, Some(expert.to_owned())));
+    let lora = Lora::new(file);
+    Ok(Merged { lora: scale.map_or(lora.clone(), |scale| lora.scale(scale)), expert })
 }
 
 /// The noise levels of an expert, and behind the first `=` its folder.
@@ -178,8 +233,33 @@ mod tests {
     #[test]
     fn a_lora_is_a_file_and_a_scale() {
         let file = || Lora::new("a=b/style.safetensors");
-        assert_eq!(lora("a=b/style.safetensors").unwrap(), file());
-        assert_eq!(lora("a=b/style.safetensors=-0.5").unwrap(), file().scale(-0.5));
-        assert!(lora("style.safetensors=nan").unwrap_err().contains("not finite"));
+        let merged = |lora, expert: Option<&str>| Ok(Merged { lora, expert: expert.map(str::to_owned) });
+        assert_eq!(lora("a=b/style.safetensors"), merged(file(), None));
+        assert_eq!(lora("a=b/style.safetensors=-0.5"), merged(file().scale(-0.5), None));
+        assert_eq!(lora("a=b/style.safetensors@high"), merged(file(), Some("high")));
+        assert_eq!(lora("a=b/style.safetensors@1=0.5"), merged(file().scale(0.5), Some("1")));
+        assert!(lora("style.safetensors@high=nan").unwrap_err().contains("not finite"));
+        for name in ["style@2x.safetensors", "me@home/style", "style@", "@style"] {
+            assert_eq!(lora(name), merged(Lora::new(name), None));
+        }
+    }
+
+    #[test]
+    fn an_expert_is_called_as_its_weights_or_by_its_number() {
+        let icons = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/icons");
+        let number = |text: &str, folder: &Path| lora(text).unwrap().number(folder).map_err(|error| error.to_string());
+        let of = |text: &str| number(text, &icons);
+        assert_eq!(
+            [of("a"), of("a@high"), of("a@low-detailed"), of("a@1=0.5")],
+            [Ok(None), Ok(Some(0)), Ok(Some(2)), Ok(Some(1))]
+        );
+        for unknown in ["a@higher", "a@3"] {
+            let error = of(unknown).unwrap_err();
+            let expert = unknown.trim_start_matches("a@");
+            assert!(error.contains(&format!("`{expert}`")) && error.contains("high, middle, low"), "{error}");
+        }
+        let published = tempfile::tempdir().unwrap();
+        assert_eq!(number("a@1", published.path()), Ok(Some(1)));
+        assert!(number("a@high", published.path()).unwrap_err().contains("`high`"));
     }
 }

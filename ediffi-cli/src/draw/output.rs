@@ -42,15 +42,18 @@ impl Output {
         self.draw_by(pipeline, request, |observer| pipeline.generate_with(request, observer))
     }
 
-    /// Refuses to write pictures over files that they are made of.
+    /// Refuses what could not be written, and to write pictures over files that they are made of.
     pub(super) fn expect_others<'a>(&self, read: impl Iterator<Item = &'a Path>, images: usize) -> Result<(), Failure> {
+        if !self.dry_run {
+            expect_file(&self.out)?;
+        }
         let read: Vec<PathBuf> = read.filter_map(|path| std::fs::canonicalize(path).ok()).collect();
         // So many that a model refuses them are not looked at.
         let written = (0..images.min(MANY)).filter(|_| !self.dry_run && !read.is_empty());
         let written = written.filter_map(|index| std::fs::canonicalize(numbered(&self.out, index, images)).ok());
         match written.into_iter().find(|path| read.contains(path)) {
             Some(path) => {
-                Err(format!("{} would be written over: choose another file with --out", path.display()).into())
+                Err(Failure::usage(format!("{} would be written over: choose another file with --out", path.display())))
             }
             None => Ok(()),
         }
@@ -66,7 +69,6 @@ impl Output {
         if self.dry_run {
             return show(pipeline, request, self.json);
         }
-        expect_folder(&self.out)?;
         let seen = std::io::stderr().is_terminal();
         // A file or a pipe shows no picture, unless it is to have one by a named protocol.
         let protocol = self.preview_in.filter(|protocol| *protocol != Terminal::Auto || seen);
@@ -82,10 +84,15 @@ impl Output {
 }
 
 /// Refuses to begin what could not be written.
-pub(super) fn expect_folder(out: &Path) -> Result<(), Failure> {
+pub(super) fn expect_file(out: &Path) -> Result<(), Failure> {
+    let refused = |reason: String| Err(Failure::usage(format!("--out {}: {reason}", out.display())));
+    // A path that ends so names a folder, whether it is there or not.
+    if out.is_dir() || out.to_string_lossy().ends_with(std::path::MAIN_SEPARATOR) || out.file_name().is_none() {
+        return refused("it is a folder, and a file is wanted".to_owned());
+    }
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
     match folder.filter(|folder| !folder.is_dir()) {
-        Some(folder) => Err(format!("--out {}: there is no folder {}", out.display(), folder.display()).into()),
+        Some(folder) => refused(format!("there is no folder {}", folder.display())),
         None => Ok(()),
     }
 }
@@ -194,6 +201,18 @@ pub(super) fn numbered(path: &Path, index: usize, count: usize) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for out in [folder.path().to_owned(), folder.path().join("new/"), folder.path().join("none/a.png"), "..".into()]
+        {
+            let failure = expect_file(&out).unwrap_err().to_string();
+            assert!(failure.contains(&format!("--out {}", out.display())) && failure.contains("folder"), "{failure}");
+        }
+        assert!(expect_file(&folder.path().join("a.png")).is_ok());
+        assert!(expect_file(Path::new("a.png")).is_ok());
+    }
 
     #[test]
     fn several_images_get_their_numbers() {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::failure::Failure;
 use super::options::Options;
+use crate::tell::tell;
 
 /// Draw what is painted: each colour of a canvas is a phrase of the prompt.
 #[derive(Args)]
@@ -40,14 +41,16 @@ impl Paint {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let named = |error: &dyn std::fmt::Display| format!("{}: {error}", self.regions.display());
         let json = std::fs::read(&self.regions).map_err(|error| named(&error))?;
-        let Regions { prompt, palette, strength } = serde_json::from_slice(&json).map_err(|error| named(&error))?;
+        let Regions { prompt, palette, strength } =
+            serde_json::from_slice(&json).map_err(|error| Failure::usage(named(&error)))?;
         let ColourReading { canvas, unmatched, stray, .. } =
             Canvas::from_transparent(&Picture::open(&self.canvas)?.into_rgba(), &palette)?;
         for colour in &unmatched.colours {
-            eprintln!("{:?} is near no colour of the palette: {} pixels are not painted", colour.colour, colour.pixels);
+            let (colour, pixels) = (colour.colour, colour.pixels);
+            tell(&format!("{colour:?} is near no colour of the palette: {pixels} pixels are not painted"));
         }
         for stray in &stray {
-            eprintln!("`{}` has {} stray pixels beside its region", stray.phrase, stray.pixels);
+            tell(&format!("`{}` has {} stray pixels beside its region", stray.phrase, stray.pixels));
         }
         let layout = self.layout.map(LayoutGuidance::new).or(strength.layout);
         let request = Request::new(prompt).canvas(canvas.with_strength(Strength { layout, ..strength })?);
@@ -55,7 +58,8 @@ impl Paint {
         if self.tokens {
             for binding in pipeline.bindings(&request)? {
                 for bound in &binding.encoders {
-                    eprintln!("{}: {} {:?} {}", binding.phrase, bound.encoder, bound.tokens, bound.pieces.join(" "));
+                    let (encoder, tokens, pieces) = (&bound.encoder, &bound.tokens, bound.pieces.join(" "));
+                    tell(&format!("{}: {encoder} {tokens:?} {pieces}", binding.phrase));
                 }
             }
         }

@@ -7,6 +7,8 @@ use ediffi::{Canvas, Edit, EditPicture, LayoutGuidance, Margins, Region, Request
 
 use super::failure::Failure;
 use super::options::Options;
+use super::settings::expect_once;
+use crate::tell::tell;
 
 /// Draw a picture anew, more or less, or a part of it.
 #[derive(Args)]
@@ -40,29 +42,44 @@ pub(crate) struct EditCommand {
 impl EditCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let picture = EditPicture::open(&self.picture)?;
+        if self.paint.is_some() && self.mask.is_none() && self.extend.is_empty() {
+            return Err(Failure::usage("--paint wants --mask or --extend: words belong where something is drawn anew"));
+        }
+        let read: Vec<&Path> = std::iter::once(&self.picture).chain(&self.mask).map(PathBuf::as_path).collect();
+        // The request without its edit: what is drawn of a larger canvas has its proportions.
+        let (request, pipeline) = self.options.ready(Request::new(&self.prompt), &read)?;
         let mut edit = if self.extend.is_empty() {
             let mut edit = Edit::new(picture);
             edit.mask = self.mask.as_ref().map(EditPicture::open).transpose()?;
             edit
         } else {
-            Edit::outpaint(&picture, margins(&self.extend))?
+            let asked = margins(&self.extend)?;
+            let drawn = pipeline.margins(&request, &picture, asked);
+            if drawn != asked {
+                let Margins { left, top, right, bottom } = drawn;
+                let margins = format!("left={left},top={top},right={right},bottom={bottom}");
+                tell(&format!("--extend {margins}: so the picture keeps its proportions"));
+            }
+            Edit::outpaint(&picture, drawn).map_err(|error| Failure::usage(format!("--extend: {error}")))?
         };
         edit.strength = self.strength;
         if let Some((length, count)) = self.jumps {
             edit = edit.jumps(length, count);
         }
         let canvas = self.paint.as_deref().map(|words| self.painted(words, &edit)).transpose()?;
-        let read: Vec<&Path> = std::iter::once(&self.picture).chain(&self.mask).map(PathBuf::as_path).collect();
-        let request = Request::new(&self.prompt).edit(edit);
-        self.options.draw(canvas.into_iter().fold(request, Request::canvas), &read)
+        let request = canvas.into_iter().fold(request.edit(edit), Request::canvas);
+        self.options.output.draw(&pipeline, &request)
     }
 
     /// Words of the prompt, where it is drawn anew.
     fn painted(&self, words: &str, edit: &Edit) -> Result<Canvas, Failure> {
-        let mask =
-            edit.mask.as_ref().ok_or("--paint wants --mask or --extend: words belong where something is drawn anew")?;
+        let mask = edit.mask.as_ref().ok_or("there is no mask to paint in")?;
         let layout = self.layout.map(LayoutGuidance::new);
-        let canvas = Canvas::new([Region::from_image(words, &mask.mask()?)?])?;
+        let named = |error: ediffi::Error| match &self.mask {
+            Some(path) => Failure::from(error).of(&path.display().to_string()),
+            None => error.into(),
+        };
+        let canvas = Canvas::new([Region::from_image(words, &mask.mask().map_err(named)?)?])?;
         Ok(canvas.with_strength(Strength { layout, ..Strength::default() })?)
     }
 }
@@ -89,7 +106,8 @@ fn margin(text: &str) -> Result<(Side, u32), String> {
     Ok((side, pixels.parse().map_err(|error| format!("{pixels}: {error}"))?))
 }
 
-fn margins(extended: &[(Side, u32)]) -> Margins {
+fn margins(extended: &[(Side, u32)]) -> Result<Margins, Failure> {
+    expect_once("--extend", extended.iter().map(|(side, _)| format!("{side:?}").to_lowercase()))?;
     let mut margins = Margins::default();
     for &(side, pixels) in extended {
         match side {
@@ -99,7 +117,7 @@ fn margins(extended: &[(Side, u32)]) -> Margins {
             Side::Bottom => margins.bottom = pixels,
         }
     }
-    margins
+    Ok(margins)
 }
 
 /// `5x2`.
@@ -128,7 +146,10 @@ impl Enlarge {
         let request = self.prompt.as_ref().map_or_else(Request::unconditional, Request::new);
         let (request, pipeline) = self.options.ready(request.edit(Edit::new(picture)), &[&self.picture])?;
         let first = self.first_stage.clone().or_else(|| pipeline.enlarged_from(&request).map(str::to_owned));
-        let first = first.ok_or("the model has no stage of super-resolution")?;
+        let first = first.ok_or_else(|| {
+            let last = request.last_stage.as_ref().map_or(String::new(), |last| format!(" up to `{last}`"));
+            Failure::usage(format!("the model has no stage of super-resolution{last}"))
+        })?;
         self.options.output.draw(&pipeline, &request.first_stage(first))
     }
 }

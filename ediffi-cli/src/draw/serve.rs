@@ -77,7 +77,8 @@ impl Serve {
         let server = self.start()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
-            let listener = TcpListener::bind(self.listen).await?;
+            let listener = TcpListener::bind(self.listen).await;
+            let listener = listener.map_err(|error| format!("--listen {}: {error}", self.listen))?;
             say(&format!("http://{}/", listener.local_addr()?))?;
             Ok(server.serve(listener, asked_to_stop()).await?)
         })
@@ -109,11 +110,11 @@ impl Serve {
                 || (name_of(Path::new(model)), model.as_str()),
                 |(name, folder)| (name.to_owned(), folder),
             );
-            builder = builder.model(name, self.computing.builder(folder.into()));
+            builder = builder.model(name, self.computing.builder(folder.into())?);
         }
         if self.model.is_empty() {
             let folder = ediffi::icons()?;
-            builder = builder.model(name_of(&folder), self.computing.builder(folder)).prompts(PROMPTS);
+            builder = builder.model(name_of(&folder), self.computing.builder(folder)?).prompts(PROMPTS);
         }
         for (name, token) in self.tokens.as_deref().map(tokens).transpose()?.unwrap_or_default() {
             builder = builder.token(name, token);

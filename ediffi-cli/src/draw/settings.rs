@@ -1,10 +1,12 @@
 //! How a request is drawn.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ediffi::{Request, Solver, StyleImage};
 
+use super::failure::Failure;
 use super::texts::{Texts, of_expert, of_stage, with_number};
 
 /// How a request is drawn. What is not said stays as the model, or the request, has it.
@@ -56,6 +58,18 @@ pub(super) struct Settings {
     expert_solver: Vec<(String, usize, Solver)>,
 }
 
+/// Refuses an option that is given twice for the same thing: one of the two would be lost.
+pub(super) fn expect_once(option: &str, names: impl Iterator<Item = String>) -> Result<(), Failure> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if seen.contains(&name) {
+            return Err(Failure::usage(format!("{option} has `{name}` twice")));
+        }
+        seen.insert(name);
+    }
+    Ok(())
+}
+
 impl Settings {
     /// The picture whose style is taken.
     pub(super) fn style(&self) -> Option<&Path> {
@@ -63,7 +77,19 @@ impl Settings {
     }
 
     /// The request with these settings in place of its own.
-    pub(super) fn apply(&self, request: Request) -> Result<Request, ediffi::Error> {
+    pub(super) fn apply(&self, request: Request) -> Result<Request, Failure> {
+        fn stages<T>(all: &[(String, T)]) -> impl Iterator<Item = String> {
+            all.iter().map(|(stage, _)| stage.clone())
+        }
+        fn experts<T>(all: &[(String, usize, T)]) -> impl Iterator<Item = String> {
+            all.iter().map(|(stage, expert, _)| format!("{stage}.{expert}"))
+        }
+        expect_once("--steps", stages(&self.steps))?;
+        expect_once("--guidance", stages(&self.guidance))?;
+        expect_once("--solver", stages(&self.solver))?;
+        expect_once("--expert-steps", experts(&self.expert_steps))?;
+        expect_once("--expert-guidance", experts(&self.expert_guidance))?;
+        expect_once("--expert-solver", experts(&self.expert_solver))?;
         let mut request = self.texts.apply(request)?;
         if let Some((seed, strength)) = self.near {
             request = request.near(seed, strength);

@@ -1,11 +1,14 @@
 //! `ediffi train`: from captioned pictures and a plan to a model.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ediffi::{DeviceChoice, Runtime};
 use ediffi_cluster::{Cluster, Transport};
+use ediffi_train::dataset::Dataset;
+use ediffi_train::reduce::{Reduce, agree};
 use ediffi_train::run::Begin;
 use ediffi_trainer::plan::{self, Plan};
 use ediffi_trainer::{Options, Outcome, Processes, encode_captions, train_in_groups};
@@ -14,7 +17,7 @@ use super::failure::Failure;
 use super::model::{Numbers, device};
 use super::output::say;
 use super::rank::Rank;
-use super::training::Progress;
+use super::training::{Progress, warn_on_terminal};
 use super::transport::together;
 
 /// Train a model on captioned pictures, by a plan. Killed at any time, the same command with `--begin resume` goes on.
@@ -58,6 +61,9 @@ pub(crate) struct Train {
     /// Divide the processes into so many groups, which train networks side by side: branches of the expert tree, or stages.
     #[arg(long, default_value_t = 1, value_name = "N", requires = "transport")]
     groups: usize,
+    /// Minutes to wait for a process that does not come to a sum, before the job is ended: longer than a checkpoint takes to be written.
+    #[arg(long, default_value_t = 10.0, value_name = "M", requires = "transport")]
+    timeout_minutes: f64,
     /// Show the plan with noise levels, pictures and shares of the sampling steps, and train nothing.
     #[arg(long, conflicts_with_all = ["toml", "encode_only"])]
     print: bool,
@@ -97,6 +103,11 @@ impl Train {
             return Err(Failure::refused(vec!["--data and --out are missing".to_owned()]));
         };
         let rank = Rank::of_process()?;
+        let timeout = minutes("--timeout-minutes", self.timeout_minutes)?;
+        if timeout.is_zero() {
+            return Err(Failure::refused(vec!["--timeout-minutes: 0 would end every job".to_owned()]));
+        }
+        warn_on_terminal();
         match (&self.embeddings, self.encode_only) {
             (Some(_), true) if rank.size > 1 => Err(Failure::refused(vec![
                 "--encode-only is for one process: start it without mpirun or srun".to_owned(),
@@ -105,15 +116,15 @@ impl Train {
                 let options = Options { embeddings: None, ..self.options(out, rank)? };
                 expect_all(encode_captions(&plan, ediffi_data::open(data)?, &options, into, &mut Progress::default())?)
             }
-            _ => together(self.transport, self.groups, rank, |cluster| {
+            _ => together(self.transport, (self.groups, timeout), rank, |cluster| {
                 self.train(cluster, &plan, data, &self.options(out, rank)?)
             }),
         }
     }
 
     fn train(&self, cluster: &Cluster, plan: &Plan, data: &str, options: &Options) -> Result<(), Failure> {
-        let dataset = ediffi_data::open(data)?;
         let (everyone, own) = (cluster.everyone(), cluster.reduce());
+        let dataset = open(everyone, data)?;
         let processes = Processes { everyone, own, groups: cluster.groups(), group: cluster.group() };
         if everyone.rank() > 0 {
             return expect_all(train_in_groups(&processes, plan, dataset, options, &mut ())?);
@@ -124,10 +135,6 @@ impl Train {
     }
 
     fn options(&self, out: &Path, rank: Rank) -> Result<Options, Failure> {
-        let minutes = self.checkpoint_minutes;
-        if !(0.0..=1e6).contains(&minutes) {
-            return Err(Failure::refused(vec![format!("--checkpoint-minutes: {minutes} is not from 0 to 1000000")]));
-        }
         let begin = match self.begin {
             BeginAs::New => Begin::New,
             BeginAs::Resume => Begin::Resume,
@@ -138,11 +145,31 @@ impl Train {
             begin,
             only: self.only.clone(),
             threads: self.threads.map(usize::from),
-            checkpoint_every: Duration::from_secs_f64(60.0 * minutes),
+            checkpoint_every: minutes("--checkpoint-minutes", self.checkpoint_minutes)?,
             sheet_steps: self.sheet_steps,
             embeddings: self.embeddings.clone(),
             ..Options::new(out, Runtime::new(device, self.precision.into())?)
         })
+    }
+}
+
+/// Minutes as an option has them.
+fn minutes(option: &str, minutes: f64) -> Result<Duration, Failure> {
+    if !(0.0..=1e6).contains(&minutes) {
+        return Err(Failure::refused(vec![format!("{option}: {minutes} is not from 0 to 1000000")]));
+    }
+    Ok(Duration::from_secs_f64(60.0 * minutes))
+}
+
+/// Opens the data in all processes. Rank 0 does first what is done once, such as the indices of shards; the others find it done where they see
+/// the same files.
+fn open(everyone: &dyn Reduce, data: &str) -> Result<Arc<dyn Dataset>, Failure> {
+    let first = (everyone.rank() == 0).then(|| ediffi_data::open(data)).transpose();
+    // Nobody is missed at a barrier.
+    everyone.barrier()?;
+    match agree(everyone, first)? {
+        Some(dataset) => Ok(dataset),
+        None => Ok(ediffi_data::open(data)?),
     }
 }
 

@@ -7,6 +7,7 @@ use ediffi::{Edit, EditPicture, Error, Pipeline, Request, Style, StyleImage};
 
 use super::failure::Failure;
 use super::options::Options;
+use crate::tell::tell;
 
 /// Draw what is in a picture otherwise, as the model's CLIP sees it. Each seed is another one.
 #[derive(Args)]
@@ -29,7 +30,7 @@ impl Vary {
     pub(super) fn run(&self) -> Result<(), Failure> {
         if self.options.settings.style().is_some() {
             let reason = "--style: what CLIP sees in the picture stands in its place; `edit` takes both";
-            return Err(Failure::refused(vec![reason.to_owned()]));
+            return Err(Failure::usage(reason));
         }
         let style = Style::from(StyleImage::open(&self.picture)?).strength(self.seen);
         let prompt = self.prompt.clone().or_else(|| self.held()).filter(|prompt| !prompt.trim().is_empty());
@@ -51,7 +52,7 @@ impl Vary {
             Ok(request) => Some(request.prompt),
             Err(Error::PngWithoutRequest) => None,
             Err(error) => {
-                eprintln!("{}: its prompt is not taken: {error}", self.picture.display());
+                tell(&format!("{}: its prompt is not taken: {error}", self.picture.display()));
                 None
             }
         }

@@ -291,7 +291,7 @@ fn what_is_painted_is_drawn() {
     assert!(room.picture("painted.png") != room.picture("plain.png"));
     std::fs::write(room.path("wrong.json"), r#"{"prompt": "a", "pallette": 1}"#).unwrap();
     let (code, error) = room.refused(&with_fast(&["paint", &canvas, "wrong.json"]));
-    assert!(code == Some(1) && error.contains("wrong.json") && error.contains("pallette"), "{error}");
+    assert!(code == Some(2) && error.contains("wrong.json") && error.contains("pallette"), "{error}");
 }
 
 #[test]

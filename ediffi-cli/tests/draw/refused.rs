@@ -32,7 +32,7 @@ fn nothing_that_was_read_is_written_over() {
         &["vary", "out-2.png", "--out", "./out-2.png"],
     ] {
         let (code, error) = room.refused(&with_fast(arguments));
-        assert!(code == Some(1) && error.contains("would be written over"), "{arguments:?}: {error}");
+        assert!(code == Some(2) && error.contains("would be written over"), "{arguments:?}: {error}");
     }
     assert!(room.picture("out-2.png") == picture && room.picture("out.png") == picture);
     assert!(!room.path("out-1.png").exists());
@@ -55,9 +55,81 @@ fn a_variation_keeps_the_size_and_refuses_another_style() {
         said
     };
     assert_eq!(warned("wide.png"), "");
-    let future = Path::new(env!("CARGO_MANIFEST_DIR")).join("../attacks/pngs/request-of-the-future.png");
-    let said = warned(&future.display().to_string());
+    let attacks = std::fs::File::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("../attacks/files.tar.gz")).unwrap();
+    tar::Archive::new(flate2::read::GzDecoder::new(attacks)).unpack(room.path("attacks")).unwrap();
+    let said = warned("attacks/pngs/request-of-the-future.png");
     assert!(said.contains("its prompt is not taken") && said.contains("lens"), "{said}");
+}
+
+/// Nothing is drawn first.
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    let room = Room::new();
+    let picture = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 99]));
+    picture.save(room.path("given.png")).unwrap();
+    std::fs::create_dir(room.path("folder")).unwrap();
+    std::fs::write(room.path("damaged.png"), &room.read("given.png")[..60]).unwrap();
+    let edit = |more: &[&'static str]| [&["edit", "given.png", "a cat"], more].concat();
+    for (arguments, culprits) in [
+        (vec!["draw", "a cat", "--out", "folder"], ["--out folder", "it is a folder"]),
+        (vec!["draw", "a cat", "--out", "new/"], ["--out new/", "it is a folder"]),
+        (vec!["draw", "a cat", "--out", "new/a.png"], ["--out new/a.png", "there is no folder new"]),
+        (vec!["encode", "a cat", "--out", "folder"], ["--out folder", "it is a folder"]),
+        (vec!["encode", "a cat", "--style", "given.png", "--out", "given.png"], ["given.png", "written over"]),
+        (vec!["draw", "a cat", "--guidance", "base=1", "--guidance", "base=2"], ["--guidance", "`base` twice"]),
+        (
+            vec!["draw", "a cat", "--expert-steps", "base.1=1", "--expert-steps", "base.1=2"],
+            ["--expert-steps", "`base.1` twice"],
+        ),
+        (vec!["draw", "a cat", "--limit", "pixels=4095"], ["base", "4095"]),
+        (vec!["draw", "a cat", "--limit", "pixel=4095"], ["`pixel`", "edit_pixels"]),
+        (edit(&["--extend", "left=64,left=32"]), ["--extend", "`left` twice"]),
+        (edit(&["--extend", "left=4000000"]), ["--extend", "64x64"]),
+        (edit(&["--paint", "cat"]), ["--paint", "--mask or --extend"]),
+        (vec!["enlarge", "given.png", "--last-stage", "base"], ["no stage of super-resolution", "up to `base`"]),
+    ] {
+        let (code, error) = room.refused(&arguments);
+        let found = culprits.iter().all(|culprit| error.contains(culprit));
+        assert!(code == Some(2) && found, "{arguments:?}: {code:?} {error}");
+    }
+    // A picture in which nothing is held, or that is cut, failed; it is named, too.
+    for arguments in [&["again", "given.png"][..], &edit(&["--mask", "damaged.png", "--paint", "cat"])] {
+        let (code, error) = room.refused(arguments);
+        let name = if arguments[0] == "again" { "given.png" } else { "damaged.png" };
+        assert!(code == Some(1) && error.contains(name), "{arguments:?}: {code:?} {error}");
+    }
+}
+
+/// Words painted where it is drawn anew, also with the layout pulled: both replay.
+#[test]
+fn what_is_painted_into_a_mask_replays() {
+    let room = Room::new();
+    let picture = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8 * 4, y as u8 * 4, 99]));
+    picture.save(room.path("given.png")).unwrap();
+    let edit = ["edit", "given.png", "a cat", "--extend", "right=16", "--paint", "cat"];
+    let mut drawn = Vec::new();
+    for more in [&[][..], &["--layout", "50"]] {
+        room.said(&with_fast(&[&edit[..], more, &["--out", "painted.png"]].concat()));
+        room.said(&["again", "painted.png", "--out", "again.png"]);
+        assert_eq!(room.read("again.png"), room.read("painted.png"));
+        // The margin is widened to what the base draws.
+        assert_eq!(room.picture("painted.png").dimensions(), (80, 64));
+        drawn.push(room.picture("painted.png"));
+    }
+    assert!(drawn[0] != drawn[1]);
+}
+
+/// Where nobody listens to what went wrong, the exit code still says it.
+#[test]
+fn a_closed_standard_error_is_no_panic() {
+    let room = Room::new();
+    for arguments in ["again none.png", "draw a --out none/a.png", "draw a --steps base=0"] {
+        let script = format!("exec \"$0\" {arguments} 2>&-");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_ediffi")]).current_dir(room.path(""));
+        let code = command.stdin(Stdio::null()).status().unwrap().code();
+        assert!(matches!(code, Some(1 | 2)), "{arguments}: {code:?}");
+    }
 }
 
 /// `sample` needs no encoder, and neither does saying what it would do.

@@ -87,6 +87,11 @@ fn a_lora_is_trained_and_merged_and_stands_in_a_file_of_its_own() {
     let apart =
         |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>() / a.len() as f64;
     let (same, other) = (apart(&merged, &beside), apart(&plain, &beside));
+    assert!(drawn(model, &["--lora", &format!("{file}@shared=1")]) == beside, "for the one expert there is");
+    let unknown = format!("{file}@high=0.8");
+    let refused = room.command(&["draw", "a red square", "--model", model, "--lora", &unknown]).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("no expert `high`") && said.contains("shared"), "{said}");
     // The merged weights are rounded to bf16.
     assert!(same < 2.0 && other > 4.0 * same.max(0.5), "{same} from the merged one, {other} from the one without");
     room.plan("wrong.toml", &[(SHARED, &wrong), (OWN, &its)]);

@@ -5,14 +5,19 @@ use super::*;
 /// Long enough for a machine with other work; only a failing test waits it out.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// Waits until `due`, while the training is at work, and kills it.
-fn kill_when(mut child: Child, due: impl Fn() -> bool) {
+/// Waits until `due`, while the training is at work.
+fn wait_for(child: &mut Child, due: impl Fn() -> bool) {
     let began = Instant::now();
     while !due() {
         assert!(child.try_wait().unwrap().is_none(), "it was done before it could be killed");
         assert!(began.elapsed() < PATIENCE, "it never came that far");
         std::thread::sleep(Duration::from_millis(3));
     }
+}
+
+/// Waits until `due`, while the training is at work, and kills it.
+pub(super) fn kill_when(mut child: Child, due: impl Fn() -> bool) {
+    wait_for(&mut child, due);
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -67,4 +72,67 @@ fn with_batches_of_several_shapes_it_goes_on_as_well() {
     assert!(!killed.path("run/base.shared.safetensors").exists(), "it was done before the kill");
     killed.train("shapes.toml", "pictures", "run", &[&only[..], &["--begin", "resume"]].concat());
     assert_eq!(differing(&killed.path("run"), &whole.path("run")), [""; 0]);
+}
+
+/// What a restart would clear is the first job's: it is refused before that.
+#[test]
+fn a_second_job_is_refused_while_the_first_is_at_work() {
+    let room = Room::new();
+    pictures(&room.path("pictures"));
+    room.plan("long.toml", &[("steps = 150,", "steps = 150000,")]);
+    let mut command = room.training("long.toml", "pictures", "run", &[]);
+    let mut first = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let kept = room.path("run/kept/base.shared-best.safetensors");
+    wait_for(&mut first, || kept.is_file());
+    let still = ["run.json", "plan.toml", "t5/model.safetensors", "t5/tokenizer.json", "t5.checkpoint.safetensors"];
+    let read = || still.map(|file| fs::read(room.path("run").join(file)).unwrap());
+    let before = read();
+    for more in [&["--begin", "restart"][..], &["--begin", "restart", "--only", "t5"], &["--begin", "resume"]] {
+        let (_, error) = room.fails("long.toml", "pictures", "run", more);
+        assert!(error.contains("another run is at work here: it has locked run/run.lock"), "{more:?}: {error}");
+    }
+    let (_, error) = room.fails("long.toml", "pictures", "run", &["--encode-only", "--embeddings", "kept"]);
+    assert!(error.contains("another run is at work here"), "{error}");
+    assert!(before == read() && kept.is_file());
+    assert!(first.try_wait().unwrap().is_none(), "the first was ended");
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+/// Killed behind its first network, a restart has nothing of the run before it: not even what it has not come to.
+#[test]
+fn a_restart_that_is_killed_goes_on_as_a_restart() {
+    let (room, whole) = (Room::new(), whole());
+    pictures(&room.path("pictures"));
+    // The run before is of another seed: all its weights are others.
+    room.plan("before.toml", &[("seed = 3", "seed = 4")]);
+    room.train("before.toml", "pictures", "run", &[]);
+    let begin = || {
+        let mut command = room.training("tiny.toml", "pictures", "run", &["--begin", "restart"]);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let export = room.path("run/base.shared.safetensors");
+    // Before anything has a checkpoint, and then behind T5.
+    let is_of = |plan: &str| fs::read_to_string(room.path("run/plan.toml")).is_ok_and(|text| text.contains(plan));
+    kill_when(begin(), || is_of("seed = 3"));
+    assert!(!export.exists(), "it was done before the kill");
+    kill_when(begin(), || room.path("run/t5/model.safetensors").is_file());
+    assert!(!export.exists(), "it was done before the kill");
+    room.train("tiny.toml", "pictures", "run", &["--begin", "resume"]);
+    assert_eq!(differing(&room.path("run"), &whole.path("run")), [""; 0]);
+}
+
+#[test]
+fn encoding_that_was_killed_goes_on_with_the_same_line() {
+    let room = Room::new();
+    pictures(&room.path("pictures"));
+    let encoding = || room.training("tiny.toml", "pictures", "run", &["--encode-only", "--embeddings", "kept"]);
+    let child = encoding().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    kill_when(child, || room.path("run/run.json").is_file());
+    assert!(!room.path("kept/manifest.json").is_file(), "it was done before the kill");
+    let model = room.path("run/t5/model.safetensors");
+    Room::said(&encoding().output().unwrap());
+    let before = fs::metadata(&model).unwrap().modified().unwrap();
+    Room::said(&encoding().output().unwrap());
+    assert_eq!(fs::metadata(&model).unwrap().modified().unwrap(), before, "T5 was trained again");
 }

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+mod broken;
 mod fine_tune;
 mod kills;
+mod laptop;
 mod refused;
 #[cfg(feature = "mpi")]
 mod together;
@@ -79,19 +81,27 @@ impl Room {
     }
 }
 
+/// A picture with its name and its caption.
+type Captioned = (String, String, image::RgbImage);
+
 /// 60 pictures of a square or a bar, as a folder of PNGs with captions beside them.
 fn pictures(folder: &Path) {
+    folder_of(samples(60), folder);
+}
+
+/// Pictures as a folder of PNGs with captions beside them.
+fn folder_of(samples: impl Iterator<Item = Captioned>, folder: &Path) {
     fs::create_dir_all(folder).unwrap();
-    for (name, caption, picture) in samples() {
+    for (name, caption, picture) in samples {
         picture.save(folder.join(format!("{name}.png"))).unwrap();
         fs::write(folder.join(format!("{name}.txt")), caption).unwrap();
     }
 }
 
-/// The same pictures in two tar shards.
-fn shards(folder: &Path) {
+/// The same pictures in tar shards of 32.
+fn shards_of(samples: impl Iterator<Item = Captioned>, folder: &Path) {
     fs::create_dir_all(folder).unwrap();
-    let samples: Vec<_> = samples().collect();
+    let samples: Vec<_> = samples.collect();
     for (number, part) in samples.chunks(32).enumerate() {
         let mut tar = tar::Builder::new(fs::File::create(folder.join(format!("{number:04}.tar"))).unwrap());
         let mut add = |name: String, bytes: &[u8]| {
@@ -110,9 +120,10 @@ fn shards(folder: &Path) {
     }
 }
 
-fn samples() -> impl Iterator<Item = (String, String, image::RgbImage)> {
+/// So many pictures of a square or a bar.
+fn samples(count: u32) -> impl Iterator<Item = Captioned> {
     let colours = [("red", [220, 30, 30]), ("green", [30, 200, 40]), ("blue", [30, 40, 230])];
-    (0..60_u32).map(move |number| {
+    (0..count).map(move |number| {
         let (colour, rgb) = colours[number as usize % 3];
         let (shape, wide) = if number % 2 == 0 { ("square", 8) } else { ("bar", 14) };
         let (left, top) = (number % 5, number % 7);
@@ -195,7 +206,7 @@ fn a_newcomer_s_pictures_become_a_model_that_draws() {
 #[test]
 fn shards_give_the_weights_of_the_folder() {
     let (room, whole) = (Room::new(), whole());
-    shards(&room.path("shards"));
+    shards_of(samples(60), &room.path("shards"));
     room.train("tiny.toml", "shards", "run", &[]);
     assert_eq!(differing(&room.path("run"), &whole.path("run")), [""; 0]);
 }

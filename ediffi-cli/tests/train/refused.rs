@@ -29,6 +29,17 @@ fn a_plan_that_makes_no_sense_is_refused_by_name() {
 }
 
 #[test]
+fn times_that_are_none_are_refused_by_name() {
+    let room = Room::new();
+    pictures(&room.path("pictures"));
+    for (option, value) in [("--timeout-minutes", "0"), ("--timeout-minutes", "nan"), ("--checkpoint-minutes", "inf")] {
+        let (code, error) = room.fails("tiny.toml", "pictures", "run", &["--transport", "alone", option, value]);
+        assert!(code == Some(2) && error.contains(&format!("{option}: ")), "{value}: {code:?} {error}");
+        assert!(!room.path("run").exists());
+    }
+}
+
+#[test]
 fn data_that_are_none_are_refused_by_name() {
     let room = Room::new();
     let (_, error) = room.fails("tiny.toml", "nowhere", "run", &[]);

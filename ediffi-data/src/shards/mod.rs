@@ -54,8 +54,11 @@ impl Shards {
     /// shard, [`Error::Caption`], [`Error::Shard`] for one that is damaged, cut short or compressed, [`Error::Empty`], [`Error::File`].
     pub fn open(shards: &str, indices: Option<&Path>) -> Result<Self> {
         let folder = Path::new(shards);
-        let paths =
-            if folder.is_dir() { in_folder(folder)? } else { expand(shards)?.into_iter().map(PathBuf::from).collect() };
+        let paths = if folder.is_dir() {
+            in_folder(folder)?.read()?
+        } else {
+            expand(shards)?.into_iter().map(PathBuf::from).collect()
+        };
         Self::of_paths(shards, paths, indices)
     }
 
@@ -162,15 +165,35 @@ impl Shard {
     }
 }
 
+/// The shards of a folder.
+#[derive(Debug, Default)]
+pub(crate) struct InFolder {
+    /// Those that are read, by name.
+    pub(crate) found: Vec<PathBuf>,
+    /// One that is compressed, if there is any.
+    pub(crate) compressed: Option<PathBuf>,
+}
+
+impl InFolder {
+    /// Those that are read, in a folder that is one of shards.
+    ///
+    /// # Errors
+    /// [`Error::Shard`] for one that is compressed.
+    pub(crate) fn read(self) -> Result<Vec<PathBuf>> {
+        let reason = "samples cannot be found in a compressed shard: unpack it to a .tar first".to_owned();
+        self.compressed.map_or(Ok(self.found), |path| Err(Error::Shard { path, reason }))
+    }
+}
+
 /// The shards of a folder, by name.
-pub(crate) fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
+pub(crate) fn in_folder(folder: &Path) -> Result<InFolder> {
+    let InFolder { mut found, mut compressed } = InFolder::default();
     for entry in fs::read_dir(folder).map_err(file_error(folder))? {
         let path = entry.map_err(file_error(folder))?.path();
         let name = name_of(&path).to_ascii_lowercase();
         if [".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2"].iter().any(|ending| name.ends_with(ending)) {
-            let reason = "samples cannot be found in a compressed shard: unpack it to a .tar first".to_owned();
-            return Err(Error::Shard { path, reason });
+            compressed = Some(path);
+            continue;
         }
         if (name.ends_with(".tar") && !name.starts_with('.')) || is_named(&path) {
             found.push(path);
@@ -180,7 +203,7 @@ pub(crate) fn in_folder(folder: &Path) -> Result<Vec<PathBuf>> {
     let unpacked: Vec<PathBuf> = found.iter().filter(|path| is_named(path)).map(|path| shard_of(path)).collect();
     found.retain(|path| !unpacked.contains(path));
     found.sort_unstable();
-    Ok(found)
+    Ok(InFolder { found, compressed })
 }
 
 /// The index of a shard: the one that is kept, or a new one.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use ediffi_data::AspectBuckets;
 use ediffi_train::plan::{EncoderTraining, TrainingPlan};
 use serde::{Deserialize, Serialize};
 
@@ -133,12 +134,19 @@ impl Plan {
 
     /// Refuses shapes whose sides the networks of a stage do not take.
     fn check_shapes(&self, stage: &StagePlan) -> Result<()> {
-        let Some(BucketPlan { multiple, .. }) = self.buckets(stage) else { return Ok(()) };
+        let Some(BucketPlan { widest, multiple }) = self.buckets(stage) else { return Ok(()) };
         let needed = stage.network.dimensions()?.io().size_multiple;
-        if stage.side.is_multiple_of(multiple) && i64::from(multiple) % needed == 0 {
-            return Ok(());
-        }
         let (name, side) = (&stage.name, stage.side);
+        if multiple > 0 && side.is_multiple_of(multiple) && i64::from(multiple) % needed == 0 {
+            let too_large = AspectBuckets { widest, multiple }.too_large(side);
+            return too_large.map_or(Ok(()), |(height, width)| {
+                let reason = format!(
+                    "{name} would have pictures of {width}x{height} pixels among those of about {side}x{side}: take a smaller multiple, or a \
+                     smaller `widest`"
+                );
+                wrong("data.buckets.multiple", reason)
+            });
+        }
         let reason = format!(
             "{name} has sides of {multiple} pixels or a multiple of it, which has to divide {side} and be a multiple of {needed}"
         );

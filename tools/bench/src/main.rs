@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: this library beside PyTorch, turn by turn; writes the tables of `docs/results/performance.md`.
 
-#[path = "../../../examples/shared/allocator.rs"]
+#[path = "../../../ediffi-cli/src/allocator.rs"]
 mod allocator;
 mod job;
 mod kept;

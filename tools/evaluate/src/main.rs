@@ -12,7 +12,7 @@
 //! evaluate compare --name experts --variant A=DIR --variant C=DIR --write docs/results/experts.md
 //! ```
 
-#[path = "../../../examples/shared/allocator.rs"]
+#[path = "../../../ediffi-cli/src/allocator.rs"]
 mod allocator;
 #[path = "../../../examples/shared/report.rs"]
 mod report;

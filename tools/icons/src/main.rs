@@ -7,7 +7,7 @@
 //! ```
 //! See `docs/training.md`.
 
-#[path = "../../../examples/shared/allocator.rs"]
+#[path = "../../../ediffi-cli/src/allocator.rs"]
 mod allocator;
 #[path = "../../../examples/shared/report.rs"]
 mod report;

@@ -9,7 +9,7 @@
 //! A step is a step of a training without its data: loss, gradients, optimizer and running average, but no scenes drawn and no texts
 //! encoded.
 
-#[path = "../../../../../examples/shared/allocator.rs"]
+#[path = "../../../../../ediffi-cli/src/allocator.rs"]
 mod allocator;
 mod data;
 mod flops;
