@@ -58,6 +58,15 @@ fn the_lines_are_printed_and_nothing_is_written() {
     assert!(!place.config().exists());
 }
 
+/// For `LIBTORCH=$(ediffi setup --print-folder) cargo install …`.
+#[test]
+fn the_folder_alone_can_be_printed() {
+    let place = Place::new("2.11.0");
+    let (well, printed, status) = place.setup(&["--print-folder"], place.folder.path());
+    assert!(well && printed == format!("{}\n", place.torch().display()), "{printed}{status}");
+    assert!(!place.setup(&["--print-folder", "--write"], &place.project()).0);
+}
+
 #[test]
 fn what_is_written_is_what_is_printed_and_a_second_time_changes_nothing() {
     let place = Place::new("2.11.0");

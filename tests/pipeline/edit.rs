@@ -233,8 +233,8 @@ fn what_does_not_fit_is_named() {
         (apple().edit(edit.clone().mask(left(16, 16)).jumps(1, 400)), "edit, steps with its jumps: 1204"),
         (apple().first_stage("sr"), "stage `sr` is the first and enlarges a picture, but there is none"),
         (
-            Request::unconditional().first_stage("sr").edit(Edit::new(picture(50, 30))),
-            "would draw 28x16 pixels, fewer than the picture's 50x30: set a size of 52x32 at least",
+            Request::unconditional().first_stage("sr").edit(Edit::new(picture(51, 30))),
+            "would draw 28x16 pixels, fewer than the picture's 51x30: set a size of 52x30 at least",
         ),
         (apple().first_stage("sr").edit(edit.clone().strength(0.5)), "there is a strength"),
         (apple().first_stage("sr").edit(edit.clone().mask(left(16, 16))), "there is a mask"),

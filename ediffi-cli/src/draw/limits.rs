@@ -10,10 +10,10 @@ use super::settings::expect_once;
 /// The most that a request may ask for.
 #[derive(Args)]
 pub(super) struct Allowed {
-    /// The most that a request may ask for, in place of what is safe for strangers, as pixels=16777216. May be repeated.
+    /// The most that a request may ask for, as pixels=16777216. May be repeated.
     ///
-    /// The names are those of `Limits` in the library's documentation: pixels, images, steps, edit_pixels, working_memory and others; a name
-    /// that does not exist is answered with all of them.
+    /// It stands in the place of what is safe for strangers. The names are those of `Limits` in the library's documentation: pixels, images,
+    /// steps, edit_pixels, working_memory and others; a name that does not exist is answered with all of them.
     #[arg(long, value_name = "NAME=NUMBER", value_parser = limit, help_heading = "Model")]
     limit: Vec<(String, u64)>,
 }

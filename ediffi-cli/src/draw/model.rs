@@ -45,7 +45,7 @@ pub(super) struct Computing {
     /// How many experts are in memory.
     #[arg(long, value_enum, default_value_t, help_heading = "Model")]
     residency: Held,
-    /// A LoRA to merge in, and how strongly, as style.safetensors=0.8 (default: 1), or for one expert style.safetensors@high=0.8. May be repeated.
+    /// A LoRA to merge in, and how strongly, as style.safetensors=0.8; for one expert as style.safetensors@high=0.8.
     ///
     /// Into a model of Stable Diffusion, or into the first stage of one of ediffi's own. An expert is called as its weights are, `high` for
     /// base/high.safetensors, or by its number: from the highest noise down; of published folders 0 is the model's and 1 the first --expert's.

@@ -61,7 +61,9 @@ pub(crate) struct Train {
     /// Divide the processes into so many groups, which train networks side by side: branches of the expert tree, or stages.
     #[arg(long, default_value_t = 1, value_name = "N", requires = "transport")]
     groups: usize,
-    /// Minutes to wait for a process that does not come to a sum, before the job is ended: longer than a checkpoint takes to be written.
+    /// Minutes to wait for a process that does not come to a sum, before the job is ended.
+    ///
+    /// It is to be longer than a checkpoint takes to be written.
     #[arg(long, default_value_t = 10.0, value_name = "M", requires = "transport")]
     timeout_minutes: f64,
     /// Show the plan with noise levels, pictures and shares of the sampling steps, and train nothing.

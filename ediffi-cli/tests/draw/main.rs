@@ -272,7 +272,12 @@ fn models_completions_manuals_and_helps_are_there() {
     room.said(&["man", "."]);
     assert!(String::from_utf8(room.read("ediffi-draw.1")).unwrap().contains("prompt"));
     let commands = ["draw", "edit", "paint", "vary", "enlarge", "again", "batch", "encode", "sample", "plan", "models"];
-    for command in commands.into_iter().chain(["doctor", "setup"]).map(|command| vec![command]).chain([vec![]]) {
+    for command in commands
+        .into_iter()
+        .chain(["doctor", "setup", "serve", "train", "completions", "man"])
+        .map(|command| vec![command])
+        .chain([vec![]])
+    {
         let said = room.said(&[&command[..], &["-h"]].concat());
         assert!(said.lines().count() <= 48 && said.lines().all(|line| line.len() <= 160), "{command:?}:\n{said}");
     }

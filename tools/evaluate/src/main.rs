@@ -161,6 +161,9 @@ fn evaluate(Arguments { command, pack, judge, out }: &Arguments) -> Result<()> {
             done(out, &styled::evaluate(&opened()?, &pack()?, settings)?, write)
         }
         Command::Edits(Written { settings, write }) => {
+            if write.is_some() {
+                settings.expect_all()?;
+            }
             done(out, &edited::evaluate(&opened()?, &pack()?, settings)?, write)
         }
     }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use clap::ValueEnum as _;
 use ediffi::{Edit, EditPicture, Pipeline, Request, Style as Reference, StyleImage};
 use image::RgbImage;
 use train_icons::pack::Pack;
@@ -70,6 +71,20 @@ pub struct Settings {
     /// The strengths of image to image.
     #[arg(long, value_delimiter = ',', default_values_t = [0.2, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0])]
     pub strengths: Vec<f64>,
+}
+
+impl Settings {
+    /// Refuses to put some kinds in the place of all of them: the tables of the others would be lost.
+    pub fn expect_all(&self) -> Result<()> {
+        match Kind::value_variants().iter().find(|kind| !self.kinds.contains(kind)) {
+            Some(kind) => {
+                let reason =
+                    format!("{kind:?} is not among them, and the page has its table: leave out --kinds or --write");
+                Err(Error::Setting { what: "--kinds", reason })
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Evaluates a model.
@@ -186,4 +201,25 @@ fn drawn(model: &Model, base: &str, requests: &[Request]) -> Result<Vec<RgbImage
     })?;
     let parts: BTreeMap<usize, Vec<RgbImage>> = parts.into_iter().flatten().collect();
     Ok(parts.into_values().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Arguments {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    #[test]
+    fn some_kinds_do_not_take_the_place_of_all() {
+        let settings = |arguments: &[&str]| Arguments::parse_from([&["edits"], arguments].concat()).settings;
+        assert!(settings(&[]).expect_all().is_ok());
+        let refused = settings(&["--kinds", "inpainting,variations"]).expect_all().unwrap_err().to_string();
+        assert!(refused.contains("ImageToImage"), "{refused}");
+    }
 }
