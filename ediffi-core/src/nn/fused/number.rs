@@ -86,20 +86,20 @@ impl Function for Gelu {
     }
 }
 
-/// e^x to two units in the last place, between about 1e-38 and 1e38: smaller and larger results are those at the ends, and of NaN it is
-/// the lower one. With n the whole number nearest to x / ln 2 it is 2^n · e^(x - n ln 2), and the latter Cephes' polynomial (`expf.c`).
+/// e^x to two units in the last place, between about 1e-38 and 1e38: smaller and larger results are those at the ends. With n the whole
+/// number nearest to x / ln 2 it is 2^n · e^(x - n ln 2), and the latter Cephes' polynomial (`expf.c`).
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     /// ln 2 in two parts: n times the first is exact.
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     /// Added to a small number, it leaves the nearest whole number in the last bits.
     const SHIFT: f32 = 12_582_912.0;
-    let x = x.max(-87.0).min(88.0);
+    let x = x.clamp(-87.0, 88.0);
     let shifted = x.mul_add(std::f32::consts::LOG2_E, SHIFT);
     let n = shifted - SHIFT;
     let [most, rest] = LN_2;
     let r = n.mul_add(-rest, n.mul_add(-most, x));
-    let terms = [1.398_199_9e-3_f32, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1];
+    let terms = [1.398_199_9e-3_f32, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
     let sum = terms.iter().fold(1.987_569_2e-4_f32, |sum, term| sum.mul_add(r, *term));
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()));
     (sum * r).mul_add(r, r + 1.0) * power
@@ -109,7 +109,7 @@ fn exp(x: f32) -> f32 {
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     const ABOVE: [f32; 6] =
-        [2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906_3e-4, -2.954_599_8e-3, -1.609_603_3e-2];
+        [2.770_681_4e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906_4e-4, -2.954_6e-3, -1.609_603_3e-2];
     const BELOW: [f32; 4] = [-2.133_740_6e-4, -1.682_827e-3, -7.373_329_2e-3, -1.426_473_9e-2];
     let x = x.clamp(-4.0, 4.0);
     let square = x * x;

@@ -13,7 +13,7 @@ fn norm(norm: Norm, channels: i64) -> MapNorm {
     let mut fresh = Fresh::new(1, Device::Cpu);
     let norm = MapNorm::new(Scope::root(&mut fresh), norm, channels, EPS).unwrap();
     for (frequency, (_, mut parameter)) in [1.1, 1.3].into_iter().zip(fresh.into_named()) {
-        let _ = tch::no_grad(|| parameter.copy_(&waves(frequency, &[channels])));
+        tch::no_grad(|| parameter.copy_(&waves(frequency, &[channels])));
     }
     norm
 }
