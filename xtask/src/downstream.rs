@@ -2,7 +2,8 @@
 //!
 //! The road of the README is gone from end to end, but with packages in place of crates.io, and with the libtorch of this
 //! checkout: `cargo install ediffi-cli`, `ediffi setup --write`, `cargo build`. The program is started without Cargo, and once more
-//! from a folder of its own beside the libraries. No loader path is set, and no `LIBTORCH`.
+//! from a folder of its own beside the libraries. Then `cargo install ediffi-cli --features draw` as the guide of first steps has it,
+//! and the command draws. No loader path is set, and no `LIBTORCH` but where the guide sets it.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -54,20 +55,26 @@ impl Outside {
         for library in libraries() {
             packages::lock_without_registry(&cli.folder, library.name)?;
         }
-        let mut install = self.cargo(&["install", "--quiet", "--debug", "--locked", "--path"]);
-        install.arg(&cli.folder).arg("--root").arg(&self.folder);
-        // Those of the feature `draw` are not built, but have to be found.
-        for package in libraries() {
-            install.arg("--config").arg(format!("patch.crates-io.{}.path={:?}", package.name, package.folder));
-        }
-        checkout::run(install.current_dir(&self.folder), "cargo install ediffi-cli")?;
+        let install = || {
+            let mut install = self.cargo(&["install", "--quiet", "--debug", "--locked", "--path"]);
+            install.arg(&cli.folder).arg("--root").arg(&self.folder).current_dir(&self.folder);
+            // Those of the feature `draw` have to be found, whether they are built or not.
+            for package in libraries() {
+                install.arg("--config").arg(format!("patch.crates-io.{}.path={:?}", package.name, package.folder));
+            }
+            install
+        };
+        checkout::run(&mut install(), "cargo install ediffi-cli")?;
 
-        let mut setup = Command::new(self.folder.join("bin/ediffi"));
-        setup.args(["setup", "--write", "--folder"]).arg(checkout.root().join(".libtorch")).current_dir(&project);
-        if !matches!(checkout.libtorch(), Source::User(_)) {
-            setup.env_remove("LIBTORCH");
-        }
-        checkout::run(&mut setup, "ediffi setup")?;
+        let setup = |what: &str| {
+            let mut setup = Command::new(self.folder.join("bin/ediffi"));
+            setup.args(["setup", what, "--folder"]).arg(checkout.root().join(".libtorch")).current_dir(&project);
+            if !matches!(checkout.libtorch(), Source::User(_)) {
+                setup.env_remove("LIBTORCH");
+            }
+            setup
+        };
+        checkout::run(&mut setup("--write"), "ediffi setup")?;
         // In a target folder that is not empty `torch-sys` may be the first to give up; what else can be built is needed anyway.
         let mut wrong = self.cargo(&["build", "--quiet", "--keep-going"]);
         let refused = output(wrong.current_dir(&project).env("LIBTORCH", ""))?;
@@ -84,7 +91,24 @@ impl Outside {
         }
         let found = self.start(checkout, &program)?;
         eprintln!("downstream: drew a picture with the libtorch in {}", found.display());
-        self.take_away(checkout, &program)
+        self.take_away(checkout, &program)?;
+
+        let printed = output(&mut setup("--print-folder"))?;
+        let libtorch = String::from_utf8_lossy(&printed.stdout).trim_end().to_owned();
+        let mut drawing = install();
+        drawing.args(["--force", "--features", "draw"]).env("LIBTORCH", &libtorch);
+        checkout::run(&mut drawing, "cargo install ediffi-cli --features draw")?;
+        self.draw(checkout)
+    }
+
+    /// Draws with the command that was installed. It has to find libtorch by itself.
+    fn draw(&self, checkout: &Checkout) -> Result<(), String> {
+        let picture = self.folder.join("drawn.png");
+        let mut draw = Command::new(self.folder.join("bin/ediffi"));
+        draw.args(["draw", "a cat", "--last-stage", "base", "--steps", "base=2", "--model"]);
+        draw.arg(checkout.root().join("models/icons")).arg("--out").arg(&picture).current_dir(&self.folder);
+        checkout::run(draw.env_remove("LD_LIBRARY_PATH").env_remove("LIBTORCH"), "ediffi draw")?;
+        if picture.is_file() { Ok(()) } else { Err(format!("error: there is no {}", picture.display())) }
     }
 
     /// The program of `tools/downstream`, to be built from the packages.
