@@ -56,7 +56,7 @@ impl Function for Identity {
     }
 }
 
-/// [`Activation::Silu`].
+/// [`Activation::Silu`](crate::nn::Activation::Silu).
 pub(super) struct Silu;
 
 impl Function for Silu {
@@ -66,7 +66,7 @@ impl Function for Silu {
     }
 }
 
-/// [`Activation::QuickGelu`].
+/// [`Activation::QuickGelu`](crate::nn::Activation::QuickGelu).
 pub(super) struct QuickGelu;
 
 impl Function for QuickGelu {
@@ -76,7 +76,7 @@ impl Function for QuickGelu {
     }
 }
 
-/// [`Activation::Gelu`].
+/// [`Activation::Gelu`](crate::nn::Activation::Gelu).
 pub(super) struct Gelu;
 
 impl Function for Gelu {
