@@ -4,7 +4,6 @@ use std::cell::{RefCell, RefMut};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ediffi_cascade::sizes::{self, StageSize};
 use ediffi_cascade::{Cascade, Prior, SamplerSettings};
 use ediffi_core::guidance::Rows;
 use ediffi_core::runtime::Runtime;
@@ -19,7 +18,7 @@ use crate::manifest::Manifest;
 use crate::preset;
 use crate::provenance::Digests;
 use crate::recent::Recent;
-use crate::shape::{self, StageShape};
+use crate::shape::{self, Sides, StageShape};
 use crate::validate::{self, Abilities, ImageSource};
 use crate::{EditPicture, Error, Margins, Request, Result, StagePlan};
 
@@ -139,8 +138,7 @@ impl Pipeline {
     #[must_use]
     pub fn margins(&self, request: &Request, picture: &EditPicture, margins: Margins) -> Margins {
         let running = shape::running(request, &self.shapes);
-        let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();
-        let (unit, own) = (sizes::unit(&sizes).max(1) as f64, sizes.last().map_or(1, |last| last.size) as f64);
+        let Sides { unit, own } = Sides::of(running);
         let asked = (request.width.is_some() || request.height.is_some())
             .then(|| (request.width.unwrap_or(own as u32), request.height.unwrap_or(own as u32)));
         margins.widened((picture.width(), picture.height()), asked, unit, own)

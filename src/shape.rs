@@ -101,9 +101,30 @@ pub(crate) fn names(stages: &[StageShape]) -> Vec<String> {
     stages.iter().map(|stage| stage.name.clone()).collect()
 }
 
+/// What the sides of a finished picture go by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sides {
+    /// What a side has to be a multiple of, so that every stage can draw its part of it.
+    pub(crate) unit: f64,
+    /// The side that the last stage draws where nothing else is asked.
+    pub(crate) own: f64,
+}
+
+impl Sides {
+    /// Those of the last of these stages.
+    pub(crate) fn of(running: &[StageShape]) -> Self {
+        let sizes = sizes(running);
+        Self { unit: sizes::unit(&sizes).max(1) as f64, own: sizes.last().map_or(1, |last| last.size) as f64 }
+    }
+}
+
+fn sizes(stages: &[StageShape]) -> Vec<StageSize> {
+    stages.iter().map(|stage| stage.size).collect()
+}
+
 /// Width and height that the first of these stages draws; `None` where some stage could not draw its part.
 pub(crate) fn first_size(request: &Request, running: &[StageShape]) -> Option<(u32, u32)> {
-    let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();
+    let sizes = sizes(running);
     let (width, height) = size(request, running);
     let side = |side| sizes::sides(&sizes, side)?.first().copied();
     Some((side(width)?, side(height)?))
@@ -115,8 +136,7 @@ pub(crate) fn size(request: &Request, running: &[StageShape]) -> (Option<u32>, O
     let (Some(Edit { picture, .. }), None, None) = (&request.edit, request.width, request.height) else {
         return (request.width, request.height);
     };
-    let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();
-    let (unit, own) = (sizes::unit(&sizes).max(1) as f64, sizes.last().map_or(1, |last| last.size) as f64);
+    let Sides { unit, own } = Sides::of(running);
     let shorter = f64::from(picture.width().min(picture.height()).max(1));
     let side = |side: u32| Some(((f64::from(side) / shorter * own / unit).round().max(1.0) * unit) as u32);
     (side(picture.width()), side(picture.height()))

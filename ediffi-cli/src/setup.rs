@@ -10,6 +10,7 @@ use etcetera::HomeDirError;
 use etcetera::base_strategy::{BaseStrategy, choose_native_strategy};
 
 use crate::cargo_config;
+use crate::refused::Refused;
 use crate::tell::tell;
 
 /// Install libtorch into your cache, and say how Cargo finds it.
@@ -17,10 +18,14 @@ use crate::tell::tell;
 /// If LIBTORCH is set, it is used instead, and nothing is installed.
 #[derive(Args)]
 pub(crate) struct Setup {
-    /// Write the lines into .cargo/config.toml of the project in this folder, instead of printing them.
+    /// Write the lines into the project's .cargo/config.toml.
+    ///
+    /// The project is the one in this folder. Without this the lines are printed.
     #[arg(long)]
     write: bool,
-    /// Print nothing but libtorch's folder, for `LIBTORCH=$(ediffi setup --print-folder) cargo install …`, which reads no project's lines.
+    /// Print nothing but libtorch's folder.
+    ///
+    /// For `LIBTORCH=$(ediffi setup --print-folder) cargo install …`, which reads no project's lines.
     #[arg(long, conflicts_with = "write")]
     print_folder: bool,
     /// The folder of the project.
@@ -37,9 +42,8 @@ pub(crate) struct Setup {
 impl Setup {
     pub(crate) fn run(&self) -> Result<(), Box<dyn Error>> {
         if self.write && !self.project.join("Cargo.toml").is_file() {
-            return Err(
-                format!("{} has no Cargo.toml: --project names the project's folder", self.project.display()).into()
-            );
+            let reason = format!("{} has no Cargo.toml: --project names the project's folder", self.project.display());
+            return Err(Refused(reason).into());
         }
         let folder = match &self.folder {
             Some(folder) => absolute(folder)?,

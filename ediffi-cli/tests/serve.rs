@@ -22,12 +22,17 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// Where a server that was started listens, as it says on standard output.
+fn address(process: &mut Child) -> String {
+    let mut line = String::new();
+    BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    line.trim().trim_start_matches("http://").trim_end_matches('/').to_owned()
+}
+
 impl Server {
     fn start(arguments: &[&str]) -> Self {
         let mut process = command(arguments).args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let address = address(&mut process);
         Self { process, address }
     }
 
@@ -123,7 +128,7 @@ fn refused(arguments: &[&str]) -> (i32, String) {
 #[test]
 fn other_machines_are_let_in_with_a_token_alone() {
     let (code, said) = refused(&["--listen", "0.0.0.0:0"]);
-    assert!(code == 1 && said.contains("set a token"), "{code} {said}");
+    assert!(code == 2 && said.contains("set a token"), "{code} {said}");
     let folder = tempfile::tempdir().unwrap();
     let file = |text: &str| {
         let path = folder.path().join("tokens");
@@ -136,6 +141,47 @@ fn other_machines_are_let_in_with_a_token_alone() {
     }
     let server = Server::start(&["--tokens", &file("# who\nanna secret\n\n")]);
     assert_eq!(server.ask("GET", "/api/v1/capabilities", "").0, 401);
+}
+
+/// Before models are opened.
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, said) = refused(&["--model", "nowhere", "--listen", &address]);
+    assert!(code == 1 && said.contains(&format!("--listen {address}: ")), "{code} {said}");
+}
+
+#[test]
+fn limits_of_the_command_line_hold() {
+    let server = Server::start(&["--limit", "pixels=1048576"]);
+    // What was said, and what a server allows by itself.
+    for (key, value, limit) in [
+        ("width", 2048, "the limit is 1048576 (`Limits::pixels`)"),
+        ("images", 17, "the limit is 16 (`Limits::images`)"),
+    ] {
+        let mut request = json!({"prompt": "a red apple"});
+        request[key] = value.into();
+        let (status, body) = server.ask("POST", "/api/v1/jobs", &json!({"request": request}).to_string());
+        let said = String::from_utf8_lossy(&body);
+        assert!((400..500).contains(&status) && said.contains(limit), "{key}: {status} {said}");
+    }
+}
+
+/// What a server tells of each job is lost, and nothing else.
+#[test]
+fn a_server_that_nobody_listens_to_draws() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = command(&["--listen", "127.0.0.1:0"]);
+    let mut process = command.env("RUST_LOG", "info").stdout(Stdio::piped()).stderr(writer).spawn().unwrap();
+    let address = address(&mut process);
+    let server = Server { process, address };
+    for seed in 0..2 {
+        let id = server.submit(seed);
+        server.wait_for(&id, "finished");
+        server.picture(&id);
+    }
 }
 
 /// A terminated server finishes what it draws, and its exit code is 0.

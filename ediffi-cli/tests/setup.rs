@@ -98,6 +98,10 @@ fn what_cannot_be_done_is_said_before_anything_is_written() {
     assert!(!well && status.contains("without CUDA"), "{status}");
     let (well, _, status) = place.setup(&["--write"], place.folder.path());
     assert!(!well && status.contains("no Cargo.toml"), "{status}");
+    // The arguments are at fault.
+    let mut elsewhere = Command::new(env!("CARGO_BIN_EXE_ediffi"));
+    elsewhere.args(["setup", "--write", "--project", "nowhere"]).current_dir(place.folder.path());
+    assert_eq!(elsewhere.output().unwrap().status.code(), Some(2));
     fs::create_dir(place.project().join(".cargo")).unwrap();
     fs::write(place.config(), "[env\n").unwrap();
     let (well, _, status) = place.setup(&["--write"], &place.project());

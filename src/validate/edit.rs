@@ -1,11 +1,10 @@
 //! Checks of a picture that is edited.
 
 use ediffi_cascade::Jumps;
-use ediffi_cascade::sizes::{self, StageSize};
 use ediffi_core::solver::Solver;
 
 use crate::bounds::LONGEST_REQUEST;
-use crate::shape::{self, StageShape};
+use crate::shape::{self, Sides, StageShape};
 use crate::{Edit, EditPicture, Problem, Request, Style};
 
 /// What is wrong with the edit of a request, for the stages that run.
@@ -89,13 +88,9 @@ fn shrunk(request: &Request, edit: &Edit, running: &[StageShape]) -> Option<Stri
     let first = running.first().filter(|first| first.enlarges)?;
     let ((width, height), (w, h)) =
         (shape::first_size(request, running)?, (edit.picture.width(), edit.picture.height()));
-    let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();
-    let (unit, last) = (sizes::unit(&sizes).max(1), sizes.last().map_or(1, |last| last.size));
+    let Sides { unit, own } = Sides::of(running);
     // The least side of the last stage's picture with which the first draws no less than the given one has.
-    let least = |side: u32| {
-        let times = (f64::from(side) * last as f64 / first.size.size as f64 / unit as f64).ceil() as i64;
-        times.saturating_mul(unit)
-    };
+    let least = |side: u32| (f64::from(side) * own / first.size.size as f64 / unit).ceil() * unit;
     (w > width || h > height).then(|| {
         let (name, wide, high) = (&first.name, least(w), least(h));
         let later = if running.len() > 1 { "begin with a later stage, " } else { "" };
@@ -105,8 +100,7 @@ fn shrunk(request: &Request, edit: &Edit, running: &[StageShape]) -> Option<Stri
 
 /// Why the picture would be stretched, if it would be.
 fn stretched(request: &Request, edit: &Edit, running: &[StageShape]) -> Option<String> {
-    let sizes: Vec<StageSize> = running.iter().map(|stage| stage.size).collect();
-    let (unit, own) = (sizes::unit(&sizes) as f64, sizes.last().map_or(1, |last| last.size) as f64);
+    let Sides { unit, own } = Sides::of(running);
     let (width, height) = shape::size(request, running);
     let [width, height] = [width, height].map(|side| side.map_or(own, f64::from));
     let (w, h) = (f64::from(edit.picture.width()), f64::from(edit.picture.height()));

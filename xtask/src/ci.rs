@@ -1,5 +1,6 @@
 //! `cargo xtask ci`: what has to hold before a change goes in; the cheapest check first.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ const STEPS: [Step; 11] = [
     ("deployment", deployment),
     ("clippy", clippy),
     ("docs", docs),
-    ("downstream", downstream::run),
+    ("downstream", downstream),
     ("fuzzing", fuzzing),
     ("clients", clients),
     ("tests", test::run),
@@ -40,6 +41,16 @@ pub(crate) fn run(checkout: &Checkout) -> Result<(), String> {
     Ok(())
 }
 
+/// The packages as strangers build them. What they built is of no use to the steps after it, and large.
+fn downstream(checkout: &Checkout) -> Result<(), String> {
+    downstream::run(checkout)?;
+    clear(&checkout.target().join("downstream"))
+}
+
+fn clear(folder: &Path) -> Result<(), String> {
+    std::fs::remove_dir_all(folder).map_err(|error| format!("error: cannot remove {}: {error}", folder.display()))
+}
+
 /// All that the steps after it need and that does not come with the checkout.
 fn set_up(checkout: &Checkout) -> Result<(), String> {
     system::install()?;
@@ -55,7 +66,8 @@ fn formatting(checkout: &Checkout) -> Result<(), String> {
 }
 
 fn fuzzing(checkout: &Checkout) -> Result<(), String> {
-    fuzz::run(checkout, &Fuzz { seconds: FUZZING, ..Fuzz::default() })
+    fuzz::run(checkout, &Fuzz { seconds: FUZZING, ..Fuzz::default() })?;
+    clear(&checkout.target().join("fuzz"))
 }
 
 /// The files for containers and clusters, by their linters.

@@ -20,7 +20,7 @@ pub(crate) struct Again {
 
 impl Again {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let held = Request::from_png(&self.picture).map_err(|error| format!("{}: {error}", self.picture.display()))?;
+        let held = Request::from_png(&self.picture).map_err(|error| Failure::of_file(error, &self.picture))?;
         let (request, pipeline) = self.options.ready(held, &[&self.picture])?;
         pipeline.validate(&request)?;
         // Pictures of earlier versions do not say what made them.

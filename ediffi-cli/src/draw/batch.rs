@@ -13,20 +13,24 @@ use serde_json::{Value, json};
 use super::bars::Bars;
 use super::failure::Failure;
 use super::model::Model;
-use super::output::{numbered, say};
+use super::output::{expect_other, numbered, say};
 use super::rank::Rank;
 
-/// Draw a file of requests, one in JSON a line. What is there already is not drawn again, so the same command goes on after a kill.
+/// Draw a file of requests, one in JSON a line.
+///
+/// What is there already is not drawn again, so the same command goes on after a kill.
 ///
 /// Started by srun, mpirun or torchrun, every process draws its share, on a CUDA device of its own if there are some.
 #[derive(Args)]
 pub(crate) struct BatchCommand {
     /// The requests: JSON lines. Empty lines are passed over.
     requests: PathBuf,
-    /// The folder for the pictures, 000001.png for line 1, and for index.jsonl.
+    /// The folder for the pictures, as 000001.png, and index.jsonl.
     #[arg(long, default_value = "batch", value_name = "FOLDER")]
     out: PathBuf,
-    /// How many lines are drawn together. A kill loses at most so many; another number changes the last bits of pictures.
+    /// How many lines are drawn together.
+    ///
+    /// A kill loses at most so many; another number changes the last bits of pictures.
     #[arg(long, default_value = "8", value_name = "LINES")]
     together: NonZeroU8,
     /// Write the lines of the index to standard output, too.
@@ -38,7 +42,8 @@ pub(crate) struct BatchCommand {
 
 impl BatchCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let rank = Rank::of_process().map_err(Failure::usage)?;
+        let rank = Rank::of_process()?;
+        let index_file = self.index(rank)?;
         let pipeline = self.model.builder_on(rank.device())?.open()?;
         let requests = self.requests(&pipeline)?;
         let jobs = requests.iter().map(|(&line, request)| Job {
@@ -69,12 +74,22 @@ impl BatchCommand {
                 index.push_str(&format!("{line}\n"));
             }
         }
-        let name = match rank.size {
+        write_with_folders(&index_file, index.as_bytes())?;
+        Ok(())
+    }
+
+    /// The file of the index of a process, which can be written in the end.
+    fn index(&self, rank: Rank) -> Result<PathBuf, Failure> {
+        if self.out.exists() && !self.out.is_dir() {
+            let reason = format!("--out {}: it is a file, and a folder is wanted", self.out.display());
+            return Err(Failure::usage(reason));
+        }
+        let index = self.out.join(match rank.size {
             1 => "index.jsonl".to_owned(),
             size => format!("index-{}-of-{size}.jsonl", rank.rank + 1),
-        };
-        write_with_folders(&self.out.join(name), index.as_bytes())?;
-        Ok(())
+        });
+        expect_other(&index, &self.requests)?;
+        Ok(index)
     }
 
     /// The requests by the numbers of their lines. All are checked before anything is drawn.
@@ -117,7 +132,7 @@ impl Job<'_> {
                 all = false;
                 continue;
             }
-            let named = |error: ediffi::Error| Failure::from(error).of(&file.display().to_string());
+            let named = |error: ediffi::Error| Failure::of_file(error, file);
             let mut kept = Request::from_png(file).map_err(named)?;
             if let (Some(kept), Some(own)) = (&mut kept.style, &self.request.style)
                 && same_but_for_pictures(kept, own)

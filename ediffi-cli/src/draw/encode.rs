@@ -8,7 +8,7 @@ use ediffi::{Embeddings, Request, StyleImage};
 use super::failure::Failure;
 use super::model::Model;
 use super::options::Options;
-use super::output::{expect_file, say};
+use super::output::{expect_file, expect_other, say};
 use super::texts::Texts;
 
 /// Encode texts and a style into a file, of which `sample` draws any number of pictures without an encoder.
@@ -31,11 +31,8 @@ pub(crate) struct Encode {
 impl Encode {
     pub(super) fn run(&self) -> Result<(), Failure> {
         expect_file(&self.out)?;
-        let same =
-            |style: &PathBuf| matches!((style.canonicalize(), self.out.canonicalize()), (Ok(a), Ok(b)) if a == b);
-        if let Some(style) = self.style.as_ref().filter(|style| same(style)) {
-            let reason = format!("{} would be written over: choose another file with --out", style.display());
-            return Err(Failure::usage(reason));
+        if let Some(style) = &self.style {
+            expect_other(&self.out, style)?;
         }
         let mut request = self.texts.apply(Request::new(&self.prompt))?;
         if let Some(style) = &self.style {

@@ -1,12 +1,13 @@
 //! Why a command failed, and the exit code that says so.
 
 use std::fmt;
+use std::path::Path;
 use std::process::ExitCode;
 
-use crate::tell::tell;
+use ediffi_server::ServerError;
 
-/// Exit code of a request that the model or its limits refuse, as of arguments that are not understood.
-const REFUSED: u8 = 2;
+use crate::refused::REFUSED;
+use crate::tell::tell;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -34,6 +35,13 @@ impl Failure {
             *first = format!("{name}: {first}");
         }
         self
+    }
+
+    /// What failed with a file, by its name. That it cannot be read says the name already.
+    pub(crate) fn of_file(error: ediffi::Error, path: &Path) -> Self {
+        let named = matches!(error, ediffi::Error::ReadFile { .. });
+        let failure = Self::from(error);
+        if named { failure } else { failure.of(&path.display().to_string()) }
     }
 
     /// Says it on standard error, once.
@@ -66,7 +74,10 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
             Some(groups @ ediffi_cluster::Error::Groups { .. }) => return Self::refused(vec![groups.to_string()]),
             _ => {}
         }
-        let code = if is_refusal(error.downcast_ref()) { REFUSED } else { 1 };
+        let refused = is_refusal(error.downcast_ref())
+            || is_idle(error.downcast_ref())
+            || matches!(error.downcast_ref(), Some(ServerError::Open(_) | ServerError::SameName(_)));
+        let code = if refused { REFUSED } else { 1 };
         let mut lines = vec![error.to_string()];
         let mut cause = error.source();
         while let Some(error) = cause {
@@ -75,6 +86,11 @@ impl<E: Into<Box<dyn std::error::Error + Send + Sync>>> From<E> for Failure {
         }
         Self { code, lines, told: false }
     }
+}
+
+/// An option that does nothing on this model, and texts that are not in a file of embeddings.
+fn is_idle(error: Option<&ediffi::Error>) -> bool {
+    matches!(error, Some(ediffi::Error::IdleOption { .. } | ediffi::Error::EmbeddingsOfAnother(_)))
 }
 
 /// A plan that makes no sense, and a folder that is not for it.

@@ -11,6 +11,7 @@ mod limits;
 mod located;
 mod model;
 mod models;
+mod once;
 mod options;
 mod output;
 mod paint;

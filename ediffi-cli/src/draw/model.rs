@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use ediffi::{
-    DeviceChoice, ExpertInterval, Lora, MANIFEST_FILE, Manifest, Pipeline, PipelineBuilder, Precision, Residency,
-    Runtime,
+    DeviceChoice, ExpertInterval, Limits, Lora, MANIFEST_FILE, Manifest, Pipeline, PipelineBuilder, Precision,
+    Residency, Runtime,
 };
 
 use super::failure::Failure;
@@ -15,18 +15,21 @@ use super::located::located;
 /// Which model, and how it computes.
 #[derive(Args)]
 pub(super) struct Model {
-    /// The model folder, hub:OWNER/NAME, or with --like a checkpoint (default: $EDIFFI_MODEL, or the shipped model).
+    /// Its folder (default: $EDIFFI_MODEL, or the shipped model).
     ///
-    /// A checkpoint is one of Stable Diffusion in one file.
+    /// Or hub:OWNER/NAME; or with --like a checkpoint, which is one of Stable Diffusion in one file.
     #[arg(long, value_name = "FOLDER", help_heading = "Model")]
     model: Option<PathBuf>,
-    /// Another published folder as the expert for a part of the noise, as timesteps:..200=FOLDER. May be repeated.
+    /// An expert for a part of the noise, as timesteps:..200=FOLDER.
     ///
-    /// The part is LOW..HIGH, of which either end may be missing, in one of these units: sigma, timesteps, snr, log-snr, fraction (of the
-    /// schedule that is done; fraction:0.8.. is what is left after 0.8 of it) or steps (counted from 0; steps:-5.. are the last five).
+    /// It is another published folder, and there may be several. The part is LOW..HIGH, of which either end may be missing, in one of
+    /// these units: sigma, timesteps, snr, log-snr, fraction (of the schedule that is done; fraction:0.8.. is what is left after 0.8 of
+    /// it) or steps (counted from 0; steps:-5.. are the last five).
     #[arg(long, value_name = "INTERVAL=FOLDER", value_parser = expert, help_heading = "Model")]
     expert: Vec<(ExpertInterval, PathBuf)>,
-    /// A folder of a model like a checkpoint of one file, whose configurations and tokenizers that takes. May be repeated.
+    /// A folder of a model like it, for a checkpoint of one file.
+    ///
+    /// The checkpoint takes configurations and tokenizers from there. May be repeated.
     #[arg(long, value_name = "FOLDER", help_heading = "Model")]
     like: Vec<PathBuf>,
     /// Where to compute: auto, cpu, cuda, cuda:1.
@@ -39,16 +42,21 @@ pub(super) struct Model {
 /// How a model computes, wherever that is.
 #[derive(Args)]
 pub(super) struct Computing {
-    /// The numbers that networks compute in.
-    #[arg(long, value_enum, default_value_t, help_heading = "Model")]
-    precision: Numbers,
-    /// How many experts are in memory.
-    #[arg(long, value_enum, default_value_t, help_heading = "Model")]
-    residency: Held,
-    /// A LoRA to merge in, and how strongly, as style.safetensors=0.8; for one expert as style.safetensors@high=0.8.
+    /// What is computed in: auto, f32, bf16 or f16.
     ///
-    /// Into a model of Stable Diffusion, or into the first stage of one of ediffi's own. An expert is called as its weights are, `high` for
-    /// base/high.safetensors, or by its number: from the highest noise down; of published folders 0 is the model's and 1 the first --expert's.
+    /// auto takes what suits the device best.
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true, help_heading = "Model")]
+    precision: Numbers,
+    /// Experts in memory: all, relay, relay-prefetch.
+    ///
+    /// all of them stay; with relay there is one at a time; with relay-prefetch the next is loaded meanwhile.
+    #[arg(long, value_enum, default_value_t, hide_possible_values = true, help_heading = "Model")]
+    residency: Held,
+    /// A LoRA to merge in, this strongly, as style.safetensors=0.8.
+    ///
+    /// For one expert as style.safetensors@high=0.8. It is merged into a model of Stable Diffusion, or into the first stage of one of ediffi's
+    /// own. An expert is called as its weights are, `high` for base/high.safetensors, or by its number: from the highest noise down; of
+    /// published folders 0 is the model's and 1 the first --expert's.
     #[arg(long, value_name = "FILE[@EXPERT][=SCALE]", value_parser = lora, help_heading = "Model")]
     lora: Vec<Merged>,
     #[command(flatten)]
@@ -64,7 +72,7 @@ struct Merged {
 
 impl Merged {
     /// The number of its expert in the model of a folder, as the library counts them.
-    fn number(&self, folder: &Path) -> Result<Option<usize>, ediffi::Error> {
+    fn number(&self, folder: &Path) -> Result<Option<usize>, Failure> {
         let Some(expert) = &self.expert else { return Ok(None) };
         let names: Vec<String> = if folder.join(MANIFEST_FILE).is_file() {
             let stages = Manifest::read(folder)?.stages;
@@ -84,7 +92,7 @@ impl Merged {
         } else {
             format!("there is no expert `{expert}`: the first stage has {}", names.join(", "))
         };
-        Err(ediffi_core::Error::Lora { path: self.lora.path().to_owned(), reason }.into())
+        Err(Failure::usage(format!("--lora {}: {reason}", self.lora.path().display())))
     }
 }
 
@@ -163,6 +171,11 @@ impl Computing {
         self.precision.into()
     }
 
+    /// Limits with those that are said in the place of their own.
+    pub(super) fn limits(&self, of: &Limits) -> Result<Limits, Failure> {
+        self.allowed.limits(of)
+    }
+
     /// The model of a folder, computing so.
     pub(super) fn builder(&self, folder: PathBuf) -> Result<PipelineBuilder, Failure> {
         let residency = match self.residency {
@@ -171,7 +184,7 @@ impl Computing {
             Held::RelayPrefetch => Residency::RelayPrefetch,
         };
         let builder = Pipeline::builder(&folder).precision(self.precision()).residency(residency);
-        let builder = builder.limits(self.allowed.limits()?);
+        let builder = builder.limits(self.limits(&Limits::default())?);
         self.lora.iter().try_fold(builder, |builder, merged| {
             let lora = merged.lora.clone();
             Ok(match merged.number(&folder)? {

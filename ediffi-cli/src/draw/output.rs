@@ -17,19 +17,23 @@ const MANY: usize = 1 << 16;
 /// Where pictures go, and what is said of them.
 #[derive(Args)]
 pub(super) struct Output {
-    /// Where to write. Of several images, each gets its number before the ending.
+    /// Where to write; several are numbered.
+    ///
+    /// Of several images, each gets its number before the ending.
     #[arg(long, default_value = "out.png", value_name = "PNG")]
     out: PathBuf,
-    /// Say what is drawn and which expert runs which step, and draw nothing.
+    /// Say which expert runs which step, and draw nothing.
     #[arg(long)]
     dry_run: bool,
     /// Write a line of JSON for each picture, in place of its path.
     #[arg(long)]
     json: bool,
-    /// Show what each stage has drawn in the terminal, by this protocol.
+    /// Show pictures in the terminal: auto, kitty, iterm or sixel.
     ///
-    /// With auto, nothing is shown where standard error is no terminal.
-    #[arg(long, value_enum, value_name = "PROTOCOL")]
+    /// They are what each stage has drawn, by this protocol: kitty is that of kitty, Ghostty and Konsole, iterm that of iTerm2, WezTerm and VS
+    /// Code, sixel that of foot, mlterm and xterm. auto takes the one that the terminal says it has, and shows nothing where standard error is no
+    /// terminal.
+    #[arg(long, value_enum, value_name = "PROTOCOL", hide_possible_values = true)]
     preview_in: Option<Terminal>,
 }
 
@@ -44,19 +48,22 @@ impl Output {
 
     /// Refuses what could not be written, and to write pictures over files that they are made of.
     pub(super) fn expect_others<'a>(&self, read: impl Iterator<Item = &'a Path>, images: usize) -> Result<(), Failure> {
-        if !self.dry_run {
-            expect_file(&self.out)?;
+        if self.dry_run {
+            return Ok(());
         }
+        expect_file(&self.out)?;
         let read: Vec<PathBuf> = read.filter_map(|path| std::fs::canonicalize(path).ok()).collect();
         // So many that a model refuses them are not looked at.
-        let written = (0..images.min(MANY)).filter(|_| !self.dry_run && !read.is_empty());
-        let written = written.filter_map(|index| std::fs::canonicalize(numbered(&self.out, index, images)).ok());
-        match written.into_iter().find(|path| read.contains(path)) {
-            Some(path) => {
-                Err(Failure::usage(format!("{} would be written over: choose another file with --out", path.display())))
+        let written = (0..images.min(MANY)).map(|index| numbered(&self.out, index, images));
+        for path in written.filter_map(|path| std::fs::canonicalize(path).ok()) {
+            if path.is_dir() {
+                return Err(Failure::usage(format!("--out {}: {} is a folder", self.out.display(), path.display())));
             }
-            None => Ok(()),
+            if read.contains(&path) {
+                return Err(written_over(&path));
+            }
         }
+        Ok(())
     }
 
     /// As [`draw`](Self::draw), by what draws the request.
@@ -81,6 +88,18 @@ impl Output {
             None => Ok(drawn.map(drop)?),
         }
     }
+}
+
+/// Refuses to write over a file that was read.
+pub(super) fn expect_other(out: &Path, read: &Path) -> Result<(), Failure> {
+    match (out.canonicalize(), read.canonicalize()) {
+        (Ok(a), Ok(b)) if a == b => Err(written_over(read)),
+        _ => Ok(()),
+    }
+}
+
+fn written_over(path: &Path) -> Failure {
+    Failure::usage(format!("{} would be written over: choose another place with --out", path.display()))
 }
 
 /// Refuses to begin what could not be written.

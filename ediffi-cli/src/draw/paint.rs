@@ -15,9 +15,13 @@ use crate::tell::tell;
 pub(crate) struct Paint {
     /// A picture in which each region has a colour of its own, on white or on nothing.
     canvas: PathBuf,
-    /// Prompt, colours and phrases in JSON: {"prompt": "a red apple", "palette": {"entries": [{"colour": [255, 0, 0], "phrase": "red apple"}]}}.
+    /// Prompt, colours and phrases, in JSON.
+    ///
+    /// As {"prompt": "a red apple", "palette": {"entries": [{"colour": [255, 0, 0], "phrase": "red apple"}]}}.
     regions: PathBuf,
-    /// Pull the picture to where its words are looked for in their regions, this strongly; each early step takes longer.
+    /// Pull the picture to where its words belong, this strongly.
+    ///
+    /// They are looked for in their regions, and each early step takes longer.
     #[arg(long, value_name = "SCALE")]
     layout: Option<f64>,
     /// Say which tokens of which encoder each region takes.
@@ -43,8 +47,11 @@ impl Paint {
         let json = std::fs::read(&self.regions).map_err(|error| named(&error))?;
         let Regions { prompt, palette, strength } =
             serde_json::from_slice(&json).map_err(|error| Failure::usage(named(&error)))?;
+        let picture = Picture::open(&self.canvas)?.into_rgba();
+        let both = || format!("{} by {}", self.canvas.display(), self.regions.display());
+        let read = Canvas::from_transparent(&picture, &palette);
         let ColourReading { canvas, unmatched, stray, .. } =
-            Canvas::from_transparent(&Picture::open(&self.canvas)?.into_rgba(), &palette)?;
+            read.map_err(|error| Failure::usage(format!("{}: {error}", both())))?;
         for colour in &unmatched.colours {
             let (colour, pixels) = (colour.colour, colour.pixels);
             tell(&format!("{colour:?} is near no colour of the palette: {pixels} pixels are not painted"));
@@ -53,7 +60,11 @@ impl Paint {
             tell(&format!("`{}` has {} stray pixels beside its region", stray.phrase, stray.pixels));
         }
         let layout = self.layout.map(LayoutGuidance::new).or(strength.layout);
-        let request = Request::new(prompt).canvas(canvas.with_strength(Strength { layout, ..strength })?);
+        let canvas = canvas.with_strength(Strength { layout, ..strength }).map_err(|error| {
+            let of = if self.layout.is_some() { "--layout".to_owned() } else { self.regions.display().to_string() };
+            Failure::usage(format!("{of}: {error}"))
+        })?;
+        let request = Request::new(prompt).canvas(canvas);
         let (request, pipeline) = self.options.ready(request, &[&self.canvas, &self.regions])?;
         if self.tokens {
             for binding in pipeline.bindings(&request)? {

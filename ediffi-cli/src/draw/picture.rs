@@ -6,8 +6,8 @@ use clap::Args;
 use ediffi::{Canvas, Edit, EditPicture, LayoutGuidance, Margins, Region, Request, Strength};
 
 use super::failure::Failure;
+use super::once::expect_once;
 use super::options::Options;
-use super::settings::expect_once;
 use crate::tell::tell;
 
 /// Draw a picture anew, more or less, or a part of it.
@@ -17,22 +17,28 @@ pub(crate) struct EditCommand {
     picture: PathBuf,
     /// What it shall show then.
     prompt: String,
-    /// How much is drawn anew, from 0 to 1 (default: 0.7, or 1 with a mask).
+    /// How much is drawn anew, 0 to 1 (default: 0.7; with a mask 1).
     #[arg(long, value_name = "SHARE")]
     strength: Option<f64>,
     /// What is drawn anew: white. All else stays as it is.
     #[arg(long, value_name = "IMAGE")]
     mask: Option<PathBuf>,
-    /// Draw what lies beside it, so many pixels far, as left=64,right=64.
+    /// Draw what lies beside it, so far, as left=64,right=64.
     #[arg(long, value_name = "SIDE=PIXELS", value_delimiter = ',', value_parser = margin, conflicts_with = "mask")]
     extend: Vec<(Side, u32)>,
-    /// With a mask: go back up in noise, so that what is new fits; 5x2 goes 5 steps back, twice at each place.
+    /// With a mask: go back up in noise, steps and times as 5x2.
+    ///
+    /// So what is new fits what stays; 5x2 goes 5 steps back, twice at each place.
     #[arg(long, value_name = "LENGTHxCOUNT", value_parser = jumps)]
     jumps: Option<(usize, usize)>,
-    /// Words of the prompt that belong where it is drawn anew: paint-with-words.
+    /// Words of the prompt that belong where it is drawn anew.
+    ///
+    /// This is paint-with-words.
     #[arg(long, value_name = "WORDS")]
     paint: Option<String>,
-    /// With painted words: pull the picture to where they are looked for in their place, this strongly.
+    /// With --paint: pull the picture to where the words belong.
+    ///
+    /// They are looked for in their place, and the picture is pulled this strongly.
     #[arg(long, value_name = "SCALE", requires = "paint")]
     layout: Option<f64>,
     #[command(flatten)]
@@ -41,19 +47,20 @@ pub(crate) struct EditCommand {
 
 impl EditCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let picture = EditPicture::open(&self.picture)?;
         if self.paint.is_some() && self.mask.is_none() && self.extend.is_empty() {
             return Err(Failure::usage("--paint wants --mask or --extend: words belong where something is drawn anew"));
         }
+        let asked = margins(&self.extend)?;
+        let picture = EditPicture::open(&self.picture)?;
+        let mask = self.mask.as_ref().map(EditPicture::open).transpose()?;
         let read: Vec<&Path> = std::iter::once(&self.picture).chain(&self.mask).map(PathBuf::as_path).collect();
         // The request without its edit: what is drawn of a larger canvas has its proportions.
         let (request, pipeline) = self.options.ready(Request::new(&self.prompt), &read)?;
         let mut edit = if self.extend.is_empty() {
             let mut edit = Edit::new(picture);
-            edit.mask = self.mask.as_ref().map(EditPicture::open).transpose()?;
+            edit.mask = mask;
             edit
         } else {
-            let asked = margins(&self.extend)?;
             let drawn = pipeline.margins(&request, &picture, asked);
             if drawn != asked {
                 let Margins { left, top, right, bottom } = drawn;
@@ -76,11 +83,13 @@ impl EditCommand {
         let mask = edit.mask.as_ref().ok_or("there is no mask to paint in")?;
         let layout = self.layout.map(LayoutGuidance::new);
         let named = |error: ediffi::Error| match &self.mask {
-            Some(path) => Failure::from(error).of(&path.display().to_string()),
+            Some(path) => Failure::of_file(error, path),
             None => error.into(),
         };
-        let canvas = Canvas::new([Region::from_image(words, &mask.mask().map_err(named)?)?])?;
-        Ok(canvas.with_strength(Strength { layout, ..Strength::default() })?)
+        let region = Region::from_image(words, &mask.mask().map_err(named)?)?;
+        let canvas = Canvas::new([region]).map_err(|error| Failure::usage(format!("--paint: {error}")))?;
+        let canvas = canvas.with_strength(Strength { layout, ..Strength::default() });
+        canvas.map_err(|error| Failure::usage(format!("--layout: {error}")))
     }
 }
 
@@ -133,7 +142,9 @@ pub(crate) struct Enlarge {
     picture: PathBuf,
     /// What it shows, if that is to help.
     prompt: Option<String>,
-    /// The stage to begin with (default: the first of super-resolution that draws no less than the picture has).
+    /// The stage to begin with (default: the first that enlarges it).
+    ///
+    /// That is the first of super-resolution that draws no less than the picture has.
     #[arg(long, value_name = "STAGE")]
     first_stage: Option<String>,
     #[command(flatten)]

@@ -25,12 +25,14 @@ pub(crate) struct PlanCommand {
 impl PlanCommand {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let mut json = Vec::new();
-        if self.request.as_os_str() == "-" {
-            std::io::stdin().read_to_end(&mut json)?;
+        let (name, read) = if self.request.as_os_str() == "-" {
+            ("standard input".to_owned(), std::io::stdin().read_to_end(&mut json).map(|_| json))
         } else {
-            json = std::fs::read(&self.request).map_err(|error| format!("{}: {error}", self.request.display()))?;
-        }
-        let (pipeline, request) = (self.model.open()?, Request::from_json(&json)?);
+            (self.request.display().to_string(), std::fs::read(&self.request))
+        };
+        let json = read.map_err(|error| format!("{name}: {error}"))?;
+        let request = Request::from_json(&json).map_err(|error| Failure::from(error).of(&name))?;
+        let pipeline = self.model.open()?;
         pipeline.validate(&request)?;
         show(&pipeline, &request, self.json)
     }

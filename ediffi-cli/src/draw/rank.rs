@@ -3,6 +3,8 @@
 use ediffi::DeviceChoice;
 use ediffi_core::runtime::cuda_devices;
 
+use super::failure::Failure;
+
 /// The number of a process, of how many, and its number on its own machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rank {
@@ -51,8 +53,8 @@ impl Rank {
     ///
     /// # Errors
     /// As [`of`](Self::of).
-    pub(super) fn of_process() -> Result<Self, String> {
-        Self::of(|name| std::env::var(name).ok())
+    pub(super) fn of_process() -> Result<Self, Failure> {
+        Self::of(|name| std::env::var(name).ok()).map_err(Failure::usage)
     }
 
     /// The device of this process: of several on a machine with CUDA devices, each has the next one.

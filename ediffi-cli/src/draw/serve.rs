@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use ediffi::DeviceChoice;
+use ediffi::{DeviceChoice, Limits};
 use ediffi_server::{Keep, Server, ServerBuilder};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -18,6 +18,9 @@ use super::output::say;
 /// A server that does not answer for so long is taken for dead by those that share its queue.
 #[cfg(feature = "postgres")]
 const LEASE: Duration = Duration::from_secs(5);
+
+/// The most images of one request, unless `--limit` says otherwise: other clients wait for them.
+const IMAGES: usize = 16;
 
 /// What the shipped model draws well: objects, their styles, colours and backgrounds, and where two of them stand.
 const PROMPTS: [&str; 8] = [
@@ -34,16 +37,20 @@ const PROMPTS: [&str; 8] = [
 /// Draw for many clients, over HTTP, until Ctrl-C.
 #[derive(Args)]
 pub(crate) struct Serve {
-    /// Where to listen. Port 0 is any that is free.
+    /// Where to listen; port 0 is a free one.
     #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// A file with a client's name and its token on each line. Needed where other machines can reach the address.
+    /// A file with a client's name and its token on each line.
+    ///
+    /// Needed where other machines can reach the address.
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
     /// Keep jobs and pictures in this folder, where they survive a restart.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
-    /// Share the queue with other servers in this PostgreSQL database, as postgresql://USER@HOST/NAME.
+    /// Share the queue in this PostgreSQL database.
+    ///
+    /// With other servers. It is named as postgresql://USER@HOST/NAME.
     #[cfg(feature = "postgres")]
     #[arg(long, value_name = "URL", env = "EDIFFI_QUEUE", hide_env_values = true, conflicts_with = "keep")]
     queue_in: Option<String>,
@@ -56,10 +63,14 @@ pub(crate) struct Serve {
     /// Jobs of one client that may wait.
     #[arg(long, default_value_t = 16, value_name = "JOBS")]
     queue_of_client: usize,
-    /// A model folder, or NAME=FOLDER. The first is the default (default: the variable EDIFFI_MODEL, or the shipped model).
+    /// A folder, or NAME=FOLDER (else $EDIFFI_MODEL, or the shipped).
+    ///
+    /// There may be several models; the first is what a client gets that names none.
     #[arg(long, value_name = "FOLDER", help_heading = "Model")]
     model: Vec<String>,
-    /// Where to compute, each one job at a time: auto, cpu, cuda, cuda:1.
+    /// Where to compute: auto, cpu, cuda, cuda:1.
+    ///
+    /// There may be several devices; each has one job at a time.
     #[arg(long, default_value = "auto", value_parser = device, help_heading = "Model")]
     device: Vec<DeviceChoice>,
     /// Models that each device has in memory at the most.
@@ -73,15 +84,19 @@ impl Serve {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         let colours = std::io::stderr().is_terminal();
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
-        let server = self.start()?;
+        let told = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+        // Where nobody reads what is told, its own complaint of that would be a panic.
+        told.log_internal_errors(false).init();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let listener = TcpListener::bind(self.listen).await;
-            let listener = listener.map_err(|error| format!("--listen {}: {error}", self.listen))?;
-            say(&format!("http://{}/", listener.local_addr()?))?;
-            Ok(server.serve(listener, asked_to_stop()).await?)
-        })
+        // Before models are opened: an address may be taken.
+        let named = |error: std::io::Error| format!("--listen {}: {error}", self.listen);
+        let listener = runtime.block_on(TcpListener::bind(self.listen)).map_err(named)?;
+        let server = self.start()?;
+        say(&format!("http://{}/", listener.local_addr().map_err(named)?))?;
+        let served = runtime.block_on(server.serve(listener, asked_to_stop()));
+        // Connections end before what they ask.
+        drop(runtime);
+        Ok(served?)
     }
 
     fn start(&self) -> Result<Server, Failure> {
@@ -100,8 +115,10 @@ impl Serve {
     }
 
     fn builder(&self) -> Result<ServerBuilder, Failure> {
-        let mut builder =
-            Server::builder().keep(self.kept()).devices(self.device.iter().copied()).loaded_models(self.loaded);
+        // The server's own limits take the place of those of its models.
+        let limits = self.computing.limits(&Limits { images: IMAGES, ..Limits::default() })?;
+        let mut builder = Server::builder().limits(limits).keep(self.kept()).loaded_models(self.loaded);
+        builder = builder.devices(self.device.iter().copied());
         if let Some(folder) = &self.keep {
             builder = builder.folder(folder);
         }

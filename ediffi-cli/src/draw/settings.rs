@@ -1,12 +1,12 @@
 //! How a request is drawn.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use ediffi::{Request, Solver, StyleImage};
 
 use super::failure::Failure;
+use super::once::expect_once;
 use super::texts::{Texts, of_expert, of_stage, with_number};
 
 /// How a request is drawn. What is not said stays as the model, or the request, has it.
@@ -23,7 +23,9 @@ pub(super) struct Settings {
     size: Option<(u32, u32)>,
     #[command(flatten)]
     texts: Texts,
-    /// Make variations of the picture of another seed, as 7=0.2: from 0, that picture, to 1, any other.
+    /// A variation of the picture of another seed, as 7=0.2.
+    ///
+    /// From 0, that picture, to 1, any other.
     #[arg(long, value_name = "SEED=STRENGTH", value_parser = near)]
     near: Option<(u64, f64)>,
     /// A picture whose style to take.
@@ -56,18 +58,6 @@ pub(super) struct Settings {
     /// Solver of one expert of a stage, as base.1=heun.
     #[arg(long, value_name = "STAGE.N=NAME", value_parser = of_expert::<Solver>, hide_short_help = true)]
     expert_solver: Vec<(String, usize, Solver)>,
-}
-
-/// Refuses an option that is given twice for the same thing: one of the two would be lost.
-pub(super) fn expect_once(option: &str, names: impl Iterator<Item = String>) -> Result<(), Failure> {
-    let mut seen = BTreeSet::new();
-    for name in names {
-        if seen.contains(&name) {
-            return Err(Failure::usage(format!("{option} has `{name}` twice")));
-        }
-        seen.insert(name);
-    }
-    Ok(())
 }
 
 impl Settings {

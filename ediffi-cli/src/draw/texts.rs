@@ -3,19 +3,26 @@
 use clap::Args;
 use ediffi::{Mix, Request, SigmaInterval};
 
+use super::failure::Failure;
+use super::once::expect_once;
+
 /// Prompts beside the first.
 #[derive(Args)]
 pub(super) struct Texts {
     /// What it shall be guided away from.
     #[arg(long, value_name = "PROMPT")]
     negative: Option<String>,
-    /// Another prompt that shares in the picture, as "a dog=0.5". Not beside --then.
+    /// Another prompt that shares in the picture, as "a dog=0.5".
+    ///
+    /// Not beside --then.
     #[arg(long, value_name = "PROMPT=SHARE", value_parser = with_number, conflicts_with = "then")]
     mix: Vec<(String, f64)>,
-    /// Another prompt that takes over below a noise level, as "a dog=5"; of several, down to the next.
+    /// A prompt that takes over below a noise level, as "a dog=5".
+    ///
+    /// Of several, each has the levels down to the next.
     #[arg(long, value_name = "PROMPT=SIGMA", value_parser = taking_over)]
     then: Vec<(String, f64)>,
-    /// What one stage is told in the place of the prompt, as "sr256=a dog".
+    /// What one stage is told instead, as "sr256=a dog".
     #[arg(long, value_name = "STAGE=PROMPT", value_parser = of_stage::<String>)]
     stage_prompt: Vec<(String, String)>,
     /// What one expert of a stage shall be guided away from, as "base.1=blur". A plan has the numbers of the experts.
@@ -28,7 +35,11 @@ pub(super) struct Texts {
 
 impl Texts {
     /// The request with these in place of its own. Prompts that are mixed in take the place of all that it mixes in.
-    pub(super) fn apply(&self, mut request: Request) -> Result<Request, ediffi::Error> {
+    pub(super) fn apply(&self, mut request: Request) -> Result<Request, Failure> {
+        expect_once("--then", self.then.iter().map(|(_, sigma)| sigma.to_string()))?;
+        expect_once("--stage-prompt", self.stage_prompt.iter().map(|(stage, _)| stage.clone()))?;
+        let experts = self.expert_negative.iter().map(|(stage, expert, _)| format!("{stage}.{expert}"));
+        expect_once("--expert-negative", experts)?;
         if let Some(negative) = &self.negative {
             request = request.negative_prompt(negative);
         }
@@ -116,7 +127,7 @@ mod tests {
         let expected = [("a bird", interval(0.0, 0.5)), ("a dog", interval(0.5, 5.0)), ("a fox", interval(5.0, 50.0))];
         assert_eq!(mixed, expected.map(|(prompt, sigma)| (prompt.to_owned(), sigma)));
         let error = applied(&["--then", "a=5", "--then", "b=5"], Request::new("a cat")).unwrap_err();
-        assert!(error.contains("[5, 5)"), "{error}");
+        assert_eq!(error, "--then has `5` twice");
         let error = applied(&["--then", "a=5", "--mix", "b=0.5"], Request::new("a cat")).unwrap_err();
         assert!(error.contains("--mix") && error.contains("--then"), "{error}");
     }

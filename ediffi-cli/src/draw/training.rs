@@ -32,9 +32,9 @@ impl Write for Beside {
 pub(super) fn warn_on_terminal() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     let colours = stderr().is_terminal();
-    let told = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Beside).with_ansi(colours).try_init();
-    // Whoever listens already goes on.
-    drop(told);
+    let told = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Beside).with_ansi(colours);
+    // A training whose standard error is gone goes on. Whoever listens already does, too.
+    drop(told.log_internal_errors(false).try_init());
 }
 
 /// A training on the terminal.

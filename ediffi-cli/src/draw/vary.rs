@@ -14,7 +14,7 @@ use crate::tell::tell;
 pub(crate) struct Vary {
     /// The picture: PNG or JPEG.
     picture: PathBuf,
-    /// What it shows (default: the prompt that the picture holds, if ediffi drew it); an empty one is none.
+    /// What it shows (default: the prompt that the picture holds); an empty one is none.
     prompt: Option<String>,
     /// How much of its layout is given up, from 0, nothing, to 1, all of it.
     #[arg(long, value_name = "SHARE", default_value_t = 0.7)]

@@ -45,7 +45,7 @@ fn page(found: &[Found<'_>], missing: &[&str]) -> String {
     if !missing.is_empty() {
         parts.push(format!("Not measured: {}.", missing.join(", ")));
     }
-    parts.join("\n\n")
+    parts.iter().map(|part| part.trim_end()).collect::<Vec<_>>().join("\n\n")
 }
 
 /// Where and how: one paragraph for each setting, with its rows if there are several.

@@ -130,27 +130,52 @@ fn add_up<X: Number, const WIDTH: usize>(
     }
 }
 
-/// function(gain · x + shift), with gain and shift for every channel of every row.
-pub(super) struct Affine<'a, X, Y, F> {
+/// A map, what is made of it, and a gain and a shift for every channel of every row.
+pub(super) struct Rows<'a, X, Y> {
     pub(super) x: &'a [X],
     pub(super) y: Output<Y>,
     pub(super) blocks: Blocks,
     pub(super) gains: &'a [f32],
     pub(super) shifts: &'a [f32],
+}
+
+/// A block of [`Rows`].
+struct Piece<'a, X, Y> {
+    x: &'a [X],
+    y: &'a mut [MaybeUninit<Y>],
+    gains: &'a [f32],
+    shifts: &'a [f32],
+}
+
+impl<X: Number, Y: Number> Rows<'_, X, Y> {
+    /// # Safety
+    /// No two threads may ask for the same block.
+    #[inline(always)]
+    unsafe fn piece(&self, block: usize) -> Option<Piece<'_, X, Y>> {
+        let channels = self.blocks.channels;
+        let (row, places) = self.blocks.places(block);
+        let own = row * channels..(row + 1) * channels;
+        let (gains, shifts) = (self.gains.get(own.clone())?, self.shifts.get(own)?);
+        let x = self.x.get(places.clone())?;
+        // SAFETY: each block has places of its own, and one thread.
+        let y = unsafe { self.y.part(places.start, places.len()) };
+        Some(Piece { x, y, gains, shifts })
+    }
+}
+
+/// function(gain · x + shift).
+pub(super) struct Affine<'a, X, Y, F> {
+    pub(super) rows: Rows<'a, X, Y>,
     pub(super) function: PhantomData<F>,
 }
 
 impl<X: Number, Y: Number, F: Function> Kernel for Affine<'_, X, Y, F> {
     #[inline(always)]
     fn run(&self, pieces: Range<usize>) {
-        let channels = self.blocks.channels;
+        let channels = self.rows.blocks.channels;
         for block in pieces {
-            let (row, places) = self.blocks.places(block);
-            let own = row * channels..(row + 1) * channels;
-            let (Some(gains), Some(shifts)) = (self.gains.get(own.clone()), self.shifts.get(own)) else { return };
-            let x = self.x.get(places.clone()).unwrap_or_default();
-            // SAFETY: each block has places of its own, and one thread.
-            let y = unsafe { self.y.part(places.start, places.len()) };
+            // SAFETY: each block has one thread.
+            let Some(Piece { x, y, gains, shifts }) = (unsafe { self.rows.piece(block) }) else { return };
             for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
                 for (((x, y), gain), shift) in x.iter().zip(y).zip(gains).zip(shifts) {
                     y.write(Y::write(F::of(x.read().mul_add(*gain, *shift))));
@@ -162,11 +187,7 @@ impl<X: Number, Y: Number, F: Function> Kernel for Affine<'_, X, Y, F> {
 
 /// function(gain · norm(x) + shift), where the norm is over the channels of each position.
 pub(super) struct Positions<'a, X, Y, F> {
-    pub(super) x: &'a [X],
-    pub(super) y: Output<Y>,
-    pub(super) blocks: Blocks,
-    pub(super) gains: &'a [f32],
-    pub(super) shifts: &'a [f32],
+    pub(super) rows: Rows<'a, X, Y>,
     pub(super) eps: f32,
     pub(super) function: PhantomData<F>,
 }
@@ -174,17 +195,13 @@ pub(super) struct Positions<'a, X, Y, F> {
 impl<X: Number, Y: Number, F: Function> Kernel for Positions<'_, X, Y, F> {
     #[inline(always)]
     fn run(&self, pieces: Range<usize>) {
-        let channels = self.blocks.channels;
+        let channels = self.rows.blocks.channels;
         // So many positions at a time, so that the processor need not wait for the statistics of one before it begins with the next.
         let mut wide = vec![0.0_f32; TOGETHER * channels];
         let mut statistics = [(0.0_f32, 0.0_f32); TOGETHER];
         for block in pieces {
-            let (row, places) = self.blocks.places(block);
-            let own = row * channels..(row + 1) * channels;
-            let (Some(gains), Some(shifts)) = (self.gains.get(own.clone()), self.shifts.get(own)) else { return };
-            let x = self.x.get(places.clone()).unwrap_or_default();
-            // SAFETY: each block has places of its own, and one thread.
-            let y = unsafe { self.y.part(places.start, places.len()) };
+            // SAFETY: each block has one thread.
+            let Some(Piece { x, y, gains, shifts }) = (unsafe { self.rows.piece(block) }) else { return };
             for (x, y) in x.chunks(TOGETHER * channels).zip(y.chunks_mut(TOGETHER * channels)) {
                 wide.iter_mut().zip(x).for_each(|(wide, x)| *wide = x.read());
                 for (x, (mean, variance)) in wide.chunks_exact(channels).zip(&mut statistics) {

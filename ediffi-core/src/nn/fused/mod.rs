@@ -10,7 +10,7 @@ mod number;
 
 use std::marker::PhantomData;
 
-use kernel::{Affine, BLOCK, Blocks, Kernel, Output, Positions, Sums};
+use kernel::{Affine, BLOCK, Blocks, Kernel, Output, Positions, Rows, Sums};
 use number::{Bf16, Number, with_function};
 use tch::{Device, Kind, Tensor};
 
@@ -40,13 +40,13 @@ pub(super) struct Parameters<'a> {
 }
 
 /// The norm over groups of channels, and what stands around it; `None` where libtorch's own operations have to do it: on another device
-/// or processor, for a map that is not channels-last, and where a gradient is wanted.
+/// or processor, for a map that is not channels-last, where a gradient is wanted, and where shapes are not those of [`Around`].
 ///
 /// # Shapes
 /// `x`: [n, channels, h, w] → the same
 ///
 /// # Errors
-/// Shapes of `around` that do not fit.
+/// What libtorch says.
 pub(super) fn over_groups(
     x: &Tensor,
     groups: i64,
@@ -115,7 +115,7 @@ pub(super) fn over_groups(
 /// `x`: [n, channels, h, w] → the same
 ///
 /// # Errors
-/// Shapes of `around` that do not fit.
+/// What libtorch says.
 pub(super) fn over_positions(x: &Tensor, norm: Parameters<'_>, around: &Around<'_>) -> Result<Option<Tensor>> {
     let Some(map) = Map::of(x, norm, around)?.filter(|_| around.added.is_none()) else { return Ok(None) };
     let Factors { gains, shifts, .. } = map.factors(norm, around)?;
@@ -149,17 +149,21 @@ struct Factors {
 impl<'a> Map<'a> {
     fn of(x: &'a Tensor, norm: Parameters<'_>, around: &Around<'_>) -> Result<Option<Self>> {
         let known = |kind| matches!(kind, Kind::Float | Kind::BFloat16);
-        let trains =
-            [norm.weight, norm.bias].into_iter().chain(around.added).chain(around.modulation.into_iter().flatten());
-        let fits = x.dim() == 4 && x.device() == Device::Cpu && known(x.kind()) && around.kind.is_none_or(known);
-        if !fits || x.requires_grad() || trains.into_iter().any(|x| x.requires_grad() || x.device() != Device::Cpu) {
+        let Ok((n, channels, height, width)) = x.size4() else { return Ok(None) };
+        let of_channels = |x: &&Tensor| x.size() == [channels];
+        let of_rows = |x: &&Tensor| [1, n].iter().any(|rows| x.size() == [*rows, channels, 1, 1]);
+        let parameters = [norm.weight, norm.bias];
+        let more: Vec<&Tensor> = around.added.into_iter().chain(around.modulation.into_iter().flatten()).collect();
+        let fits = x.numel() > 0 && parameters.iter().all(of_channels) && more.iter().all(of_rows);
+        let plain = |x: &Tensor| x.device() == Device::Cpu && !x.requires_grad();
+        let plain = plain(x) && parameters.into_iter().chain(more).all(plain);
+        if !fits || !plain || !known(x.kind()) || !around.kind.is_none_or(known) {
             return Ok(None);
         }
-        let (n, channels, height, width) = x.size4()?;
         let (Some(operations), Some(processor)) = (Operations::find(), Processor::of_this_machine()) else {
             return Ok(None);
         };
-        if x.numel() == 0 || norm.weight.size() != [channels] || !x.f_permute([0, 2, 3, 1])?.is_contiguous() {
+        if !x.f_permute([0, 2, 3, 1])?.is_contiguous() {
             return Ok(None);
         }
         let blocks = Blocks { positions: (height * width) as usize, channels: channels as usize };
@@ -181,20 +185,20 @@ impl<'a> Map<'a> {
     }
 
     fn factors(&self, norm: Parameters<'_>, around: &Around<'_>) -> Result<Factors> {
-        let channels = self.blocks.channels as i64;
-        let rows = self.rows as i64;
+        // Of one row as many as there are rows.
         let of_rows = |x: &Tensor| -> Result<Vec<f32>> {
-            let x = x.f_to_kind(Kind::Float)?.f_reshape([-1, channels])?;
-            Ok(Vec::try_from(x.f_expand([rows, channels], false)?.f_reshape([-1])?)?)
+            let one = Vec::<f32>::try_from(x.f_to_kind(Kind::Float)?.f_reshape([-1])?)?;
+            Ok(if one.len() == self.blocks.channels { one.repeat(self.rows) } else { one })
         };
-        let (weight, bias) = (of_rows(norm.weight)?, of_rows(norm.bias)?);
-        let added = around.added.map(of_rows).transpose()?.unwrap_or_default();
-        let Some([scale, shift]) = around.modulation else { return Ok(Factors { gains: weight, shifts: bias, added }) };
-        let scale: Vec<f32> = of_rows(scale)?.into_iter().map(|scale| 1.0 + scale).collect();
-        let gains = weight.iter().zip(&scale).map(|(weight, scale)| weight * scale).collect();
-        let shifted = bias.iter().zip(&scale).zip(of_rows(shift)?);
-        let shifts = shifted.map(|((bias, scale), shift)| bias.mul_add(*scale, shift)).collect();
-        Ok(Factors { gains, shifts, added })
+        let (mut gains, mut shifts) = (of_rows(norm.weight)?, of_rows(norm.bias)?);
+        if let Some([scale, shift]) = around.modulation {
+            let modulation = of_rows(scale)?.into_iter().zip(of_rows(shift)?);
+            for ((gain, bias), (scale, shift)) in gains.iter_mut().zip(&mut shifts).zip(modulation) {
+                *bias = bias.mul_add(1.0 + scale, shift);
+                *gain *= 1.0 + scale;
+            }
+        }
+        Ok(Factors { gains, shifts, added: around.added.map(of_rows).transpose()?.unwrap_or_default() })
     }
 
     fn sums<X: Number>(&self) -> Vec<f32> {
@@ -214,7 +218,8 @@ impl<'a> Map<'a> {
 
     fn affine<X: Number, Y: Number, F: number::Function>(&self, y: &Tensor, gains: &[f32], shifts: &[f32]) {
         let (x, y) = (self.numbers::<X>(), self.places::<Y>(y));
-        self.run(&Affine { x, y, blocks: self.blocks, gains, shifts, function: PhantomData::<F> });
+        let rows = Rows { x, y, blocks: self.blocks, gains, shifts };
+        self.run(&Affine { rows, function: PhantomData::<F> });
     }
 
     fn positions<X: Number, Y: Number, F: number::Function>(
@@ -223,7 +228,8 @@ impl<'a> Map<'a> {
         (gains, shifts, eps): (&[f32], &[f32], f32),
     ) {
         let (x, y) = (self.numbers::<X>(), self.places::<Y>(y));
-        self.run(&Positions { x, y, blocks: self.blocks, gains, shifts, eps, function: PhantomData::<F> });
+        let rows = Rows { x, y, blocks: self.blocks, gains, shifts };
+        self.run(&Positions { rows, eps, function: PhantomData::<F> });
     }
 
     /// All blocks, on libtorch's threads.

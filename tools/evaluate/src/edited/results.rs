@@ -159,7 +159,8 @@ impl Measured for Results {
         if !self.variations.is_empty() {
             parts.push(format!("Variations:\n\n{}", kept(&self.variations, "same style, %")));
         }
-        parts.join("\n\n")
+        // A table ends its last line itself.
+        parts.iter().map(|part| part.trim_end()).collect::<Vec<_>>().join("\n\n")
     }
 
     fn plots(&self) -> Vec<(String, Plot)> {
@@ -191,6 +192,25 @@ mod tests {
     use super::super::cases::cases;
     use super::*;
     use crate::judge::Detection;
+
+    #[test]
+    fn tables_are_one_empty_line_apart() {
+        let cases = cases(1, |_| Ok(true)).unwrap();
+        let verdicts = [verdict(&cases[0], &[], cases[0].style)];
+        let kept = || vec![Kept::new("one", None, &cases, &verdicts, true).unwrap()];
+        let results = Results {
+            model: PathBuf::new(),
+            edits: 1,
+            machine: String::new(),
+            judge: String::new(),
+            inpainted: vec![Inpainted::new("one", &cases, &verdicts).unwrap()],
+            redrawn: kept(),
+            variations: kept(),
+            seconds: 0.0,
+        };
+        let text = results.markdown();
+        assert!(text.matches("| one |").count() == 3 && !text.contains("\n\n\n"), "{text}");
+    }
 
     fn verdict(case: &Case, shown: &[(&str, usize)], style: train_icons::icon_set::IconSet) -> Verdict {
         let seen = |(concept, place): &(&str, usize)| {
