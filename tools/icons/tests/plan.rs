@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ediffi_core::weights::WeightsFile;
 use ediffi_train::lineage::fingerprint;
+use ediffi_train::lock::Lock;
 use train_icons::concepts;
 
 /// A CLIP, a T5, a shared base with two experts, and a super-resolution network, for a handful of steps each.
@@ -251,6 +252,12 @@ fn what_is_not_of_this_plan_is_refused_by_name_and_trained_anew_when_asked() {
     assert_eq!(steps(&checkpoint), Some(10));
     let error = place.refused(&["--only", "clip", "--restart", "base.shared"]);
     assert!(error.contains("--restart base.shared"), "{error}");
+    // Nothing is removed under a program that trains it.
+    let weights = place.path("run").join("base.shared.safetensors");
+    let lock = Lock::take(place.path("run").join("base.shared.lock")).unwrap();
+    let error = place.refused(&["--only", "base.shared", "--restart", "base.shared"]);
+    assert!(error.contains("base.shared.lock") && weights.is_file(), "{error}");
+    drop(lock);
     // A model of a plan that is not trained to its end is not put together.
     let error = place.refused(&["--only", "clip", "--out", "model"]);
     assert!(error.contains("base.high is not trained"), "{error}");

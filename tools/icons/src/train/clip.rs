@@ -30,7 +30,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Re
     let settings = Lineage::default().with("seed", workshop.plan.seed).with("batch", rows).with("pack", &workshop.pack);
     let mut run = workshop.run(&name, &task, begin, settings);
     let data = workshop.data(rows);
-    begin.discard(&weights)?;
+    workshop.discard(&name, begin, &weights)?;
     let vocabulary = vocabulary::begin(begin, &tokenizer_path, &vocabulary::CLIP, workshop.captions()?.as_deref())?;
     run.lineage = run.lineage.with_file("tokenizer", &tokenizer_path)?;
     if run.is_trained(&weights)? {

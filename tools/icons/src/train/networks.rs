@@ -37,7 +37,7 @@ pub fn train(workshop: &Workshop, stage: &StageTraining, network: &NetworkTraini
     let redrawn = redraw::prepare(workshop, stage, network)?.map(Arc::new);
     let run = workshop.run(&name, &task, begin, workshop.lineage(stage, network)?);
     let weights = workshop.weights(&name);
-    begin.discard(&weights)?;
+    workshop.discard(&name, begin, &weights)?;
     if run.is_trained(&weights)? {
         println!("{name}: trained");
         return Ok(Outcome::Trained);

@@ -48,7 +48,7 @@ pub fn train(workshop: &Workshop, encoder: &EncoderTraining, begin: Begin) -> Re
     let (name, rows) = (task.name(), workshop.plan.batches(&task).batch);
     let data = workshop.data(rows);
     let [weights, tokenizer_path] = ["model.safetensors", "tokenizer.json"].map(|file| folder.join(file));
-    begin.discard(&weights)?;
+    workshop.discard(&name, begin, &weights)?;
     let size = vocabulary::begin(begin, &tokenizer_path, &vocabulary::T5, workshop.captions()?.as_deref())?;
     let config = dimensions::t5(size);
     let sampler = Sampler::new(SamplerConfig { mix: MIX, ..data.sampler.config().clone() })?;

@@ -10,6 +10,7 @@ use ediffi_core::runtime::Runtime;
 use ediffi_train::data_parallel::workers;
 use ediffi_train::fit::Setup;
 use ediffi_train::lineage::Lineage;
+use ediffi_train::lock::Lock;
 use ediffi_train::log::Entry;
 use ediffi_train::plan::{Batches, NetworkTraining, StageTraining, Task, TrainingPlan};
 use ediffi_train::run::{Begin, Run};
@@ -130,6 +131,13 @@ impl Workshop {
             return Err(format!("{name} starts from {from}, which is not trained yet: there is no {absent}").into());
         }
         Ok(lineage.with_file("parent", &parent)?)
+    }
+
+    /// What [`Begin::discard`] removes, unless a program trains this network at the moment.
+    pub fn discard(&self, name: &str, begin: Begin, export: &Path) -> Result<()> {
+        std::fs::create_dir_all(&self.folder)?;
+        let _lock = Lock::take(self.folder.join(format!("{name}.lock")))?;
+        Ok(begin.discard(export)?)
     }
 
     /// The run of a task. `name` is the task's.
