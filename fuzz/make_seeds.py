@@ -31,6 +31,15 @@ def put(name, content):
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def unpacked(path):
+    """The files of an archive, by name."""
+    with tarfile.open(ROOT / path) as archive:
+        return {entry.name: archive.extractfile(entry).read() for entry in archive if entry.isfile()}
+
+
+PICTURES = unpacked(f"{ENCODERS}/pictures/pictures.tar.gz")
+
+
 # --- requests ---
 
 KARRAS = {"karras": {"min": 0.002, "max": 80, "rho": 7}}
@@ -45,7 +54,7 @@ FULL = {
     "height": 64, "last_stage": "base",
     "style": {
         "references": [
-            {"image": base64.b64encode(read(f"{ENCODERS}/pictures/palette.png")).decode(), "weight": 2.0},
+            {"image": base64.b64encode(PICTURES["palette.png"]).decode(), "weight": 2.0},
             {"embedding": STYLE},
         ],
         "strength": 0.7,
@@ -66,7 +75,7 @@ def stages(**base):
 
 put("request/short", {"prompt": "a red apple left of a cat"})
 put("request/full", FULL)
-PIXELS = base64.b64encode(read(f"{ENCODERS}/pictures/palette.png")).decode()
+PIXELS = base64.b64encode(PICTURES["palette.png"]).decode()
 MIXED = {
     "prompt": "a cat", "mix": [{"prompt": "a dog", "share": 0.5, "sigma": [1, None]}, {"prompt": "a fish", "share": 0.25}],
     "stage_prompts": {"sr256": {"prompt": "fur", "negative_prompt": "blur"}}, "near": {"seed": 7, "strength": 0.2},
@@ -125,7 +134,7 @@ for name, form in FORMS.items():
 for name in [
     "clear.png", "cmyk.jpg", "deep.png", "grey-key.png", "grey.jpg", "palette.png", "progressive.jpg", "turned-6.jpg", "turned-png-5.png",
 ]:
-    put(f"picture/{name}", read(f"{ENCODERS}/pictures/{name}"))
+    put(f"picture/{name}", PICTURES[name])
 put("picture/ink.png", read("examples/style/ink.png"))
 example = json.loads(read("examples/paint/regions.json"))["palette"]
 entry = {"colour": [255, 0, 0], "phrase": "a", "weight": 2.0, "occurrence": {"nth": 2}, "sigma": [0, 9.5]}
@@ -313,7 +322,7 @@ def tar(form, files):
     return whole.getvalue().rstrip(b"\0") + bytes(1024)
 
 
-picture = read(f"{ENCODERS}/pictures/clear.png")
+picture = PICTURES["clear.png"]
 plain = {"a.png": picture, "a.txt": b"a cat", "b.png": picture, "b.json": b'{"caption": "a dog"}', "b.cls": b"3"}
 put("dataset/ustar", b"\0" + tar(tarfile.USTAR_FORMAT, plain))
 put("dataset/gnu", b"\0" + tar(tarfile.GNU_FORMAT, {"k" * 120 + end: content for end, content in [(".png", picture), (".txt", b"x")]}))

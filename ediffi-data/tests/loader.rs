@@ -15,7 +15,7 @@ use ediffi_train::prefetch::prefetch;
 use made::error;
 use tch::Tensor;
 
-const FIXTURES: &str = "../ediffi-encoders/tests/fixtures/pictures";
+const PICTURES: &str = "../ediffi-encoders/tests/fixtures/pictures/pictures.tar.gz";
 
 fn small() -> LoaderSettings {
     LoaderSettings { seed: 5, batch: 4, side: 8, random_crop: true, flip: true, ..LoaderSettings::default() }
@@ -150,15 +150,18 @@ fn data_of_which_nothing_can_be_read_are_an_error() {
 
 #[test]
 fn pictures_lie_upright_as_their_exif_data_say() {
-    let root = tempfile::tempdir().unwrap();
+    let (root, pictures) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let packed = flate2::read::GzDecoder::new(fs::File::open(PICTURES).unwrap());
+    tar::Archive::new(packed).unpack(pictures.path()).unwrap();
     for turned in 1..=8 {
         let name = format!("turned-{turned}.jpg");
-        fs::copy(format!("{FIXTURES}/{name}"), root.path().join(&name)).unwrap();
+        fs::copy(pictures.path().join(&name), root.path().join(&name)).unwrap();
         fs::write(root.path().join(format!("turned-{turned}.txt")), "").unwrap();
     }
     let data = Folder::open(root.path()).unwrap();
     for index in 0..8 {
-        let expected = image::open(format!("{FIXTURES}/turned-{}.rgb.png", index + 1)).unwrap().into_rgb8();
+        let expected = pictures.path().join(format!("turned-{}.rgb.png", index + 1));
+        let expected = image::open(expected).unwrap().into_rgb8();
         let sample = data.sample(index).unwrap();
         assert_eq!((sample.width, sample.height), expected.dimensions(), "{index}");
         assert_eq!(data.size(index).unwrap(), (sample.height, sample.width), "{index}");

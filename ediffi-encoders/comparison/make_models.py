@@ -16,6 +16,9 @@ from pathlib import Path
 import numpy as np
 
 FIXTURES = Path(__file__).parent.parent / "tests/fixtures/tokenizers"
+sys.path.insert(0, str(FIXTURES.parent))
+import t5_model
+
 BLOCK = np.random.default_rng(1).standard_normal(1 << 24, dtype=np.float32)
 
 
@@ -73,7 +76,7 @@ def t5(folder, kind, width, inner, heads, layers, vocabulary=32128):
         is_encoder_decoder=True,
     )
     save(folder, config, tensors, kind)
-    (folder / "spiece.model").write_bytes(gzip.decompress((FIXTURES / "t5.spiece.model.gz").read_bytes()))
+    (folder / "spiece.model").write_bytes(t5_model.model())
 
 
 def clip_vocabulary():

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{CPU, copy, fixture, megabytes, unpacked};
+use common::{CPU, copy, fixture, megabytes, small_model};
 use ediffi_encoders::{Clip, Encoded, Error, Padding, T5, TextTokenizer};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -131,7 +131,7 @@ fn damaged_tokenizers_are_errors() {
 #[test]
 fn damaged_sentencepiece_models_are_errors() {
     let folder = tempfile::tempdir().unwrap();
-    let bytes = std::fs::read(unpacked(folder.path(), "small.spiece.model")).unwrap();
+    let bytes = std::fs::read(small_model(folder.path())).unwrap();
     let path = folder.path().join("spiece.model");
     let open = || TextTokenizer::t5(&path, 1, 0, 26)?.encode(&["a réd ａｐｐｌｅ"], 30).map(drop);
     let mut runner = TestRunner::new_with_rng(

@@ -12,17 +12,18 @@
 mod common;
 
 use std::collections::HashMap;
+use std::path::Path;
 
-use common::{TEXTS, config, copy, devices, difference, tensors};
+use common::{TEXTS, config, copy, devices, difference, networks, tensors};
 use ediffi_core::runtime::Runtime;
 use ediffi_core::weights::{load, save};
 use ediffi_encoders::{Error, T5, T5Config, T5Network, t5};
 use tch::{Device, Kind, Tensor};
 
 /// A copy of the T5 of the fixtures with the layers named `layers` multiplied.
-fn scaled(name: &str, layers: &[(&str, f64)]) -> tempfile::TempDir {
-    let folder = copy(name);
-    let mut tensors = tensors(name);
+fn scaled(name: impl AsRef<Path>, layers: &[(&str, f64)]) -> tempfile::TempDir {
+    let folder = copy(&name);
+    let mut tensors = tensors(&name);
     for (name, x) in &mut tensors {
         let layer = name.rsplit('.').nth(1);
         if let Some((_, factor)) = layers.iter().find(|(scaled, _)| layer == Some(scaled)) {
@@ -61,8 +62,9 @@ fn what_overflows_before_wo_is_clamped() {
         }
     }
     // The first T5 has no gate, and no tokenizer in these fixtures.
-    let folder = scaled("networks/t5-relu", &[("wi", 6e4)]);
-    let config: T5Config = config("networks/t5-relu");
+    let networks = networks();
+    let folder = scaled(networks.path().join("t5-relu"), &[("wi", 6e4)]);
+    let config: T5Config = config(folder.path());
     let build = |scope: ediffi_core::weights::Scope<'_>| T5Network::new(scope, &config, Kind::Half);
     let network = load(folder.path(), t5::names, Device::Cpu, Kind::Half, build).unwrap();
     let ids = Tensor::arange(12, (Kind::Int64, Device::Cpu)).reshape([2, 6]);

@@ -31,8 +31,9 @@
 mod common;
 
 use std::collections::HashMap;
+use std::path::Path;
 
-use common::{config, devices, difference, expected, fixture, tolerance};
+use common::{config, devices, difference, expected, networks, tolerance};
 use ediffi_core::weights::{Scope, load};
 use ediffi_encoders::clip::{Preprocess, text_names, vision_names};
 use ediffi_encoders::{ClipTextConfig, ClipTextNetwork, ClipVisionConfig, ClipVisionNetwork, T5Config, T5Network, t5};
@@ -49,8 +50,8 @@ struct Expected {
 }
 
 impl Expected {
-    fn of(name: &str) -> Self {
-        Self { name: name.to_owned(), tensors: expected(name) }
+    fn of(folder: &Path) -> Self {
+        Self { name: folder.display().to_string(), tensors: expected(folder) }
     }
 
     fn states(&self) -> usize {
@@ -79,11 +80,13 @@ impl Expected {
 
 #[test]
 fn every_layer_of_t5_is_that_of_transformers() {
-    for name in ["networks/t5-gated", "networks/t5-relu"] {
-        let (expected, config) = (Expected::of(name), config::<T5Config>(name));
+    let networks = networks();
+    for name in ["t5-gated", "t5-relu"] {
+        let folder = networks.path().join(name);
+        let (expected, config) = (Expected::of(&folder), config::<T5Config>(&folder));
         for (device, kind) in everywhere() {
             let build = |scope: Scope<'_>| T5Network::new(scope, &config, kind);
-            let network = load(&fixture(name), t5::names, device, kind, build).unwrap();
+            let network = load(&folder, t5::names, device, kind, build).unwrap();
             let [ids, mask] = ["input_ids", "attention_mask"].map(|key| expected.tensors[key].to_device(device));
             // The rows of the padding too: they attend to the text, and a DeepFloyd network attends to them.
             expected.assert_states(&network.hidden_states(&ids, &mask).unwrap(), (device, kind));
@@ -94,12 +97,13 @@ fn every_layer_of_t5_is_that_of_transformers() {
 
 #[test]
 fn every_layer_of_clip_text_is_that_of_transformers() {
-    for (name, projection) in [("networks/clip-text-quick-gelu", Some(14)), ("networks/clip-text-gelu", None)] {
-        let (expected, config) = (Expected::of(name), config::<ClipTextConfig>(name));
+    let networks = networks();
+    for (name, projection) in [("clip-text-quick-gelu", Some(14)), ("clip-text-gelu", None)] {
+        let folder = networks.path().join(name);
+        let (expected, config) = (Expected::of(&folder), config::<ClipTextConfig>(&folder));
         for (device, kind) in everywhere() {
-            let network = load(&fixture(name), text_names, device, kind, |scope| {
-                ClipTextNetwork::new(scope, &config, projection, kind)
-            });
+            let network =
+                load(&folder, text_names, device, kind, |scope| ClipTextNetwork::new(scope, &config, projection, kind));
             let (network, ids) = (network.unwrap(), &expected.tensors["input_ids"].to_device(device));
             expected.assert_states(&network.hidden_states(ids).unwrap(), (device, kind));
             let output = network.forward(ids).unwrap();
@@ -112,10 +116,12 @@ fn every_layer_of_clip_text_is_that_of_transformers() {
 
 #[test]
 fn every_layer_of_clip_vision_is_that_of_transformers() {
-    for (name, projection) in [("networks/clip-vision-patch7", Some(14)), ("networks/clip-vision-patch5", None)] {
-        let (expected, config) = (Expected::of(name), config::<ClipVisionConfig>(name));
+    let networks = networks();
+    for (name, projection) in [("clip-vision-patch7", Some(14)), ("clip-vision-patch5", None)] {
+        let folder = networks.path().join(name);
+        let (expected, config) = (Expected::of(&folder), config::<ClipVisionConfig>(&folder));
         for (device, kind) in everywhere() {
-            let network = load(&fixture(name), vision_names, device, kind, |scope| {
+            let network = load(&folder, vision_names, device, kind, |scope| {
                 ClipVisionNetwork::new(scope, &config, projection, kind)
             });
             let (network, pixels) = (network.unwrap(), &expected.tensors["pixel_values"].to_device(device));
@@ -135,7 +141,7 @@ fn pictures_of_every_shape_are_prepared_as_pillow_does() {
     std::fs::write(&path, r#"{ "image_mean": [0.0, 0.0, 0.0], "image_std": [1.0, 1.0, 1.0] }"#).unwrap();
     let preprocess = Preprocess::open(&path, 32).unwrap();
     let tensors: HashMap<String, Tensor> =
-        Tensor::read_safetensors(fixture("networks/pictures.safetensors")).unwrap().into_iter().collect();
+        Tensor::read_safetensors(networks().path().join("pictures.safetensors")).unwrap().into_iter().collect();
     for index in 0..tensors.len() / 2 {
         let picture = tensors[&format!("picture_{index}")].permute([2, 0, 1]);
         let expected = tensors[&format!("prepared_{index}")].permute([2, 0, 1]).to_kind(Kind::Float) / 255.0;

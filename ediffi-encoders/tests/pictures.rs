@@ -1,22 +1,28 @@
 //! Pictures as users have them.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use ediffi_encoders::{Error, PICTURE_SIDE, Picture, PictureError, clip};
 use image::{DynamicImage, ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
 
-fn fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pictures").join(name)
+/// The pictures of `fixtures/pictures/make.py`, unpacked.
+fn pictures() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pictures/pictures.tar.gz");
+    let packed = std::fs::File::open(path).unwrap();
+    tar::Archive::new(flate2::read::GzDecoder::new(packed)).unpack(folder.path()).unwrap();
+    folder
 }
 
 /// The farthest that a level is from what Pillow reads.
-fn difference(name: &str) -> u8 {
+fn difference(folder: &Path, name: &str) -> u8 {
     let stem = name.split('.').next().unwrap();
-    let read = Picture::open(fixture(name)).unwrap();
-    let bytes = std::fs::read(fixture(name)).unwrap();
+    let read = Picture::open(folder.join(name)).unwrap();
+    let bytes = std::fs::read(folder.join(name)).unwrap();
     assert_eq!(Picture::size_of(&bytes).unwrap(), read.size(), "{name}");
-    let (read, expected) = (read.into_rgb(), Picture::open(fixture(&format!("{stem}.rgb.png"))).unwrap().into_rgb());
+    let expected = Picture::open(folder.join(format!("{stem}.rgb.png"))).unwrap();
+    let (read, expected) = (read.into_rgb(), expected.into_rgb());
     assert_eq!(read.dimensions(), expected.dimensions(), "{name}");
     let apart = read.as_raw().iter().zip(expected.as_raw()).map(|(a, b)| a.abs_diff(*b));
     apart.max().unwrap()
@@ -25,18 +31,21 @@ fn difference(name: &str) -> u8 {
 /// As `ImageOps.exif_transpose` has them. Decoders of JPEG differ by rounding.
 #[test]
 fn a_picture_stands_as_its_exif_data_say() {
+    let pictures = pictures();
+    let difference = |name: &str| difference(pictures.path(), name);
     for orientation in 1..=8 {
         let (jpeg, png) = (format!("turned-{orientation}.jpg"), format!("turned-png-{orientation}.png"));
         assert!(difference(&jpeg) <= 2, "{jpeg}: {}", difference(&jpeg));
         assert_eq!(difference(&png), 0, "{png}");
     }
     // CLIP reads it the same way.
-    let tensor = clip::open_picture(&fixture("turned-6.jpg")).unwrap();
+    let tensor = clip::open_picture(&pictures.path().join("turned-6.jpg")).unwrap();
     assert_eq!(tensor.size(), [3, 32, 16]);
 }
 
 #[test]
 fn every_kind_of_picture_looks_as_in_a_browser() {
+    let pictures = pictures();
     for (name, most) in [
         ("cmyk.jpg", 3),
         ("progressive.jpg", 2),
@@ -46,7 +55,8 @@ fn every_kind_of_picture_looks_as_in_a_browser() {
         ("grey-key.png", 0),
         ("clear.png", 1),
     ] {
-        assert!(difference(name) <= most, "{name}: {}", difference(name));
+        let found = difference(pictures.path(), name);
+        assert!(found <= most, "{name}: {found}");
     }
 }
 
@@ -118,7 +128,7 @@ fn a_picture_that_is_too_large_is_refused_by_its_header() {
 /// A JPEG says its size in two bytes a side; the decoder holds all its frequencies where it is progressive.
 #[test]
 fn a_jpeg_that_is_too_large_is_refused_by_its_header() {
-    let mut bytes = std::fs::read(fixture("progressive.jpg")).unwrap();
+    let mut bytes = std::fs::read(pictures().path().join("progressive.jpg")).unwrap();
     let frame = bytes.array_windows().position(|marker| *marker == [0xff, 0xc2]).unwrap();
     bytes[frame + 5..frame + 9].copy_from_slice(&[0x60, 0, 0x60, 0]);
     assert!(matches!(Picture::from_bytes(&bytes), Err(PictureError::Memory { width: 0x6000, height: 0x6000, .. })));

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use common::{fixture, unpacked};
+use common::{fields, small_model, t5_model, table, unpacked};
 use ediffi_encoders::{TextTokenizer, Tokens};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -23,13 +23,12 @@ struct Row {
 }
 
 fn read<T: DeserializeOwned>(name: &str) -> T {
-    serde_json::from_str(&std::fs::read_to_string(fixture(&format!("tokenizers/{name}"))).unwrap()).unwrap()
+    let folder = tempfile::tempdir().unwrap();
+    serde_json::from_slice(&std::fs::read(unpacked(folder.path(), name)).unwrap()).unwrap()
 }
 
 fn rows() -> Vec<Row> {
-    let folder = tempfile::tempdir().unwrap();
-    let json = std::fs::read(unpacked(folder.path(), "expected.json")).unwrap();
-    let rows: Vec<Row> = serde_json::from_slice(&json).unwrap();
+    let rows: Vec<Row> = read("expected.json");
     assert!(rows.len() >= 60);
     rows
 }
@@ -58,36 +57,6 @@ fn assert_same(tokenizer: &TextTokenizer, special: usize, cut: usize, expected: 
     assert_eq!(rows().iter().filter(|row| expected(row).len() > room).count(), cut);
 }
 
-/// The fields of a message of protocol buffers, by number: bytes, or the four bytes of an f32. Numbers are passed over.
-fn fields(mut message: &[u8]) -> Vec<(u64, &[u8])> {
-    fn number(message: &mut &[u8]) -> u64 {
-        let (mut value, mut shift) = (0, 0);
-        loop {
-            let (byte, rest) = message.split_first().unwrap();
-            *message = rest;
-            (value, shift) = (value | u64::from(byte & 127) << shift, shift + 7);
-            if *byte < 128 {
-                return value;
-            }
-        }
-    }
-    let mut found = Vec::new();
-    while !message.is_empty() {
-        let key = number(&mut message);
-        let length = match key & 7 {
-            2 => number(&mut message) as usize,
-            5 => 4,
-            _ => {
-                number(&mut message);
-                continue;
-            }
-        };
-        let (value, rest) = message.split_at(length);
-        (message, _) = (rest, found.push((key >> 3, value)));
-    }
-    found
-}
-
 /// T5's published `tokenizer.json`: its frame, with pieces, scores and the table of the normalisation from `spiece.model`.
 fn t5_tokenizer_json(spiece: &[u8]) -> String {
     let find = |fields: &[(u64, &[u8])], number| fields.iter().find(|field| field.0 == number).unwrap().1.to_vec();
@@ -100,7 +69,7 @@ fn t5_tokenizer_json(spiece: &[u8]) -> String {
     let spans = (0..100).rev().map(|index| json!([format!("<extra_id_{index}>"), 0.0]));
     let mut json: serde_json::Value = read("t5.frame.json");
     json["model"]["vocab"] = model.iter().filter_map(piece).chain(spans).collect();
-    let table = STANDARD.encode(find(&fields(&find(&model, 3)), 2));
+    let table = STANDARD.encode(table(spiece));
     let normalizers = json["normalizer"]["normalizers"].as_array_mut().unwrap();
     let compiled = normalizers.iter_mut().find(|normalizer| normalizer["type"] == "Precompiled").unwrap();
     compiled["precompiled_charsmap"] = table.into();
@@ -110,7 +79,7 @@ fn t5_tokenizer_json(spiece: &[u8]) -> String {
 #[test]
 fn t5_gives_the_ids_of_sentencepiece_from_either_of_its_files() {
     let folder = tempfile::tempdir().unwrap();
-    let pieces = unpacked(folder.path(), "t5.spiece.model");
+    let pieces = t5_model(folder.path());
     let json = folder.path().join("t5.tokenizer.json");
     std::fs::write(&json, t5_tokenizer_json(&std::fs::read(&pieces).unwrap())).unwrap();
     for path in [&json, &pieces] {
@@ -127,7 +96,7 @@ fn t5_gives_the_ids_of_sentencepiece_from_either_of_its_files() {
 #[test]
 fn a_small_model_gives_the_ids_of_sentencepiece() {
     let folder = tempfile::tempdir().unwrap();
-    let tokenizer = TextTokenizer::t5(&unpacked(folder.path(), "small.spiece.model"), 1, 0, 26).unwrap();
+    let tokenizer = TextTokenizer::t5(&small_model(folder.path()), 1, 0, 26).unwrap();
     assert_same(&tokenizer, 1, 1, |row| &row.small);
 }
 
@@ -226,7 +195,7 @@ fn uncovered(text: &str, tokens: &Tokens) -> Vec<char> {
 #[test]
 fn every_visible_character_of_the_original_text_belongs_to_a_token() {
     let folder = tempfile::tempdir().unwrap();
-    let t5 = TextTokenizer::t5(&unpacked(folder.path(), "t5.spiece.model"), 1, 0, 32128).unwrap();
+    let t5 = TextTokenizer::t5(&t5_model(folder.path()), 1, 0, 32128).unwrap();
     let merges = std::fs::read_to_string(unpacked(folder.path(), "clip.merges.txt")).unwrap();
     std::fs::write(folder.path().join("merges.txt"), &merges).unwrap();
     let vocabulary = serde_json::to_string(&clip_vocabulary(&merges)).unwrap();
@@ -248,7 +217,7 @@ fn every_visible_character_of_the_original_text_belongs_to_a_token() {
 #[test]
 fn spans_are_of_the_text_before_it_is_normalised() {
     let folder = tempfile::tempdir().unwrap();
-    let t5 = TextTokenizer::t5(&unpacked(folder.path(), "t5.spiece.model"), 1, 0, 32128).unwrap();
+    let t5 = TextTokenizer::t5(&t5_model(folder.path()), 1, 0, 32128).unwrap();
     // The ligature is one character of the text, two of its normal form; the spaces are folded.
     let text = "\u{feff}a   ﬁre \n ｃａｔ";
     let tokens = t5.encode(&[text], 20).unwrap();

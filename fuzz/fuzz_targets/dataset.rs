@@ -18,7 +18,7 @@ const MANIFEST: &str = r#"{"format": "ediffi-rows/1", "data": "d", "encoder": "e
 
 thread_local! {
     static ROOM: Room = {
-        let room = Room::with(&[("ediffi-encoders/tests/fixtures/pictures/clear.png", "jsonl/a.png")]);
+        let room = Room::with(&[("ediffi-paint/tests/fixtures/transparent.png", "jsonl/a.png")]);
         let picture = std::fs::read(room.path().join("jsonl/a.png")).unwrap();
         room.put("csv/a.png", &picture);
         room.put("csv/b/c.png", &picture);

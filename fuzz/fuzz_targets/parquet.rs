@@ -9,7 +9,7 @@ target!(run);
 
 thread_local! {
     static ROOM: Room = {
-        let room = Room::with(&[("ediffi-encoders/tests/fixtures/pictures/clear.png", "table/a.png")]);
+        let room = Room::with(&[("ediffi-paint/tests/fixtures/transparent.png", "table/a.png")]);
         let picture = std::fs::read(room.path().join("table/a.png")).unwrap();
         room.put("table/b/c.png", &picture);
         room.put("table/d.png", &picture);

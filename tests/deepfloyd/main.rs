@@ -26,7 +26,12 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn recorded() -> Tensors {
-    Tensor::read_safetensors(fixture("pipeline.safetensors")).unwrap().into_iter().collect()
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipeline.safetensors");
+    let packed = std::fs::File::open(fixture("pipeline.safetensors.gz")).unwrap();
+    let mut file = std::fs::File::create(&path).unwrap();
+    std::io::copy(&mut flate2::read::GzDecoder::new(packed), &mut file).unwrap();
+    Tensor::read_safetensors(path).unwrap().into_iter().collect()
 }
 
 fn builder(folder: &Path) -> PipelineBuilder {

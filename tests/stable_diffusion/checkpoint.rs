@@ -8,9 +8,9 @@ use ediffi::{DeviceChoice, Error, ExpertInterval, Kind, Lora, Pipeline, Pipeline
 use super::folders::{Folder, fixture};
 use super::{PROMPT, difference};
 
-type Named = Vec<(String, Tensor)>;
+pub(super) type Named = Vec<(String, Tensor)>;
 
-fn read(folder: &Folder, file: &str) -> Named {
+pub(super) fn read(folder: &Folder, file: &str) -> Named {
     Tensor::read_safetensors(folder.path().join(file)).unwrap()
 }
 
@@ -174,8 +174,8 @@ impl<const N: usize> ConcatNamed for [Named; N] {
 }
 
 /// A folder with its weights taken out, beside a file that has them.
-struct Single {
-    folder: Folder,
+pub(super) struct Single {
+    pub(super) folder: Folder,
     file: PathBuf,
     named: Named,
 }
@@ -218,7 +218,7 @@ impl Single {
         Self::new(folder, named)
     }
 
-    fn base() -> Self {
+    pub(super) fn base() -> Self {
         let folder = Folder::base();
         let first = behind("conditioner.embedders.0.transformer.", clip(&folder, "text_encoder"));
         let second = behind("conditioner.embedders.1.model.", open_clip(&folder, "text_encoder_2"));
@@ -233,7 +233,7 @@ impl Single {
         Self::new(folder, named)
     }
 
-    fn builder(&self) -> PipelineBuilder {
+    pub(super) fn builder(&self) -> PipelineBuilder {
         builder(&self.file)
     }
 

@@ -9,13 +9,23 @@ pub(super) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("ediffi-core/tests/fixtures/stable-diffusion").join(name)
 }
 
+/// What `folders.py` made, unpacked: folders without networks, samplers and pictures.
+pub(super) fn saved() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = fs::File::open(fixture("folders.tar.gz")).unwrap();
+    tar::Archive::new(flate2::read::GzDecoder::new(packed)).unpack(folder.path()).unwrap();
+    // Other tests read it where it is.
+    copy(&fixture("sd-1"), &folder.path().join("sd-1"));
+    folder
+}
+
 /// A folder as diffusers saves it: of these networks, of which several folders have the same.
 pub(super) struct Folder(tempfile::TempDir);
 
 impl Folder {
     pub(super) fn new(name: &str, unet: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        copy(&fixture(name), folder.path());
+        copy(&saved().path().join(name), folder.path());
         for (part, network) in [("unet", unet), ("vae", "vae")] {
             let part = folder.path().join(part);
             fs::create_dir_all(&part).unwrap();
@@ -38,8 +48,9 @@ impl Folder {
 
     /// With the tokenizers of other folders.
     fn tokenizers(self, from: &[(&str, &str)]) -> Self {
+        let saved = saved();
         for (name, part) in from {
-            copy(&fixture(name).join("tokenizer"), &self.path().join(part));
+            copy(&saved.path().join(name).join("tokenizer"), &self.path().join(part));
         }
         self
     }
@@ -56,8 +67,8 @@ impl Folder {
 
     /// With the sampler of another file.
     pub(super) fn sampler(self, name: &str) -> Self {
-        let file = fixture("schedulers").join(format!("{name}.json"));
-        fs::copy(file, self.path().join("scheduler/scheduler_config.json")).unwrap();
+        let file = format!("schedulers/{name}.json");
+        fs::copy(saved().path().join(file), self.path().join("scheduler/scheduler_config.json")).unwrap();
         self
     }
 

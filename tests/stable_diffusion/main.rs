@@ -7,20 +7,21 @@ mod drawing;
 mod experts;
 mod folders;
 mod lora;
+mod memory;
 mod refused;
 mod xl;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use ediffi::{Embeddings, Generation, Kind, NoiseSource, Pipeline, Request, Tensor};
-use folders::{Folder, fixture};
+use folders::{Folder, saved};
 
 type Tensors = BTreeMap<String, Tensor>;
 
 const PROMPT: &str = "a red apple left of a cat";
 
 fn recorded() -> Tensors {
-    let io = Tensor::read_safetensors(fixture("pictures.safetensors")).unwrap();
+    let io = Tensor::read_safetensors(saved().path().join("pictures.safetensors")).unwrap();
     io.into_iter().map(|(name, x)| (name, x.to_kind(Kind::Float))).collect()
 }
 

@@ -9,6 +9,14 @@ pub(super) fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("ediffi-core/tests/fixtures/unclip").join(name)
 }
 
+/// What `make.py` put into the archive: the rest of `text`, `variations` and pictures.
+pub(super) fn saved() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let packed = fs::File::open(fixture("folders.tar.gz")).unwrap();
+    tar::Archive::new(flate2::read::GzDecoder::new(packed)).unpack(folder.path()).unwrap();
+    folder
+}
+
 /// A folder as diffusers saves it.
 pub(super) struct Folder(tempfile::TempDir);
 
@@ -17,6 +25,7 @@ impl Folder {
     pub(super) fn text() -> Self {
         let folder = tempfile::tempdir().unwrap();
         copy(&fixture("text"), folder.path());
+        copy(&saved().path().join("text"), folder.path());
         copy(&fixture("../stable-diffusion/sd-1/tokenizer"), &folder.path().join("tokenizer"));
         Self(folder)
     }
@@ -27,7 +36,7 @@ impl Folder {
         for part in ["prior", "prior_scheduler"] {
             fs::remove_dir_all(folder.path().join(part)).unwrap();
         }
-        copy(&fixture("variations"), folder.path());
+        copy(&saved().path().join("variations"), folder.path());
         folder
     }
 

@@ -9,14 +9,14 @@ mod refused;
 use std::collections::{BTreeMap, VecDeque};
 
 use ediffi::{Generation, Kind, NoiseSource, Pipeline, Request, RgbImage, StyleEmbedding, StyleImage, Tensor};
-use folders::{Folder, fixture};
+use folders::{Folder, saved};
 
 type Tensors = BTreeMap<String, Tensor>;
 
 const PROMPT: &str = "a red apple left of a cat";
 
 fn recorded() -> Tensors {
-    let io = Tensor::read_safetensors(fixture("pictures.safetensors")).unwrap();
+    let io = Tensor::read_safetensors(saved().path().join("pictures.safetensors")).unwrap();
     io.into_iter().map(|(name, x)| (name, x.to_kind(Kind::Float))).collect()
 }
 
@@ -73,7 +73,7 @@ fn off(generation: &Generation, expected: &Tensor) -> f64 {
 }
 
 fn reference() -> StyleImage {
-    let pixels = Tensor::read_safetensors(fixture("pictures.safetensors")).unwrap();
+    let pixels = Tensor::read_safetensors(saved().path().join("pictures.safetensors")).unwrap();
     let (_, pixels) = pixels.into_iter().find(|(name, _)| name == "reference").unwrap();
     let bytes = Vec::<u8>::try_from(pixels.flatten(0, -1)).unwrap();
     StyleImage::new(RgbImage::from_raw(24, 20, bytes).unwrap()).unwrap()

@@ -2,6 +2,7 @@
 
     python side.py side JOB          loads what the job (JSON, as `src/job.rs` has it) names, and evaluates it on demand
     python side.py flops JOB         prints how much one evaluation computes, as PyTorch counts it from the shapes alone
+    python side.py config NAME FOLDER  writes the configuration of a published network
     python side.py make NAME FOLDER  makes a folder of the full shape of a published model, with random weights
     python side.py versions          prints the versions of what is compared
 
@@ -162,7 +163,13 @@ class Encoder:
         return lambda inputs: network(**inputs)
 
 
-PROGRAMS = {"published": Published, "shipped": Shipped, "t5": Encoder, "clip-text": Encoder, "clip-image": Encoder}
+def alternative(job):
+    from alternatives import Alternative
+
+    return Alternative(job)
+
+
+PROGRAMS = {"alternative": alternative, "published": Published, "shipped": Shipped, "t5": Encoder, "clip-text": Encoder, "clip-image": Encoder}
 
 
 def side(job):
@@ -286,6 +293,10 @@ if __name__ == "__main__":
         side(json.loads(rest[0]))
     elif what == "flops":
         say(flop=flops(json.loads(rest[0])))
+    elif what == "config":
+        from alternatives import save
+
+        save(*rest)
     elif what == "make":
         make(*rest)
     elif what == "versions":

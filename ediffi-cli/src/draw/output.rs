@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ediffi::{Event, GeneratedImage, Generation, Observer, Pipeline, Request, RgbImage};
+use ediffi::{Event, GeneratedImage, Generation, Observer, PartMemory, Pipeline, Request, RgbImage};
 use serde_json::json;
 
 use super::bars::Bars;
@@ -118,9 +118,10 @@ pub(super) fn expect_file(out: &Path) -> Result<(), Failure> {
 
 /// The plan of a request: its stages, their sizes, and which expert runs which step. No encoder is asked.
 pub(super) fn show(pipeline: &Pipeline, request: &Request, as_json: bool) -> Result<(), Failure> {
-    let plan = pipeline.plan(request)?;
+    let (plan, memory) = (pipeline.plan(request)?, pipeline.memory(request)?);
     if !as_json {
-        return plan.iter().try_for_each(|stage| say(&stage.to_string()));
+        plan.iter().try_for_each(|stage| say(&stage.to_string()))?;
+        return say(&weights(&memory));
     }
     for stage in &plan {
         let steps = stage.plan.steps().iter().map(|step| json!({ "sigma": step.sigma, "expert": step.expert }));
@@ -134,13 +135,38 @@ pub(super) fn show(pipeline: &Pipeline, request: &Request, as_json: bool) -> Res
             let weights =
                 config.and_then(|config| config.experts.get(expert)).map(|own| own.weights.display().to_string());
             let (solver, guidance) = (stage.settings.solver_of(expert), stage.settings.guidance_of(expert).scale);
-            json!({ "expert": expert, "weights": weights, "solver": solver, "guidance": guidance })
+            let own = memory.iter().find(|own| own.part == *name && own.expert == Some(expert));
+            let bytes = own.map(|own| own.bytes);
+            json!({ "expert": expert, "weights": weights, "bytes": bytes, "solver": solver, "guidance": guidance })
         });
         let experts = experts.collect::<Vec<_>>();
         let plan = json!({ "stage": name, "width": width, "height": height, "steps": steps, "experts": experts });
         say(&plan.to_string())?;
     }
     Ok(())
+}
+
+/// What the weights take in memory: each part, with the experts of a stage in one sum, all, and the largest, which is what has to be there
+/// at once where one is loaded after the other.
+fn weights(parts: &[PartMemory]) -> String {
+    let mut sums: Vec<(&str, u64, usize)> = Vec::new();
+    for PartMemory { part, bytes, .. } in parts {
+        match sums.last_mut().filter(|(name, ..)| name == part) {
+            Some((_, sum, count)) => (*sum, *count) = (*sum + bytes, *count + 1),
+            None => sums.push((part, *bytes, 1)),
+        }
+    }
+    let experts = |count| if count > 1 { format!(" ({count} experts)") } else { String::new() };
+    let told = sums.iter().map(|(part, sum, count)| format!("{part}{} {}", experts(*count), size(*sum)));
+    let told = told.collect::<Vec<_>>().join(", ");
+    let all = size(parts.iter().map(|part| part.bytes).sum());
+    let largest = size(parts.iter().map(|part| part.bytes).max().unwrap_or(0));
+    format!("weights: {told}; {all} in all, {largest} the largest")
+}
+
+fn size(bytes: u64) -> String {
+    let megabytes = bytes as f64 / 1e6;
+    if megabytes < 1000.0 { format!("{megabytes:.1} MB") } else { format!("{:.2} GB", megabytes / 1e3) }
 }
 
 /// Writes a line to standard output. A reader that is gone is an error, not a panic.

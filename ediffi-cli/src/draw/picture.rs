@@ -64,8 +64,10 @@ impl EditCommand {
             let drawn = pipeline.margins(&request, &picture, asked);
             if drawn != asked {
                 let Margins { left, top, right, bottom } = drawn;
-                let margins = format!("left={left},top={top},right={right},bottom={bottom}");
-                tell(&format!("--extend {margins}: so the picture keeps its proportions"));
+                let sides = [("left", left), ("top", top), ("right", right), ("bottom", bottom)];
+                let margins = sides.into_iter().filter(|(_, pixels)| *pixels > 0);
+                let margins: Vec<String> = margins.map(|(side, pixels)| format!("{side}={pixels}")).collect();
+                tell(&format!("--extend {}: so the picture keeps its proportions", margins.join(",")));
             }
             Edit::outpaint(&picture, drawn).map_err(|error| Failure::usage(format!("--extend: {error}")))?
         };

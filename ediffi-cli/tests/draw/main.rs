@@ -117,10 +117,14 @@ fn a_dry_run_and_a_plan_draw_nothing() {
     let room = Room::new();
     let said = room.said(&with_fast(&["draw", "a cat", "--dry-run"]));
     assert!(said.starts_with("stage base (64x64), expert 0: step 1 of 2, sigma 80"), "{said}");
+    let weights = said.lines().last().unwrap();
+    assert!(weights.starts_with("weights: ") && weights.contains("base (2 experts) "), "{said}");
+    assert!(weights.ends_with(" the largest"), "{said}");
     std::fs::write(room.path("request.json"), r#"{"prompt": "a cat", "last_stage": "sr256"}"#).unwrap();
     let said = room.said(&["plan", "request.json", "--json"]);
     let stages: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((stages.len(), &stages[1]["width"], stages[0]["steps"].as_array().unwrap().len()), (2, &256.into(), 20));
+    assert!(stages[0]["experts"].as_array().unwrap().iter().all(|expert| expert["bytes"].as_u64() > Some(7_000_000)));
     assert_eq!(std::fs::read_dir(room.0.path()).unwrap().count(), 1);
 }
 

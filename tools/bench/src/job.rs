@@ -42,6 +42,8 @@ impl Precision {
 pub(crate) enum Case {
     /// A U-Net of DeepFloyd IF as published. Each picture is a row with the text and a row without.
     Published { folder: PathBuf, pictures: i64, side: i64 },
+    /// A network of some system at its full size, with random weights: one of [`NETWORKS`](crate::alternatives::NETWORKS).
+    Alternative { network: String, rows: i64, side: i64 },
     /// A network of the shipped model alone.
     Shipped { stage: String, rows: i64, side: i64 },
     /// A text through T5, in so many columns.

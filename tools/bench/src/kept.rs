@@ -71,6 +71,22 @@ pub(crate) struct Kept {
     pub(crate) measured: Measured,
 }
 
+#[cfg(test)]
+impl Kept {
+    pub(crate) fn of_sides(sides: Vec<crate::turns::Times>, others: f64) -> Self {
+        let setting = Setting {
+            processor: "a processor, 2 cores".to_owned(),
+            threads: 2,
+            rounds: 3,
+            starts: 1,
+            versions: "libtorch 2.11.0".to_owned(),
+            bf16: true,
+            debug: false,
+        };
+        Self { setting, precision: Precision::F32, limits: Some([200e9, 400e9]), measured: Measured { sides, others } }
+    }
+}
+
 /// What is kept, by the names of the rows.
 #[derive(Debug, Default)]
 pub(crate) struct Rows(BTreeMap<String, Kept>);

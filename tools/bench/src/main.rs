@@ -2,6 +2,7 @@
 
 #[path = "../../../ediffi-cli/src/allocator.rs"]
 mod allocator;
+mod alternatives;
 mod job;
 mod kept;
 mod prepare;
@@ -10,6 +11,7 @@ mod result;
 mod rows;
 mod side;
 mod statistics;
+mod systems;
 mod tables;
 mod turns;
 
@@ -86,7 +88,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.tables {
         measure(&chosen(&rows, arguments)?, arguments, &mut kept)?;
     }
-    tables::write(&rows, &kept)
+    tables::write(&rows, &kept)?;
+    systems::write(&kept)
 }
 
 /// The rows that the command line names; those whose precision is emulated only if it says so.
@@ -136,7 +139,11 @@ fn one(row: &Row, setup: &Setup) -> Result<Measured> {
     let mut measured = turns::measure(row, setup)?;
     measured.sides.iter_mut().zip(largest).for_each(|(times, largest)| times.largest_mb = largest);
     // Of a whole picture a step is timed, and that is of several networks.
-    let counted = |side: &&Side| side.program == Program::Pytorch && !matches!(side.case, Case::Whole { .. });
+    let counted = |side: &&Side| match side.case {
+        Case::Whole { .. } => false,
+        Case::Alternative { .. } => true,
+        _ => side.program == Program::Pytorch,
+    };
     if let Some(side) = row.sides.iter().find(counted) {
         let flop = prepare::flop(&row.name, &turns::job(row, side, setup), &setup.python)?;
         measured.sides.iter_mut().for_each(|times| times.flop = Some(flop));

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ediffi_core::files::{read_json, write_atomic};
+use ediffi_core::files::{read_json, write_atomic, write_json};
 use serde_json::{Value, json};
 
+use crate::alternatives::{CONFIGS, find, preset};
 use crate::job::{Case, Job, Precision};
 use crate::result::Result;
 use crate::rows::MODELS;
@@ -49,8 +50,22 @@ pub(crate) fn models(case: &Case, python: &Path) -> Result<()> {
         Case::Whole { folder, refiner, .. } => {
             [folder].into_iter().chain(refiner).try_for_each(|folder| model(folder, python))
         }
+        Case::Alternative { network, .. } => alternative(network, python),
         Case::Stage(stage) => model(&stage.model, python),
         _ => Ok(()),
+    }
+}
+
+/// Writes the configuration of a network, where both languages find it.
+fn alternative(name: &str, python: &Path) -> Result<()> {
+    let folder = Path::new(CONFIGS).join(find(name)?.name);
+    fs::create_dir_all(&folder)?;
+    match preset(name) {
+        Ok(preset) => Ok(write_json(&folder.join("config.json"), &preset)?),
+        Err(_) => {
+            let mut command = Command::new(python);
+            done(command.args([PYTHON_SIDE, "config", name]).arg(folder).env_remove("LD_LIBRARY_PATH"))
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ediffi_core::pool::Residency;
 
+use crate::alternatives::{self, NETWORKS, PREFIX};
 use crate::job::{Case, Precision, Stage};
 
 /// Where the models of the bench are made.
@@ -119,6 +120,10 @@ pub(crate) fn all() -> Vec<Row> {
             whole().map(|(name, case)| Row { fresh: true, ..Row::beside_pytorch(name, precision, &case, false) }),
         );
     }
+    rows.extend(NETWORKS.map(|network| {
+        let name = format!("{PREFIX}{}", network.name);
+        Row::own(&name, [("ediffi".to_owned(), alternatives::case(network))])
+    }));
     for (length, text) in [("short", SHORT.to_owned()), ("long", long(77))] {
         let case = Case::T5 { folder: model("t5-xxl"), text, tokens: 77 };
         let row = Row::beside_pytorch(&format!("t5-xxl-{length}"), Precision::Bf16, &case, false);

@@ -5,6 +5,7 @@ use std::path::Path;
 use evaluate::bootstrap::Measure;
 use evaluate::document::{Table, number, replace};
 
+use crate::alternatives::PREFIX;
 use crate::kept::{Kept, Rows, Setting};
 use crate::result::Result;
 use crate::rows::Row;
@@ -22,7 +23,9 @@ type Found<'a> = (&'a Row, &'a Kept);
 
 /// Writes all tables between the markers of the page.
 pub(crate) fn write(rows: &[Row], kept: &Rows) -> Result<()> {
-    let found: Vec<Found<'_>> = rows.iter().filter_map(|row| Some((row, kept.get(&row.name)?))).collect();
+    // Those have a page of their own.
+    let rows: Vec<&Row> = rows.iter().filter(|row| !row.name.starts_with(PREFIX)).collect();
+    let found: Vec<Found<'_>> = rows.iter().filter_map(|&row| Some((row, kept.get(&row.name)?))).collect();
     let missing: Vec<&str> = rows
         .iter()
         .filter(|row| !found.iter().any(|(other, _)| other.name == row.name))
@@ -219,22 +222,7 @@ fn times(measure: Option<Measure>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::Precision;
     use crate::rows::all;
-    use crate::turns::Measured;
-
-    fn kept(sides: Vec<Times>, others: f64) -> Kept {
-        let setting = Setting {
-            processor: "a processor, 2 cores".to_owned(),
-            threads: 2,
-            rounds: 3,
-            starts: 1,
-            versions: "libtorch 2.11.0".to_owned(),
-            bf16: true,
-            debug: false,
-        };
-        Kept { setting, precision: Precision::F32, limits: Some([200e9, 400e9]), measured: Measured { sides, others } }
-    }
 
     fn side(label: &str, taken: f64) -> Times {
         let (seconds, label) = (vec![taken; 3], label.to_owned());
@@ -247,7 +235,8 @@ mod tests {
         let row = rows.iter().find(|row| row.name == "base-f32").unwrap();
         let failed =
             Times { label: "torch.compile".to_owned(), error: Some("no compiler".to_owned()), ..Times::default() };
-        let page = page(&[(row, &kept(vec![side("ediffi", 1.0), side("PyTorch", 1.5), failed], 0.5))], &["paint"]);
+        let page =
+            page(&[(row, &Kept::of_sides(vec![side("ediffi", 1.0), side("PyTorch", 1.5), failed], 0.5))], &["paint"]);
         for expected in [
             "| base-f32 | f32 | ediffi | 1.00 | 1.00–1.00 |  | 1.00 | 1.00 |  | – |",
             "|  | f32 | PyTorch | 1.50 | 1.50–1.50 | 1.50 (1.50–1.50) × | 1.50 | 1.50 | 1.50 × | – |",
@@ -273,7 +262,7 @@ mod tests {
         let row = rows.iter().find(|row| row.name == "growth-pictures").unwrap();
         let of = |power: i32| {
             let sides = [1.0, 2.0, 4.0].map(|units: f64| Times { units: Some(units), ..side("n", units.powi(power)) });
-            page(&[(row, &kept(sides.to_vec(), 0.0))], &[])
+            page(&[(row, &Kept::of_sides(sides.to_vec(), 0.0))], &[])
         };
         assert!(of(1).contains("| 1.00 |") && !of(1).contains("worse"), "{}", of(1));
         assert!(of(2).contains("**2.00, worse than linear**"), "{}", of(2));

@@ -1,6 +1,7 @@
 //! A side of this library: a process that loads, and then evaluates once for every line `run` that it reads.
 
 mod networks;
+mod random;
 mod ready;
 mod stages;
 mod whole;
@@ -42,6 +43,7 @@ fn open(job: &Job) -> Result<Ready> {
     let runtime = Runtime::new(DeviceChoice::Cpu, choice)?;
     match &job.case {
         Case::Published { folder, pictures, side } => networks::published(folder, 2 * pictures, *side, runtime),
+        Case::Alternative { network, rows, side } => networks::alternative(network, *rows, *side, runtime),
         Case::Shipped { stage, rows, side } => networks::shipped(stage, *rows, *side, runtime),
         Case::T5 { folder, text, tokens } => networks::t5(folder, text.clone(), *tokens, runtime),
         Case::ClipText { folder, text } => networks::clip_text(folder, text.clone(), runtime),

@@ -10,11 +10,13 @@ use ediffi_core::noise::NoiseSource as _;
 use ediffi_core::runtime::Runtime;
 use ediffi_core::seed::{Noise, image_seeds};
 use ediffi_core::unet::{Layout, PublishedUNet, UNet, UNetConfig};
-use ediffi_core::weights::load;
+use ediffi_core::weights::{Scope, load};
 use ediffi_encoders::{ClipText, ClipVision, T5};
 use tch::{Kind, Tensor};
 
+use super::random::Random;
 use super::ready::{DEVICE, Ready};
+use crate::alternatives;
 use crate::result::Result;
 
 /// Noise of the smaller picture, as DeepFloyd's pipelines have it.
@@ -37,15 +39,24 @@ pub(super) fn shipped(stage: &str, rows: i64, side: i64, runtime: Runtime) -> Re
     unet(&network, &model.join(&expert.weights), (rows, side, 0.0), runtime)
 }
 
-/// One evaluation at the noise level `c_noise`. What the network derives from the text once for a generation is part of the first.
+pub(super) fn alternative(name: &str, rows: i64, side: i64, Runtime { kind, .. }: Runtime) -> Result<Ready> {
+    let layout = alternatives::layout(name)?;
+    let network = UNet::new(Scope::root(&mut Random::new(kind)), layout.as_ref(), kind)?;
+    evaluating(network, (rows, side, 500.0))
+}
+
 fn unet(
     layout: &dyn Layout,
     weights: &Path,
-    (rows, side, c_noise): (i64, i64, f64),
-    runtime: Runtime,
+    given: (i64, i64, f64),
+    Runtime { device, kind }: Runtime,
 ) -> Result<Ready> {
-    let Runtime { device, kind } = runtime;
     let network = load(weights, |name| Some(name.to_owned()), device, kind, |scope| UNet::new(scope, layout, kind))?;
+    evaluating(network, given)
+}
+
+/// One evaluation at the noise level `c_noise`. What the network derives from the text once for a generation is part of the first.
+fn evaluating(network: UNet, (rows, side, c_noise): (i64, i64, f64)) -> Result<Ready> {
     let (io, seeds) = (*network.io(), image_seeds(1, usize::try_from(rows)?));
     let normal = |stream: u64, shape: &[i64]| Noise::new(&seeds, stream).normal(shape);
     let picture = [rows, io.channels, side, side];
